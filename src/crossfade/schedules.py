@@ -1,0 +1,160 @@
+"""Schedules: pure functions from training progress in [0, 1] to the weights of eq. (12).
+
+The trainer owns time. A schedule has no state, so there is nothing to save, step or restore:
+
+>>> schedule = gradual()
+>>> schedule(0.0)
+Weights(alpha=1.0, beta=1.0)
+>>> schedule(1.0)
+Weights(alpha=0.0, beta=1.0)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple, TypeAlias
+
+__all__ = [
+    "Scale",
+    "Schedule",
+    "Weights",
+    "constant",
+    "cross_entropy",
+    "expectation",
+    "gradual",
+    "linear",
+    "staircase",
+    "switch",
+    "weights",
+]
+
+Scale: TypeAlias = Literal["paper", "unit"]
+
+# k/n computed in another order can fall one rounding short of a phase boundary; no schedule has phases this short.
+_ROUNDING = 1e-9
+
+
+class Weights(NamedTuple):
+    """The factors of L = alpha * CE + beta * EL (eq. 12)."""
+
+    alpha: float
+    beta: float
+
+
+Schedule: TypeAlias = Callable[[float], Weights]
+
+
+def weights(focus: float, scale: Scale = "paper") -> Weights:
+    r"""Weights whose gradient with respect to the target's logit peaks at p_y = ``focus`` (eq. 14).
+
+    The gradient's size is (1 - p)(alpha + beta p), which peaks at p = (1 - alpha/beta) / 2.
+
+    Args:
+        focus: F in [0, 0.5]. 0 weighs CE and EL equally; 0.5 is the expectation loss alone.
+        scale: ``"paper"`` is (1, 1/(1 - 2F)), and (0, 1) at F = 0.5: its peak is (1-F)^2/(1-2F), which grows without
+            bound towards F = 0.5 and then falls to 1/4. ``"unit"`` is the same direction scaled to (1 - 2F, 1):
+            continuous at F = 0.5, with the peak (1-F)^2.
+
+    Raises:
+        ValueError: ``focus`` outside [0, 0.5] or an unknown ``scale``.
+
+    >>> weights(0.25)
+    Weights(alpha=1.0, beta=2.0)
+    >>> weights(0.25, scale="unit")
+    Weights(alpha=0.5, beta=1.0)
+    """
+    if not 0.0 <= focus <= 0.5:
+        raise ValueError(f"focus must be in [0, 0.5] (the p_y with the largest gradient, eq. 14), got {focus!r}")
+    if scale == "unit":
+        return Weights(1.0 - 2.0 * focus, 1.0)
+    if scale != "paper":
+        raise ValueError(f"scale must be 'paper' or 'unit', got {scale!r}")
+    return Weights(0.0, 1.0) if focus == 0.5 else Weights(1.0, 1.0 / (1.0 - 2.0 * focus))
+
+
+def _checked(progress: float) -> float:
+    progress = float(progress)
+    if not -_ROUNDING <= progress <= 1.0 + _ROUNDING:  # NaN fails too
+        raise ValueError(
+            f"progress must be in [0, 1], got {progress!r}; pass the fraction of training done: step / total_steps"
+        )
+    return min(max(progress, 0.0), 1.0)
+
+
+def _fixed(value: Weights) -> Schedule:
+    def schedule(progress: float) -> Weights:
+        _checked(progress)
+        return value
+
+    return schedule
+
+
+def cross_entropy() -> Schedule:
+    """CE throughout: (1, 0). The baseline."""
+    return _fixed(Weights(1.0, 0.0))
+
+
+def expectation() -> Schedule:
+    """EL throughout: (0, 1), eq. (9). Not competitive from scratch (Table 4); the end point of every fade."""
+    return _fixed(Weights(0.0, 1.0))
+
+
+def constant(focus: float = 0.0, scale: Scale = "paper") -> Schedule:
+    """One focus throughout. ``constant(0.0)`` is the paper's recipe 1, F = [0]."""
+    return _fixed(weights(focus, scale))
+
+
+def switch(first: float = 0.0, second: float = 0.5, at: float = 0.95, scale: Scale = "paper") -> Schedule:
+    """Focus ``first``, then ``second`` from progress ``at`` on. The defaults are the paper's recipe 2, F = [0, 0.5].
+
+    >>> late = switch(0.0, 0.5, at=0.95)
+    >>> late(227 / 240), late(228 / 240)
+    (Weights(alpha=1.0, beta=1.0), Weights(alpha=0.0, beta=1.0))
+    """
+    if not 0.0 <= at <= 1.0:
+        raise ValueError(f"at must be in [0, 1] (progress), got {at!r}")
+    before, after = weights(first, scale), weights(second, scale)
+
+    def schedule(progress: float) -> Weights:
+        return after if _checked(progress) >= at - _ROUNDING else before
+
+    return schedule
+
+
+def staircase(focuses: Sequence[float], scale: Scale = "paper") -> Schedule:
+    """One phase of equal length for each focus, in order.
+
+    >>> staircase([0.0, 0.25])(0.5)
+    Weights(alpha=1.0, beta=2.0)
+    """
+    steps = [weights(focus, scale) for focus in focuses]
+    if not steps:
+        raise ValueError("focuses must name at least one focus in [0, 0.5], got none")
+
+    def schedule(progress: float) -> Weights:
+        phase = math.floor(_checked(progress) * len(steps) + _ROUNDING)
+        return steps[min(phase, len(steps) - 1)]
+
+    return schedule
+
+
+def gradual(scale: Scale = "paper") -> Schedule:
+    """The paper's recipe 3, F = [0, 0.1, 0.2, 0.3, 0.4, 0.5] in six equal phases ("F=0-0.5")."""
+    return staircase([0.0, 0.1, 0.2, 0.3, 0.4, 0.5], scale)
+
+
+def linear(start: float = 0.0, end: float = 0.5, scale: Scale = "unit") -> Schedule:
+    """The focus moves from ``start`` to ``end`` in a straight line: a fade without steps.
+
+    The default scale is ``"unit"``: on the paper's scale beta grows without bound as the focus nears 0.5.
+    """
+    weights(start, scale), weights(end, scale)
+
+    def schedule(progress: float) -> Weights:
+        done = _checked(progress)
+        # min/max: the interpolation may leave [start, end] by a rounding, and weights() would refuse 0.5000000001
+        focus = min(max(start + (end - start) * done, min(start, end)), max(start, end))
+        return weights(focus, scale)
+
+    return schedule
