@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal, NamedTuple, TypeAlias
 
 __all__ = [
@@ -82,27 +83,26 @@ def _checked(progress: float) -> float:
     return min(max(progress, 0.0), 1.0)
 
 
-def _fixed(value: Weights) -> Schedule:
-    def schedule(progress: float) -> Weights:
-        _checked(progress)
-        return value
-
-    return schedule
+# Schedules are partials of module-level functions, not closures: estimators and criteria that hold one can be pickled
+# (joblib, spawned processes, torch.save).
+def _fixed(value: Weights, progress: float) -> Weights:
+    _checked(progress)
+    return value
 
 
 def cross_entropy() -> Schedule:
     """CE throughout: (1, 0). The baseline."""
-    return _fixed(Weights(1.0, 0.0))
+    return partial(_fixed, Weights(1.0, 0.0))
 
 
 def expectation() -> Schedule:
     """EL throughout: (0, 1), eq. (9). Not competitive from scratch (Table 4); the end point of every fade."""
-    return _fixed(Weights(0.0, 1.0))
+    return partial(_fixed, Weights(0.0, 1.0))
 
 
 def constant(focus: float = 0.0, scale: Scale = "paper") -> Schedule:
     """One focus throughout. ``constant(0.0)`` is the paper's recipe 1, F = [0]."""
-    return _fixed(weights(focus, scale))
+    return partial(_fixed, weights(focus, scale))
 
 
 def switch(first: float = 0.0, second: float = 0.5, at: float = 0.95, scale: Scale = "paper") -> Schedule:
@@ -114,12 +114,11 @@ def switch(first: float = 0.0, second: float = 0.5, at: float = 0.95, scale: Sca
     """
     if not 0.0 <= at <= 1.0:
         raise ValueError(f"at must be in [0, 1] (progress), got {at!r}")
-    before, after = weights(first, scale), weights(second, scale)
+    return partial(_switch, weights(first, scale), weights(second, scale), at)
 
-    def schedule(progress: float) -> Weights:
-        return after if _checked(progress) >= at - _ROUNDING else before
 
-    return schedule
+def _switch(before: Weights, after: Weights, at: float, progress: float) -> Weights:
+    return after if _checked(progress) >= at - _ROUNDING else before
 
 
 def staircase(focuses: Sequence[float], scale: Scale = "paper") -> Schedule:
@@ -131,12 +130,12 @@ def staircase(focuses: Sequence[float], scale: Scale = "paper") -> Schedule:
     steps = [weights(focus, scale) for focus in focuses]
     if not steps:
         raise ValueError("focuses must name at least one focus in [0, 0.5], got none")
+    return partial(_staircase, tuple(steps))
 
-    def schedule(progress: float) -> Weights:
-        phase = math.floor(_checked(progress) * len(steps) + _ROUNDING)
-        return steps[min(phase, len(steps) - 1)]
 
-    return schedule
+def _staircase(steps: tuple[Weights, ...], progress: float) -> Weights:
+    phase = math.floor(_checked(progress) * len(steps) + _ROUNDING)
+    return steps[min(phase, len(steps) - 1)]
 
 
 def gradual(scale: Scale = "paper") -> Schedule:
@@ -150,11 +149,10 @@ def linear(start: float = 0.0, end: float = 0.5, scale: Scale = "unit") -> Sched
     The default scale is ``"unit"``: on the paper's scale beta grows without bound as the focus nears 0.5.
     """
     weights(start, scale), weights(end, scale)
+    return partial(_linear, start, end, scale)
 
-    def schedule(progress: float) -> Weights:
-        done = _checked(progress)
-        # min/max: the interpolation may leave [start, end] by a rounding, and weights() would refuse 0.5000000001
-        focus = min(max(start + (end - start) * done, min(start, end)), max(start, end))
-        return weights(focus, scale)
 
-    return schedule
+def _linear(start: float, end: float, scale: Scale, progress: float) -> Weights:
+    # min/max: the interpolation may leave [start, end] by a rounding, and weights() would refuse 0.5000000001
+    focus = min(max(start + (end - start) * _checked(progress), min(start, end)), max(start, end))
+    return weights(focus, scale)
