@@ -1,0 +1,137 @@
+"""The functions g of an example's cross entropy ce = -log p_y that make up the loss family.
+
+Each factory returns g, a function from a tensor of ce >= 0 to a tensor of losses of the same shape. Every g here has a
+value and a derivative at ce = inf (p_y = 0), where a product such as p * ce would be 0 * inf.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+Transform: TypeAlias = Callable[[Tensor], Tensor]
+
+# exp(-800) is 0 in float64 already: beyond it p and its derivative are 0, and clamp's derivative is 0 as well, so that
+# autograd never multiplies 0 by the inf that ce itself may be.
+_P_IS_ZERO = 800.0
+
+
+def _one_minus_p(ce: Tensor) -> Tensor:
+    return -torch.expm1(-ce.clamp(max=_P_IS_ZERO))
+
+
+def finite(name: str, value: float | Tensor) -> None:
+    """Refuse NaN and inf in a float, and anything but one number in a tensor (whose value may live on a device)."""
+    if isinstance(value, Tensor):
+        if value.numel() != 1:
+            raise ValueError(f"{name} must be a number or a tensor with one element, got shape {tuple(value.shape)}")
+    elif not math.isfinite(value):
+        raise ValueError(f"{name} must be finite, got {value!r}")
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """alpha * ce + beta * (1 - p), eq. (12), with its derivative alpha + beta * p in closed form."""
+
+    alpha: float | Tensor
+    beta: float | Tensor
+
+    def __post_init__(self) -> None:
+        finite("alpha", self.alpha)
+        finite("beta", self.beta)
+
+    def __call__(self, ce: Tensor) -> Tensor:
+        if not isinstance(self.alpha, Tensor):
+            if self.alpha == 0.0:
+                return -self.beta * torch.expm1(-ce)
+            return self.alpha * ce - self.beta * torch.expm1(-ce)
+        # The weight 0 turns CE off even where ce = inf: EL is then 1, not NaN.
+        switched_off = (self.alpha == 0) & ce.isinf()
+        return self.alpha * ce.masked_fill(switched_off, 0.0) - self.beta * torch.expm1(-ce)
+
+    def of_log_probability(self, log_p: Tensor) -> Tensor:
+        """-g(-log p) with the fewest autograd nodes: on a small batch their overhead is the cost of a loss."""
+        if isinstance(self.alpha, Tensor) or isinstance(self.beta, Tensor):
+            return -self(-log_p)
+        expected = torch.expm1(log_p)
+        if self.alpha == 0.0:
+            return expected * self.beta
+        scaled = log_p if self.alpha == 1.0 else log_p * self.alpha
+        return scaled if self.beta == 0.0 else torch.add(scaled, expected, alpha=self.beta)
+
+
+def focal(gamma: float = 2.0, alpha: float = 0.25) -> Transform:
+    """alpha * (1 - p)**gamma * ce, eq. (2) with Lin et al.'s factor alpha."""
+    finite("alpha", alpha)
+    if not (math.isfinite(gamma) and gamma >= 0):
+        raise ValueError(f"gamma must be a finite number >= 0, got {gamma!r}")
+
+    def g(ce: Tensor) -> Tensor:
+        if gamma == 0:
+            return alpha * ce
+        base = _one_minus_p(ce)
+        if gamma < 1:  # x**(gamma - 1) is infinite at x = 0 while its product with ce goes to 0
+            base = base.clamp(min=torch.finfo(ce.dtype).tiny)
+        return alpha * base.pow(gamma) * ce
+
+    return g
+
+
+def mae() -> Transform:
+    """2 * (1 - p) = ||onehot - p||_1, eq. (3)."""
+
+    def g(ce: Tensor) -> Tensor:
+        return -2.0 * torch.expm1(-ce)
+
+    return g
+
+
+def _check_q(q: float) -> None:
+    if not 0.0 < q <= 1.0:
+        raise ValueError(f"q must be in (0, 1] (q -> 0 is the cross entropy, q = 1 the expectation loss), got {q!r}")
+
+
+def generalized(q: float = 0.7) -> Transform:
+    """(1 - p**q) / q, L_q of Zhang and Sabuncu."""
+    _check_q(q)
+
+    def g(ce: Tensor) -> Tensor:
+        return torch.expm1(-q * ce) / -q
+
+    return g
+
+
+def truncated(q: float = 0.7, k: float = 0.5) -> Transform:
+    """L_q where p > k, and the constant (1 - k**q) / q where p <= k."""
+    _check_q(q)
+    if not 0.0 < k < 1.0:
+        raise ValueError(f"k must be in (0, 1), a probability, got {k!r}")
+    threshold, cap = -math.log(k), (1.0 - k**q) / q
+
+    def g(ce: Tensor) -> Tensor:
+        return torch.where(ce < threshold, torch.expm1(-q * ce) / -q, cap)
+
+    return g
+
+
+def tamed(alpha: float = 0.5) -> Transform:
+    """((1 + ce)**(1 - alpha) - 1 / (1 - alpha)) / (1 - alpha), eq. (4) as printed."""
+    finite("alpha", alpha)
+    if alpha == 1.0:
+        raise ValueError("alpha must not be 1: eq. (4) divides by 1 - alpha; take a value such as 0.99")
+    power = 1.0 - alpha
+
+    def g(ce: Tensor) -> Tensor:
+        return ((1.0 + ce).pow(power) - 1.0 / power) / power
+
+    return g
+
+
+def poly(epsilon: float = 1.0) -> Transform:
+    """ce + epsilon * (1 - p), Poly-1."""
+    return Mixture(1.0, epsilon)

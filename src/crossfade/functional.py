@@ -1,0 +1,292 @@
+r"""The loss family as functions with :func:`torch.nn.functional.cross_entropy`'s contract.
+
+Every function takes ``logits`` (N, C), (N, C, d1, ...) or (C,); ``target`` as class indices (N), (N, d1, ...) or () in
+[0, C), or as class probabilities of the logits' shape; and by keyword
+
+* ``weight``: (C,) factors of the classes, outside p. With ``"mean"`` the sum is divided by the targets' weights.
+* ``ignore_index``: a target value that adds neither loss nor gradient nor to the mean (class indices only).
+* ``label_smoothing``: in [0, 1], the share of the target distribution that is spread over all classes.
+* ``reduction``: ``"mean"``, ``"sum"`` or ``"none"``.
+
+With ce_c = -log p_c and a target distribution v (the one-hot vector of an index, smoothed if asked for), a loss of the
+family is  sum_c weight_c v_c g(ce_c)  for a function g: with g(ce) = ce it is ``F.cross_entropy``, with g(ce) = 1 - p it
+is 1 - <v, p>, the expected zero-one loss. For a class index y it is weight_y g(ce_y), and its gradient with respect to the
+logits is weight_y g'(ce_y) (softmax - onehot).
+
+Half-precision logits give a float32 loss: the cross entropy of a row is computed in float32. Bad shapes, targets and
+reductions raise what ``F.cross_entropy`` raises; a bad option (say gamma < 0) raises ``ValueError``. Equation and
+table numbers are those of Battash, Hazan and Wolf, "Mixing between the cross entropy and the expectation loss terms".
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from crossfade import _heart, _transforms
+from crossfade._heart import Reduction
+from crossfade._transforms import Transform
+
+__all__ = [
+    "complement_entropy",
+    "crossfade_loss",
+    "expectation_loss",
+    "focal_loss",
+    "generalized_cross_entropy",
+    "linear_crossfade_loss",
+    "mae_loss",
+    "mpce_loss",
+    "poly_loss",
+    "probability_loss",
+    "tamed_cross_entropy",
+    "truncated_cross_entropy",
+]
+
+
+def __getattr__(name: str) -> object:
+    # The fused output projection is a module of its own, and not everybody's import.
+    if name == "linear_crossfade_loss":
+        from crossfade.linear import linear_crossfade_loss
+
+        return linear_crossfade_loss
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def probability_loss(
+    g: Transform,
+    logits: Tensor,
+    target: Tensor,
+    *,
+    weight: Tensor | None = None,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """Any loss g(ce) of the cross entropy ce = -log p_y: the heart of the family.
+
+    Args:
+        g: an elementwise, differentiable function of ce >= 0. It may be infinite at ce = inf (p_y = 0), but should not
+            be NaN there. ``crossfade.testing.check_loss`` tells.
+        logits, target, weight, ignore_index, label_smoothing, reduction: as in the module's description.
+
+    Raises:
+        ValueError: g's result doesn't have the shape of its argument.
+
+    >>> logits, target = torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 0])
+    >>> squared = probability_loss(lambda ce: torch.expm1(-ce) ** 2, logits, target)  # (1 - p)^2
+    >>> round(squared.item(), 4)
+    0.2743
+    """
+    return _heart.probability(g, logits, target, weight, ignore_index, label_smoothing, reduction)
+
+
+def crossfade_loss(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    alpha: float | Tensor = 1.0,
+    beta: float | Tensor = 1.0,
+    weight: Tensor | None = None,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """alpha * CE + beta * EL, eq. (12). Row weight alpha + beta p, eq. (13).
+
+    Args:
+        alpha, beta: numbers, or tensors with one element (a schedule then changes them without recompiling; they may
+            require a gradient). alpha = 0 turns CE off, also where p_y = 0: the loss is then beta, not NaN.
+
+    >>> logits, target = torch.tensor([[2.0, 0.0]]), torch.tensor([0])
+    >>> round(crossfade_loss(logits, target, alpha=1.0, beta=2.0).item(), 4)  # 0.1269 + 2 * 0.1192
+    0.3653
+    """
+    g = _transforms.Mixture(alpha, beta)
+    return _heart.probability(g, logits, target, weight, ignore_index, label_smoothing, reduction)
+
+
+def expectation_loss(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    weight: Tensor | None = None,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """EL = 1 - p_y, eq. (9): the expected zero-one loss. For soft targets 1 - <v, p>. Row weight p, eq. (10).
+
+    >>> round(expectation_loss(torch.tensor([[2.0, 0.0]]), torch.tensor([0])).item(), 4)
+    0.1192
+    """
+    g = _transforms.Mixture(0.0, 1.0)
+    return _heart.probability(g, logits, target, weight, ignore_index, label_smoothing, reduction)
+
+
+def focal_loss(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    gamma: float = 2.0,
+    alpha: float = 0.25,
+    weight: Tensor | None = None,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """alpha (1 - p)^gamma ce, eq. (2) with the factor alpha of Lin et al. 2017, for softmax probabilities.
+
+    ``torchvision.ops.sigmoid_focal_loss`` is the binary, per-class-sigmoid form of the same idea: another function.
+    """
+    g = _transforms.focal(gamma, alpha)
+    return _heart.probability(g, logits, target, weight, ignore_index, label_smoothing, reduction)
+
+
+def mae_loss(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    weight: Tensor | None = None,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """||onehot - p||_1 = 2 (1 - p), eq. (3). For soft targets its expectation over labels, 2 (1 - <v, p>)."""
+    g = _transforms.mae()
+    return _heart.probability(g, logits, target, weight, ignore_index, label_smoothing, reduction)
+
+
+def generalized_cross_entropy(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    q: float = 0.7,
+    weight: Tensor | None = None,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """L_q = (1 - p^q) / q, Zhang and Sabuncu 2018: CE as q -> 0, EL at q = 1. Row weight p^q."""
+    g = _transforms.generalized(q)
+    return _heart.probability(g, logits, target, weight, ignore_index, label_smoothing, reduction)
+
+
+def truncated_cross_entropy(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    q: float = 0.7,
+    k: float = 0.5,
+    weight: Tensor | None = None,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """Truncated L_q, Zhang and Sabuncu 2018: L_q where p > k, the constant (1 - k^q) / q and no gradient where p <= k."""
+    g = _transforms.truncated(q, k)
+    return _heart.probability(g, logits, target, weight, ignore_index, label_smoothing, reduction)
+
+
+def tamed_cross_entropy(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    alpha: float = 0.5,
+    weight: Tensor | None = None,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """((1 + ce)^(1 - alpha) - 1 / (1 - alpha)) / (1 - alpha), eq. (4) as printed. Row weight (1 + ce)^(-alpha).
+
+    The printed constant makes the loss of a perfect prediction -alpha / (1 - alpha)^2, not 0; the gradient is unaffected.
+
+    Raises:
+        ValueError: alpha = 1, where eq. (4) divides by 0.
+    """
+    g = _transforms.tamed(alpha)
+    return _heart.probability(g, logits, target, weight, ignore_index, label_smoothing, reduction)
+
+
+def poly_loss(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    epsilon: float = 1.0,
+    weight: Tensor | None = None,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """Poly-1, ce + epsilon (1 - p), Leng et al., ICLR 2022: eq. (12) with alpha = 1, beta = epsilon."""
+    g = _transforms.poly(epsilon)
+    return _heart.probability(g, logits, target, weight, ignore_index, label_smoothing, reduction)
+
+
+def complement_entropy(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    weight: Tensor | None = None,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """-sum_{j != y} r_j log r_j with r_j = p_j / (1 - p_y), eq. (6): the entropy of the other classes, in nats.
+
+    Complement objective training (Chen et al. 2019) *maximises* it, in a second step after each step on CE: there,
+    minimise ``-complement_entropy(logits, target) / logits.shape[1]``. The gradient with respect to the target's own
+    logit is 0. With one class the entropy is 0. For soft targets the expectation over labels, computed in float64.
+    """
+    logits32 = _heart.full_precision(logits)
+    if not _heart.is_soft(logits, target) and label_smoothing <= 0:
+        dim = _heart.class_dim(logits32)
+        # F.cross_entropy refuses what it refuses before anything is gathered.
+        F.cross_entropy(logits32.detach(), target, ignore_index=ignore_index, reduction="none")
+        own = torch.zeros_like(logits32, dtype=torch.bool).scatter(
+            dim, target.masked_fill(target == ignore_index, 0).unsqueeze(dim), True
+        )
+        # The other classes' distribution is a softmax without the target's logit: no 1 - p_y, nothing cancels.
+        log_r = torch.log_softmax(logits32.masked_fill(own, float("-inf")), dim)
+        entropy = _entropy(log_r, dim) if logits32.shape[dim] > 1 else (logits32 * 0.0).sum(dim)
+        return _heart.reduce_rows(entropy, target, _heart.class_weight(weight, logits), ignore_index, reduction)
+    scores = -_complement_entropies(logits32.double()).to(logits32.dtype)
+    return _heart.reduce_classes(scores, logits, target, weight, ignore_index, label_smoothing, reduction)
+
+
+def _entropy(log_p: Tensor, dim: int) -> Tensor:
+    absent = log_p == float("-inf")
+    return -(log_p.exp() * log_p.masked_fill(absent, 0.0)).sum(dim)
+
+
+def _complement_entropies(logits: Tensor) -> Tensor:
+    """Eq. (6) for every class as the target: (sum_{j != y} p_j ce_j) / (1 - p_y) + log(1 - p_y)."""
+    dim = _heart.class_dim(logits)
+    if logits.shape[dim] == 1:
+        return logits * 0.0
+    log_p = torch.log_softmax(logits, dim)
+    terms = -log_p.exp() * log_p.masked_fill(log_p == float("-inf"), 0.0)
+    rest = (-torch.expm1(log_p)).clamp(min=torch.finfo(logits.dtype).tiny)
+    return ((terms.sum(dim, keepdim=True) - terms) / rest + rest.log()).clamp(min=0.0)
+
+
+def mpce_loss(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    weight: Tensor | None = None,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """(max_j p_j - p_y) ce, eq. (7): 0, with no gradient, wherever the prediction is right.
+
+    The authors of eq. (7) published no code, and the paper reports that networks trained on it from scratch don't
+    converge: with many classes and nearly uniform p the loss starts near 0.
+    """
+    dim = _heart.class_dim(logits)
+    log_p = torch.log_softmax(_heart.full_precision(logits), dim)
+    p = log_p.exp()
+    scores = (p.amax(dim, keepdim=True) - p) * log_p
+    return _heart.reduce_classes(scores, logits, target, weight, ignore_index, label_smoothing, reduction)

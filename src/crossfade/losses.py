@@ -1,0 +1,213 @@
+"""Criteria: the losses as ``nn.Module``s."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from crossfade import _heart, functional
+from crossfade._heart import Reduction
+from crossfade.schedules import Schedule, Weights, gradual
+
+__all__ = ["CrossfadeLoss", "LinearCrossfadeLoss", "MaxMahalanobisCenterLoss"]
+
+
+def __getattr__(name: str) -> object:
+    if name == "LinearCrossfadeLoss":
+        from crossfade.linear import LinearCrossfadeLoss
+
+        return LinearCrossfadeLoss
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+class CrossfadeLoss(nn.Module):
+    """alpha * CE + beta * EL with the weights of a schedule: ``nn.CrossEntropyLoss`` and one verb, :meth:`at`.
+
+    The trainer owns time, the loss owns none: there is no ``step()`` and nothing to restore on resume. Progress is
+    computed from the trainer's own step, ``criterion.at(step / total_steps)(logits, target)``; by epochs,
+    ``criterion.at(epoch / epochs)``.
+
+    Args:
+        schedule: a function from progress in [0, 1] to ``Weights``; see :mod:`crossfade.schedules`.
+        weight, ignore_index, label_smoothing, reduction: as ``nn.CrossEntropyLoss``'s.
+
+    Attributes:
+        alpha, beta: 0-dim buffers outside the state dict. They follow the module to its device, keep their precision under
+            ``.half()``, and a change never recompiles. A new criterion stands at progress 0.
+
+    >>> criterion = CrossfadeLoss()
+    >>> logits, target = torch.tensor([[2.0, 0.0]]), torch.tensor([0])
+    >>> [round(criterion.at(epoch / 6)(logits, target).item(), 4) for epoch in range(6)]
+    [0.2461, 0.2759, 0.3256, 0.4249, 0.7229, 0.1192]
+    """
+
+    alpha: Tensor
+    beta: Tensor
+    weight: Tensor | None
+
+    def __init__(
+        self,
+        schedule: Schedule | None = None,
+        *,
+        weight: Tensor | None = None,
+        ignore_index: int = -100,
+        label_smoothing: float = 0.0,
+        reduction: Reduction = "mean",
+    ) -> None:
+        super().__init__()
+        schedule = gradual() if schedule is None else schedule
+        if not callable(schedule):
+            raise TypeError(
+                f"schedule must be a function from progress to Weights, such as gradual(); got {type(schedule).__name__}"
+            )
+        if reduction not in ("none", "mean", "sum"):
+            raise ValueError(f"reduction must be 'none', 'mean' or 'sum', got {reduction!r}")
+        if not 0.0 <= label_smoothing <= 1.0:
+            raise ValueError(f"label_smoothing must be in [0, 1], got {label_smoothing!r}")
+        self.schedule = schedule
+        self.ignore_index = ignore_index
+        self.label_smoothing = label_smoothing
+        self.reduction: Reduction = reduction
+        self.register_buffer("weight", weight)
+        self._set(schedule(0.0), torch.device("cpu"))
+
+    def at(self, progress: float) -> CrossfadeLoss:
+        """Take the schedule's weights at ``progress``, the fraction of training done, and return the criterion.
+
+        Raises:
+            ValueError: progress outside [0, 1].
+        """
+        self._weights = Weights(*self.schedule(progress))
+        self.alpha.fill_(self._weights.alpha)
+        self.beta.fill_(self._weights.beta)
+        return self
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        # clone: the next at() overwrites the buffers, and this loss's backward pass may come after it
+        return functional.crossfade_loss(
+            logits,
+            target,
+            alpha=self.alpha.clone(),
+            beta=self.beta.clone(),
+            weight=self.weight,
+            ignore_index=self.ignore_index,
+            label_smoothing=self.label_smoothing,
+            reduction=self.reduction,
+        )
+
+    def extra_repr(self) -> str:
+        name = getattr(self.schedule, "__qualname__", type(self.schedule).__name__).split(".")[0]
+        return f"schedule={name}, alpha={self._weights.alpha:g}, beta={self._weights.beta:g}"
+
+    def _set(self, weights: Weights, device: torch.device) -> None:
+        self._weights = weights
+        # 0-dim float64 doesn't promote float32 logits, and keeps 1/(1 - 2F) exact for float64 ones.
+        dtype = torch.float32 if device.type == "mps" else torch.float64
+        for name, value in zip(("alpha", "beta"), weights, strict=True):
+            self.register_buffer(name, torch.tensor(value, dtype=dtype, device=device), persistent=False)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        # .half() would round the weights, and a move to MPS would refuse float64.
+        self.alpha, self.beta = self.alpha.float(), self.beta.float()
+        super()._apply(fn, recurse)
+        self._set(self._weights, self.alpha.device)
+        return self
+
+
+def max_mahalanobis_centers(num_classes: int, dim: int, norm: float = 10.0) -> Tensor:
+    """Centres of the Max-Mahalanobis distribution (Pang et al. 2018, algorithm 1): (num_classes, dim), float64.
+
+    All have the given norm and every pair the inner product -norm^2 / (num_classes - 1): a regular simplex.
+
+    Raises:
+        ValueError: fewer than 2 classes, or more than dim + 1, which have no such simplex.
+    """
+    if num_classes < 2:
+        raise ValueError(f"num_classes must be at least 2, got {num_classes}")
+    if num_classes > dim + 1:
+        raise ValueError(
+            f"dim must be at least num_classes - 1 = {num_classes - 1} for {num_classes} centres at equal angles, got {dim}"
+        )
+    if not norm > 0:
+        raise ValueError(f"norm must be positive, got {norm!r}")
+    centers = torch.zeros(num_classes, dim, dtype=torch.float64)
+    centers[0, 0] = 1.0
+    for i in range(1, num_classes):
+        for j in range(min(i, dim)):
+            overlap = torch.dot(centers[i, :j], centers[j, :j])
+            centers[i, j] = -(1.0 / (num_classes - 1) + overlap) / centers[j, j]
+        if i < dim:
+            centers[i, i] = (1.0 - centers[i, :i].square().sum()).clamp(min=0.0).sqrt()
+    return centers * norm
+
+
+class MaxMahalanobisCenterLoss(nn.Module):
+    """Half the squared distance of the features to their class's Max-Mahalanobis centre, eq. (5), Pang et al. 2019.
+
+    L = ||z - mu_y||^2 / 2. Eq. (5) prints the norm without its square; the published loss has it, and ``squared=False`` is
+    the printed form (whose gradient is undefined at the centre, and taken as 0). Features, not logits, go in: the output
+    of the layer before a classifier. :meth:`logits` turns features into scores for prediction.
+
+    Args:
+        num_classes, dim: classes C, and size D of the features; C <= D + 1.
+        norm: length of the centres (Pang et al.'s C_MM).
+        weight, ignore_index, label_smoothing, reduction: as ``nn.CrossEntropyLoss``'s. Soft targets give the expectation over
+            labels.
+
+    Shapes: features (N, D), (N, D, d1, ...) or (D,); target as for ``F.cross_entropy``, class probabilities (N, C, d1, ...).
+
+    Raises:
+        ValueError: C < 2 or C > D + 1 at construction; features whose dimension 1 isn't D.
+    """
+
+    centers: Tensor
+    weight: Tensor | None
+
+    def __init__(
+        self,
+        num_classes: int,
+        dim: int,
+        *,
+        norm: float = 10.0,
+        squared: bool = True,
+        weight: Tensor | None = None,
+        ignore_index: int = -100,
+        label_smoothing: float = 0.0,
+        reduction: Reduction = "mean",
+    ) -> None:
+        super().__init__()
+        # A function of the arguments: not in the state dict, so that any checkpoint of the network loads.
+        centers = max_mahalanobis_centers(num_classes, dim, norm).to(torch.get_default_dtype())
+        self.register_buffer("centers", centers, persistent=False)
+        self.register_buffer("weight", weight)
+        self.squared = squared
+        self.ignore_index = ignore_index
+        self.label_smoothing = label_smoothing
+        self.reduction: Reduction = reduction
+
+    def logits(self, features: Tensor) -> Tensor:
+        """-||z - mu_c||^2 / 2 for every class: (N, C, d1, ...). Its argmax is the nearest centre."""
+        return -self._distances(features, squared=True)
+
+    def forward(self, features: Tensor, target: Tensor) -> Tensor:
+        features = _heart.full_precision(features)
+        scores = -self._distances(features, self.squared)
+        return _heart.reduce_classes(
+            scores, scores, target, self.weight, self.ignore_index, self.label_smoothing, self.reduction
+        )
+
+    def _distances(self, features: Tensor, squared: bool) -> Tensor:
+        dim = _heart.class_dim(features)
+        if features.shape[dim] != self.centers.shape[1]:
+            raise ValueError(
+                f"features must have {self.centers.shape[1]} values in dimension {dim}, got shape {tuple(features.shape)}"
+            )
+        rows = features.movedim(dim, -1).unsqueeze(-2)
+        distances = (rows - self.centers.to(rows.dtype)).square().sum(-1)
+        if not squared:
+            zero = distances == 0  # sqrt has an infinite slope there
+            distances = distances.masked_fill(zero, 1.0).sqrt().masked_fill(zero, 0.0)
+        return (distances / 2).movedim(-1, dim)
