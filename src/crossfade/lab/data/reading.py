@@ -1,0 +1,184 @@
+"""From a file to a data frame: CSV and its relatives, and Parquet, with every failure as one line."""
+
+from __future__ import annotations
+
+import bz2
+import csv
+import difflib
+import gzip
+import io
+import lzma
+import re
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from crossfade.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["RawFrame", "read_frame"]
+
+# What people write for "not known". pandas' own list and the question mark of the UCI archive.
+MISSING = ("", "?", "NA", "N/A", "n/a", "<NA>", "#N/A", "NaN", "nan", "-nan", "NULL", "null", "None", "NONE", "none")
+# "None" in the label column is more often the name of a class than a hole.
+MISSING_LABEL = tuple(text for text in MISSING if text.lower() != "none")
+
+_PACKED = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+_FOREIGN = {".xls", ".xlsx", ".ods", ".json", ".jsonl", ".arff", ".sav", ".dta", ".sas7bdat", ".feather", ".pkl", ".npz"}
+_SAMPLE = 1 << 16
+# Three digits after every comma could as well be thousands: then the cells stay text.
+_DECIMAL_COMMA = re.compile(r"\d,(\d{1,2}|\d{4,})(?!\d)")
+
+
+@dataclass(frozen=True, eq=False)
+class RawFrame:
+    """A file as read: ``frame`` with typed columns, and ``notes`` on what was decided while reading."""
+
+    frame: pd.DataFrame
+    notes: tuple[str, ...]
+
+
+def read_frame(path: Path, target: str | None = None) -> RawFrame:
+    """Read CSV, TSV (also ``;`` and ``|``; packed with gzip, bzip2, xz or zip) or Parquet.
+
+    Args:
+        path: The file.
+        target: Name of the label column, whose cells aren't turned into numbers and may say ``None``.
+
+    Raises:
+        UserError: not there, not readable, not a table, empty, no rows, or columns that can't be told apart.
+    """
+    if not path.exists():
+        raise UserError(f"{path}: no such file{_nearby(path)}")
+    if path.is_dir():
+        raise UserError(f"{path}: a folder, expected a table (CSV, TSV or Parquet)")
+    suffix = path.suffix.lower()
+    if suffix in _FOREIGN:
+        raise UserError(f"{path}: {suffix} files aren't read; save the table as CSV or Parquet")
+    try:
+        raw = _read_parquet(path) if suffix in {".parquet", ".pq"} else _read_text(path, target)
+    except OSError as error:
+        raise UserError(f"{path}: can't be read ({error.strerror or error})") from None
+    if not len(raw.frame):
+        raise UserError(f"{path}: a header but no rows")
+    return raw
+
+
+def _read_parquet(path: Path) -> RawFrame:
+    import pandas as pd
+    import pyarrow as pa
+
+    try:
+        frame = pd.read_parquet(path)
+    except (pa.ArrowException, ValueError) as error:
+        raise UserError(f"{path}: not a readable Parquet file ({_first_line(error)})") from None
+    names = [str(name).strip() for name in frame.columns]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise UserError(f"{path}: {len(twice)} column names occur twice (first: {twice[0]!r}); rename them")
+    return RawFrame(frame.set_axis(names, axis=1).reset_index(drop=True), ())
+
+
+def _read_text(path: Path, target: str | None) -> RawFrame:
+    import pandas as pd
+
+    content = _unpack(path)
+    text, notes = _decode(path, content)
+    if not text.strip():
+        raise UserError(f"{path}: the file is empty")
+    separator = _separator(text[:_SAMPLE], path)
+    names, header, more = _names(text, separator, target, path)
+    sample = text[:_SAMPLE]
+    comma = separator != "," and bool(_DECIMAL_COMMA.search(sample)) and not re.search(r"\d\.\d", sample)
+    try:
+        frame = pd.read_csv(
+            io.StringIO(text), sep=separator, header=header, names=names, index_col=False, skipinitialspace=True,
+            decimal="," if comma else ".", keep_default_na=False, low_memory=False,
+            na_values={name: MISSING_LABEL if name == target else MISSING for name in names},
+            dtype={target: str} if target in names else None,
+        )  # fmt: skip
+    except (pd.errors.ParserError, ValueError) as error:
+        raise UserError(f"{path}: not a table ({_first_line(error)})") from None
+    if comma:
+        more.append("numbers are read with a decimal comma")
+    return RawFrame(frame, (*notes, *more))
+
+
+def _unpack(path: Path) -> bytes:
+    suffix = path.suffix.lower()
+    try:
+        if suffix == ".zip":
+            with zipfile.ZipFile(path) as archive:
+                inside = [name for name in archive.namelist() if not name.endswith("/") and "__MACOSX" not in name]
+                if len(inside) != 1:
+                    raise UserError(f"{path}: {len(inside)} files inside, expected one; unpack it and name the table")
+                return archive.read(inside[0])
+        with _PACKED.get(suffix, open)(path, "rb") as file:
+            return bytes(file.read())
+    except (zipfile.BadZipFile, gzip.BadGzipFile, EOFError, lzma.LZMAError) as error:
+        raise UserError(f"{path}: damaged {suffix} file ({_first_line(error)})") from None
+
+
+def _decode(path: Path, content: bytes) -> tuple[str, list[str]]:
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return content.decode("utf-16", errors="replace"), []
+    if b"\x00" in content[:_SAMPLE]:
+        raise UserError(f"{path}: not a text file; expected CSV, TSV or Parquet (named .parquet)")
+    try:
+        return content.decode("utf-8-sig"), []
+    except UnicodeDecodeError as error:
+        note = f"not UTF-8 (byte {error.start}); read as Windows-1252"
+        return content.decode("cp1252", errors="replace"), [note]
+
+
+def _separator(sample: str, path: Path) -> str:
+    lines = [line for line in sample.splitlines() if line.strip()][:20]
+    if path.name.lower().removesuffix(path.suffix if path.suffix.lower() in _PACKED else "").endswith((".tsv", ".tab")):
+        return "\t"
+    counts = {mark: [len(next(csv.reader([line], delimiter=mark))) for line in lines] for mark in ",;\t|"}
+    # The mark that cuts most lines into as many cells as the header; more cells break ties.
+    return max(counts, key=lambda mark: (counts[mark][0] > 1, counts[mark].count(counts[mark][0]), counts[mark][0]))
+
+
+def _names(text: str, separator: str, target: str | None, path: Path) -> tuple[list[str], int | None, list[str]]:
+    """Column names without spaces around them, the header's line (None: there is no header) and notes."""
+    cells = [cell.strip() for cell in next(csv.reader(io.StringIO(text), delimiter=separator, skipinitialspace=True))]
+    if len(cells) == 1:
+        raise UserError(f"{path}: only one column ({cells[0][:40]!r}); cells are separated by , ; | or tab")
+    if target not in cells and any(_is_measurement(cell) for cell in cells):
+        count = len(cells)
+        return [str(number) for number in range(1, count + 1)], None, [f"no header: columns are called 1 to {count}"]
+    notes = []
+    seen: dict[str, int] = {}
+    names = []
+    for place, cell in enumerate(cells, start=1):
+        name = cell or f"column {place}"
+        seen[name] = seen.get(name, 0) + 1
+        if seen[name] > 1:
+            if name == target:
+                raise UserError(f"{path}: --target {name!r} is the name of two columns; rename one")
+            notes.append(f"column name {name!r} occurs again: called {name}.{seen[name]}")
+            name = f"{name}.{seen[name]}"
+        names.append(name)
+    return names, 0, notes
+
+
+def _is_measurement(cell: str) -> bool:
+    """Whether a cell of the first line can only be data: 5.1 isn't a column's name, 2019 may be one."""
+    return bool(re.fullmatch(r"[-+]?\d*[.,]\d+([eE][-+]?\d+)?", cell))
+
+
+def _nearby(path: Path) -> str:
+    try:
+        there = [other.name for other in path.parent.iterdir()]
+    except OSError:
+        return f" (nor a folder {path.parent})"
+    near = difflib.get_close_matches(path.name, there, n=1, cutoff=0.6)
+    return f" (did you mean {path.with_name(near[0])}?)" if near else ""
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].strip()

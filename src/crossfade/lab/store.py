@@ -1,0 +1,270 @@
+"""What is known so far: one SQLite file, one transaction a trial, written by the driving process alone.
+
+A process may be killed at any moment: what was committed stays, what wasn't is run again. Readers never wait for the
+writer (WAL). A second run on the same file is refused before it does anything.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from crossfade.errors import UserError
+from crossfade.lab.trial import digest
+
+if TYPE_CHECKING:
+    from crossfade.lab.trial import Trial
+
+__all__ = ["Outcome", "Row", "Run", "Store"]
+
+_MAGIC = b"SQLite format 3\x00"
+_APPLICATION = 0x43524644  # "CRFD" in the file's header: this SQLite file is ours
+_SCHEMA = 1
+_TABLES = """
+CREATE TABLE trials (
+    key TEXT PRIMARY KEY, study TEXT NOT NULL, task TEXT NOT NULL, method TEXT NOT NULL, repeat INTEGER NOT NULL,
+    status TEXT NOT NULL CHECK (status IN ('done', 'failed')), error TEXT,
+    content TEXT NOT NULL, result TEXT, curves TEXT, provenance TEXT NOT NULL, finished REAL NOT NULL
+);
+CREATE TABLE runs (
+    id TEXT PRIMARY KEY, study TEXT NOT NULL, started REAL NOT NULL, request TEXT NOT NULL, keys TEXT NOT NULL
+);
+"""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one trial: ``result`` and ``curves`` when it is done, ``error`` (one line) when it failed."""
+
+    result: Mapping[str, Any] | None = None
+    curves: Mapping[str, Sequence[float]] | None = None
+    error: str | None = None
+
+    @property
+    def status(self) -> Literal["done", "failed"]:
+        """``"done"`` or ``"failed"``."""
+        return "done" if self.error is None else "failed"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One trial as it lies in the store."""
+
+    key: str
+    study: str
+    task: str
+    method: str
+    repeat: int
+    outcome: Outcome
+    content: Mapping[str, Any]
+    provenance: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One request: its resolved settings and what a report needs (``request``), and the keys of its trials."""
+
+    study: str
+    request: Mapping[str, Any]
+    keys: tuple[str, ...]
+    started: float = field(default=0.0, compare=False)
+
+    @property
+    def id(self) -> str:
+        """Twelve hex digits; the same trials, whenever they are asked for, are the same run."""
+        return digest([self.study, list(self.keys)])[:12]
+
+
+class Store:
+    """One file of results. Use as a context manager.
+
+    Args:
+        path: The file, made if it isn't there; ``":memory:"`` keeps the results in this process.
+        mode: ``"write"`` takes the file for one run; ``"read"`` opens an existing file and changes nothing.
+
+    Raises:
+        UserError: no such file (reading), not a store, damaged, not writable, or in use by another run.
+    """
+
+    def __init__(self, path: str | Path, mode: Literal["write", "read"] = "write") -> None:
+        self.path = str(path)
+        self._lock: Any = None
+        if self.path != ":memory:":
+            _check_file(Path(path), mode)
+        with self._errors():
+            if mode == "read":
+                self._db = _open_for_reading(Path(path))
+                self._check_ours()
+                return
+            self._take()
+            try:
+                self._db = sqlite3.connect(self.path, isolation_level=None, timeout=30)
+                self._prepare()
+            except BaseException:
+                self._give_back()
+                raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file and let the next run have it."""
+        self._db.close()
+        self._give_back()
+
+    def statuses(self, keys: Collection[str]) -> dict[str, str]:
+        """``"done"`` or ``"failed"`` for those of ``keys`` that the store knows."""
+        with self._errors():
+            known = self._db.execute("SELECT key, status FROM trials").fetchall()
+        wanted = set(keys)
+        return {key: status for key, status in known if key in wanted}
+
+    def put(self, trial: Trial, outcome: Outcome, provenance: Mapping[str, Any]) -> None:
+        """Write one trial, in one transaction; a row with its key is replaced."""
+        row = (
+            trial.key, trial.study, trial.task.name, trial.method.name, trial.repeat, outcome.status, outcome.error,
+            _dump(trial.content), _dump(outcome.result), _dump(outcome.curves), _dump(provenance), time.time(),
+        )  # fmt: skip
+        with self._errors():
+            self._db.execute(f"INSERT OR REPLACE INTO trials VALUES ({', '.join('?' * len(row))})", row)
+
+    def rows(self, keys: Collection[str] | None = None, curves: bool = False) -> Iterator[Row]:
+        """All trials, or those of ``keys``, by study, data set, method and repeat. Curves are large: on request."""
+        wanted = None if keys is None else set(keys)
+        with self._errors():
+            found = self._db.execute(
+                f"SELECT key, study, task, method, repeat, result, {'curves' if curves else 'NULL'}, error, content, "
+                "provenance FROM trials ORDER BY study, task, method, repeat, key"
+            )
+            for key, study, task, method, repeat, result, curve, error, content, provenance in found:
+                if wanted is None or key in wanted:
+                    outcome = Outcome(_load(result), _load(curve), error)
+                    yield Row(key, study, task, method, repeat, outcome, _load(content) or {}, _load(provenance) or {})
+
+    def save(self, run: Run) -> None:
+        """Write down what was asked for, so that ``status`` and ``report`` need nothing but this file."""
+        row = (run.id, run.study, time.time(), _dump(run.request), _dump(list(run.keys)))
+        with self._errors():
+            self._db.execute("INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?)", row)
+
+    def runs(self) -> list[Run]:
+        """Every request written here, the latest first."""
+        with self._errors():
+            rows = self._db.execute("SELECT study, request, keys, started FROM runs ORDER BY started DESC").fetchall()
+        return [Run(study, json.loads(request), tuple(json.loads(keys)), at) for study, request, keys, at in rows]
+
+    def _take(self) -> None:
+        if self.path == ":memory:":
+            return
+        from filelock import FileLock, Timeout
+
+        self._lock = FileLock(self.path + ".lock", timeout=0)
+        try:
+            self._lock.acquire()
+        except Timeout:
+            raise UserError(
+                f"store {self.path}: another run is writing to it; wait until that ends, or give --store another file"
+            ) from None
+        except OSError as error:
+            raise UserError(f"store {self.path}: can't write beside it ({error.strerror}); use --store") from None
+
+    def _give_back(self) -> None:
+        if self._lock is not None:
+            # While still held: who opened it before this line finds it taken, who comes later makes a new one.
+            Path(self.path + ".lock").unlink(missing_ok=True)
+            self._lock.release()
+
+    def _prepare(self) -> None:
+        new = not self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        if not new:
+            self._check_ours()
+            damage = self._db.execute("PRAGMA quick_check(1)").fetchone()[0]
+            if damage != "ok":
+                raise sqlite3.DatabaseError(f"malformed: {damage}")
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = NORMAL")
+        if new:
+            header = f"PRAGMA application_id = {_APPLICATION}; PRAGMA user_version = {_SCHEMA};"
+            self._db.executescript(f"BEGIN IMMEDIATE; {header} {_TABLES} COMMIT;")
+
+    def _check_ours(self) -> None:
+        application = self._db.execute("PRAGMA application_id").fetchone()[0]
+        if application != _APPLICATION:
+            raise UserError(f"store {self.path}: an SQLite file, but not one of crossfade's; use --store another file")
+        schema = self._db.execute("PRAGMA user_version").fetchone()[0]
+        if schema != _SCHEMA:
+            raise UserError(
+                f"store {self.path}: written in layout {schema}, this version reads {_SCHEMA}; update crossfade or use "
+                "--store another file"
+            )
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, json.JSONDecodeError) as error:
+            raise UserError(f"store {self.path}: {_explain(error)}") from None
+
+
+def _dump(value: object) -> str | None:
+    return None if value is None else json.dumps(value, separators=(",", ":"), allow_nan=False)
+
+
+def _load(text: str | None) -> Any:
+    return None if text is None else json.loads(text)
+
+
+def _check_file(path: Path, mode: str) -> None:
+    if path.is_dir():
+        raise UserError(f"store {path}: a folder, expected a file")
+    if not path.exists():
+        if mode == "read":
+            raise UserError(f"store {path}: no such file; `crossfade compare` makes one, --store names another")
+        if not path.parent.is_dir():
+            raise UserError(f"store {path}: the folder {path.parent} isn't there; make it first")
+        return
+    try:
+        with path.open("rb") as file:
+            head = file.read(len(_MAGIC))
+    except OSError as error:
+        raise UserError(f"store {path}: can't be read ({error.strerror})") from None
+    if (head or mode == "read") and head != _MAGIC:
+        raise UserError(f"store {path}: not a crossfade store (not an SQLite file); use --store another file")
+
+
+def _open_for_reading(path: Path) -> sqlite3.Connection:
+    """Read-only; in a folder where SQLite may not make its side files, as the snapshot that the file itself is."""
+    uri = path.resolve().as_uri() + "?mode=ro"
+    db = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=30)
+    try:
+        db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except sqlite3.OperationalError:
+        db.close()
+        db = sqlite3.connect(uri + "&immutable=1", uri=True, isolation_level=None)
+    return db
+
+
+def _explain(error: Exception) -> str:
+    text = str(error)
+    for sign, line in (
+        ("full", "the disk is full; free some space and run the same command again: what is stored is safe"),
+        ("disk I/O", "the disk refused to write; check space and quota and run the same command again"),
+        ("readonly", "it can't be written to; make it writable or use --store another file"),
+        ("unable to open", "can't be opened for writing; check the folder's permissions or use --store another file"),
+        ("locked", "another program keeps it locked; close that, or use --store another file"),
+        ("malformed", "the file is damaged; restore a copy of it, or use --store another file to start again"),
+        ("not a database", "the file is damaged or not a store; use --store another file"),
+    ):
+        if sign in text:
+            return line
+    return f"the file is damaged ({text}); restore a copy of it, or use --store another file"

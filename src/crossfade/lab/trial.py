@@ -1,0 +1,152 @@
+"""A trial is a frozen value; its key is the hash of its content, and its seeds are hashes that leave the method out.
+
+Nothing is numbered or named by hand: the same request always has the same key, so a run that was killed finds what
+it already knows, and two methods always meet the same rows, the same initial weights and the same batches.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import inspect
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import CodeType
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+if TYPE_CHECKING:
+    from crossfade.lab.methods import Method
+    from crossfade.lab.train import Recipe, Split
+
+__all__ = ["Task", "Trial", "canonical", "digest", "seed", "stream_seed"]
+
+# Finer than any batch size and data set at which a step schedule could be told apart by its results.
+_STEP_GRID = 5040
+
+
+class Task(Protocol):
+    """One data set as a study sees it."""
+
+    @property
+    def name(self) -> str:
+        """What tables call it."""
+
+    @property
+    def content(self) -> Mapping[str, Any]:
+        """What decides the numbers, as JSON: the data's digest, how it is split. The name is not part of it."""
+
+    def split(self, repeat: int) -> Split:
+        """The rows of one repeat, preprocessed. The same for every method."""
+
+    def describe(self) -> dict[str, Any]:
+        """One entry of the report's ``datasets``: name, source, rows, features, classes, sizes, sha256."""
+
+
+def canonical(content: object) -> str:
+    """JSON with one spelling for equal contents: sorted keys, no spaces, shortest float that reads back the same.
+
+    Raises:
+        ValueError: NaN or an infinity, which JSON has no spelling for.
+        TypeError: anything that isn't plain data.
+    """
+    return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
+
+
+def digest(content: object) -> str:
+    """Hash of the canonical JSON of ``content``: blake2b, 32 hex digits."""
+    return _hash(canonical(content))
+
+
+def stream_seed(content: Mapping[str, Any], repeat: int, stream: str) -> int:
+    """Seed in [0, 2^63) of one source of randomness (``"split"``, ``"train"``) of one repeat of one task.
+
+    >>> stream_seed({"data": "abc"}, 0, "split") == stream_seed({"data": "abc"}, 0, "split")
+    True
+    """
+    raw = hashlib.blake2b(canonical([dict(content), repeat, stream]).encode(), digest_size=8).digest()
+    return int.from_bytes(raw, "big") >> 1
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One method on one repeat of one task: what a row of the store answers."""
+
+    study: str
+    task: Task
+    method: Method
+    recipe: Recipe
+    repeat: int
+
+    @cached_property
+    def content(self) -> dict[str, Any]:
+        """Everything that decides this trial's numbers, as JSON, and the names its row is shown under."""
+        return {
+            "study": self.study,
+            "task": {"name": self.task.name, **self.task.content},
+            "method": _method_content(self.method, self.recipe),
+            "recipe": self.recipe.to_dict(),
+            "repeat": self.repeat,
+        }
+
+    @cached_property
+    def key(self) -> str:
+        """Hash of ``content``: 32 hex digits."""
+        return digest(self.content)
+
+
+def seed(trial: Trial, stream: str) -> int:
+    """Seed of one source of randomness of a trial: hashes task, repeat and stream, never method, recipe or study.
+
+    Paired by construction: all methods of a repeat get the same split, initial weights and batch order.
+    """
+    return stream_seed(trial.task.content, trial.repeat, stream)
+
+
+def _method_content(method: Method, recipe: Recipe) -> dict[str, Any]:
+    from crossfade.lab.methods import METHODS
+
+    if any(method is known for known in METHODS):  # what its name means is the recipe's protocol number's business
+        return {"name": method.name}
+    if method.g is not None:
+        return {"name": method.name, "g": _source(method.g)}
+    grid = recipe.epochs if recipe.granularity == "epoch" else _STEP_GRID
+    weights = [[float(value) for value in method.schedule(step / grid)] for step in range(grid + 1)]
+    return {"name": method.name, "schedule": weights}
+
+
+def _source(g: Callable[..., Any]) -> dict[str, Any]:
+    """Qualified name and a hash of the source that a function's result depends on.
+
+    The whole file where there is one, so that a changed constant or helper counts too; beside it the values that a
+    closure, a partial, default arguments or an object carry. Modules that the file imports aren't followed.
+    """
+    if isinstance(g, functools.partial):
+        return {**_source(g.func), "partial": [_plain(g.args), _plain(sorted(g.keywords.items()))]}
+    code = getattr(g, "__code__", None)
+    owner: Any = g if code is not None or inspect.isbuiltin(g) else type(g)
+    state = [_plain(getattr(g, part, None)) for part in ("__defaults__", "__kwdefaults__", "__dict__")]
+    state += [_plain(cell.cell_contents) for cell in getattr(g, "__closure__", None) or ()]
+    try:
+        text = Path(inspect.getsourcefile(owner) or "").read_text(errors="replace")
+    except (TypeError, OSError):  # built in, or typed at a prompt: there the instructions stand for the source
+        text = "" if code is None else _bytecode(code)
+    return {"function": f"{owner.__module__}.{owner.__qualname__}", "source": _hash(text), "state": state}
+
+
+def _plain(value: object) -> str:
+    if hasattr(value, "__code__"):
+        return canonical(_source(cast("Callable[..., Any]", value)))
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))  # an address differs in every process
+
+
+def _bytecode(code: CodeType) -> str:
+    constants = [_bytecode(value) if isinstance(value, CodeType) else repr(value) for value in code.co_consts]
+    return repr((code.co_code.hex(), constants, code.co_names))
+
+
+def _hash(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
