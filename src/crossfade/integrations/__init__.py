@@ -1,0 +1,8 @@
+"""One small module a framework. Import the one you need: this package loads none of them.
+
+* :mod:`crossfade.integrations.lightning`: a callback
+* :mod:`crossfade.integrations.transformers`: a callback and a ``compute_loss_func`` for the Hugging Face ``Trainer``
+* :mod:`crossfade.integrations.trl`: a callback for TRL's ``SFTTrainer``
+* :mod:`crossfade.integrations.skorch`: a callback for skorch, and ``CrossfadeClassifier`` for scikit-learn
+* :mod:`crossfade.integrations.distributed`: the mean over every process's targets, for DDP and Accelerate loops
+"""

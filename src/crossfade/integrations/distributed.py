@@ -1,0 +1,74 @@
+"""DDP: the mean over all processes' targets, however unevenly these are spread. Plain loops, Accelerate, Lightning.
+
+DDP averages gradients over processes. Each process's mean over its own targets, averaged, is not the mean over all
+targets when the counts differ (padding, ignored labels), and a process without any target makes it NaN for all. The
+same holds for the micro-batches of gradient accumulation. The Hugging Face ``Trainer`` and TRL do this themselves.
+"""
+
+from __future__ import annotations
+
+import torch.distributed as dist
+from torch import Tensor
+
+from crossfade.integrations._shared import with_reduction
+from crossfade.losses import CrossfadeLoss
+
+__all__ = ["global_count", "global_mean"]
+
+
+def global_mean(
+    criterion: CrossfadeLoss,
+    logits: Tensor,
+    target: Tensor,
+    *,
+    count: Tensor | None = None,
+    group: dist.ProcessGroup | None = None,
+) -> Tensor:
+    """The loss whose DDP-averaged gradient is that of the mean over all targets of all processes: world x sum / count.
+
+    Every process must call it the same number of times (it sums the count over processes, unless ``count`` is given).
+    Its value is this process's share; the average over processes is the global mean. Without ``torch.distributed`` it
+    is the mean.
+
+    Args:
+        criterion: its weights, class weights and ``ignore_index`` hold; its ``reduction`` doesn't.
+        logits, target: as for the criterion. A process may have ignored targets only: its loss is 0, with a zero
+            gradient.
+        count: :func:`global_count` of all targets of one optimizer step, when several calls make up the step: their
+            losses then add up to the mean over all of them.
+
+    >>> import torch
+    >>> criterion = CrossfadeLoss()
+    >>> logits, target = torch.zeros(4, 3), torch.tensor([0, 1, 2, -100])
+    >>> bool(global_mean(criterion, logits, target) == criterion(logits, target))
+    True
+    """
+    if count is None:
+        count = global_count(criterion, target, group=group)
+    world = dist.get_world_size(group) if dist.is_initialized() else 1
+    # No target anywhere: 0 / 1, where the mean would be NaN.
+    total: Tensor = with_reduction(criterion, "sum")(logits, target)
+    return total * (world / count.masked_fill(count == 0, 1.0))
+
+
+def global_count(criterion: CrossfadeLoss, *targets: Tensor, group: dist.ProcessGroup | None = None) -> Tensor:
+    """What ``reduction="mean"`` divides by, summed over the given targets and all processes: a 0-dim float32 tensor.
+
+    The number of targets that aren't ignored, each counted with its class weight if the criterion has them.
+    """
+    total = sum(_count(criterion, target) for target in targets)
+    if not isinstance(total, Tensor):
+        raise ValueError("targets must hold at least one tensor, got none")
+    if dist.is_initialized():
+        dist.all_reduce(total, group=group)
+    return total
+
+
+def _count(criterion: CrossfadeLoss, target: Tensor) -> Tensor:
+    if target.is_floating_point():  # class probabilities: every row counts once
+        classes = target.shape[0 if target.dim() == 1 else 1]
+        return target.new_tensor(target.numel() / classes).float()
+    valid = target != criterion.ignore_index
+    if criterion.weight is None:
+        return valid.sum().float()
+    return criterion.weight.float()[target.masked_fill(~valid, 0)].masked_fill(~valid, 0.0).sum()

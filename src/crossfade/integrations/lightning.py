@@ -1,0 +1,83 @@
+"""Lightning: a callback that moves the criterion's weights with the trainer's own step or epoch."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from crossfade.errors import UserError
+from crossfade.integrations._shared import Scheduled, find_scheduled, fraction
+
+__all__ = ["CrossfadeCallback"]
+
+
+class CrossfadeCallback(Callback):  # type: ignore[misc]
+    """Calls ``criterion.at(progress)`` before every training batch, for each criterion found in the module.
+
+    Progress is ``trainer.global_step / total_steps`` (optimizer steps) or ``trainer.current_epoch /
+    trainer.max_epochs``. Both come back with Lightning's checkpoint, so a resumed run has the schedule's exact
+    weights and the callback saves nothing.
+
+    Args:
+        interval: ``"step"`` or ``"epoch"`` (Lightning's word for the same choice in learning rate schedules).
+        total_steps: optimizer steps of the whole training. Needed only where Lightning can't tell: loaders without a
+            length, no ``max_steps`` or ``max_epochs``, several optimizers. Training beyond it stays at the schedule's
+            end.
+        criterion: the criterion, if it is not an attribute of the module.
+
+    Raises:
+        UserError: at the start of training, if no criterion is found or the length of the training is unknown.
+        ValueError: another ``interval``, or ``total_steps`` < 1.
+
+    >>> trainer = Trainer(max_epochs=10, callbacks=[CrossfadeCallback()])  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        interval: Literal["step", "epoch"] = "step",
+        *,
+        total_steps: int | None = None,
+        criterion: Scheduled | None = None,
+    ) -> None:
+        if interval not in ("step", "epoch"):
+            raise ValueError(f"interval must be 'step' or 'epoch', got {interval!r}")
+        if total_steps is not None and total_steps < 1:
+            raise ValueError(f"total_steps must be at least 1, got {total_steps!r}")
+        if total_steps is not None and interval == "epoch":
+            raise ValueError("total_steps goes with interval='step'; with interval='epoch' set Trainer(max_epochs=...)")
+        self.interval = interval
+        self.total_steps = total_steps
+        self.criterion = criterion
+        self._criteria: list[Scheduled] = []
+        self._total: float = 1.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._criteria = [self.criterion] if self.criterion is not None else find_scheduled(pl_module)
+        if not self._criteria:
+            raise UserError(
+                f"no CrossfadeLoss found in {type(pl_module).__name__}: assign it to an attribute "
+                "(self.criterion = CrossfadeLoss()) or pass CrossfadeCallback(criterion=...)"
+            )
+        self._total = self._length(trainer)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        done = trainer.current_epoch if self.interval == "epoch" else trainer.global_step
+        for criterion in self._criteria:
+            criterion.at(fraction(done, self._total))
+
+    def _length(self, trainer: Trainer) -> float:
+        if self.interval == "epoch":
+            if trainer.max_epochs is None or trainer.max_epochs < 1:
+                raise UserError("the number of epochs is unknown: set Trainer(max_epochs=...), or use interval='step'")
+            return int(trainer.max_epochs)
+        if self.total_steps is not None:
+            return self.total_steps
+        total = trainer.estimated_stepping_batches
+        if not 0 < total < math.inf:
+            raise UserError(
+                "the number of training steps is unknown (a loader without a length, or unlimited epochs): "
+                "pass CrossfadeCallback(total_steps=...) or set Trainer(max_steps=...)"
+            )
+        return float(total)

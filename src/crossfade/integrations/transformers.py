@@ -1,0 +1,106 @@
+"""Hugging Face Trainer: one object that is a callback and holds the ``compute_loss_func``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.loss.loss_utils import LOSS_MAPPING, ForCausalLMLoss
+
+from crossfade.errors import UserError
+from crossfade.integrations._shared import fraction, with_reduction
+from crossfade.losses import CrossfadeLoss
+
+__all__ = ["CrossfadeCallback"]
+
+
+class CrossfadeCallback(TrainerCallback):  # type: ignore[misc]
+    """Moves the criterion with the Trainer's step, and computes the loss: pass it twice.
+
+    >>> from crossfade import CrossfadeLoss
+    >>> fade = CrossfadeCallback(CrossfadeLoss())
+    >>> options = dict(callbacks=[fade], compute_loss_func=fade.compute_loss)  # Trainer(model, args, ..., **options)
+
+    Progress is ``state.global_step / state.max_steps``, which the Trainer restores on resume. Labels are shifted for
+    exactly the models whose labels the Trainer itself shifts (decoder-only language models).
+
+    Args:
+        criterion: a ``CrossfadeLoss``; its ``reduction`` is not used, the Trainer's rule is: the sum over all targets
+            divided by ``num_items_in_batch``, which counts every micro-batch of an optimizer step and every process.
+            With class weights, too, the sum is divided by that count.
+    """
+
+    def __init__(self, criterion: CrossfadeLoss) -> None:
+        self.criterion = criterion
+        self._summed = with_reduction(criterion, "sum")
+        self._shift: bool | None = None
+
+    def on_init_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self._shift = shifts_labels(kwargs["model"])
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.criterion.at(fraction(state.global_step, state.max_steps))
+
+    def compute_loss(
+        self, outputs: Any, labels: Tensor | None, num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        """The Trainer's ``compute_loss_func``.
+
+        Args:
+            outputs: the model's output, a mapping with ``logits`` or a tuple that starts with them: (B, C), or (B, T,
+                C) for tokens.
+            labels: class indices (B) or (B, T), -100 where ignored, or class probabilities of the logits' shape.
+            num_items_in_batch: what to divide by; the number of targets here, if None.
+
+        Raises:
+            UserError: the callback isn't in the Trainer, or the outputs or the inputs lack logits or labels.
+        """
+        if self._shift is None:
+            raise UserError(
+                "compute_loss is used without its callback: pass the same object to Trainer(callbacks=[fade], "
+                "compute_loss_func=fade.compute_loss)"
+            )
+        if labels is None:
+            raise UserError("the batch has no labels: the dataset needs a column that the collator returns as 'labels'")
+        logits = logits_of(outputs)
+        if self.criterion.alpha.device != logits.device:
+            self.criterion.to(logits.device)
+        labels = labels.to(logits.device)
+        if self._shift:
+            labels = F.pad(labels, (0, 1), value=self.criterion.ignore_index)[..., 1:]
+        if labels.shape == logits.shape[:-1]:
+            logits, labels = logits.reshape(-1, logits.shape[-1]), labels.reshape(-1)
+        if num_items_in_batch is None:
+            num_items_in_batch = labels.ne(self.criterion.ignore_index).sum()
+        count = torch.as_tensor(num_items_in_batch, device=logits.device)
+        if labels.shape == logits.shape:  # class probabilities: the Trainer has counted C entries for each target
+            count = count / logits.shape[-1]
+        total: Tensor = self._summed(logits, labels)
+        # A step whose every label is ignored counts 0 items: its loss is 0, not NaN.
+        return total / count.clamp(min=1)
+
+
+def shifts_labels(model: nn.Module) -> bool:
+    """Whether position t predicts label t + 1: the Trainer's own rule for counting the items of a batch."""
+    unwrap = getattr(model, "get_base_model", None)  # PEFT
+    inner = unwrap() if callable(unwrap) else model
+    causal = LOSS_MAPPING.get(getattr(inner, "loss_type", None)) is ForCausalLMLoss
+    return causal and not getattr(getattr(inner, "config", None), "is_encoder_decoder", False)
+
+
+def logits_of(outputs: Any) -> Tensor:
+    logits = outputs.get("logits") if isinstance(outputs, Mapping) else outputs
+    if isinstance(logits, (tuple, list)):
+        logits = logits[0]
+    if not isinstance(logits, Tensor):
+        raise UserError(
+            "the model's output holds no logits (a fused loss, such as use_liger_kernel's, never builds them): "
+            f"expected a mapping with 'logits' or a tuple of tensors, got {type(outputs).__name__}"
+        )
+    return logits

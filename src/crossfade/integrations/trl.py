@@ -1,0 +1,73 @@
+"""TRL's SFTTrainer: the per-token loss, on TRL's own fused output head, by one callback."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+from transformers import TrainerControl, TrainerState, TrainingArguments
+
+from crossfade._transforms import Mixture
+from crossfade.errors import UserError
+from crossfade.integrations import transformers
+from crossfade.losses import CrossfadeLoss
+
+__all__ = ["CrossfadeCallback"]
+
+
+class CrossfadeCallback(transformers.CrossfadeCallback):
+    """``SFTTrainer(..., callbacks=[CrossfadeCallback(CrossfadeLoss())])``, and nothing else.
+
+    The trainer computes each token's log-probability in tiles, without the (tokens x vocabulary) logits, and its
+    ``loss_type="nll"`` sums them. This callback puts g(ce) = alpha ce + beta (1 - exp(-ce)) where -ce was, in the
+    model's
+    output: prompt masking, packing, accumulation, several processes and TRL's metrics stay TRL's.
+    With ``expectation()`` as the schedule the gradients are those of ``loss_type="dft"``.
+
+    A TRL without that fused head (before 1.x) takes the full logits instead:
+    ``SFTTrainer(..., callbacks=[fade], compute_loss_func=fade.compute_loss)``, as with the Hugging Face Trainer.
+
+    Raises:
+        UserError: a ``loss_type`` other than "nll", class weights or label smoothing (both need the full logits), or
+            a TRL that needs the other form.
+    """
+
+    def __init__(self, criterion: CrossfadeLoss) -> None:
+        super().__init__(criterion)
+        self._called = False
+
+    def on_init_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        super().on_init_end(args, state, control, **kwargs)
+        if getattr(args, "loss_type", "nll") != "nll":
+            raise UserError(
+                f"the criterion is the loss: set SFTConfig(loss_type='nll'), got {args.loss_type!r} "
+                "(DFT's gradients are CrossfadeLoss(expectation())'s)"
+            )
+        kwargs["model"].register_forward_hook(self._replace)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if not self._called:
+            raise UserError(
+                "this version of TRL has no fused output head: pass SFTTrainer(..., callbacks=[fade], "
+                "compute_loss_func=fade.compute_loss)"
+            )
+
+    def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
+        self._called = True
+        return super().compute_loss(*args, **kwargs)
+
+    def _replace(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        log_probs = getattr(output, "log_probs", None)
+        if log_probs is None:
+            return
+        if self.criterion.weight is not None or self.criterion.label_smoothing > 0:
+            raise UserError(
+                "class weights and label smoothing need the logits of all classes: "
+                "pass SFTTrainer(..., callbacks=[fade], compute_loss_func=fade.compute_loss)"
+            )
+        self._called = True
+        if self.criterion.alpha.device != log_probs.device:
+            self.criterion.to(log_probs.device)
+        # Ignored tokens have log_probs = 0, and g(0) = 0.
+        g = Mixture(self.criterion.alpha.clone(), self.criterion.beta.clone())
+        output.log_probs = -g(-log_probs)
