@@ -1,0 +1,79 @@
+"""Criteria for those who come from another loss: the same gradients as what they had, and here everything can fade.
+
+* ``SFTConfig(loss_type="dft")`` in TRL: :func:`from_dft`; its row weight, the factor of CE's gradient, is p
+* Poly-1, ``timm.loss.PolyCrossEntropy(epsilon)``: :func:`from_poly`; 1 + epsilon p
+* multi-class focal loss on the softmax: :func:`from_focal`; alpha (1 - p)^(gamma - 1) (1 - p + gamma p ce)
+* generalized cross entropy: :func:`from_gce`; p^q
+
+All take ``nn.CrossEntropyLoss``'s ``weight``, ``ignore_index``, ``label_smoothing`` and ``reduction`` by keyword, and are
+called with (logits, target). The first two are a ``CrossfadeLoss``: exchange the schedule to fade.
+
+``torchvision.ops.sigmoid_focal_loss`` is another function, a binary loss on each class's sigmoid. For one binary logit z
+it is ``from_focal(gamma, weight=tensor([1 - alpha, alpha]), reduction="sum")`` on the two logits (0, z); for several
+classes it is a sum of such losses, and no loss on the softmax has its gradients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from torch import Tensor
+
+from crossfade.functional import focal_loss, generalized_cross_entropy
+from crossfade.losses import CrossfadeLoss
+from crossfade.schedules import Weights, expectation
+
+__all__ = ["from_dft", "from_focal", "from_gce", "from_poly"]
+
+
+def from_dft(**options: Any) -> CrossfadeLoss:
+    """Dynamic fine-tuning (Wu et al. 2025), -p.detach() log p: its gradient is that of EL = 1 - p, eq. (9).
+
+    The values differ: DFT reports p ce, which isn't the function whose gradient is applied; this reports 1 - p, which
+    is. Where p starts out small its weight p hardly learns; ``CrossfadeLoss(gradual())`` begins with the weight 1 + p.
+
+    >>> import torch
+    >>> round(from_dft()(torch.tensor([[2.0, 0.0]]), torch.tensor([0])).item(), 4)
+    0.1192
+    """
+    return CrossfadeLoss(expectation(), **options)
+
+
+def from_poly(epsilon: float = 1.0, **options: Any) -> CrossfadeLoss:
+    """Poly-1 (Leng et al. 2022), ce + epsilon (1 - p): eq. (12) with alpha = 1, beta = epsilon, throughout training.
+
+    epsilon = 1 is the paper's F = 0; epsilon = 2 is F = 0.25 (eq. 14).
+
+    >>> import torch
+    >>> round(from_poly(2.0)(torch.tensor([[2.0, 0.0]]), torch.tensor([0])).item(), 4)  # 0.1269 + 2 * 0.1192
+    0.3653
+    """
+    return CrossfadeLoss(partial(_fixed, Weights(1.0, epsilon)), **options)
+
+
+def from_focal(gamma: float = 2.0, alpha: float = 1.0, **options: Any) -> Callable[[Tensor, Tensor], Tensor]:
+    """Multi-class focal loss on the softmax (Lin et al. 2017), alpha (1 - p)^gamma ce; eq. (2) has alpha = 1.
+
+    A list of alphas, one a class, as some implementations take, is ``weight=`` here.
+
+    >>> import torch
+    >>> round(from_focal()(torch.tensor([[2.0, 0.0]]), torch.tensor([0])).item(), 4)  # 0.1192^2 * 0.1269
+    0.0018
+    """
+    return partial(focal_loss, gamma=gamma, alpha=alpha, **options)
+
+
+def from_gce(q: float = 0.7, **options: Any) -> Callable[[Tensor, Tensor], Tensor]:
+    """Generalized cross entropy (Zhang and Sabuncu 2018), (1 - p^q) / q: CE as q goes to 0, and EL at q = 1.
+
+    >>> import torch
+    >>> round(from_gce(1.0)(torch.tensor([[2.0, 0.0]]), torch.tensor([0])).item(), 4)
+    0.1192
+    """
+    return partial(generalized_cross_entropy, q=q, **options)
+
+
+def _fixed(weights: Weights, progress: float) -> Weights:
+    return weights
