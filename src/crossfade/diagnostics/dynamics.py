@@ -1,0 +1,175 @@
+"""What a recording says: who moves from where to what, forgetting, gradient mass, calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from crossfade.diagnostics.curves import gradient_curve
+from crossfade.diagnostics.recorder import Recording
+
+__all__ = [
+    "GROUPS",
+    "Calibration",
+    "Forgetting",
+    "Transitions",
+    "calibration",
+    "calibration_history",
+    "forgetting",
+    "gradient_mass",
+    "histograms",
+    "transitions",
+]
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
+
+#: The motivating example's groups: wrong with p_y below the threshold, wrong and nearer, right.
+GROUPS = ("wrong and hopeless", "wrong and near", "right")
+
+
+class Transitions(NamedTuple):
+    """counts[i, j]: examples in group i at the first epoch and in group j at the second, groups as in ``GROUPS``."""
+
+    counts: IntArray
+    threshold: float
+
+    @property
+    def became_right(self) -> FloatArray:
+        """For each group at the first epoch, the share that is right at the second (NaN for an empty group)."""
+        totals = self.counts.sum(1)
+        share: FloatArray = np.divide(self.counts[:, 2], totals, out=np.full(3, np.nan), where=totals > 0)
+        return share
+
+
+def _groups(recording: Recording, epoch: int, threshold: float) -> IntArray:
+    near = recording.p(epoch) >= threshold
+    return np.where(recording.correct(epoch), 2, np.where(near, 1, 0)).astype(np.int64)
+
+
+def transitions(recording: Recording, first: int, last: int, threshold: float = 0.2) -> Transitions:
+    """The motivating example's table: from each group at epoch ``first`` to each group at epoch ``last``.
+
+    The paper (ResNet32, CIFAR-100's test images, epochs 70 and 90): right -> right 95.58 %, wrong and near -> right
+    38.46 %, wrong and hopeless -> right 3.35 %. Examples not seen in both epochs are left out.
+
+    Raises:
+        ValueError: no example was seen in both epochs, or the threshold isn't in (0, 1).
+    """
+    if not 0 < threshold < 1:
+        raise ValueError(f"threshold must be a probability in (0, 1), got {threshold!r}")
+    both = recording.seen(first) & recording.seen(last)
+    if not both.any():
+        raise ValueError(f"no example was recorded in both epoch {first} and epoch {last}")
+    cells = _groups(recording, first, threshold)[both] * 3 + _groups(recording, last, threshold)[both]
+    return Transitions(np.bincount(cells, minlength=9).reshape(3, 3), threshold)
+
+
+def histograms(recording: Recording, bins: int = 20) -> IntArray:
+    """(epochs, bins) counts of examples by p_y, in even bins over [0, 1]."""
+    edges = np.linspace(0, 1, bins + 1)
+    return np.stack([np.histogram(recording.p(e)[recording.seen(e)], edges)[0] for e in range(recording.epochs)])
+
+
+class Forgetting(NamedTuple):
+    """Per example, as Toneva et al. 2019 count: times it went from right to wrong, and when it was first right.
+
+    ``first_learned`` is -1 for an example that never was. ``last`` says whether it is right in the last epoch.
+    """
+
+    events: IntArray
+    first_learned: IntArray
+    last: npt.NDArray[np.bool_]
+
+
+def forgetting(recording: Recording) -> Forgetting:
+    """Forgetting counts over the recorded epochs. An epoch in which an example wasn't seen is skipped for it."""
+    events = np.zeros(recording.examples, np.int64)
+    first = np.full(recording.examples, -1, np.int64)
+    state = np.zeros(recording.examples, bool)
+    for epoch in range(recording.epochs):
+        seen, right = recording.seen(epoch), recording.correct(epoch)
+        events += state & seen & ~right
+        first[(first < 0) & right] = epoch
+        state = np.where(seen, right, state)
+    return Forgetting(events, first, state)
+
+
+def gradient_mass(recording: Recording, g: Callable[[Tensor], Tensor], epoch: int, bins: int = 10) -> FloatArray:
+    """The share of sum_i |dL_i/dq_y| that the examples of each p_y bin hold, for the loss g(ce). Adds up to 1.
+
+    Any g can be asked of any recording: what CE would pull on, where EL was trained, and the other way round.
+
+    Raises:
+        ValueError: nothing was recorded in this epoch.
+    """
+    seen = recording.seen(epoch)
+    if not seen.any():
+        raise ValueError(f"nothing was recorded in epoch {epoch}")
+    p = recording.p(epoch)[seen].astype(np.float64)
+    pull = gradient_curve(g, torch.from_numpy(p)).numpy()
+    mass, _ = np.histogram(p, np.linspace(0, 1, bins + 1), weights=pull)
+    total = mass.sum()
+    return np.asarray(mass / total if total > 0 else mass)
+
+
+class Calibration(NamedTuple):
+    """accuracy in [0, 1]; nll in nats; ece in [0, 1]; brier in [0, 2]."""
+
+    accuracy: float
+    nll: float
+    ece: float
+    brier: float
+
+
+def _ece(confidence: npt.NDArray[np.floating], right: npt.NDArray[np.bool_], bins: int) -> float:
+    # Bins (a, b], as Guo et al. 2017 draw them.
+    which = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+    gap = np.bincount(which, weights=confidence - right, minlength=bins)
+    return float(np.abs(gap).sum() / len(confidence))
+
+
+def calibration(logits: Tensor, target: Tensor, bins: int = 15) -> Calibration:
+    """Accuracy, NLL, ECE and Brier score of logits (N, C) against class indices (N,).
+
+    ECE = sum over confidence bins of (share of examples) |accuracy - mean confidence|, even bins (Guo et al. 2017).
+    Brier = mean over examples of sum_j (p_j - onehot_j)^2.
+
+    Raises:
+        ValueError: shapes that don't fit, or no example.
+
+    >>> calibration(torch.tensor([[0.0, 0.0], [0.0, 0.0]]), torch.tensor([0, 1])).brier
+    0.5
+    """
+    if logits.ndim != 2 or target.shape != logits.shape[:1] or not len(target):
+        raise ValueError(f"expected logits (N, C) and target (N,), got {tuple(logits.shape)} and {tuple(target.shape)}")
+    logits = logits.detach().double()
+    ce = torch.nn.functional.cross_entropy(logits, target, reduction="none")
+    p = logits.softmax(1)
+    confidence, predicted = p.max(1)
+    right = (predicted == target).cpu().numpy()
+    brier = 1 - 2 * (-ce).exp() + (p * p).sum(1)
+    return Calibration(
+        float(right.mean()), float(ce.mean()), _ece(confidence.cpu().numpy(), right, bins), float(brier.mean())
+    )
+
+
+def calibration_history(recording: Recording, bins: int = 15, epochs: Sequence[int] | None = None) -> list[Calibration]:
+    """Calibration in each epoch, from the recording alone (float16: three digits). NaN where nothing was seen."""
+    history = []
+    for epoch in range(recording.epochs) if epochs is None else epochs:
+        seen = recording.seen(epoch)
+        if not seen.any():
+            history.append(Calibration(*[float("nan")] * 4))
+            continue
+        right = recording.correct(epoch)[seen]
+        confidence = recording.confidence(epoch)[seen].astype(np.float64)
+        nll = float(recording.ce(epoch)[seen].mean(dtype=np.float64))
+        brier = float(recording.brier(epoch)[seen].mean(dtype=np.float64))
+        history.append(Calibration(float(right.mean()), nll, _ece(confidence, right, bins), brier))
+    return history

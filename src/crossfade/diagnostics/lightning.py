@@ -1,0 +1,114 @@
+"""A Lightning callback that records p_y of every example."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+
+from crossfade.diagnostics.recorder import ProbabilityRecorder
+
+__all__ = ["RecordProbabilities"]
+
+
+def _target(batch: Any) -> Any:
+    return batch["labels"] if isinstance(batch, Mapping) else batch[1]
+
+
+def _index(batch: Any) -> Any:
+    return batch["index"] if isinstance(batch, Mapping) else batch[2]
+
+
+class RecordProbabilities(pl.Callback):  # type: ignore[misc]
+    """Record the training batches, the validation batches, or both.
+
+    The logits are what the module's ``forward`` returned last in the step (a tensor, or an object with ``.logits``):
+    nothing is computed twice, and ``training_step`` stays as it is, as long as it calls ``self(x)``.
+
+    Args:
+        training: recorder for training examples. Batches must carry the examples' indices: wrap the data set in
+            :class:`~crossfade.diagnostics.IndexedDataset`.
+        validation: recorder for validation examples, whose loader must keep its order: they are counted. With several
+            validation loaders the examples follow each other, loader by loader. One process only.
+        index, target: how to get (N,) indices and class indices from a batch. By default ``batch["index"]``,
+            ``batch["labels"]`` of a mapping, and ``batch[2]``, ``batch[1]`` of a sequence.
+
+    The epoch is ``trainer.current_epoch``: a run resumed from a checkpoint goes on in the same recording.
+    """
+
+    def __init__(
+        self,
+        training: ProbabilityRecorder | None = None,
+        validation: ProbabilityRecorder | None = None,
+        *,
+        index: Callable[[Any], Tensor] = _index,
+        target: Callable[[Any], Tensor] = _target,
+    ) -> None:
+        super().__init__()
+        if training is None and validation is None:
+            raise ValueError("nothing to record: pass training=, validation= or both")
+        self.training, self.validation = training, validation
+        self._index, self._target = index, target
+        self._logits: Tensor | None = None
+        self._hook: Any = None
+        self._counted = 0
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if self._hook is None:
+            self._hook = pl_module.register_forward_hook(self._keep)
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if self._hook is not None:
+            self._hook.remove()
+            self._hook = None
+        for recorder in (self.training, self.validation):
+            if recorder is not None:
+                recorder.flush()
+
+    def _keep(self, module: torch.nn.Module, args: Any, output: Any) -> None:
+        logits = getattr(output, "logits", output)
+        self._logits = logits.detach() if isinstance(logits, Tensor) else None
+
+    def _taken(self) -> Tensor:
+        logits, self._logits = self._logits, None
+        if logits is None:
+            raise RuntimeError(
+                "no logits to record: the step must call self(x), and forward return logits or an object with .logits"
+            )
+        return logits
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if self.training is not None:
+            self.training.record(trainer.current_epoch, self._index(batch), self._taken(), self._target(batch))
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.training is not None:
+            self.training.flush()
+
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._counted = 0
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if self.validation is None or trainer.sanity_checking:
+            return
+        target = self._target(batch)
+        index = torch.arange(self._counted, self._counted + len(target))
+        self._counted += len(target)
+        self.validation.record(trainer.current_epoch, index, self._taken(), target)
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.validation is not None and not trainer.sanity_checking:
+            self.validation.flush()

@@ -1,0 +1,240 @@
+"""Follow p_y of every example through training, at the cost of a softmax that the loss computes anyway.
+
+A recording is a folder with one memory-mapped float16 array of shape (epochs, 3, examples) and a small JSON file:
+
+* plane 0: ce = -log p_y, with the sign bit set where the prediction is wrong. The logarithm keeps three digits of p_y
+  anywhere between 1 and 1e-28000; p_y itself would underflow in float16 below 6e-8.
+* plane 1: -log of the largest probability (the confidence). plane 2: the sum of the squared probabilities (for Brier).
+
+NaN means not seen (or logits that were not finite). 50,000 examples over 200 epochs take 60 MB. Nothing has to be
+restored on resume: every value is written to its place by (epoch, example), and an epoch recorded twice is overwritten.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+__all__ = ["IndexedDataset", "ProbabilityRecorder", "Recording"]
+
+_ARRAY, _META, _VERSION = "probabilities.npy", "recording.json", 1
+# On an accelerator every copy to the host waits for the device, so a batch's values are copied in groups of this many.
+_GROUP = 50
+_LARGEST = 65504.0  # of float16
+
+Float32Array = npt.NDArray[np.float32]
+BoolArray = npt.NDArray[np.bool_]
+
+
+class Recording:
+    """Read a recording, also while it is being written.
+
+    Args:
+        folder: what :class:`ProbabilityRecorder` wrote.
+
+    Raises:
+        FileNotFoundError: there is no recording in ``folder``.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder)
+        if not (self.folder / _META).exists():
+            raise FileNotFoundError(f"no recording in {str(folder)!r}: expected {_META} and {_ARRAY} there")
+        self.meta: dict[str, Any] = json.loads((self.folder / _META).read_text())
+        self._planes = np.load(self.folder / _ARRAY, mmap_mode="r")
+        self.epochs, _, self.examples = self._planes.shape
+
+    def _plane(self, epoch: int, plane: int) -> Float32Array:
+        if not 0 <= epoch < self.epochs:
+            raise IndexError(f"epoch must be in [0, {self.epochs}), got {epoch}")
+        return np.asarray(self._planes[epoch, plane], dtype=np.float32)
+
+    def seen(self, epoch: int) -> BoolArray:
+        """Which examples were recorded in this epoch."""
+        return ~np.isnan(self._plane(epoch, 0))
+
+    def ce(self, epoch: int) -> Float32Array:
+        """-log p_y of every example, in nats; NaN where not seen."""
+        return np.abs(self._plane(epoch, 0))
+
+    def p(self, epoch: int) -> Float32Array:
+        """p_y of every example; NaN where not seen."""
+        return np.asarray(np.exp(-self.ce(epoch)))
+
+    def correct(self, epoch: int) -> BoolArray:
+        """Whether the class with the largest logit is the target; False where not seen."""
+        plane = self._plane(epoch, 0)
+        return ~np.signbit(plane) & ~np.isnan(plane)
+
+    def confidence(self, epoch: int) -> Float32Array:
+        """The largest probability of every example."""
+        return np.asarray(np.exp(-self._plane(epoch, 1)))
+
+    def brier(self, epoch: int) -> Float32Array:
+        """sum_j (p_j - onehot_j)^2 of every example: 1 - 2 p_y + sum_j p_j^2, in [0, 2]."""
+        return np.asarray(1 - 2 * self.p(epoch) + self._plane(epoch, 2))
+
+    def complete(self) -> list[int]:
+        """The epochs in which every example was seen."""
+        return [epoch for epoch in range(self.epochs) if self.seen(epoch).all()]
+
+
+class ProbabilityRecorder:
+    """Write p_y, right or wrong, confidence and Brier's term of every example of every epoch.
+
+    >>> import tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> recorder = ProbabilityRecorder(folder, examples=3, epochs=2)
+    >>> logits, target = torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 0])
+    >>> recorder.record(0, torch.tensor([2, 0]), logits, target)  # epoch 0, examples 2 and 0
+    >>> recorder.flush()
+    >>> Recording(folder).p(0).round(3).tolist(), Recording(folder).correct(0).tolist()
+    ([0.269, nan, 0.881], [False, False, True])
+
+    Args:
+        folder: created if need be. An existing recording of the same shape is continued: that is the whole of resuming.
+        examples: N, the size of the data set that the indices count.
+        epochs: how many epochs (or any other moments to record) there will be.
+
+    Raises:
+        ValueError: ``folder`` holds a recording of another shape or version.
+
+    On the CPU every batch is in the memory map when :meth:`record` returns, and survives the process being killed. On
+    an accelerator batches are copied in groups of 50, so that recording doesn't wait for the device; a kill loses at
+    most those. Processes on one host (DDP) may write into one folder, each its own examples.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], examples: int, epochs: int) -> None:
+        if examples < 1 or epochs < 1:
+            raise ValueError(f"examples and epochs must be positive, got {examples} and {epochs}")
+        self.folder = Path(folder)
+        self.examples, self.epochs = examples, epochs
+        _create(self.folder, examples, epochs)
+        meta = json.loads((self.folder / _META).read_text())
+        expected = {"version": _VERSION, "examples": examples, "epochs": epochs}
+        if meta != expected:
+            raise ValueError(f"{str(folder)!r} holds another recording: {meta}, not {expected}; take a new folder")
+        self._planes = np.load(self.folder / _ARRAY, mmap_mode="r+")
+        if self._planes.shape != (epochs, 3, examples):
+            raise ValueError(f"{self.folder / _ARRAY} has shape {self._planes.shape}, not {(epochs, 3, examples)}")
+        self._pending: list[tuple[int, Tensor, Tensor]] = []
+
+    @torch.no_grad()
+    def record(self, epoch: int, index: Tensor | Sequence[int], logits: Tensor, target: Tensor) -> None:
+        """Record a batch.
+
+        Args:
+            epoch: in [0, epochs).
+            index: (N,) integers, which examples of the data set these are.
+            logits: (N, C), any floating dtype, any device. Left as they are.
+            target: (N,) class indices in [0, C).
+
+        Raises:
+            IndexError: the epoch or an index is out of range.
+            ValueError: shapes that don't fit together, or a target outside [0, C).
+        """
+        if not 0 <= epoch < self.epochs:
+            raise IndexError(f"epoch must be in [0, {self.epochs}), got {epoch}; the recorder was made for that many")
+        index = torch.as_tensor(index)
+        if index.numel() and (index.is_floating_point() or index.dtype == torch.bool):
+            raise ValueError(f"index must hold integers, got {index.dtype}")
+        index = index.long()
+        if logits.ndim != 2 or target.shape != logits.shape[:1] or index.shape != target.shape:
+            raise ValueError(
+                "expected logits (N, C), target (N,) and index (N,), got shapes "
+                f"{tuple(logits.shape)}, {tuple(target.shape)} and {tuple(index.shape)}"
+            )
+        self._pending.append((epoch, index, _describe(logits, target)))
+        if logits.device.type == "cpu" or len(self._pending) >= _GROUP:
+            self._drain()
+
+    def _drain(self) -> None:
+        pending, self._pending = self._pending, []
+        for epoch, index, values in pending:
+            rows = index.cpu().numpy()
+            if rows.size and not (rows.min() >= 0 and rows.max() < self.examples):
+                raise IndexError(f"index must be in [0, {self.examples}), got {rows.min()} to {rows.max()}")
+            columns = values.cpu().numpy()
+            for plane in range(3):
+                self._planes[epoch, plane, rows] = columns[plane]
+
+    def flush(self) -> None:
+        """Everything recorded so far is on disk when this returns. Call it once an epoch and at the end."""
+        self._drain()
+        self._planes.flush()
+
+    def __enter__(self) -> ProbabilityRecorder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.flush()
+
+
+def _describe(logits: Tensor, target: Tensor) -> Tensor:
+    """(3, N) float16: signed ce, -log confidence, sum of squares."""
+    logits = logits.detach().float()
+    top, predicted = logits.max(1)
+    log_norm = torch.logsumexp(logits, 1)
+    if logits.device.type == "cpu" and target.numel() and not (target.min() >= 0 and target.max() < logits.shape[1]):
+        raise ValueError(f"target must be in [0, {logits.shape[1]}), got {int(target.min())} to {int(target.max())}")
+    ce = log_norm - logits.gather(1, target.unsqueeze(1)).squeeze(1)
+    ce = ce.clamp(0, _LARGEST)
+    squares = torch.logsumexp(2 * logits, 1).sub_(2 * log_norm).exp_()
+    wrong = predicted != target
+    signed = torch.where(wrong, -ce, ce)
+    return torch.stack([signed, (log_norm - top).clamp(0, _LARGEST), squares]).half()
+
+
+def _create(folder: Path, examples: int, epochs: int) -> None:
+    """Make the files unless they exist; the JSON file appears last, and whole, so a kill in between leaves no half."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if (folder / _META).exists():
+        return
+    mine = folder / f".{os.getpid()}.npy"
+    planes = np.lib.format.open_memmap(mine, mode="w+", dtype=np.float16, shape=(epochs, 3, examples))
+    for epoch in range(epochs):
+        planes[epoch] = np.nan
+    planes.flush()
+    try:
+        # link() refuses to replace: of several processes that start together one wins, and all open its file.
+        os.link(mine, folder / _ARRAY)
+    except FileExistsError:
+        pass
+    finally:
+        mine.unlink()
+    draft = folder / f".{os.getpid()}.json"
+    draft.write_text(json.dumps({"version": _VERSION, "examples": examples, "epochs": epochs}))
+    os.replace(draft, folder / _META)
+
+
+class IndexedDataset(torch.utils.data.Dataset[Any]):
+    """A map-style data set whose items also carry their index: (x, y) becomes (x, y, index).
+
+    A mapping gets the key ``"index"`` instead, which is what Hugging Face's collators keep.
+
+    >>> IndexedDataset([("a", 1), ("b", 0)])[1]
+    ('b', 0, 1)
+    """
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Any:
+        item = self.dataset[index]
+        if isinstance(item, dict):
+            return {**item, "index": index}
+        return (*item, index)
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[i] for i in range(len(self)))

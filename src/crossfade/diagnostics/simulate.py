@@ -1,0 +1,162 @@
+r"""SGD and its SDE (eq. 15) on a landscape whose sharp minimum is known: how many walkers leave it, and when.
+
+One weight w, a handful of binary examples with margins s_i(w) = A(w) + spread e_i w, and p_i = sigmoid(s_i). A has a
+narrow hill at w = 0 and a wide, higher one at w = 1, so every loss that falls with p has a sharp minimum near 0, a wide
+and deeper one near 1, and a barrier between them. The e_i add up to 0: they make the gradient noise, not the landscape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from crossfade.schedules import Weights
+
+__all__ = ["DoubleWell", "EscapeCounts", "simulate_escapes"]
+
+
+@dataclass(frozen=True)
+class DoubleWell:
+    """The landscape. Margins: A(w) = height - softmin((w/sharp)^2, ((w-1)/flat)^2 - bonus).
+
+    Attributes:
+        height: margin at the sharp minimum, about: p there is sigmoid(height).
+        sharp, flat: widths of the two hills.
+        bonus: by how much the wide hill is higher.
+        spread: size of the examples' own slopes, the source of the gradient noise.
+        examples: how many, with e_i evenly spaced over [-1, 1].
+    """
+
+    height: float = 2.0
+    sharp: float = 0.15
+    flat: float = 0.5
+    bonus: float = 0.5
+    spread: float = 4.0
+    examples: int = 8
+
+    def margins(self, w: Tensor) -> tuple[Tensor, Tensor]:
+        """s_i(w) and its derivative, (*w.shape, examples)."""
+        temperature = 0.25
+        first, second = (w / self.sharp) ** 2, ((w - 1) / self.flat) ** 2 - self.bonus
+        smooth = -temperature * torch.logaddexp(-first / temperature, -second / temperature)
+        share = torch.sigmoid((second - first) / temperature)
+        slope = share * 2 * w / self.sharp**2 + (1 - share) * 2 * (w - 1) / self.flat**2
+        own = self.spread * torch.linspace(-1, 1, self.examples, dtype=w.dtype)
+        return (self.height - smooth).unsqueeze(-1) + own * w.unsqueeze(-1), -slope.unsqueeze(-1) + own
+
+    def loss(self, w: Tensor, weights: Weights) -> Tensor:
+        """L(w) = mean_i (alpha ce_i + beta (1 - p_i)), of w's shape."""
+        margin, _ = self.margins(w)
+        ce = torch.nn.functional.softplus(-margin)
+        return (weights.alpha * ce - weights.beta * torch.expm1(-ce)).mean(-1)
+
+    def gradients(self, w: Tensor, weights: Weights) -> Tensor:
+        """The examples' own gradients: -(alpha + beta p)(1 - p) ds/dw, eq. (13), (*w.shape, examples)."""
+        margin, slope = self.margins(w)
+        p = torch.sigmoid(margin)
+        return -(weights.alpha + weights.beta * p) * torch.sigmoid(-margin) * slope
+
+    def minimum_and_barrier(self, weights: Weights) -> tuple[float, float]:
+        """Where this loss has its sharp minimum, and the top of its barrier to the wide one.
+
+        Raises:
+            ValueError: the loss has no such pair (a barrier that this landscape doesn't give it).
+        """
+        w = torch.linspace(-2 * self.sharp, 1.0, 200_001, dtype=torch.float64)
+        loss = self.loss(w, weights)
+        inner = loss[1:-1]
+        low = torch.nonzero((inner < loss[:-2]) & (inner <= loss[2:])).flatten() + 1
+        high = torch.nonzero((inner > loss[:-2]) & (inner >= loss[2:])).flatten() + 1
+        if not len(low) or not len(high) or high[0] < low[0]:
+            raise ValueError(f"no sharp minimum behind a barrier for {weights} in {self}")
+        return float(w[low[0]]), float(w[high[0]])
+
+    def curvature_and_noise(self, w: float, weights: Weights) -> tuple[float, float]:
+        """H and m Sigma at w (numbers: there is one weight), H by a central difference of the exact gradient."""
+        step = 1e-5
+        points = torch.tensor([w - step, w, w + step], dtype=torch.float64)
+        gradients = self.gradients(points, weights)
+        means = gradients.mean(-1)
+        return float((means[2] - means[0]) / (2 * step)), float(gradients[1].var(unbiased=False))
+
+
+class EscapeCounts(NamedTuple):
+    """What became of the walkers.
+
+    Attributes:
+        escaped: (steps + 1,) walkers that have been beyond the barrier by then (first passage).
+        rise: (steps + 1,) mean of L(W_t) - L(W*) over *all* walkers, eq. (17).
+        walkers: how many started at the minimum.
+        predicted_slope: eta Tr(H Sigma) / 2 per unit of time, i.e. eta^2 Tr(H Sigma) / 2 a step.
+        stable: eta H < 2, without which SGD leaves the minimum even along the mean gradient.
+    """
+
+    escaped: Tensor
+    rise: Tensor
+    walkers: int
+    predicted_slope: float
+    stable: bool
+
+
+@torch.no_grad()
+def simulate_escapes(
+    well: DoubleWell,
+    weights: Weights,
+    *,
+    learning_rate: float,
+    steps: int,
+    walkers: int = 2000,
+    batch_size: int = 2,
+    kind: Literal["sgd", "sde"] = "sgd",
+    substeps: int = 8,
+    seed: int = 0,
+    on_progress: Callable[[float], None] | None = None,
+) -> EscapeCounts:
+    """Start every walker at the sharp minimum of alpha CE + beta EL and count those that cross the barrier.
+
+    Args:
+        kind: ``"sgd"``: W -= eta (mean gradient of batch_size examples, drawn with replacement). ``"sde"``: eq. (15),
+            dW = -grad L dt + sqrt(eta Sigma) dB, by Euler-Maruyama with dt = eta / substeps; one step is dt = eta.
+        learning_rate: eta. ``steps`` SGD steps are the time t = eta * steps.
+
+    Raises:
+        ValueError: an unknown kind, a number that isn't positive, or a landscape without a sharp minimum for this loss.
+    """
+    if kind not in ("sgd", "sde"):
+        raise ValueError(f"kind must be 'sgd' or 'sde', got {kind!r}")
+    if not (learning_rate > 0 and steps > 0 and walkers > 0 and batch_size > 0 and substeps > 0):
+        raise ValueError("learning_rate, steps, walkers, batch_size and substeps must be positive")
+    minimum, barrier = well.minimum_and_barrier(weights)
+    curvature, noise = well.curvature_and_noise(minimum, weights)
+    generator = torch.Generator().manual_seed(seed)
+    w = torch.full((walkers,), minimum, dtype=torch.float64)
+    start = well.loss(w[:1], weights)
+    gone = torch.zeros(walkers, dtype=torch.bool)
+    escaped, rise = [0], [0.0]
+    for step in range(steps):
+        if kind == "sgd":
+            chosen = torch.randint(0, well.examples, (walkers, batch_size), generator=generator)
+            w = w - learning_rate * well.gradients(w, weights).gather(1, chosen).mean(1)
+            gone |= w > barrier
+        else:
+            dt = learning_rate / substeps
+            for _ in range(substeps):
+                gradients = well.gradients(w, weights)
+                spread = (learning_rate * gradients.var(1, unbiased=False) / batch_size * dt).sqrt()
+                w = w - dt * gradients.mean(1) + spread * torch.randn(walkers, generator=generator, dtype=w.dtype)
+                gone |= w > barrier
+        escaped.append(int(gone.sum()))
+        rise.append(float((well.loss(w, weights) - start).mean()))
+        if on_progress is not None and (step + 1) % 100 == 0:
+            on_progress((step + 1) / steps)
+    return EscapeCounts(
+        torch.tensor(escaped),
+        torch.tensor(rise, dtype=torch.float64),
+        walkers,
+        learning_rate**2 * curvature * noise / batch_size / 2,
+        learning_rate * curvature < 2,
+    )
