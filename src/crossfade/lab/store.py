@@ -139,17 +139,21 @@ class Store:
             self._db.execute(f"INSERT OR REPLACE INTO trials VALUES ({', '.join('?' * len(row))})", row)
 
     def rows(self, keys: Collection[str] | None = None, curves: bool = False) -> Iterator[Row]:
-        """All trials, or those of ``keys``, by study, data set, method and repeat. Curves are large: on request."""
-        wanted = None if keys is None else set(keys)
+        """The trials of ``keys`` in their order, or all by study, data set, method and repeat.
+
+        Curves are most of the file: on request only.
+        """
+        place = None if keys is None else {key: at for at, key in enumerate(keys)}
         with self._errors():
             found = self._db.execute(
                 f"SELECT key, study, task, method, repeat, result, {'curves' if curves else 'NULL'}, error, content, "
                 "provenance FROM trials ORDER BY study, task, method, repeat, key"
-            )
+            ).fetchall()
+            if place is not None:
+                found = sorted((row for row in found if row[0] in place), key=lambda row: place[row[0]])
             for key, study, task, method, repeat, result, curve, error, content, provenance in found:
-                if wanted is None or key in wanted:
-                    outcome = Outcome(_load(result), _load(curve), error)
-                    yield Row(key, study, task, method, repeat, outcome, _load(content) or {}, _load(provenance) or {})
+                outcome = Outcome(_load(result), _load(curve), error)
+                yield Row(key, study, task, method, repeat, outcome, _load(content), _load(provenance))
 
     def save(self, run: Run) -> None:
         """Write down what was asked for, so that ``status`` and ``report`` need nothing but this file."""

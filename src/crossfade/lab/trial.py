@@ -39,6 +39,10 @@ class Task(Protocol):
     def content(self) -> Mapping[str, Any]:
         """What decides the numbers, as JSON: the data's digest, how it is split. The name is not part of it."""
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Rows, inputs and classes, roughly: for progress, never for results."""
+
     def split(self, repeat: int) -> Split:
         """The rows of one repeat, preprocessed. The same for every method."""
 

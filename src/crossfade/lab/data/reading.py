@@ -9,6 +9,7 @@ import gzip
 import io
 import lzma
 import re
+import warnings
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,14 +95,22 @@ def _read_text(path: Path, target: str | None) -> RawFrame:
     sample = text[:_SAMPLE]
     comma = separator != "," and bool(_DECIMAL_COMMA.search(sample)) and not re.search(r"\d\.\d", sample)
     try:
-        frame = pd.read_csv(
-            io.StringIO(text), sep=separator, header=header, names=names, index_col=False, skipinitialspace=True,
-            decimal="," if comma else ".", keep_default_na=False, low_memory=False,
-            na_values={name: MISSING_LABEL if name == target else MISSING for name in names},
-            dtype={target: str} if target in names else None,
-        )  # fmt: skip
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            frame = pd.read_csv(
+                io.StringIO(text), sep=separator, header=header, names=names, index_col=False, skipinitialspace=True,
+                decimal="," if comma else ".", keep_default_na=False, low_memory=False,
+                na_values={name: MISSING_LABEL if name == target else MISSING for name in names},
+                dtype={target: str} if target in names else None,
+            )  # fmt: skip
+    except pd.errors.ParserWarning:  # pandas would drop the cells
+        raise UserError(
+            f"{path}: rows have more cells than the header has names ({len(names)}); name every column, or remove a "
+            "separator at the end of the lines"
+        ) from None
     except (pd.errors.ParserError, ValueError) as error:
-        raise UserError(f"{path}: not a table ({_first_line(error)})") from None
+        reason = _first_line(error).removeprefix("Error tokenizing data. C error: ")
+        raise UserError(f"{path}: not a table ({reason})") from None
     if comma:
         more.append("numbers are read with a decimal comma")
     return RawFrame(frame, (*notes, *more))

@@ -1,0 +1,65 @@
+"""Results and training curves of a store as data frames: what statistics, reports and exports read."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+if TYPE_CHECKING:
+    from crossfade.lab.store import Store
+
+__all__ = ["CURVE_COLUMNS", "RESULT_COLUMNS", "curves", "failures", "results"]
+
+RESULT_COLUMNS = (
+    "study", "dataset", "method", "repeat", "accuracy", "nll", "ece", "brier", "learning_rate", "epoch",
+    "n_train", "n_val", "n_test", "classes", "seconds", "net", "key",
+)  # fmt: skip
+CURVE_COLUMNS = (
+    "dataset", "method", "repeat", "epoch", "val_accuracy", "test_accuracy", "val_nll", "test_nll", "train_loss", "net",
+)  # fmt: skip
+
+
+def results(store: Store, keys: Collection[str] | None = None) -> pd.DataFrame:
+    """One row for each finished trial; accuracy and the like are fractions, an epoch is counted from 1."""
+    rows = [
+        {
+            "study": row.study, "dataset": row.task, "method": row.method, "repeat": row.repeat,
+            **row.outcome.result, "net": row.content.get("recipe", {}).get("net"), "key": row.key,
+        }
+        for row in store.rows(keys)
+        if row.outcome.result is not None
+    ]  # fmt: skip
+    frame = pd.DataFrame(rows)
+    known = [*RESULT_COLUMNS, *(column for column in frame.columns if column not in RESULT_COLUMNS)]
+    frame = frame.reindex(columns=known)
+    scores = ["accuracy", "nll", "ece", "brier", "learning_rate", "seconds"]
+    return frame.astype(dict.fromkeys(scores, "float64"))  # a missing NLL is NaN, not an object
+
+
+def curves(store: Store, keys: Collection[str] | None = None) -> pd.DataFrame:
+    """One row for each finished trial and epoch, at the selected learning rate."""
+    parts = [
+        pd.DataFrame(
+            {
+                "dataset": row.task, "method": row.method, "repeat": row.repeat,
+                "epoch": range(1, len(next(iter(row.outcome.curves.values()))) + 1), **row.outcome.curves,
+                "net": row.content.get("recipe", {}).get("net"),
+            }
+        )
+        for row in store.rows(keys, curves=True)
+        if row.outcome.curves
+    ]  # fmt: skip
+    frame = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(CURVE_COLUMNS))
+    numbers = [column for column in CURVE_COLUMNS if column.endswith(("accuracy", "nll", "loss"))]
+    return frame.astype(dict.fromkeys((column for column in numbers if column in frame), "float64"))
+
+
+def failures(store: Store, keys: Collection[str] | None = None) -> list[tuple[str, str, int, str]]:
+    """(data set, method, repeat, error) of every failed trial."""
+    return [
+        (row.task, row.method, row.repeat, row.outcome.error)
+        for row in store.rows(keys)
+        if row.outcome.error is not None
+    ]

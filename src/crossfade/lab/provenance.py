@@ -1,0 +1,53 @@
+"""Where numbers come from: versions, commit, machine and time."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import crossfade
+
+__all__ = ["commit", "provenance", "versions"]
+
+_PACKAGES = ("crossfade", "torch", "numpy", "scipy", "pandas", "scikit-learn", "numba")
+
+
+def provenance() -> dict[str, Any]:
+    """What is written beside every trial."""
+    return {
+        "versions": versions(),
+        "commit": commit(),
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that numbers depend on."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def commit() -> str | None:
+    """The commit of crossfade's own source tree, with ``+`` if it was changed since; None for an installed package."""
+    folder = Path(crossfade.__file__).parent
+    try:
+        git = ["git", "-C", str(folder)]
+        tracked = subprocess.run([*git, "ls-files", "--error-unmatch", "__init__.py"], capture_output=True, timeout=10)
+        if tracked.returncode:
+            return None
+        head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, timeout=10)
+        changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", "."], capture_output=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return head.stdout.strip() + ("+" if changed.returncode else "") if head.returncode == 0 else None
