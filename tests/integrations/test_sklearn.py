@@ -1,0 +1,204 @@
+"""CrossfadeClassifier as scikit-learn sees it, and the skorch callback under skorch's own nets."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+skorch = pytest.importorskip("skorch")
+
+from sklearn.base import clone  # noqa: E402
+from sklearn.datasets import load_breast_cancer, load_iris  # noqa: E402
+from sklearn.linear_model import LogisticRegression  # noqa: E402
+from sklearn.model_selection import GridSearchCV, cross_val_score  # noqa: E402
+from sklearn.pipeline import make_pipeline  # noqa: E402
+from sklearn.preprocessing import StandardScaler  # noqa: E402
+from sklearn.utils.estimator_checks import parametrize_with_checks  # noqa: E402
+
+from crossfade import CrossfadeLoss, constant, cross_entropy, expectation, gradual, linear  # noqa: E402
+from crossfade.errors import UserError  # noqa: E402
+from crossfade.integrations.skorch import CrossfadeCallback, CrossfadeClassifier, softmax  # noqa: E402
+
+FADE = linear()
+
+
+@pytest.fixture(scope="module")
+def iris():
+    X, y = load_iris(return_X_y=True)
+    return StandardScaler().fit_transform(X), y
+
+
+@parametrize_with_checks([CrossfadeClassifier()])
+def test_scikit_learn_estimator_checks(estimator, check):
+    check(estimator)
+
+
+def test_defaults_learn_real_data():
+    X, y = load_breast_cancer(return_X_y=True)
+    model = make_pipeline(StandardScaler(), CrossfadeClassifier(random_state=0))
+    assert cross_val_score(model, X, y, cv=3).mean() > 0.95
+
+
+def test_grid_search_over_schedules_in_a_pipeline(iris):
+    X, y = load_iris(return_X_y=True)
+    names = np.array(["setosa", "versicolor", "virginica"])[y]
+    pipeline = make_pipeline(StandardScaler(), CrossfadeClassifier(max_epochs=15, random_state=0))
+    schedules = [cross_entropy(), constant(0.0), gradual()]
+    search = GridSearchCV(pipeline, {"crossfadeclassifier__schedule": schedules}, cv=2, n_jobs=2).fit(X, names)
+    assert len(search.cv_results_["params"]) == 3
+    assert search.score(X, names) > 0.9
+    assert set(search.predict(X)) == set(names)
+
+
+def test_probabilities_sum_to_one_and_predictions_are_their_mode(iris):
+    X, y = iris
+    model = CrossfadeClassifier(max_epochs=5, random_state=0).fit(X.astype(np.float32), y)
+    probabilities = model.predict_proba(X)
+    assert probabilities.dtype == np.float32
+    np.testing.assert_allclose(probabilities.sum(1), 1.0, atol=1e-6)
+    assert (probabilities >= 0).all()
+    np.testing.assert_array_equal(model.predict(X), model.classes_[probabilities.argmax(1)])
+
+
+def test_pickle_and_clone_keep_the_schedule_and_the_predictions(iris):
+    X, y = iris
+    model = CrossfadeClassifier(gradual(), max_epochs=5, random_state=0).fit(X, y)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(model)).predict_proba(X), model.predict_proba(X))
+    again = clone(model).fit(X, y)
+    np.testing.assert_array_equal(again.predict_proba(X), model.predict_proba(X))
+
+
+def test_the_global_generator_is_left_alone(iris):
+    X, y = iris
+    state = torch.random.get_rng_state()
+    CrossfadeClassifier(max_epochs=2, random_state=0).fit(X, y)
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("focus", [0.0, 0.25])
+def test_weights_are_row_factors_of_the_loss(iris, focus):
+    """A linear model on one batch is a convex-ish problem: its gradient at the end is the weighted formula's."""
+    X, y = iris
+    row_weight = np.random.default_rng(0).integers(0, 4, len(y)).astype(float)
+    model = CrossfadeClassifier(
+        constant(focus), module=nn.Linear, optimizer=torch.optim.SGD, max_epochs=1, lr=1.0, batch_size=1000,
+        class_weight={0: 1.0, 1: 2.0, 2: 0.5}, random_state=0,
+    )  # fmt: skip
+    model.fit(X, y, sample_weight=row_weight)
+    start = clone(model).set_params(lr=0.0).fit(X, y).module_
+
+    weight = torch.tensor(row_weight) * torch.tensor([1.0, 2.0, 0.5])[y]
+    p = torch.softmax(start(torch.from_numpy(X)), 1)[torch.arange(len(y)), torch.from_numpy(y)]
+    loss = (weight * (-p.log() + (1 - p) / (1 - 2 * focus))).sum() / weight.sum()
+    (gradient,) = torch.autograd.grad(loss, start.weight)
+    torch.testing.assert_close(model.module_.weight, start.weight - gradient)
+
+
+def test_class_weight_is_scikit_learns(iris):
+    """Weighted CE alone has one optimum: scikit-learn's logistic regression finds the same."""
+    X, y = iris
+    X, y = X[40:], (y[40:] == 2).astype(int)
+    theirs = LogisticRegression(C=np.inf, class_weight={0: 1.0, 1: 5.0}, max_iter=500, tol=1e-10).fit(X, y)
+    model = CrossfadeClassifier(
+        cross_entropy(), module=nn.Linear, class_weight={0: 1.0, 1: 5.0}, max_epochs=60, optimizer=_Newton, lr=1.0,
+        batch_size=1000, random_state=0,
+    )  # fmt: skip
+    np.testing.assert_allclose(model.fit(X, y).predict_proba(X), theirs.predict_proba(X), atol=2e-3)
+
+
+class _Newton(torch.optim.LBFGS):
+    def __init__(self, parameters, lr, weight_decay):
+        super().__init__(
+            [p for group in parameters for p in group["params"]], lr=lr, max_iter=40, line_search_fn="strong_wolfe"
+        )
+
+
+def test_all_rows_weighted_zero(iris):
+    X, y = iris
+    with pytest.raises(ValueError, match="at least one"):
+        CrossfadeClassifier().fit(X, y, sample_weight=np.zeros(len(y)))
+    with pytest.raises(ValueError, match="sample_weight must be above 0 for at least one row"):
+        CrossfadeClassifier(class_weight={0: 0.0, 1: 1.0, 2: 1.0}).fit(X, y, sample_weight=y == 0)
+
+
+class Watch(skorch.callbacks.Callback):
+    def __init__(self):
+        self.seen = []
+
+    def on_batch_begin(self, net, training=False, **kwargs):
+        if training:
+            self.seen.append(net.criterion_.alpha.item())
+
+
+def net_for(callbacks, **options):
+    torch.manual_seed(0)
+    return skorch.NeuralNetClassifier(
+        nn.Linear(4, 3), criterion=CrossfadeLoss, criterion__schedule=FADE, batch_size=50, verbose=0,
+        callbacks=[CrossfadeCallback(), *callbacks], **({"predict_nonlinearity": softmax, "max_epochs": 4} | options),
+    )  # fmt: skip
+
+
+def tensors(iris):
+    return iris[0].astype(np.float32), iris[1].astype(np.int64)
+
+
+def test_skorch_net_has_the_schedules_weights_epoch_by_epoch(iris):
+    watch = Watch()
+    net = net_for([watch], train_split=None).fit(*tensors(iris))
+    assert watch.seen == [FADE(epoch / 4).alpha for epoch in range(4) for _ in range(3)]
+    np.testing.assert_allclose(net.predict_proba(tensors(iris)[0]).sum(1), 1.0, atol=1e-6)
+
+
+def test_skorch_net_resumes_from_a_checkpoint_with_the_exact_weights(iris, tmp_path):
+    X, y = tensors(iris)
+    whole = Watch()
+    reference = net_for([whole], train_split=None).fit(X, y)
+    files = {f"f_{part}": tmp_path / f"{part}" for part in ("params", "optimizer", "criterion", "history")}
+
+    class Kill(skorch.callbacks.Callback):
+        def on_epoch_end(self, net, **kwargs):
+            if len(net.history) == 2:
+                net.save_params(**files)
+                raise KeyboardInterrupt
+
+    net_for([Kill()], train_split=None).fit(X, y)
+    rest = Watch()
+    resumed = net_for([rest], train_split=None).initialize()
+    resumed.load_params(**files)
+    resumed.fit_loop(X, y, epochs=2)
+    assert rest.seen == whole.seen[6:]
+    assert len(resumed.history) == len(reference.history)
+
+
+def test_skorch_partial_fits_share_one_schedule(iris):
+    watch = Watch()
+    net = skorch.NeuralNet(
+        nn.Linear(4, 3), criterion=CrossfadeLoss, criterion__schedule=FADE, max_epochs=1, verbose=0, train_split=None,
+        callbacks=[CrossfadeCallback(total_epochs=3), watch], batch_size=-1,
+    )  # fmt: skip
+    for _ in range(4):
+        net.partial_fit(*tensors(iris))
+    assert watch.seen == [FADE(progress).alpha for progress in (0.0, 1 / 3, 2 / 3, 1.0)]
+
+
+def test_skorch_mistakes_are_named(iris):
+    X, y = tensors(iris)
+    with pytest.raises(UserError, match="predict_nonlinearity"):
+        net_for([], predict_nonlinearity="auto").fit(X, y)
+    plain = skorch.NeuralNetClassifier(
+        nn.Linear(4, 3), criterion=nn.CrossEntropyLoss, callbacks=[CrossfadeCallback()], verbose=0
+    )
+    with pytest.raises(UserError, match="criterion must be a CrossfadeLoss, got CrossEntropyLoss"):
+        plain.fit(X, y)
+
+
+def test_schedule_reaches_the_network(iris):
+    """EL alone and CE alone must not give the same network."""
+    X, y = iris
+    first, second = (
+        CrossfadeClassifier(schedule, max_epochs=5, random_state=0).fit(X, y).predict_proba(X)
+        for schedule in (cross_entropy(), expectation())
+    )
+    assert abs(first - second).max() > 0.01
