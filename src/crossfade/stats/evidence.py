@@ -1,0 +1,228 @@
+"""A method against the control on one data set (many repeats) and over several: the numbers behind a verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import rankdata
+
+from crossfade.stats.intervals import (
+    Interval,
+    bootstrap_interval,
+    corrected_resampled_t,
+    detectable_difference,
+    paired_t,
+)
+from crossfade.stats.omnibus import adjust_p
+from crossfade.stats.paired import sign_test, wilcoxon
+from crossfade.stats.ranking import WinTieLoss, paired_differences, win_tie_loss
+
+# From this many data sets on, the bootstrap over them is about as honest as Student's t and follows skewed differences.
+BOOTSTRAP_FROM = 20
+
+Outcome = Literal[
+    "better", "worse", "no reliable difference", "identical", "one repeat", "no spread", "too few data sets", "mixed"
+]
+
+
+@dataclass(frozen=True)
+class PairedComparison:
+    """A method against the control on one data set. Accuracies and their differences are fractions, not percent.
+
+    ``interval`` and ``p`` belong to this comparison alone, ``p_adjusted`` is Holm's over all ``comparisons`` that are
+    judged together. ``None``: one repeat, or no spread among the repeats. ``detectable`` is the true difference this
+    run would have found with probability 0.8 at the level of Holm's first step.
+    """
+
+    dataset: str
+    method: str
+    control: str
+    differences: tuple[float, ...]
+    mean: float
+    standard_error: float | None
+    interval: Interval | None
+    p: float | None
+    p_adjusted: float | None
+    comparisons: int
+    counts: WinTieLoss
+    detectable: float | None
+    n_train: float
+    n_test: float
+    fixed_test: bool
+    confidence: float
+
+    @property
+    def repeats(self) -> int:
+        return len(self.differences)
+
+    @property
+    def outcome(self) -> Outcome:
+        if self.repeats == 1:
+            return "one repeat"
+        if not any(self.differences):
+            return "identical"
+        if self.p_adjusted is None:
+            return "no spread"
+        if self.p_adjusted > 1 - self.confidence:
+            return "no reliable difference"
+        return "better" if self.mean > 0 else "worse"
+
+
+@dataclass(frozen=True)
+class AcrossComparison:
+    """A method against the control over data sets, one mean difference (a fraction) a data set.
+
+    ``p`` is Wilcoxon's signed-rank test, ``p_adjusted`` Holm's over the methods, ``sign_p`` the sign test;
+    ``smallest_p`` is the least p that the signed-rank test can give over so many data sets, 2^(1-N).
+    """
+
+    method: str
+    control: str
+    differences: tuple[float, ...]
+    mean: float
+    interval: Interval | None
+    p: float
+    p_adjusted: float
+    comparisons: int
+    sign_p: float
+    smallest_p: float
+    counts: WinTieLoss
+    confidence: float
+
+    @property
+    def datasets(self) -> int:
+        return len(self.differences)
+
+    @property
+    def outcome(self) -> Outcome:
+        alpha = 1 - self.confidence
+        if not any(self.differences):
+            return "identical"
+        if self.smallest_p * self.comparisons > alpha:
+            return "too few data sets"
+        if self.p_adjusted > alpha:
+            return "no reliable difference"
+        if self.interval is None or not self.interval.excludes_zero() or (self.mean > 0) != self.usually_better:
+            return "mixed"
+        return "better" if self.mean > 0 else "worse"
+
+    @property
+    def usually_better(self) -> bool:
+        """The direction in which the signed ranks point; it can differ from that of the mean."""
+        d = np.array(self.differences)
+        return bool((np.sign(d) * rankdata(np.abs(d))).sum() > 0)
+
+
+def compare_repeats(
+    scores: npt.ArrayLike,
+    control_scores: npt.ArrayLike,
+    *,
+    dataset: str,
+    method: str,
+    control: str,
+    n_train: float,
+    n_test: float,
+    fixed_test: bool = False,
+    confidence: float = 0.95,
+) -> PairedComparison:
+    """Compare two methods over paired repeats of one data set; not yet adjusted for other comparisons.
+
+    Args:
+        scores: accuracy of the method, a repeat each.
+        control_scores: accuracy of the control in the same repeats.
+        dataset: its name.
+        method: its name.
+        control: its name.
+        n_train: training rows of a repeat.
+        n_test: test rows of a repeat.
+        fixed_test: every repeat is tested on the same rows. Then the interval is Student's and covers the randomness
+            of training alone; otherwise it is that of `corrected_resampled_t`.
+        confidence: of the interval; 1 − confidence is the level of the verdict.
+
+    Raises:
+        UserError: unpaired, empty or non-finite scores, or row counts that are not positive.
+    """
+    d = paired_differences(scores, control_scores)
+    if fixed_test:
+        result = paired_t(d, confidence=confidence)
+    else:
+        result = corrected_resampled_t(d, n_train, n_test, confidence=confidence)
+    return PairedComparison(
+        dataset=dataset,
+        method=method,
+        control=control,
+        differences=tuple(d.tolist()),
+        mean=result.mean,
+        standard_error=result.standard_error,
+        interval=result.interval,
+        p=result.p,
+        p_adjusted=result.p,
+        comparisons=1,
+        counts=win_tie_loss(scores, control_scores),
+        detectable=_detectable(result.standard_error, len(d) - 1, 1 - confidence),
+        n_train=n_train,
+        n_test=n_test,
+        fixed_test=fixed_test,
+        confidence=confidence,
+    )
+
+
+def compare_datasets(
+    scores: npt.ArrayLike, control_scores: npt.ArrayLike, *, method: str, control: str, confidence: float = 0.95
+) -> AcrossComparison:
+    """Compare two methods over data sets, given the mean accuracy on each; not yet adjusted for other comparisons.
+
+    The interval for the mean difference is Student's below 20 data sets, where a bootstrap is too narrow, and the BCa
+    bootstrap over data sets from there on.
+
+    Raises:
+        UserError: unpaired, empty or non-finite scores.
+    """
+    d = paired_differences(scores, control_scores)
+    interval = (
+        bootstrap_interval(d, confidence=confidence)
+        if len(d) >= BOOTSTRAP_FROM
+        else paired_t(d, confidence=confidence).interval
+    )
+    p = wilcoxon(scores, control_scores)[1]
+    return AcrossComparison(
+        method=method,
+        control=control,
+        differences=tuple(d.tolist()),
+        mean=float(d.mean()),
+        interval=interval,
+        p=p,
+        p_adjusted=p,
+        comparisons=1,
+        sign_p=sign_test(scores, control_scores),
+        smallest_p=min(1.0, 2.0 ** (1 - len(d))),
+        counts=win_tie_loss(scores, control_scores),
+        confidence=confidence,
+    )
+
+
+Evidence = TypeVar("Evidence", PairedComparison, AcrossComparison)
+
+
+def judged_together(comparisons: Sequence[Evidence]) -> tuple[Evidence, ...]:
+    """Adjust the p-values of comparisons whose verdicts are read together (Holm), and what they could detect."""
+    family = [c for c in comparisons if c.p is not None]
+    p = adjust_p([c.p for c in family if c.p is not None], "holm")
+    adjusted = dict(zip(map(id, family), p.tolist(), strict=True))
+    return tuple(_in_family(c, adjusted.get(id(c)), max(1, len(family))) for c in comparisons)
+
+
+def _in_family(comparison: Evidence, p_adjusted: float | None, size: int) -> Evidence:
+    if isinstance(comparison, AcrossComparison):
+        return replace(comparison, p_adjusted=comparison.p if p_adjusted is None else p_adjusted, comparisons=size)
+    alpha = (1 - comparison.confidence) / size
+    detectable = _detectable(comparison.standard_error, comparison.repeats - 1, alpha)
+    return replace(comparison, p_adjusted=p_adjusted, comparisons=size, detectable=detectable)
+
+
+def _detectable(standard_error: float | None, df: int, alpha: float) -> float | None:
+    return detectable_difference(standard_error, df, alpha=alpha) if standard_error else None

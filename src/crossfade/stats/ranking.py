@@ -1,0 +1,168 @@
+"""Ranks, and the three summaries of the paper's Table 4."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import fmean
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy.stats import rankdata
+
+from crossfade.errors import UserError
+from crossfade.stats.shape import check_matrix, holes, known, listed, tidy
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class MethodSummary:
+    """One row of Table 4. ``wins`` is whole for one matrix and may be fractional when seeds are averaged."""
+
+    method: str
+    mean_score: float
+    wins: float
+    mean_delta: float | None
+    mean_rank: float
+
+
+@dataclass(frozen=True)
+class WinTieLoss:
+    """On how many blocks a method beats, equals and falls behind the control."""
+
+    wins: int
+    ties: int
+    losses: int
+
+
+def settle(values: npt.ArrayLike, scale: float | None = None) -> Floats:
+    """Give numbers of a row that differ only by rounding errors the same value (the smallest of them).
+
+    Two methods with the same hits over the same repeats differ in the last bits of their means, because floating-point
+    sums depend on order. Without this, such ties would be ranked, and counted as wins, by rounding errors. Neighbours
+    closer than 1e-12 of the row's largest magnitude (or of ``scale``) are joined; rounding to a grid would not do, for
+    two such neighbours can lie on both sides of a rounding boundary.
+    """
+    numbers = np.asarray(values, dtype=np.float64)
+    order = np.argsort(numbers, axis=-1, kind="stable")
+    rising = np.take_along_axis(numbers, order, axis=-1)
+    size = np.max(np.abs(numbers), axis=-1, keepdims=True) if scale is None else scale
+    first = np.ones(rising.shape, dtype=bool)
+    first[..., 1:] = np.diff(rising, axis=-1) > 1e-12 * size
+    settled = np.empty_like(numbers)
+    np.put_along_axis(settled, order, np.maximum.accumulate(np.where(first, rising, -np.inf), axis=-1), axis=-1)
+    return settled
+
+
+def rank_matrix(matrix: pd.DataFrame, *, lower_is_better: bool = False) -> pd.DataFrame:
+    """Rank the methods inside every block: 1 is best, ties share the average of their ranks.
+
+    Raises:
+        UserError: the matrix has a hole, or fewer than two blocks or methods.
+    """
+    check_matrix(matrix)
+    ranks = rank_scores(matrix.to_numpy(dtype=np.float64), lower_is_better=lower_is_better)
+    return pd.DataFrame(ranks, index=matrix.index, columns=matrix.columns)
+
+
+def rank_scores(scores: Floats, *, lower_is_better: bool = False) -> Floats:
+    """`rank_matrix` of a bare array, one row or more, unchecked."""
+    settled = settle(scores)
+    return np.asarray(rankdata(settled if lower_is_better else -settled, axis=-1), dtype=np.float64)
+
+
+def win_tie_loss(scores: npt.ArrayLike, control: npt.ArrayLike, *, lower_is_better: bool = False) -> WinTieLoss:
+    """Count the pairs in which ``scores`` is better than, equal to and worse than ``control``."""
+    signs = np.sign(paired_differences(scores, control)) * (-1 if lower_is_better else 1)
+    return WinTieLoss(int((signs > 0).sum()), int((signs == 0).sum()), int((signs < 0).sum()))
+
+
+def paired_differences(scores: npt.ArrayLike, control: npt.ArrayLike) -> Floats:
+    """``scores − control``; sizes that differ, or differ from zero, only by rounding errors are made equal (`settle`).
+
+    Raises:
+        UserError: the two have different lengths, are empty, or hold something that is not a finite number.
+    """
+    a, b = np.asarray(scores, dtype=np.float64), np.asarray(control, dtype=np.float64)
+    if a.shape != b.shape or a.ndim != 1 or a.size == 0:
+        raise UserError(f"scores and control must be paired, one number a pair; got shapes {a.shape} and {b.shape}")
+    if not (np.isfinite(a).all() and np.isfinite(b).all()):
+        raise UserError("scores and control must be finite numbers; got NaN or infinity")
+    difference = a - b
+    size = settle(np.append(np.abs(difference), 0.0), scale=float(np.maximum(np.abs(a), np.abs(b)).max()))[:-1]
+    return np.copysign(size, difference)
+
+
+def summarize(
+    matrix: pd.DataFrame, control: str | None = None, *, lower_is_better: bool = False
+) -> tuple[MethodSummary, ...]:
+    """The three summaries of Table 4, a row a method.
+
+    * wins: blocks on which the method "outperformed or matched all other methods". A tie for the best counts for every
+      method in it, so the wins do not sum to the number of blocks.
+    * mean delta: mean over blocks of score − score of ``control``; ``None`` without a control.
+    * mean rank: mean over blocks of the average rank (`rank_matrix`), lower is better.
+
+    Raises:
+        UserError: the matrix has a hole, fewer than two blocks or methods, or no method ``control``.
+
+    Example:
+        >>> import pandas as pd
+        >>> [row.wins for row in summarize(pd.DataFrame({"ce": [0.9, 0.8], "el": [0.9, 0.7]}), "ce")]
+        [2.0, 1.0]
+    """
+    ranks = rank_matrix(matrix, lower_is_better=lower_is_better)
+    scores = settle(matrix.to_numpy(dtype=np.float64))
+    best = scores.min(axis=1) if lower_is_better else scores.max(axis=1)
+    base = None if control is None else matrix[known(control, list(matrix.columns), "control")].to_numpy()
+    return tuple(
+        MethodSummary(
+            method=str(name),
+            mean_score=float(matrix[name].mean()),
+            wins=float((scores[:, j] == best).sum()),
+            mean_delta=None if base is None else float(paired_differences(matrix[name].to_numpy(), base).mean()),
+            mean_rank=float(ranks[name].mean()),
+        )
+        for j, name in enumerate(matrix.columns)
+    )
+
+
+def summarize_repeats(
+    frame: pd.DataFrame,
+    control: str | None = None,
+    *,
+    block: str = "dataset",
+    method: str = "method",
+    score: str = "accuracy",
+    repeat: str = "repeat",
+    lower_is_better: bool = False,
+) -> tuple[MethodSummary, ...]:
+    """Table 4 as the paper averages its two seeds: summarize every seed by itself, then average the summaries.
+
+    This differs from summarizing the averaged scores: averaging first breaks ties, so it gives fewer wins.
+
+    Raises:
+        UserError: a seed lacks a cell; all are listed.
+    """
+    wide = tidy(frame, block=block, method=method, score=score, repeat=repeat)
+    tables = []
+    gone = holes(wide)
+    blocks = pd.unique(wide.index.get_level_values(0))
+    for seed, part in wide.groupby(level=1, sort=False):
+        there = set(part.index.get_level_values(0))
+        gone += [f"({name}, every method, repeat {seed})" for name in blocks if name not in there]
+        tables.append(part.droplevel(1))
+    if gone:
+        raise UserError(f"every repeat must cover every block and method; missing: {listed(gone)}")
+    rows = [summarize(table, control, lower_is_better=lower_is_better) for table in tables]
+    return tuple(
+        MethodSummary(
+            method=same[0].method,
+            mean_score=fmean(row.mean_score for row in same),
+            wins=fmean(row.wins for row in same),
+            mean_delta=None if control is None else fmean(row.mean_delta or 0.0 for row in same),
+            mean_rank=fmean(row.mean_rank for row in same),
+        )
+        for same in zip(*rows, strict=True)
+    )
