@@ -14,13 +14,13 @@ import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
 from torch.utils import _python_dispatch
 
-from crossfade._transforms import Mixture, Transform
+from crossfade._transforms import Mixture, Transform, evaluate
 
 _PLAIN = (Tensor, torch.nn.Parameter)
-# Where p_y is smaller, its logarithm has lost digits (float32 underflows from 1e-38 on) and ce is computed from the logits.
+# Where p_y is smaller, float32 is near its underflow: ce is computed from the logits.
 _UNDERFLOW = 1e-30
-# Half-precision rows are widened a piece at a time: 1 MiB of float32 stays in the L2 cache.
-_PIECE = 262_144
+# Half-precision rows are widened a piece at a time, small enough to stay in the cache.
+_PIECE = 524_288
 
 
 def transformed() -> bool:
@@ -29,7 +29,7 @@ def transformed() -> bool:
         torch.compiler.is_compiling()
         or torch._C._functorch.peek_interpreter_stack() is not None
         or forward_ad._current_level >= 0
-        or torch.jit.is_tracing()
+        or torch._C._get_tracing_state() is not None
         or _python_dispatch._get_current_dispatch_mode() is not None
     )
 
@@ -46,9 +46,17 @@ def fast_applies(logits: Tensor, target: Tensor, weight: Tensor | None) -> bool:
         and logits.dim() >= 2
         and logits.numel() > 0
         and logits.shape[:1] + logits.shape[2:] == target.shape
-        and (weight is None or (type(weight) in _PLAIN and not weight.requires_grad and weight.shape == logits.shape[1:2]))
+        and (
+            weight is None
+            or (type(weight) in _PLAIN and not weight.requires_grad and weight.shape == logits.shape[1:2])
+        )
         and not transformed()
     )
+
+
+def _in_range(target: Tensor, classes: int) -> bool:
+    low, high = torch.aminmax(target)
+    return bool(low.item() >= 0 and high.item() < classes)
 
 
 def fast(
@@ -59,21 +67,28 @@ def fast(
         return None
     if not (torch.is_grad_enabled() and logits.requires_grad):
         return None
-    low, high = torch.aminmax(target)
+    classes = logits.shape[1]
     ignored = None
-    if low < 0 or high >= logits.shape[1] or 0 <= ignore_index < logits.shape[1]:
+    if not _in_range(target, classes) or 0 <= ignore_index < classes:
         ignored = target == ignore_index
         target = target.masked_fill(ignored, 0)
-        low, high = torch.aminmax(target)
-        if low < 0 or high >= logits.shape[1]:
+        if not _in_range(target, classes):
             return None
-    if not isinstance(g, Mixture) and g(torch.ones(1, dtype=torch.float64)).requires_grad:
+    if isinstance(g, Mixture):
+        if _learnable(g.alpha) or _learnable(g.beta):
+            return None
+        g = Mixture(float(g.alpha), float(g.beta))
+    elif g(torch.ones(1, dtype=torch.float64)).requires_grad:
         return None
     row_weight = None if weight is None else weight.to(_row_dtype(logits))[target]
     if ignored is not None:
         ones = torch.ones(target.shape, dtype=_row_dtype(logits)) if row_weight is None else row_weight
         row_weight = ones.masked_fill(ignored, 0.0)
     return cast(Tensor, _Fast.apply(logits, target, g, row_weight, reduction))
+
+
+def _learnable(value: float | Tensor) -> bool:
+    return isinstance(value, Tensor) and value.requires_grad
 
 
 def _row_dtype(logits: Tensor) -> torch.dtype:
@@ -94,46 +109,47 @@ def _count(target: Tensor, row_weight: Tensor | None) -> float:
     return float(target.numel()) if row_weight is None else row_weight.sum().item()
 
 
-def _softmax(logits: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-    """Softmax in the logits' dtype, in memory of its own, and p_y in full precision, without an N x C wide copy."""
-    if logits.dtype in (torch.float32, torch.float64):
-        p = torch.softmax(logits, 1)
-        return p, p.gather(1, index)
-    p = torch.empty(logits.shape, dtype=logits.dtype)
-    p_y = torch.empty(index.shape, dtype=torch.float32)
-    step = max(1, _PIECE * logits.shape[0] // logits.numel())
-    for start in range(0, logits.shape[0], step):
-        rows = slice(start, start + step)
-        piece = torch.softmax(logits[rows], 1, dtype=torch.float32)
-        p_y[rows] = piece.gather(1, index[rows])
-        p[rows] = piece
-    return p, p_y
-
-
-def _cross_entropy(p_y: Tensor, logits: Tensor, target: Tensor) -> Tensor:
-    ce = p_y.squeeze(1).log().neg_()
-    if p_y.min() < _UNDERFLOW:
+def _cross_entropy(p_y: Tensor, logits: Tensor, index: Tensor) -> Tensor:
+    ce = p_y.log().neg_()
+    if p_y.min().item() < _UNDERFLOW:
         tiny = p_y.squeeze(1) < _UNDERFLOW
         rows = logits.movedim(1, -1)[tiny].to(ce.dtype)
-        chosen = rows.gather(1, target[tiny].unsqueeze(1)).squeeze(1)
-        ce[tiny] = rows.logsumexp(1) - chosen
+        chosen = rows.gather(1, index.squeeze(1)[tiny].unsqueeze(1)).squeeze(1)
+        ce.squeeze(1)[tiny] = rows.logsumexp(1) - chosen
     return ce
 
 
-def _value_and_slope(g: Transform, ce: Tensor, p_y: Tensor) -> tuple[Tensor, Tensor]:
+def _value_and_slope(g: Transform, ce: Tensor, missing: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """g(ce), and g'(ce) times ``scale``, with missing = p_y - 1."""
     if isinstance(g, Mixture):
         alpha, beta = float(g.alpha), float(g.beta)
-        return g(ce), (p_y.squeeze(1) * beta).add_(alpha)
+        slope = (missing * (beta * scale)).add_((alpha + beta) * scale)
+        if alpha == 0.0:
+            return missing * -beta, slope
+        return torch.sub(ce if alpha == 1.0 else ce * alpha, missing, alpha=beta), slope
     with torch.enable_grad():
         # A derivative at ce = inf is a limit: take it where every p is 0 and the arithmetic is still finite.
-        leaf = ce.clamp(max=torch.finfo(ce.dtype).max / 4).requires_grad_()
-        value = g(leaf)
-        if value.shape != ce.shape:
-            raise ValueError(
-                f"g must map the cross entropies elementwise: expected shape {tuple(ce.shape)}, got {tuple(value.shape)}"
-            )
-        slope = torch.autograd.grad(value.sum(), leaf)[0] if value.requires_grad else torch.zeros_like(ce)
-    return (g(ce) if ce.isinf().any() else value.detach()), slope
+        leaf = ce.squeeze(1).clamp(max=torch.finfo(ce.dtype).max / 4).requires_grad_()
+        value = evaluate(g, leaf)
+        slope = torch.autograd.grad(value.sum(), leaf)[0] if value.requires_grad else torch.zeros_like(leaf)
+    value = g(ce.squeeze(1)) if ce.isinf().any() else value.detach()
+    return value.unsqueeze(1), slope.unsqueeze(1) * scale
+
+
+def _piece(
+    g: Transform, logits: Tensor, index: Tensor, row_weight: Tensor | None, scale: float
+) -> tuple[Tensor, Tensor]:
+    """Per-example losses, and their gradient times ``scale`` in full precision and in memory of its own."""
+    p = torch.softmax(logits.to(_row_dtype(logits)), 1)
+    p_y = p.gather(1, index)
+    ce = _cross_entropy(p_y, logits, index)
+    missing = p_y.sub_(1.0)
+    rows, slope = _value_and_slope(g, ce, missing, scale)
+    if row_weight is not None:
+        row_weight = row_weight.unsqueeze(1)
+        rows = torch.where(row_weight == 0, 0.0, rows * row_weight)
+        slope = torch.where(row_weight == 0, 0.0, slope * row_weight)
+    return rows.squeeze(1), p.mul_(slope).scatter_(1, index, slope * missing)
 
 
 class _Fast(torch.autograd.Function):
@@ -142,36 +158,36 @@ class _Fast(torch.autograd.Function):
         ctx: Any, logits: Tensor, target: Tensor, g: Transform, row_weight: Tensor | None, reduction: str
     ) -> Tensor:
         index = target.unsqueeze(1)
-        p, p_y = _softmax(logits, index)
-        ce = _cross_entropy(p_y, logits, target)
-        rows, slope = _value_and_slope(g, ce, p_y)
-        if row_weight is not None:
-            rows = torch.where(row_weight == 0, 0.0, rows * row_weight)
-            slope = torch.where(row_weight == 0, 0.0, slope * row_weight)
-        loss = rows
-        if reduction != "none":
-            loss = rows.sum()
-            if reduction == "mean":
-                count = _count(target, row_weight)
-                loss = loss / count
-                slope = slope * (1.0 / count) if count else slope
-        slope = slope.unsqueeze(1)
-        at_target = slope * (p_y - 1.0)
-        ctx.gradient = p.mul_(slope.to(p.dtype)).scatter_(1, index, at_target.to(p.dtype))
+        count = _count(target, row_weight) if reduction == "mean" else 1.0
+        scale = 1.0 / count if count else 1.0
+        if logits.dtype == _row_dtype(logits):
+            rows, gradient = _piece(g, logits, index, row_weight, scale)
+        else:
+            rows = torch.empty(target.shape, dtype=_row_dtype(logits))
+            gradient = torch.empty(logits.shape, dtype=logits.dtype)
+            step = max(1, _PIECE * logits.shape[0] // logits.numel())
+            for start in range(0, logits.shape[0], step):
+                at = slice(start, start + step)
+                weights = None if row_weight is None else row_weight[at]
+                rows[at], gradient[at] = _piece(g, logits[at], index[at], weights, scale)
+        ctx.gradient = gradient
         ctx.save_for_backward(logits, target, row_weight)
         ctx.loss = (g, reduction)
-        return loss
+        if reduction == "none":
+            return rows
+        return rows.sum() / count if reduction == "mean" else rows.sum()
 
     @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        gradient, ctx.gradient = ctx.gradient, None
-        if gradient is None or torch.is_grad_enabled() or transformed():
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        gradient = ctx.gradient
+        if gradient is None or torch.is_grad_enabled():
             return _recomputed(ctx, upstream), None, None, None, None
-        _, reduction = ctx.loss
-        if reduction == "none":
-            gradient.mul_(upstream.unsqueeze(1).to(gradient.dtype))
-        elif upstream != 1.0:
-            gradient.mul_(upstream.to(gradient.dtype))
+        factor = upstream.unsqueeze(1) if ctx.loss[1] == "none" else upstream
+        if transformed() or torch._C._functorch.is_legacy_batchedtensor(upstream):
+            return gradient * factor.to(gradient.dtype), None, None, None, None
+        ctx.gradient = None  # the caller's from here on
+        if ctx.loss[1] == "none" or upstream.item() != 1.0:
+            gradient.mul_(factor.to(gradient.dtype))
         return gradient, None, None, None, None
 
 
@@ -183,4 +199,4 @@ def _recomputed(ctx: Any, upstream: Tensor) -> Tensor:
         leaf = logits if differentiable else logits.detach().requires_grad_()
         loss = _composed(g, leaf, target, row_weight, reduction)
         (gradient,) = torch.autograd.grad(loss, leaf, upstream, create_graph=differentiable)
-    return gradient
+    return cast(Tensor, gradient)

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from crossfade._fast import fast, fast_applies
-from crossfade._transforms import Mixture, Transform
+from crossfade._transforms import Mixture, Transform, evaluate
 
 Reduction: TypeAlias = Literal["none", "mean", "sum"]
 
@@ -48,22 +48,14 @@ def probability(
     """Choose the form. Arguments as ``F.cross_entropy``'s."""
     if label_smoothing > 0 or is_soft(logits, target):
         return by_class(g, logits, target, weight, ignore_index, label_smoothing, reduction)
-    if not fast_applies(logits, target, weight):
-        return by_row(g, logits, target, weight, ignore_index, reduction)
-    if isinstance(g, Mixture):
-        if _learnable(g.alpha) or _learnable(g.beta):
-            return by_row(g, logits, target, weight, ignore_index, reduction)
-        g = Mixture(float(g.alpha), float(g.beta))
-        if logits.numel() <= _FEW_LOGITS:
-            return by_class(g, logits, target, weight, ignore_index, 0.0, reduction)
-    elif logits.numel() <= _FEW_LOGITS:
-        return by_row(g, logits, target, weight, ignore_index, reduction)
-    loss = fast(g, logits, target, weight, ignore_index, reduction)
-    return by_row(g, logits, target, weight, ignore_index, reduction) if loss is None else loss
-
-
-def _learnable(value: float | Tensor) -> bool:
-    return isinstance(value, Tensor) and value.requires_grad
+    few = logits.numel() <= _FEW_LOGITS
+    if few and isinstance(g, Mixture) and g.is_fixed:
+        return by_class(g, logits, target, weight, ignore_index, 0.0, reduction)
+    if not few and fast_applies(logits, target, weight):
+        loss = fast(g, logits, target, weight, ignore_index, reduction)
+        if loss is not None:
+            return loss
+    return by_row(g, logits, target, weight, ignore_index, reduction)
 
 
 def by_row(
@@ -71,7 +63,7 @@ def by_row(
 ) -> Tensor:
     """Class indices, no label smoothing: g on the vector of ce."""
     ce = F.cross_entropy(full_precision(logits), target, ignore_index=ignore_index, reduction="none")
-    return reduce_rows(checked(g(ce), ce), target, class_weight(weight, logits), ignore_index, reduction)
+    return reduce_rows(evaluate(g, ce), target, class_weight(weight, logits), ignore_index, reduction)
 
 
 def class_weight(weight: Tensor | None, logits: Tensor) -> Tensor | None:
@@ -83,18 +75,7 @@ def class_weight(weight: Tensor | None, logits: Tensor) -> Tensor | None:
     return weight
 
 
-def checked(rows: Tensor, ce: Tensor) -> Tensor:
-    if not isinstance(rows, Tensor) or rows.shape != ce.shape:
-        got = f"shape {tuple(rows.shape)}" if isinstance(rows, Tensor) else type(rows).__name__
-        raise ValueError(
-            f"g must map the cross entropies elementwise: expected a tensor of shape {tuple(ce.shape)}, got {got}"
-        )
-    return rows
-
-
-def reduce_rows(
-    rows: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int, reduction: Reduction
-) -> Tensor:
+def reduce_rows(rows: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int, reduction: Reduction) -> Tensor:
     """Reduce per-example losses as ``F.cross_entropy`` reduces its own, in the same order of sums.
 
     ``F.nll_loss`` over a single class does the sums: torch.sum adds in another order, and the bits would differ.
@@ -126,11 +107,13 @@ def by_class(
 ) -> Tensor:
     """The definition: sum_c w_c v_c g(-log p_c)."""
     log_p = torch.log_softmax(full_precision(logits), class_dim(logits))
-    scores = g.of_log_probability(log_p) if isinstance(g, Mixture) else -checked(g(-log_p), log_p)
+    scores = g.of_log_probability(log_p) if isinstance(g, Mixture) else -evaluate(g, -log_p)
     return reduce_classes(scores, logits, target, weight, ignore_index, label_smoothing, reduction)
 
 
 def class_dim(logits: Tensor) -> int:
+    if logits.dim() == 0:
+        raise RuntimeError("logits must have at least one dimension, that of the classes; got a 0-dim tensor")
     return 0 if logits.dim() == 1 else 1
 
 
@@ -144,10 +127,11 @@ def reduce_classes(
     reduction: Reduction,
 ) -> Tensor:
     """Reduce ``scores``, minus the loss of each class (N, C, d1, ...), as ``F.cross_entropy`` reduces log_softmax."""
-    weight = None if weight is None else weight.to(scores.dtype)
+    if weight is not None:
+        weight = weight.to(scores.dtype)
     if is_soft(logits, target):
         return _soft(scores, logits, target, weight, ignore_index, label_smoothing, reduction)
-    picked = F.nll_loss(scores, target, weight, ignore_index=ignore_index, reduction=reduction)
+    picked = F.nll_loss(scores, target, weight, None, ignore_index, None, reduction)
     if label_smoothing <= 0:  # F.cross_entropy, too, takes a negative value for none
         return picked
     if label_smoothing > 1:
@@ -199,6 +183,4 @@ def _refusal(
     logits: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int, label_smoothing: float
 ) -> Tensor:
     """Raise what ``F.cross_entropy`` raises for arguments that it refuses."""
-    return F.cross_entropy(
-        logits, target, weight=weight, ignore_index=ignore_index, label_smoothing=label_smoothing
-    )
+    return F.cross_entropy(logits, target, weight=weight, ignore_index=ignore_index, label_smoothing=label_smoothing)

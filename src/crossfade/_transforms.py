@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TypeAlias
 
 import torch
@@ -34,16 +33,31 @@ def finite(name: str, value: float | Tensor) -> None:
         raise ValueError(f"{name} must be finite, got {value!r}")
 
 
-@dataclass(frozen=True)
+def evaluate(g: Transform, ce: Tensor) -> Tensor:
+    """g(ce), refused where it isn't a loss for each ce."""
+    loss = g(ce)
+    if not isinstance(loss, Tensor) or loss.shape != ce.shape:
+        got = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+        raise ValueError(
+            f"g must map the cross entropies elementwise: expected a tensor of shape {tuple(ce.shape)}, got {got}"
+        )
+    return loss
+
+
 class Mixture:
-    """alpha * ce + beta * (1 - p), eq. (12), with its derivative alpha + beta * p in closed form."""
+    """alpha * ce + beta * (1 - p), eq. (12), with its derivative alpha + beta * p in closed form.
 
-    alpha: float | Tensor
-    beta: float | Tensor
+    ``is_fixed`` tells whether both weights are numbers, not tensors. A plain class, as every call of a loss makes one.
+    """
 
-    def __post_init__(self) -> None:
-        finite("alpha", self.alpha)
-        finite("beta", self.beta)
+    __slots__ = ("alpha", "beta", "is_fixed")
+
+    def __init__(self, alpha: float | Tensor, beta: float | Tensor) -> None:
+        finite("alpha", alpha)
+        finite("beta", beta)
+        self.alpha = alpha
+        self.beta = beta
+        self.is_fixed = not (isinstance(alpha, Tensor) or isinstance(beta, Tensor))
 
     def __call__(self, ce: Tensor) -> Tensor:
         if not isinstance(self.alpha, Tensor):
@@ -58,11 +72,10 @@ class Mixture:
         """-g(-log p) with the fewest autograd nodes: on a small batch their overhead is the cost of a loss."""
         if isinstance(self.alpha, Tensor) or isinstance(self.beta, Tensor):
             return -self(-log_p)
-        expected = torch.expm1(log_p)
         if self.alpha == 0.0:
-            return expected * self.beta
+            return torch.expm1(log_p) * self.beta
         scaled = log_p if self.alpha == 1.0 else log_p * self.alpha
-        return scaled if self.beta == 0.0 else torch.add(scaled, expected, alpha=self.beta)
+        return scaled if self.beta == 0.0 else torch.add(scaled, torch.expm1(log_p), alpha=self.beta)
 
 
 def focal(gamma: float = 2.0, alpha: float = 0.25) -> Transform:

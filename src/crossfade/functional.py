@@ -8,10 +8,10 @@ Every function takes ``logits`` (N, C), (N, C, d1, ...) or (C,); ``target`` as c
 * ``label_smoothing``: in [0, 1], the share of the target distribution that is spread over all classes.
 * ``reduction``: ``"mean"``, ``"sum"`` or ``"none"``.
 
-With ce_c = -log p_c and a target distribution v (the one-hot vector of an index, smoothed if asked for), a loss of the
-family is  sum_c weight_c v_c g(ce_c)  for a function g: with g(ce) = ce it is ``F.cross_entropy``, with g(ce) = 1 - p it
-is 1 - <v, p>, the expected zero-one loss. For a class index y it is weight_y g(ce_y), and its gradient with respect to the
-logits is weight_y g'(ce_y) (softmax - onehot).
+With ce_c = -log p_c and a target distribution v (the one-hot vector of an index, smoothed if asked for), a loss of
+the family is  sum_c weight_c v_c g(ce_c)  for a function g: with g(ce) = ce it is ``F.cross_entropy``, with
+g(ce) = 1 - p it is 1 - <v, p>, the expected zero-one loss. For a class index y it is weight_y g(ce_y), and its
+gradient with respect to the logits is weight_y g'(ce_y) (softmax - onehot).
 
 Half-precision logits give a float32 loss: the cross entropy of a row is computed in float32. Bad shapes, targets and
 reductions raise what ``F.cross_entropy`` raises; a bad option (say gamma < 0) raises ``ValueError``. Equation and
@@ -34,7 +34,7 @@ __all__ = [
     "expectation_loss",
     "focal_loss",
     "generalized_cross_entropy",
-    "linear_crossfade_loss",
+    "linear_crossfade_loss",  # noqa: F822
     "mae_loss",
     "mpce_loss",
     "poly_loss",
@@ -47,7 +47,7 @@ __all__ = [
 def __getattr__(name: str) -> object:
     # The fused output projection is a module of its own, and not everybody's import.
     if name == "linear_crossfade_loss":
-        from crossfade.linear import linear_crossfade_loss
+        from crossfade._linear import linear_crossfade_loss
 
         return linear_crossfade_loss
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -183,7 +183,7 @@ def truncated_cross_entropy(
     label_smoothing: float = 0.0,
     reduction: Reduction = "mean",
 ) -> Tensor:
-    """Truncated L_q, Zhang and Sabuncu 2018: L_q where p > k, the constant (1 - k^q) / q and no gradient where p <= k."""
+    """Truncated L_q, Zhang and Sabuncu 2018: L_q where p > k; where p <= k the constant (1 - k^q) / q, no gradient."""
     g = _transforms.truncated(q, k)
     return _heart.probability(g, logits, target, weight, ignore_index, label_smoothing, reduction)
 
@@ -200,7 +200,7 @@ def tamed_cross_entropy(
 ) -> Tensor:
     """((1 + ce)^(1 - alpha) - 1 / (1 - alpha)) / (1 - alpha), eq. (4) as printed. Row weight (1 + ce)^(-alpha).
 
-    The printed constant makes the loss of a perfect prediction -alpha / (1 - alpha)^2, not 0; the gradient is unaffected.
+    The printed constant makes a perfect prediction's loss -alpha / (1 - alpha)^2, not 0; the gradient is unaffected.
 
     Raises:
         ValueError: alpha = 1, where eq. (4) divides by 0.

@@ -12,12 +12,12 @@ from crossfade import _heart, functional
 from crossfade._heart import Reduction
 from crossfade.schedules import Schedule, Weights, gradual
 
-__all__ = ["CrossfadeLoss", "LinearCrossfadeLoss", "MaxMahalanobisCenterLoss"]
+__all__ = ["CrossfadeLoss", "LinearCrossfadeLoss", "MaxMahalanobisCenterLoss"]  # noqa: F822
 
 
 def __getattr__(name: str) -> object:
     if name == "LinearCrossfadeLoss":
-        from crossfade.linear import LinearCrossfadeLoss
+        from crossfade._linear import LinearCrossfadeLoss
 
         return LinearCrossfadeLoss
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -35,8 +35,8 @@ class CrossfadeLoss(nn.Module):
         weight, ignore_index, label_smoothing, reduction: as ``nn.CrossEntropyLoss``'s.
 
     Attributes:
-        alpha, beta: 0-dim buffers outside the state dict. They follow the module to its device, keep their precision under
-            ``.half()``, and a change never recompiles. A new criterion stands at progress 0.
+        alpha, beta: 0-dim buffers outside the state dict. They follow the module to its device, keep their precision
+            under ``.half()``, and a change never recompiles. A new criterion stands at progress 0.
 
     >>> criterion = CrossfadeLoss()
     >>> logits, target = torch.tensor([[2.0, 0.0]]), torch.tensor([0])
@@ -61,7 +61,7 @@ class CrossfadeLoss(nn.Module):
         schedule = gradual() if schedule is None else schedule
         if not callable(schedule):
             raise TypeError(
-                f"schedule must be a function from progress to Weights, such as gradual(); got {type(schedule).__name__}"
+                f"schedule must be a function of progress, such as gradual(); got {type(schedule).__name__}"
             )
         if reduction not in ("none", "mean", "sum"):
             raise ValueError(f"reduction must be 'none', 'mean' or 'sum', got {reduction!r}")
@@ -86,17 +86,24 @@ class CrossfadeLoss(nn.Module):
         return self
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        # clone: the next at() overwrites the buffers, and this loss's backward pass may come after it
+        alpha, beta = self._current()
         return functional.crossfade_loss(
             logits,
             target,
-            alpha=self.alpha.clone(),
-            beta=self.beta.clone(),
+            alpha=alpha,
+            beta=beta,
             weight=self.weight,
             ignore_index=self.ignore_index,
             label_smoothing=self.label_smoothing,
             reduction=self.reduction,
         )
+
+    def _current(self) -> tuple[float | Tensor, float | Tensor]:
+        alpha, beta = self.alpha, self.beta
+        if torch.compiler.is_compiling() or not alpha.is_cpu:
+            # the next at() overwrites the buffers, and this loss's backward pass may come after it
+            return alpha.clone(), beta.clone()
+        return alpha.item(), beta.item()
 
     def extra_repr(self) -> str:
         name = getattr(self.schedule, "__qualname__", type(self.schedule).__name__).split(".")[0]
@@ -112,7 +119,7 @@ class CrossfadeLoss(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         # .half() would round the weights, and a move to MPS would refuse float64.
         self.alpha, self.beta = self.alpha.float(), self.beta.float()
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self._set(self._weights, self.alpha.device)
         return self
 
@@ -129,7 +136,7 @@ def max_mahalanobis_centers(num_classes: int, dim: int, norm: float = 10.0) -> T
         raise ValueError(f"num_classes must be at least 2, got {num_classes}")
     if num_classes > dim + 1:
         raise ValueError(
-            f"dim must be at least num_classes - 1 = {num_classes - 1} for {num_classes} centres at equal angles, got {dim}"
+            f"dim must be at least num_classes - 1 = {num_classes - 1} for equal angles between centres, got {dim}"
         )
     if not norm > 0:
         raise ValueError(f"norm must be positive, got {norm!r}")
@@ -147,17 +154,17 @@ def max_mahalanobis_centers(num_classes: int, dim: int, norm: float = 10.0) -> T
 class MaxMahalanobisCenterLoss(nn.Module):
     """Half the squared distance of the features to their class's Max-Mahalanobis centre, eq. (5), Pang et al. 2019.
 
-    L = ||z - mu_y||^2 / 2. Eq. (5) prints the norm without its square; the published loss has it, and ``squared=False`` is
-    the printed form (whose gradient is undefined at the centre, and taken as 0). Features, not logits, go in: the output
-    of the layer before a classifier. :meth:`logits` turns features into scores for prediction.
+    L = ||z - mu_y||^2 / 2. Eq. (5) prints the norm without its square; the published loss has it, and
+    ``squared=False`` is the printed form (whose gradient is undefined at the centre, and taken as 0). Features, not
+    logits, go in: the output of the layer before a classifier. :meth:`logits` turns features into scores for prediction.
 
     Args:
         num_classes, dim: classes C, and size D of the features; C <= D + 1.
         norm: length of the centres (Pang et al.'s C_MM).
-        weight, ignore_index, label_smoothing, reduction: as ``nn.CrossEntropyLoss``'s. Soft targets give the expectation over
-            labels.
+        weight, ignore_index, label_smoothing, reduction: as ``nn.CrossEntropyLoss``'s. Soft targets give the
+            expectation over labels.
 
-    Shapes: features (N, D), (N, D, d1, ...) or (D,); target as for ``F.cross_entropy``, class probabilities (N, C, d1, ...).
+    Shapes: features (N, D), (N, D, d1, ...) or (D,); target as for ``F.cross_entropy``, with probabilities (N, C, ...).
 
     Raises:
         ValueError: C < 2 or C > D + 1 at construction; features whose dimension 1 isn't D.
@@ -203,7 +210,7 @@ class MaxMahalanobisCenterLoss(nn.Module):
         dim = _heart.class_dim(features)
         if features.shape[dim] != self.centers.shape[1]:
             raise ValueError(
-                f"features must have {self.centers.shape[1]} values in dimension {dim}, got shape {tuple(features.shape)}"
+                f"features must have size {self.centers.shape[1]} in dimension {dim}, got shape {tuple(features.shape)}"
             )
         rows = features.movedim(dim, -1).unsqueeze(-2)
         distances = (rows - self.centers.to(rows.dtype)).square().sum(-1)

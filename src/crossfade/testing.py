@@ -38,8 +38,8 @@ def check_loss(
 ) -> LossReport:
     """Check that ``loss(logits, target, *, weight, ignore_index, label_smoothing, reduction)`` keeps the contract.
 
-    A loss without one of the keywords skips the checks that need it. A criterion (``nn.Module``) has its options already:
-    its plain call is what is checked.
+    A loss without one of the keywords skips the checks that need it. A criterion (``nn.Module``) has its options
+    already: its plain call is what is checked.
 
     Args:
         loss: a function or module of logits (N, C, d1, ...) and a target of class indices.
@@ -209,7 +209,9 @@ def ignored_rows(case: _Case) -> None:
             _close(mean, rows[kept].mean(), "the mean counts ignored rows")
             gradient = case.gradient(logits, target, ignore_index=index)
             assert (gradient[~kept] == 0).all(), "an ignored row has a gradient"
-            _close(gradient[kept], case.gradient(logits[kept], target[kept]), "ignored rows change the others' gradient")
+            _close(
+                gradient[kept], case.gradient(logits[kept], target[kept]), "ignored rows change the others' gradient"
+            )
 
 
 @_check("ignore_index", "reduction")
@@ -246,7 +248,9 @@ def class_probabilities(case: _Case) -> None:
     soft = torch.rand(shape, dtype=torch.float64).softmax(1)
     each = [case.loss(logits, torch.full_like(target, c), reduction="none") * soft[:, c] for c in range(case.classes)]
     expected = torch.stack(each).sum(0)
-    _close(case.loss(logits, soft, reduction="none"), expected, "soft targets are not the expectation over labels", 1e-7)
+    _close(
+        case.loss(logits, soft, reduction="none"), expected, "soft targets are not the expectation over labels", 1e-7
+    )
 
 
 @_check("label_smoothing", "weight", "ignore_index", "reduction")
