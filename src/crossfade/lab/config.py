@@ -141,11 +141,7 @@ def _real(low: float, high: float, wording: str, open_low: bool = False) -> Call
 def _choice(*choices: str) -> Callable[[str, Any], str]:
     def check(key: str, value: Any) -> str:
         if value not in choices:
-            near = difflib.get_close_matches(str(value), choices, n=1)
-            hint = f" (did you mean {near[0]!r}?)" if near else ""
-            raise _refuse(key, " or ".join(map(repr, choices)), value) if not hint else UserError(
-                f"{key}: {value!r} is unknown{hint}"
-            )
+            raise _refuse(key, " or ".join(choices), value)
         return str(value)
 
     return check

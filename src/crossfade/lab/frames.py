@@ -14,7 +14,7 @@ __all__ = ["CURVE_COLUMNS", "RESULT_COLUMNS", "curves", "failures", "results"]
 
 RESULT_COLUMNS = (
     "study", "dataset", "method", "repeat", "accuracy", "nll", "ece", "brier", "learning_rate", "epoch",
-    "n_train", "n_val", "n_test", "classes", "seconds", "net", "key",
+    "n_train", "n_val", "n_test", "fixed_test", "classes", "seconds", "net", "engine", "key",
 )  # fmt: skip
 CURVE_COLUMNS = (
     "dataset", "method", "repeat", "epoch", "val_accuracy", "test_accuracy", "val_nll", "test_nll", "train_loss", "net",
@@ -26,7 +26,8 @@ def results(store: Store, keys: Collection[str] | None = None) -> pd.DataFrame:
     rows = [
         {
             "study": row.study, "dataset": row.task, "method": row.method, "repeat": row.repeat,
-            **row.outcome.result, "net": row.content.get("recipe", {}).get("net"), "key": row.key,
+            **row.outcome.result, "fixed_test": bool(row.content["task"].get("fixed_test", False)),
+            "net": row.content["recipe"].get("net"), "key": row.key,
         }
         for row in store.rows(keys)
         if row.outcome.result is not None
@@ -45,7 +46,7 @@ def curves(store: Store, keys: Collection[str] | None = None) -> pd.DataFrame:
             {
                 "dataset": row.task, "method": row.method, "repeat": row.repeat,
                 "epoch": range(1, len(next(iter(row.outcome.curves.values()))) + 1), **row.outcome.curves,
-                "net": row.content.get("recipe", {}).get("net"),
+                "net": row.content["recipe"].get("net"),
             }
         )
         for row in store.rows(keys, curves=True)

@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import TYPE_CHECKING, Any, Protocol
 
 from crossfade.errors import UserError
@@ -99,10 +99,8 @@ def cost(trial: Trial) -> float:
     """Multiply-adds that a trial takes, roughly: for progress and for the size of batches, never for results."""
     rows, inputs, classes = trial.task.shape
     recipe = trial.recipe
-    width = recipe.width or inputs
-    hidden = 0 if recipe.net == "linear" else inputs * width + (recipe.depth - 1) * width * width
-    weights = hidden + (inputs if recipe.net == "linear" else width) * classes
-    return 3.0 * rows * weights * recipe.epochs * len(recipe.learning_rates)
+    weights = sum(before * after for before, after in pairwise(recipe.sizes(inputs, classes)))
+    return float(3 * rows * weights * recipe.epochs * len(recipe.learning_rates))
 
 
 def pack(trials: Iterable[Trial], budget: float = _BUDGET) -> list[Batch]:
@@ -122,7 +120,8 @@ def pack(trials: Iterable[Trial], budget: float = _BUDGET) -> list[Batch]:
 
 def local(workers: int | None = None, engine: str = "auto", device: str = "cpu") -> Executor:
     """Compute in this process; ``workers`` threads share the work of each call (default: all cores it may use)."""
-    threads = workers or len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1))
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = workers or allowed
 
     def execute(batches: Sequence[Batch], tick: Tick) -> Iterator[tuple[Trial, Outcome]]:
         for batch in batches:
@@ -138,7 +137,8 @@ def compute(batch: Sequence[Trial], **options: Any) -> list[Outcome]:
     """Outcomes of trials with one recipe, in their order: what a worker does.
 
     A trial fails alone: with its data (a column that overflows), with its own loss (an exception in a user's g), or
-    because its weights diverge at every learning rate.
+    because its weights diverge in the first epoch at every
+    learning rate (one that diverges later keeps its best epoch before).
 
     Args:
         batch: Trials of one recipe.
@@ -179,7 +179,8 @@ def _train(ready: Sequence[tuple[Trial, Split]], options: dict[str, Any]) -> lis
         methods = list(dict.fromkeys(trial.method.name for trial, _ in ready))
         if len(methods) == 1:
             return [Outcome(error=_line(error))] * len(ready)
-        alone = {name: iter(_train([pair for pair in ready if pair[0].method.name == name], options)) for name in methods}
+        parts = {name: [pair for pair in ready if pair[0].method.name == name] for name in methods}
+        alone = {name: iter(_train(part, options)) for name, part in parts.items()}
         return [next(alone[trial.method.name]) for trial, _ in ready]
     seconds = (time.perf_counter() - started) / len(ready)
     rates = len(recipe.learning_rates)
@@ -193,10 +194,10 @@ def _outcome(split: Split, recipe: Recipe, histories: Sequence[History], seconds
     """Choose learning rate and epoch on the validation part, and score the test part there."""
     from crossfade.lab.train import select
 
-    usable = [place for place, history in enumerate(histories) if history.finite]
+    usable = [place for place, history in enumerate(histories) if history.best_epoch >= 0]
     if not usable:
         rates = ", ".join(f"{rate:g}" for rate in recipe.learning_rates)
-        return Outcome(error=f"the weights diverge at every learning rate ({rates}); try smaller ones")
+        return Outcome(error=f"weights diverge in the first epoch at every learning rate ({rates}); try smaller ones")
     chosen, epoch = select([histories[place] for place in usable])
     best = histories[usable[chosen]]
     n_val, n_test = len(split.y_val), len(split.y_test)
@@ -212,8 +213,9 @@ def _outcome(split: Split, recipe: Recipe, histories: Sequence[History], seconds
         "n_test": n_test,
         "classes": split.classes,
         "seconds": round(seconds, 4),
+        "engine": best.engine,
     }
-    curves = {
+    curves: dict[str, Any] = {
         "val_accuracy": [int(count) / n_val for count in best.val_correct],
         "test_accuracy": [int(count) / n_test for count in best.test_correct],
         "val_nll": [_short(value) for value in best.val_nll],

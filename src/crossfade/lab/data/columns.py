@@ -25,7 +25,7 @@ MAX_CATEGORIES = 30
 # From this share on, a column is meant to be numbers (dates) and the rest of its cells are surprises.
 _MEANT = 0.95
 _DATE_FORMATS = ("ISO8601", "%m/%d/%Y", "%d/%m/%Y", "%d.%m.%Y", "%Y/%m/%d", "%m/%d/%Y %H:%M", "%d.%m.%Y %H:%M")
-_ROW_NUMBER = re.compile(r"(?i)(^|[_ ])(id|idx|index|key|no|nr|row|number|uuid|unnamed: 0)$|[a-z]ID$|[a-z]Id$|^column 1$")
+_ROW_NUMBER = re.compile(r"(?i:(^|[_ ])(id|idx|index|key|no|nr|row|number|uuid|unnamed: 0)$)|[a-z](ID|Id)$|^column 1$")
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def convert(values: pd.Series, column: Column, where: str) -> pd.Series:
     if column.kind == "number":
         return pd.Series(_numbers(values, column.name, where), index=values.index)
     if pd.api.types.is_timedelta64_dtype(values.dtype):
-        return values / pd.Timedelta(days=1)
+        return pd.Series(values.dt.total_seconds() / 86400)
     if pd.api.types.is_datetime64_any_dtype(values.dtype):
         dates = values
     else:
@@ -135,8 +135,8 @@ def _category(text: pd.Series, name: str, wanted: bool) -> Column:
     if not wanted and different > max(MAX_CATEGORIES, len(known) // 2):
         return Column(
             name, "unused",
-            note=f"column {name!r} is free text or an identifier ({different} different texts in {len(known)} rows, such "
-            f"as {_shown(known.iloc[0])}): left out",
+            note=f"column {name!r} is free text or an identifier ({different} different texts in {len(known)} rows, "
+            f"such as {_shown(known.iloc[0])}): left out",
         )  # fmt: skip
     note = None
     if different > MAX_CATEGORIES:
@@ -148,10 +148,10 @@ def _numbers(values: pd.Series, name: str, where: str) -> NDArray[np.float64]:
     if pd.api.types.is_numeric_dtype(values.dtype) or pd.api.types.is_bool_dtype(values.dtype):
         if pd.api.types.is_complex_dtype(values.dtype):
             raise UserError(f"{where}: column {name!r} holds complex numbers; split them into two columns")
-        numbers = values.astype("Float64").to_numpy(dtype=np.float64, na_value=np.nan)
+        numbers = np.asarray(values.astype("Float64").to_numpy(dtype=np.float64, na_value=np.nan), dtype=np.float64)
     else:
         text = texts(values)
-        numbers = pd.to_numeric(text, errors="coerce").to_numpy(dtype=np.float64)
+        numbers = np.asarray(pd.to_numeric(text, errors="coerce"), dtype=np.float64)
         _no_surprise(text, np.isnan(numbers), name, where, "numbers")
     infinite = np.flatnonzero(np.isinf(numbers))
     if len(infinite):
@@ -167,8 +167,9 @@ def _no_surprise(text: pd.Series, failed: NDArray[np.bool_], name: str, where: s
     if len(wrong):
         row = text.index[wrong[0]]
         raise UserError(
-            f"{where}: column {name!r} holds {expected}, but {_count(len(wrong), 'cell')} can't be read as such (first: "
-            f"{_shown(text.iloc[wrong[0]])} in row {int(row) + 1}); correct or empty it, or use --categorical {name!r}"
+            f"{where}: column {name!r} holds {expected}, but {_count(len(wrong), 'cell')} can't be read as such "
+            f"(first: {_shown(text.iloc[wrong[0]])} in row {int(row) + 1}); correct or empty it, or use "
+            f"--categorical {name!r}"
         )
 
 

@@ -11,9 +11,10 @@ import lzma
 import re
 import warnings
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from crossfade.errors import UserError
 
@@ -27,8 +28,8 @@ MISSING = ("", "?", "NA", "N/A", "n/a", "<NA>", "#N/A", "NaN", "nan", "-nan", "N
 # "None" in the label column is more often the name of a class than a hole.
 MISSING_LABEL = tuple(text for text in MISSING if text.lower() != "none")
 
-_PACKED = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
-_FOREIGN = {".xls", ".xlsx", ".ods", ".json", ".jsonl", ".arff", ".sav", ".dta", ".sas7bdat", ".feather", ".pkl", ".npz"}
+_PACKED: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+_FOREIGN = frozenset(".xls .xlsx .ods .json .jsonl .arff .sav .dta .sas7bdat .feather .pkl .npz".split())
 _SAMPLE = 1 << 16
 # Three digits after every comma could as well be thousands: then the cells stay text.
 _DECIMAL_COMMA = re.compile(r"\d,(\d{1,2}|\d{4,})(?!\d)")

@@ -122,7 +122,9 @@ def from_frame(
     held = None if test is None else _test_part(*test, used, known, test_where, said)
     twice = int(features.assign(label=codes).duplicated().sum())
     if twice > len(features) // 100:
-        said.append(f"{twice} of {len(features)} rows occur more than once: copies may fall into training and test parts")
+        said.append(
+            f"{twice} of {len(features)} rows repeat an earlier row: copies may fall into training and test parts"
+        )
     table = Table(name, source, features, codes, known.classes, used, held, tuple(said))
     return _with_digest(table, sha256)
 
@@ -163,8 +165,8 @@ def _test_part(
     strange = np.flatnonzero(codes == -2)
     if len(strange):
         raise UserError(
-            f"{where}: label {str(labels.iloc[strange[0]]).strip()!r} (row {strange[0] + 1}) doesn't occur in the training "
-            "data; remove these rows or add such rows to the training data"
+            f"{where}: label {str(labels.iloc[strange[0]]).strip()!r} (row {strange[0] + 1}) doesn't occur in the "
+            "training data; remove these rows or add such rows to the training data"
         )
     keep = codes >= 0
     if not keep.any():
@@ -208,7 +210,7 @@ def _labels(y: Any, name: str, rows: int) -> pd.Series:
         y = pd.Series(values)
     if len(y) != rows:
         raise UserError(f"{name}: has {len(y)} labels for {rows} rows; they must be as many")
-    return y.reset_index(drop=True)
+    return pd.Series(y.reset_index(drop=True))
 
 
 def _rows(X: Any) -> int:

@@ -49,8 +49,8 @@ class TableTask:
         parts = 1 if self.table.test else 2
         if part < classes or rows - parts * part < classes:
             raise UserError(
-                f"{self.table.source}: {rows} rows can't be divided so that each part holds all {classes} classes (test "
-                f"size {self.test_size:g}: {part} rows); change --test-size, add rows or merge classes"
+                f"{self.table.source}: {rows} rows can't be divided so that each part holds all {classes} classes "
+                f"(test size {self.test_size:g}: {part} rows); change --test-size, add rows or merge classes"
             )
 
     @property
@@ -63,6 +63,7 @@ class TableTask:
         """What decides the numbers: values, division, seed, and the number of this module's way to preprocess."""
         return {
             "data": content_digest(self.table), "test_size": self.test_size, "seed": self.seed, "preprocessing": 1,
+            "fixed_test": self.table.test is not None,
         }  # fmt: skip
 
     @cached_property
@@ -142,21 +143,16 @@ def preprocessor(table: Table) -> ColumnTransformer:
 
     numbers = [column.name for column in table.columns if column.kind != "category"]
     categories = [column.name for column in table.columns if column.kind == "category"]
+    median = SimpleImputer(strategy="median", add_indicator=True)
+    own_category = SimpleImputer(strategy="constant", fill_value="(missing)")
     cut = FunctionTransformer(np.clip, kw_args={"a_min": -_CLIP, "a_max": _CLIP})
+    encoder = OneHotEncoder(
+        drop="if_binary", handle_unknown="infrequent_if_exist", max_categories=MAX_CATEGORIES, sparse_output=False
+    )
     return ColumnTransformer(
         [
-            ("numbers", make_pipeline(SimpleImputer(strategy="median", add_indicator=True), StandardScaler(), cut), numbers),
-            (
-                "categories",
-                make_pipeline(
-                    SimpleImputer(strategy="constant", fill_value="(missing)"),
-                    OneHotEncoder(
-                        drop="if_binary", handle_unknown="infrequent_if_exist", max_categories=MAX_CATEGORIES,
-                        sparse_output=False, dtype=np.float32,
-                    ),
-                ),
-                categories,
-            ),
+            ("numbers", make_pipeline(median, StandardScaler(), cut), numbers),
+            ("categories", make_pipeline(own_category, encoder), categories),
         ],
         sparse_threshold=0.0,
-    )  # fmt: skip
+    )

@@ -1,0 +1,100 @@
+"""The command line. A command's module is imported when the command is called: ``--help`` needs none of them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from crossfade.errors import UserError
+
+if TYPE_CHECKING:
+    from cyclopts import App
+
+__all__ = ["COMMANDS", "Command", "main"]
+
+
+class Command(NamedTuple):
+    """``function`` is imported when it is needed; it returns the exit status, None meaning 0."""
+
+    function: str
+    help: str
+
+
+COMMANDS = {
+    "compare": Command("crossfade.cli.compare:compare", "Would another loss help on your data? A verdict."),
+    "status": Command("crossfade.cli.stored:status", "What a store holds: done, failed and missing trials."),
+    "report": Command("crossfade.cli.stored:report", "Write the HTML page again from a store."),
+    "export": Command("crossfade.cli.stored:export", "Write a store's results (or curves) as CSV or Parquet."),
+    "list": Command("crossfade.cli.listing:show", "Methods, networks and studies that can be named."),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command and exit: 0 done, 1 some trials failed, 2 the request can't be carried out, 130 interrupted."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        app = _app(called=arguments[:1])
+        status = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        _say("stopped")
+        status = 130
+    except BrokenPipeError:  # the reader, `head` say, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 0
+    except (UserError, MemoryError, ImportError) as error:
+        if isinstance(error, ImportError) and not _is_missing_extra(error):
+            raise
+        _say(_explain(error))
+        status = 2
+    except Exception as error:
+        if not type(error).__module__.startswith("cyclopts"):
+            raise
+        _say(_explain(error))
+        status = 2
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _app(called: Sequence[str]) -> App:
+    try:
+        from cyclopts import App, Parameter
+    except ImportError:
+        _say("the command line needs the lab: pip install 'crossfade[lab]'")
+        sys.exit(2)
+    app = App(
+        name="crossfade",
+        help="Train classifiers for accuracy: start on the cross entropy, fade into the expectation loss 1 - p_y.",
+        help_epilogue="Start with `crossfade compare`: four real data sets, nothing to download, under a minute.",
+        version=_version,
+        suppress_keyboard_interrupt=False,
+        help_format="plaintext",
+        default_parameter=Parameter(negative=""),
+    )
+    for place, (name, command) in enumerate(COMMANDS.items()):
+        # The command that is called explains itself in full, by its docstring; the others must not be imported.
+        app.command(command.function, name=name, help=None if name in called else command.help, sort_key=place)
+    return app
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("crossfade")
+
+
+def _say(line: str) -> None:
+    print(f"crossfade: {line}", file=sys.stderr)
+
+
+def _is_missing_extra(error: ImportError) -> bool:
+    return isinstance(error, ModuleNotFoundError) and not (error.name or "crossfade").startswith("crossfade")
+
+
+def _explain(error: BaseException) -> str:
+    if isinstance(error, MemoryError):
+        return "not enough memory; use fewer rows, a larger --batch-size, or --drop columns with many categories"
+    if isinstance(error, ModuleNotFoundError):
+        return f"{error.name} isn't installed; pip install 'crossfade[lab]'"
+    return " ".join(str(error).split())
