@@ -67,7 +67,10 @@ class CrossfadeCallback(TrainerCallback):  # type: ignore[misc]
                 "compute_loss_func=fade.compute_loss)"
             )
         if labels is None:
-            raise UserError("the batch has no labels: the dataset needs a column that the collator returns as 'labels'")
+            raise UserError(
+                "the batch has no labels: the dataset needs a column 'labels', and a model whose forward has no such "
+                "argument needs TrainingArguments(remove_unused_columns=False)"
+            )
         logits = logits_of(outputs)
         if self.criterion.alpha.device != logits.device:
             self.criterion.to(logits.device)

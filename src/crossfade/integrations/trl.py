@@ -24,7 +24,7 @@ class CrossfadeCallback(transformers.CrossfadeCallback):
     output: prompt masking, packing, accumulation, several processes and TRL's metrics stay TRL's.
     With ``expectation()`` as the schedule the gradients are those of ``loss_type="dft"``.
 
-    A TRL without that fused head (before 1.x) takes the full logits instead:
+    A TRL without that fused head takes the full logits instead:
     ``SFTTrainer(..., callbacks=[fade], compute_loss_func=fade.compute_loss)``, as with the Hugging Face Trainer.
 
     Raises:
@@ -34,7 +34,7 @@ class CrossfadeCallback(transformers.CrossfadeCallback):
 
     def __init__(self, criterion: CrossfadeLoss) -> None:
         super().__init__(criterion)
-        self._called = False
+        self._form: str | None = None  # "logits" or "fused", once the trainer has shown which it uses
 
     def on_init_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         super().on_init_end(args, state, control, **kwargs)
@@ -46,26 +46,26 @@ class CrossfadeCallback(transformers.CrossfadeCallback):
         kwargs["model"].register_forward_hook(self._replace)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if not self._called:
+        if self._form is None:
             raise UserError(
                 "this version of TRL has no fused output head: pass SFTTrainer(..., callbacks=[fade], "
                 "compute_loss_func=fade.compute_loss)"
             )
 
     def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
-        self._called = True
+        self._form = "logits"
         return super().compute_loss(*args, **kwargs)
 
     def _replace(self, module: nn.Module, inputs: Any, output: Any) -> None:
         log_probs = getattr(output, "log_probs", None)
-        if log_probs is None:
+        if log_probs is None or self._form == "logits":  # there, the fused head only feeds TRL's metrics
             return
         if self.criterion.weight is not None or self.criterion.label_smoothing > 0:
             raise UserError(
                 "class weights and label smoothing need the logits of all classes: "
                 "pass SFTTrainer(..., callbacks=[fade], compute_loss_func=fade.compute_loss)"
             )
-        self._called = True
+        self._form = "fused"
         if self.criterion.alpha.device != log_probs.device:
             self.criterion.to(log_probs.device)
         # Ignored tokens have log_probs = 0, and g(0) = 0.

@@ -1,0 +1,167 @@
+"""TRL's own SFTTrainer on a tiny model with fresh weights: fused head, prompt masking, packing, resume, DFT."""
+
+import warnings
+
+import pytest
+import torch
+import transformers
+
+trl = pytest.importorskip("trl")
+
+from datasets import Dataset  # noqa: E402
+from tokenizers import Tokenizer, models, pre_tokenizers  # noqa: E402
+from transformers import TrainerCallback  # noqa: E402
+
+from crossfade import CrossfadeLoss, expectation, linear  # noqa: E402
+from crossfade.errors import UserError  # noqa: E402
+from crossfade.integrations.trl import CrossfadeCallback  # noqa: E402
+
+FADE = linear()
+WORDS = [f"word{number}" for number in range(19)]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    vocabulary = {word: number for number, word in enumerate(["<pad>", "<s>", "</s>", "<unk>", *WORDS])}
+    words = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=words, pad_token="<pad>", bos_token="<s>", eos_token="</s>", unk_token="<unk>"
+    )
+
+
+def causal_lm():
+    torch.manual_seed(0)
+    return transformers.LlamaForCausalLM(
+        transformers.LlamaConfig(
+            vocab_size=len(WORDS) + 4, hidden_size=8, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
+            num_key_value_heads=2, max_position_embeddings=64, pad_token_id=0, bos_token_id=1, eos_token_id=2,
+        )
+    )  # fmt: skip
+
+
+def sentences(count=24):
+    generator = torch.Generator().manual_seed(5)
+    for _ in range(count):
+        length = int(torch.randint(4, 12, (1,), generator=generator))
+        yield [WORDS[i] for i in torch.randint(len(WORDS), (length,), generator=generator).tolist()]
+
+
+def texts():
+    return Dataset.from_list([{"text": " ".join(words)} for words in sentences()])
+
+
+def prompts():
+    return Dataset.from_list(
+        [{"prompt": " ".join(words[:2]) + " ", "completion": " ".join(words[2:])} for words in sentences()]
+    )
+
+
+class Watch(TrainerCallback):
+    def __init__(self, criterion, kill_at=None):
+        self.criterion, self.kill_at, self.seen = criterion, kill_at, []
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        if state.global_step == self.kill_at:
+            raise KeyboardInterrupt
+        if self.criterion is not None:
+            self.seen.append((self.criterion.alpha.item(), self.criterion.beta.item()))
+
+
+def train(tokenizer, data, tmp_path, criterion=None, *, form="fused", kill_at=None, resume=None, **options):
+    """form: "fused" is the callback alone, "logits" adds compute_loss_func, "none" is TRL without us."""
+    fade = None if form == "none" else CrossfadeCallback(criterion or CrossfadeLoss(FADE))
+    watch = Watch(fade and fade.criterion, kill_at)
+    defaults = {
+        "use_cpu": True, "bf16": False, "report_to": [], "disable_tqdm": True, "logging_strategy": "no", "seed": 0,
+        "save_strategy": "no", "optim": "sgd", "learning_rate": 0.5, "lr_scheduler_type": "constant",
+        "max_grad_norm": 0.0, "per_device_train_batch_size": 6, "num_train_epochs": 2, "max_length": 16,
+        "gradient_checkpointing": False,
+    }  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trainer = trl.SFTTrainer(
+            causal_lm(),
+            args=trl.SFTConfig(output_dir=str(tmp_path), **(defaults | options)),
+            train_dataset=data,
+            processing_class=tokenizer,
+            callbacks=[*([] if fade is None else [fade]), watch],
+            compute_loss_func=fade.compute_loss if form == "logits" else None,
+        )
+        trainer.train(resume_from_checkpoint=resume)
+    return trainer, watch.seen
+
+
+def parameters(trainer):
+    return torch.cat([p.detach().flatten() for p in trainer.model.parameters()])
+
+
+def close(first, second, atol=2e-6):
+    torch.testing.assert_close(parameters(first[0]), parameters(second[0]), rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("data", [texts, prompts])
+@pytest.mark.parametrize("options", [{}, {"packing": True}], ids=["padded", "packed"])
+def test_the_fused_loss_is_the_loss_of_the_logits(tokenizer, tmp_path, data, options):
+    """Two ways through TRL that share no code: its fused head with g in between, and the full logits."""
+    fused = train(tokenizer, data(), tmp_path, **options)
+    logits = train(tokenizer, data(), tmp_path, form="logits", **options)
+    plain = train(tokenizer, data(), tmp_path, form="none", **options)
+    close(fused, logits)
+    assert fused[1] == logits[1] == [tuple(FADE(step / len(fused[1]))) for step in range(len(fused[1]))]
+    assert (parameters(fused[0]) - parameters(plain[0])).abs().max() > 1e-3
+
+
+def test_expectation_loss_is_trls_dft(tokenizer, tmp_path):
+    dft = train(tokenizer, prompts(), tmp_path, form="none", loss_type="dft")
+    close(train(tokenizer, prompts(), tmp_path, CrossfadeLoss(expectation())), dft)
+
+
+def test_accumulation_is_one_big_batch(tokenizer, tmp_path):
+    options = [{"per_device_train_batch_size": 12 // n, "gradient_accumulation_steps": n} for n in (1, 2, 4)]
+    first, *others = (train(tokenizer, prompts(), tmp_path, **one) for one in options)
+    for other in others:
+        close(first, other, atol=1e-6)
+
+
+def test_prompts_are_not_learned(tokenizer, tmp_path):
+    """Prompts come ignored, and a batch that holds nothing else has the loss 0 and no gradient."""
+    trainer, _ = train(tokenizer, prompts(), tmp_path, max_steps=1)
+    batch = next(iter(trainer.get_train_dataloader()))
+    assert (batch["labels"] == -100).any()
+    batch["labels"] = torch.full_like(batch["labels"], -100)
+    loss = trainer.compute_loss(trainer.model, batch, num_items_in_batch=torch.tensor(0))
+    loss.backward()
+    assert loss == 0
+    assert all(p.grad is None or p.grad.abs().max() == 0 for p in trainer.model.parameters())
+
+
+def test_a_killed_run_resumes_with_the_exact_weights_and_parameters(tokenizer, tmp_path):
+    whole = train(tokenizer, texts(), tmp_path / "whole", num_train_epochs=3)
+    options = {"save_strategy": "steps", "save_steps": 5, "num_train_epochs": 3}
+    with pytest.raises(KeyboardInterrupt):
+        train(tokenizer, texts(), tmp_path / "killed", kill_at=7, **options)
+    resumed = train(tokenizer, texts(), tmp_path / "killed", resume=True, **options)
+    assert resumed[1] == whole[1][5:]
+    close(resumed, whole, atol=1e-7)
+
+
+def test_mistakes_are_named(tokenizer, tmp_path):
+    with pytest.raises(UserError, match=r"set SFTConfig\(loss_type='nll'\), got 'dft'"):
+        train(tokenizer, texts(), tmp_path, loss_type="dft")
+    with pytest.raises(UserError, match="need the logits of all classes"):
+        train(tokenizer, texts(), tmp_path, CrossfadeLoss(FADE, label_smoothing=0.1))
+    smoothed = train(tokenizer, texts(), tmp_path, CrossfadeLoss(FADE, label_smoothing=0.1), form="logits", max_steps=1)
+    assert parameters(smoothed[0]).isfinite().all()
+
+
+def test_a_trainer_without_the_fused_head_is_named(tmp_path):
+    tokens = torch.randint(4, 23, (4, 6))
+    trainer = transformers.Trainer(
+        causal_lm(),
+        transformers.TrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to=[], disable_tqdm=True),
+        train_dataset=[{"input_ids": row, "labels": row} for row in tokens],
+        callbacks=[CrossfadeCallback(CrossfadeLoss(FADE))],
+    )
+    with pytest.raises(UserError, match="no fused output head"):
+        trainer.train()
