@@ -1,0 +1,206 @@
+"""The parts of a page and `render_page`, which writes them as one self-contained HTML file.
+
+A page is plain data: a verdict, then sections of text, tables, figures, facts and code. Whoever has results builds a
+`Page`; only this module and its template know HTML. Everything in a page is text and is escaped, with one exception:
+the drawings in a `Panel`, which `crossfade.report.svg` makes and escapes itself.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cache
+from typing import ClassVar, Literal, TypeAlias
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from markupsafe import Markup
+
+__all__ = [
+    "Block",
+    "Cell",
+    "Code",
+    "Column",
+    "Facts",
+    "Figure",
+    "Fold",
+    "Items",
+    "Key",
+    "Page",
+    "Panel",
+    "Section",
+    "Table",
+    "Text",
+    "Tone",
+    "render_page",
+]
+
+Tone: TypeAlias = Literal["", "good", "bad", "best", "warn", "quiet"]
+
+# Not allowed in HTML text, or not encodable as UTF-8: they come in with column names of damaged files.
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A table cell. ``note`` is a second, smaller line; ``tone`` only repeats in colour what the text says."""
+
+    text: str
+    note: str = ""
+    tone: Tone = ""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A table column: its heading, a unit or hint in small print below it, and where its text stands."""
+
+    title: str
+    hint: str = ""
+    align: Literal["left", "right"] = "right"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table. The first cell of each row is the row's heading."""
+
+    caption: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Cell | str, ...], ...]
+    notes: tuple[str, ...] = ()
+    kind: ClassVar[str] = "table"
+
+    def __post_init__(self) -> None:
+        for row in self.rows:
+            if len(row) != len(self.columns):
+                raise ValueError(f"table {self.caption!r} has {len(self.columns)} columns, got a row of {len(row)}")
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One drawing of a figure. ``svg`` names itself (role and aria-label) and contains no ids."""
+
+    svg: Markup
+    heading: str = ""
+
+
+@dataclass(frozen=True)
+class Key:
+    """A legend entry; ``style`` holds the class names of the line it explains."""
+
+    label: str
+    style: str
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Panels that share a legend and a caption; ``small`` ones stand four in a row where there is room."""
+
+    panels: tuple[Panel, ...]
+    caption: str
+    legend: tuple[Key, ...] = ()
+    small: bool = False
+    kind: ClassVar[str] = "figure"
+
+
+@dataclass(frozen=True)
+class Text:
+    """A paragraph."""
+
+    text: str
+    tone: Tone = ""
+    kind: ClassVar[str] = "text"
+
+
+@dataclass(frozen=True)
+class Items:
+    """A bulleted list."""
+
+    items: tuple[str, ...]
+    tone: Tone = ""
+    kind: ClassVar[str] = "items"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Names and their values, as a description list, below a heading where there is one."""
+
+    facts: tuple[tuple[str, str], ...]
+    title: str = ""
+    kind: ClassVar[str] = "facts"
+
+
+@dataclass(frozen=True)
+class Code:
+    """Text to be copied as it stands: a command, a hash."""
+
+    code: str
+    label: str = ""
+    kind: ClassVar[str] = "code"
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Blocks behind a summary line that opens them; printed open."""
+
+    summary: str
+    blocks: tuple[Block, ...]
+    open: bool = False
+    kind: ClassVar[str] = "fold"
+
+
+Block: TypeAlias = Table | Figure | Text | Items | Facts | Code | Fold
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading with blocks. ``id`` is the anchor that the table of contents links to."""
+
+    id: str
+    title: str
+    blocks: tuple[Block, ...]
+
+
+@dataclass(frozen=True)
+class Page:
+    """A whole page: what was found first, then the sections that support it.
+
+    Attributes:
+        title: the heading and the browser's title.
+        lead: one line on what was compared.
+        verdict: what was found, in sentences; the first is set large.
+        caution: one line that a reader must see before believing the verdict; may be empty.
+        details: further sentences of the verdict, as a list below it.
+        sections: in reading order, their ``id`` unique.
+        footer: one closing line.
+    """
+
+    title: str
+    lead: str
+    verdict: tuple[str, ...]
+    sections: tuple[Section, ...]
+    details: tuple[str, ...] = ()
+    caution: str = ""
+    footer: str = ""
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(
+        loader=PackageLoader("crossfade.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("page.html")
+
+
+def render_page(page: Page) -> str:
+    """One HTML file: inline style and drawings, no script, no address fetched. The same page gives the same bytes.
+
+    Raises:
+        ValueError: two sections with the same ``id``, or one that can't be an anchor.
+    """
+    ids = [section.id for section in page.sections]
+    if len({*ids, "verdict"}) <= len(ids) or any(not re.fullmatch(r"[a-z][a-z0-9-]*", id_) for id_ in ids):
+        raise ValueError(f"section ids must be unique, not 'verdict', and of a-z, 0-9 and '-', got {ids}")
+    return _UNPRINTABLE.sub("\ufffd", _template().render(page=page))
