@@ -87,6 +87,12 @@ def fast(
     return cast(Tensor, _Fast.apply(logits, target, g, row_weight, reduction))
 
 
+def pieces(logits: Tensor) -> list[slice]:
+    """Slices of the rows, each with few enough logits to be widened in the cache."""
+    step = max(1, _PIECE * logits.shape[0] // max(1, logits.numel()))
+    return [slice(start, start + step) for start in range(0, logits.shape[0], step)]
+
+
 def _learnable(value: float | Tensor) -> bool:
     return isinstance(value, Tensor) and value.requires_grad
 
@@ -165,9 +171,7 @@ class _Fast(torch.autograd.Function):
         else:
             rows = torch.empty(target.shape, dtype=_row_dtype(logits))
             gradient = torch.empty(logits.shape, dtype=logits.dtype)
-            step = max(1, _PIECE * logits.shape[0] // logits.numel())
-            for start in range(0, logits.shape[0], step):
-                at = slice(start, start + step)
+            for at in pieces(logits):
                 weights = None if row_weight is None else row_weight[at]
                 rows[at], gradient[at] = _piece(g, logits[at], index[at], weights, scale)
         ctx.gradient = gradient

@@ -18,13 +18,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from crossfade._fast import fast, fast_applies
+from crossfade._fast import fast, fast_applies, pieces, transformed
 from crossfade._transforms import Mixture, Transform, evaluate
 
 Reduction: TypeAlias = Literal["none", "mean", "sum"]
 
 # Below this many logits the count of autograd nodes is the cost, and by_class has the fewest (benchmarks/loss_cpu.py).
 _FEW_LOGITS = 16_384
+_HALF = (torch.float16, torch.bfloat16)
 
 
 def is_soft(logits: Tensor, target: Tensor) -> bool:
@@ -33,7 +34,7 @@ def is_soft(logits: Tensor, target: Tensor) -> bool:
 
 
 def full_precision(logits: Tensor) -> Tensor:
-    return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+    return logits.float() if logits.dtype in _HALF else logits
 
 
 def probability(
@@ -62,8 +63,19 @@ def by_row(
     g: Transform, logits: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int, reduction: Reduction
 ) -> Tensor:
     """Class indices, no label smoothing: g on the vector of ce."""
-    ce = F.cross_entropy(full_precision(logits), target, ignore_index=ignore_index, reduction="none")
+    ce = _cross_entropies(logits, target, ignore_index)
     return reduce_rows(evaluate(g, ce), target, class_weight(weight, logits), ignore_index, reduction)
+
+
+def _cross_entropies(logits: Tensor, target: Tensor, ignore_index: int) -> Tensor:
+    whole = logits.dtype not in _HALF or logits.dim() < 2 or logits.shape[:1] != target.shape[:1]
+    if whole or (torch.is_grad_enabled() and logits.requires_grad) or transformed():
+        return F.cross_entropy(full_precision(logits), target, ignore_index=ignore_index, reduction="none")
+    # An evaluation, too, never holds the whole batch in float32.
+    rows = torch.empty(target.shape, dtype=torch.float32, device=logits.device)
+    for at in pieces(logits):
+        rows[at] = F.cross_entropy(logits[at].float(), target[at], ignore_index=ignore_index, reduction="none")
+    return rows
 
 
 def class_weight(weight: Tensor | None, logits: Tensor) -> Tensor | None:

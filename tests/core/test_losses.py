@@ -328,3 +328,14 @@ def test_forward_mode() -> None:
         _, slope = torch.func.jvp(lambda x: cf.crossfade_loss(x, target), (logits.detach(),), (tangent,))  # noqa: B023
         (gradient,) = torch.autograd.grad(cf.crossfade_loss(logits, target), logits)
         torch.testing.assert_close(slope, (gradient * tangent).sum())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_evaluation_of_half_precision_logits(dtype: torch.dtype) -> None:
+    logits, target = torch.randn(900, 1200).to(dtype), torch.randint(1200, (900,))
+    target[:50] = -100
+    for reduction in ("none", "mean", "sum"):
+        exact = cf.crossfade_loss(logits.double(), target, reduction=reduction)  # type: ignore[arg-type]
+        actual = cf.crossfade_loss(logits, target, reduction=reduction)  # type: ignore[arg-type]
+        assert actual.dtype == torch.float32
+        torch.testing.assert_close(actual.double(), exact, rtol=1e-5, atol=1e-5)
