@@ -18,6 +18,7 @@ from crossfade.stats.evidence import (
     compare_repeats,
     judged_together,
 )
+from crossfade.stats.intervals import Interval
 from crossfade.stats.omnibus import Friedman, check_fraction, friedman
 from crossfade.stats.remarks import notes, remarks
 from crossfade.stats.runs import complete_runs, run_sizes
@@ -59,12 +60,23 @@ class Comparison:
     matrix: pd.DataFrame
 
     def differences(self, dataset: str | None = None) -> pd.DataFrame:
-        """Paired differences to the control, a column a method: repeats of ``dataset``, or (``None``) the data sets."""
+        """Paired differences to the control, a column a method: a row a repeat of ``dataset``.
+
+        ``None`` gives a row a data set, or the repeats of the only one.
+        """
+        if dataset is None and not self.across:
+            dataset = self.datasets[0]
         if dataset is None:
             others = [name for name in self.methods if name != self.control]
             return self.matrix[others].sub(self.matrix[self.control], axis=0)
         known(dataset, self.datasets, "data set")
         return pd.DataFrame({c.method: c.differences for c in self.paired if c.dataset == dataset})
+
+    def intervals(self, dataset: str | None = None) -> dict[str, Interval | None]:
+        """The intervals that belong to `differences`, by method."""
+        if dataset is None and self.across:
+            return {c.method: c.interval for c in self.across}
+        return {c.method: c.interval for c in self.paired if dataset in (None, c.dataset)}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists, dictionaries, strings and numbers, ready for strict JSON: NaN and infinity become ``None``."""

@@ -47,6 +47,7 @@ def performance_profile(matrix: pd.DataFrame, *, lower_is_better: bool = False) 
         raise UserError(f"a performance profile needs scores of zero or more; negative scores in {where}")
     best = scores.min(axis=1, keepdims=True) if lower_is_better else scores.max(axis=1, keepdims=True)
     above, below = (scores, best) if lower_is_better else (best, scores)
-    ratios = np.divide(above, below, out=np.full(scores.shape, np.inf), where=below > 0)
+    with np.errstate(over="ignore"):
+        ratios = np.divide(above, below, out=np.full(scores.shape, np.inf), where=below > 0)
     ratios[scores == best] = 1.0
     return Profile(pd.DataFrame(ratios, index=matrix.index, columns=matrix.columns))
