@@ -83,7 +83,7 @@ class ComparisonResult:
             for name in (str(entry["name"]) for entry in self.meta["methods"])
             if name not in set(self.results["method"])
         ]
-        return "\n".join([*self.comparison.lines, *lost, *self.comparison.warnings])
+        return "\n".join([*self.comparison.lines, *lost, *(f"Mind: {line}" for line in self.comparison.warnings)])
 
     @property
     def table(self) -> pd.DataFrame:
