@@ -1,0 +1,226 @@
+"""Random crop, flip, rotation, erasing and colour jitter of small images that live on the device, a batch at a time.
+
+What happens to an image in an epoch is drawn for the whole epoch at once, on the CPU, from a generator of its own: it
+depends on the seed, the epoch and the image's place in the data set, and on nothing else. So methods, batch sizes,
+devices and numbers of processes share it, and a resumed run meets it again. Nothing is drawn batch by batch, and no
+batch waits for the host.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from crossfade.errors import UserError
+
+__all__ = ["Augment", "Draws", "Pixels", "draw"]
+
+_GREY = (0.2989, 0.587, 0.114)  # ITU-R 601, as torchvision and Pillow weigh
+_ATTEMPTS = 10
+
+
+@dataclass(frozen=True)
+class Augment:
+    """What is done to a training image, in this order: crop, flip, rotate, jitter, normalise, erase.
+
+    Args:
+        crop: Pixels of black border on each side from which a window of the image's size is cut; 0 for none.
+        flip: Mirror horizontally with probability 1/2.
+        rotation: Angle uniform in [-rotation, rotation], degrees; nearest pixel, black outside.
+        jitter: Brightness, contrast and saturation, each by a factor uniform in [1 - jitter, 1 + jitter], in random
+            order (torchvision's ``ColorJitter`` without hue).
+        erasing: Probability of a rectangle set to the mean colour. Its area is uniform in [0.02, 0.4] of the image and
+            its aspect ratio log-uniform in [0.3, 1/0.3] (Zhong et al. 2020).
+
+    Raises:
+        UserError: a value out of range.
+    """
+
+    crop: int = 4
+    flip: bool = True
+    rotation: float = 0.0
+    jitter: float = 0.0
+    erasing: float = 0.0
+
+    def __post_init__(self) -> None:
+        if isinstance(self.crop, bool) or not isinstance(self.crop, int) or self.crop < 0:
+            raise UserError(f"crop must be a whole number of pixels, at least 0, got {self.crop!r}")
+        for name, high in (("rotation", 180.0), ("jitter", 1.0), ("erasing", 1.0)):
+            if not 0.0 <= getattr(self, name) <= high:
+                raise UserError(f"{name} must be in [0, {high:g}], got {getattr(self, name)!r}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return asdict(self)
+
+
+NONE = Augment(crop=0, flip=False)
+
+
+@dataclass(frozen=True, eq=False)
+class Draws:
+    """One epoch's random choices: a row for each image of the training part. None where the step isn't asked for."""
+
+    top: Tensor | None = None  # (N,) int64, first row of the window in the bordered image
+    left: Tensor | None = None
+    mirror: Tensor | None = None  # (N,) uint8: 255 where the image is mirrored, else 0
+    angle: Tensor | None = None  # (N,) float32, radians, counter-clockwise
+    factor: Tensor | None = None  # (N, 3) float32, in the order in which they are applied
+    kind: Tensor | None = None  # (N, 3) int64: 0 brightness, 1 contrast, 2 saturation
+    box: Tensor | None = None  # (N, 4) int64: first row, first column, end row, end column; empty for no erasing
+
+    def to(self, device: torch.device) -> Draws:
+        """The same choices on another device."""
+        return self._map(lambda column: column.to(device, non_blocking=True))
+
+    def rows(self, index: Tensor) -> Draws:
+        """The choices for some images."""
+        return self._map(lambda column: column.index_select(0, index))
+
+    def _map(self, function: Any) -> Draws:
+        columns = {field.name: getattr(self, field.name) for field in fields(self)}
+        return Draws(**{name: None if column is None else function(column) for name, column in columns.items()})
+
+
+def draw(augment: Augment, images: int, height: int, width: int, generator: torch.Generator) -> Draws:
+    """Choices for every image of one epoch.
+
+    Each step has a stream of its own, split off ``generator`` in a fixed order: asking for erasing doesn't change the
+    crops.
+    """
+    streams = [torch.Generator().manual_seed(seed) for seed in _seeds(generator, 5)]
+    columns: dict[str, Tensor] = {}
+    if augment.crop:
+        columns["top"], columns["left"] = torch.randint(0, 2 * augment.crop + 1, (2, images), generator=streams[0])
+    if augment.flip:
+        columns["mirror"] = torch.randint(0, 2, (images,), generator=streams[1]).mul_(255).to(torch.uint8)
+    if augment.rotation:
+        bound = math.radians(augment.rotation)
+        columns["angle"] = (2 * torch.rand(images, generator=streams[2]) - 1) * bound
+    if augment.jitter:
+        factor = 1 + augment.jitter * (2 * torch.rand(images, 3, generator=streams[3]) - 1)
+        columns["kind"] = torch.rand(images, 3, generator=streams[3]).argsort(1)
+        columns["factor"] = factor
+    if augment.erasing:
+        columns["box"] = _boxes(augment.erasing, images, height, width, streams[4])
+    return Draws(**columns)
+
+
+def _seeds(generator: torch.Generator, number: int) -> list[int]:
+    return [int(seed) for seed in torch.randint(0, 2**62, (number,), generator=generator)]
+
+
+def _boxes(probability: float, images: int, height: int, width: int, generator: torch.Generator) -> Tensor:
+    """The first of ten tries that fits, as in torchvision's ``RandomErasing``; none fits: nothing is erased."""
+    tries = torch.rand(4, images, _ATTEMPTS, generator=generator, dtype=torch.float64)
+    area = height * width * (0.02 + (0.4 - 0.02) * tries[0])
+    ratio = torch.exp(math.log(0.3) * (1 - 2 * tries[1]))
+    high, wide = (area * ratio).sqrt().round().long(), (area / ratio).sqrt().round().long()
+    fits = (high < height) & (wide < width)
+    first = fits.long().argmax(1, keepdim=True)
+    high, wide = high.gather(1, first).squeeze(1), wide.gather(1, first).squeeze(1)
+    row = (tries[2].gather(1, first).squeeze(1) * (height - high + 1)).long()
+    column = (tries[3].gather(1, first).squeeze(1) * (width - wide + 1)).long()
+    done = fits.any(1) & (torch.rand(images, generator=generator) < probability)
+    return torch.stack([row, column, row + high, column + wide], 1) * done.unsqueeze(1)
+
+
+class Pixels:
+    """Images on a device, and the kernels that make batches of them.
+
+    They lie there as uint8 with their black border, plane by plane, so that a row of any window is a run of bytes.
+
+    Args:
+        images: (N, 3, H, W) uint8.
+        mean, std: (3,) of the training part's pixels in [0, 1]: what is subtracted and divided by.
+        border: The ``crop`` of the augmentations that will be asked for.
+        device: Where they live and batches are made.
+    """
+
+    def __init__(self, images: Tensor, mean: Tensor, std: Tensor, *, border: int = 0, device: Any = "cpu") -> None:
+        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
+            raise ValueError(f"images must be uint8 (N, 3, H, W), got {images.dtype} {tuple(images.shape)}")
+        self.count, _, self.height, self.width = images.shape
+        self.border = border
+        self.device = torch.device(device)
+        high, wide = self.height + 2 * border, self.width + 2 * border
+        bordered = torch.zeros(self.count, 3, high, wide, dtype=torch.uint8, device=self.device)
+        bordered[:, :, border : border + self.height, border : border + self.width] = images.to(self.device)
+        flat = bordered.view(-1)
+        # All windows of one row, overlapping: a batch's rows are then plain copies of W bytes each.
+        self._windows = flat.as_strided((max(flat.numel() - self.width + 1, 0), self.width), (1, 1))
+        self._strides = (3 * high * wide, high * wide, wide)
+        row = torch.arange(self.height, device=self.device) * wide
+        self._place = torch.arange(3, device=self.device).view(1, 3, 1) * (high * wide) + row
+        self._scale = (1 / (255 * std)).float().view(3, 1, 1).to(self.device)
+        self._shift = (-mean / std).float().view(3, 1, 1).to(self.device)
+        self._grey = torch.tensor(_GREY, device=self.device).view(3, 1, 1)
+
+    def batch(self, index: Tensor, draws: Draws | None = None) -> Tensor:
+        """Normalised float32 images (B, 3, H, W).
+
+        Args:
+            index: (B,) int64 on this device: which images.
+            draws: Their choices (``draws.rows(index)``); None for the images as they are.
+        """
+        draws = draws or Draws()
+        images = self._cut(index, draws)
+        if draws.mirror is not None:
+            mirrored = images.flip(3)
+            # x ^ ((x ^ y) & mask): bytes chosen without a branch, several times faster on a CPU than torch.where
+            images = mirrored.bitwise_xor_(images).bitwise_and_(draws.mirror.view(-1, 1, 1, 1)).bitwise_xor_(images)
+        if draws.angle is not None:
+            images = _rotate(images, draws.angle)
+        batch = images.float()
+        if draws.factor is not None and draws.kind is not None:
+            batch = self._jitter(batch.div_(255), draws.factor, draws.kind).mul_(255)
+        batch.mul_(self._scale).add_(self._shift)
+        if draws.box is not None:
+            _erase(batch, draws.box)
+        return batch
+
+    def _cut(self, index: Tensor, draws: Draws) -> Tensor:
+        image, _, wide = self._strides
+        start = index * image
+        if draws.top is not None and draws.left is not None:
+            start = start + draws.top * wide + draws.left
+        else:
+            start = start + self.border * (wide + 1)
+        place = (start.view(-1, 1, 1) + self._place).view(-1)
+        return self._windows.index_select(0, place).view(len(index), 3, self.height, self.width)
+
+    def _jitter(self, batch: Tensor, factor: Tensor, kind: Tensor) -> Tensor:
+        """Each step blends the image with black, with its mean grey or with its grey version: one formula."""
+        for step in range(3):
+            f, k = factor[:, step].view(-1, 1, 1, 1), kind[:, step].view(-1, 1, 1, 1)
+            grey = (batch * self._grey).sum(1, keepdim=True)
+            other = torch.where(k == 1, grey.mean((2, 3), keepdim=True), grey) * (k > 0)
+            batch = torch.lerp(other.expand_as(batch), batch, f).clamp_(0, 1)
+        return batch
+
+
+def _rotate(images: Tensor, angle: Tensor) -> Tensor:
+    """Counter-clockwise about the centre; the nearest pixel, black from outside."""
+    number, _, height, width = images.shape
+    y = torch.arange(height, device=images.device).view(1, -1, 1) - (height - 1) / 2
+    x = torch.arange(width, device=images.device).view(1, 1, -1) - (width - 1) / 2
+    sine, cosine = angle.sin().view(-1, 1, 1), angle.cos().view(-1, 1, 1)
+    row = (x * sine + y * cosine + (height - 1) / 2).round_()
+    column = (x * cosine - y * sine + (width - 1) / 2).round_()
+    inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+    source = (row * width + column).long().mul_(inside).view(number, 1, -1).expand(-1, 3, -1)
+    turned = images.view(number, 3, -1).gather(2, source).view_as(images)
+    return turned.mul_(inside.unsqueeze(1))
+
+
+def _erase(batch: Tensor, box: Tensor) -> None:
+    """In place; zero is the mean colour once images are normalised."""
+    y = torch.arange(batch.shape[2], device=batch.device).view(1, -1, 1)
+    x = torch.arange(batch.shape[3], device=batch.device).view(1, 1, -1)
+    top, left, bottom, right = (edge.view(-1, 1, 1) for edge in box.unbind(1))
+    inside = (y >= top) & (y < bottom) & (x >= left) & (x < right)
+    batch.masked_fill_(inside.unsqueeze(1), 0.0)
