@@ -106,7 +106,8 @@ class CrossfadeLoss(nn.Module):
         return alpha.item(), beta.item()
 
     def extra_repr(self) -> str:
-        name = getattr(self.schedule, "__qualname__", type(self.schedule).__name__).split(".")[0]
+        function = getattr(self.schedule, "func", self.schedule)  # the package's own schedules are partials
+        name = getattr(function, "__qualname__", type(function).__name__).split(".")[0].lstrip("_")
         return f"schedule={name}, alpha={self._weights.alpha:g}, beta={self._weights.beta:g}"
 
     def _set(self, weights: Weights, device: torch.device) -> None:
