@@ -9,12 +9,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from crossfade.stats.analysis import Analysis as Analysis
+    from crossfade.stats.analysis import analyze as analyze
     from crossfade.stats.compare import Comparison as Comparison
     from crossfade.stats.compare import compare_methods as compare_methods
     from crossfade.stats.evidence import AcrossComparison as AcrossComparison
     from crossfade.stats.evidence import PairedComparison as PairedComparison
     from crossfade.stats.evidence import compare_datasets as compare_datasets
     from crossfade.stats.evidence import compare_repeats as compare_repeats
+    from crossfade.stats.evidence import mean_interval as mean_interval
+    from crossfade.stats.figures import critical_difference_diagram as critical_difference_diagram
+    from crossfade.stats.figures import paired_difference_plot as paired_difference_plot
+    from crossfade.stats.figures import performance_plot as performance_plot
+    from crossfade.stats.figures import sign_plot as sign_plot
+    from crossfade.stats.figures import to_svg as to_svg
+    from crossfade.stats.groups import contiguous_groups as contiguous_groups
     from crossfade.stats.intervals import Interval as Interval
     from crossfade.stats.intervals import MeanTest as MeanTest
     from crossfade.stats.intervals import bootstrap_interval as bootstrap_interval
@@ -31,6 +40,8 @@ if TYPE_CHECKING:
     from crossfade.stats.paired import compare_with_control as compare_with_control
     from crossfade.stats.paired import sign_test as sign_test
     from crossfade.stats.paired import wilcoxon as wilcoxon
+    from crossfade.stats.profile import Profile as Profile
+    from crossfade.stats.profile import performance_profile as performance_profile
     from crossfade.stats.ranking import MethodSummary as MethodSummary
     from crossfade.stats.ranking import WinTieLoss as WinTieLoss
     from crossfade.stats.ranking import rank_matrix as rank_matrix
@@ -43,12 +54,14 @@ if TYPE_CHECKING:
     from crossfade.stats.wording import verdict as verdict
 
 _HOME = {
+    "analysis": ("Analysis", "analyze"),
     "compare": ("Comparison", "compare_methods"),
-    "evidence": ("AcrossComparison", "PairedComparison", "compare_datasets", "compare_repeats"),
+    "evidence": ("AcrossComparison", "PairedComparison", "compare_datasets", "compare_repeats", "mean_interval"),
     "figures": (
-        "contiguous_groups", "critical_difference_diagram", "paired_difference_plot", "performance_plot", "sign_plot",
+        "critical_difference_diagram", "paired_difference_plot", "performance_plot", "sign_plot",
         "to_svg",
     ),
+    "groups": ("contiguous_groups",),
     "intervals": (
         "Interval", "MeanTest", "bootstrap_interval", "corrected_resampled_t", "detectable_difference", "paired_t",
     ),

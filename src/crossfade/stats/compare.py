@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
-import numpy as np
 import pandas as pd
 
 from crossfade.errors import UserError
@@ -20,6 +18,7 @@ from crossfade.stats.evidence import (
 )
 from crossfade.stats.intervals import Interval
 from crossfade.stats.omnibus import Friedman, check_fraction, friedman
+from crossfade.stats.plain import plain
 from crossfade.stats.remarks import notes, remarks
 from crossfade.stats.runs import complete_runs, run_sizes
 from crossfade.stats.shape import by_dataset, known, listed, tidy
@@ -173,17 +172,3 @@ def compare_methods(
         warnings=(*dropped, *remarks(paired, {row.method: row.ece for row in overall}, control)),
         matrix=matrix,
     )
-
-
-def plain(value: Any) -> Any:
-    """Dataclasses, tuples and numpy numbers as what JSON knows; NaN and infinity as ``None``."""
-    if hasattr(value, "__dataclass_fields__"):
-        outcome = {"outcome": value.outcome} if hasattr(value, "outcome") else {}
-        return plain({**asdict(value), **outcome})
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -176,25 +176,19 @@ def compare_datasets(
 ) -> AcrossComparison:
     """Compare two methods over data sets, given the mean accuracy on each; not yet adjusted for other comparisons.
 
-    The interval for the mean difference is Student's below 20 data sets, where a bootstrap is too narrow, and the BCa
-    bootstrap over data sets from there on.
+    The interval for the mean difference is that of `mean_interval`.
 
     Raises:
         UserError: unpaired, empty or non-finite scores.
     """
     d = paired_differences(scores, control_scores)
-    interval = (
-        bootstrap_interval(d, confidence=confidence)
-        if len(d) >= BOOTSTRAP_FROM
-        else paired_t(d, confidence=confidence).interval
-    )
     p = wilcoxon(scores, control_scores)[1]
     return AcrossComparison(
         method=method,
         control=control,
         differences=tuple(d.tolist()),
         mean=float(d.mean()),
-        interval=interval,
+        interval=mean_interval(scores, control_scores, confidence),
         p=p,
         p_adjusted=p,
         comparisons=1,
@@ -203,6 +197,20 @@ def compare_datasets(
         counts=win_tie_loss(scores, control_scores),
         confidence=confidence,
     )
+
+
+def mean_interval(scores: npt.ArrayLike, control_scores: npt.ArrayLike, confidence: float = 0.95) -> Interval | None:
+    """Interval for the mean difference over blocks: Student's below 20, where a bootstrap is too narrow, then BCa.
+
+    ``None`` where a Student interval has nothing to go by: one block, or the same non-zero difference on all.
+
+    Raises:
+        UserError: unpaired, empty or non-finite scores.
+    """
+    d = paired_differences(scores, control_scores)
+    if len(d) >= BOOTSTRAP_FROM:
+        return bootstrap_interval(d, confidence=confidence)
+    return paired_t(d, confidence=confidence).interval
 
 
 Evidence = TypeVar("Evidence", PairedComparison, AcrossComparison)

@@ -22,7 +22,7 @@ def known(name: str, choices: Sequence[str], what: str) -> str:
     """Return ``name`` if it is one of ``choices``; else raise with the nearest one."""
     if name in choices:
         return name
-    near = get_close_matches(name, choices, 1)
+    near = get_close_matches(name, choices, 1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     raise UserError(f"{what} {name!r} not found among {listed(choices, 20)}{hint}")
 
@@ -148,7 +148,9 @@ def _check_unique(labels: pd.DataFrame, repeat: str | None) -> None:
     twice = labels.duplicated()
     if twice.any():
         cells = [f"({', '.join(str(value) for value in row)})" for row in labels[twice].drop_duplicates().to_numpy()]
-        hint = "name the column of the repeats" if repeat is None else "keep one row for each"
+        hint = (
+            "if these are repeats, name their column (repeat=, --repeat)" if repeat is None else "keep one row for each"
+        )
         raise UserError(f"{len(cells)} cells have more than one score: {listed(cells)}; {hint}")
 
 

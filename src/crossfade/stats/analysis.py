@@ -1,0 +1,183 @@
+"""Everything about one table of scores at once: what ``crossfade stats`` prints."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from crossfade.errors import UserError
+from crossfade.stats.evidence import mean_interval
+from crossfade.stats.groups import contiguous_groups
+from crossfade.stats.intervals import Interval
+from crossfade.stats.omnibus import Friedman, check_fraction, conover, critical_difference, friedman
+from crossfade.stats.paired import ControlTest, compare_with_control
+from crossfade.stats.plain import plain
+from crossfade.stats.profile import performance_profile
+from crossfade.stats.ranking import MethodSummary, rank_matrix, summarize, summarize_repeats
+from crossfade.stats.shape import known, score_matrix
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True, eq=False)
+class Analysis:
+    """What a block × method matrix shows.
+
+    Attributes:
+        matrix: scores, repeats averaged.
+        summary: Table 4's three summaries of ``matrix``.
+        by_repeat: the same, repeat by repeat and then averaged, as the paper does; ``None`` without repeats, or where a
+            repeat does not cover every block.
+        friedman: is there any difference?
+        p_values: Conover's, over all pairs, adjusted by Benjamini and Hochberg.
+        groups: runs of methods not told apart at ``alpha``.
+        critical_difference: Nemenyi's at ``alpha``.
+        control: the method that the others are compared with, if any.
+        against_control: Wilcoxon's signed-rank test of every other method, adjusted by Holm's method.
+        intervals: of the mean difference to the control, by method.
+        alpha: the level; intervals are at 1 − alpha.
+        lower_is_better: whether scores are errors.
+    """
+
+    matrix: pd.DataFrame
+    summary: tuple[MethodSummary, ...]
+    by_repeat: tuple[MethodSummary, ...] | None
+    friedman: Friedman
+    p_values: pd.DataFrame
+    groups: tuple[tuple[str, ...], ...]
+    critical_difference: float
+    control: str | None
+    against_control: tuple[ControlTest, ...]
+    intervals: dict[str, Interval | None]
+    alpha: float
+    lower_is_better: bool
+
+    def differences(self) -> pd.DataFrame:
+        """Score − score of the control, blocks × the other methods.
+
+        Raises:
+            UserError: there is no control.
+        """
+        if self.control is None:
+            raise UserError("no control was named, so there are no differences to it")
+        return self.matrix.drop(columns=self.control).sub(self.matrix[self.control], axis=0)
+
+    def figures(self) -> dict[str, Figure]:
+        """The figures by name: ranks, signs, profile (no negative score) and differences (with a control)."""
+        from crossfade.stats.figures import (
+            critical_difference_diagram,
+            paired_difference_plot,
+            performance_plot,
+            sign_plot,
+        )
+
+        ranks = {row.method: row.mean_rank for row in self.summary}
+        blocks = f"{len(self.matrix)} blocks"
+        found = {
+            "ranks": critical_difference_diagram(
+                ranks,
+                self.p_values,
+                alpha=self.alpha,
+                title=f"Mean ranks over {blocks}; bars join methods not told apart",
+            ),
+            "signs": sign_plot(self.p_values, ranks, title=f"Pairwise p-values over {blocks} (Conover, adjusted)"),
+        }
+        if (self.matrix >= 0).all(axis=None):
+            profile = performance_profile(self.matrix, lower_is_better=self.lower_is_better)
+            found["profile"] = performance_plot(profile, title=f"Performance profile over {blocks}")
+        if self.control is not None:
+            found["differences"] = paired_difference_plot(
+                self.differences(), self.intervals, scale=1.0, label=f"difference to {self.control}",
+                title=f"Paired differences over {blocks}",
+            )  # fmt: skip
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, ready for strict JSON."""
+        names = [str(name) for name in self.matrix.columns]
+        table = self.matrix.to_numpy().tolist()
+        pairs = self.p_values.to_numpy().tolist()
+        return {
+            "blocks": [str(name) for name in self.matrix.index],
+            "methods": names,
+            "scores": table,
+            "summary": plain(self.summary),
+            "by_repeat": plain(self.by_repeat),
+            "friedman": plain(self.friedman),
+            "conover_bh": dict(zip(names, (dict(zip(names, row, strict=True)) for row in pairs), strict=True)),
+            "groups": plain(self.groups),
+            "nemenyi_critical_difference": self.critical_difference,
+            "control": self.control,
+            "against_control": plain(self.against_control),
+            "intervals": plain(self.intervals),
+            "alpha": self.alpha,
+            "lower_is_better": self.lower_is_better,
+        }
+
+
+def analyze(
+    frame: pd.DataFrame,
+    *,
+    block: str = "dataset",
+    method: str = "method",
+    score: str = "accuracy",
+    repeat: str | None = None,
+    control: str | None = None,
+    lower_is_better: bool = False,
+    alpha: float = 0.05,
+) -> Analysis:
+    """The whole analysis of a block × method table: summaries, Friedman, all pairs, every method against a control.
+
+    Args:
+        frame: a row a result.
+        block: column of the blocks (data sets).
+        method: column of the methods.
+        score: column of the scores.
+        repeat: column of the repeats; they are averaged inside their block.
+        control: a method to compare the others with.
+        lower_is_better: scores are errors or losses.
+        alpha: level of the tests; intervals are at 1 − alpha.
+
+    Raises:
+        UserError: see `score_matrix`; or no such control, or ``alpha`` outside (0, 1).
+    """
+    check_fraction("alpha", alpha)
+    matrix = score_matrix(frame, block=block, method=method, score=score, repeat=repeat)
+    if control is not None:
+        known(control, list(matrix.columns), "control")
+    p_values = conover(matrix)
+    ranks = rank_matrix(matrix, lower_is_better=lower_is_better).mean()
+    against = () if control is None else compare_with_control(matrix, control, lower_is_better=lower_is_better)
+    return Analysis(
+        matrix=matrix,
+        summary=summarize(matrix, control, lower_is_better=lower_is_better),
+        by_repeat=_by_repeat(frame, control, block, method, score, repeat, lower_is_better),
+        friedman=friedman(matrix),
+        p_values=p_values,
+        groups=tuple(tuple(group) for group in contiguous_groups(ranks, p_values, alpha=alpha)),
+        critical_difference=critical_difference(matrix.shape[1], len(matrix), alpha=alpha),
+        control=control,
+        against_control=against,
+        intervals={
+            test.method: mean_interval(matrix[test.method].to_numpy(), matrix[control].to_numpy(), 1 - alpha)
+            for test in against
+        },
+        alpha=alpha,
+        lower_is_better=lower_is_better,
+    )
+
+
+def _by_repeat(
+    frame: pd.DataFrame, control: str | None, block: str, method: str, score: str, repeat: str | None, lower: bool
+) -> tuple[MethodSummary, ...] | None:
+    if repeat is None or frame.groupby(block)[repeat].nunique().nunique() > 1 or frame[repeat].nunique() < 2:
+        return None
+    try:
+        return summarize_repeats(
+            frame, control, block=block, method=method, score=score, repeat=repeat, lower_is_better=lower
+        )
+    except UserError:  # repeats are numbered differently from block to block
+        return None
