@@ -157,7 +157,7 @@ class MaxMahalanobisCenterLoss(nn.Module):
 
     L = ||z - mu_y||^2 / 2. Eq. (5) prints the norm without its square; the published loss has it, and
     ``squared=False`` is the printed form (whose gradient is undefined at the centre, and taken as 0). Features, not
-    logits, go in: the output of the layer before a classifier. :meth:`logits` turns features into scores for prediction.
+    logits, go in: the output of the layer before a classifier. :meth:`logits` turns features into scores.
 
     Args:
         num_classes, dim: classes C, and size D of the features; C <= D + 1.
