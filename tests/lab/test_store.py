@@ -168,9 +168,9 @@ def test_a_full_disk_loses_nothing_that_was_stored(tmp_path):
     _filled(path)
     with Store(path) as store:
         store._db.execute("PRAGMA max_page_count = 1")  # SQLite takes the present size: not one page more
+        large = Outcome({"x": 1.0}, {"c": [0.5] * 100_000})
         with pytest.raises(UserError, match="disk is full") as error:
-            for number in range(1000):
-                store.put(FakeTrial(f"new {number}"), Outcome({"x": 1.0}, {"c": [0.5] * 2000}), {})
+            store.put(FakeTrial("large"), large, {})
         one_line(error)
         before = store.statuses([f"{number:04}" for number in range(60)])
     assert len(before) == 60

@@ -145,7 +145,9 @@ def test_a_loss_typed_at_a_prompt_has_a_key_that_another_process_finds_again():
         "print(digest(_source(make(helper))))"
     )
     keys = [
-        subprocess.run([sys.executable], input=script.format(factor=factor), capture_output=True, text=True, check=True).stdout
+        subprocess.run(
+            [sys.executable], input=script.format(factor=factor), capture_output=True, text=True, check=True
+        ).stdout
         for factor in (2, 2, 3)
     ]
     assert keys[0] == keys[1] != keys[2]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -171,14 +173,21 @@ def _tell(answer: ComparisonResult, store: Path, report: Path, json: Path | None
     if answer.failures and not answer.comparable:
         print("crossfade: too little is left to compare", file=sys.stderr)
         return 1
-    if not quiet:
-        print(f"\n{answer!r}\n")
-    if json is not None:
-        text = dumps(answer.to_dict(), indent=1, allow_nan=False) + "\n"
-        print(text, end="") if quiet else write_text(json, text, "--json")
     page = answer.report(report)
+    text = "" if json is None else dumps(answer.to_dict(), indent=1, allow_nan=False) + "\n"
+    if json is not None and not quiet:
+        write_text(json, text, "--json")
+    print(text if quiet else f"\n{_wrapped(repr(answer))}\n", end="" if quiet else "\n")
     print(f"Page: {page}   Results: {store}", file=sys.stderr)
     return 1 if answer.failures else 0
+
+
+def _wrapped(text: str) -> str:
+    """Sentences cut at words on a terminal; whole lines in a file or pipe."""
+    if not sys.stdout.isatty():
+        return text
+    columns = shutil.get_terminal_size().columns
+    return "\n".join(textwrap.fill(line, columns) if ". " in f"{line} " else line for line in text.split("\n"))
 
 
 def check_output(path: Path | None, option: str) -> None:

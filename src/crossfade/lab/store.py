@@ -7,6 +7,7 @@ writer (WAL). A second run on the same file is refused before it does anything.
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -242,15 +243,20 @@ def _check_file(path: Path, mode: str) -> None:
             head = file.read(len(_MAGIC))
     except OSError as error:
         raise UserError(f"store {path}: can't be read ({error.strerror})") from None
+    if mode == "write" and not os.access(path, os.W_OK):
+        raise UserError(f"store {path}: it can't be written to; make it writable or use --store another file")
     if (head or mode == "read") and head != _MAGIC:
         raise UserError(f"store {path}: not a crossfade store (not an SQLite file); use --store another file")
 
 
 def _open_for_reading(path: Path) -> sqlite3.Connection:
     """Read-only; in a folder where SQLite may not make its side files, as the snapshot that the file itself is."""
-    uri = path.resolve().as_uri() + "?mode=ro"
+    writable = os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
+    # A connection that may not write can't tidy up the side files of the last one: they would stay.
+    uri = path.resolve().as_uri() + ("?mode=rw" if writable else "?mode=ro")
     db = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=30)
     try:
+        db.execute("PRAGMA query_only = ON")
         db.execute("SELECT count(*) FROM sqlite_master").fetchone()
     except sqlite3.OperationalError:
         db.close()

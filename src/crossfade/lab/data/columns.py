@@ -80,7 +80,8 @@ def convert(values: pd.Series, column: Column, where: str) -> pd.Series:
         dates = _dates(text, column.date_format or "ISO8601")
         _no_surprise(text, dates.isna().to_numpy(), column.name, where, "dates")
     naive = dates.dt.tz_convert(None) if getattr(dates.dtype, "tz", None) is not None else dates
-    return (naive - pd.Timestamp(0)) / pd.Timedelta(days=1)
+    seconds = naive.to_numpy(dtype="datetime64[s]")  # nanoseconds end in 1677 and 2262
+    return pd.Series(np.where(np.isnat(seconds), np.nan, seconds.astype(np.int64) / 86400), index=values.index)
 
 
 def texts(values: pd.Series) -> pd.Series:

@@ -51,19 +51,25 @@ def load_folder(folder: str | Path, *, size: int | None = None) -> ImageSet:
     bases = parts or {"train": root}
     listed = {name: _list(base) for name, base in bases.items()}
     if "train" in parts and len(parts) == 1:
-        raise UserError(f"{root}: has a train folder but neither val nor test; add one, or pass {parts['train']} itself")
+        raise UserError(
+            f"{root}: has a train folder but neither val nor test; add one, or pass {parts['train']} itself"
+        )
     classes = tuple(sorted({name for _, name in listed["train"]}))
     if len(classes) < 2:
         raise UserError(f"{bases['train']}: expected at least two class folders with images, got {len(classes)}")
     for name, files in listed.items():
         strange = sorted({own for _, own in files} - set(classes))
         if strange:
-            raise UserError(f"{bases[name]}: class {strange[0]!r} isn't in the training part; add images there or remove it")
+            raise UserError(
+                f"{bases[name]}: class {strange[0]!r} isn't in the training part; add images there or remove it"
+            )
     size = size or _usual_size([path for path, _ in listed["train"]])
     needed = 3 * size * size * sum(map(len, listed.values()))
     if needed > _LARGEST:
         raise UserError(f"{root}: needs {needed / 2**30:.0f} GiB at {size} x {size} pixels; use a smaller --image-size")
-    read = {name: read_classes(bases[name], size=size, files=files, classes=classes)[0] for name, files in listed.items()}
+    read = {
+        name: read_classes(bases[name], size=size, files=files, classes=classes)[0] for name, files in listed.items()
+    }
     test = read.get("test", read.get("val"))
     validation = read.get("val") if "test" in read else None
     return ImageSet(root.resolve().name, classes, read["train"], test, validation, source=str(root))
@@ -97,7 +103,9 @@ def read_classes(
         list(pool.map(decode, range(len(files))))
     if broken:
         more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
-        raise UserError(f"{len(broken)} image(s) can't be read: {', '.join(sorted(broken)[:3])}{more}; repair or remove them")
+        raise UserError(
+            f"{len(broken)} image(s) can't be read: {', '.join(sorted(broken)[:3])}{more}; repair or remove them"
+        )
     return Part(images, torch.tensor([number[name] for _, name in files], dtype=torch.int64)), classes
 
 
@@ -158,7 +166,9 @@ def _list(base: Path, inside: str = "") -> list[tuple[Path, str]]:
     for sub in _folders(base):
         images = _images(sub / inside) if (sub / inside).is_dir() else []
         if not images:
-            raise UserError(f"{sub}: a class folder without images (PNG, JPEG, BMP, GIF, PPM, TIFF, WebP); remove it or fill it")
+            raise UserError(
+                f"{sub}: a class folder without images (PNG, JPEG, BMP, GIF, PPM, TIFF, WebP); remove it or fill it"
+            )
         listed += [(path, sub.name) for path in images]
     if not listed:
         raise UserError(f"{base}: no class folders; expected a folder for each class, with its images inside")

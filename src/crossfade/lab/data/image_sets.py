@@ -74,7 +74,9 @@ def load_images(name: str, folder: str | Path, *, download: bool = False) -> Ima
         _download(name, folder)
         place = find_images(name, folder)
     if place is None:
-        raise UserError(f"{name}: not in {folder} (looked for {name}.npz and {known.folder}/); how to get it: {known.how}")
+        raise UserError(
+            f"{name}: not in {folder} (looked for {name}.npz and {known.folder}/); how to get it: {known.how}"
+        )
     if place.suffix == ".npz":
         train, test, classes = _npz(place)
     else:
@@ -167,7 +169,9 @@ def _cinic(folder: Path) -> tuple[Part, Part, tuple[str, ...]]:
     classes = parts["train"][1]
     for name, (_, own) in parts.items():
         if own != classes:
-            raise UserError(f"{folder / name}: classes {', '.join(own)} differ from those of train ({', '.join(classes)})")
+            raise UserError(
+                f"{folder / name}: classes {', '.join(own)} differ from those of train ({', '.join(classes)})"
+            )
     train, valid, test = (part for part, _ in parts.values())
     both = Part(torch.cat([train.images, valid.images]), torch.cat([train.labels, valid.labels]))
     return both, test, classes
@@ -192,7 +196,9 @@ def _download(name: str, folder: Path) -> None:
     try:
         (datasets.CIFAR10 if name == "cifar10" else datasets.CIFAR100)(str(folder), download=True)
     except (OSError, RuntimeError) as error:
-        raise UserError(f"{name}: the download failed ({error}); fetch it elsewhere and point --data-dir at it") from None
+        raise UserError(
+            f"{name}: the download failed ({error}); fetch it elsewhere and point --data-dir at it"
+        ) from None
 
 
 _READERS: dict[str, Callable[[Path], Any]] = {

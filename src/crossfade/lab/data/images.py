@@ -205,7 +205,9 @@ class ImageTask:
         if self.train_images is not None:
             train = self._sample(train)
         mean, std = _moments(train.images)
-        return ImageSplit(train, validation if self.select == "validation" else None, test, len(self.data.classes), mean, std)
+        return ImageSplit(
+            train, validation if self.select == "validation" else None, test, len(self.data.classes), mean, std
+        )
 
     def describe(self) -> dict[str, Any]:
         """One entry of the report's ``datasets``."""

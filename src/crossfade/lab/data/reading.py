@@ -89,10 +89,14 @@ def _read_text(path: Path, target: str | None) -> RawFrame:
 
     content = _unpack(path)
     text, notes = _decode(path, content)
+    text = text.replace("\r\n", "\n").replace("\r", "\n").lstrip("\n")
     if not text.strip():
         raise UserError(f"{path}: the file is empty")
-    separator = _separator(text[:_SAMPLE], path)
-    names, header, more = _names(text, separator, target, path)
+    try:
+        separator = _separator(text[:_SAMPLE], path)
+        names, header, more = _names(text, separator, target, path)
+    except csv.Error as error:
+        raise UserError(f"{path}: not a table ({error})") from None
     sample = text[:_SAMPLE]
     comma = separator != "," and bool(_DECIMAL_COMMA.search(sample)) and not re.search(r"\d\.\d", sample)
     try:
@@ -155,7 +159,8 @@ def _separator(sample: str, path: Path) -> str:
 
 def _names(text: str, separator: str, target: str | None, path: Path) -> tuple[list[str], int | None, list[str]]:
     """Column names without spaces around them, the header's line (None: there is no header) and notes."""
-    cells = [cell.strip() for cell in next(csv.reader(io.StringIO(text), delimiter=separator, skipinitialspace=True))]
+    first = next(csv.reader(io.StringIO(text), delimiter=separator, skipinitialspace=True))
+    cells = [" ".join(cell.split()) for cell in first]
     if len(cells) == 1:
         raise UserError(f"{path}: only one column ({cells[0][:40]!r}); cells are separated by , ; | or tab")
     if target not in cells and any(_is_measurement(cell) for cell in cells):
