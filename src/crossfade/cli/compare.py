@@ -6,7 +6,9 @@ import shutil
 import sys
 import textwrap
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
 
 from crossfade.errors import UserError
 
@@ -46,7 +48,7 @@ def compare(
     config: Path | None = None,
     store: Path = Path("crossfade.db"),
     report: Path = Path("report.html"),
-    json: Path | None = None,
+    json: Annotated[Path | None, Parameter(allow_leading_hyphen=True)] = None,
     workers: int | None = None,
     retry_failed: bool = False,
 ) -> int:
@@ -102,11 +104,8 @@ def compare(
         check_output(path, what)
     tables = _tables(file, target, test, _split(categorical) or [], _split(drop) or [])
     planned = plan(tables, settings, ["crossfade", *sys.argv[1:]])
-    quiet = str(json) == "-"
-    if not quiet:
-        _announce(planned)
     answer = _run(planned, store, workers, retry_failed)
-    return _tell(answer, store, report, json, quiet)
+    return _tell(answer, store, report, json)
 
 
 def _run(planned: Plan, path: Path, workers: int | None, retry_failed: bool) -> ComparisonResult:
@@ -114,6 +113,7 @@ def _run(planned: Plan, path: Path, workers: int | None, retry_failed: bool) -> 
     from crossfade.lab.store import Store
 
     with Store(path) as store:
+        _announce(planned)
         try:
             return execute(planned, store, workers=workers, progress=True, retry_failed=retry_failed)
         except KeyboardInterrupt:
@@ -161,7 +161,7 @@ def _announce(planned: Plan) -> None:
         print(f"note: {note}", file=sys.stderr)
 
 
-def _tell(answer: ComparisonResult, store: Path, report: Path, json: Path | None, quiet: bool) -> int:
+def _tell(answer: ComparisonResult, store: Path, report: Path, json: Path | None) -> int:
     from json import dumps
 
     from crossfade.lab.answer import write_text
@@ -173,6 +173,7 @@ def _tell(answer: ComparisonResult, store: Path, report: Path, json: Path | None
     if answer.failures and not answer.comparable:
         print("crossfade: too little is left to compare", file=sys.stderr)
         return 1
+    quiet = str(json) == "-"
     page = answer.report(report)
     text = "" if json is None else dumps(answer.to_dict(), indent=1, allow_nan=False) + "\n"
     if json is not None and not quiet:
@@ -196,6 +197,8 @@ def check_output(path: Path | None, option: str) -> None:
 
     if path is None or str(path) == "-":
         return
+    if str(path).startswith("--"):
+        raise UserError(f"{option}: expected a file, got {str(path)!r}")
     if path.is_dir():
         raise UserError(f"{option} {path}: a folder, expected a file")
     if not path.parent.is_dir():

@@ -78,11 +78,13 @@ def run(
     known = {key for key, status in stored.items() if status == "done" or not retry_failed}
     missing = [trial for key, trial in wanted.items() if key not in known]
     total = sum(map(cost, missing)) or 1.0
-    spent, done, failed = 0.0, 0, 0
+    spent, reached, done, failed = 0.0, 0.0, 0, 0
 
     def tick(unfinished: float) -> None:
+        nonlocal reached
+        reached = max(reached, min(1.0, (spent + unfinished) / total))
         if on_progress is not None:
-            on_progress(min(1.0, (spent + unfinished) / total), done, failed)
+            on_progress(reached, done, failed)
 
     origin = provenance() if missing else {}
     for trial, outcome in (execute or local())(pack(missing), tick):

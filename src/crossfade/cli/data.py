@@ -1,0 +1,85 @@
+"""``crossfade data``: what there is, what is here, and getting the rest."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from crossfade.errors import UserError
+
+__all__ = ["data"]
+
+
+def data(
+    name: str | None = None,
+    /,
+    *,
+    data_dir: Path | None = None,
+    download: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
+    """List the data sets that the lab knows, where they come from and whether they are here; or get one.
+
+    Args:
+        name: One data set; without it, all are listed.
+        data_dir: Where the data is, or goes. Default: $CROSSFADE_DATA, or crossfade/data in the user's cache folder.
+        download: Fetch and unpack NAME. A download that was broken off goes on where it stopped.
+    """
+    from crossfade.lab.data.catalogue import CATALOGUE, data_set, default_data_dir
+
+    folder = data_dir or default_data_dir()
+    if download and name is None:
+        raise UserError("--download needs the name of a data set: crossfade data NAME --download")
+    entries = [data_set(name)] if name else list(CATALOGUE)
+    if download:
+        _get(entries[0].name, folder)
+    width = max(len(entry.name) for entry in entries)
+    print(f"data folder: {folder}")
+    for entry in entries:
+        here = entry.find(folder)
+        print(f"{entry.name:{width}}  {entry.title} ({entry.used_by})")
+        print(f"{'':{width}}  {'here: ' + here if here else 'not here. ' + entry.how}")
+        if name and entry.url:
+            print(f"{'':{width}}  from {entry.url}")
+    return 0
+
+
+def _get(name: str, folder: Path) -> None:
+    from crossfade.lab.data.catalogue import data_set
+    from crossfade.lab.data.download import download, unpack
+
+    entry = data_set(name)
+    if entry.find(folder):
+        return
+    if entry.url is None:
+        raise UserError(f"{name} can't be downloaded by a program: {entry.how}")
+    if entry.checksum is None:
+        print(
+            f"{name}: its owner publishes no checksum; what the archive holds is checked when it is read",
+            file=sys.stderr,
+        )
+    archive = download(entry.url, folder / entry.url.rpartition("/")[2], checksum=entry.checksum, on_progress=_Line())
+    target = unpack(archive, folder / entry.folder)
+    inner = target / entry.folder
+    if inner.is_dir():  # the archive brought its own folder of the same name
+        spare = target.with_name(target.name + ".outer")
+        target.replace(spare)
+        (spare / entry.folder).replace(target)
+        spare.rmdir() if not any(spare.iterdir()) else None
+
+
+class _Line:
+    """One line that grows on a terminal; in a log, one line for every tenth."""
+
+    def __init__(self) -> None:
+        self._tenth = -1
+
+    def __call__(self, done: int, total: int) -> None:
+        tenth = 10 * done // total if total else done >> 25
+        if sys.stderr.isatty():
+            print(f"\r{done / 1e6:.0f} of {total / 1e6:.0f} MB ", end="", file=sys.stderr, flush=True)
+        elif tenth != self._tenth:
+            self._tenth = tenth
+            print(f"{done / 1e6:.0f} of {total / 1e6:.0f} MB", file=sys.stderr, flush=True)

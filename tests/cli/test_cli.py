@@ -1,0 +1,211 @@
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+from sklearn.datasets import load_iris
+
+from crossfade.cli import COMMANDS, main
+
+QUICK = ["--repeats", "2", "--epochs", "2", "--learning-rates", "0.01"]
+RUN = [sys.executable, "-m", "crossfade.cli"]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def call(capsys):
+    """Run a command in this process: (exit status, standard output, standard error)."""
+
+    def call(*arguments):
+        with pytest.raises(SystemExit) as stopped:
+            main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        return stopped.value.code, out, err
+
+    return call
+
+
+@pytest.fixture
+def iris(folder):
+    frame = load_iris(as_frame=True).frame.rename(columns={"target": "species"})
+    frame.to_csv(folder / "iris.csv", index=False)
+    return folder / "iris.csv"
+
+
+def refused(result) -> str:
+    code, out, err = result
+    assert code == 2, (code, out, err)
+    assert not out
+    assert re.fullmatch(r"crossfade: [^\n]+\n", err), err
+    return err
+
+
+def test_help_names_every_command_and_loads_nothing_heavy():
+    script = (
+        "import sys; from crossfade.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit as stopped: assert not stopped.code\n"
+        "heavy = {'torch', 'numpy', 'pandas', 'sklearn', 'scipy', 'numba', 'matplotlib'} & set(sys.modules)\n"
+        "print('heavy:', sorted(heavy))"
+    )
+    text = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert all(re.search(rf"│ {name} ", text) for name in COMMANDS)
+    assert text.endswith("heavy: []\n")
+
+
+@pytest.mark.parametrize("name", list(COMMANDS))
+def test_every_command_explains_itself(call, name):
+    code, out, err = call(name, "--help")
+    assert (code, err) == (0, "")
+    assert f"Usage: crossfade {name}" in out
+
+
+def test_a_comparison_from_a_file_to_table_verdict_page_and_numbers(call, iris, folder):
+    code, out, err = call("compare", iris, "--target", "species", "--json", "out.json", *QUICK)
+    assert code == 0
+    assert "Δ vs CE" in out
+    assert "On iris, " in out
+    assert "Page: report.html" in err
+    numbers = json.loads((folder / "out.json").read_text())
+    assert {row["method"] for row in numbers["results"]} == {"ce", "f0", "f0-late", "gradual", "el", "focal"}
+    assert numbers["settings"]["epochs"] == 2
+    assert "iris.csv" in (folder / "report.html").read_text()
+    assert sorted(os.listdir(folder)) == ["crossfade.db", "iris.csv", "out.json", "report.html"]
+
+    again = call("compare", iris, "--target", "species", "--json", "-", *QUICK)
+    assert json.loads(again[1])["comparison"] == numbers["comparison"]
+
+    code, out, _ = call("status")
+    assert (code, "12 of 12 done" in out) == (0, True)
+    assert (
+        call("export", "all.csv")[0] == call("export", "all.parquet")[0] == call("export", "c.tsv", "--curves")[0] == 0
+    )
+    table, binary = pd.read_csv("all.csv"), pd.read_parquet("all.parquet")
+    assert len(table) == len(binary) == 12
+    assert table["accuracy"].tolist() == pytest.approx(binary["accuracy"].tolist())
+    assert len(pd.read_csv("c.tsv", sep="\t")) == 24
+    before = (folder / "report.html").read_text()
+    assert call("report", "--output", "second.html")[0] == 0
+    assert (folder / "second.html").read_text() == before
+
+
+def test_without_a_file_four_real_sets_are_compared(call, folder):
+    code, out, _ = call("compare", "--methods", "ce,gradual", "--repeats", "2", "--epochs", "1", "--net", "linear")
+    assert code == 0
+    for name in ("iris", "wine", "breast_cancer", "digits"):
+        assert name in out
+
+
+def test_settings_come_from_the_file_unless_the_command_says_otherwise(call, iris, folder):
+    (folder / "c.toml").write_text('methods = ["ce", "el"]\nepochs = 9\nrepeats = 2\nlearning-rates = [0.02]\n')
+    code, *_ = call("compare", iris, "--target", "species", "--config", "c.toml", "--epochs", "1", "--json", "o.json")
+    assert code == 0
+    numbers = json.loads((folder / "o.json").read_text())
+    assert numbers["settings"]["epochs"] == 1
+    assert {row["method"] for row in numbers["results"]} == {"ce", "el"}
+    assert {row["learning_rate"] for row in numbers["results"]} == {0.02}
+
+
+def test_failed_trials_are_told_and_the_exit_status_is_1(call, iris, folder):
+    (folder / "mine.py").write_text("def bad(ce):\n    raise ValueError('no')\n")
+    code, out, err = call("compare", iris, "--target", "species", "--loss", "mine.py:bad", "--methods", "el", *QUICK)
+    assert code == 1
+    assert "failed: iris, bad, repeat 0: ValueError: no" in err
+    assert "bad has no result" in out
+    assert "2 failed" in call("status")[1]
+    code, out, err = call("compare", iris, "--target", "species", "--methods", "el", "--learning-rates", "1e30")
+    assert code == 1
+    assert "too little is left to compare" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["comprae"], 'Did you mean "compare"'),
+        (["compare", "--repaets", "3"], "--repeats"),
+        (["compare", "--repeats", "-3"], "repeats: expected a whole number of at least 1, got -3"),
+        (["compare", "--repeats", "many"], "--repeats"),
+        (["compare", "--methods", "gradal"], "gradual"),
+        (["compare", "--learning-rates", "fast"], "--learning-rates: expected numbers"),
+        (["compare", "--target", "species"], "--target needs a FILE"),
+        (["compare", "nothing.csv", "--target", "y"], "nothing.csv: no such file"),
+        (["compare", "iris.csv"], "Add --target COLUMN (columns: sepal length (cm)"),
+        (["compare", "iris.csv", "--target", "specie"], "did you mean 'species'"),
+        (["compare", "iris.csv", "--target", "species", "--drop", "colour"], "--drop 'colour' is no column"),
+        (["compare", "iris.csv", "--target", "species", "--test", "none.csv"], "none.csv: no such file"),
+        (["compare", ".", "--target", "y"], "a folder"),
+        (["compare", "empty.csv", "--target", "y"], "the file is empty"),
+        (["compare", "--store", "iris.csv"], "not a crossfade store"),
+        (["compare", "--store", "nowhere/s.db"], "isn't there"),
+        (["compare", "--report", "nowhere/r.html"], "isn't there"),
+        (["compare", "--report", "page.html"], "no page of crossfade's"),
+        (["compare", "--json", "."], "a folder"),
+        (["compare", "--workers", "0"], "--workers"),
+        (["compare", "--config", "none.toml"], "can't be read"),
+        (["compare", "--config", "bad.toml"], "did you mean 'epochs'"),
+        (["compare", "--loss", "nosuchmodule:g"], "nosuchmodule"),
+        (["compare", "--loss", "json:nothing"], "nothing"),
+        (["status", "none.db"], "no such file"),
+        (["status", "iris.csv"], "not a crossfade store"),
+        (["export", "a.xlsx"], "use .csv, .tsv or .parquet"),
+        (["export"], "OUTPUT"),
+        (["report", "none.db"], "no such file"),
+    ],
+)
+def test_bad_requests_are_one_line_and_leave_nothing_behind(call, iris, folder, arguments, says):
+    (folder / "empty.csv").touch()
+    (folder / "bad.toml").write_text("epoch = 3\n")
+    (folder / "page.html").write_text("<h1>my own page</h1>")
+    before = sorted(os.listdir(folder))
+    quick = QUICK if arguments[0] == "compare" and "--repeats" not in arguments and "fast" not in arguments else []
+    assert says in refused(call(*arguments, *quick))
+    assert sorted(os.listdir(folder)) == before
+
+
+def test_another_run_on_the_same_store_is_refused(call, folder):
+    from crossfade.lab.store import Store
+
+    with Store(folder / "crossfade.db"):
+        assert "another run is writing" in refused(call("compare", *QUICK))
+
+
+def test_interrupted_it_says_how_to_go_on_and_does(folder):
+    command = [*RUN, "compare", "--epochs", "40", "--methods", "ce,gradual"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    store = folder / "crossfade.db"
+    deadline = time.monotonic() + 60
+    while not store.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, (out, err)
+    assert not out
+    assert re.search(r"crossfade: stopped; \d+ of 80 trials are in crossfade.db. Run the same command again", err), err
+    assert "Traceback" not in err
+    assert os.listdir(folder) == ["crossfade.db"]
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(folder):
+    process = subprocess.run(
+        f"{sys.executable} -m crossfade.cli list | head -1", shell=True, capture_output=True, text=True, check=False
+    )
+    assert process.returncode == 0
+    assert process.stdout.startswith("Methods")
+    assert not process.stderr
+
+
+def test_list_names_what_there_is(call):
+    code, out, _ = call("list")
+    assert code == 0
+    assert re.search(r"^  gradual\*", out, re.MULTILINE)
+    assert "linear" in out

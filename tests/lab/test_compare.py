@@ -1,0 +1,220 @@
+import json
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.datasets import load_iris, load_wine
+
+from crossfade.errors import UserError
+from crossfade.lab import compare
+from crossfade.lab.comparison import execute, plan
+from crossfade.lab.config import Settings, read_toml, resolve
+from crossfade.lab.data.builtin import load_builtin
+from crossfade.lab.data.table import from_file
+from crossfade.lab.methods import DEFAULT_METHODS, METHODS, Method
+from crossfade.lab.store import Store
+from crossfade.schedules import constant
+
+QUICK = {"repeats": 3, "epochs": 3, "learning_rates": (0.01,)}
+
+
+@pytest.fixture(scope="module")
+def answer():
+    return compare(*load_wine(return_X_y=True, as_frame=True), **{**QUICK, "repeats": 4})
+
+
+def scores(result):
+    return result.results.drop(columns=["seconds", "key", "dataset", "engine"])
+
+
+def test_the_answer_holds_every_trial_and_adds_up(answer):
+    results = answer.results
+    assert len(results) == 4 * len(DEFAULT_METHODS)
+    assert not results[["accuracy", "nll", "ece", "brier"]].isna().any(axis=None)
+    means = results.groupby("method")["accuracy"].mean()
+    table = answer.table
+    assert list(table.index) == list(DEFAULT_METHODS)
+    for name in DEFAULT_METHODS:
+        assert table.loc[name, "accuracy"] == pytest.approx(means[name])
+        if name != "ce":
+            assert table.loc[name, "delta"] == pytest.approx(means[name] - means["ce"])
+            assert table.loc[name, "low"] <= table.loc[name, "delta"] <= table.loc[name, "high"]
+            assert table.loc[name, ["wins", "ties", "losses"]].sum() == 4
+    assert table["mean_rank"].sum() == pytest.approx(sum(range(1, len(DEFAULT_METHODS) + 1)))
+    assert len(answer.curves) == len(results) * 3
+
+
+def test_the_answer_shows_itself(answer, tmp_path):
+    text = repr(answer)
+    assert "CE" in text
+    assert "Δ vs CE" in text
+    assert answer.verdict in text
+    assert "reliable difference" in answer.verdict or "identical" in answer.verdict
+    assert "<table" in answer._repr_html_()
+    page = answer.report(tmp_path / "page.html").read_text()
+    assert page.lower().startswith("<!doctype html>")
+    assert 'name="generator" content="crossfade"' in page
+    plain = json.loads(json.dumps(answer.to_dict(), allow_nan=False))
+    assert len(plain["results"]) == len(answer.results)
+    assert plain["comparison"]["control"] == "ce"
+    with pytest.raises(UserError, match="can't be written"):
+        answer.report(tmp_path / "nowhere" / "page.html")
+
+
+def test_arrays_frames_and_files_give_the_same_numbers(tmp_path):
+    X, y = load_iris(return_X_y=True, as_frame=True)
+    names = np.array(["setosa", "versicolor", "virginica"])[y]
+    frame = X.assign(species=names)
+    frame.to_csv(tmp_path / "iris.csv", index=False)
+    frame.to_parquet(tmp_path / "iris.parquet")
+    expected = scores(compare(X, names, **QUICK))
+    for path in ("iris.csv", "iris.parquet"):
+        planned = plan([from_file(tmp_path / path, "species")], resolve(QUICK), "test")
+        with Store(":memory:") as store:
+            pd.testing.assert_frame_equal(scores(execute(planned, store)), expected)
+
+
+def test_repeats_and_methods_can_be_added_and_nothing_moves(tmp_path):
+    X, y = load_iris(return_X_y=True)
+    store = tmp_path / "s.db"
+    first = compare(X, y, methods=["ce", "el"], store=store, **{**QUICK, "repeats": 2})
+    more = compare(X, y, methods=["ce", "gradual", "el"], store=store, **QUICK)
+    both = more.results.merge(first.results, on="key", suffixes=("", "_before"))
+    assert len(both) == len(first.results) == 4
+    assert (both["seconds"] == both["seconds_before"]).all()  # read from the store, not computed again
+    fresh = compare(X, y, methods=["ce", "gradual", "el"], **QUICK)
+    pd.testing.assert_frame_equal(scores(fresh), scores(more))
+
+
+def test_own_losses_as_functions_objects_and_files(tmp_path, monkeypatch):
+    X, y = load_iris(return_X_y=True)
+
+    def root(ce):
+        return (1 + ce) ** 0.5
+
+    (tmp_path / "mine.py").write_text("def bent(ce):\n    return ce / (1 + ce)\n")
+    monkeypatch.chdir(tmp_path)
+    own = [root, Method("half", "half way", schedule=constant(0.25))]
+    named = compare(X, y, methods=own, **QUICK)
+    assert list(named.table.index) == ["ce", "root", "half"]
+    settings = resolve({**QUICK, "loss": ["mine.py:bent"], "methods": ["ce", "f0"]})
+    planned = plan([load_builtin("iris")], settings, "test")
+    with Store(":memory:") as store:
+        assert list(execute(planned, store).table.index) == ["ce", "f0", "bent"]
+
+
+def test_a_loss_that_is_cross_entropy_by_another_name_gives_its_numbers():
+    X, y = load_iris(return_X_y=True)
+    result = compare(X, y, methods=[lambda ce: ce], **QUICK)
+    wide = result.results.pivot(index="repeat", columns="method", values="accuracy")
+    assert (wide["ce"] == wide["lambda"]).all()
+    assert "identical" in result.verdict
+
+
+def test_a_failing_method_is_named_and_the_others_are_compared():
+    X, y = load_iris(return_X_y=True)
+
+    def broken(ce):
+        raise TypeError("not today")
+
+    result = compare(X, y, methods=["ce", "f0", broken], **QUICK)
+    assert list(result.table.index) == ["ce", "f0"]
+    assert "broken has no result: 3 trials failed, the first with: TypeError: not today" in result.verdict
+    assert len(result.meta["missing"]) == 3
+    only = compare(X, y, methods=[broken], **QUICK)
+    assert not only.comparable
+    assert "not today" in repr(only)
+
+
+def test_schedules_that_few_epochs_make_the_same_are_pointed_out():
+    planned = plan([load_builtin("iris")], resolve({"epochs": 10, "methods": ["ce", "f0", "f0-late"]}), "test")
+    assert "f0-late is the same as f0 at 10 epochs" in " ".join(planned.notes)
+    assert not plan([load_builtin("iris")], resolve({"epochs": 20, "methods": ["ce", "f0", "f0-late"]}), "test").notes
+    step = resolve({"epochs": 10, "methods": ["ce", "f0", "f0-late"], "granularity": "step"})
+    assert not plan([load_builtin("iris")], step, "test").notes
+
+
+def test_fixed_test_rows_and_mixed_columns_from_python():
+    draw = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        {
+            "a": draw.normal(size=90),
+            "kind": pd.Categorical(draw.choice(list("pqr"), 90)),
+            "code": draw.integers(0, 9, 90),
+        }
+    )
+    y = pd.Series(draw.choice(["no", "yes"], 90))
+    result = compare(
+        frame[:70], y[:70], test=(frame[70:], y[70:]), categorical=["code"], methods=["ce", "el"], net="linear", **QUICK
+    )
+    assert (result.results["n_test"] == 20).all()
+    assert result.results["fixed_test"].all()
+    assert result.meta["datasets"][0]["features"] == 3
+    with pytest.raises(UserError, match="pair"):
+        compare(frame, y, test=frame, **QUICK)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"methods": ["gradal"]}, "gradual"),
+        ({"methods": ["ce"]}, "only the control"),
+        ({"methods": [3]}, "expected names, Method objects or functions"),
+        ({"methods": [lambda ce: ce, lambda ce: 2 * ce]}, "two different losses are called 'lambda'"),
+        ({"methods": [Method("ce", "mine", g=lambda ce: ce), "ce"]}, "two different losses are called 'ce'"),
+        ({"repeats": -3}, "repeats: expected a whole number of at least 1, got -3"),
+        ({"repeats": 2.5}, "repeats"),
+        ({"repeats": True}, "repeats"),
+        ({"epochs": 0}, "epochs"),
+        ({"batch_size": 0}, "batch-size"),
+        ({"learning_rates": ()}, "learning-rates"),
+        ({"learning_rates": (0.1, -1.0)}, "learning-rates"),
+        ({"learning_rates": (float("nan"),)}, "learning-rates"),
+        ({"momentum": 1.0}, "momentum"),
+        ({"test_size": 0.5}, "test-size"),
+        ({"net": "mpl"}, "net: expected mlp or linear, got 'mpl'"),
+        ({"net": "linear", "width": 5}, "no hidden layer"),
+        ({"width": 0}, "width"),
+        ({"seed": -1}, "seed"),
+        ({"tie": "best"}, "tie"),
+    ],
+)
+def test_requests_that_cannot_be_carried_out(options, says):
+    with pytest.raises(UserError, match=re.escape(says)) as error:
+        compare(*load_iris(return_X_y=True), **options)
+    assert "\n" not in str(error.value)
+
+
+def test_all_methods_of_the_library_run():
+    planned = plan([load_builtin("iris")], resolve({"methods": ["all"], "repeats": 1, "epochs": 1}), "test")
+    with Store(":memory:") as store:
+        result = execute(planned, store)
+    assert set(result.results["method"]) == {one.name for one in METHODS}
+
+
+def test_settings_from_toml_are_overridden_and_read_back(tmp_path):
+    path = tmp_path / "c.toml"
+    path.write_text('net = "linear"\nbatch-size = 16\nlearning_rates = [0.1, 1]\nmethods = ["ce", "el"]\n')
+    settings = resolve(read_toml(path), {"batch_size": 32, "epochs": None})
+    assert settings == Settings(net="linear", batch_size=32, learning_rates=(0.1, 1.0), methods=("ce", "el"))
+    assert resolve(json.loads(json.dumps(settings.to_dict()))) == settings
+    for text, says in (
+        ("epoch = 3", "setting 'epoch' is unknown (did you mean 'epochs'?)"),
+        ("epochs = ", "not valid TOML"),
+        ("epochs = -1", "epochs: expected a whole number"),
+        ("methods = 3", "methods: expected names"),
+    ):
+        path.write_text(text)
+        with pytest.raises(UserError, match=re.escape(says)):
+            read_toml(path)
+    with pytest.raises(UserError, match="can't be read"):
+        read_toml(tmp_path / "none.toml")
+
+
+def test_the_store_keeps_the_resolved_settings(tmp_path):
+    compare(*load_iris(return_X_y=True), methods=["ce", "f0"], store=tmp_path / "s.db", **QUICK)
+    with Store(tmp_path / "s.db", "read") as store:
+        run = store.runs()[0]
+    kept = resolve(run.request["settings"])
+    assert (kept.repeats, kept.epochs, kept.methods, kept.momentum) == (3, 3, ("ce", "f0"), 0.9)
