@@ -1,0 +1,141 @@
+"""Row losses of ``hidden @ weight.T + bias`` and their gradients, a piece of the logits at a time.
+
+Nothing here knows autograd: :mod:`crossfade._linear.autograd` does.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor
+
+from crossfade._linear.pieces import KernelPiece, Piece, TorchPiece
+from crossfade._linear.problem import Inputs, Needs, Options, Plan, wide
+
+Rows: TypeAlias = slice | Tensor
+Gradients: TypeAlias = tuple[Tensor | None, Tensor | None, Tensor | None]
+
+
+class Outcome(NamedTuple):
+    """Per row, 0 where ignored: loss, ce, w_y g'(ce), on request whether y is the argmax. Then the gradients needed."""
+
+    loss: Tensor
+    ce: Tensor
+    row_weight: Tensor
+    correct: Tensor
+    gradients: Gradients
+
+
+def run(inputs: Inputs, options: Options, factor: Tensor | None, needs: Needs, argmax: bool = False) -> Outcome:
+    """The losses of all rows and the gradients of sum_i factor_i loss_i (factor None: all 1).
+
+    Ignored rows take part in no matrix product. A gradient comes in the type that it was summed in.
+
+    Raises:
+        IndexError: a target that is neither a class nor ``ignore_index``.
+    """
+    with torch.no_grad(), torch.autocast(inputs.hidden.device.type, enabled=False):
+        walk = _Walk(inputs, options, factor, needs, argmax)
+        walk.over_rows()
+        if walk.plan.by_class and needs.weight:
+            walk.over_classes()
+        return Outcome(
+            walk.loss, walk.ce, walk.row_weight, walk.correct, (walk.of_hidden, walk.of_weight, walk.of_bias)
+        )
+
+
+def valid_rows(target: Tensor, classes: int, ignore_index: int) -> Tensor | None:
+    """The rows that count, None for all of them. The one place that waits for the device."""
+    ignored = target == ignore_index
+    bad = ((target < 0) | (target >= classes)) & ~ignored
+    bad_count, ignored_count = torch.stack([bad.sum(), ignored.sum()]).tolist()
+    if bad_count:
+        raise IndexError(
+            f"Target {int(target[bad][0])} is out of bounds: class indices must be in [0, {classes}) "
+            f"or ignore_index={ignore_index}"
+        )
+    return (~ignored).nonzero().squeeze(1) if ignored_count else None
+
+
+class _Walk:
+    """One walk over the rows, and where the weight's gradient is written class by class, one over the classes."""
+
+    def __init__(self, inputs: Inputs, options: Options, factor: Tensor | None, needs: Needs, argmax: bool) -> None:
+        hidden, weight, bias, target, class_weight = inputs
+        compute, precise = options.compute, wide(options.compute)
+        self.options, self.needs, self.argmax = options, needs, argmax
+        self.hidden, self.target, self.factor = hidden, target, factor
+        self.weight = weight.to(compute)
+        self.bias = None if bias is None else bias.to(compute)
+        self.class_weight = None if class_weight is None else class_weight.to(precise)
+        self.valid = valid_rows(target, len(weight), options.ignore_index)
+        self.count = len(target) if self.valid is None else len(self.valid)
+        self.piece: type[Piece] = KernelPiece if KernelPiece.serves(hidden, options) else TorchPiece
+        self.plan = Plan.of(self.count, inputs, options, in_place=self.piece is KernelPiece)
+
+        n, device = len(target), hidden.device
+        self.loss, self.ce, self.row_weight, self.lse = (torch.zeros(n, dtype=precise, device=device) for _ in range(4))
+        self.correct = torch.zeros(n, dtype=torch.bool, device=device)
+        self.of_hidden = torch.zeros_like(hidden, dtype=compute) if needs.hidden else None
+        self.of_weight = torch.zeros_like(weight, dtype=self.plan.sums) if needs.weight else None
+        self.of_bias = torch.zeros(len(weight), dtype=precise, device=device) if needs.bias else None
+
+    def over_rows(self) -> None:
+        buffer = self.hidden.new_empty((min(self.plan.rows, self.count), len(self.weight)), dtype=self.options.compute)
+        for start in range(0, self.count, self.plan.rows):
+            piece_of = slice(start, min(start + self.plan.rows, self.count))
+            rows: Rows = piece_of if self.valid is None else self.valid[piece_of]
+            hidden = self.hidden[rows].to(self.options.compute)
+            logits = _affine(hidden, self.weight, self.bias, buffer[: len(hidden)])
+            piece = self.piece(
+                logits, self.target[rows], self.options, self.class_weight, self.argmax, self.plan.by_class
+            )
+            self.loss[rows], self.ce[rows], self.row_weight[rows] = piece.loss, piece.ce, piece.row_weight
+            if self.argmax:
+                self.correct[rows] = piece.correct
+            if self.plan.by_class:
+                self.lse[rows] = piece.lse
+            if any(self.needs):
+                self._add(piece.gradient(None if self.factor is None else self.factor[rows]), hidden, rows)
+
+    def _add(self, gradient: Tensor, hidden: Tensor, rows: Rows) -> None:
+        if self.of_hidden is not None:
+            self.of_hidden[rows] = gradient @ self.weight
+        if self.of_weight is not None and not self.plan.by_class:
+            _add_product(self.of_weight, gradient.t(), hidden)
+        if self.of_bias is not None:
+            self.of_bias += gradient.sum(0, dtype=self.of_bias.dtype)
+
+    def over_classes(self) -> None:
+        """The weight's gradient, written once: the second time that these logits are computed."""
+        assert self.of_weight is not None
+        rows: Rows = slice(None) if self.valid is None else self.valid
+        hidden, target = self.hidden[rows].to(self.options.compute), self.target[rows]
+        factor = self.row_weight[rows] if self.factor is None else self.row_weight[rows] * self.factor[rows]
+        buffer = hidden.new_empty(self.count * self.plan.classes)
+        for first in range(0, len(self.weight), self.plan.classes):
+            classes = slice(first, first + self.plan.classes)
+            weight, bias = self.weight[classes], None if self.bias is None else self.bias[classes]
+            tile = buffer[: self.count * len(weight)].view(self.count, len(weight))
+            logits = _affine(hidden, weight, bias, tile)
+            gradient = self.piece.of_classes(
+                logits, target - first, self.lse[rows], self.ce[rows], factor, self.options.softcap
+            )
+            _add_product(self.of_weight[classes], gradient.t(), hidden)
+
+
+def _affine(hidden: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) -> Tensor:
+    if bias is None:
+        return torch.mm(hidden, weight.t(), out=out)
+    return torch.addmm(bias, hidden, weight.t(), out=out)
+
+
+def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """total += left @ right, summed in total's type."""
+    if total.dtype == left.dtype:
+        total.addmm_(left, right)
+    elif total.is_cuda:
+        torch.addmm(total, left, right, out_dtype=total.dtype, out=total)
+    else:
+        total.add_(left.to(total.dtype) @ right.to(total.dtype))

@@ -1,0 +1,143 @@
+"""GPU kernels for the rows' cross entropy, in Triton: optional, and chosen by themselves for CUDA tensors.
+
+A loss is g(ce), so that the kernels know ce alone: :func:`ce_rows` is differentiable, g and the reduction are
+autograd's work on a vector, and the gradient of a row is one number times (softmax - onehot).
+
+* forward: one read of the logits (online softmax), ce and logsumexp of each row.
+* backward: one read and one write. With ``inplace=True`` the gradient takes over the logits' memory.
+
+Both compute in float32, wait for nothing on the host, and take rows that lie 2^31 elements and more apart.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from crossfade._fast import transformed
+
+__all__ = ["available", "backward", "ce_rows", "forward", "usable"]
+
+_TYPES = (torch.float32, torch.bfloat16, torch.float16)
+_PLAIN = (Tensor, torch.nn.Parameter)
+_MAX_CLASSES = 2**30
+
+
+@functools.cache
+def _interpreted() -> bool:
+    """Triton's interpreter runs the kernels on the CPU, for tests."""
+    return _has_triton() and os.environ.get("TRITON_INTERPRET", "0") == "1"
+
+
+@functools.cache
+def _has_triton() -> bool:
+    return importlib.util.find_spec("triton") is not None
+
+
+def usable(tensor: Tensor) -> bool:
+    """Whether the kernels serve tensors of this type on this device."""
+    return (
+        (tensor.is_cuda or (tensor.device.type == "cpu" and _interpreted()))
+        and _has_triton()
+        and tensor.dtype in _TYPES
+    )
+
+
+def available(logits: Tensor) -> bool:
+    """Whether :func:`ce_rows` serves these logits now: plain (N, C) of a served type, contiguous rows, eager mode."""
+    return (
+        not torch.compiler.is_compiling()
+        and usable(logits)
+        and type(logits) in _PLAIN
+        and logits.dim() == 2
+        and logits.stride(1) == 1
+        and 0 < logits.shape[1] <= _MAX_CLASSES
+        and not transformed()
+    )
+
+
+def ce_rows(logits: Tensor, target: Tensor, *, ignore_index: int = -100, inplace: bool = False) -> Tensor:
+    """-log p_y of every row, as ``F.cross_entropy(logits.float(), target, reduction="none")``, differentiable.
+
+    Args:
+        logits: (N, C), float32, bfloat16 or float16, for which :func:`available` holds.
+        target: (N,) int64. A target that is neither a class nor ``ignore_index`` gives NaN: finding it earlier would
+            make the host wait for the device.
+        ignore_index: rows with this target give 0, and their gradient is 0 whatever comes from above.
+        inplace: the backward pass writes the gradient over the logits. Only where nothing reads them afterwards: a
+            second backward pass, or another operation's, raises PyTorch's error about in-place changes.
+
+    Returns:
+        (N,) float32.
+
+    Raises:
+        ValueError: logits that :func:`available` refuses, or a target that isn't (N,) int64.
+    """
+    if not available(logits):
+        raise ValueError(
+            "ce_rows serves eager (N, C) logits in float32, bfloat16 or float16 with contiguous rows on a CUDA device, "
+            f"got {tuple(logits.shape)} {logits.dtype} on {logits.device}: take torch.nn.functional.cross_entropy"
+        )
+    if target.shape != logits.shape[:1] or target.dtype != torch.int64:
+        raise ValueError(
+            f"target must be int64 of shape ({logits.shape[0]},), got {target.dtype} of shape {tuple(target.shape)}"
+        )
+    ce: Tensor = _CrossEntropyRows.apply(logits, target, ignore_index, inplace)
+    return ce
+
+
+def forward(
+    logits: Tensor, target: Tensor, *, ignore_index: int | None = None, softcap: float | None = None
+) -> tuple[Tensor, Tensor]:
+    """ce and logsumexp of the rows, both (N,) float32; 0 where ignored. Not differentiable."""
+    from crossfade.kernels import triton_cross_entropy
+
+    return triton_cross_entropy.forward(logits, target, ignore_index, softcap)
+
+
+def backward(
+    logits: Tensor,
+    target: Tensor,
+    lse: Tensor,
+    ce: Tensor,
+    factor: Tensor,
+    *,
+    out: Tensor,
+    ignore_index: int | None = None,
+    softcap: float | None = None,
+) -> Tensor:
+    """factor * (softmax - onehot), written to ``out``, which may be ``logits``. (N, C) in out's type.
+
+    The columns may be some of the classes only: ``target`` then counts from their first one, and may lie outside.
+    """
+    from crossfade.kernels import triton_cross_entropy
+
+    return triton_cross_entropy.backward(logits, target, lse, ce, factor, out, ignore_index, softcap)
+
+
+class _CrossEntropyRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, target: Tensor, ignore_index: int, inplace: bool) -> Tensor:
+        ce, lse = forward(logits, target, ignore_index=ignore_index)
+        ctx.save_for_backward(logits, target, lse, ce)
+        ctx.ignore_index, ctx.inplace = ignore_index, inplace
+        return ce
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        logits, target, lse, ce = ctx.saved_tensors
+        if torch.is_grad_enabled():  # a derivative of the gradient is wanted: plain operations
+            again = torch.nn.functional.cross_entropy(
+                logits.float(), target, ignore_index=ctx.ignore_index, reduction="none"
+            )
+            return torch.autograd.grad(again, logits, upstream, create_graph=True)[0], None, None, None
+        out = logits if ctx.inplace else torch.empty_like(logits)
+        if ctx.inplace:
+            torch.autograd.graph.increment_version(logits)
+        gradient = backward(logits, target, lse, ce, upstream, out=out, ignore_index=ctx.ignore_index)
+        return gradient, None, None, None

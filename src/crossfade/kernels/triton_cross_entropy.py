@@ -1,0 +1,160 @@
+"""The kernels. One program handles a row (forward) or a stretch of a row (backward)."""
+
+from __future__ import annotations
+
+import torch
+import triton  # type: ignore[import-untyped]
+import triton.language as tl  # type: ignore[import-untyped]
+from torch import Tensor
+
+# A lane without any class yet: finite, so that no inf - inf arises.
+_NOTHING = tl.constexpr(-3.4028234663852886e38)
+
+
+@triton.jit
+def _capped(x, softcap):  # type: ignore[no-untyped-def]
+    """tanh(x / softcap); exp(2 u) = inf gives 1, exp(2 u) = 0 gives -1."""
+    return 1.0 - 2.0 / (tl.exp(2.0 * x / softcap) + 1.0)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _forward_kernel(  # type: ignore[no-untyped-def]
+    logits,
+    row_stride,
+    target,
+    ce,
+    lse,
+    classes,
+    ignore_index,
+    softcap,
+    IGNORES: tl.constexpr,
+    CAPS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    row = tl.program_id(0).to(tl.int64)
+    y = tl.load(target + row)
+    if IGNORES:  # noqa: SIM102 - settled when the kernel is compiled
+        if y == ignore_index:
+            tl.store(ce + row, 0.0)
+            tl.store(lse + row, 0.0)
+            return
+    start_of_row = logits + row * row_stride
+    maximum = tl.full([BLOCK], _NOTHING, tl.float32)
+    total = tl.zeros([BLOCK], tl.float32)
+    for first in range(0, classes, BLOCK):
+        column = first + tl.arange(0, BLOCK)
+        x = tl.load(start_of_row + column, mask=column < classes, other=-float("inf")).to(tl.float32)
+        if CAPS:
+            x = tl.where(column < classes, softcap * _capped(x, softcap), -float("inf"))
+        # Online softmax in every lane with one exp a logit: whichever of x and the maximum is smaller gets scaled.
+        scaled = tl.exp(-tl.abs(x - maximum))
+        total = tl.where(x > maximum, total * scaled + 1.0, total + scaled)
+        maximum = tl.maximum(maximum, x)
+    top = tl.max(maximum, axis=0)
+    log_total = tl.log(tl.sum(total * tl.exp(maximum - top), axis=0))
+    x_y = tl.load(start_of_row + y, mask=(y >= 0) & (y < classes), other=float("nan")).to(tl.float32)
+    if CAPS:
+        x_y = softcap * _capped(x_y, softcap)
+    tl.store(ce + row, log_total - (x_y - top))
+    tl.store(lse + row, top + log_total)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _backward_kernel(  # type: ignore[no-untyped-def]
+    logits,
+    row_stride,
+    out,
+    out_row_stride,
+    target,
+    lse,
+    factor,
+    at_target,
+    classes,
+    ignore_index,
+    softcap,
+    IGNORES: tl.constexpr,
+    CAPS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    inside = column < classes
+    result = out + row * out_row_stride + column
+    y = tl.load(target + row)
+    scale = tl.load(factor + row)
+    if IGNORES:
+        scale = tl.where(y == ignore_index, 0.0, scale)
+    if scale == 0.0:  # nothing to read
+        tl.store(result, tl.zeros([BLOCK], tl.float32), mask=inside)
+        return
+    x = tl.load(logits + row * row_stride + column, mask=inside, other=0.0).to(tl.float32)
+    if CAPS:
+        t = _capped(x, softcap)
+        x = softcap * t
+    gradient = tl.where(column == y, tl.load(at_target + row), scale * tl.exp(x - tl.load(lse + row)))
+    if CAPS:
+        gradient *= 1.0 - t * t
+    tl.store(result, gradient, mask=inside)
+
+
+def _block(logits: Tensor) -> tuple[int, int]:
+    """Elements and warps a program: 16 bytes a thread and load, two loads in flight."""
+    block = min(8192 if logits.element_size() == 2 else 4096, max(128, triton.next_power_of_2(logits.shape[1])))
+    return block, max(1, min(16, block // 512))
+
+
+def forward(logits: Tensor, target: Tensor, ignore_index: int | None, softcap: float | None) -> tuple[Tensor, Tensor]:
+    rows, classes = logits.shape
+    ce, lse = (torch.empty(rows, dtype=torch.float32, device=logits.device) for _ in range(2))
+    if rows:
+        block, warps = _block(logits)
+        _forward_kernel[(rows,)](
+            logits,
+            logits.stride(0),
+            target.contiguous(),
+            ce,
+            lse,
+            classes,
+            0 if ignore_index is None else ignore_index,
+            1.0 if softcap is None else float(softcap),
+            IGNORES=ignore_index is not None,
+            CAPS=softcap is not None,
+            BLOCK=block,
+            num_warps=warps,
+        )
+    return ce, lse
+
+
+def backward(
+    logits: Tensor,
+    target: Tensor,
+    lse: Tensor,
+    ce: Tensor,
+    factor: Tensor,
+    out: Tensor,
+    ignore_index: int | None,
+    softcap: float | None,
+) -> Tensor:
+    rows, classes = logits.shape
+    if rows:
+        block, warps = _block(logits)
+        # expm1, not p - 1: the digits of 1 - p_y where p_y is nearly 1. A vector's work, done outside of the kernel.
+        at_target = torch.expm1(-ce).mul_(factor)
+        _backward_kernel[(rows, triton.cdiv(classes, block))](
+            logits,
+            logits.stride(0),
+            out,
+            out.stride(0),
+            target.contiguous(),
+            lse.contiguous(),
+            factor.contiguous(),
+            at_target,
+            classes,
+            0 if ignore_index is None else ignore_index,
+            1.0 if softcap is None else float(softcap),
+            IGNORES=ignore_index is not None,
+            CAPS=softcap is not None,
+            BLOCK=block,
+            num_warps=warps,
+        )
+    return out
