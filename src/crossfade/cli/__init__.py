@@ -12,7 +12,7 @@ from crossfade.errors import UserError
 if TYPE_CHECKING:
     from cyclopts import App
 
-__all__ = ["COMMANDS", "Command", "main"]
+__all__ = ["COMMANDS", "STUDIES", "Command", "main"]
 
 
 class Command(NamedTuple):
@@ -31,12 +31,17 @@ COMMANDS = {
     "list": Command("crossfade.cli.listing:show", "Methods, networks and studies that can be named."),
 }
 
+# ``crossfade run NAME``
+STUDIES = {
+    "table4": Command("crossfade.cli.table4:table4", "Table 4, Figure 3: losses on the 121 UCI sets."),
+}
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command and exit: 0 done, 1 some trials failed, 2 the request can't be carried out, 130 interrupted."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        app = _app(called=arguments[:1])
+        app = _app(called=arguments[:2])
         status = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()
     except KeyboardInterrupt:
@@ -75,7 +80,12 @@ def _app(called: Sequence[str]) -> App:
     )
     for place, (name, command) in enumerate(COMMANDS.items()):
         # The command that is called explains itself in full, by its docstring; the others must not be imported.
-        app.command(command.function, name=name, help=None if name in called else command.help, sort_key=place)
+        app.command(command.function, name=name, help=None if called[:1] == [name] else command.help, sort_key=place)
+    studies = App(name="run", help="Run one of the paper's studies; resumes by itself.", sort_key=0.5)
+    for place, (name, command) in enumerate(STUDIES.items()):
+        help_ = None if called[1:2] == [name] else command.help
+        studies.command(command.function, name=name, help=help_, sort_key=place)
+    app.command(studies)
     return app
 
 

@@ -67,7 +67,8 @@ def _get(name: str, folder: Path) -> None:
         spare = target.with_name(target.name + ".outer")
         target.replace(spare)
         (spare / entry.folder).replace(target)
-        spare.rmdir() if not any(spare.iterdir()) else None
+        if not any(spare.iterdir()):
+            spare.rmdir()
 
 
 class _Line:

@@ -1,0 +1,147 @@
+"""Table 4 and Figure 3 as text, as a page and as Markdown: ours beside the paper's, and how sure each difference is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from crossfade.lab.paper.table4 import NETS, PAPER
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from crossfade.report import Block, Page
+    from crossfade.stats import Analysis, MethodSummary
+
+__all__ = ["COLUMNS", "NetTable", "net_table", "page", "text"]
+
+COLUMNS = ("Method", "Wins", "paper", "Δ points", "paper", "Mean rank", "paper", "95 % of Δ", "p (Holm)")
+
+
+@dataclass(frozen=True)
+class NetTable:
+    """One half of Table 4: ``summary`` averages the seeds as the paper does, ``analysis`` averages scores first."""
+
+    net: str
+    summary: tuple[MethodSummary, ...]
+    analysis: Analysis
+    repeats: int
+
+    def cells(self) -> Iterator[tuple[str, ...]]:
+        """A row a method, as in ``COLUMNS``; differences in points of accuracy."""
+        p_values = {test.method: test.p_adjusted for test in self.analysis.against_control}
+        for row in self.summary:
+            paper = PAPER[self.net].get(row.method)
+            interval = self.analysis.intervals.get(row.method)
+            yield (
+                row.method,
+                f"{row.wins:g}" if row.wins == int(row.wins) else f"{row.wins:.1f}",
+                f"{paper.wins:g}" if paper else "",
+                f"{100 * (row.mean_delta or 0.0):+.2f}",
+                f"{paper.delta:+.2f}" if paper else "",
+                f"{row.mean_rank:.2f}",
+                f"{paper.rank:.2f}" if paper else "",
+                f"{100 * interval.low:+.2f} to {100 * interval.high:+.2f}" if interval else "",
+                f"{p_values[row.method]:.2g}" if row.method in p_values else "",
+            )
+
+
+def net_table(results: pd.DataFrame, net: str) -> NetTable:
+    """The half for one network.
+
+    Raises:
+        UserError: a data set lacks a method or repeat; all holes are listed.
+    """
+    from crossfade.stats import analyze, summarize_repeats
+
+    own = results[results["net"] == net]
+    return NetTable(
+        net,
+        summarize_repeats(own, "ce"),
+        analyze(own, repeat="repeat", control="ce"),
+        int(own["repeat"].nunique()),
+    )
+
+
+def text(tables: list[NetTable], meta: Mapping[str, Any]) -> str:
+    """For a terminal."""
+    lines = []
+    for table in tables:
+        lines += [f"{NETS[table.net]}: {_scope(table, meta)}"]
+        rows = [COLUMNS, *table.cells()]
+        widths = [max(len(row[place]) for row in rows) for place in range(len(COLUMNS))]
+        for row in rows:
+            cells = [c.rjust(w) if i else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
+            lines.append("  " + "  ".join(cells))
+        test = table.analysis.friedman
+        lines += [f"  Friedman: chi² = {test.chi2:.1f}, p = {test.chi2_p:.2g}", ""]
+    return "\n".join(lines)
+
+
+def _scope(table: NetTable, meta: Mapping[str, Any]) -> str:
+    sets = len(table.analysis.matrix)
+    missing = f" (not here: {', '.join(meta['missing'])})" if meta["missing"] else ""
+    scale = "" if meta["scale"] == "paper" else f", scale {meta['scale']}: not the paper's protocol"
+    return f"{sets} of {meta['of']} sets{missing}, {table.repeats} repeats, momentum {meta['momentum']:g}{scale}"
+
+
+def page(tables: list[NetTable], meta: Mapping[str, Any]) -> Page:
+    """One self-contained page."""
+    from crossfade.report import Code, Facts, Items, Page, Section
+
+    sections = [Section(table.net, NETS[table.net], tuple(_blocks(table, meta))) for table in tables]
+    facts = [("Device", meta["device"]), ("Commit", meta["commit"] or "installed package")]
+    facts += [(name, version) for name, version in meta["versions"].items()]
+    how = (Facts(tuple(facts)), Code(meta["command"], "Command"))
+    absent = tuple(f"{name}: its files are not here" for name in meta["missing"])
+    return Page(
+        title="Table 4: losses on the UCI sets",
+        lead=f"Ours beside the paper's. {_scope(tables[0], meta)}.",
+        verdict=tuple(_finding(table) for table in tables),
+        sections=(
+            *sections,
+            Section("run", "What was run", how),
+            *([Section("not-run", "What was not run", (Items(absent),))] if absent else []),
+        ),
+        details=(
+            "Wins, mean difference and mean rank are computed for each seed and averaged, as in the paper.",
+            "Intervals and p-values (Wilcoxon against CE, Holm) are over data sets, repeats averaged first.",
+        ),
+    )
+
+
+def _finding(table: NetTable) -> str:
+    others = [row for row in table.summary if row.method != "ce"]
+    best = min(others, key=lambda row: row.mean_rank)
+    own = next(row for row in table.summary if row.method == "ce")
+    p = {test.method: test.p_adjusted for test in table.analysis.against_control}[best.method]
+    sure = "a reliable difference" if p < table.analysis.alpha else "no reliable difference"
+    return (
+        f"{NETS[table.net]}: {best.method} has the best mean rank, {best.mean_rank:.2f} (CE {own.mean_rank:.2f}), and "
+        f"{100 * (best.mean_delta or 0.0):+.2f} points against CE: {sure} (p = {p:.2g})."
+    )
+
+
+def _blocks(table: NetTable, meta: Mapping[str, Any]) -> Iterator[Block]:
+    from markupsafe import Markup
+
+    from crossfade.report import Column, Figure, Panel, Table
+    from crossfade.stats import to_svg
+
+    titles = {entry["name"]: entry["title"] for entry in meta["methods"]}
+    yield Table(
+        f"Table 4, {NETS[table.net].lower()}: {_scope(table, meta)}",
+        tuple(Column(name, align="left" if not at else "right") for at, name in enumerate(COLUMNS)),
+        tuple((titles.get(row[0], row[0]), *row[1:]) for row in table.cells()),
+        notes=(f"Friedman: chi² = {table.analysis.friedman.chi2:.1f}, p = {table.analysis.friedman.chi2_p:.2g}.",),
+    )
+    drawn = table.analysis.figures()
+    captions = {
+        "ranks": "Mean ranks; methods that Conover's test (Benjamini–Hochberg) does not tell apart are joined (Fig. 3).",
+        "signs": "Conover's p-values of all pairs, adjusted by Benjamini and Hochberg.",
+        "differences": "Difference to CE on each data set, with the mean and its 95 % interval.",
+    }
+    for name, caption in captions.items():
+        if name in drawn:
+            yield Figure((Panel(Markup(to_svg(drawn[name], prefix=f"{table.net}-{name}-"))),), caption)

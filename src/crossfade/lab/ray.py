@@ -1,0 +1,68 @@
+"""The same trials as Ray tasks on a cluster: same keys, same numbers; this process alone writes the store.
+
+A worker or a node that dies takes its tasks with it; Ray runs them again elsewhere. If this process dies, a rerun
+finds what is stored and computes the rest.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from crossfade.errors import UserError
+from crossfade.lab.run import Batch, Executor, compute, cost
+
+if TYPE_CHECKING:
+    from crossfade.lab.run import Tick
+    from crossfade.lab.store import Outcome
+    from crossfade.lab.trial import Trial
+
+__all__ = ["on_ray"]
+
+
+def on_ray(address: str) -> Executor:
+    """Compute on the Ray cluster at ``address`` (``"auto"``: the one that this machine belongs to), a core a task.
+
+    Raises:
+        UserError: Ray isn't installed, or no cluster answers.
+    """
+    try:
+        import ray
+    except ImportError:
+        raise UserError("--ray needs Ray: pip install 'crossfade[ray]'") from None
+
+    def execute(batches: Sequence[Batch], tick: Tick) -> Iterator[tuple[Trial, Outcome]]:
+        _connect(ray, address)
+        try:
+            _ship_losses(ray, batches)
+            # max_retries=-1: a task whose node died has done nothing wrong. What a user's loss raises is an outcome.
+            task = ray.remote(num_cpus=1, max_retries=-1)(_work)
+            waiting = {task.remote(batch): batch for batch in sorted(batches, key=lambda b: -sum(map(cost, b)))}
+            while waiting:
+                (ready,), _ = ray.wait(list(waiting), num_returns=1)
+                yield from zip(waiting.pop(ready), ray.get(ready), strict=True)
+        finally:
+            ray.shutdown()
+
+    return execute
+
+
+def _work(batch: Batch) -> list[Outcome]:
+    return compute(batch, threads=1)
+
+
+def _connect(ray: Any, address: str) -> None:
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level="error", ignore_reinit_error=True)
+    except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
+        line = " ".join(str(error).split())[:200]
+        raise UserError(f"--ray {address}: no cluster answers ({line}); start one with `ray start --head`") from None
+
+
+def _ship_losses(ray: Any, batches: Sequence[Batch]) -> None:
+    """Send a user's loss by value: its module need not be installed on the cluster."""
+    modules = {getattr(trial.method.g, "__module__", None) for batch in batches for trial in batch if trial.method.g}
+    for name in modules:
+        if name in sys.modules and not name.startswith(("crossfade.", "torch")) and name != "__main__":
+            ray.cloudpickle.register_pickle_by_value(sys.modules[name])
