@@ -15,7 +15,7 @@ __all__ = ["DotRow", "Line", "dot_chart", "line_chart"]
 
 _TOP, _LEFT, _RIGHT = 6.0, 44.0, 352.0
 _DOT, _HIGHEST = 4.8, 6  # pixels between stacked dots, and how many a row has room for
-_NAME_LENGTH = 46  # characters of 12 px text that fit the width of a drawing
+_NAME_LENGTH = 44  # characters of 13 px text that fit the width of a drawing
 
 
 @dataclass(frozen=True)
@@ -72,11 +72,11 @@ def dot_chart(rows: Sequence[DotRow], *, title: str, name: str, least: float) ->
     places = [[x(v) for v in row.values if math.isfinite(v)] for row in rows]
     highest = max((n for at in places for n in Counter(_slots(at)).values()), default=1)
     room = _DOT * min(highest, _HIGHEST)
-    height = 36.0 + room
+    height = 44.0 + room
     bottom = _TOP + height * len(rows)
     parts = [svg.grid_x(x, _TOP, bottom, title=title)]
     for k, row in enumerate(rows):
-        y = _TOP + height * k + 27.0 + room
+        y = _TOP + height * k + 35.0 + room
         parts.append(svg.text(x.start, y - room - 15.0, _shortened(row.label), "name halo"))
         parts.append(svg.dots(_stacked(places[k], y - 9.0, room), row.style))
         if row.interval is not None and all(map(math.isfinite, row.interval)):

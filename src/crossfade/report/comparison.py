@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -13,13 +13,14 @@ from crossfade.report.inputs import Inputs, read_inputs
 from crossfade.report.page import Block, Fold, Items, Page, Section, Text, render_page
 from crossfade.report.summary import care_section, headline, results_table
 from crossfade.report.words import count
-from crossfade.stats import Comparison, compare_methods
+from crossfade.stats import Comparison, Row, compare_methods
 
 __all__ = ["comparison_page"]
 
 _TITLE = "Does fading from cross entropy into the expectation loss help?"
 _FEW = 4  # so many data sets are shown unfolded
 _MOST_LINES = 12
+_MOST_DRAWN = 360  # data sets times methods with drawings of their own: some 1.5 kB each
 
 
 def comparison_page(results: pd.DataFrame, curves: pd.DataFrame, meta: Mapping[str, Any]) -> str:
@@ -29,7 +30,7 @@ def comparison_page(results: pd.DataFrame, curves: pd.DataFrame, meta: Mapping[s
     holds no date and nothing random: the same input gives the same text.
 
     Args:
-        results: a row a trial: dataset, method, repeat, accuracy, nll, ece, n_train, n_test, and, where known,
+        results: a row a trial: dataset, method, repeat, accuracy, n_train, n_test, and, where known, nll, ece,
             learning_rate and epoch. Accuracy and ECE are fractions.
         curves: a row an epoch: dataset, method, repeat, epoch, val_accuracy, test_accuracy, test_nll. May be empty.
         meta: what was run, all of it optional: title, command, recipe, versions, device, commit, datasets, methods
@@ -106,9 +107,7 @@ def _results(inputs: Inputs, comparison: Comparison) -> tuple[Block, ...]:
         f"bar: its {level} interval. Right of zero is better."
     )
     only = None if several else inputs.datasets[0]
-    intervals = {
-        row.method: (row.interval.low, row.interval.high) if row.interval else None for row in comparison.overall
-    }
+    intervals = _intervals(comparison.overall)
     figure = differences_figure(inputs, ("accuracy",), caption, dataset=only, intervals=intervals)
     _, words = _lines(inputs, comparison)
     folded = (Fold("Method by method, in words", (Items(words),)),) if words else ()
@@ -134,26 +133,30 @@ def _overall_curves(inputs: Inputs) -> tuple[Block, ...]:
 
 def _by_dataset(inputs: Inputs, comparison: Comparison) -> tuple[Block, ...]:
     lines = dict(zip(comparison.datasets, comparison.lines[len(inputs.methods) - 1 :], strict=True))
+    pairs = len(inputs.datasets) * len(inputs.methods)
+    drawn = pairs <= _MOST_DRAWN
+    folds: list[Block] = []
+    if not drawn:
+        folds.append(Text(f"{pairs} pairs of data set and method are too many to draw one by one: tables alone."))
+    for dataset in inputs.datasets:
+        drawings = _drawings(inputs, comparison, dataset) if drawn else ()
+        blocks = (Text(lines[dataset]), results_table(inputs, comparison, dataset), *drawings)
+        folds.append(Fold(dataset, blocks, open=len(inputs.datasets) <= _FEW))
+    return tuple(folds)
+
+
+def _drawings(inputs: Inputs, comparison: Comparison, dataset: str) -> tuple[Block, ...]:
     caption = (
         f"Accuracy less that of {inputs.control.title} in the same repeat. Dots: one a repeat; diamond: their mean."
     )
-    folds = []
-    for dataset in inputs.datasets:
-        bounds = {
-            row.method: (row.interval.low, row.interval.high) if row.interval else None
-            for row in comparison.rows
-            if row.dataset == dataset
-        }
-        dots = differences_figure(inputs, ("accuracy",), caption, dataset=dataset, intervals=bounds)
-        curves = curves_figure(inputs, dataset)
-        blocks = (
-            Text(lines[dataset]),
-            results_table(inputs, comparison, dataset),
-            dots,
-            *((curves,) if curves else ()),
-        )
-        folds.append(Fold(dataset, blocks, open=len(inputs.datasets) <= _FEW))
-    return tuple(folds)
+    rows = [row for row in comparison.rows if row.dataset == dataset]
+    dots = differences_figure(inputs, ("accuracy",), caption, dataset=dataset, intervals=_intervals(rows))
+    curves = curves_figure(inputs, dataset)
+    return (dots, curves) if curves else (dots,)
+
+
+def _intervals(rows: Sequence[Row]) -> dict[str, tuple[float, float] | None]:
+    return {row.method: (row.interval.low, row.interval.high) if row.interval else None for row in rows}
 
 
 def _learning_rates(inputs: Inputs) -> list[Section]:

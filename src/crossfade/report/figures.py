@@ -11,7 +11,7 @@ from crossfade.report.charts import DotRow, Line, dot_chart, line_chart
 from crossfade.report.inputs import Inputs, MethodInfo
 from crossfade.report.page import Figure, Key, Panel
 from crossfade.report.svg import log_axis
-from crossfade.report.words import signed
+from crossfade.report.words import decimal, signed
 
 __all__ = [
     "curves_figure",
@@ -89,7 +89,12 @@ def overall_curves_figure(inputs: Inputs) -> Figure | None:
         return None
     columns = [c for c, *_ in _CURVES if all(c in cell for cell in cells)]
     mean = pd.concat(cells).groupby(["method", "epoch"], sort=False)[columns].mean().reset_index()
-    return _curves(inputs, mean, "over the data sets", "Lines: mean over the data sets of each one's curve below.")
+    return _curves(
+        inputs,
+        mean,
+        "over the data sets",
+        "Lines: mean over the data sets; within one, mean accuracy and median NLL over the repeats.",
+    )
 
 
 def _over_repeats(curves: pd.DataFrame) -> pd.DataFrame:
@@ -104,21 +109,20 @@ def _curves(inputs: Inputs, means: pd.DataFrame, where: str, caption: str) -> Fi
         return None
     panels, drawn = [], (*inputs.methods[1:], inputs.methods[0])  # the control last, on top of the others
     budget = _MOST_POINTS // (len(inputs.datasets) * len(inputs.methods) * len(_CURVES))
-    epochs = np.unique(means["epoch"].to_numpy(dtype=float))
     for column, title, scale, log in _CURVES:
         if column not in means:
             continue
+        wide = means.pivot(index="epoch", columns="method", values=column).sort_index() * scale
+        kept = _thinned(len(wide), max(budget, 12))
+        epochs = wide.index.to_numpy(dtype=float)[kept].tolist()
         lines, ends = [], []
         for method in drawn:
-            own = means[means["method"] == method.name].sort_values("epoch")
-            if own.empty:
-                continue
-            own = own.iloc[_thinned(len(own), max(budget, 12))]
-            y = own[column].to_numpy(dtype=float) * scale
-            lines.append(Line(method.style, own["epoch"].to_numpy(dtype=float).tolist(), y.tolist()))
-            ends.append(f"{method.title} {y[-1]:.2f}")
+            if method.name in wide:
+                y = wide[method.name].to_numpy(dtype=float)[kept].tolist()
+                lines.append(Line(method.style, epochs, y))
+                ends.append(f"{method.title} {decimal(y[-1], 2)}")
         name = f"{title} by epoch {where}; at the last epoch: {', '.join(ends)}"
-        reach = (float(epochs[0]), float(max(epochs[-1], epochs[0] + 1)))
+        reach = (epochs[0], max(epochs[-1], epochs[0] + 1.0))
         chart = line_chart(
             lines, x_title="epoch", name=name, x_range=reach, log=log, least=0.02 if log else 0.5, settled=0.1
         )
@@ -138,13 +142,13 @@ def schedule_figure(methods: Sequence[MethodInfo]) -> Figure | None:
         phases = schedule_phases(method.schedule or ())
         if len(phases) < 2:
             continue
-        said = "; ".join(f"from progress {t:.3g} alpha {a:.3g}, beta {b:.3g}" for t, a, b in phases[:12])
+        said = "; ".join(f"from progress {t:.3g} alpha {a:.3g}, beta {b:.3g}" for t, a, b in _few(phases))
         x, alphas, betas = _stairs(phases)
         weights = line_chart(
             [Line("s1", x, alphas), Line("s2 dash", x, betas)], x_title="progress of the training",
             name=f"Weights of {method.title}: {said}", x_range=(0.0, 1.0), height=160.0, y_low=0.0,
         )  # fmt: skip
-        lines = [Line("s0 early", (0.0, 1.0), (a, a + b)) for _, a, b in phases[:-1]]
+        lines = [Line("s0 early", (0.0, 1.0), (a, a + b)) for _, a, b in _few(phases[:-1])]
         _, a, b = phases[-1]
         rows = line_chart(
             [*lines, Line("s0 late", (0.0, 1.0), (a, a + b))], x_title="p, probability of the right class",
@@ -170,6 +174,10 @@ def schedule_phases(steps: Sequence[tuple[float, float, float]]) -> list[tuple[f
         if not kept or step[1:] != kept[-1][1:]:
             kept.append(step)
     return kept
+
+
+def _few(phases: Sequence[tuple[float, float, float]], most: int = 8) -> list[tuple[float, float, float]]:
+    return [phases[k] for k in _thinned(len(phases), most)]
 
 
 def _stairs(phases: Sequence[tuple[float, float, float]]) -> tuple[list[float], list[float], list[float]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -11,12 +11,10 @@ import numpy as np
 import pandas as pd
 
 from crossfade.errors import UserError
-from crossfade.report.words import count
+from crossfade.report.pairing import KEYS, METRICS, cell_name, complete_pairs, ordered
 
 __all__ = ["Inputs", "MethodInfo", "read_inputs"]
 
-_METRICS = ("accuracy", "nll", "ece")
-_KEYS = ["dataset", "method", "repeat"]
 _HUES, _DASHES = 6, ("", " dash", " dotted")
 
 
@@ -59,7 +57,7 @@ class Inputs:
     @cached_property
     def cells(self) -> pd.DataFrame:
         """Means over the repeats: a row for each (dataset, method)."""
-        columns = [c for c in (*_METRICS, "epoch") if c in self.results]
+        columns = [c for c in (*METRICS, "epoch") if c in self.results]
         return self.results.groupby(["dataset", "method"], sort=False)[columns].mean()
 
     @cached_property
@@ -79,9 +77,12 @@ class Inputs:
 
     def differences(self, metric: str) -> pd.DataFrame:
         """``metric`` less that of the control: a row for each (dataset, repeat), a column for each method."""
-        wide = self.results.pivot(index=["dataset", "repeat"], columns="method", values=metric)
-        names = [method.name for method in self.methods]
-        return wide[names].sub(wide[self.control.name], axis=0)
+        wide = pd.DataFrame(self._wide[metric], columns=[method.name for method in self.methods])
+        return wide.sub(wide[self.control.name], axis=0)
+
+    @cached_property
+    def _wide(self) -> pd.DataFrame:
+        return pd.DataFrame(self.results.pivot(index=["dataset", "repeat"], columns="method", values=list(METRICS)))
 
 
 def read_inputs(results: pd.DataFrame, curves: pd.DataFrame, meta: Mapping[str, Any]) -> Inputs:
@@ -90,37 +91,33 @@ def read_inputs(results: pd.DataFrame, curves: pd.DataFrame, meta: Mapping[str, 
     Raises:
         UserError: a column is missing, an accuracy is not a fraction, a result occurs twice, or no pair is complete.
     """
-    lacking = [c for c in (*_KEYS, *_METRICS) if c not in results]
+    lacking = [c for c in (*KEYS, "accuracy") if c not in results]
     if lacking:
-        raise UserError(
-            f"results: missing column {', '.join(lacking)}; expected one row a trial with {_KEYS + list(_METRICS)}"
-        )
-    results = results.assign(
-        dataset=results["dataset"].astype(str),
-        method=results["method"].astype(str),
-        **{m: pd.to_numeric(results[m], errors="coerce").astype(float) for m in _METRICS},
-    )
-    twice = results[results.duplicated(_KEYS)]
+        expected = ", ".join([*KEYS, "accuracy"])
+        raise UserError(f"results: missing column {', '.join(lacking)}; expected one row a trial with {expected}")
+    results = results.reset_index(drop=True)
+    numbers = {m: pd.to_numeric(results[m], errors="coerce").astype(float) if m in results else np.nan for m in METRICS}
+    results = results.assign(dataset=results["dataset"].astype(str), method=results["method"].astype(str), **numbers)
+    twice = results[results.duplicated(KEYS)]
     if len(twice):
-        raise UserError(f"results: {_cell(twice.iloc[0])} occurs more than once; expected one row a trial")
+        raise UserError(f"results: {cell_name(twice.iloc[0])} occurs more than once; expected one row a trial")
     wrong = results[(results["accuracy"] < 0) | (np.isfinite(results["accuracy"]) & (results["accuracy"] > 1))]
     if len(wrong):
         raise UserError(
             "results: accuracy must be a fraction in [0, 1], "
-            f"got {wrong['accuracy'].iloc[0]:g} at {_cell(wrong.iloc[0])}"
+            f"got {wrong['accuracy'].iloc[0]:g} at {cell_name(wrong.iloc[0])}"
         )
     control = str(meta.get("control", "ce"))
     described = _described(results, meta, control)
-    paired, gaps = _paired(results, described, meta)
+    tasks = dict.fromkeys([*(str(entry["name"]) for entry in meta.get("datasets", ())), *pd.unique(results["dataset"])])
+    # In one order whatever that of the rows is: sums, and with them the page, don't depend on it.
+    results = ordered(results, list(tasks), [method.name for method in described])
+    paired, gaps = complete_pairs(results, [method.name for method in described], meta)
     if control not in set(paired["method"]):
         raise UserError(f"results: no result of the control {control!r}, which the other methods are compared with")
     present = set(paired["method"])
     methods = tuple(method for method in described if method.name in present)
     return Inputs(paired, _matching(curves, paired), methods, tuple(pd.unique(paired["dataset"])), tuple(gaps), meta)
-
-
-def _cell(row: pd.Series[Any]) -> str:
-    return f"{row['dataset']} · {row['method']} · repeat {row['repeat']}"
 
 
 def _described(results: pd.DataFrame, meta: Mapping[str, Any], control: str) -> list[MethodInfo]:
@@ -146,46 +143,10 @@ def _described(results: pd.DataFrame, meta: Mapping[str, Any], control: str) -> 
     return [replace(i, title=f"{i.title} ({i.name})") if titles.count(i.title) > 1 else i for i in infos]
 
 
-def _paired(
-    results: pd.DataFrame, described: Sequence[MethodInfo], meta: Mapping[str, Any]
-) -> tuple[pd.DataFrame, list[str]]:
-    """Drop methods without any result, then repeats that lack a method; say so."""
-    usable = results[np.isfinite(results["accuracy"])]
-    bad = results[~np.isfinite(results["accuracy"])]
-    gaps = [f"{_cell(row)}: the accuracy is not a finite number" for _, row in bad.iterrows()]
-    names = [method.name for method in described]
-    empty = [name for name in names if name not in set(usable["method"])]
-    gaps += [f"{name}: no result at all; the method is left out of every table" for name in empty]
-    kept = [name for name in names if name not in empty]
-    wanted = pd.MultiIndex.from_frame(results[["dataset", "repeat"]].drop_duplicates())
-    wide = usable.pivot(index=["dataset", "repeat"], columns="method", values="accuracy").reindex(
-        index=wanted, columns=kept
-    )
-    holes = wide.isna()
-    known = set(bad[_KEYS].itertuples(index=False, name=None))
-    for (dataset, repeat), row in holes[holes.any(axis=1)].iterrows():
-        lost = [name for name in kept if row[name]]
-        gaps += [
-            f"{dataset} · {name} · repeat {repeat}: no result" for name in lost if (dataset, name, repeat) not in known
-        ]
-        gaps.append(f"{dataset} · repeat {repeat}: left out for every method, because a pair needs all {len(kept)}")
-    complete = wide.index[~holes.any(axis=1)]
-    gone = [name for name in wanted.unique(level=0) if name not in set(complete.get_level_values(0))]
-    gaps += [f"{name}: no repeat is complete; the data set is left out" for name in gone]
-    expected = [str(entry["name"]) for entry in meta.get("datasets", ())]
-    done = results.groupby("dataset", sort=False)["repeat"].nunique()
-    gaps += [f"{name}: no result at all" for name in expected if name not in done]
-    planned = int(meta.get("repeats", 0))
-    gaps += [f"{name}: {number} of {planned} repeats have results" for name, number in done.items() if number < planned]
-    if len(complete) == 0:
-        raise UserError(f"results: no repeat has a result of all {count(len(kept), 'method')}; nothing can be compared")
-    inside = pd.MultiIndex.from_frame(usable[["dataset", "repeat"]]).isin(complete)
-    return usable[inside & usable["method"].isin(kept)], gaps
-
-
 def _matching(curves: pd.DataFrame, paired: pd.DataFrame) -> pd.DataFrame:
-    if curves.empty or any(c not in curves for c in (*_KEYS, "epoch")):
+    if curves.empty or any(c not in curves for c in (*KEYS, "epoch")):
         return curves.iloc[:0]
     curves = curves.assign(dataset=curves["dataset"].astype(str), method=curves["method"].astype(str))
-    index = pd.MultiIndex.from_frame(paired[_KEYS])
-    return curves[pd.MultiIndex.from_frame(curves[_KEYS]).isin(index)]
+    index = pd.MultiIndex.from_frame(paired[KEYS])
+    kept = curves[pd.MultiIndex.from_frame(curves[KEYS]).isin(index)].reset_index(drop=True)
+    return ordered(kept, list(pd.unique(paired["dataset"])), list(pd.unique(paired["method"])))

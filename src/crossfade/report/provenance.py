@@ -35,7 +35,7 @@ def _formula(method: MethodInfo) -> Cell | str:
         else:
             (_, *first), (_, *last) = phases[0], phases[-1]
             text = f"α CE + β EL in {count(len(phases), 'phase')}, from {_weights(*first)} to {_weights(*last)}"
-    return Cell(text, method.note) if method.note else text
+    return Cell(text, method.note) if method.note and method.note != text else text
 
 
 def _phase(start: float, alpha: float, beta: float, *, first: bool) -> str:
@@ -56,6 +56,9 @@ def run_section(inputs: Inputs) -> Section:
         hashes = [f"{entry['sha256']}  {entry['name']}" for entry in given if entry.get("sha256")]
         if hashes:
             blocks.append(Fold("SHA-256 of the data, in full", (Code("\n".join(hashes)),)))
+    notes = tuple(str(note) for note in meta.get("notes", ()))
+    if notes:
+        blocks.append(Items(notes, "warn"))
     facts = [
         ("Control", f"{inputs.control.title} ({inputs.control.name})"),
         ("Repeats", _written(meta.get("repeats"))),

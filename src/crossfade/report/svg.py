@@ -139,7 +139,7 @@ def line(points: Iterable[tuple[float, float]], style: str) -> str:
             step = _number((here[1] - at[1]) / 10)
             path.append(f"l{_number((here[0] - at[0]) / 10)}{'' if step.startswith('-') else ' '}{step}")
         else:
-            path.append(f"M{_number(x)} {_number(y)}")
+            path.append(f"M{_number(here[0] / 10)} {_number(here[1] / 10)}")
             pen = True
         at = here
     return f'<path class="line {style}" d="{"".join(path)}"/>' if path else ""

@@ -1,0 +1,312 @@
+"""`comparison_page`: the numbers are the numbers, nothing is dropped in silence, and the file keeps its promises."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from report_cases import make
+from report_markup import Page
+
+from crossfade.errors import UserError
+from crossfade.report import comparison_page
+
+MEGABYTE = 1_000_000
+
+
+def rows(html: str, caption: str) -> dict[str, list[str]]:
+    """Cells of each row of the table whose caption begins so, by the row's heading."""
+    body = next(part for part in html.split("<caption>")[1:] if part.startswith(caption)).split("</table>")[0]
+    found = {}
+    for row in re.findall(r"<tr>(.*?)</tr>", body.split("<tbody>")[1], re.DOTALL):
+        cells = [re.sub(r"<[^>]+>", " ", cell).strip() for cell in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row)]
+        found[cells[0]] = cells[1:]
+    return found
+
+
+def section(html: str, title: str) -> str:
+    part = html.split(f">{title}</h2>")[1].split("</section>")[0]
+    return " ".join(re.sub(r"<[^>]+>", " ", part).split())
+
+
+@pytest.mark.parametrize(("datasets", "methods", "repeats"), [(1, 2, 1), (1, 6, 10), (2, 3, 2), (4, 6, 5), (5, 13, 3)])
+def test_pages_of_every_shape_are_valid(datasets: int, methods: int, repeats: int) -> None:
+    html = comparison_page(*make(datasets, methods, repeats, epochs=12))
+    page = Page(html)
+    assert page.problems == []
+    assert len(html.encode()) < MEGABYTE
+    assert "nan" not in re.sub(r"<style>.*?</style>", "", html, flags=re.DOTALL).lower().replace("finance", "")
+
+
+def test_the_largest_page_stays_under_a_megabyte() -> None:
+    html = comparison_page(*make(20, 12, 10, epochs=50))
+    assert Page(html).problems == []
+    assert len(html.encode()) < MEGABYTE
+    assert html.count("<details") >= 20
+
+
+def test_many_epochs_are_drawn_coarser_instead_of_a_larger_page() -> None:
+    html = comparison_page(*make(20, 6, 1, epochs=600))
+    assert len(html.encode()) < MEGABYTE
+    assert Page(html).problems == []
+
+
+def test_very_many_data_sets_get_tables_alone_and_the_page_says_so() -> None:
+    html = comparison_page(*make(73, 5, 1, epochs=2))
+    assert len(html.encode()) < MEGABYTE
+    assert Page(html).problems == []
+    assert "365 pairs of data set and method are too many to draw one by one" in html
+    assert len(rows(html, "Test accuracy by data set")) == 73
+    assert len(rows(html, "Results on data72")) == 5
+
+
+def test_the_tables_show_the_means_that_pandas_computes() -> None:
+    results, curves, meta = make(3, 4, 5, epochs=6)
+    html = comparison_page(results, curves, meta)
+    cells = results.groupby(["dataset", "method"])["accuracy"].mean().unstack()
+    for dataset, shown in rows(html, "Test accuracy by data set").items():
+        assert [float(cell.rstrip("*")) for cell in shown] == [
+            pytest.approx(100 * cells.loc[dataset, name], abs=0.00501) for name in ("ce", "f0", "f0-late", "gradual")
+        ]
+        assert [cell.endswith("*") for cell in shown] == [
+            value == pytest.approx(cells.loc[dataset].max())
+            for value in cells.loc[dataset, ["ce", "f0", "f0-late", "gradual"]]
+        ]
+    overall = rows(html, "Results, mean over 3")
+    calibration = rows(html, "Accuracy and calibration")
+    for name, title in {"ce": "CE", "gradual": "CE+EL F=0–0.5"}.items():
+        own = results[results["method"] == name].groupby("dataset")[["accuracy", "nll", "ece"]].mean().mean()
+        base = results[results["method"] == "ce"].groupby("dataset")[["accuracy", "nll", "ece"]].mean().mean()
+        assert float(overall[title][0]) == pytest.approx(100 * own["accuracy"], abs=0.00501)
+        assert float(overall[title][-2]) == pytest.approx(own["nll"], abs=0.000501)
+        assert float(calibration[title][3]) == pytest.approx(100 * own["ece"], abs=0.00501)
+        if name != "ce":
+            shown = float(overall[title][1].split()[0].replace("−", "-"))
+            assert shown == pytest.approx(100 * (own["accuracy"] - base["accuracy"]), abs=0.00501)
+            assert float(calibration[title][2].replace("−", "-")) == pytest.approx(
+                own["nll"] - base["nll"], abs=0.000501
+            )
+
+
+def test_wins_ties_and_losses_against_the_control() -> None:
+    results, curves, meta = make(1, ["ce", "el"], 4, epochs=3)
+    results["accuracy"] = [0.5, 0.6, 0.5, 0.6, 0.5, 0.5, 0.5, 0.4]  # repeat by repeat: ce, el
+    html = comparison_page(results, curves, meta)
+    el = rows(html, "Results on data0")["EL"]
+    assert el[1].startswith("+2.50")
+    assert el[3] == "2 / 1 / 1"
+
+
+def test_a_clear_gain_is_called_reliable_and_noise_is_not() -> None:
+    results, curves, meta = make(1, ["ce", "el", "f0"], 10, epochs=3)
+    rng = np.random.default_rng(0)
+    base = rng.normal(0.8, 0.01, 10)
+    results["n_train"], results["n_test"] = 4000, 1000
+    results.loc[results["method"] == "ce", "accuracy"] = base
+    results.loc[results["method"] == "el", "accuracy"] = base + 0.05 + rng.normal(0, 0.002, 10)
+    results.loc[results["method"] == "f0", "accuracy"] = base + rng.normal(0, 0.01, 10)
+    html = comparison_page(results, curves, meta)
+    verdict = section(html, "Verdict")
+    assert "Reliably more accurate than CE: EL." in verdict
+    assert "No reliable difference from CE: CE+EL F=0." in verdict
+    assert re.search(r'<td class="left good">reliable gain', html)
+    assert rows(html, "Results on data0")["CE+EL F=0"][2].startswith("no reliable difference")
+
+
+def test_one_repeat_concludes_nothing() -> None:
+    html = comparison_page(*make(1, 2, 1, epochs=3))
+    assert "One repeat carries no interval: nothing follows" in section(html, "Verdict")
+    assert "no interval" in rows(html, "Results on data0")["CE+EL F=0"][1]
+
+
+def test_the_order_of_rows_and_the_hash_seed_change_nothing() -> None:
+    results, curves, meta = make(3, 4, 3, epochs=8)
+    plain = comparison_page(results, curves, meta)
+    shuffled = results.sample(frac=1, random_state=1), curves.sample(frac=1, random_state=2)
+    assert comparison_page(*shuffled, meta) == plain
+    code = "import report_cases, sys; from crossfade.report import comparison_page as page; " \
+           "sys.stdout.buffer.write(page(*report_cases.make(3, 4, 3, epochs=8)).encode())"  # fmt: skip
+    environment = {**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": str(Path(__file__).parent)}
+    other = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True).stdout
+    assert other.decode() == plain
+
+
+def test_inputs_are_left_as_they_were() -> None:
+    results, curves, meta = make(2, 3, 2, epochs=4)
+    before = results.copy(), curves.copy(), repr(meta)
+    comparison_page(results, curves, meta)
+    pd.testing.assert_frame_equal(results, before[0])
+    pd.testing.assert_frame_equal(curves, before[1])
+    assert repr(meta) == before[2]
+
+
+HOSTILE = "<script>alert(\"x\")</script> & 'quoted' 数据 " + "long " * 40
+
+
+def test_hostile_names_are_text_everywhere() -> None:
+    results, curves, meta = make([HOSTILE, "b<!--"], ["ce", "</svg><img src=x onerror=y>"], 2, epochs=3)
+    meta |= {"title": HOSTILE, "command": HOSTILE, "device": HOSTILE, "commit": HOSTILE, "missing": [HOSTILE]}
+    meta["recipe"][HOSTILE] = HOSTILE
+    meta["versions"][HOSTILE] = HOSTILE
+    meta["datasets"][0] |= {"source": HOSTILE, "sha256": HOSTILE}
+    meta["methods"][1] |= {"g": HOSTILE, "note": HOSTILE, "schedule": None}
+    page = Page(comparison_page(results, curves, meta))
+    assert page.problems == []
+    assert not page.all("img")
+    assert page.texts["h1"] == [HOSTILE]
+    assert any(HOSTILE.strip() in text for text in page.texts["summary"])
+
+
+def test_missing_results_leave_their_pair_out_and_are_named() -> None:
+    results, curves, meta = make(2, 3, 3, epochs=4)
+    results.loc[(results.dataset == "data0") & (results.method == "f0") & (results.repeat == 1), "accuracy"] = np.nan
+    gone = (results.dataset == "data1") & (results.method == "ce") & (results.repeat == 2)
+    results, curves = results[~gone], curves
+    html = comparison_page(results, curves, meta)
+    said = section(html, "What was not run")
+    assert "data0 · f0 · repeat 1: the accuracy is not a finite number" in said
+    assert "data1 · ce · repeat 2: no result" in said
+    for pair in ("data0 · repeat 1", "data1 · repeat 2"):
+        assert f"{pair}: left out for every method" in said
+    assert "Not everything ran" in section(html, "Verdict")
+    kept = results[(results.dataset == "data0") & (results.repeat != 1)]
+    expected = 100 * kept[kept.method == "ce"].accuracy.mean()
+    assert float(rows(html, "Test accuracy by data set")["data0"][0].rstrip("*")) == pytest.approx(
+        expected, abs=0.00501
+    )
+    assert "Nothing is missing" not in html
+
+
+def test_a_method_and_a_data_set_without_results_are_named_and_the_rest_is_compared() -> None:
+    results, curves, meta = make(3, 3, 2, epochs=4)
+    results = results[(results.method != "f0") & (results.dataset != "data2")]
+    html = comparison_page(results, curves, meta)
+    said = section(html, "What was not run")
+    assert "f0: no result at all; the method is left out of every table" in said
+    assert "data2: no result at all" in said
+    assert set(rows(html, "Results, mean over 2")) == {"CE", "CE+EL F=0,0.5"}
+    assert rows(html, "Data")["data2"][-2] == "0"
+
+
+def test_what_the_run_reports_as_missing_is_said_once() -> None:
+    results, curves, meta = make(1, 3, 3, epochs=4)
+    meta["missing"] = ["data0 · f0 · repeat 1: the weights diverge"]
+    results = results[~((results.method == "f0") & (results.repeat == 1))]
+    said = section(comparison_page(results, curves, meta), "What was not run")
+    assert said.count("data0 · f0 · repeat 1") == 1
+    assert "the weights diverge" in said
+
+
+def test_fewer_repeats_than_planned_are_said() -> None:
+    results, curves, meta = make(1, 2, 3, epochs=4)
+    said = section(comparison_page(results, curves, meta | {"repeats": 10}), "What was not run")
+    assert "data0: 3 of 10 repeats have results" in said
+
+
+def test_a_complete_run_says_so() -> None:
+    html = comparison_page(*make(2, 3, 2, epochs=4))
+    assert "all 12 trials of this comparison finished" in section(html, "What was not run")
+    assert "Not everything ran" not in html
+
+
+def test_missing_calibration_is_shown_as_missing() -> None:
+    results, curves, meta = make(2, 3, 2, epochs=4)
+    results.loc[results["method"] == "f0", "nll"] = np.nan
+    html = comparison_page(results.drop(columns="ece"), curves, meta)
+    assert rows(html, "Accuracy and calibration")["CE+EL F=0"][1:] == ["—", "—", "—", "—"]
+    assert rows(html, "Results, mean over 2")["CE+EL F=0"][-2:] == ["—", "—"]
+    assert "Some of these numbers are missing" in section(html, "Calibration")
+
+
+def test_worse_calibration_is_said_in_words() -> None:
+    results, curves, meta = make(1, ["ce", "el", "f0"], 3, epochs=4)
+    results["nll"] = results["method"].map({"ce": 0.2, "el": 0.5, "f0": 0.1})
+    results["ece"] = results["method"].map({"ce": 0.02, "el": 0.05, "f0": 0.03})
+    said = section(comparison_page(results, curves, meta), "Calibration")
+    assert "worse than CE in both: EL; in one of the two: CE+EL F=0." in said
+
+
+def test_learning_rates_are_counted_and_an_edge_of_the_grid_is_named() -> None:
+    results, curves, meta = make(1, ["ce", "el"], 5, epochs=4)
+    results["learning_rate"] = [0.01, 0.01] * 4 + [0.001, 0.01]
+    results["epoch"] = [1, 2, 1, 2, 1, 2, 1, 2, 4, 2]
+    html = comparison_page(results, curves, meta)
+    found = rows(html, "Learning rates chosen")
+    assert found["CE"][:3] == ["4", "0", "1"]
+    assert found["EL"] == ["5", "0", "0", "2 2 to 2"]
+    assert "The largest learning rate of the grid, 0.01, was chosen in most trials of CE (80%), EL (100%)" in html
+
+
+def test_curves_are_optional_and_may_diverge() -> None:
+    results, curves, meta = make(2, 3, 2, epochs=4)
+    html = comparison_page(results, curves.iloc[:0], meta)
+    assert "No training curves were recorded." in html
+    assert Page(html).problems == []
+    curves.loc[curves["method"] == "f0", ["test_nll", "val_nll"]] = np.nan
+    curves.loc[curves["method"] == "f0-late", "test_nll"] = [10.0**k for k in range(16)]
+    html = comparison_page(results, curves, meta)
+    assert "Test NLL (nats), log scale" in html
+    assert Page(html).problems == []
+
+
+def test_schedules_that_change_are_drawn_and_all_are_told() -> None:
+    html = comparison_page(*make(1, 6, 2, epochs=4))
+    losses = rows(html, "The losses that were compared")
+    assert "(α, β) = (1, 0) throughout" in losses["CE"][1]
+    assert "from 95 % of the training on (α, β) = (0, 1)" in losses["CE+EL F=0,0.5"][1]
+    assert "6 phases, from (α, β) = (1, 1) to (α, β) = (0, 1)" in losses["CE+EL F=0–0.5"][1]
+    drawn = re.findall(r"<p class=\"heading\">([^<]*): α and β</p>", html)
+    assert drawn == ["CE+EL F=0,0.5", "CE+EL F=0–0.5"]
+    assert "from progress 0.833 alpha 0, beta 1" in html
+
+
+def test_provenance_is_complete() -> None:
+    results, curves, meta = make(2, 3, 2, epochs=4)
+    html = comparison_page(results, curves, meta | {"notes": ["3 rows without a label were left out"]})
+    run = section(html, "What was run")
+    for words in ("scikit-learn load_iris", "2.14.1", "0123abc", "cpu", "0.01, 0.005, 0.001", "3 rows without a label"):
+        assert words in run
+    assert all(f"{entry['sha256']}  {entry['name']}" in html for entry in meta["datasets"])
+    assert rows(html, "Data")["data0"][1:5] == ["200", "4", "3", "120 / 40 / 40"]
+    assert meta["command"] in section(html, "How to reproduce it")
+
+
+def test_nothing_but_results_is_needed() -> None:
+    results, curves, _ = make(2, 3, 2, epochs=4)
+    html = comparison_page(
+        results[["dataset", "method", "repeat", "accuracy", "n_train", "n_test"]], curves.iloc[:0], {}
+    )
+    assert Page(html).problems == []
+
+
+def test_methods_with_the_same_title_can_be_told_apart() -> None:
+    results, curves, meta = make(1, 3, 2, epochs=4)
+    for entry in meta["methods"][1:]:
+        entry["title"] = "same"
+    assert {"same (f0)", "same (f0-late)"} <= set(rows(comparison_page(results, curves, meta), "Results on data0"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda r: r.drop(columns="accuracy"), r"missing column accuracy"),
+        (lambda r: r.assign(accuracy=95.0), r"fraction in \[0, 1\], got 95 at data0 · ce · repeat 0"),
+        (lambda r: r.assign(accuracy=-0.1), r"fraction in \[0, 1\]"),
+        (lambda r: pd.concat([r, r.iloc[:1]]), r"data0 · ce · repeat 0 occurs more than once"),
+        (lambda r: r[r["method"] != "ce"], r"no result of the control 'ce'"),
+        (lambda r: r[r["method"] == "ce"], r"only one method"),
+        (lambda r: r.assign(accuracy=np.nan), r"no result of the control 'ce'"),
+        (lambda r: r[(r["method"] == "ce") == (r["repeat"] == 0)], r"nothing can be compared"),
+    ],
+)
+def test_results_that_cannot_be_compared_are_refused(change, message: str) -> None:  # type: ignore[no-untyped-def]
+    results, curves, meta = make(1, 3, 2, epochs=4)
+    with pytest.raises(UserError, match=message) as raised:
+        comparison_page(change(results), curves, meta)
+    assert "\n" not in str(raised.value)
