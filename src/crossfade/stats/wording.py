@@ -52,7 +52,7 @@ def verdict(comparison: PairedComparison | AcrossComparison, titles: Mapping[str
         ...     [0.91, 0.93, 0.92, 0.94], [0.91, 0.92, 0.93, 0.92],
         ...     dataset="iris", method="gradual", control="ce", n_train=90, n_test=30)
         >>> print(verdict(comparison).text)
-        On iris, gradual changes accuracy by +0.5 points against ce (95 % −2.6 to +3.6): no reliable difference at 4 repeats; a true difference of 4.4 points would have been found in 4 runs of 5.
+        On iris, gradual changes accuracy by +0.5 points against ce (95 % −2.6 to +3.6): no reliable difference at 4 repeats; a true difference of 4.2 points would have been found in 4 runs of 5.
     """  # noqa: E501
     names = dict(titles or {})
     method, control = names.get(comparison.method, comparison.method), names.get(comparison.control, comparison.control)

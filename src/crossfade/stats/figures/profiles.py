@@ -36,8 +36,8 @@ def performance_plot(profile: Profile, *, title: str = "", largest: float | None
     area = {name: float((height[:-1] * np.diff(np.log(grid))).sum()) for name, height in heights.items()}
     names = {name: wrapped(name) for name in sorted(heights, key=lambda name: -area[name])}
     key_width, _ = label_size(names.values())
-    key_height = 0.22 * len(names) + 0.14 * sum(name.count("\n") for name in names.values())
-    width, height = 5.2 + key_width + 0.8, max(3.4, key_height + 0.9, 0.0)
+    key_height = sum(0.08 + 0.165 * (name.count("\n") + 1) for name in names.values())
+    width, height = 5.2 + key_width + 0.8, max(3.4, key_height + 0.9)
     width = max(width, label_size([title], FONT_SIZE + 1)[0] + 1)
     figure = Figure(figsize=(width, height))
     axes = figure.add_axes((0.75 / width, 0.6 / height, 4.3 / width, (height - 1.0) / height))

@@ -1,0 +1,145 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from crossfade.cli.stats import stats
+from crossfade.errors import UserError
+from crossfade.stats import analyze, compare_with_control, conover, friedman, score_matrix, summarize
+
+
+@pytest.fixture
+def frame():
+    rng = np.random.default_rng(0)
+    rows = [
+        (f"d{i}", method, seed, round(0.8 + 0.02 * j + rng.normal(0, 0.02), 3))
+        for i in range(25)
+        for j, method in enumerate(["ce", "none", "a [bold]name[/bold]"])
+        for seed in (1, 2)
+    ]
+    return pd.DataFrame(rows, columns=["task", "loss", "seed", "f1"])
+
+
+NAMES = {"block": "task", "method": "loss", "score": "f1", "repeat": "seed"}
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "parquet"])
+def test_prints_and_writes(tmp_path, capsys, frame, suffix):
+    path = tmp_path / f"results.{suffix}"
+    if suffix == "parquet":
+        frame.to_parquet(path)
+    else:
+        frame.to_csv(path, sep="\t" if suffix == "tsv" else ",", index=False)
+    assert stats(path, **NAMES, control="ce", out=tmp_path / "figures", json=tmp_path / "numbers.json") == 0
+    said = capsys.readouterr().out
+    matrix = score_matrix(frame, **NAMES)
+    row = summarize(matrix, "ce")[1]
+    line = next(line for line in said.splitlines() if line.strip().startswith("none"))
+    expected = [f"{row.mean_score:.4f}", f"{row.wins:g}", f"{row.mean_delta:+.4f}", f"{row.mean_rank:.3f}"]
+    assert line.split()[1:5] == expected
+    assert f"chi2(2) = {friedman(matrix).chi2:.4g}" in said
+    assert "a [bold]name[/bold]" in said
+    assert "Against ce" in said
+    assert "…" not in said
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == {
+        "ranks.svg", "signs.svg", "profile.svg", "differences.svg",
+    }  # fmt: skip
+    numbers = json.loads((tmp_path / "numbers.json").read_text())
+    assert numbers["conover_bh"]["ce"]["none"] == pytest.approx(conover(matrix).loc["ce", "none"])
+    assert numbers["against_control"][0]["p_adjusted"] == compare_with_control(matrix, "ce")[0].p_adjusted
+    assert numbers["by_repeat"][0]["method"] == "ce"
+
+
+def test_without_control_and_with_errors(tmp_path, capsys, frame):
+    path = tmp_path / "results.csv"
+    frame.assign(f1=1 - frame.f1).to_csv(path, index=False)
+    stats(path, **NAMES, lower_is_better=True, out=tmp_path)
+    said = capsys.readouterr().out
+    assert "lower is better" in said
+    assert "Against" not in said
+    assert not (tmp_path / "differences.svg").exists()
+    assert next(line for line in said.splitlines() if "bold" in line).split()[4] == summarized_rank(frame)
+
+
+def summarized_rank(frame):
+    return f"{summarize(score_matrix(frame, **NAMES))[2].mean_rank:.3f}"
+
+
+def test_all_blocks_agree(tmp_path, capsys):
+    path = tmp_path / "r.csv"
+    pd.DataFrame(
+        [(f"d{i}", m, i + j) for i in range(4) for j, m in enumerate("abc")], columns=["dataset", "method", "accuracy"]
+    ).to_csv(path, index=False)
+    stats(path, json=tmp_path / "r.json")
+    said = capsys.readouterr().out
+    assert "F(2, 6) = inf, p < 0.001" in said
+    assert "nan" not in said
+    assert json.loads((tmp_path / "r.json").read_text())["friedman"]["f"] is None
+
+
+def test_what_is_refused(tmp_path, frame):
+    path = tmp_path / "results.csv"
+    frame.to_csv(path, index=False)
+    empty = tmp_path / "empty.csv"
+    empty.write_text("")
+    for arguments, message in (
+        ({"file": tmp_path / "no.csv"}, "no such file"),
+        ({"file": empty}, "empty"),
+        ({"file": path}, "'dataset' not found"),
+        ({"file": path, **NAMES, "repeat": None}, "more than one score"),
+        ({"file": path, **NAMES, "control": "cee"}, "did you mean 'ce'"),
+        ({"file": path, **NAMES, "alpha": 5.0}, "alpha"),
+        ({"file": path, **NAMES, "json": tmp_path / "no" / "x.json"}, "--json"),
+        ({"file": path, **NAMES, "out": path}, "--out"),
+    ):
+        given = dict(arguments)
+        with pytest.raises(UserError, match=message):
+            stats(given.pop("file"), **given)
+
+
+def test_repeats_numbered_block_by_block_have_no_summary_a_repeat(frame):
+    own = frame.assign(seed=frame.task + "-" + frame.seed.astype(str))
+    assert analyze(own, **NAMES).by_repeat is None
+    assert analyze(frame, **NAMES).by_repeat is not None
+
+
+def test_importing_the_statistics_is_light():
+    code = (
+        "import sys, crossfade.stats as s; heavy = {'torch', 'pandas', 'scipy', 'matplotlib', 'sklearn'}; "
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules); "
+        "[getattr(s, name) for name in s.__all__]; assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_every_public_name_is_typed_and_documented():
+    import ast
+
+    import crossfade.stats as package
+
+    tree = ast.parse(Path(package.__file__).read_text())
+    typed = {alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert set(package.__all__) <= typed
+    for name in package.__all__:
+        assert getattr(package, name).__doc__, name
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        package.nothing  # noqa: B018
+
+
+def test_examples_in_docstrings():
+    import doctest
+    import importlib
+    import pkgutil
+
+    import crossfade.stats as package
+
+    tried = 0
+    for module in pkgutil.walk_packages(package.__path__, "crossfade.stats."):
+        result = doctest.testmod(importlib.import_module(module.name))
+        assert result.failed == 0, module.name
+        tried += result.attempted
+    assert tried > 15
