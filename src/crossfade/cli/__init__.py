@@ -27,6 +27,7 @@ COMMANDS = {
     "status": Command("crossfade.cli.stored:status", "What a store holds: done, failed and missing trials."),
     "report": Command("crossfade.cli.stored:report", "Write the HTML page again from a store."),
     "export": Command("crossfade.cli.stored:export", "Write a store's results (or curves) as CSV or Parquet."),
+    "stats": Command("crossfade.cli.stats:stats", "Ranks, tests and intervals for any table of results."),
     "data": Command("crossfade.cli.data:data", "Data sets that the lab knows: what is here, and how to get the rest."),
     "list": Command("crossfade.cli.listing:show", "Methods, networks and studies that can be named."),
 }
