@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from datetime import datetime
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 __all__ = ["export", "report", "status"]
 
 _STORE = Path("crossfade.db")
+
+# Pages of other studies: a function of (store, the runs of one command, path), by the study's name up to a hyphen.
+PAGES = {"table4": "crossfade.cli.table4:write_page"}
 
 
 def status(store: Path = _STORE, /) -> int:
@@ -61,7 +65,15 @@ def report(store: Path = _STORE, /, *, output: Path = Path("report.html"), run: 
 
     check_output(output, "--output")
     with Store(store, "read") as opened:
-        chosen = _choose(opened.runs(), run, store)
+        runs = opened.runs()
+        chosen = _choose(runs, run, store)
+        study = chosen.study.partition("-")[0]
+        if study in PAGES:
+            home, _, function = PAGES[study].partition(":")
+            command = chosen.request["meta"]["command"]
+            together = [one for one in runs if one.request["meta"].get("command") == command]
+            print(getattr(import_module(home), function)(opened, together[::-1], output))
+            return 0
         answer = ComparisonResult.load(opened, chosen)
     if answer.pending:
         print(f"note: {answer.pending} of {len(chosen.keys)} trials have not been run yet", file=sys.stderr)
