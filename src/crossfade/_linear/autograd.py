@@ -100,16 +100,16 @@ class _Total(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        inputs, factor, kept = Inputs(*ctx.saved_tensors[:5]), ctx.saved_tensors[5], ctx.saved_tensors[6:]
+        hidden, weight, bias, target, class_weight, factor, *kept = ctx.saved_tensors
+        inputs = Inputs(hidden, weight, bias, target, class_weight)
         if torch.compiler.is_compiling():
             gradients = tuple(None if g is None else g * upstream for g in kept)
-        elif ctx.gradients is not None:
-            gradients, ctx.gradients = ctx.gradients, None
-            with torch.no_grad():
-                gradients = tuple(None if g is None else g.mul_(upstream) for g in gradients)
-        else:  # a second backward pass through a retained graph
-            every = torch.ones_like(inputs.target, dtype=upstream.dtype) if factor is None else factor
-            gradients = _run(inputs, ctx.options, every * upstream, ctx.needs).gradients
+            return *_typed(cast(Gradients, gradients), inputs, upstream), *(None,) * 6
+        gradients, ctx.gradients = ctx.gradients, None
+        if gradients is None:  # a second backward pass through a retained graph
+            gradients = _run(inputs, ctx.options, factor, ctx.needs).gradients
+        with torch.no_grad():
+            gradients = tuple(None if g is None else g.mul_(upstream) for g in gradients)
         return *_typed(cast(Gradients, gradients), inputs, upstream), *(None,) * 6
 
 

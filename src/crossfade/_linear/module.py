@@ -53,7 +53,7 @@ class LinearCrossfadeLoss(CrossfadeLoss):
         return_stats: bool = False,
     ) -> Any:
         """The loss, or (loss, stats). ``linear_weight`` and ``bias`` are the output projection's."""
-        return linear_crossfade_loss(  # type: ignore[call-overload]
+        return linear_crossfade_loss(  # type: ignore[call-overload, misc]
             hidden,
             linear_weight,
             target,

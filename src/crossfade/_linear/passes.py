@@ -134,7 +134,7 @@ def _affine(hidden: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) ->
 def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
     """total += left @ right, summed in total's type."""
     if total.dtype == left.dtype:
-        total.addmm_(left, right)
+        torch.addmm(total, left, right, out=total)
     elif total.is_cuda:
         torch.addmm(total, left, right, out_dtype=total.dtype, out=total)
     else:

@@ -1,0 +1,79 @@
+"""The readable reference of the fused loss: the logits, then the loss of the family."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import crossfade as cf
+
+
+def cubed(ce: Tensor) -> Tensor:
+    """A user's own g: (1 - p)^3."""
+    return (-torch.expm1(-ce)) ** 3
+
+
+def reference_loss(
+    hidden: Tensor,
+    linear_weight: Tensor,
+    target: Tensor,
+    *,
+    bias: Tensor | None = None,
+    alpha: Any = 1.0,
+    beta: Any = 1.0,
+    sample_weight: Tensor | None = None,
+    softcap: float | None = None,
+    g: Callable[[Tensor], Tensor] | None = None,
+    reduction: str = "mean",
+    memory_budget_mb: float | None = None,
+    **options: Any,
+) -> Tensor:
+    logits = F.linear(hidden, linear_weight, bias).reshape(-1, linear_weight.shape[0])
+    if softcap is not None:
+        logits = softcap * torch.tanh(logits / softcap)
+    flat = target.reshape(-1)
+
+    def loss(how: Any) -> Tensor:
+        if g is not None:
+            return cf.probability_loss(g, logits, flat, reduction=how, **options)
+        return cf.crossfade_loss(logits, flat, alpha=alpha, beta=beta, reduction=how, **options)
+
+    if sample_weight is None:
+        return loss(reduction).reshape(target.shape) if reduction == "none" else loss(reduction)
+    rows = loss("none") * sample_weight.reshape(-1)
+    if reduction != "mean":
+        return rows.reshape(target.shape) if reduction == "none" else rows.sum()
+    valid = flat != options.get("ignore_index", -100)
+    weight = options.get("weight")
+    mass = torch.ones_like(rows) if weight is None else weight[flat.masked_fill(~valid, 0)]
+    return rows.sum() / (mass * sample_weight.reshape(-1))[valid].sum()
+
+
+def problem(
+    rows: int = 23,
+    dim: int = 6,
+    classes: int = 11,
+    *,
+    bias: bool = False,
+    ignored: float = 0.0,
+    dtype: torch.dtype = torch.float64,
+    seed: int = 0,
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
+    """hidden, linear_weight, bias or None, target."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, dtype=torch.float64, generator=generator).to(dtype).requires_grad_()
+
+    target = torch.randint(classes, (rows,), generator=generator)
+    target[torch.rand(rows, generator=generator) < ignored] = -100
+    return normal(rows, dim), normal(classes, dim), normal(classes) if bias else None, target
+
+
+def gradients(loss: Tensor, of: Sequence[Tensor | None], upstream: Tensor | None = None) -> tuple[Tensor, ...]:
+    upstream = torch.ones_like(loss) if upstream is None else upstream
+    return torch.autograd.grad(loss, [x for x in of if x is not None], upstream, retain_graph=True)

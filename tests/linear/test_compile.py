@@ -1,0 +1,61 @@
+"""torch.compile takes the fused loss whole, and a schedule never makes it compile again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from linear_reference import cubed, gradients, problem
+from torch import Tensor
+
+import crossfade as cf
+
+ARGUMENTS = problem(rows=50, dim=6, classes=30, bias=True, ignored=0.2, dtype=torch.float32)
+
+
+def mean(criterion: cf.LinearCrossfadeLoss) -> Tensor:
+    hidden, weight, bias, target = ARGUMENTS
+    return criterion(hidden.sin(), weight, target, bias=bias)
+
+
+def none(criterion: cf.LinearCrossfadeLoss) -> Tensor:
+    hidden, weight, bias, target = ARGUMENTS
+    rows = cf.linear_crossfade_loss(hidden, weight, target, bias=bias, alpha=criterion.alpha, reduction="none")
+    return rows[::2].sum()
+
+
+def own(criterion: cf.LinearCrossfadeLoss) -> Tensor:
+    hidden, weight, bias, target = ARGUMENTS
+    return cf.linear_crossfade_loss(hidden, weight, target, bias=bias, g=cubed) * criterion.alpha
+
+
+def with_stats(criterion: cf.LinearCrossfadeLoss) -> Tensor:
+    hidden, weight, bias, target = ARGUMENTS
+    loss, stats = criterion(hidden, weight, target, bias=bias, return_stats=True)
+    return loss + stats.weight_mass + stats.accuracy
+
+
+@pytest.mark.parametrize("fn", [mean, none, own, with_stats])
+def test_whole_graph_and_no_recompilation(fn: Callable[[cf.LinearCrossfadeLoss], Tensor]) -> None:
+    torch._dynamo.reset()
+    criterion = cf.LinearCrossfadeLoss(memory_budget_mb=1e-3)
+    # aot_eager: the whole capture, without the C++ compiler's seconds
+    compiled = torch.compile(fn, fullgraph=True, backend="aot_eager")
+    of = ARGUMENTS[:3]
+    for progress in (0.0, 0.4, 1.0):
+        criterion.at(progress)
+        expected = fn(criterion)
+        with torch._dynamo.config.patch(error_on_recompile=True):
+            loss = compiled(criterion)
+        torch.testing.assert_close(loss, expected)
+        for got, wanted in zip(gradients(loss, of), gradients(expected, of), strict=True):
+            torch.testing.assert_close(got, wanted)
+
+
+def test_operator_keeps_its_contract() -> None:
+    hidden, weight, bias, target = (x.detach() for x in ARGUMENTS)
+    one = torch.tensor(1.0, dtype=torch.float64)
+    arguments = (hidden, weight, bias, target, None, None, one, one, -100, 0.0, None, torch.float32, 1e-3)
+    for needs in ([True, True, True], [True, False, False], [False, False, False]):
+        torch.library.opcheck(torch.ops.crossfade.linear_loss.default, (*arguments, needs, True))

@@ -1,0 +1,149 @@
+"""The fused loss walks with the readable reference, in float64: values and gradients, every option, every reduction."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import hypothesis.strategies as st
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from linear_reference import cubed, gradients, problem, reference_loss
+
+import crossfade as cf
+
+# The smallest budget: one row at a time.
+ONE_ROW = 1e-6
+LOSSES: dict[str, dict[str, Any]] = {
+    "ce": {"alpha": 1.0, "beta": 0.0},
+    "el": {"alpha": 0.0, "beta": 1.0},
+    "mixture": {"alpha": 0.7, "beta": 1.3},
+    "tensors": {"alpha": torch.tensor(0.7), "beta": torch.tensor(1.3, dtype=torch.float64)},
+    "own": {"g": cubed},
+}
+
+
+def agree(hidden: Any, linear_weight: Any, target: Any, /, **options: Any) -> None:
+    loss = cf.linear_crossfade_loss(hidden, linear_weight, target, **options)
+    expected = reference_loss(hidden, linear_weight, target, **options)
+    torch.testing.assert_close(loss, expected, rtol=1e-10, atol=1e-10, equal_nan=True, check_dtype=False)
+    generator = torch.Generator().manual_seed(1)
+    upstream = torch.randn(loss.shape, dtype=loss.dtype, generator=generator)
+    of = [x for x in (hidden, linear_weight, options.get("bias")) if x is not None and x.requires_grad]
+    for got, wanted in zip(gradients(loss, of, upstream), gradients(expected, of, upstream), strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("softcap", [None, 3.0])
+def test_every_option(loss: str, reduction: str, smoothing: float, softcap: float | None) -> None:
+    class_weight = torch.rand(11, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    sample_weight = torch.rand(23, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    several_rows = 4e-4
+    for weight, samples, bias, ignored, budget in itertools.product(
+        (None, class_weight), (None, sample_weight), (False, True), (0.0, 0.4), (None, several_rows)
+    ):
+        hidden, linear_weight, linear_bias, target = problem(bias=bias, ignored=ignored)
+        agree(
+            hidden,
+            linear_weight,
+            target,
+            bias=linear_bias,
+            reduction=reduction,
+            label_smoothing=smoothing,
+            softcap=softcap,
+            weight=weight,
+            sample_weight=samples,
+            memory_budget_mb=budget,
+            **LOSSES[loss],
+        )
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    rows=st.integers(0, 9),
+    dim=st.integers(1, 5),
+    classes=st.integers(1, 8),
+    ignored=st.sampled_from([0.0, 0.5, 1.0]),
+    reduction=st.sampled_from(["mean", "sum", "none"]),
+    budget=st.sampled_from([None, ONE_ROW, 3e-4]),
+    scale=st.sampled_from([1.0, 30.0]),
+    seed=st.integers(0, 1000),
+)
+def test_any_shape(
+    rows: int, dim: int, classes: int, ignored: float, reduction: str, budget: float | None, scale: float, seed: int
+) -> None:
+    hidden, weight, bias, target = problem(rows, dim, classes, bias=True, ignored=ignored, seed=seed)
+    wide_hidden = (hidden.detach() * scale).requires_grad_()
+    agree(wide_hidden, weight, target, bias=bias, reduction=reduction, memory_budget_mb=budget, alpha=0.5, beta=2.0)
+
+
+@pytest.mark.parametrize("shape", [(), (7,), (3, 4), (2, 3, 2), (2, 0, 3)])
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_leading_dimensions(shape: tuple[int, ...], reduction: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(*shape, 5, dtype=torch.float64, generator=generator).requires_grad_()
+    weight = torch.randn(9, 5, dtype=torch.float64, generator=generator).requires_grad_()
+    target = torch.randint(9, shape, generator=generator)
+    agree(hidden, weight, target, reduction=reduction)
+
+
+def test_ignore_index_that_is_a_class() -> None:
+    hidden, weight, _, target = problem()
+    for reduction in ("mean", "sum", "none"):
+        agree(hidden, weight, target, ignore_index=int(target[0]), reduction=reduction)
+
+
+def test_cross_entropy_is_torchs() -> None:
+    hidden, weight, bias, target = problem(bias=True, ignored=0.3)
+    class_weight = torch.rand(11, dtype=torch.float64)
+    options = {"weight": class_weight, "label_smoothing": 0.1}
+    expected = F.cross_entropy(F.linear(hidden, weight, bias), target, **options)
+    loss = cf.linear_crossfade_loss(hidden, weight, target, bias=bias, beta=0.0, **options)
+    torch.testing.assert_close(loss, expected)
+    for got, wanted in zip(
+        gradients(loss, (hidden, weight, bias)), gradients(expected, (hidden, weight, bias)), strict=True
+    ):
+        torch.testing.assert_close(got, wanted)
+
+
+def test_sample_weights_are_copies() -> None:
+    hidden, weight, _, target = problem(rows=4, ignored=0.2)
+    copies = torch.tensor([2, 1, 0, 3])
+    repeated = cf.linear_crossfade_loss(hidden.repeat_interleave(copies, 0), weight, target.repeat_interleave(copies))
+    weighted = cf.linear_crossfade_loss(hidden, weight, target, sample_weight=copies.double())
+    torch.testing.assert_close(weighted, repeated)
+
+
+def test_strided_inputs_and_a_transposed_weight() -> None:
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(6, 20, dtype=torch.float64, generator=generator)[:, ::4].requires_grad_()
+    weight = torch.randn(5, 9, dtype=torch.float64, generator=generator).t().requires_grad_()
+    target = torch.randint(9, (12,), generator=generator)[::2]
+    agree(hidden, weight, target, memory_budget_mb=ONE_ROW)
+    agree(hidden[:1].expand(6, 5), weight, target)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1.0])
+def test_where_p_underflows(alpha: float) -> None:
+    """p_y = 0 in float64: EL is 1 and flat, CE has its full gradient; neither is NaN."""
+    hidden = torch.tensor([[1000.0, 0.0], [1.0, 0.0]], dtype=torch.float64, requires_grad=True)
+    weight = torch.tensor([[-1.0, 0.0], [1.0, 0.0], [0.0, 1.0]], dtype=torch.float64, requires_grad=True)
+    target = torch.tensor([0, 0])
+    for reduction in ("mean", "none"):
+        agree(hidden, weight, target, alpha=alpha, reduction=reduction)
+
+
+def test_a_class_that_is_masked_out() -> None:
+    """-inf in the bias: a class with probability 0. As a target it costs inf under CE, and 1 under EL."""
+    hidden, weight, _, target = problem(rows=5, classes=4)
+    target = target.clamp(min=1)
+    bias = torch.tensor([float("-inf"), 0.0, 0.0, 0.0], dtype=torch.float64)
+    agree(hidden, weight, target, bias=bias)
+    target[2] = 0
+    agree(hidden, weight, target, bias=bias, alpha=0.0)
+    assert cf.linear_crossfade_loss(hidden, weight, target, bias=bias, reduction="none")[2] == float("inf")
