@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from markupsafe import Markup
 from report_markup import Page as Parsed
 
 from crossfade.report import (
@@ -102,6 +103,14 @@ def test_cells_carry_their_note_and_tone() -> None:
     html = render_page(Page("t", "l", ("v",), (Section("s", "S", (table,)),)))
     assert '<td class="bad">1.0<small>0 to 2</small></td>' in html
     assert '<th scope="row" class="left">row</th>' in html
+
+
+def test_drawings_of_another_hand_get_a_name_and_a_white_ground() -> None:
+    drawing = Markup('<svg viewBox="0 0 1 1"><path id="a-1" d="M0 0h1"/></svg>')
+    panels = (Panel(drawing, name="mean <ranks>"), Panel(drawing, "heading"), Panel(drawing))
+    html = render_page(Page("t", "l", ("v",), (Section("s", "S", (Figure(panels, "caption"),)),)))
+    wrapped = [a["aria-label"] for a in Parsed(html).all("div") if a.get("role") == "img"]
+    assert wrapped == ["mean <ranks>", "heading", "caption"]
 
 
 def test_a_row_of_the_wrong_length_is_refused() -> None:

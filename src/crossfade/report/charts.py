@@ -70,15 +70,14 @@ def dot_chart(rows: Sequence[DotRow], *, title: str, name: str, least: float) ->
     every = [v for row in rows for v in (*row.values, row.mean, *(row.interval or ()))]
     x = svg.Axis(*svg.span(every, include=(0.0,), least=least), 10.0, _RIGHT - 2.0)
     places = [[x(v) for v in row.values if math.isfinite(v)] for row in rows]
-    highest = max((n for at in places for n in Counter(_slots(at)).values()), default=1)
-    room = _DOT * min(highest, _HIGHEST)
-    height = 44.0 + room
-    bottom = _TOP + height * len(rows)
+    rooms = [_DOT * min(max(Counter(_slots(at)).values(), default=0), _HIGHEST) for at in places]
+    bottom = _TOP + sum(44.0 + room for room in rooms)
     parts = [svg.grid_x(x, _TOP, bottom, title=title)]
-    for k, row in enumerate(rows):
-        y = _TOP + height * k + 35.0 + room
+    y = _TOP - 9.0
+    for row, at, room in zip(rows, places, rooms, strict=True):
+        y += 44.0 + room
         parts.append(svg.text(x.start, y - room - 15.0, _shortened(row.label), "name halo"))
-        parts.append(svg.dots(_stacked(places[k], y - 9.0, room), row.style))
+        parts.append(svg.dots(_stacked(at, y - 9.0, room), row.style))
         if row.interval is not None and all(map(math.isfinite, row.interval)):
             parts.append(svg.bar(x(row.interval[0]), x(row.interval[1]), y, row.style))
         if math.isfinite(row.mean):

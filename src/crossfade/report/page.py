@@ -76,10 +76,20 @@ class Table:
 
 @dataclass(frozen=True)
 class Panel:
-    """One drawing of a figure. ``svg`` names itself (role and aria-label) and contains no ids."""
+    """One drawing of a figure.
+
+    ``svg`` is one element, trusted as it stands; ids in it must be unique on the page. A drawing of another hand,
+    without an ``aria-label``, is shown on white and named ``name`` (or the heading, or the caption) to a screen reader.
+    """
 
     svg: Markup
     heading: str = ""
+    name: str = ""
+
+    @property
+    def named(self) -> bool:
+        """Whether the drawing names itself."""
+        return " aria-label=" in self.svg.partition(">")[0]
 
 
 @dataclass(frozen=True)

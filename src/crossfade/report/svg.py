@@ -174,4 +174,5 @@ def window(body: str, left: float, top: float, right: float, bottom: float) -> s
 def drawing(parts: Iterable[str], height: float, name: str) -> Markup:
     """The parts as one picture, ``name`` being what a screen reader says for it."""
     body = "".join(part for part in parts if part)
-    return Markup(f'<svg viewBox="0 0 {WIDTH} {_number(height)}" role="img" aria-label="{escape(name)}">{body}</svg>')
+    box, label = f"0 0 {WIDTH} {_number(height)}", escape(name)
+    return Markup(f'<svg class="chart" viewBox="{box}" role="img" aria-label="{label}">{body}</svg>')
