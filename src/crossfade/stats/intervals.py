@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -133,6 +134,11 @@ def detectable_difference(standard_error: float, df: int, *, alpha: float = 0.05
         raise UserError(f"needed: 0 < alpha < power < 1, got alpha {alpha} and power {power}")
     if df < 1 or standard_error < 0:
         raise UserError(f"df must be at least 1 and the standard error not negative, got {df} and {standard_error}")
+    return standard_error * _noncentrality(df, alpha, power)
+
+
+@lru_cache(maxsize=1024)
+def _noncentrality(df: int, alpha: float, power: float) -> float:
     critical = float(stats.t.isf(alpha / 2, df))
 
     def shortfall(noncentrality: float) -> float:
@@ -141,7 +147,7 @@ def detectable_difference(standard_error: float, df: int, *, alpha: float = 0.05
     with warnings.catch_warnings():
         # SciPy's series reports slow convergence far in the tail, with a value good to more digits than are shown.
         warnings.simplefilter("ignore", RuntimeWarning)
-        return standard_error * float(optimize.brentq(shortfall, 0.0, 10 * critical + 10))
+        return float(optimize.brentq(shortfall, 0.0, 10 * critical + 10))
 
 
 def _mean_test(differences: npt.ArrayLike, extra: float, confidence: float, kind: str) -> MeanTest:

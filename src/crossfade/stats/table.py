@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,48 +55,47 @@ def table_rows(
         across: the evidence over data sets; empty with a single one.
     """
     extras = _extras(results, wide)
-    within = {(c.dataset, c.method): c for c in paired}
-    over = {c.method: c for c in across}
     parts = by_dataset(wide)
-    rows = tuple(
-        _row(dataset, method, part, len(part), within.get((dataset, method)), extras)
-        for dataset, part in parts.items()
-        for method in wide.columns
-    )
+    rows: list[Row] = []
+    for dataset, part in parts.items():
+        evidence = {c.method: c for c in paired if c.dataset == dataset}
+        rows += _rows(dataset, part, len(part), evidence, extras)
     if not across:
-        return rows, rows
+        return tuple(rows), tuple(rows)
     means = wide.groupby(level=0, sort=False).mean()
     repeats = min(len(part) for part in parts.values())
-    return rows, tuple(_row(None, method, means, repeats, over.get(method), extras) for method in wide.columns)
+    return tuple(rows), tuple(_rows(None, means, repeats, {c.method: c for c in across}, extras))
 
 
-def _row(
+def _rows(
     dataset: str | None,
-    method: str,
     scores: pd.DataFrame,
     repeats: int,
-    evidence: PairedComparison | AcrossComparison | None,
+    evidence: Mapping[str, PairedComparison | AcrossComparison],
     extras: Extras,
-) -> Row:
-    ranks = rank_scores(scores.to_numpy(dtype=np.float64))
-    mine = ranks[:, scores.columns.get_loc(method)]
-    extra = extras.get((dataset, method), {})
-    return Row(
-        dataset=dataset,
-        method=method,
-        repeats=repeats,
-        accuracy=float(scores[method].mean()),
-        delta=None if evidence is None else evidence.mean,
-        interval=None if evidence is None else evidence.interval,
-        p=None if evidence is None else evidence.p,
-        p_adjusted=None if evidence is None else evidence.p_adjusted,
-        counts=None if evidence is None else evidence.counts,
-        best=int((mine == ranks.min(axis=1)).sum()),
-        mean_rank=float(mine.mean()),
-        nll=extra.get("nll"),
-        ece=extra.get("ece"),
-        brier=extra.get("brier"),
-    )
+) -> Iterator[Row]:
+    values = scores.to_numpy(dtype=np.float64)
+    ranks = rank_scores(values)
+    first = ranks.min(axis=1)
+    for j, method in enumerate(map(str, scores.columns)):
+        found = evidence.get(method)
+        extra = extras.get((dataset, method), {})
+        yield Row(
+            dataset=dataset,
+            method=method,
+            repeats=repeats,
+            accuracy=float(values[:, j].mean()),
+            delta=None if found is None else found.mean,
+            interval=None if found is None else found.interval,
+            p=None if found is None else found.p,
+            p_adjusted=None if found is None else found.p_adjusted,
+            counts=None if found is None else found.counts,
+            best=int((ranks[:, j] == first).sum()),
+            mean_rank=float(ranks[:, j].mean()),
+            nll=extra.get("nll"),
+            ece=extra.get("ece"),
+            brier=extra.get("brier"),
+        )
 
 
 def _extras(results: pd.DataFrame, wide: pd.DataFrame) -> Extras:
