@@ -34,13 +34,13 @@ def load_folder(folder: str | Path, *, size: int | None = None) -> ImageSet:
 
     Args:
         folder: Its class folders may hold PNG, JPEG, BMP, GIF, PPM, TIFF or WebP files, in subfolders too. With a
-            ``train`` folder there must be a ``test`` or a ``val`` folder; if there is one of the two, it is the test part.
+            ``train`` folder there must be a ``test`` or a ``val`` folder; one of them alone is the test part.
         size: Pixels a side. Images are scaled so that the shorter side has so many, and cut in the middle. Default: 32
             where the median shorter side is at most 40, else 64.
 
     Raises:
-        UserError: not a folder, no class folders, one class only, images that can't be read (named), classes that differ
-            between the parts, or more than fits into memory.
+        UserError: not a folder, no class folders, one class only, images that can't be read (named), classes that
+            differ between the parts, or more than fits into memory.
     """
     root = Path(folder)
     if not root.is_dir():

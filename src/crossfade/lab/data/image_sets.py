@@ -32,16 +32,18 @@ class Published:
     how: str
 
 
+_FETCH = "`crossfade data NAME --download`"
+
 IMAGE_SETS = {
-    "cifar10": Published("CIFAR-10", 50_000, 10_000, 10, 32, "cifar-10-batches-py", "torchvision's download, --download"),
-    "cifar100": Published("CIFAR-100", 50_000, 10_000, 100, 32, "cifar-100-python", "torchvision's download, --download"),
+    "cifar10": Published("CIFAR-10", 50_000, 10_000, 10, 32, "cifar-10-batches-py", _FETCH),
+    "cifar100": Published("CIFAR-100", 50_000, 10_000, 100, 32, "cifar-100-python", _FETCH),
     "cinic10": Published(
         "CINIC-10", 180_000, 90_000, 10, 32, "cinic-10",
         "CINIC-10.tar.gz from the authors (Darlow et al. 2018), unpacked as cinic-10/{train,valid,test}/CLASS/*.png",
     ),
     "tinyimagenet": Published(
         "Tiny-ImageNet", 100_000, 10_000, 200, 64, "tiny-imagenet-200",
-        "tiny-imagenet-200.zip from Stanford's CS231n, unpacked: train/WNID/images/*, val/images/*, val/val_annotations.txt",
+        "tiny-imagenet-200.zip of Stanford's CS231n, unpacked: train/WNID/images/*, val/images/*, val/*.txt",
     ),
 }  # fmt: skip
 

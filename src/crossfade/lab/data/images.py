@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -100,12 +100,12 @@ class ImageSet:
             if empty:
                 names = ", ".join(repr(self.classes[at]) for at in empty[:5]) + (", …" if len(empty) > 5 else "")
                 raise UserError(
-                    f"{self.name}: no image of class {names} in the {word} part; add some, or remove the class everywhere"
+                    f"{self.name}: no image of class {names} in the {word} part; add some, or remove the class"
                 )
             if part.images.shape[1:] != self.train.images.shape[1:]:
                 raise UserError(
-                    f"{self.name}: images of the {word} part are {tuple(part.images.shape[2:])} pixels, of the training "
-                    f"part {tuple(self.train.images.shape[2:])}; make them one size"
+                    f"{self.name}: images of the {word} part are {tuple(part.images.shape[2:])} pixels, of the "
+                    f"training part {tuple(self.train.images.shape[2:])}; make them one size"
                 )
 
     @cached_property
@@ -115,7 +115,7 @@ class ImageSet:
         for part in (self.train, self.validation, self.test):
             if part is not None:
                 known.update(part.labels.numpy().tobytes())
-                known.update(part.images.contiguous().numpy())
+                known.update(memoryview(part.images.contiguous().numpy()))
         return known.hexdigest()
 
 
@@ -137,7 +137,8 @@ class ImageTask:
 
     Args:
         data: The images.
-        train_images: Learn from this many only, the same number of each class; None for all.
+        per_class: Learn from this many images of each class only; None for all.
+        test_per_class: As many of the test part.
         select: ``"validation"`` sets a validation part aside where the data has none; ``"last"`` doesn't need one.
         test_size: Share of the images in a part that is set aside.
         seed: Another number gives other divisions, initial weights and batches.
@@ -148,7 +149,8 @@ class ImageTask:
     """
 
     data: ImageSet
-    train_images: int | None = None
+    per_class: int | None = None
+    test_per_class: int | None = None
     select: str = "last"
     test_size: float = 0.2
     seed: int = 0
@@ -160,16 +162,12 @@ class ImageTask:
         if int(counts.min()) < needed:
             name = self.data.classes[int(counts.argmin())]
             raise UserError(
-                f"{self.data.name}: class {name!r} has {int(counts.min())} image(s), and {needed} are needed to have one "
-                "in each part; add images or remove the class"
+                f"{self.data.name}: class {name!r} has {int(counts.min())} image(s), and {needed} are needed, one "
+                "for each part; add images or remove the class"
             )
-        if self.train_images is not None:
-            each, rest = divmod(self.train_images, len(self.data.classes))
-            if rest or not each or each > int(counts.min()):
-                raise UserError(
-                    f"{self.data.name}: can't take {self.train_images} images, the same number of each of "
-                    f"{len(self.data.classes)} classes (the smallest has {int(counts.min())})"
-                )
+        for word, number in (("per_class", self.per_class), ("test_per_class", self.test_per_class)):
+            if number is not None and number < 1:
+                raise UserError(f"{word} must be at least 1, got {number}")
 
     @property
     def _sets_validation_aside(self) -> bool:
@@ -184,15 +182,15 @@ class ImageTask:
     def content(self) -> Mapping[str, Any]:
         """What decides the numbers."""
         return {
-            "data": self.data.sha256, "train_images": self.train_images, "select": self.select,
-            "test_size": self.test_size, "seed": self.seed, "preprocessing": 1,
+            "data": self.data.sha256, "per_class": self.per_class, "test_per_class": self.test_per_class,
+            "select": self.select, "test_size": self.test_size, "seed": self.seed, "preprocessing": 1,
         }  # fmt: skip
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """Training images, pixels times colours, classes."""
-        images = self.data.train.images
-        return self.train_images or len(images), images[0].numel(), len(self.data.classes)
+        images, classes = self.data.train.images, len(self.data.classes)
+        return min(len(images), (self.per_class or len(images)) * classes), images[0].numel(), classes
 
     def split(self, repeat: int) -> ImageSplit:
         """The parts of one repeat; the same for every method."""
@@ -202,8 +200,7 @@ class ImageTask:
             train, test = self._divide(train, state)
         if self._sets_validation_aside:
             train, validation = self._divide(train, state + 1)
-        if self.train_images is not None:
-            train = self._sample(train)
+        train, test = _sample(train, self.per_class), _sample(test, self.test_per_class)
         mean, std = _moments(train.images)
         return ImageSplit(
             train, validation if self.select == "validation" else None, test, len(self.data.classes), mean, std
@@ -230,16 +227,14 @@ class ImageTask:
         out = np.sort(np.concatenate(held))
         return part.rows(np.setdiff1d(np.arange(len(labels)), out)), part.rows(out)
 
-    def _sample(self, part: Part) -> Part:
-        each = (self.train_images or 0) // len(self.data.classes)
-        labels = part.labels.numpy()
-        chosen = [np.flatnonzero(labels == number)[:each] for number in range(len(self.data.classes))]
-        return part.rows(np.sort(np.concatenate(chosen)))
 
-
-def with_sample(task: ImageTask, train_images: int | None) -> ImageTask:
-    """The same task, learning from fewer images."""
-    return replace(task, train_images=train_images)
+def _sample(part: Part, each: int | None) -> Part:
+    """The first images of each class, in the part's order."""
+    if each is None:
+        return part
+    labels = part.labels.numpy()
+    chosen = [np.flatnonzero(labels == number)[:each] for number in range(int(labels.max()) + 1)]
+    return part.rows(np.sort(np.concatenate(chosen)))
 
 
 def _moments(images: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,161 @@
+"""Image networks by name: the CIFAR ones of the paper's tables, and every classifier of torchvision.
+
+The CIFAR networks take 3x32x32 and larger small images. Of torchvision's networks three also come with a stem for
+small images, a 3x3 convolution with stride 1 and no pooling: ``resnet18_small``, ``resnet34_small``,
+``shufflenetv2_small``.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+
+from crossfade.errors import UserError
+
+__all__ = ["SMALL_NETS", "build", "check_name", "net_names", "parameters"]
+
+
+def _resnet(depth: int) -> Callable[[int], nn.Module]:
+    def make(classes: int) -> nn.Module:
+        from crossfade.lab.nets.resnet import CifarResNet
+
+        return CifarResNet(depth, classes)
+
+    return make
+
+
+def _preact(classes: int) -> nn.Module:
+    from crossfade.lab.nets.resnet import PreActResNet
+
+    return PreActResNet(classes)
+
+
+def _resnext(groups: int, width: int) -> Callable[[int], nn.Module]:
+    def make(classes: int) -> nn.Module:
+        from crossfade.lab.nets.resnext import ResNeXt29
+
+        return ResNeXt29(groups, width, classes)
+
+    return make
+
+
+def _small_stem(name: str) -> Callable[[int], nn.Module]:
+    def make(classes: int) -> nn.Module:
+        from torchvision.models import get_model
+
+        from crossfade.lab.nets.resnet import initialise
+
+        net: Any = get_model(name, weights=None, num_classes=classes)
+        if name.startswith("resnet"):
+            net.conv1 = nn.Conv2d(3, 64, 3, 1, 1, bias=False)
+            initialise(net.conv1)
+        else:
+            net.conv1[0] = nn.Conv2d(3, 24, 3, 1, 1, bias=False)
+        net.maxpool = nn.Identity()
+        return net  # type: ignore[no-any-return]
+
+    return make
+
+
+SMALL_NETS: dict[str, Callable[[int], nn.Module]] = {
+    "resnet20": _resnet(20),
+    "resnet32": _resnet(32),
+    "resnet44": _resnet(44),
+    "resnet56": _resnet(56),
+    "resnet110": _resnet(110),
+    "resnet18_small": _small_stem("resnet18"),
+    "resnet34_small": _small_stem("resnet34"),
+    "preactresnet18": _preact,
+    "resnext29": _resnext(2, 64),  # the 2x64d of Chen et al. 2019, whom Table 5 follows
+    "resnext29_8x64d": _resnext(8, 64),
+    "shufflenetv2_small": _small_stem("shufflenet_v2_x1_0"),
+}
+
+
+class _WithDropout(nn.Module):
+    def __init__(self, probability: float, head: nn.Module) -> None:
+        super().__init__()
+        self.dropout, self.head = nn.Dropout(probability), head
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.dropout(x))  # type: ignore[no-any-return]
+
+
+def net_names() -> list[str]:
+    """Every name ``build`` takes."""
+    import torchvision.models as models
+
+    return [*SMALL_NETS, *models.list_models(module=models)]
+
+
+def check_name(name: str) -> None:
+    """Raise a UserError, with the nearest name, if ``build`` doesn't know ``name``."""
+    if name in SMALL_NETS:
+        return
+    known = net_names()
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(SMALL_NETS)} and torchvision's classifiers"
+        raise UserError(f"net {name!r} is unknown ({hint})")
+
+
+def build(name: str, classes: int, *, pretrained: bool = False, dropout: float = 0.0) -> nn.Module:
+    """A network with fresh weights from torch's global generator, or torchvision's pretrained ones and a fresh head.
+
+    Args:
+        name: One of ``net_names()``.
+        classes: Outputs.
+        pretrained: Torchvision's default weights (downloaded on first use); its own networks only.
+        dropout: Probability of dropping an input of the last linear layer.
+
+    Raises:
+        UserError: unknown name, pretrained weights that don't exist or can't be fetched, a network without a last
+            linear layer where one has to be replaced.
+    """
+    check_name(name)
+    if pretrained and name in SMALL_NETS:
+        raise UserError(f"net {name!r} has no pretrained weights; use one of torchvision's, such as resnet18")
+    net = SMALL_NETS[name](classes) if name in SMALL_NETS else _torchvision(name, classes, pretrained)
+    if dropout:
+        _replace_head(net, name, lambda head: _WithDropout(dropout, head))
+    return net
+
+
+def parameters(net: nn.Module) -> int:
+    """Number of trained values."""
+    return sum(parameter.numel() for parameter in net.parameters() if parameter.requires_grad)
+
+
+def _torchvision(name: str, classes: int, pretrained: bool) -> nn.Module:
+    from torchvision.models import get_model
+
+    options: dict[str, Any] = {}
+    if name in ("googlenet", "inception_v3"):  # their auxiliary outputs belong to a training scheme of their own
+        options = {"transform_input": False} if pretrained else {"aux_logits": False, "init_weights": True}
+    if not pretrained:
+        net: nn.Module = get_model(name, weights=None, num_classes=classes, **options)
+        return net
+    try:
+        net = get_model(name, weights="DEFAULT", **options)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UserError(
+            f"net {name}: its pretrained weights can't be fetched ({error}); train without --pretrained"
+        ) from None
+    if options:
+        net.aux_logits = False  # type: ignore[assignment]
+        for branch in ("aux1", "aux2", "AuxLogits"):
+            if hasattr(net, branch):
+                setattr(net, branch, None)
+    _replace_head(net, name, lambda head: nn.Linear(head.in_features, classes))
+    return net
+
+
+def _replace_head(net: nn.Module, name: str, change: Callable[[Any], nn.Module]) -> None:
+    linear = [path for path, module in net.named_modules() if isinstance(module, nn.Linear)]
+    if not linear:
+        raise UserError(f"net {name!r} has no last linear layer to replace; use another network")
+    parent, _, child = linear[-1].rpartition(".")
+    setattr(net.get_submodule(parent), child, change(net.get_submodule(linear[-1])))

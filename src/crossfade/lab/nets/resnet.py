@@ -1,0 +1,98 @@
+"""The CIFAR residual networks of He et al. 2016a (20 to 110 layers), and the pre-activation ResNet-18 (2016b)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+__all__ = ["BasicBlock", "CifarResNet", "PreActBlock", "PreActResNet", "initialise"]
+
+
+def initialise(net: nn.Module) -> None:
+    """He et al. 2015 for convolutions (fan out), ones and zeros for batch normalisation: what torchvision does."""
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+
+def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut without parameters (option A): every other pixel, new channels zero."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = _conv(inputs, outputs, stride), nn.BatchNorm2d(outputs)
+        self.conv2, self.bn2 = _conv(outputs, outputs), nn.BatchNorm2d(outputs)
+        self.stride, self.added = stride, outputs - inputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+        if self.stride > 1 or self.added:
+            x = x[:, :, :: self.stride, :: self.stride]
+            x = F.pad(x, (0, 0, 0, 0, self.added // 2, self.added - self.added // 2))
+        return F.relu(out + x)
+
+
+class CifarResNet(nn.Module):
+    """6n + 2 layers: a 3x3 convolution, n blocks each of 16, 32 and 64 channels, mean over pixels, one linear layer."""
+
+    def __init__(self, depth: int, classes: int) -> None:
+        super().__init__()
+        blocks, rest = divmod(depth - 2, 6)
+        if rest or blocks < 1:
+            raise ValueError(f"depth must be 6 n + 2 (20, 32, 44, 56, 110, ...), got {depth}")
+        self.conv, self.bn = _conv(3, 16), nn.BatchNorm2d(16)
+        layers, channels = [], 16
+        for width in (16, 32, 64):
+            for block in range(blocks):
+                layers.append(BasicBlock(channels, width, 2 if block == 0 and width > 16 else 1))
+                channels = width
+        self.blocks = nn.Sequential(*layers)
+        self.fc = nn.Linear(64, classes)
+        initialise(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.blocks(F.relu(self.bn(self.conv(x))))
+        return self.fc(x.mean((2, 3)))  # type: ignore[no-any-return]
+
+
+class PreActBlock(nn.Module):
+    """Normalise and ReLU before each convolution; a projection, where there is one, comes after the first ReLU."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.bn1, self.conv1 = nn.BatchNorm2d(inputs), _conv(inputs, outputs, stride)
+        self.bn2, self.conv2 = nn.BatchNorm2d(outputs), _conv(outputs, outputs)
+        self.shortcut: nn.Module | None = None
+        if stride > 1 or inputs != outputs:
+            self.shortcut = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        active = F.relu(self.bn1(x))
+        shortcut = x if self.shortcut is None else self.shortcut(active)
+        return self.conv2(F.relu(self.bn2(self.conv1(active)))) + shortcut  # type: ignore[no-any-return]
+
+
+class PreActResNet(nn.Module):
+    """ResNet-18's four stages of two blocks (64 to 512 channels) a 3x3 stem, and the last normalisation and ReLU."""
+
+    def __init__(self, classes: int, block: Callable[[int, int, int], nn.Module] = PreActBlock) -> None:
+        super().__init__()
+        self.conv = _conv(3, 64)
+        layers, channels = [], 64
+        for width, stride in ((64, 1), (128, 2), (256, 2), (512, 2)):
+            layers += [block(channels, width, stride), block(width, width, 1)]
+            channels = width
+        self.blocks = nn.Sequential(*layers)
+        self.bn = nn.BatchNorm2d(512)
+        self.fc = nn.Linear(512, classes)
+        initialise(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.bn(self.blocks(self.conv(x))))
+        return self.fc(x.mean((2, 3)))  # type: ignore[no-any-return]

@@ -1,0 +1,249 @@
+"""What the image studies have in common (Tables 1, 2, 5, 6, motivating example, eq. 20-22): they are data, this is code."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from crossfade.errors import UserError
+from crossfade.lab.store import Run
+from crossfade.lab.train.deep_recipe import Hardware, ImageRecipe
+from crossfade.lab.trial import Trial
+
+if TYPE_CHECKING:
+    from crossfade.lab.trial import Task
+
+__all__ = ["Cell", "ImagePlan", "ImageRequest", "ImageStudy", "plan_images", "scaled"]
+
+Scale: TypeAlias = Literal["smoke", "short", "paper"]
+MIXTURES = ("ce", "f0", "f0-late", "gradual")
+TITLES = {
+    "cifar100": "CIFAR-100", "cinic10": "CINIC-10", "tinyimagenet": "Tiny-ImageNet", "imagenet": "ImageNet",
+}  # fmt: skip
+_CLASSES = {"cifar100": 100, "cinic10": 10, "tinyimagenet": 200, "imagenet": 1000}
+# epochs, batch, training images in all, test images of a class (None: all), repeats at most
+_SHORTENED: dict[str, tuple[int, int, int, int | None, int]] = {
+    "smoke": (2, 32, 1_000, 2, 1),
+    "short": (9, 64, 4_800, None, 2),
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One network on one data set: a group of lines in the printed table.
+
+    Args:
+        data: Key of the data set.
+        recipe: The protocol as printed.
+        methods: Names.
+        repeats: Seeds.
+        paper: Printed accuracy in percent and its spread (None where none is printed), by method.
+        label: What tables call it.
+    """
+
+    data: str
+    recipe: ImageRecipe
+    methods: tuple[str, ...]
+    repeats: int
+    paper: Mapping[str, tuple[float, float | None]]
+    label: str
+
+
+@dataclass(frozen=True)
+class ImageStudy:
+    """A table of the paper. ``choices`` says what the paper leaves open and how it was chosen here."""
+
+    name: str
+    title: str
+    cells: tuple[Cell, ...]
+    choices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ImageRequest:
+    """What to run of a study. Empty tuples mean all."""
+
+    study: ImageStudy
+    data_dir: Path
+    scale: Scale = "paper"
+    datasets: tuple[str, ...] = ()
+    nets: tuple[str, ...] = ()
+    methods: tuple[str, ...] = ()
+    repeats: int | None = None
+    precision: str = "32-true"
+    hardware: Hardware = field(default_factory=Hardware)
+
+
+@dataclass(frozen=True, eq=False)
+class ImagePlan:
+    """Trials that can be run, and cells whose data isn't here."""
+
+    request: ImageRequest
+    cells: tuple[Cell, ...]
+    trials: tuple[Trial, ...]
+    run: Run
+    missing: tuple[str, ...]
+
+    def lines(self) -> list[str]:
+        """What will be run, for people."""
+        request, recipes = self.request, list(dict.fromkeys(trial.recipe for trial in self.trials))
+        epochs = sum(trial.recipe.epochs for trial in self.trials)
+        head = f"{request.study.name} · {request.study.title}"
+        if request.scale != "paper":
+            head += f" · scale {request.scale}, not the paper's protocol"
+        lines = [head, f"{len(self.trials)} runs, {epochs:,} epochs in all, {len(recipes)} recipes"]
+        for cell in self.cells:
+            recipe, _, _, repeats = scaled(cell, request.scale, request.repeats)
+            lines.append(
+                f"  {cell.label}: {', '.join(_methods(cell, request))} · {repeats} seeds · {recipe.epochs} epochs, "
+                f"batch {recipe.batch_size}, rate {recipe.learning_rate:g} falling at "
+                f"{', '.join(f'{at:g}' for at in recipe.milestones) or 'no epoch'}"
+            )
+        return lines + [f"  not here: {line}" for line in self.missing]
+
+
+def scaled(cell: Cell, scale: str, repeats: int | None = None) -> tuple[ImageRecipe, int | None, int | None, int]:
+    """Recipe, training and test images of a class (None: all) and repeats of a cell at a scale.
+
+    A shortened recipe keeps the learning rate, and the place of every fall and phase as a fraction of the training; its
+    schedule moves by steps, since 9 epochs are too few for a last 5 %.
+    """
+    if scale == "paper":
+        return cell.recipe, None, None, repeats or cell.repeats
+    epochs, batch, images, test, most = _SHORTENED[scale]
+    whole = cell.recipe
+    recipe = replace(
+        whole, epochs=epochs, batch_size=batch, granularity="step", scale=scale,
+        milestones=tuple(round(at * epochs / whole.epochs, 6) for at in whole.milestones),
+        watch=max(1, round(whole.watch * epochs / whole.epochs)) if whole.watch else 0,
+        evaluate=(epochs,),
+    )  # fmt: skip
+    return recipe, max(2, images // _CLASSES[cell.data]), test, repeats or min(cell.repeats, most)
+
+
+def plan_images(request: ImageRequest, command: str | Sequence[str]) -> ImagePlan:
+    """Check a request and write it down as trials; data that isn't here is named, and the rest is planned.
+
+    Raises:
+        UserError: unknown names, a count out of range, or no data at all.
+    """
+    cells = _chosen(request)
+    tasks: dict[tuple[Any, ...], Task] = {}
+    missing: dict[str, str] = {}
+    trials: list[Trial] = []
+    for cell in cells:
+        recipe, each, test, repeats = scaled(cell, request.scale, request.repeats)
+        recipe = replace(recipe, precision=request.precision)  # type: ignore[arg-type]
+        at = (cell.data, cell.label, each, test)
+        try:
+            tasks[at] = _task(cell, request.data_dir, each, test, tasks)
+        except _NotHereError as error:
+            missing[cell.data] = str(error)
+            continue
+        trials += [
+            Trial(request.study.name, tasks[at], _method(name), recipe, repeat)
+            for repeat in range(repeats)
+            for name in _methods(cell, request)
+        ]
+    if not trials:
+        raise UserError(f"{request.study.name}: no data. {'; '.join(missing.values())}")
+    meta = _meta(request, trials, missing, command)
+    run = Run(request.study.name, {"meta": meta, "settings": {"scale": request.scale}}, tuple(t.key for t in trials))
+    here = tuple(cell for cell in cells if cell.data not in missing)
+    return ImagePlan(request, here, tuple(trials), run, tuple(missing.values()))
+
+
+class _NotHereError(Exception):
+    """The data of a cell isn't in the data folder: no reason to refuse the others."""
+
+
+def _chosen(request: ImageRequest) -> list[Cell]:
+    cells = request.study.cells
+    for option, wanted, known in (
+        ("--datasets", request.datasets, {cell.data for cell in cells}),
+        ("--nets", request.nets, {cell.recipe.net for cell in cells}),
+        ("--methods", request.methods, {name for cell in cells for name in cell.methods}),
+    ):
+        if unknown := sorted(set(wanted) - known):
+            raise UserError(
+                f"{option}: {unknown[0]!r} isn't in {request.study.name} (there are {', '.join(sorted(known))})"
+            )
+    if request.scale not in ("smoke", "short", "paper"):
+        raise UserError(f"--scale: expected smoke, short or paper, got {request.scale!r}")
+    if request.repeats is not None and request.repeats < 1:
+        raise UserError(f"--repeats: expected a whole number of at least 1, got {request.repeats}")
+    chosen = [
+        cell
+        for cell in cells
+        if (not request.datasets or cell.data in request.datasets)
+        and (not request.nets or cell.recipe.net in request.nets)
+    ]
+    if not chosen:
+        raise UserError(f"{request.study.name}: no such network on such a data set; leave out --nets or --datasets")
+    return chosen
+
+
+def _methods(cell: Cell, request: ImageRequest) -> tuple[str, ...]:
+    return tuple(name for name in cell.methods if not request.methods or name in request.methods)
+
+
+def _method(name: str) -> Any:
+    from crossfade.lab.train.deep_methods import deep_method
+
+    return deep_method(name)
+
+
+def _task(cell: Cell, folder: Path, each: int | None, test: int | None, known: Mapping[tuple[Any, ...], Task]) -> Task:
+    from crossfade.lab.data.image_sets import find_images, load_images
+    from crossfade.lab.data.images import ImageTask
+
+    if cell.data == "imagenet":
+        from crossfade.lab.data.image_stream import find_imagenet, stream_task
+
+        place = find_imagenet(folder)
+        if place is None:
+            raise _NotHereError(
+                f"ImageNet: expected imagenet/train/WNID/*.JPEG and imagenet/val/WNID/*.JPEG in {folder}"
+            )
+        return stream_task(place, each, test, label=cell.label)
+    loaded = next((task.data for at, task in known.items() if at[0] == cell.data and isinstance(task, ImageTask)), None)
+    if loaded is None:
+        if find_images(cell.data, folder) is None:
+            raise _NotHereError(f"{TITLES[cell.data]}: not in {folder}; `crossfade data` says how to get it")
+        loaded = load_images(cell.data, folder)
+    return ImageTask(loaded, per_class=each, test_per_class=test, label=cell.label)
+
+
+def _meta(
+    request: ImageRequest, trials: Sequence[Trial], missing: Mapping[str, str], command: str | Sequence[str]
+) -> dict[str, Any]:
+    from crossfade.lab.provenance import provenance
+
+    origin = provenance()
+    methods = {trial.method.name: trial.method for trial in trials}
+    tasks = {trial.task.name: trial.task for trial in trials}
+    return {
+        "title": request.study.title,
+        "command": command if isinstance(command, str) else shlex.join(command),
+        "scale": request.scale,
+        "recipe": trials[0].recipe.to_dict(),
+        "versions": origin["versions"],
+        "device": origin["machine"],
+        "commit": origin["commit"],
+        "datasets": [task.describe() for task in tasks.values()],
+        "methods": [
+            {
+                "name": one.name, "title": one.title, "note": one.note, "g": "",
+                "schedule": [[at / 240, *map(float, one.schedule(at / 240))] for at in range(241)],
+            }
+            for one in methods.values()
+        ],
+        "control": "ce",
+        "missing": list(missing.values()),
+        "seed": 0,
+        "repeats": max(trial.repeat for trial in trials) + 1,
+        "choices": list(request.study.choices),
+    }  # fmt: skip

@@ -1,0 +1,99 @@
+"""An image study's numbers beside the paper's."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+if TYPE_CHECKING:
+    from crossfade.lab.paper.image_study import ImageStudy
+
+__all__ = ["beside_paper", "escape_table", "markdown"]
+
+_GROUPS = ("right", "near", "far")
+
+
+def beside_paper(study: ImageStudy, results: pd.DataFrame) -> pd.DataFrame:
+    """A line for each network and method: ours in percent (mean, deviation over seeds, seeds), the paper's, and both
+    differences to CE in points. Ours is paired: the mean over seeds that both methods have.
+    """
+    lines = []
+    for cell in study.cells:
+        own = results[results["dataset"] == cell.label]
+        table = own.pivot_table(index="repeat", columns="method", values="accuracy") * 100
+        for name in cell.methods:
+            ours = table[name].dropna() if name in table else pd.Series(dtype=float)
+            gap = (ours - table["ce"]).dropna() if "ce" in table and name != "ce" else pd.Series(dtype=float)
+            printed, spread = cell.paper.get(name, (math.nan, None))
+            base = cell.paper["ce"][0] if "ce" in cell.paper and name != "ce" else math.nan
+            lines.append(
+                {
+                    "dataset": cell.label, "method": name, "ours": ours.mean(), "ours_std": ours.std(),
+                    "seeds": len(ours), "delta": gap.mean(), "paper": printed, "paper_std": spread,
+                    "paper_delta": printed - base,
+                }
+            )  # fmt: skip
+    return pd.DataFrame(lines)
+
+
+def escape_table(results: pd.DataFrame) -> pd.DataFrame:
+    """The motivating example, from results of recipes that watch.
+
+    Numbers of test images in each group at the watched epoch and of those right at the end, and their share in percent;
+    means over seeds.
+    """
+    counts = [f"{when}_{group}" for when in ("watch", "end") for group in _GROUPS]
+    if not set(counts) <= set(results.columns):
+        return pd.DataFrame(columns=["dataset", "method", *counts])
+    own = results.dropna(subset=counts)
+    table = own.groupby(["dataset", "method"], sort=False)[counts].mean().reset_index()
+    for group in ("right", "near", "far"):
+        table[f"share_{group}"] = 100 * table[f"end_{group}"] / table[f"watch_{group}"]
+    return table
+
+
+def markdown(study: ImageStudy, results: pd.DataFrame, scale: str) -> str:
+    """The study's page: ours beside the paper's, and what the paper leaves open."""
+    note = "" if scale == "paper" else f" Scale **{scale}**: shortened, so only the differences to CE compare at all."
+    lines = [
+        f"### {study.title}", "", f"Accuracy on the test part, percent.{note}", "",
+        "| | method | ours | seeds | Δ to CE | paper | paper's Δ |", "|---|---|---:|---:|---:|---:|---:|",
+    ]  # fmt: skip
+    lines += [_line(row) for row in beside_paper(study, results).to_dict("records") if row["seeds"] or scale == "paper"]
+    escapes = escape_table(results)
+    if len(escapes):
+        lines += [
+            "", "Test images by their state at the watched epoch, and the share of each group that is right at the end "
+            "(means over seeds):", "",
+            "| | method | right | wrong, p_y > 0.2 | wrong, p_y < 0.2 |", "|---|---|---:|---:|---:|",
+        ]  # fmt: skip
+        lines += [_escape_line(row) for row in escapes.to_dict("records")]
+    return "\n".join([*lines, "", "What the paper leaves open, and the choice here:", "", *_listed(study), ""])
+
+
+def _line(row: dict[Any, Any]) -> str:
+    return (
+        f"| {row['dataset']} | {row['method']} | {_plus_minus(row['ours'], row['ours_std'])} | {row['seeds'] or ''} | "
+        f"{_signed(row['delta'])} | {_plus_minus(row['paper'], row['paper_std'])} | {_signed(row['paper_delta'])} |"
+    )
+
+
+def _escape_line(row: dict[Any, Any]) -> str:
+    cells = [f"{row[f'watch_{group}']:.0f}: {row[f'share_{group}']:.2f} %" for group in _GROUPS]
+    return f"| {row['dataset']} | {row['method']} | {' | '.join(cells)} |"
+
+
+def _listed(study: ImageStudy) -> list[str]:
+    return [f"- {choice}" for choice in study.choices]
+
+
+def _plus_minus(mean: float, std: float | None) -> str:
+    if math.isnan(mean):
+        return ""
+    return f"{mean:.2f}" + ("" if std is None or math.isnan(std) else f" ± {std:.2f}")
+
+
+def _signed(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:+.2f}".replace("-", "−")

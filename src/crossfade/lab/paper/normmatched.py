@@ -1,0 +1,27 @@
+"""Is it only a longer gradient? CE with its learning rate multiplied by M of eq. (20)-(22), beside F=0-0.5."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from crossfade.lab.paper.image_study import Cell, ImageStudy
+from crossfade.lab.paper.table1 import CIFAR
+
+__all__ = ["STUDY"]
+
+_METHODS = ("ce", "ce-volume-own", "ce-volume-others", "gradual")
+
+STUDY = ImageStudy(
+    "normmatched",
+    "Gradient volume: CE at the rate that matches F=0-0.5",
+    tuple(
+        Cell("cifar100", replace(CIFAR, net=net), _METHODS, 4, {}, f"CIFAR-100 · {title}")
+        for net, title in (("resnet20", "ResNet20"), ("resnet32", "ResNet32"))
+    ),
+    choices=(
+        "eq. (21) and (22) give two factors, M = alpha + beta/3 (i = j) and alpha + beta/2 (i != j): both are run",
+        "eq. (21)'s integrand is negative; its size is taken",
+        "the volumes are taken over the unit interval and square as printed, though p_y + p_j is at most 1",
+        "networks and protocol as in Table 1; the paper's numbers are in its supplement, which is not at hand",
+    ),
+)

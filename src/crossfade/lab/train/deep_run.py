@@ -1,0 +1,169 @@
+"""Trials of image networks: trained one after the other, each resumed from its last epoch after an interruption."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from crossfade.errors import UserError
+from crossfade.lab.run import Batch, Executor, cost
+from crossfade.lab.store import Outcome
+from crossfade.lab.trial import Trial, seed
+
+if TYPE_CHECKING:
+    from crossfade.lab.data.images import ImageSplit
+    from crossfade.lab.train.deep import DeepHistory
+    from crossfade.lab.train.deep_recipe import Hardware, ImageRecipe
+
+__all__ = ["escapes", "one_at_a_time", "process_rank"]
+
+_NEAR = 0.2  # p_y that parts the wrong predictions in "A Motivating Example"
+
+
+def process_rank() -> int:
+    """Which of several processes this is, before any of them has met the others; 0 if it is alone."""
+    return next((int(os.environ[name]) for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK") if name in os.environ), 0)
+
+
+def one_at_a_time(hardware: Hardware, work: Path, keep: Path | None = None) -> Executor:
+    """An executor for ``crossfade.lab.run.run`` that trains each trial with Lightning.
+
+    Args:
+        hardware: Where.
+        work: A folder for checkpoints, one folder a trial, removed when it is done.
+        keep: A folder for weights: ``KEY.safetensors`` of the last epoch, ``KEY.best.safetensors`` of the chosen one
+            where it is another.
+    """
+
+    def execute(batches: Sequence[Batch], tick: Callable[[float], None]) -> Iterator[tuple[Trial, Outcome]]:
+        for batch in batches:
+            splits: dict[tuple[int, int], ImageSplit] = {}
+            for trial in batch:
+                at = (id(trial.task), trial.repeat)
+                if at not in splits:
+                    splits = {at: cast("ImageSplit", trial.task.split(trial.repeat))}  # one at a time in memory
+                whole = cost(trial)
+                tick(0.0)
+                yield (
+                    trial,
+                    _compute(trial, splits[at], hardware, work, keep, lambda part, whole=whole: tick(part * whole)),
+                )
+
+    return execute
+
+
+def _scaled(tick: Callable[[float], None], whole: float, part: float) -> None:
+    tick(part * whole)
+
+
+def _compute(
+    trial: Trial, split: ImageSplit, hardware: Hardware, work: Path, keep: Path | None, tick: Callable[[float], None]
+) -> Outcome:
+    from crossfade.lab.train.deep import train
+
+    recipe, folder = cast("ImageRecipe", trial.recipe), work / trial.key
+    recorder = _recorder(recipe, folder, len(split.test))
+    try:
+        history = train(
+            split, trial.method, recipe, seed=seed(trial, "train"), hardware=hardware, folder=folder, on_progress=tick,
+            observe=recorder,
+        )  # fmt: skip
+    except (RuntimeError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        return Outcome(error=_line(error))
+    if not history.finite or history.chosen < 0:
+        return Outcome(error=f"the weights diverge at learning rate {recipe.learning_rate:g}; try a smaller one")
+    outcome = _outcome(split, recipe, history)
+    if recorder is not None:
+        recorder.recorder.flush()
+        outcome = Outcome({**(outcome.result or {}), **escapes(folder / "p", recipe)}, outcome.curves)
+    if keep is not None and process_rank() == 0:
+        _keep(trial, split, history, outcome, keep)
+    if process_rank() == 0:
+        shutil.rmtree(folder, ignore_errors=True)
+    return outcome
+
+
+class _Watcher:
+    """Records p_y of the test images after the epochs that are scored."""
+
+    def __init__(self, folder: Path, examples: int, recipe: ImageRecipe) -> None:
+        from crossfade.diagnostics import ProbabilityRecorder
+
+        self.recorder = ProbabilityRecorder(folder, examples, recipe.epochs)
+        self.epochs = (recipe.watch - 1, recipe.epochs - 1)
+
+    def __call__(self, epoch: int, part: str, index: Any, logits: Any, labels: Any) -> None:
+        if part == "test" and epoch in self.epochs:
+            self.recorder.record(epoch, index, logits, labels)
+
+
+def _recorder(recipe: ImageRecipe, folder: Path, examples: int) -> _Watcher | None:
+    return _Watcher(folder / "p", examples, recipe) if recipe.watch else None
+
+
+def escapes(folder: Path, recipe: ImageRecipe) -> dict[str, int]:
+    """ "A Motivating Example": how many test images of each group at epoch ``watch`` are right at the end.
+
+    The groups are: right, wrong with p_y > 0.2, wrong with p_y < 0.2.
+    """
+    from crossfade.diagnostics import Recording
+
+    recording = Recording(folder)
+    then, now = recipe.watch - 1, recipe.epochs - 1
+    right, p, end = recording.correct(then), recording.p(then), recording.correct(now)
+    groups = {"right": right, "near": ~right & (p >= _NEAR), "far": ~right & (p < _NEAR)}
+    counts = {f"watch_{name}": int(group.sum()) for name, group in groups.items()}
+    return counts | {f"end_{name}": int((group & end).sum()) for name, group in groups.items()}
+
+
+def _outcome(split: ImageSplit, recipe: ImageRecipe, history: DeepHistory) -> Outcome:
+    row = history.rows[history.chosen]
+    result = {
+        "accuracy": row["test_accuracy"],
+        **{name: _short(row[f"test_{name}"]) for name in ("nll", "ece", "brier")},
+        "learning_rate": recipe.learning_rate,
+        "epoch": int(row["epoch"]),
+        "n_train": len(split.train),
+        "n_val": 0 if split.validation is None else len(split.validation),
+        "n_test": len(split.test),
+        "classes": split.classes,
+        "seconds": round(history.seconds, 2),
+        # The best test epoch is what many tables print; it is chosen with the test labels, and never our result.
+        "best_test_accuracy": max(each["test_accuracy"] for each in history.rows),
+        "scale": recipe.scale,
+        "device": history.device,
+    }
+    names = [name for name in history.rows[0] if name.startswith(("val_", "test_"))] + ["train_loss"]
+    curves: dict[str, list[Any]] = {"epoch": [int(each["epoch"]) for each in history.rows]}
+    curves |= {name: [_short(each[name]) for each in history.rows] for name in names}
+    return Outcome(result, curves)
+
+
+def _keep(trial: Trial, split: ImageSplit, history: DeepHistory, outcome: Outcome, folder: Path) -> None:
+    from crossfade.lab.provenance import provenance
+    from crossfade.lab.train.deep_weights import save_model
+
+    recipe = cast("ImageRecipe", trial.recipe)
+    about: Mapping[str, Any] = {
+        "net": recipe.net, "classes": split.classes, "dropout": recipe.dropout, "mean": split.mean.tolist(),
+        "std": split.std.tolist(), "trial": trial.content, "key": trial.key, "seed": seed(trial, "train"),
+        "result": dict(outcome.result or {}), **provenance(),
+    }  # fmt: skip
+    save_model(folder / f"{trial.key}.safetensors", history.module.state_dict(), {**about, "epoch": recipe.epochs})
+    if history.best is not None:
+        epoch = int(history.rows[history.chosen]["epoch"])
+        save_model(folder / f"{trial.key}.best.safetensors", history.best, {**about, "epoch": epoch})
+
+
+def _short(value: float) -> float | None:
+    return float(f"{value:.7g}") if math.isfinite(value) else None
+
+
+def _line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]
