@@ -115,7 +115,7 @@ class ImageSet:
         for part in (self.train, self.validation, self.test):
             if part is not None:
                 known.update(part.labels.numpy().tobytes())
-                known.update(memoryview(part.images.contiguous().numpy()))
+                known.update(part.images.contiguous().numpy().data)
         return known.hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""What the image studies have in common (Tables 1, 2, 5, 6, motivating example, eq. 20-22): they are data, this is code."""
+"""What the image studies share (Tables 1, 2, 5, 6, motivating example, eq. 20-22): they are data, this is code."""
 
 from __future__ import annotations
 

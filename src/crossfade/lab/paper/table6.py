@@ -33,7 +33,8 @@ STUDY = ImageStudy(
     tuple(
         Cell(
             "cinic10", recipe, _METHODS, 1,
-            {name: (value, None) for name, value in zip(_METHODS, printed, strict=True)}, f"CINIC-10 · ResNet34 · {title}",
+            {name: (value, None) for name, value in zip(_METHODS, printed, strict=True)},
+            f"CINIC-10 · ResNet34 · {title}",
         )
         for title, recipe, printed in _ROWS
     ),

@@ -46,17 +46,13 @@ def one_at_a_time(hardware: Hardware, work: Path, keep: Path | None = None) -> E
                 at = (id(trial.task), trial.repeat)
                 if at not in splits:
                     splits = {at: cast("ImageSplit", trial.task.split(trial.repeat))}  # one at a time in memory
-                whole = cost(trial)
                 tick(0.0)
-                yield (
-                    trial,
-                    _compute(trial, splits[at], hardware, work, keep, lambda part, whole=whole: tick(part * whole)),
-                )
+                yield trial, _compute(trial, splits[at], hardware, work, keep, partial(_part, tick, cost(trial)))
 
     return execute
 
 
-def _scaled(tick: Callable[[float], None], whole: float, part: float) -> None:
+def _part(tick: Callable[[float], None], whole: float, part: float) -> None:
     tick(part * whole)
 
 
