@@ -4,7 +4,8 @@ Three forms of one loss, chosen by :func:`probability`:
 
 * ``by_class`` applies g to every class's -log p and lets ``F.nll_loss`` pick, weigh, ignore and reduce. It is the
   definition, sum_c w_c v_c g(-log p_c) with v the target distribution, and the only form for soft targets.
-* ``by_row`` applies g to the vector of ce. The form under ``torch.compile``, ``torch.func``, DTensor and on a GPU.
+* ``by_row`` applies g to the vector of ce. The form under ``torch.compile``, ``torch.func``, and on a GPU; for a
+  DTensor, too, where ``_sharded`` makes the vector.
 * ``_fast.fast`` keeps one N x C buffer from the logits to their gradient. Large batches on the CPU, in eager mode.
 
 The first two give ``F.cross_entropy``'s bits for g(ce) = ce, the third agrees within rounding.
@@ -18,7 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from crossfade import kernels
 from crossfade._fast import fast, fast_applies, pieces, transformed
+from crossfade._sharded import is_sharded, replicated, whole_rows
 from crossfade._transforms import Mixture, Transform, evaluate
 
 Reduction: TypeAlias = Literal["none", "mean", "sum"]
@@ -47,6 +50,8 @@ def probability(
     reduction: Reduction,
 ) -> Tensor:
     """Choose the form. Arguments as ``F.cross_entropy``'s."""
+    if is_sharded(logits):
+        return _sharded(g, logits, target, weight, ignore_index, label_smoothing, reduction)
     if label_smoothing > 0 or is_soft(logits, target):
         return by_class(g, logits, target, weight, ignore_index, label_smoothing, reduction)
     few = logits.numel() <= _FEW_LOGITS
@@ -59,6 +64,27 @@ def probability(
     return by_row(g, logits, target, weight, ignore_index, reduction)
 
 
+def refuse_sharded(logits: Tensor, name: str) -> None:
+    if is_sharded(logits):
+        raise ValueError(f"{name} is not a function of ce: logits that are a DTensor need full_tensor() first")
+
+
+def _sharded(
+    g: Transform,
+    logits: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    ignore_index: int,
+    label_smoothing: float,
+    reduction: Reduction,
+) -> Tensor:
+    if label_smoothing > 0 or is_soft(logits, target):
+        raise ValueError("logits that are a DTensor need class indices without label_smoothing, as under loss_parallel")
+    weight = class_weight(weight, logits)
+    ce, target, weight = whole_rows(full_precision(logits), target, weight, ignore_index)
+    return replicated(reduce_rows(evaluate(g, ce), target, weight, ignore_index, reduction), logits)
+
+
 def by_row(
     g: Transform, logits: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int, reduction: Reduction
 ) -> Tensor:
@@ -68,6 +94,8 @@ def by_row(
 
 
 def _cross_entropies(logits: Tensor, target: Tensor, ignore_index: int) -> Tensor:
+    if kernels.available(logits, target):
+        return kernels.ce_rows(logits, target, ignore_index=ignore_index)
     whole = logits.dtype not in _HALF or logits.dim() < 2 or logits.shape[:1] != target.shape[:1]
     if whole or (torch.is_grad_enabled() and logits.requires_grad) or transformed():
         return F.cross_entropy(full_precision(logits), target, ignore_index=ignore_index, reduction="none")

@@ -239,6 +239,7 @@ def complement_entropy(
     minimise ``-complement_entropy(logits, target) / logits.shape[1]``. The gradient with respect to the target's own
     logit is 0. With one class the entropy is 0. For soft targets the expectation over labels, computed in float64.
     """
+    _heart.refuse_sharded(logits, "complement_entropy")
     logits32 = _heart.full_precision(logits)
     if not _heart.is_soft(logits, target) and label_smoothing <= 0:
         dim = _heart.class_dim(logits32)
@@ -285,6 +286,7 @@ def mpce_loss(
     The authors of eq. (7) published no code, and the paper reports that networks trained on it from scratch don't
     converge: with many classes and nearly uniform p the loss starts near 0.
     """
+    _heart.refuse_sharded(logits, "mpce_loss")
     dim = _heart.class_dim(logits)
     log_p = torch.log_softmax(_heart.full_precision(logits), dim)
     p = log_p.exp()

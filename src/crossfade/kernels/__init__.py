@@ -41,15 +41,15 @@ def _has_triton() -> bool:
 
 def usable(tensor: Tensor) -> bool:
     """Whether the kernels serve tensors of this type on this device."""
-    return (
-        (tensor.is_cuda or (tensor.device.type == "cpu" and _interpreted()))
-        and _has_triton()
-        and tensor.dtype in _TYPES
-    )
+    here = tensor.is_cuda or (_interpreted() and tensor.device.type == "cpu")
+    return here and tensor.dtype in _TYPES and _has_triton()
 
 
-def available(logits: Tensor) -> bool:
-    """Whether :func:`ce_rows` serves these logits now: plain (N, C) of a served type, contiguous rows, eager mode."""
+def available(logits: Tensor, target: Tensor | None = None) -> bool:
+    """Whether :func:`ce_rows` serves these logits now: plain (N, C) of a served type, contiguous rows, eager mode.
+
+    With a ``target``: and whether it is (N,) int64 on the same device.
+    """
     return (
         not torch.compiler.is_compiling()
         and usable(logits)
@@ -57,8 +57,13 @@ def available(logits: Tensor) -> bool:
         and logits.dim() == 2
         and logits.stride(1) == 1
         and 0 < logits.shape[1] <= _MAX_CLASSES
+        and (target is None or _fits(logits, target))
         and not transformed()
     )
+
+
+def _fits(logits: Tensor, target: Tensor) -> bool:
+    return target.shape == logits.shape[:1] and target.dtype == torch.int64 and target.device == logits.device
 
 
 def ce_rows(logits: Tensor, target: Tensor, *, ignore_index: int = -100, inplace: bool = False) -> Tensor:
@@ -83,9 +88,10 @@ def ce_rows(logits: Tensor, target: Tensor, *, ignore_index: int = -100, inplace
             "ce_rows serves eager (N, C) logits in float32, bfloat16 or float16 with contiguous rows on a CUDA device, "
             f"got {tuple(logits.shape)} {logits.dtype} on {logits.device}: take torch.nn.functional.cross_entropy"
         )
-    if target.shape != logits.shape[:1] or target.dtype != torch.int64:
+    if not _fits(logits, target):
         raise ValueError(
-            f"target must be int64 of shape ({logits.shape[0]},), got {target.dtype} of shape {tuple(target.shape)}"
+            f"target must be int64 of shape ({logits.shape[0]},) on {logits.device}, got {target.dtype} of shape "
+            f"{tuple(target.shape)} on {target.device}"
         )
     ce: Tensor = _CrossEntropyRows.apply(logits, target, ignore_index, inplace)
     return ce
