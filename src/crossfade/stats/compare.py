@@ -20,7 +20,7 @@ from crossfade.stats.intervals import Interval
 from crossfade.stats.omnibus import Friedman, check_fraction, friedman
 from crossfade.stats.plain import plain
 from crossfade.stats.remarks import notes, remarks
-from crossfade.stats.runs import complete_runs, run_sizes
+from crossfade.stats.runs import Sizes, complete_runs, run_sizes
 from crossfade.stats.shape import by_dataset, known, listed, tidy
 from crossfade.stats.table import Row, table_rows
 from crossfade.stats.wording import Verdict, dataset_line, verdict
@@ -122,38 +122,13 @@ def compare_methods(
     wide, dropped = complete_runs(wide, missing)
     if not ((wide >= 0) & (wide <= 1)).all(axis=None):
         raise UserError("accuracy must be a fraction between 0 and 1; divide percentages by 100")
-    sizes = run_sizes(results, fixed_test)
     datasets = tuple(by_dataset(wide))
-    others = [name for name in methods if name != control]
     matrix = wide.groupby(level=0, sort=False).mean()
-    paired = judged_together(
-        [
-            compare_repeats(
-                part[name].to_numpy(),
-                part[control].to_numpy(),
-                dataset=dataset,
-                method=name,
-                control=control,
-                n_train=sizes[dataset].n_train,
-                n_test=sizes[dataset].n_test,
-                fixed_test=sizes[dataset].fixed_test,
-                confidence=confidence,
-            )
-            for dataset, part in by_dataset(wide).items()
-            for name in others
-        ]
-    )
-    across: tuple[AcrossComparison, ...] = ()
-    if len(datasets) > 1:
-        across = judged_together(
-            [
-                compare_datasets(matrix[name], matrix[control], method=name, control=control, confidence=confidence)
-                for name in others
-            ]
-        )
+    paired = judged_together(_within(wide, run_sizes(results, fixed_test), control, confidence))
+    across = judged_together(_over(matrix, control, confidence)) if len(datasets) > 1 else ()
     rows, overall = table_rows(results, wide, paired, across)
     verdicts = (*(verdict(c, titles) for c in across), *(verdict(c, titles) for c in paired))
-    lines = [v.text for v in verdicts[: len(others)]]
+    lines = [v.text for v in verdicts[: len(methods) - 1]]
     if across:
         lines += [dataset_line([c for c in paired if c.dataset == dataset], titles) for dataset in datasets]
     return Comparison(
@@ -172,3 +147,31 @@ def compare_methods(
         warnings=(*dropped, *remarks(paired, {row.method: row.ece for row in overall}, control)),
         matrix=matrix,
     )
+
+
+def _within(wide: pd.DataFrame, sizes: Mapping[str, Sizes], control: str, confidence: float) -> list[PairedComparison]:
+    return [
+        compare_repeats(
+            part[name].to_numpy(),
+            part[control].to_numpy(),
+            dataset=dataset,
+            method=name,
+            control=control,
+            n_train=sizes[dataset].n_train,
+            n_test=sizes[dataset].n_test,
+            fixed_test=sizes[dataset].fixed_test,
+            confidence=confidence,
+        )
+        for dataset, part in by_dataset(wide).items()
+        for name in map(str, wide.columns)
+        if name != control
+    ]
+
+
+def _over(matrix: pd.DataFrame, control: str, confidence: float) -> list[AcrossComparison]:
+    base = matrix[control].to_numpy()
+    return [
+        compare_datasets(matrix[name].to_numpy(), base, method=name, control=control, confidence=confidence)
+        for name in map(str, matrix.columns)
+        if name != control
+    ]

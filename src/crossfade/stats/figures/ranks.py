@@ -69,12 +69,7 @@ def critical_difference_diagram(
     _names(axes, [place[name] for name in ranks.index[:half]], labels[:half], -0.12, -below)
     _names(axes, [place[name] for name in ranks.index[half:][::-1]], labels[half:][::-1], RULER + 0.12, -below)
     if critical is not None:
-        length = RULER * critical / (len(ranks) - 1)
-        fits = length <= RULER
-        text = f"CD = {critical:.2f}" if fits else f"CD = {critical:.2f}, more than the whole ruler"
-        if fits:
-            axes.plot([0, length], [0.5, 0.5], color=INK, lw=1.5, marker="|")
-        axes.text(length + 0.08 if fits else 0, 0.5, text, va="center", fontsize=FONT_SIZE, color=INK)
+        _yardstick(axes, critical, len(ranks))
     if title:
         axes.text(-left + 0.1, above - 0.18, title, va="center", fontsize=FONT_SIZE + 1, color=INK, parse_math=False)
     return figure
@@ -105,6 +100,15 @@ def _ruler(axes: Axes, methods: int) -> None:
         x = RULER * (rank - 1) / (methods - 1)
         axes.plot([x, x], [0, 0.07], color=INK, lw=1)
         axes.text(x, 0.11, str(rank), ha="center", va="bottom", fontsize=FONT_SIZE, color=INK)
+
+
+def _yardstick(axes: Axes, critical: float, methods: int) -> None:
+    length = RULER * critical / (methods - 1)
+    fits = length <= RULER
+    text = f"CD = {critical:.2f}" if fits else f"CD = {critical:.2f}, more than the whole ruler"
+    if fits:
+        axes.plot([0, length], [0.5, 0.5], color=INK, lw=1.5, marker="|")
+    axes.text(length + 0.08 if fits else 0, 0.5, text, va="center", fontsize=FONT_SIZE, color=INK)
 
 
 def _names(axes: Axes, places: Sequence[float], labels: Sequence[str], edge: float, top: float) -> None:
