@@ -56,9 +56,7 @@ def server() -> Iterator[tuple[str, type[_Handler]]]:
         running.shutdown()
 
 
-def test_fetches_verifies_and_leaves_a_finished_file_alone(
-    server: tuple[str, type[_Handler]], tmp_path: Path
-) -> None:
+def test_fetches_verifies_and_leaves_a_finished_file_alone(server: tuple[str, type[_Handler]], tmp_path: Path) -> None:
     url, handler = server
     target, sum_ = tmp_path / "new" / "file.bin", "sha256:" + hashlib.sha256(CONTENT).hexdigest()
     seen: list[tuple[int, int]] = []
@@ -71,9 +69,7 @@ def test_fetches_verifies_and_leaves_a_finished_file_alone(
 
 
 @pytest.mark.parametrize("ranges", [True, False])
-def test_goes_on_where_it_was_broken_off(
-    server: tuple[str, type[_Handler]], tmp_path: Path, ranges: bool
-) -> None:
+def test_goes_on_where_it_was_broken_off(server: tuple[str, type[_Handler]], tmp_path: Path, ranges: bool) -> None:
     url, handler = server
     handler.ranges, handler.cut = ranges, 3_000_000
     with pytest.raises(UserError, match="run it again to go on"):

@@ -3,7 +3,7 @@
 The paper's protocol: 50 epochs, batch 8, learning rate from {0.01, 0.005, 0.001} and epoch chosen on the validation
 part, test accuracy there, two seeds. What it leaves open is chosen and named here: SGD with momentum 0.9 (``momentum=0``
 for the other reading), features as prepared by Klambauer et al., PyTorch's default initial weights, split 0 of the four
-published ones, the smaller position in the grid and the first epoch among equal validation accuracies.
+published ones; among equal validation accuracies the learning rate named first, and the first epoch.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def plan(request: Request, command: str | Sequence[str]) -> Plan:
     meta = _meta(request, tasks, missing, command)
     for net in request.nets:
         own = [
-            Trial("table4", task, method, replace(recipe, net=net), repeat)  # type: ignore[arg-type]
+            Trial("table4", task, method, replace(recipe, net=net), repeat)
             for task in tasks
             for repeat in repeats
             for method in request.methods

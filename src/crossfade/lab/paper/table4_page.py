@@ -138,7 +138,7 @@ def _blocks(table: NetTable, meta: Mapping[str, Any]) -> Iterator[Block]:
     )
     drawn = table.analysis.figures()
     captions = {
-        "ranks": "Mean ranks; methods that Conover's test (Benjamini–Hochberg) does not tell apart are joined (Fig. 3).",
+        "ranks": "Mean ranks; methods that Conover's test (Benjamini–Hochberg) doesn't tell apart are joined (Fig. 3).",
         "signs": "Conover's p-values of all pairs, adjusted by Benjamini and Hochberg.",
         "differences": "Difference to CE on each data set, with the mean and its 95 % interval.",
     }

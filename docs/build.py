@@ -1,0 +1,69 @@
+"""Write the docs' tables and figures again from results/: python docs/build.py
+
+Every number between ``<!-- from results/... -->`` and ``<!-- end -->`` in README.md and docs/ comes from here.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+
+matplotlib.use("svg")
+import matplotlib.pyplot as plt
+import table4
+
+import crossfade
+from crossfade.stats import to_svg
+
+ROOT = Path(__file__).parent.parent
+
+
+def fill(page: Path, source: str, text: str) -> None:
+    """Replace what stands between the marks of ``source`` on a page."""
+    before = page.read_text()
+    mark = f"<!-- from {source} -->"
+    after, found = re.subn(
+        rf"(?s){re.escape(mark)}\n.*?<!-- end -->", lambda _: f"{mark}\n{text}\n<!-- end -->", before
+    )
+    if not found:
+        sys.exit(f"{page}: no mark {mark}")
+    page.write_text(after)
+
+
+def picture() -> None:
+    """The fade: how large the gradient of the target's logit is, over p, in each phase of recipe 3 (unit scale)."""
+    p = np.linspace(0, 1, 201)
+    figure, axes = plt.subplots(figsize=(7.2, 2.6), layout="constrained")
+    phases = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5]
+    colours = plt.get_cmap("viridis")(np.linspace(0.05, 0.85, len(phases)))
+    axes.plot(p, 1 - p, color="0.6", ls="--", lw=1.5, label="cross entropy")
+    for focus, colour in zip(phases, colours, strict=True):
+        alpha, beta = crossfade.weights(focus, "unit")
+        size = (1 - p) * (alpha + beta * p)
+        axes.plot(p, size, color=colour, lw=2, label=f"F = {focus:g}")
+        axes.plot([focus], [(1 - focus) ** 2], "o", color=colour, ms=5)
+    axes.set(xlabel="p, the probability of the right class", ylabel="size of the gradient", xlim=(0, 1), ylim=(0, None))
+    axes.legend(frameon=False, fontsize=8, ncols=2, title="training goes on ↓", title_fontsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+    svg = to_svg(figure)
+    (ROOT / "docs" / "fade.svg").write_text('<?xml version="1.0" encoding="utf-8"?>\n' + svg)
+
+
+def main() -> None:
+    picture()
+    results = ROOT / "results" / "table4" / "results.parquet"
+    if results.exists():
+        frame = pd.read_parquet(results)
+        for name, text in table4.blocks(frame).items():
+            fill(ROOT / "docs" / "results" / "table4.md", name, text)
+        fill(ROOT / "README.md", "results/table4", table4.short(frame))
+        table4.figures(frame, ROOT / "docs" / "results")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,137 @@
+"""Tables and figures of docs/results/table4.md, from results/table4/results.parquet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from crossfade.lab.paper.table4 import NETS, PAPER
+from crossfade.stats import analyze, summarize_repeats, to_svg
+
+SIX = ["ce", "f0", "f0-late", "gradual", "el", "focal"]
+
+
+def part(
+    frame: pd.DataFrame, net: str, momentum: float, methods: list[str], seeds: range | None = None
+) -> pd.DataFrame:
+    chosen = frame[(frame["net"] == net) & (frame["momentum"] == momentum) & frame["method"].isin(methods)]
+    return chosen if seeds is None else chosen[chosen["seed"].isin(seeds)]
+
+
+def main_table(frame: pd.DataFrame, momentum: float, seeds: range | None, score: str = "accuracy") -> str:
+    """Ours beside the paper's for both networks."""
+    lines = [
+        "| network | method | wins | paper | Δ points | paper | mean rank | paper | 95 % of Δ | p (Holm) |",
+        "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for net, title in NETS.items():
+        own = part(frame, net, momentum, SIX, seeds)
+        summary = {row.method: row for row in summarize_repeats(own, "ce", score=score, repeat="seed")}
+        found = analyze(own, score=score, repeat="seed", control="ce")
+        p = {test.method: test.p_adjusted for test in found.against_control}
+        for method in SIX:
+            row, paper, span = summary[method], PAPER[net][method], found.intervals.get(method)
+            lines.append(
+                f"| {title} | {method} | {row.wins:.1f} | {paper.wins:g} | {100 * (row.mean_delta or 0):+.2f} | "
+                f"{paper.delta:+.2f} | {row.mean_rank:.2f} | {paper.rank:.2f} | "
+                + (f"{100 * span.low:+.2f} to {100 * span.high:+.2f}" if span else "")
+                + f" | {f'{p[method]:.2g}' if method in p else ''} |"
+            )
+    return "\n".join(lines)
+
+
+def controls_table(frame: pd.DataFrame) -> str:
+    """Size against shape: the norm-matched CE and the unit scale, beside CE and the gradual fade."""
+    lines = [
+        "| network | momentum | method | Δ points | 95 % of Δ | mean rank | p (Holm) |",
+        "|---|--:|---|--:|--:|--:|--:|",
+    ]
+    methods = ["ce", "ce-matched", "gradual", "gradual-unit"]
+    for net, title in NETS.items():
+        for momentum in sorted(frame["momentum"].unique(), reverse=True):
+            own = part(frame, net, momentum, methods)
+            if set(own["method"]) != set(methods):
+                continue
+            found = analyze(own, repeat="seed", control="ce")
+            p = {test.method: test.p_adjusted for test in found.against_control}
+            for row in found.summary:
+                span = found.intervals.get(row.method)
+                lines.append(
+                    f"| {title} | {momentum:g} | {row.method} | {100 * (row.mean_delta or 0):+.2f} | "
+                    + (f"{100 * span.low:+.2f} to {100 * span.high:+.2f}" if span else "")
+                    + f" | {row.mean_rank:.2f} | {f'{p[row.method]:.2g}' if row.method in p else ''} |"
+                )
+    return "\n".join(lines)
+
+
+def ties_table(frame: pd.DataFrame, momentum: float) -> str:
+    """Δ to CE and mean rank under each rule for equal validation accuracies."""
+    lines = ["| network | method | first epoch | last epoch | lowest validation loss |", "|---|---|--:|--:|--:|"]
+    for net, title in NETS.items():
+        own = part(frame, net, momentum, SIX)
+        by_rule = [
+            {row.method: row for row in summarize_repeats(own, "ce", score=score, repeat="seed")}
+            for score in ("accuracy", "accuracy_last", "accuracy_loss")
+        ]
+        for method in SIX:
+            cells = [
+                f"{100 * (rows[method].mean_delta or 0):+.2f} (rank {rows[method].mean_rank:.2f})" for rows in by_rule
+            ]
+            lines.append(f"| {title} | {method} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def friedman_lines(frame: pd.DataFrame, momentum: float) -> str:
+    lines = []
+    for net, title in NETS.items():
+        found = analyze(part(frame, net, momentum, SIX), repeat="seed", control="ce")
+        groups = "; ".join(" = ".join(group) for group in found.groups) or "none"
+        lines.append(
+            f"* {title}: Friedman χ² = {found.friedman.chi2:.0f}, p = {found.friedman.chi2_p:.1g}, "
+            f"{found.friedman.blocks} sets. Not told apart at 0.05 (Conover, Benjamini–Hochberg): {groups}."
+        )
+    return "\n".join(lines)
+
+
+def blocks(frame: pd.DataFrame) -> dict[str, str]:
+    """Texts by the mark that they stand behind."""
+    source = "results/table4"
+    texts = {}
+    for momentum in sorted(frame["momentum"].unique()):
+        texts[f"{source} momentum {momentum:g}, two seeds"] = main_table(frame, momentum, range(2))
+        texts[f"{source} momentum {momentum:g}, all seeds"] = main_table(frame, momentum, None)
+        texts[f"{source} momentum {momentum:g}, friedman"] = friedman_lines(frame, momentum)
+        texts[f"{source} momentum {momentum:g}, ties"] = ties_table(frame, momentum)
+    texts[f"{source} controls"] = controls_table(frame)
+    return texts
+
+
+def short(frame: pd.DataFrame) -> str:
+    """The README's excerpt."""
+    lines = [
+        "| network | method | Δ points against CE (95 %) | the paper's | mean rank | the paper's |",
+        "|---|---|--:|--:|--:|--:|",
+    ]
+    for net, title in NETS.items():
+        own = part(frame, net, 0.9, SIX)
+        summary = {row.method: row for row in summarize_repeats(own, "ce", repeat="seed")}
+        found = analyze(own, repeat="seed", control="ce")
+        for method in SIX:
+            row, paper, span = summary[method], PAPER[net][method], found.intervals.get(method)
+            spread = f" ({100 * span.low:+.2f} to {100 * span.high:+.2f})" if span else ""
+            lines.append(
+                f"| {title} | {method} | {100 * (row.mean_delta or 0):+.2f}{spread} | {paper.delta:+.2f} | "
+                f"{row.mean_rank:.2f} | {paper.rank:.2f} |"
+            )
+    return "\n".join(lines)
+
+
+def figures(frame: pd.DataFrame, folder: Path) -> None:
+    """Figure 3 (ranks) and the pairwise p-values, for both networks."""
+    for net in NETS:
+        found = analyze(part(frame, net, 0.9, SIX), repeat="seed", control="ce")
+        for name, figure in found.figures().items():
+            if name in ("ranks", "signs"):
+                header = '<?xml version="1.0" encoding="utf-8"?>\n'
+                (folder / f"table4-{net}-{name}.svg").write_text(header + to_svg(figure))

@@ -1,0 +1,58 @@
+"""Stores of `crossfade run table4` -> results/table4/results.parquet and provenance.json.
+
+    python results/collect_table4.py table4.db table4-plain-sgd.db
+
+One row a trial; ``accuracy_last`` and ``accuracy_loss`` are what the other rules for equal validation accuracies give.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+from crossfade.lab import frames
+from crossfade.lab.paper.table4 import with_tie
+from crossfade.lab.store import Store
+
+OUT = Path(__file__).parent / "table4"
+KEY = ["dataset", "method", "repeat", "net"]
+
+
+def rows(path: str) -> tuple[pd.DataFrame, list[dict[str, object]]]:
+    with Store(path, "read") as store:
+        parts, runs = [], []
+        for run in store.runs():
+            meta = run.request["meta"]
+            runs.append({name: meta[name] for name in meta if name != "sets"} | {"study": run.study})
+            found, curves = frames.results(store, run.keys), frames.curves(store, run.keys)
+            for tie in ("last", "loss"):
+                other = with_tie(found, curves, tie)[[*KEY, "accuracy"]]
+                found = found.merge(
+                    other.rename(columns={"accuracy": f"accuracy_{tie}"}), on=KEY, validate="one_to_one"
+                )
+            parts.append(found.assign(momentum=meta["momentum"], scale=meta["scale"]))
+    return pd.concat(parts), runs
+
+
+def main() -> None:
+    if len(sys.argv) < 2:
+        sys.exit(__doc__)
+    parts, runs = zip(*(rows(path) for path in sys.argv[1:]), strict=True)
+    table = pd.concat(parts)
+    table["split"], table["seed"] = table["repeat"] % 4, table["repeat"] // 4
+    columns = ["net", "momentum", "dataset", "method", "seed", "split", "accuracy", "accuracy_last", "accuracy_loss"]
+    columns += ["nll", "ece", "learning_rate", "epoch", "n_train", "n_val", "n_test", "classes", "scale"]
+    table = table[columns].drop_duplicates(columns[:6]).sort_values(columns[:6]).reset_index(drop=True)
+    small = {"nll": "float32", "ece": "float32", "seed": "int16", "split": "int8", "epoch": "int16"}
+    OUT.mkdir(exist_ok=True)
+    table.astype(small).to_parquet(OUT / "results.parquet", index=False, compression="zstd")
+    written = json.dumps([run for several in runs for run in several], indent=1, ensure_ascii=False)
+    (OUT / "provenance.json").write_text(written + "\n")
+    print(f"{OUT}: {len(table)} rows")
+
+
+if __name__ == "__main__":
+    main()
