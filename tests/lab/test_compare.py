@@ -155,6 +155,13 @@ def test_fixed_test_rows_and_mixed_columns_from_python():
         compare(frame, y, test=frame, **QUICK)
 
 
+def test_what_was_decided_about_the_data_is_said_and_kept():
+    frame = pd.DataFrame({"Id": range(60), "a": np.arange(60) % 7, "empty": np.nan})
+    with pytest.warns(UserWarning, match="'Id' looks like an identifier"):
+        result = compare(frame, np.arange(60) % 2, methods=["el"], **QUICK)
+    assert any("'empty' is empty: left out" in note for note in result.meta["notes"])
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [

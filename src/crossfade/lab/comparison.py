@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,6 +110,8 @@ granularity, tie: See ``crossfade.lab.config.Settings``.
     )  # fmt: skip
     table = from_arrays(X, y, name=name, test=test, categorical=categorical, drop=drop)
     planned = plan([table], settings, "crossfade.lab.compare(X, y)", own=own)
+    for note in planned.notes:
+        warnings.warn(note, stacklevel=2)
     with Store(store) as opened:
         return execute(planned, opened, workers=workers, progress=progress)
 
