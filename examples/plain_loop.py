@@ -49,4 +49,4 @@ for epoch in range(start, epochs):
         torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "epoch": epoch}, args.checkpoint)
 
 accuracy = (model(X_test).argmax(1) == y_test).float().mean()
-print(f"test accuracy {accuracy:.4f} after {epochs} epochs; {criterion}")
+print(f"test accuracy {accuracy:.4f} after {epochs} epochs")
