@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 from crossfade.errors import UserError
@@ -32,9 +33,17 @@ COMMANDS = {
     "list": Command("crossfade.cli.listing:show", "Methods, networks and studies that can be named."),
 }
 
+_COMPARE_FOLDER = Command("crossfade.cli.images:compare_images", "Would another loss help on your images? A verdict.")
+
 # ``crossfade run NAME``
 STUDIES = {
+    "table1": Command("crossfade.cli.images:table1", "Table 1: CE and its mixtures on CIFAR-100 and CINIC-10."),
+    "table2": Command("crossfade.cli.images:table2", "Table 2: CE and its mixtures on ImageNet."),
     "table4": Command("crossfade.cli.table4:table4", "Table 4, Figure 3: losses on the 121 UCI sets."),
+    "table5": Command("crossfade.cli.images:table5", "Table 5: complement objective training (COT)."),
+    "table6": Command("crossfade.cli.images:table6", "Table 6: more regularisation, ResNet34 on CINIC-10."),
+    "motivating": Command("crossfade.cli.images:motivating", "A motivating example: wrong images below p_y = 0.2."),
+    "normmatched": Command("crossfade.cli.images:normmatched", "Eq. 20-22: CE at the mixture's gradient volume."),
 }
 
 
@@ -79,7 +88,8 @@ def _app(called: Sequence[str]) -> App:
         help_format="plaintext",
         default_parameter=Parameter(negative=""),
     )
-    for place, (name, command) in enumerate(COMMANDS.items()):
+    commands = COMMANDS | {"compare": _COMPARE_FOLDER} if _names_folder(called) else COMMANDS
+    for place, (name, command) in enumerate(commands.items()):
         # The command that is called explains itself in full, by its docstring; the others must not be imported.
         app.command(command.function, name=name, help=None if called[:1] == [name] else command.help, sort_key=place)
     studies = App(name="run", help="Run one of the paper's studies; resumes by itself.", sort_key=0.5)
@@ -88,6 +98,15 @@ def _app(called: Sequence[str]) -> App:
         studies.command(command.function, name=name, help=help_, sort_key=place)
     app.command(studies)
     return app
+
+
+def _names_folder(called: Sequence[str]) -> bool:
+    """Whether this is ``compare FOLDER``, which has options of its own: the folder is no option's value."""
+    flags = ("--pretrained", "--compile", "--retry-failed")
+    return called[:1] == ["compare"] and any(
+        os.path.isdir(word) and (not before.startswith("-") or before in flags or "=" in before)
+        for before, word in pairwise(called)
+    )
 
 
 def _version() -> str:

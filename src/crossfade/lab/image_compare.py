@@ -13,11 +13,12 @@ from crossfade.lab.answer import ComparisonResult
 from crossfade.lab.store import Run, Store
 from crossfade.lab.train.augment import Augment
 from crossfade.lab.train.deep_recipe import Hardware, ImageRecipe
-from crossfade.lab.trial import Trial
+from crossfade.lab.train.deep_run import image_trial
 
 if TYPE_CHECKING:
     from crossfade.lab.data.images import ImageTask
     from crossfade.lab.methods import Method
+    from crossfade.lab.trial import Trial
 
 __all__ = ["FolderSettings", "ImageComparison", "compare_folder", "execute_folder", "plan_folder"]
 
@@ -31,6 +32,7 @@ class FolderSettings:
 
     Args:
         methods: Names out of ``crossfade list``, or ``cot``; CE is always there.
+        loss: Own losses g(ce), each ``"module:function"`` or ``"file.py:function"``.
         net: A name out of ``crossfade.lab.nets.net_names()``.
         pretrained: Start from torchvision's weights.
         repeats: Splits (where the folder brings none), each with its own initial weights, order and augmentation.
@@ -44,6 +46,7 @@ class FolderSettings:
     """
 
     methods: tuple[str, ...] = _METHODS
+    loss: tuple[str, ...] = ()
     net: str = "resnet20"
     pretrained: bool = False
     repeats: int = 3
@@ -112,14 +115,14 @@ def plan_folder(
     check_name(settings.net)
     if settings.pretrained and settings.net in SMALL_NETS:
         raise UserError(f"net {settings.net!r} has no pretrained weights; use one of torchvision's, such as resnet18")
-    methods = _methods(settings.methods)
+    methods = _methods(settings)
     size = settings.size or (224 if settings.pretrained else None)
     data = load_folder(folder, size=size)
     task = ImageTask(data, select="validation", test_size=settings.test_size, seed=settings.seed)
     recipe = settings.recipe(data.train.images.shape[2])
     recipe = replace(recipe, batch_size=min(recipe.batch_size, max(2, len(task.split(0).train) // 4)))
     trials = tuple(
-        Trial(_STUDY, task, method, recipe, repeat) for repeat in range(settings.repeats) for method in methods
+        image_trial(_STUDY, task, method, recipe, repeat) for repeat in range(settings.repeats) for method in methods
     )
     meta = _meta(task, methods, recipe, settings, command if isinstance(command, str) else shlex.join(command))
     run = Run(_STUDY, {"meta": meta, "settings": recipe.to_dict()}, tuple(trial.key for trial in trials))
@@ -165,13 +168,17 @@ def compare_folder(
     return execute_folder(planned, Path(store), keep_weights=keep_weights, progress=progress)
 
 
-def _methods(names: Sequence[str]) -> list[Method]:
+def _methods(settings: FolderSettings) -> list[Method]:
     from crossfade.lab.train.deep_methods import deep_method
 
-    wanted = list(dict.fromkeys(["ce", *names]))
-    if len(wanted) < 2:
+    chosen = [deep_method(name) for name in dict.fromkeys(["ce", *settings.methods])]
+    if settings.loss:
+        from crossfade.lab.methods import load_loss
+
+        chosen += [load_loss(spec) for spec in settings.loss]
+    if len(chosen) < 2:
         raise UserError("methods: only the control 'ce' is left; name another one to compare it with")
-    return [deep_method(name) for name in wanted]
+    return chosen
 
 
 def _meta(

@@ -57,7 +57,7 @@ def find_images(name: str, folder: Path) -> Path | None:
     return None
 
 
-def load_images(name: str, folder: str | Path, *, download: bool = False) -> ImageSet:
+def load_images(name: str, folder: str | Path) -> ImageSet:
     """One of ``IMAGE_SETS``.
 
     Args:
@@ -65,16 +65,12 @@ def load_images(name: str, folder: str | Path, *, download: bool = False) -> Ima
         folder: Holds ``NAME.npz`` (``x_train, y_train, x_test, y_test``, images (N, 32, 32, 3) uint8, and perhaps
             ``class_names``) or the folder of the published archive. CINIC-10's train and valid are both learnt from,
             as in the paper.
-        download: Let torchvision fetch a CIFAR that isn't there.
 
     Raises:
         UserError: unknown name, nothing there, a damaged file, or counts that aren't the published ones.
     """
     known, folder = _published(name), Path(folder)
     place = find_images(name, folder)
-    if place is None and download and name in ("cifar10", "cifar100"):
-        _download(name, folder)
-        place = find_images(name, folder)
     if place is None:
         raise UserError(
             f"{name}: not in {folder} (looked for {name}.npz and {known.folder}/); how to get it: {known.how}"
@@ -189,18 +185,6 @@ def _tiny(folder: Path) -> tuple[Part, Part, tuple[str, ...]]:
         raise UserError(f"{notes}: can't be read; expected a file name and a class in each line") from None
     test, _ = read_classes(folder / "val", size=64, files=files, classes=classes)
     return train, test, classes
-
-
-def _download(name: str, folder: Path) -> None:
-    from torchvision import datasets
-
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        (datasets.CIFAR10 if name == "cifar10" else datasets.CIFAR100)(str(folder), download=True)
-    except (OSError, RuntimeError) as error:
-        raise UserError(
-            f"{name}: the download failed ({error}); fetch it elsewhere and point --data-dir at it"
-        ) from None
 
 
 _READERS: dict[str, Callable[[Path], Any]] = {

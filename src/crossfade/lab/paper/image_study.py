@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from crossfade.errors import UserError
 from crossfade.lab.store import Run
 from crossfade.lab.train.deep_recipe import Hardware, ImageRecipe
-from crossfade.lab.trial import Trial
+from crossfade.lab.train.deep_run import image_trial
 
 if TYPE_CHECKING:
-    from crossfade.lab.trial import Task
+    from crossfade.lab.data.image_stream import StreamTask
+    from crossfade.lab.data.images import ImageTask
+    from crossfade.lab.trial import Trial
 
 __all__ = ["Cell", "ImagePlan", "ImageRequest", "ImageStudy", "plan_images", "scaled"]
 
@@ -131,7 +133,7 @@ def plan_images(request: ImageRequest, command: str | Sequence[str]) -> ImagePla
         UserError: unknown names, a count out of range, or no data at all.
     """
     cells = _chosen(request)
-    tasks: dict[tuple[Any, ...], Task] = {}
+    tasks: dict[tuple[Any, ...], ImageTask | StreamTask] = {}
     missing: dict[str, str] = {}
     trials: list[Trial] = []
     for cell in cells:
@@ -144,7 +146,7 @@ def plan_images(request: ImageRequest, command: str | Sequence[str]) -> ImagePla
             missing[cell.data] = str(error)
             continue
         trials += [
-            Trial(request.study.name, tasks[at], _method(name), recipe, repeat)
+            image_trial(request.study.name, tasks[at], _method(name), recipe, repeat)
             for repeat in range(repeats)
             for name in _methods(cell, request)
         ]
@@ -196,7 +198,9 @@ def _method(name: str) -> Any:
     return deep_method(name)
 
 
-def _task(cell: Cell, folder: Path, each: int | None, test: int | None, known: Mapping[tuple[Any, ...], Task]) -> Task:
+def _task(
+    cell: Cell, folder: Path, each: int | None, test: int | None, known: Mapping[tuple[Any, ...], object]
+) -> ImageTask | StreamTask:
     from crossfade.lab.data.image_sets import find_images, load_images
     from crossfade.lab.data.images import ImageTask
 

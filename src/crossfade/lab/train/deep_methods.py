@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from crossfade.lab.methods import Method
+from crossfade.lab.methods import METHODS, Method
 from crossfade.schedules import Weights, gradual
 
 __all__ = ["COT", "NORM_MATCHED", "ScaledRate", "TwoPass", "deep_method", "gradient_volume", "rate_factor"]
@@ -70,9 +70,9 @@ def deep_method(name: str) -> Method:
     Raises:
         UserError: unknown name.
     """
-    from crossfade.lab.methods import method
-
-    for known in (COT, *NORM_MATCHED):
+    for known in (*METHODS, COT, *NORM_MATCHED):
         if known.name == name:
             return known
+    from crossfade.lab.methods import method
+
     return method(name)

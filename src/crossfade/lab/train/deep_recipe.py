@@ -120,7 +120,7 @@ class Hardware:
     """
 
     accelerator: str = "auto"
-    devices: int | str = 1
+    devices: int = 1
     nodes: int = 1
     compile: bool = False
     channels_last: bool = True

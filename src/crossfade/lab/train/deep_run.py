@@ -17,12 +17,20 @@ from crossfade.lab.trial import Trial, seed
 
 if TYPE_CHECKING:
     from crossfade.lab.data.images import ImageSplit
+    from crossfade.lab.methods import Method
+    from crossfade.lab.train import Recipe
     from crossfade.lab.train.deep import DeepHistory
     from crossfade.lab.train.deep_recipe import Hardware, ImageRecipe
+    from crossfade.lab.trial import Task
 
-__all__ = ["escapes", "one_at_a_time", "process_rank"]
+__all__ = ["escapes", "image_trial", "one_at_a_time", "process_rank"]
 
 _NEAR = 0.2  # p_y that parts the wrong predictions in "A Motivating Example"
+
+
+def image_trial(study: str, task: object, method: Method, recipe: ImageRecipe, repeat: int) -> Trial:
+    """A trial whose task gives images and whose recipe is a deep one; the store and the runner ask for no more."""
+    return Trial(study, cast("Task", task), method, cast("Recipe", recipe), repeat)
 
 
 def process_rank() -> int:
