@@ -5,12 +5,12 @@
 * multi-class focal loss on the softmax: :func:`from_focal`; alpha (1 - p)^(gamma - 1) (1 - p + gamma p ce)
 * generalized cross entropy: :func:`from_gce`; p^q
 
-All take ``nn.CrossEntropyLoss``'s ``weight``, ``ignore_index``, ``label_smoothing`` and ``reduction`` by keyword, and are
-called with (logits, target). The first two are a ``CrossfadeLoss``: exchange the schedule to fade.
+All take ``nn.CrossEntropyLoss``'s ``weight``, ``ignore_index``, ``label_smoothing`` and ``reduction`` by keyword, and
+are called with (logits, target). The first two are a ``CrossfadeLoss``: exchange the schedule to fade.
 
-``torchvision.ops.sigmoid_focal_loss`` is another function, a binary loss on each class's sigmoid. For one binary logit z
-it is ``from_focal(gamma, weight=tensor([1 - alpha, alpha]), reduction="sum")`` on the two logits (0, z); for several
-classes it is a sum of such losses, and no loss on the softmax has its gradients.
+``torchvision.ops.sigmoid_focal_loss`` is another function, a binary loss on each class's sigmoid. For one binary
+logit z it is ``from_focal(gamma, weight=tensor([1 - alpha, alpha]), reduction="sum")`` on the two logits (0, z); for
+several classes it is a sum of such losses, and no loss on the softmax has its gradients.
 """
 
 from __future__ import annotations
