@@ -23,19 +23,16 @@ def is_sharded(logits: Tensor) -> bool:
 def whole_rows(
     logits: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """ce of all rows, the target and the class weights as plain tensors, the same in every process. Differentiable.
-
-    A plain target is what this process holds of it, as ``loss_parallel`` takes it.
-    """
+    """ce of all rows, the target and the class weights as plain tensors, the same in every process. Differentiable."""
     from torch.distributed.tensor import DTensor
 
     ce = F.cross_entropy(logits, target, ignore_index=ignore_index, reduction="none")
     assert isinstance(ce, DTensor)
-    if not isinstance(target, DTensor):
-        target = DTensor.from_local(target, ce.device_mesh, ce.placements, run_check=False)
+    if isinstance(target, DTensor):
+        target = target.full_tensor()
     if isinstance(weight, DTensor):
         weight = weight.full_tensor()
-    return ce.full_tensor(), target.full_tensor(), weight
+    return ce.full_tensor(), target, weight
 
 
 def replicated(loss: Tensor, logits: Tensor) -> Tensor:
