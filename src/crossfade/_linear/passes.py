@@ -75,7 +75,8 @@ class _Walk:
         self.plan = Plan.of(self.count, inputs, options, in_place=self.piece is KernelPiece)
 
         n, device = len(target), hidden.device
-        self.loss, self.ce, self.row_weight, self.lse = (torch.zeros(n, dtype=precise, device=device) for _ in range(4))
+        self.loss, self.ce, self.row_weight = (torch.zeros(n, dtype=precise, device=device) for _ in range(3))
+        self.norm = torch.zeros(2, n, dtype=precise, device=device)
         self.correct = torch.zeros(n, dtype=torch.bool, device=device)
         self.of_hidden = torch.zeros_like(hidden, dtype=compute) if needs.hidden else None
         self.of_weight = torch.zeros_like(weight, dtype=self.plan.sums) if needs.weight else None
@@ -95,7 +96,7 @@ class _Walk:
             if self.argmax:
                 self.correct[rows] = piece.correct
             if self.plan.by_class:
-                self.lse[rows] = piece.lse
+                self.norm[:, rows] = piece.norm
             if any(self.needs):
                 self._add(piece.gradient(None if self.factor is None else self.factor[rows]), hidden, rows)
 
@@ -120,7 +121,7 @@ class _Walk:
             tile = buffer[: self.count * len(weight)].view(self.count, len(weight))
             logits = _affine(hidden, weight, bias, tile)
             gradient = self.piece.of_classes(
-                logits, target - first, self.lse[rows], self.ce[rows], factor, self.options.softcap
+                logits, target - first, self.norm[:, rows], self.ce[rows], factor, self.options.softcap
             )
             _add_product(self.of_weight[classes], gradient.t(), hidden)
 

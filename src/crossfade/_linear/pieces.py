@@ -47,11 +47,12 @@ class TorchPiece:
 
     Attributes:
         loss, ce, row_weight: of each row; row_weight is w_y g'(ce).
-        correct, lse: whether y has the largest logit, and logsumexp; on request.
+        correct: whether y has the largest logit; on request.
+        norm: the softmax's maximum and the log of its sum, (2, rows); on request.
     """
 
     correct: Tensor
-    lse: Tensor
+    norm: Tensor
 
     def __init__(
         self,
@@ -60,15 +61,16 @@ class TorchPiece:
         options: Options,
         class_weight: Tensor | None,
         with_correct: bool,
-        with_lse: bool,
+        with_norm: bool,
     ) -> None:
         self._out, self._index = logits, target.unsqueeze(1)
         z, self._curve = _capped(logits.to(wide(logits.dtype)), options.softcap)
         if with_correct:
             self.correct = z.argmax(1) == target
-        if with_lse:
-            self.lse = z.logsumexp(1)
+        maximum = z.amax(1) if with_norm else None
         self._log_p = torch.log_softmax(z, 1, out=z)
+        if maximum is not None:
+            self.norm = torch.stack([maximum, -z.amax(1)])
         self.ce = -self._log_p.gather(1, self._index).squeeze(1)
         self.loss, self.row_weight = _weighed(options, self.ce, target, class_weight)
         self._spread: Tensor | None = None
@@ -102,11 +104,11 @@ class TorchPiece:
 
     @staticmethod
     def of_classes(
-        logits: Tensor, target: Tensor, lse: Tensor, ce: Tensor, factor: Tensor, softcap: float | None
+        logits: Tensor, target: Tensor, norm: Tensor, ce: Tensor, factor: Tensor, softcap: float | None
     ) -> Tensor:
         """factor (p - onehot) for some classes of all rows, in the logits' memory; ``target`` counts from the first."""
-        z, curve = _capped(logits.to(lse.dtype), softcap)
-        p = z.sub_(lse.unsqueeze(1)).exp_()
+        z, curve = _capped(logits.to(norm.dtype), softcap)
+        p = z.sub_(norm[0].unsqueeze(1)).sub_(norm[1].unsqueeze(1)).exp_()
         here = ((target >= 0) & (target < logits.shape[1])).nonzero().squeeze(1)
         p[here, target[here]] = torch.expm1(-ce[here])
         if curve is not None:
@@ -139,23 +141,23 @@ class KernelPiece:
         options: Options,
         class_weight: Tensor | None,
         with_correct: bool,
-        with_lse: bool,
+        with_norm: bool,
     ) -> None:
         self._logits, self._target, self._softcap = logits, target, options.softcap
-        self.ce, self.lse = kernels.forward(logits, target, softcap=options.softcap)
+        self.ce, self.norm = kernels.forward(logits, target, softcap=options.softcap)
         if with_correct:
             self.correct = logits.argmax(1) == target
         self.loss, self.row_weight = _weighed(options, self.ce, target, class_weight)
 
     def gradient(self, factor: Tensor | None) -> Tensor:
         scale = self.row_weight if factor is None else self.row_weight * factor
-        return self.of_classes(self._logits, self._target, self.lse, self.ce, scale, self._softcap)
+        return self.of_classes(self._logits, self._target, self.norm, self.ce, scale, self._softcap)
 
     @staticmethod
     def of_classes(
-        logits: Tensor, target: Tensor, lse: Tensor, ce: Tensor, factor: Tensor, softcap: float | None
+        logits: Tensor, target: Tensor, norm: Tensor, ce: Tensor, factor: Tensor, softcap: float | None
     ) -> Tensor:
-        return kernels.backward(logits, target, lse, ce, factor, softcap=softcap, out=logits)
+        return kernels.backward(logits, target, norm, ce, factor, softcap=softcap, out=logits)
 
 
 Piece: TypeAlias = TorchPiece | KernelPiece

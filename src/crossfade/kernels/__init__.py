@@ -3,7 +3,7 @@
 A loss is g(ce), so that the kernels know ce alone: :func:`ce_rows` is differentiable, g and the reduction are
 autograd's work on a vector, and the gradient of a row is one number times (softmax - onehot).
 
-* forward: one read of the logits (online softmax), ce and logsumexp of each row.
+* forward: one read of the logits (online softmax), ce of each row.
 * backward: one read and one write. With ``inplace=True`` the gradient takes over the logits' memory.
 
 Both compute in float32, wait for nothing on the host, and take rows that lie 2^31 elements and more apart.
@@ -55,7 +55,7 @@ def available(logits: Tensor, target: Tensor | None = None) -> bool:
         and usable(logits)
         and type(logits) in _PLAIN
         and logits.dim() == 2
-        and logits.stride(1) == 1
+        and (logits.stride(1) == 1 or logits.shape[1] == 1)
         and 0 < logits.shape[1] <= _MAX_CLASSES
         and (target is None or _fits(logits, target))
         and not transformed()
@@ -100,7 +100,10 @@ def ce_rows(logits: Tensor, target: Tensor, *, ignore_index: int = -100, inplace
 def forward(
     logits: Tensor, target: Tensor, *, ignore_index: int | None = None, softcap: float | None = None
 ) -> tuple[Tensor, Tensor]:
-    """ce and logsumexp of the rows, both (N,) float32; 0 where ignored. Not differentiable."""
+    """ce (N,) and the softmax's norm (2, N), float32, of the rows; 0 where ignored. Not differentiable.
+
+    The norm is the row's maximum and log(sum(exp(logits - maximum))): their sum is logsumexp.
+    """
     from crossfade.kernels import triton_cross_entropy
 
     return triton_cross_entropy.forward(logits, target, ignore_index, softcap)
@@ -109,7 +112,7 @@ def forward(
 def backward(
     logits: Tensor,
     target: Tensor,
-    lse: Tensor,
+    norm: Tensor,
     ce: Tensor,
     factor: Tensor,
     *,
@@ -123,20 +126,20 @@ def backward(
     """
     from crossfade.kernels import triton_cross_entropy
 
-    return triton_cross_entropy.backward(logits, target, lse, ce, factor, out, ignore_index, softcap)
+    return triton_cross_entropy.backward(logits, target, norm, ce, factor, out, ignore_index, softcap)
 
 
 class _CrossEntropyRows(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, target: Tensor, ignore_index: int, inplace: bool) -> Tensor:
-        ce, lse = forward(logits, target, ignore_index=ignore_index)
-        ctx.save_for_backward(logits, target, lse, ce)
+        ce, norm = forward(logits, target, ignore_index=ignore_index)
+        ctx.save_for_backward(logits, target, norm, ce)
         ctx.ignore_index, ctx.inplace = ignore_index, inplace
         return ce
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        logits, target, lse, ce = ctx.saved_tensors
+        logits, target, norm, ce = ctx.saved_tensors
         if torch.is_grad_enabled():  # a derivative of the gradient is wanted: plain operations
             again = torch.nn.functional.cross_entropy(
                 logits.float(), target, ignore_index=ctx.ignore_index, reduction="none"
@@ -145,5 +148,5 @@ class _CrossEntropyRows(torch.autograd.Function):
         out = logits if ctx.inplace else torch.empty_like(logits)
         if ctx.inplace:
             torch.autograd.graph.increment_version(logits)
-        gradient = backward(logits, target, lse, ce, upstream, out=out, ignore_index=ctx.ignore_index)
+        gradient = backward(logits, target, norm, ce, upstream, out=out, ignore_index=ctx.ignore_index)
         return gradient, None, None, None

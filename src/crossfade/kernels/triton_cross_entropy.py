@@ -23,7 +23,8 @@ def _forward_kernel(  # type: ignore[no-untyped-def]
     row_stride,
     target,
     ce,
-    lse,
+    norm,
+    rows,
     classes,
     ignore_index,
     softcap,
@@ -36,7 +37,6 @@ def _forward_kernel(  # type: ignore[no-untyped-def]
     if IGNORES:  # noqa: SIM102 - settled when the kernel is compiled
         if y == ignore_index:
             tl.store(ce + row, 0.0)
-            tl.store(lse + row, 0.0)
             return
     start_of_row = logits + row * row_stride
     maximum = tl.full([BLOCK], _NOTHING, tl.float32)
@@ -56,7 +56,8 @@ def _forward_kernel(  # type: ignore[no-untyped-def]
     if CAPS:
         x_y = softcap * _capped(x_y, softcap)
     tl.store(ce + row, log_total - (x_y - top))
-    tl.store(lse + row, top + log_total)
+    tl.store(norm + row, top)
+    tl.store(norm + rows + row, log_total)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -66,7 +67,8 @@ def _backward_kernel(  # type: ignore[no-untyped-def]
     out,
     out_row_stride,
     target,
-    lse,
+    norm,
+    rows,
     factor,
     at_target,
     classes,
@@ -91,7 +93,9 @@ def _backward_kernel(  # type: ignore[no-untyped-def]
     if CAPS:
         t = _capped(x, softcap)
         x = softcap * t
-    gradient = tl.where(column == y, tl.load(at_target + row), scale * tl.exp(x - tl.load(lse + row)))
+    # Not from logsumexp = maximum + log(total): where logits are large, that sum has lost log(total)'s digits.
+    log_p = x - tl.load(norm + row) - tl.load(norm + rows + row)
+    gradient = tl.where(column == y, tl.load(at_target + row), scale * tl.exp(log_p))
     if CAPS:
         gradient *= 1.0 - t * t
     tl.store(result, gradient, mask=inside)
@@ -105,7 +109,8 @@ def _block(logits: Tensor) -> tuple[int, int]:
 
 def forward(logits: Tensor, target: Tensor, ignore_index: int | None, softcap: float | None) -> tuple[Tensor, Tensor]:
     rows, classes = logits.shape
-    ce, lse = (torch.empty(rows, dtype=torch.float32, device=logits.device) for _ in range(2))
+    ce = torch.empty(rows, dtype=torch.float32, device=logits.device)
+    norm = torch.zeros(2, rows, dtype=torch.float32, device=logits.device)
     if rows:
         block, warps = _block(logits)
         _forward_kernel[(rows,)](
@@ -113,7 +118,8 @@ def forward(logits: Tensor, target: Tensor, ignore_index: int | None, softcap: f
             logits.stride(0),
             target.contiguous(),
             ce,
-            lse,
+            norm,
+            rows,
             classes,
             0 if ignore_index is None else ignore_index,
             1.0 if softcap is None else float(softcap),
@@ -122,13 +128,13 @@ def forward(logits: Tensor, target: Tensor, ignore_index: int | None, softcap: f
             BLOCK=block,
             num_warps=warps,
         )
-    return ce, lse
+    return ce, norm
 
 
 def backward(
     logits: Tensor,
     target: Tensor,
-    lse: Tensor,
+    norm: Tensor,
     ce: Tensor,
     factor: Tensor,
     out: Tensor,
@@ -146,7 +152,8 @@ def backward(
             out,
             out.stride(0),
             target.contiguous(),
-            lse.contiguous(),
+            norm.contiguous(),
+            rows,
             factor.contiguous(),
             at_target,
             classes,

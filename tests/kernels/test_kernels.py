@@ -1,0 +1,85 @@
+"""Runs the kernels' cases in Triton's interpreter, and compiles the kernels for GPUs that needn't be there."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from crossfade import kernels
+
+triton = pytest.importorskip("triton")
+
+HERE = Path(__file__).parent
+
+
+def test_cases() -> None:
+    """On the GPU where there is one, in the interpreter otherwise."""
+    environment = os.environ | ({} if torch.cuda.is_available() else {"TRITON_INTERPRET": "1"})
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(HERE / "kernel_cases.py")]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=HERE.parents[1], check=False)
+    assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-2000:]
+    passed = re.search(r"(\d+) passed", result.stdout)
+    assert passed, result.stdout
+    assert int(passed.group(1)) >= 50
+
+
+def signatures() -> dict[str, dict[str, str]]:
+    common = {
+        "target": "*i64",
+        "classes": "i32",
+        "rows": "i32",
+        "ignore_index": "i32",
+        "softcap": "fp32",
+        "row_stride": "i64",
+    }
+    flags = dict.fromkeys(("IGNORES", "CAPS", "BLOCK"), "constexpr")
+    rows = dict.fromkeys(("ce", "norm", "factor", "at_target"), "*fp32")
+    return {
+        "_forward_kernel": common | flags | rows,
+        "_backward_kernel": common | flags | rows | {"out_row_stride": "i64"},
+    }
+
+
+@pytest.mark.parametrize("kernel", ["_forward_kernel", "_backward_kernel"])
+@pytest.mark.parametrize("element", ["bf16", "fp32"])
+@pytest.mark.parametrize("capability", [80, 90])
+def test_compiles_for_nvidia(kernel: str, element: str, capability: int) -> None:
+    """With 16-byte loads and stores, and without registers spilled to memory."""
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from crossfade.kernels import triton_cross_entropy
+
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        pytest.skip("the interpreter doesn't compile")
+    function = getattr(triton_cross_entropy, kernel)
+    kinds = signatures()[kernel] | {"logits": f"*{element}", "out": f"*{element}"}
+    signature = {name: kinds[name] for name in function.arg_names}
+    block = 8192 if element == "bf16" else 4096
+    aligned = ("logits", "out", "row_stride", "out_row_stride", "classes")
+    attributes = {(i,): [["tt.divisibility", 16]] for i, name in enumerate(function.arg_names) if name in aligned}
+    source = ASTSource(function, signature, {"IGNORES": True, "CAPS": False, "BLOCK": block}, attributes)
+    try:
+        built = triton.compile(source, target=GPUTarget("cuda", capability, 32), options={"num_warps": block // 512})
+    except RuntimeError as error:
+        pytest.skip(f"no compiler for GPUs here: {error}")
+    code = built.asm["ptx"]
+    assert "ld.global.v4.b32" in code
+    assert kernel == "_forward_kernel" or "st.global.v4.b32" in code
+    assert not re.search(r"\b(ld|st)\.local", code)
+
+
+def test_not_taken_without_a_gpu() -> None:
+    if torch.cuda.is_available() or os.environ.get("TRITON_INTERPRET") == "1":
+        pytest.skip("there is one, or a stand-in for it")
+    logits = torch.zeros(3, 4)
+    assert not kernels.usable(logits)
+    assert not kernels.available(logits)
+    with pytest.raises(ValueError, match=r"on a CUDA device, got \(3, 4\) torch.float32 on cpu"):
+        kernels.ce_rows(logits, torch.zeros(3, dtype=torch.int64))
