@@ -11,7 +11,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from crossfade import constant, cross_entropy, gradual, switch
-from crossfade.integrations.skorch import CrossfadeClassifier
+from crossfade.integrations.sklearn import CrossfadeClassifier
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--repeats", type=int, default=3)

@@ -44,7 +44,7 @@ _SCHEDULES = (
 _HOME = (
     dict.fromkeys(_FUNCTIONAL, "functional") | dict.fromkeys(_LOSSES, "losses") | dict.fromkeys(_SCHEDULES, "schedules")
 )
-_MODULES = ("diagnostics", "functional", "lab", "losses", "schedules", "stats", "testing")
+_MODULES = ("diagnostics", "functional", "lab", "losses", "migrate", "schedules", "stats", "testing")
 
 __all__ = [*_HOME, *_MODULES, "__version__"]
 

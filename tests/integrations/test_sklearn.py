@@ -19,7 +19,8 @@ from sklearn.utils.estimator_checks import parametrize_with_checks  # noqa: E402
 
 from crossfade import CrossfadeLoss, constant, cross_entropy, expectation, gradual, linear  # noqa: E402
 from crossfade.errors import UserError  # noqa: E402
-from crossfade.integrations.skorch import CrossfadeCallback, CrossfadeClassifier, softmax  # noqa: E402
+from crossfade.integrations.sklearn import CrossfadeClassifier  # noqa: E402
+from crossfade.integrations.skorch import CrossfadeCallback, softmax  # noqa: E402
 
 FADE = linear()
 

@@ -45,7 +45,7 @@ def global_mean(
     """
     if count is None:
         count = global_count(criterion, target, group=group)
-    world = dist.get_world_size(group) if dist.is_initialized() else 1
+    world = dist.get_world_size(group) if _several() else 1
     # No target anywhere: 0 / 1, where the mean would be NaN.
     total: Tensor = with_reduction(criterion, "sum")(logits, target)
     return total * (world / count.masked_fill(count == 0, 1.0))
@@ -59,9 +59,13 @@ def global_count(criterion: CrossfadeLoss, *targets: Tensor, group: dist.Process
     total = sum(_count(criterion, target) for target in targets)
     if not isinstance(total, Tensor):
         raise ValueError("targets must hold at least one tensor, got none")
-    if dist.is_initialized():
+    if _several():
         dist.all_reduce(total, group=group)
     return total
+
+
+def _several() -> bool:
+    return dist.is_available() and dist.is_initialized()
 
 
 def _count(criterion: CrossfadeLoss, target: Tensor) -> Tensor:

@@ -1,29 +1,18 @@
-"""skorch and scikit-learn: a callback for any skorch net, and a classifier with scikit-learn's manners."""
+"""skorch: a callback that moves the criterion's weights with the net's epochs."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterator
-from typing import Any, Self
+from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils import check_random_state
-from sklearn.utils.class_weight import compute_sample_weight
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 from skorch import NeuralNet, NeuralNetClassifier
 from skorch.callbacks import Callback
-from torch import Tensor, nn
+from torch import Tensor
 
 from crossfade.errors import UserError
 from crossfade.integrations._shared import Scheduled, fraction
-from crossfade.losses import CrossfadeLoss
-from crossfade.schedules import Schedule
 
-__all__ = ["CrossfadeCallback", "CrossfadeClassifier", "softmax"]
+__all__ = ["CrossfadeCallback", "softmax"]
 
 
 def softmax(logits: Tensor) -> Tensor:
@@ -35,6 +24,8 @@ class CrossfadeCallback(Callback):  # type: ignore[misc]
     """Calls ``criterion.at(epoch / max_epochs)`` as each epoch begins. The epoch is the length of ``net.history``.
 
     >>> from skorch import NeuralNetClassifier
+    >>> from torch import nn
+    >>> from crossfade import CrossfadeLoss
     >>> net = NeuralNetClassifier(
     ...     nn.Linear(4, 3), criterion=CrossfadeLoss, predict_nonlinearity=softmax, callbacks=[CrossfadeCallback()]
     ... )
@@ -64,188 +55,3 @@ class CrossfadeCallback(Callback):  # type: ignore[misc]
 
     def on_epoch_begin(self, net: NeuralNet, **kwargs: Any) -> None:
         net.criterion_.at(fraction(len(net.history) - 1, self.total_epochs or net.max_epochs))
-
-
-class CrossfadeClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """A neural network classifier for tables, trained with a crossfade: a scikit-learn estimator.
-
-    Works in pipelines, ``GridSearchCV``, ``clone`` and pickles. Inputs are not scaled: put a ``StandardScaler``
-    before it.
-
-    >>> from sklearn.datasets import load_iris
-    >>> from sklearn.pipeline import make_pipeline
-    >>> from sklearn.preprocessing import StandardScaler
-    >>> X, y = load_iris(return_X_y=True)
-    >>> model = make_pipeline(StandardScaler(), CrossfadeClassifier(max_epochs=50, random_state=0)).fit(X, y)
-    >>> model.predict_proba(X).shape
-    (150, 3)
-
-    Args:
-        schedule: from :mod:`crossfade.schedules`; None is ``gradual()``. It advances by epochs.
-        module: a function (n_features, n_classes) -> ``nn.Module`` that returns logits (N, C). None is one hidden
-            layer of ``hidden_units`` rectified linear units.
-        hidden_units: width of the default network.
-        optimizer: class of a torch optimizer, called with the parameters, ``lr`` and ``weight_decay``.
-        max_epochs, batch_size, lr, weight_decay: training. The whole set is one batch when it is smaller than
-            ``batch_size``.
-        class_weight: None, "balanced" or {label: weight}; multiplies ``sample_weight``, outside p.
-        label_smoothing: as ``nn.CrossEntropyLoss``'s.
-        callbacks: skorch callbacks.
-        device: of the network, such as "cuda".
-        random_state: seeds the network's initial weights and the batches' order; torch's global generator stays as it
-            was.
-        verbose: 1 prints skorch's table of epochs.
-
-    Attributes:
-        classes_: labels, (n_classes,).
-        n_features_in_, feature_names_in_: of ``fit``'s X.
-        module_: the trained network. ``net_`` is the skorch net around it, ``history_`` its record of epochs.
-
-    The network computes in X's floating type: pass float32 for speed (integers count as float64).
-    """
-
-    def __init__(
-        self,
-        schedule: Schedule | None = None,
-        *,
-        module: Callable[[int, int], nn.Module] | None = None,
-        hidden_units: int = 64,
-        optimizer: type[torch.optim.Optimizer] = torch.optim.AdamW,
-        max_epochs: int = 100,
-        batch_size: int = 128,
-        lr: float = 0.01,
-        weight_decay: float = 0.0,
-        class_weight: dict[Any, float] | str | None = None,
-        label_smoothing: float = 0.0,
-        callbacks: list[Callback] | None = None,
-        device: str = "cpu",
-        random_state: int | np.random.RandomState | None = None,
-        verbose: int = 0,
-    ) -> None:
-        self.schedule = schedule
-        self.module = module
-        self.hidden_units = hidden_units
-        self.optimizer = optimizer
-        self.max_epochs = max_epochs
-        self.batch_size = batch_size
-        self.lr = lr
-        self.weight_decay = weight_decay
-        self.class_weight = class_weight
-        self.label_smoothing = label_smoothing
-        self.callbacks = callbacks
-        self.device = device
-        self.random_state = random_state
-        self.verbose = verbose
-
-    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
-        """Train from scratch.
-
-        Args:
-            X: (N, n_features) numbers. y: (N,) labels of any kind.
-            sample_weight: (N,), >= 0. A weight of 0 is the row's absence, and with one batch an epoch a weight of 2
-                is its repetition exactly.
-
-        Raises:
-            ValueError: data that scikit-learn's checks refuse; no row with a weight above 0.
-        """
-        features, labels = validate_data(self, X, y, dtype=[np.float64, np.float32])
-        check_classification_targets(labels)
-        self.classes_, target = np.unique(labels, return_inverse=True)
-        weight = _check_sample_weight(sample_weight, features, dtype=features.dtype, ensure_non_negative=True)
-        weight = weight * compute_sample_weight(self.class_weight, labels)
-        kept = weight > 0
-        if not kept.any():
-            raise ValueError("sample_weight must be above 0 for at least one row, got none")
-        rows = {
-            "X": torch.from_numpy(features[kept]),
-            "weight": torch.from_numpy((weight[kept] / weight[kept].mean()).astype(features.dtype)),
-        }
-        devices = [self.device] if torch.device(self.device).type == "cuda" else []
-        with torch.random.fork_rng(devices):
-            torch.manual_seed(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
-            self.net_ = self._net(rows["X"].dtype).fit(rows, torch.from_numpy(target[kept]))
-        self.module_ = self.net_.module_
-        self.history_ = self.net_.history
-        return self
-
-    def predict_proba(self, X: ArrayLike) -> NDArray[np.floating[Any]]:
-        """Probabilities of ``classes_``, (N, n_classes); rows sum to one."""
-        check_is_fitted(self)
-        dtype = next(self.module_.parameters()).dtype
-        features = validate_data(self, X, reset=False, dtype=np.float64 if dtype == torch.float64 else np.float32)
-        probabilities: NDArray[np.floating[Any]] = self.net_.predict_proba({"X": torch.from_numpy(features)})
-        return probabilities
-
-    def predict(self, X: ArrayLike) -> NDArray[Any]:
-        """The most probable label of each row, (N,)."""
-        best = self.predict_proba(X).argmax(axis=1)
-        labels: NDArray[Any] = self.classes_[best]
-        return labels
-
-    def _net(self, dtype: torch.dtype) -> _WeightedNet:
-        build = self.module if self.module is not None else self._default_module
-        module = build(self.n_features_in_, len(self.classes_))
-        return _WeightedNet(
-            module.to(dtype),
-            criterion=CrossfadeLoss(self.schedule, label_smoothing=self.label_smoothing, reduction="none"),
-            optimizer=self.optimizer,
-            optimizer__weight_decay=self.weight_decay,
-            lr=self.lr,
-            max_epochs=self.max_epochs,
-            batch_size=self.batch_size,
-            iterator_train=_Batches,
-            iterator_train__shuffle=True,
-            iterator_valid=_Batches,
-            dataset=_Rows,
-            train_split=None,
-            predict_nonlinearity=softmax,
-            callbacks=[CrossfadeCallback(), *copy.deepcopy(self.callbacks or [])],
-            device=self.device,
-            verbose=self.verbose,
-        )
-
-    def _default_module(self, n_features: int, n_classes: int) -> nn.Module:
-        return nn.Sequential(
-            nn.Linear(n_features, self.hidden_units), nn.ReLU(), nn.Linear(self.hidden_units, n_classes)
-        )
-
-
-class _WeightedNet(NeuralNetClassifier):  # type: ignore[misc]
-    """The mean of weighted row losses; the weights travel with X and average one over the whole set."""
-
-    def infer(self, x: dict[str, Tensor], **fit_params: Any) -> Any:
-        return super().infer(x["X"], **fit_params)
-
-    def get_loss(self, y_pred: Tensor, y_true: Tensor, X: Any = None, training: bool = False) -> Tensor:
-        losses: Tensor = super().get_loss(y_pred, y_true, X=X, training=training)
-        weight: Tensor = X["weight"].to(losses.device)
-        return (losses * weight).mean()
-
-
-class _Rows(torch.utils.data.Dataset[Any]):
-    """Tensors as skorch passes them; :class:`_Batches` slices them whole, faster than collating row by row."""
-
-    def __init__(self, X: dict[str, Tensor], y: Tensor | None = None) -> None:
-        self.X = X
-        self.y = torch.zeros(len(X["X"]), dtype=torch.int64) if y is None else y
-
-    def __len__(self) -> int:
-        return len(self.y)
-
-    def __getitem__(self, index: Any) -> tuple[dict[str, Tensor], Tensor]:
-        return {name: values[index] for name, values in self.X.items()}, self.y[index]
-
-
-class _Batches:
-    """A loader for :class:`_Rows`, with the arguments that skorch gives a ``DataLoader``."""
-
-    def __init__(self, dataset: _Rows, batch_size: int, shuffle: bool = False) -> None:
-        self.dataset = dataset
-        self.batch_size = batch_size
-        self.shuffle = shuffle
-
-    def __iter__(self) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
-        count = len(self.dataset)
-        order = torch.randperm(count) if self.shuffle else torch.arange(count)
-        for index in torch.split(order, self.batch_size):
-            yield self.dataset[index]
