@@ -1,0 +1,119 @@
+"""Run the kernel over members on several threads, the largest first, with progress and interruption."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from functools import lru_cache
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossfade.lab.train.kernel import compiled
+from crossfade.lab.train.layout import aligned, layout
+from crossfade.lab.train.panels import LANES, WALK
+from crossfade.lab.train.record import TIES, empty_curves, history
+from crossfade.lab.train.setup import cost, initial_weights, mixture_table, row_orders
+from crossfade.lab.train.simd import ROWS
+from crossfade.lab.train.types import History, Member, Recipe, Split
+
+_Arguments: TypeAlias = tuple[Any, ...]
+_POLL = 0.2  # seconds between reports of progress, and at most until a signal is answered
+
+
+def train_kernel(
+    members: Sequence[Member],
+    addresses: Sequence[int],
+    recipe: Recipe,
+    threads: int,
+    on_progress: Callable[[float], None],
+) -> list[History]:
+    """Train all members. ``addresses``: of each member's compiled loss, 0 for the mixture of CE and EL."""
+    preparation = _Preparation(recipe, 2 * threads)
+    costs = [cost(member, recipe) for member in members]
+    # Members with the same rows in the same order follow each other, so that one set of orders is alive at a time.
+    queue = iter(sorted(range(len(members)), key=lambda i: (-costs[i], id(members[i].split), members[i].seed, i)))
+    out: dict[int, History] = {}
+    running: dict[Future[History], int] = {}
+    progress = np.zeros((len(members), 1), dtype=np.int64)
+    train = compiled()
+    with ThreadPoolExecutor(threads, thread_name_prefix="crossfade") as pool:
+        try:
+            while True:
+                for i in _take(queue, 2 * threads - len(running)):
+                    running[pool.submit(_run, train, preparation.arguments(members[i], addresses[i], progress[i]))] = i
+                if not running:
+                    break
+                done, _ = wait(running, _POLL, FIRST_COMPLETED)
+                for future in done:
+                    i = running.pop(future)
+                    out[i] = future.result()
+                    progress[i] = recipe.epochs
+                on_progress(float(progress[:, 0] @ np.array(costs)) / (recipe.epochs * sum(costs)))
+        except BaseException:
+            preparation.stop[0] = 1
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+    return [out[i] for i in range(len(members))]
+
+
+def _take(queue: Iterator[int], count: int) -> Iterator[int]:
+    for _ in range(count):
+        item = next(queue, None)
+        if item is None:
+            return
+        yield item
+
+
+class _Preparation:
+    """The kernel's arguments; what members share is made once. Used from one thread."""
+
+    def __init__(self, recipe: Recipe, in_flight: int) -> None:
+        self.recipe = recipe
+        self.stop = np.zeros(1, dtype=np.uint8)
+        self.data = lru_cache(in_flight)(_padded)
+        self.orders = lru_cache(in_flight)(lambda seed, rows: row_orders(seed, rows, recipe.epochs))
+        self.weights = lru_cache(in_flight)(initial_weights)
+        self.table = lru_cache(64)(lambda schedule, rows: mixture_table(schedule, recipe, rows))
+
+    def arguments(self, member: Member, address: int, progress: NDArray[np.int64]) -> _Arguments:
+        """Everything for one call, and the layout to read the result with."""
+        recipe, split, rows = self.recipe, member.split, len(member.split.y_train)
+        plan = layout(recipe.sizes(split.features, split.classes))
+        p, v = plan.pack(self.weights(member.seed, plan.sizes))
+        *data, straight = self.data(split)
+        sgd = np.array([member.learning_rate, recipe.momentum, recipe.weight_decay], dtype=np.float32)
+        table = self.table(member.method.schedule, rows if recipe.granularity == "step" else 1)
+        widest = max(int(plan.layers[:, [LANES, WALK]].max()), data[0][0].shape[1])
+        widest += -widest % 8
+        room = aligned(ROWS * widest * (5 + len(plan.layers)))
+        probabilities = np.zeros((len(split.y_test), split.classes), dtype=np.float32)
+        return (
+            plan,
+            tuple(data),
+            self.orders(member.seed, rows),
+            (plan.layers, p, v, p.copy()),
+            (table, address),
+            (recipe.batch_size, sgd, TIES.index(recipe.tie)),
+            (room, widest),
+            (empty_curves(recipe.epochs), probabilities, straight),
+            (progress, self.stop),
+        )
+
+
+def _padded(split: Split) -> tuple[Any, ...]:
+    """Rows of a whole number of vectors, labels as float32, and the order 0, 1, 2, ... for evaluation."""
+    fill = ((0, 0), (0, -split.features % 8))
+    parts = [
+        (np.ascontiguousarray(np.pad(x, fill)), y.astype(np.float32))
+        for x, y in ((split.x_train, split.y_train), (split.x_val, split.y_val), (split.x_test, split.y_test))
+    ]
+    return (*parts, np.arange(max(len(y) for _, y in parts), dtype=np.int32))
+
+
+def _run(train: Callable[..., int], arguments: _Arguments) -> History:
+    plan, *rest = arguments
+    chosen = train(*rest)
+    (_layers, _p, _v, best), (curves, probabilities, _straight) = rest[2], rest[6]
+    return history(curves, chosen, probabilities, plan.unpack(best), "kernel")
