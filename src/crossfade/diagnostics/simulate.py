@@ -1,12 +1,14 @@
 r"""SGD and its SDE (eq. 15) on a landscape whose sharp minimum is known: how many walkers leave it, and when.
 
-One weight w, a handful of binary examples with margins s_i(w) = A(w) + spread e_i w, and p_i = sigmoid(s_i). A has a
-narrow hill at w = 0 and a wide, higher one at w = 1, so every loss that falls with p has a sharp minimum near 0, a wide
-and deeper one near 1, and a barrier between them. The e_i add up to 0: they make the gradient noise, not the landscape.
+One weight w, a handful of binary examples with margins s_i(w) = A(w) + e_i B(w), and p_i = sigmoid(s_i). A has a narrow
+hill at w = 0 and a wide, higher one at w = 1, so every loss that falls with p has a sharp minimum at 0, a wide and deeper
+one at 1, and a barrier between them. The e_i add up to 0, and B is 0 at both minima but its slope isn't: the examples
+pull in opposite directions, which makes the gradient noise.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -21,13 +23,13 @@ __all__ = ["DoubleWell", "EscapeCounts", "simulate_escapes"]
 
 @dataclass(frozen=True)
 class DoubleWell:
-    """The landscape. Margins: A(w) = height - softmin((w/sharp)^2, ((w-1)/flat)^2 - bonus).
+    """A(w) = height - softmin((w/sharp)^2, ((w-1)/flat)^2 - bonus),  B(w) = spread sin(8 pi w) / (8 pi).
 
     Attributes:
         height: margin at the sharp minimum, about: p there is sigmoid(height).
         sharp, flat: widths of the two hills.
         bonus: by how much the wide hill is higher.
-        spread: size of the examples' own slopes, the source of the gradient noise.
+        spread: slope of B at the minima, the source of the gradient noise.
         examples: how many, with e_i evenly spaced over [-1, 1].
     """
 
@@ -35,7 +37,7 @@ class DoubleWell:
     sharp: float = 0.15
     flat: float = 0.5
     bonus: float = 0.5
-    spread: float = 4.0
+    spread: float = 12.0
     examples: int = 8
 
     def margins(self, w: Tensor) -> tuple[Tensor, Tensor]:
@@ -46,7 +48,9 @@ class DoubleWell:
         share = torch.sigmoid((second - first) / temperature)
         slope = share * 2 * w / self.sharp**2 + (1 - share) * 2 * (w - 1) / self.flat**2
         own = self.spread * torch.linspace(-1, 1, self.examples, dtype=w.dtype)
-        return (self.height - smooth).unsqueeze(-1) + own * w.unsqueeze(-1), -slope.unsqueeze(-1) + own
+        phase = (8 * math.pi * w).unsqueeze(-1)
+        margin = (self.height - smooth).unsqueeze(-1) + own * phase.sin() / (8 * math.pi)
+        return margin, own * phase.cos() - slope.unsqueeze(-1)
 
     def loss(self, w: Tensor, weights: Weights) -> Tensor:
         """L(w) = mean_i (alpha ce_i + beta (1 - p_i)), of w's shape."""
