@@ -87,20 +87,20 @@ def test_max_steps_shorten_the_schedule():
 
 def test_epochs():
     schedule = staircase([0.0, 0.25, 0.5])
-    seen = fit(Classifier(schedule), [CrossfadeCallback("epoch")], max_epochs=3).seen
+    seen = fit(Classifier(schedule), [CrossfadeCallback(interval="epoch")], max_epochs=3).seen
     assert seen == expected(schedule, 3, repeat=6)
 
 
 @pytest.mark.parametrize("interval", ["step", "epoch"])
 @pytest.mark.parametrize("stop_at", [6, 10])  # at an epoch's end, and within one: the last checkpoint is at step 9
 def test_a_killed_run_resumes_with_the_exact_weights(tmp_path, interval, stop_at):
-    whole = fit(Classifier(), [CrossfadeCallback(interval)], max_epochs=3)
+    whole = fit(Classifier(), [CrossfadeCallback(interval=interval)], max_epochs=3)
     save = L.callbacks.ModelCheckpoint(tmp_path, every_n_train_steps=3, save_top_k=-1, filename="{step}")
     killed = Classifier(stop_at=stop_at)
     with pytest.raises((KeyboardInterrupt, SystemExit)):
-        fit(killed, [CrossfadeCallback(interval), save], max_epochs=3, enable_checkpointing=True)
+        fit(killed, [CrossfadeCallback(interval=interval), save], max_epochs=3, enable_checkpointing=True)
     last = max(tmp_path.iterdir(), key=lambda path: int(path.stem.split("=")[1]))
-    resumed = fit(Classifier(), [CrossfadeCallback(interval)], max_epochs=3, ckpt_path=last)
+    resumed = fit(Classifier(), [CrossfadeCallback(interval=interval)], max_epochs=3, ckpt_path=last)
     restart = len(whole.seen) - len(resumed.seen)
     assert 0 < restart <= stop_at
     assert killed.seen[:restart] + resumed.seen == whole.seen
@@ -114,7 +114,7 @@ def test_unknown_length_asks_for_total_steps():
         with pytest.raises(UserError, match="total_steps"):
             fit(Classifier(), [CrossfadeCallback()], endless, **options)
     with pytest.raises(UserError, match="max_epochs"):
-        fit(Classifier(), [CrossfadeCallback("epoch")], endless, max_epochs=-1)
+        fit(Classifier(), [CrossfadeCallback(interval="epoch")], endless, max_epochs=-1)
 
 
 def test_total_steps_serves_where_the_length_is_unknown():
@@ -126,7 +126,7 @@ def test_total_steps_serves_where_the_length_is_unknown():
 def test_a_criterion_outside_the_module_is_given_and_a_missing_one_is_named():
     criterion = CrossfadeLoss(FADE)
     module = Classifier(criterion=criterion)
-    assert fit(module, [CrossfadeCallback(criterion=criterion)]).seen == expected(FADE, 12)
+    assert fit(module, [CrossfadeCallback(criterion)]).seen == expected(FADE, 12)
     with pytest.raises(UserError, match=r"no CrossfadeLoss found in Classifier"):
         fit(module, [CrossfadeCallback()])
 
@@ -140,11 +140,11 @@ def test_all_criteria_move_together():
 
 def test_bad_arguments():
     with pytest.raises(ValueError, match="interval must be 'step' or 'epoch', got 'batch'"):
-        CrossfadeCallback("batch")
+        CrossfadeCallback(interval="batch")
     with pytest.raises(ValueError, match="total_steps must be at least 1, got 0"):
         CrossfadeCallback(total_steps=0)
     with pytest.raises(ValueError, match="interval='step'"):
-        CrossfadeCallback("epoch", total_steps=3)
+        CrossfadeCallback(interval="epoch", total_steps=3)
 
 
 def test_pytorch_lightning_takes_the_same_callback():

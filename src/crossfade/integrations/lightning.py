@@ -21,11 +21,11 @@ class CrossfadeCallback(Callback):  # type: ignore[misc]
     weights and the callback saves nothing.
 
     Args:
+        criterion: the criterion, if it is not an attribute of the module.
         interval: ``"step"`` or ``"epoch"`` (Lightning's word for the same choice in learning rate schedules).
         total_steps: optimizer steps of the whole training. Needed only where Lightning can't tell: loaders without a
             length, no ``max_steps`` or ``max_epochs``, several optimizers. Training beyond it stays at the schedule's
             end.
-        criterion: the criterion, if it is not an attribute of the module.
 
     Raises:
         UserError: at the start of training, if no criterion is found or the length of the training is unknown.
@@ -36,10 +36,10 @@ class CrossfadeCallback(Callback):  # type: ignore[misc]
 
     def __init__(
         self,
-        interval: Literal["step", "epoch"] = "step",
-        *,
-        total_steps: int | None = None,
         criterion: Scheduled | None = None,
+        *,
+        interval: Literal["step", "epoch"] = "step",
+        total_steps: int | None = None,
     ) -> None:
         if interval not in ("step", "epoch"):
             raise ValueError(f"interval must be 'step' or 'epoch', got {interval!r}")

@@ -41,7 +41,7 @@ class CrossfadeCallback(Callback):  # type: ignore[misc]
             "auto".
     """
 
-    def __init__(self, total_epochs: int | None = None) -> None:
+    def __init__(self, *, total_epochs: int | None = None) -> None:
         self.total_epochs = total_epochs
 
     def on_train_begin(self, net: NeuralNet, X: Any = None, y: Any = None, **kwargs: Any) -> None:
