@@ -139,6 +139,8 @@ def test_all_criteria_move_together():
 
 
 def test_bad_arguments():
+    with pytest.raises(TypeError, match="criterion must be a CrossfadeLoss, got CrossEntropyLoss"):
+        CrossfadeCallback(nn.CrossEntropyLoss())
     with pytest.raises(ValueError, match="interval must be 'step' or 'epoch', got 'batch'"):
         CrossfadeCallback(interval="batch")
     with pytest.raises(ValueError, match="total_steps must be at least 1, got 0"):

@@ -29,6 +29,7 @@ class CrossfadeCallback(Callback):  # type: ignore[misc]
 
     Raises:
         UserError: at the start of training, if no criterion is found or the length of the training is unknown.
+        TypeError: a ``criterion`` without a schedule.
         ValueError: another ``interval``, or ``total_steps`` < 1.
 
     >>> trainer = Trainer(max_epochs=10, callbacks=[CrossfadeCallback()])  # doctest: +SKIP
@@ -41,6 +42,8 @@ class CrossfadeCallback(Callback):  # type: ignore[misc]
         interval: Literal["step", "epoch"] = "step",
         total_steps: int | None = None,
     ) -> None:
+        if criterion is not None and not isinstance(criterion, Scheduled):
+            raise TypeError(f"criterion must be a CrossfadeLoss, got {type(criterion).__name__}")
         if interval not in ("step", "epoch"):
             raise ValueError(f"interval must be 'step' or 'epoch', got {interval!r}")
         if total_steps is not None and total_steps < 1:
