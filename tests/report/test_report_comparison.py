@@ -132,7 +132,8 @@ def test_the_order_of_rows_and_the_hash_seed_change_nothing() -> None:
     assert comparison_page(*shuffled, meta) == plain
     code = "import report_cases, sys; from crossfade.report import comparison_page as page; " \
            "sys.stdout.buffer.write(page(*report_cases.make(3, 4, 3, epochs=8)).encode())"  # fmt: skip
-    environment = {**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": str(Path(__file__).parent)}
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    environment = {**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": path}
     other = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True).stdout
     assert other.decode() == plain
 

@@ -1,0 +1,165 @@
+"""The figures of a comparison show the numbers of its frames: names and paths are read back from the page."""
+
+from __future__ import annotations
+
+import html as markup
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from report_cases import SCHEDULES, make
+from test_report_drawings import axis_of, dot_places, read_path
+
+from crossfade.report import comparison_page
+from crossfade.report.figures import schedule_figure
+from crossfade.report.inputs import MethodInfo
+
+
+def drawings(page: str, beginning: str) -> list[str]:
+    """The drawings whose name begins so."""
+    found = re.findall(r'<svg class="chart" viewBox="[^"]*" role="img".*?</svg>(?=</?div)', page, re.DOTALL)
+    named = [(markup.unescape(re.findall(r'aria-label="([^"]*)"', drawing)[0]), drawing) for drawing in found]
+    return [drawing for name, drawing in named if name.startswith(beginning)]
+
+
+def name_of(drawing: str) -> str:
+    return markup.unescape(re.findall(r'aria-label="([^"]*)"', drawing)[0])
+
+
+def said(drawing: str) -> dict[str, float]:
+    """The numbers in the name of a drawing, by method."""
+    listed = name_of(drawing).rpartition(": ")[2].split(", ")
+    return {item.rpartition(" ")[0]: float(item.rpartition(" ")[2].replace("−", "-")) for item in listed}
+
+
+@pytest.mark.parametrize(("metric", "unit"), [("accuracy", 100), ("nll", 1), ("ece", 100)])
+def test_paired_differences_of_one_data_set(metric: str, unit: float) -> None:
+    results, curves, meta = make(1, ["ce", "el"], 7, epochs=3)
+    title = {"accuracy": "Δ accuracy", "nll": "Δ NLL", "ece": "Δ ECE"}[metric]
+    (drawing,) = drawings(comparison_page(results, curves, meta), title)
+    wide = results.pivot(index="repeat", columns="method", values=metric)
+    differences = unit * (wide["el"] - wide["ce"])
+    zero, scale = axis_of(drawing)
+    assert sorted(x for x, _ in dot_places(drawing)) == pytest.approx(sorted(zero + scale * differences), abs=0.3)
+    assert said(drawing) == {"EL": pytest.approx(differences.mean(), abs=0.00501)}
+    assert "one dot a repeat" in name_of(drawing)
+
+
+def test_paired_differences_over_data_sets_are_of_means() -> None:
+    results, curves, meta = make(3, ["ce", "el"], 4, epochs=3)
+    overall, *single = drawings(comparison_page(results, curves, meta), "Δ accuracy")
+    assert len(single) == 3
+    wide = results.groupby(["dataset", "method"])["accuracy"].mean().unstack()
+    zero, scale = axis_of(overall)
+    places = sorted(zero + scale * 100 * (wide["el"] - wide["ce"]))
+    assert sorted(x for x, _ in dot_places(overall)) == pytest.approx(places, abs=0.3)
+    assert "one dot a data set" in name_of(overall)
+
+
+def test_curves_are_mean_accuracy_and_median_nll_over_the_repeats() -> None:
+    results, curves, meta = make(1, ["ce", "el"], 5, epochs=10)
+    curves["test_nll"] *= 1 + curves["repeat"] ** 2  # mean and median far apart
+    curves["test_accuracy"] *= 1 - 0.05 * curves["repeat"] ** 2
+    page = comparison_page(results, curves, meta)
+    last = curves[curves["epoch"] == 10].groupby("method")
+    for title, column, unit, how in (
+        ("Validation accuracy", "val_accuracy", 100, "mean"),
+        ("Test accuracy", "test_accuracy", 100, "mean"),
+        ("Test NLL", "test_nll", 1, "median"),
+    ):
+        (drawing,) = drawings(page, title)
+        expected = unit * last[column].agg(how)
+        assert said(drawing) == {
+            "CE": pytest.approx(expected["ce"], abs=0.00501), "EL": pytest.approx(expected["el"], abs=0.00501)
+        }  # fmt: skip
+
+
+def test_overall_curves_are_means_over_data_sets_of_their_curves() -> None:
+    results, curves, meta = make(3, ["ce", "el"], 3, epochs=6)
+    overall = drawings(comparison_page(results, curves, meta), "Test NLL")[0]
+    last = curves[curves["epoch"] == 6].groupby(["dataset", "method"])["test_nll"].median().groupby("method").mean()
+    assert said(overall) == {name: pytest.approx(last[key], abs=0.00501) for name, key in (("CE", "ce"), ("EL", "el"))}
+
+
+def test_lines_have_a_point_an_epoch_at_its_height() -> None:
+    results, curves, meta = make(1, ["ce", "el"], 1, epochs=20)
+    rising = np.linspace(0.5, 0.9, 20)
+    curves.loc[curves["method"] == "el", "val_accuracy"] = rising
+    (drawing,) = drawings(comparison_page(results, curves, meta), "Validation accuracy")
+    (line,) = read_path(re.findall(r'class="line s1" d="([^"]*)"', drawing)[0])
+    x, y = np.array(line).T
+    assert len(line) == 20
+    assert np.ptp(np.diff(x)) < 0.21
+    assert np.ptp(np.diff(y)) < 0.21
+    assert y[-1] < y[0]
+    labels = re.findall(r'y="([\d.]+)" class="end">([\d.]+)<', drawing)
+    heights, values = (np.array([float(pair[k]) for pair in labels]) for k in (0, 1))
+    slope, offset = np.polyfit(values, heights - 4, 1)  # labels stand 4 pixels below their grid line
+    assert y == pytest.approx(slope * 100 * rising + offset, abs=0.3)
+
+
+def stairs(name: str) -> tuple[str, list[list[tuple[float, float]]], list[list[tuple[float, float]]]]:
+    """A schedule's drawing, and its lines in units of progress, p and weight."""
+    steps = SCHEDULES[name]
+    assert steps is not None
+    figure = schedule_figure([MethodInfo(name, name, "s1", tuple(steps), "", "")])
+    assert figure is not None
+    lines = []
+    for panel in figure.panels:
+        labels = re.findall(r'y="([\d.]+)" class="end">([\d.]+)<', panel.svg)
+        heights, values = (np.array([float(pair[k]) for pair in labels]) for k in (0, 1))
+        slope, offset = np.polyfit(heights - 4, values, 1)
+        left, right = 44.0, 352.0
+        paths = re.findall(r'class="line [^"]*" d="([^"]*)"', panel.svg)
+        read = [read_path(path)[0] for path in paths]
+        lines.append([[((x - left) / (right - left), slope * y + offset) for x, y in line] for line in read])
+    return name_of(figure.panels[0].svg) + name_of(figure.panels[1].svg), lines[0], lines[1]
+
+
+def value_at(line: list[tuple[float, float]], progress: float) -> float:
+    return [y for x, y in line if x <= progress + 1e-3][-1]
+
+
+def test_the_late_switch_is_drawn_as_it_is() -> None:
+    label, (alpha, beta), rows = stairs("f0-late")
+    assert alpha[0][0] == pytest.approx(0, abs=0.001)
+    assert alpha[-1][0] == pytest.approx(1, abs=0.001)
+    for progress, a, b in ((0.0, 1, 1), (0.94, 1, 1), (0.96, 0, 1), (1.0, 0, 1)):
+        assert value_at(alpha, progress) == pytest.approx(a, abs=0.02)
+        assert value_at(beta, progress) == pytest.approx(b, abs=0.02)
+    ends = [[y for _, y in line] for line in rows]
+    assert ends[0] == pytest.approx([1, 2], abs=0.03)  # CE + EL: 1 + p
+    assert ends[-1] == pytest.approx([0, 1], abs=0.03)  # EL: p
+    assert "from progress 0 alpha 1, beta 1; from progress 0.95 alpha 0, beta 1" in label
+    assert "at the end from 0 at p = 0 to 1 at p = 1" in label
+
+
+def test_all_six_phases_of_the_gradual_schedule_are_drawn() -> None:
+    _, (alpha, beta), rows = stairs("gradual")
+    for k, b in enumerate((1, 1.25, 5 / 3, 2.5, 5, 1)):
+        assert value_at(beta, (k + 0.5) / 6) == pytest.approx(b, abs=0.05)
+        assert value_at(alpha, (k + 0.5) / 6) == pytest.approx(0 if k == 5 else 1, abs=0.05)
+    assert len(rows) == 6
+
+
+def test_a_schedule_without_steps_is_drawn_with_a_few_rows() -> None:
+    fade = tuple((t, 1 - t, 1.0) for t in np.linspace(0, 1, 241).tolist())
+    figure = schedule_figure([MethodInfo("fade", "fade", "s1", fade, "", "")])
+    assert figure is not None
+    assert len(re.findall("line s0", figure.panels[1].svg)) <= 10
+    assert len(name_of(figure.panels[0].svg)) < 600
+
+
+def test_constant_schedules_and_free_losses_need_no_drawing() -> None:
+    infos = [MethodInfo("ce", "CE", "s0", ((0.0, 1.0, 0.0), (1.0, 1.0, 0.0)), "", "")]
+    assert schedule_figure([*infos, MethodInfo("focal", "Focal", "s1", None, "g", "")]) is None
+
+
+def test_curves_of_one_epoch_and_of_unequal_lengths() -> None:
+    results, curves, meta = make(1, 3, 2, epochs=1)
+    assert drawings(comparison_page(results, curves, meta), "Test accuracy")
+    longer = make(1, 3, 2, epochs=9)[1]
+    mixed = pd.concat([curves[curves["method"] != "f0"], longer[longer["method"] == "f0"]])
+    (drawing,) = drawings(comparison_page(results, mixed, meta), "Test accuracy")
+    assert len(read_path(re.findall(r'class="line s1" d="([^"]*)"', drawing)[0])[0]) == 9
