@@ -179,9 +179,9 @@ def compare_images(
     from crossfade.lab.image_compare import FolderSettings, execute_folder, plan_folder
 
     said = {
-        "methods": tuple(_words(methods)) or None, "loss": tuple(loss or ()), "repeats": repeats, "seed": seed, "test_size": test_size, "net": net,
-        "size": image_size, "epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate,
-        "weight_decay": weight_decay, "augment": augment, "precision": precision,
+        "methods": tuple(_words(methods)) or None, "loss": tuple(loss or ()), "repeats": repeats, "seed": seed,
+        "test_size": test_size, "net": net, "size": image_size, "epochs": epochs, "batch_size": batch_size,
+        "learning_rate": learning_rate, "weight_decay": weight_decay, "augment": augment, "precision": precision,
     }  # fmt: skip
     given: dict[str, Any] = {key: value for key, value in said.items() if value is not None}
     settings = FolderSettings(pretrained=pretrained, **given)

@@ -180,7 +180,7 @@ class StreamBatches:
     def _bounds(self) -> list[int]:
         from crossfade.lab.train.deep_batches import bounds
 
-        return bounds(len(self.files), self.recipe.batch_size, 2 * self.world)
+        return bounds(len(self.files), self.recipe.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
         from crossfade.lab.train.deep_batches import epoch_seed

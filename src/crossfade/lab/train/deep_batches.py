@@ -34,8 +34,7 @@ def epoch_seed(seed: int, epoch: int, stream: str) -> int:
 class TrainBatches:
     """Shuffled, augmented batches; all of an epoch's randomness comes from (seed, epoch).
 
-    Of several processes each gets an equal run of every global batch. The last batch is smaller; where it would leave
-    a process with fewer than two images, which batch normalisation can't use, it joins the one before it.
+    Of several processes each gets an equal run of every global batch.
 
     Args:
         split: The repeat's parts.
@@ -59,7 +58,7 @@ class TrainBatches:
         self.pixels = Pixels(split.train.images, split.mean, split.std, border=augment.crop, device=device)
         self.labels = split.train.labels.to(self.pixels.device)
         self.augment, self.seed, self.rank, self.world = augment, seed, rank, world
-        self.bounds = bounds(len(split.train), batch_size, 2 * world)
+        self.bounds = bounds(len(split.train), batch_size)
         self.epoch = 0
 
     @property
@@ -102,10 +101,14 @@ class EvalBatches:
             yield self.pixels.batch(index), self.labels.index_select(0, index), index, 1.0
 
 
-def bounds(count: int, size: int, least: int) -> list[int]:
-    """Where batches begin, and the end: the last one joins the one before it if it has fewer than ``least``."""
+def bounds(count: int, size: int) -> list[int]:
+    """Where batches begin, and the end: a last batch below a quarter of ``size`` joins the one before it.
+
+    Batch normalisation can't use a batch, or a process's part of it, of one image; and the rule must not depend on the
+    number of processes.
+    """
     marks = [*range(0, count, size), count]
-    if len(marks) > 2 and marks[-1] - marks[-2] < least:
+    if len(marks) > 2 and marks[-1] - marks[-2] < size / 4:
         del marks[-2]
     return marks
 

@@ -86,12 +86,22 @@ def _compute(
     outcome = _outcome(split, recipe, history)
     if recorder is not None:
         recorder.recorder.flush()
+    _meet()  # what another process has recorded must be there, and may be removed after it
+    if process_rank() > 0:
+        return outcome
+    if recorder is not None:
         outcome = Outcome({**(outcome.result or {}), **escapes(folder / "p", recipe)}, outcome.curves)
-    if keep is not None and process_rank() == 0:
+    if keep is not None:
         _keep(trial, split, history, outcome, keep)
-    if process_rank() == 0:
-        shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
     return outcome
+
+
+def _meet() -> None:
+    import torch.distributed as dist
+
+    if dist.is_available() and dist.is_initialized():
+        dist.barrier()
 
 
 class _Watcher:

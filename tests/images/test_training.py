@@ -1,0 +1,260 @@
+"""The training loop against one written out by hand, against itself after a kill, and against other ways to run it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from image_cases import method
+from scipy.integrate import dblquad, quad
+
+from crossfade.functional import focal_loss
+from crossfade.lab.data.images import ImageTask
+from crossfade.lab.methods import Method
+from crossfade.lab.nets import build
+from crossfade.lab.scores import brier_score, expected_calibration_error
+from crossfade.lab.train.augment import Augment
+from crossfade.lab.train.deep import train
+from crossfade.lab.train.deep_batches import TrainBatches, epoch_seed
+from crossfade.lab.train.deep_methods import gradient_volume, rate_factor
+from crossfade.lab.train.deep_recipe import Hardware, ImageRecipe
+from crossfade.lab.train.deep_scores import Tally
+from crossfade.schedules import Weights, gradual
+
+CPU = Hardware(accelerator="cpu")
+
+
+def weights(history) -> dict[str, torch.Tensor]:
+    return history.module.state_dict()
+
+
+def same(one, other) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(weights(one).values(), weights(other).values(), strict=True))
+
+
+def by_hand(task: ImageTask, recipe: ImageRecipe, seed: int, loss, second=None) -> torch.nn.Module:
+    """Plain PyTorch: SGD, the steps of the learning rate, dropout's seed; ``loss(logits, labels, progress)``."""
+    split = task.split(0)
+    torch.manual_seed(epoch_seed(seed, 0, "weights"))
+    net = build(recipe.net, split.classes, dropout=recipe.dropout).to(memory_format=torch.channels_last)
+    options = {"momentum": recipe.momentum, "weight_decay": recipe.weight_decay}
+    optimizers = [torch.optim.SGD(net.parameters(), recipe.learning_rate, **options) for _ in range(2)]
+    batches = TrainBatches(split, recipe.augment, recipe.batch_size, seed, "cpu")
+    for epoch in range(recipe.epochs):
+        batches.set_epoch(epoch)
+        torch.manual_seed(epoch_seed(seed, epoch, "dropout 0"))
+        for optimizer in optimizers:
+            optimizer.param_groups[0]["lr"] = recipe.learning_rate * 0.1 ** sum(epoch >= m for m in recipe.milestones)
+        for x, y, _, _ in batches:
+            x = x.contiguous(memory_format=torch.channels_last)
+            for optimizer, objective in zip(optimizers, [loss, second] if second else [loss], strict=False):
+                optimizer.zero_grad()
+                objective(net(x), y, epoch / recipe.epochs).backward()
+                optimizer.step()
+    return net
+
+
+def agree(history, net: torch.nn.Module) -> None:
+    for name, value in net.state_dict().items():
+        torch.testing.assert_close(weights(history)[name], value, atol=1e-5, rtol=1e-4)
+
+
+def ce(logits, labels, progress):
+    return F.cross_entropy(logits, labels)
+
+
+def test_ce_is_plain_pytorch(task, recipe):
+    agree(train(task.split(0), method("ce"), recipe, seed=3, hardware=CPU), by_hand(task, recipe, 3, ce))
+
+
+def test_the_gradual_mixture_moves_with_the_epoch(task, recipe):
+    def mixture(logits, labels, progress):
+        alpha, beta = gradual()(progress)
+        p = torch.softmax(logits, 1).gather(1, labels[:, None]).squeeze(1)
+        return (-alpha * p.log() + beta * (1 - p)).mean()
+
+    agree(train(task.split(0), method("gradual"), recipe, seed=3, hardware=CPU), by_hand(task, recipe, 3, mixture))
+
+
+def test_any_loss_of_ce(task, recipe):
+    focal = Method("own", "own", g=lambda ce: 0.25 * (1 - torch.exp(-ce)) ** 2 * ce)
+    history = train(task.split(0), focal, recipe, seed=3, hardware=CPU)
+    agree(history, by_hand(task, recipe, 3, lambda logits, y, _: focal_loss(logits, y, gamma=2.0, alpha=0.25)))
+
+
+def test_cot_takes_two_passes_and_two_steps(task, recipe):
+    """Eq. (6) written out: the entropy of the other classes' probabilities, divided by their number, maximised."""
+
+    def complement(logits, labels, progress):
+        p = torch.softmax(logits, 1)
+        own = F.one_hot(labels, p.shape[1]).bool()
+        rest = p.masked_fill(own, 0.0) / (1 - p[own])[:, None]
+        return (rest * rest.clamp_min(1e-12).log()).sum(1).mean() / p.shape[1]
+
+    history = train(task.split(0), method("cot"), recipe, seed=3, hardware=CPU)
+    agree(history, by_hand(task, recipe, 3, ce, complement))
+
+
+def test_a_scaled_rate_is_a_scaled_rate(task, recipe):
+    once = replace(recipe, epochs=1, milestones=())
+    factor = rate_factor(0.0, own=True)
+    matched = train(task.split(0), method("ce-volume-own"), once, seed=3, hardware=CPU)
+    faster = train(task.split(0), method("ce"), replace(once, learning_rate=0.05 * factor), seed=3, hardware=CPU)
+    assert factor == pytest.approx(4 / 3)
+    assert same(matched, faster)
+
+
+@given(st.floats(0, 3), st.floats(0, 3))
+@settings(max_examples=20, deadline=None)
+def test_gradient_volumes_are_the_integrals_of_equation_13(alpha, beta):
+    own, _ = quad(lambda p: beta * p**2 + p * (alpha - beta) - alpha, 0, 1)
+    others, _ = dblquad(lambda p, q: q * (beta * p + alpha), 0, 1, 0, 1)
+    assert gradient_volume(Weights(alpha, beta), own=True) == pytest.approx(abs(own), abs=1e-9)
+    assert gradient_volume(Weights(alpha, beta), own=False) == pytest.approx(others, abs=1e-9)
+
+
+@pytest.mark.parametrize(("name", "net"), [("gradual", "resnet20"), ("cot", "tiny")])
+def test_killed_and_resumed_equals_undisturbed(task, recipe, name, net, tmp_path):
+    """Weights, normalisation's averages, momentum (through the next epochs) and curves, bit for bit."""
+    chosen = replace(recipe, select="validation", epochs=4, net=net)
+    split = replace(task, select="validation").split(0)
+    whole = train(split, method(name), chosen, seed=3, hardware=CPU)
+    train(split, method(name), chosen, seed=3, hardware=CPU, folder=tmp_path, max_epochs=2)
+    torch.manual_seed(12345)
+    resumed = train(split, method(name), chosen, seed=3, hardware=CPU, folder=tmp_path)
+    assert same(whole, resumed)
+    assert whole.rows == resumed.rows
+    assert len(whole.rows) == 4
+    assert all(torch.equal(whole.best[key], resumed.best[key]) for key in whole.best)
+
+
+class _Kill(Exception):
+    pass
+
+
+def test_killed_in_the_middle_of_an_epoch(task, recipe, tmp_path):
+    import lightning.pytorch as pl
+
+    class Killer(pl.Callback):
+        def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+            if trainer.current_epoch == 1 and batch_idx == 4:
+                raise _Kill
+
+    split = task.split(0)
+    whole = train(split, method("f0"), recipe, seed=3, hardware=CPU)
+    with pytest.raises(_Kill):
+        train(split, method("f0"), recipe, seed=3, hardware=CPU, folder=tmp_path, callbacks=[Killer()])
+    resumed = train(split, method("f0"), recipe, seed=3, hardware=CPU, folder=tmp_path)
+    assert same(whole, resumed)
+    assert whole.rows == resumed.rows
+
+
+def test_methods_start_alike_and_meet_the_same_images(task, recipe):
+    seen: dict[str, list] = {"ce": [], "el": []}
+    import lightning.pytorch as pl
+
+    class Watch(pl.Callback):
+        def __init__(self, seen):
+            self.seen = seen
+
+        def on_train_start(self, trainer, module):
+            self.seen.append({name: value.clone() for name, value in module.net.state_dict().items()})
+
+        def on_train_batch_start(self, trainer, module, batch, batch_idx):
+            self.seen.append((batch[0].clone(), batch[2].clone()))
+
+    for name, log in seen.items():
+        train(task.split(0), method(name), recipe, seed=5, hardware=CPU, callbacks=[Watch(log)])
+    first, second = seen["ce"], seen["el"]
+    assert all(torch.equal(first[0][key], second[0][key]) for key in first[0])
+    assert len(first) == len(second) == 1 + 3 * 10
+    assert all(torch.equal(a, c) and torch.equal(b, d) for (a, b), (c, d) in zip(first[1:], second[1:], strict=True))
+
+
+@pytest.mark.parametrize(
+    ("hardware", "precision"),
+    [
+        (Hardware(accelerator="cpu", channels_last=False), "32-true"),
+        (Hardware(accelerator="cpu"), "bf16-mixed"),
+        (Hardware(accelerator="cpu", logger="csv"), "32-true"),
+    ],
+)
+def test_other_ways_to_run_give_the_same_up_to_rounding(task, recipe, tmp_path, hardware, precision):
+    recipe = replace(recipe, dropout=0.0, epochs=2)
+    plain = train(task.split(0), method("gradual"), recipe, seed=3, hardware=CPU)
+    other = train(
+        task.split(0),
+        method("gradual"),
+        replace(recipe, precision=precision),
+        seed=3,
+        hardware=hardware,
+        folder=tmp_path,
+    )
+    assert other.rows[0]["train_loss"] == pytest.approx(plain.rows[0]["train_loss"], rel=0.05)
+    if hardware.logger:
+        assert "test_accuracy" in next(tmp_path.rglob("metrics.csv")).read_text()
+    if precision == "bf16-mixed":
+        assert not same(plain, other)
+        assert all(value.dtype in (torch.float32, torch.int64) for value in weights(other).values())
+
+
+def test_the_callers_generator_is_left_alone_by_building_a_network(task, recipe):
+    from crossfade.lab.train.deep import Classifier
+
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    Classifier(task.split(0), method("ce"), recipe, 3)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_diverging_weights_are_reported_not_raised(task, recipe):
+    history = train(task.split(0), method("ce"), replace(recipe, learning_rate=1e30), seed=3, hardware=CPU)
+    assert not history.finite
+
+
+def test_the_validation_part_chooses_the_first_of_the_best_epochs(task, recipe):
+    split = replace(task, select="validation").split(0)
+    history = train(split, method("ce"), replace(recipe, select="validation"), seed=3, hardware=CPU)
+    accuracies = [row["val_accuracy"] for row in history.rows]
+    assert history.chosen == int(np.argmax(accuracies))
+    last = train(split, method("ce"), recipe, seed=3, hardware=CPU)
+    assert last.chosen == 2
+
+
+def test_only_asked_for_epochs_are_scored(task, recipe):
+    history = train(task.split(0), method("ce"), replace(recipe, evaluate=(2,)), seed=3, hardware=CPU)
+    assert [row["epoch"] for row in history.rows] == [2, 3]
+
+
+def test_scores_are_the_labs():
+    generator = torch.Generator().manual_seed(0)
+    logits, labels = 3 * torch.randn(257, 5, generator=generator), torch.randint(5, (257,), generator=generator)
+    one, two = Tally(), Tally()
+    one.add(logits[:100], labels[:100])
+    two.add(logits[100:], labels[100:])
+    scores = Tally.scores(one.total(torch.device("cpu")) + two.total(torch.device("cpu")))
+    p = torch.softmax(logits.double(), 1).numpy()
+    assert scores["accuracy"] == pytest.approx((logits.argmax(1) == labels).double().mean().item())
+    assert scores["nll"] == pytest.approx(F.cross_entropy(logits.double(), labels).item())
+    assert scores["brier"] == pytest.approx(brier_score(p, labels.numpy()))
+    assert scores["ece"] == pytest.approx(expected_calibration_error(p, labels.numpy()), abs=1e-6)
+
+
+def test_learning_rates_fall_where_they_are_said_to():
+    recipe = ImageRecipe()
+    rates = [recipe.rate(epoch) for epoch in range(240)]
+    assert rates[119] == 0.1
+    assert rates[120] == pytest.approx(0.01)
+    assert rates[160] == pytest.approx(1e-3)
+    assert rates[200] == rates[239] == pytest.approx(1e-4)
+
+
+def test_augmentation_off_and_a_single_batch(task):
+    recipe = ImageRecipe(epochs=1, batch_size=500, milestones=(), augment=Augment(crop=0, flip=False))
+    assert train(task.split(0), method("ce"), recipe, seed=1, hardware=CPU).finite
