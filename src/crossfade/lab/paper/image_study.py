@@ -120,7 +120,7 @@ def scaled(cell: Cell, scale: str, repeats: int | None = None) -> tuple[ImageRec
     recipe = replace(
         whole, epochs=epochs, batch_size=batch, granularity="step", scale=scale,
         milestones=tuple(round(at * epochs / whole.epochs, 6) for at in whole.milestones),
-        watch=max(1, round(whole.watch * epochs / whole.epochs)) if whole.watch else 0,
+        watch=min(epochs - 1, max(1, round(whole.watch * epochs / whole.epochs))) if whole.watch else 0,
         evaluate=(epochs,),
     )  # fmt: skip
     return recipe, max(2, images // _CLASSES[cell.data]), test, repeats or min(cell.repeats, most)

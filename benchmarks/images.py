@@ -1,0 +1,170 @@
+"""Images a second: images that live on the device against torchvision's usual DataLoader, with the same network.
+
+    python benchmarks/images.py [--net resnet20] [--batch 128] [--rounds 5] [--pipeline-only]
+
+Prints three things, each as the median over interleaved rounds: the pipelines alone (crop, flip, normalise; then with
+rotation, jitter and erasing too), the whole training step, and the step with data already prepared, which no pipeline
+can beat. The rival is ``DataLoader(CIFAR-like data set, num_workers=cores, persistent_workers=True)`` with
+torchvision's transforms on Pillow images, as CIFAR recipes have it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+import torchvision.transforms as T
+from PIL import Image
+from torch.nn.functional import cross_entropy
+
+from crossfade.lab.data.images import ImageSet, ImageTask, Part
+from crossfade.lab.nets import build
+from crossfade.lab.train.augment import Augment
+from crossfade.lab.train.deep_batches import TrainBatches
+
+IMAGES = 50_000
+
+
+class Pictures(torch.utils.data.Dataset[Any]):
+    """As torchvision's CIFAR100: an array in memory, a Pillow image and its transforms at each access."""
+
+    def __init__(self, part: Part, transform: T.Compose) -> None:
+        self.data, self.labels, self.transform = (
+            part.images.permute(0, 2, 3, 1).numpy(),
+            part.labels.tolist(),
+            transform,
+        )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, at: int) -> Any:
+        return self.transform(Image.fromarray(self.data[at])), self.labels[at]
+
+
+def transforms(augment: Augment, mean: list[float], std: list[float]) -> T.Compose:
+    steps: list[Any] = [T.RandomCrop(32, padding=4), T.RandomHorizontalFlip()]
+    if augment.rotation:
+        steps.append(T.RandomRotation(augment.rotation))
+    if augment.jitter:
+        steps.append(T.ColorJitter(augment.jitter, augment.jitter, augment.jitter))
+    steps += [T.ToTensor(), T.Normalize(mean, std)]
+    if augment.erasing:
+        steps.append(T.RandomErasing(augment.erasing, (0.02, 0.4), (0.3, 1 / 0.3)))
+    return T.Compose(steps)
+
+
+def forever(loader: Any) -> Iterator[Any]:
+    epoch = 0
+    while True:
+        if hasattr(loader, "set_epoch"):
+            loader.set_epoch(epoch)
+        yield from loader
+        epoch += 1
+
+
+def wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def rate(take: Callable[[], Any], images: int, device: torch.device, seconds: float) -> float:
+    """Images a second over about so many seconds."""
+    wait(device)
+    started, count = time.perf_counter(), 0
+    while time.perf_counter() - started < seconds:
+        take()
+        count += images
+    wait(device)
+    return count / (time.perf_counter() - started)
+
+
+def compare(
+    named: dict[str, Callable[[], Any]], images: int, device: torch.device, rounds: int, seconds: float
+) -> None:
+    for take in named.values():  # workers start, kernels are chosen
+        for _ in range(3):
+            take()
+    found: dict[str, list[float]] = {name: [] for name in named}
+    for _ in range(rounds):
+        for name, take in named.items():
+            found[name].append(rate(take, images, device, seconds))
+    medians = {name: statistics.median(values) for name, values in found.items()}
+    last = next(reversed(medians))
+    for name, value in medians.items():
+        against = f"   {value / medians[last]:6.2f} x {last}" if name != last else ""
+        print(f"  {name:32} {value:12,.0f} images/s{against}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--net", default="resnet20")
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=1.0, help="of each measurement")
+    parser.add_argument("--images", type=int, default=IMAGES)
+    parser.add_argument("--precision", choices=("32", "bf16"), default="32")
+    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--pipeline-only", action="store_true")
+    args = parser.parse_args()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    cores = os.cpu_count() or 1
+    part = Part(
+        torch.randint(0, 256, (args.images, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)),
+        torch.arange(args.images) % 100,
+    )
+    split = ImageTask(ImageSet("noise", tuple(map(str, range(100))), part, part)).split(0)
+    name = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    print(f"{name}; torch {torch.__version__}; DataLoader with {cores} workers; batch {args.batch}")
+    augments = {"crop, flip": Augment(), "crop, flip, rotate, jitter, erase": Augment(4, True, 15.0, 0.4, 0.5)}
+
+    def feeds(augment: Augment) -> tuple[Callable[[], Any], Callable[[], Any]]:
+        ours = forever(TrainBatches(split, augment, args.batch, 0, device))
+        loader = torch.utils.data.DataLoader(
+            Pictures(part, transforms(augment, split.mean.tolist(), split.std.tolist())), args.batch, shuffle=True,
+            num_workers=cores, persistent_workers=True, pin_memory=device.type == "cuda", drop_last=True,
+        )  # fmt: skip
+        theirs = forever(loader)
+
+        def usual() -> tuple[torch.Tensor, torch.Tensor]:
+            x, y = next(theirs)
+            return x.to(device, non_blocking=True), y.to(device, non_blocking=True)
+
+        return (lambda: next(ours)[:2]), usual
+
+    for title, augment in augments.items():
+        print(f"pipeline alone: {title}")
+        ours, usual = feeds(augment)
+        compare({"on the device": ours, "DataLoader": usual}, args.batch, device, args.rounds, args.seconds)
+    if args.pipeline_only:
+        return
+    net = build(args.net, 100).to(device, memory_format=torch.channels_last)
+    if args.compile:
+        net.compile()
+    optimizer = torch.optim.SGD(net.parameters(), 0.1, momentum=0.9, weight_decay=1e-4)
+
+    def step(take: Callable[[], Any]) -> Callable[[], None]:
+        def run() -> None:
+            x, y = take()
+            with torch.autocast(device.type, torch.bfloat16, enabled=args.precision == "bf16"):
+                loss = cross_entropy(net(x.contiguous(memory_format=torch.channels_last)), y)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+        return run
+
+    ours, usual = feeds(Augment())
+    ready = ours()
+    print(f"training step: {args.net}, {args.precision}-bit")
+    named = {"data already prepared": step(lambda: ready), "on the device": step(ours), "DataLoader": step(usual)}
+    compare(named, args.batch, device, args.rounds, 2 * args.seconds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,267 @@
+"""Studies, the comparison on a folder, kept weights, and the command line around them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from image_cases import noise
+from PIL import Image
+
+from crossfade.errors import UserError
+from crossfade.lab import frames
+from crossfade.lab.data import image_sets
+from crossfade.lab.data.images import ImageSet, ImageTask
+from crossfade.lab.image_compare import FolderSettings, compare_folder, plan_folder
+from crossfade.lab.paper import motivating
+from crossfade.lab.paper.image_run import IMAGE_STUDIES, estimate, image_study, run_study
+from crossfade.lab.paper.image_study import ImageRequest, plan_images, scaled
+from crossfade.lab.paper.image_tables import beside_paper, escape_table, markdown
+from crossfade.lab.store import Store
+from crossfade.lab.train.deep_recipe import Hardware, ImageRecipe
+from crossfade.lab.train.deep_weights import load_model, read_provenance
+
+CPU = Hardware(accelerator="cpu")
+
+
+@pytest.mark.parametrize("name", IMAGE_STUDIES)
+def test_a_study_is_the_papers(name):
+    study = image_study(name)
+    assert study.name == name
+    for cell in study.cells:
+        assert cell.recipe.scale == "paper"
+        assert (cell.recipe.momentum, cell.recipe.weight_decay, cell.recipe.learning_rate) == (0.9, 1e-4, 0.1)
+        assert set(cell.paper) <= set(cell.methods)
+        short, per_class, _, repeats = scaled(cell, "short")
+        assert short.scale == "short"
+        assert repeats <= 2
+        assert per_class
+        whole = [at / cell.recipe.epochs for at in cell.recipe.milestones]
+        assert [at / short.epochs for at in short.milestones] == pytest.approx(whole, abs=1e-6)
+
+
+def test_protocols_as_printed():
+    protocols = {
+        (cell.data, cell.recipe.epochs, cell.recipe.milestones, cell.repeats)
+        for name in ("table1", "table2", "table5")
+        for cell in image_study(name).cells
+    }
+    assert protocols == {
+        ("cifar100", 240, (120, 160, 200), 4), ("cinic10", 90, (30, 60), 3), ("imagenet", 90, (30, 60), 2),
+        ("cifar100", 200, (100, 150), 1), ("tinyimagenet", 200, (100, 150), 1), ("imagenet", 90, (30, 60), 1),
+    }  # fmt: skip
+
+
+def test_rotation_on_cinic_above_a_million_parameters():
+    from crossfade.lab.nets import build, parameters
+
+    for cell in image_study("table1").cells:
+        turned = cell.recipe.augment.rotation > 0
+        assert turned == (cell.data == "cinic10" and parameters(build(cell.recipe.net, 10)) > 1e6)
+
+
+def test_the_motivating_counts_are_the_papers():
+    counts = motivating.PAPER_COUNTS
+    assert sum(counts[f"watch_{group}"] for group in ("right", "near", "far")) == 10_000
+    for group, share in (("right", 95.58), ("near", 38.46), ("far", 3.35)):
+        # 6,482 of 6,766 is 95.80 %, not the 95.58 % that is printed
+        printed = 95.80 if group == "right" else share
+        assert 100 * counts[f"end_{group}"] / counts[f"watch_{group}"] == pytest.approx(printed, abs=0.006)
+
+
+@pytest.fixture
+def cifar(tmp_path, monkeypatch):
+    """A small stand-in with the layout of CIFAR-100, and the watching study cut down to a tiny network."""
+    known = image_sets.IMAGE_SETS["cifar100"]
+    monkeypatch.setitem(image_sets.IMAGE_SETS, "cifar100", replace(known, train=60, test=20, classes=4))
+    train, test = noise(60, side=32), noise(20, side=32, seed=1)
+    arrays = {
+        f"{kind}_{part}": value
+        for part, one in (("train", train), ("test", test))
+        for kind, value in (("x", one.images.permute(0, 2, 3, 1).numpy()), ("y", one.labels.numpy()))
+    }
+    np.savez(tmp_path / "cifar100.npz", **arrays)
+    study = image_study("motivating")
+    cell = replace(study.cells[0], recipe=replace(study.cells[0].recipe, net="tiny"))
+    return tmp_path, replace(study, cells=(cell,))
+
+
+def test_a_study_runs_resumes_and_is_set_beside_the_paper(cifar, tmp_path):
+    folder, study = cifar
+    request = ImageRequest(study, folder, scale="smoke", methods=("ce", "gradual"), hardware=CPU)
+    plan = plan_images(request, "test")
+    assert "smoke, not the paper's protocol" in plan.lines()[0]
+    assert len(plan.trials) == 2
+    assert estimate(plan.trials) > 0
+    path = tmp_path / "s.db"
+    summary = run_study(plan, path, keep_weights=tmp_path / "weights", progress=False)
+    assert (summary.done, summary.failed) == (2, 0)
+    assert run_study(plan, path, progress=False).known == 2
+    assert not (tmp_path / "s.db.work").exists()
+    with Store(path, mode="read") as store:
+        results, curves = frames.results(store, plan.run.keys), frames.curves(store, plan.run.keys)
+    assert set(results["scale"]) == {"smoke"}
+    assert curves["epoch"].tolist() == [1, 2, 1, 2]
+    last = curves[curves["epoch"] == 2].set_index("method")["test_accuracy"]
+    assert results.set_index("method")["accuracy"].to_dict() == last.to_dict()
+    groups = results[[f"watch_{group}" for group in ("right", "near", "far")]].sum(axis=1)
+    assert groups.tolist() == [8, 8]  # two images of each of four classes
+    page = markdown(study, results, "smoke")
+    assert "Scale **smoke**" in page
+    assert "68.05" in page
+    first = results.iloc[0]
+    model = load_model(tmp_path / "weights" / f"{first['key']}.safetensors")
+    about = read_provenance(tmp_path / "weights" / f"{first['key']}.safetensors")
+    task = plan.trials[0].task.split(0)
+    pixels = (task.test.images / 255 - torch.tensor(about["mean"]).view(3, 1, 1)) / torch.tensor(about["std"]).view(
+        3, 1, 1
+    )
+    with torch.no_grad():
+        right = (model(pixels.float()).argmax(1) == task.test.labels).float().mean().item()
+    assert right == pytest.approx(first["accuracy"])
+    assert about["trial"]["method"] == {"name": first["method"]}
+    assert {"versions", "seed", "commit", "epoch"} <= about.keys()
+
+
+def test_differences_are_paired_over_seeds():
+    study = image_study("table1")
+    label = study.cells[1].label
+    rows = [
+        {"dataset": label, "method": name, "repeat": at, "accuracy": value}
+        for name, values in (("ce", (0.60, 0.70)), ("gradual", (0.63,)))
+        for at, value in enumerate(values)
+    ]
+    table = beside_paper(study, pd.DataFrame(rows)).set_index(["dataset", "method"])
+    row = table.loc[(label, "gradual")]
+    assert row["delta"] == pytest.approx(3.0)
+    assert row["paper_delta"] == pytest.approx(0.23)
+    assert table.loc[(label, "ce"), "ours"] == pytest.approx(65.0)
+
+
+def test_escapes_are_counted_by_group(tmp_path):
+    from crossfade.diagnostics import ProbabilityRecorder
+    from crossfade.lab.train.deep_run import escapes
+
+    recorder = ProbabilityRecorder(tmp_path, 5, 4)
+    target = torch.zeros(5, dtype=torch.long)
+    # two classes more than the target's: p_y of a wrong prediction can be above and below 0.2
+    then = torch.tensor([[5.0, 0, 0], [0.9, 1, 1], [-9, 0, 0], [-9, 1, 0], [0.9, 1, 0]])
+    end = torch.tensor([[5.0, 0, 0], [1.1, 1, 1], [-9, 0, 0], [9, 1, 0], [0.9, 1, 0]])
+    recorder.record(1, torch.arange(5), then, target)
+    recorder.record(3, torch.arange(5), end, target)
+    recorder.flush()
+    counts = escapes(tmp_path, ImageRecipe(epochs=4, milestones=(), watch=2))
+    assert counts == {
+        "watch_right": 1, "watch_near": 2, "watch_far": 2, "end_right": 1, "end_near": 1, "end_far": 1,
+    }  # fmt: skip
+    row = {"dataset": "x", "method": "ce", **counts}
+    assert escape_table(pd.DataFrame([row])).loc[0, "share_far"] == 50
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"nets": ("resnet50",)}, "--nets: 'resnet50' isn't in motivating"),
+        ({"datasets": ("mnist",)}, "--datasets: 'mnist'"),
+        ({"methods": ("focal",)}, "--methods: 'focal'"),
+        ({"repeats": 0}, "--repeats"),
+        ({"scale": "long"}, "--scale"),
+    ],
+)  # fmt: skip
+def test_requests_that_make_no_sense(tmp_path, changes, says):
+    with pytest.raises(UserError, match=says):
+        plan_images(ImageRequest(image_study("motivating"), tmp_path, **changes), "x")
+
+
+def test_data_that_is_not_here_is_named(tmp_path):
+    with pytest.raises(UserError, match="CINIC-10: not in"):
+        plan_images(ImageRequest(image_study("table6"), tmp_path), "x")
+
+
+def folder(root, each: int = 10) -> None:
+    part = noise(3 * each, classes=3, side=16)
+    for at, (image, label) in enumerate(zip(part.images, part.labels, strict=True)):
+        place = root / "xyz"[int(label)]
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(place / f"{at}.png")
+
+
+def test_compare_a_folder(tmp_path):
+    folder(tmp_path / "mine")
+    settings = FolderSettings(methods=("gradual",), net="tiny", repeats=2, epochs=2, size=16)
+    answer = compare_folder(tmp_path / "mine", settings, store=tmp_path / "s.db", hardware=CPU, progress=False)
+    assert list(answer.table.index) == ["ce", "gradual"]
+    assert set(answer.results["n_test"]) == {6}
+    assert "mine" in answer.verdict or answer.verdict
+    page = answer.report(tmp_path / "page.html").read_text()
+    assert "mine" in page
+    planned = plan_folder(tmp_path / "mine", settings, "x")
+    seeds = {(trial.repeat, trial.method.name) for trial in planned.trials}
+    assert len(seeds) == 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"net": "resnet21"}, "did you mean"),
+        ({"net": "resnet20", "pretrained": True}, "no pretrained"),
+        ({"methods": ("ce",)}, "only the control"),
+    ],
+)
+def test_settings_that_make_no_sense(tmp_path, changes, says):
+    folder(tmp_path, each=4)
+    with pytest.raises(UserError, match=says):
+        plan_folder(tmp_path, FolderSettings(**changes), "x")
+
+
+def test_kept_weights_that_are_not_ours(tmp_path):
+    from safetensors.torch import save_file
+
+    save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors")
+    with pytest.raises(UserError, match="no crossfade provenance"):
+        load_model(tmp_path / "x.safetensors")
+    (tmp_path / "y.safetensors").write_bytes(b"junk")
+    with pytest.raises(UserError, match="can't be read as safetensors"):
+        load_model(tmp_path / "y.safetensors")
+
+
+def crossfade(*arguments: str, cwd) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "crossfade.cli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=300, check=False)
+
+
+@pytest.mark.slow
+def test_the_command_compares_a_folder_and_names_what_is_broken(tmp_path):
+    folder(tmp_path / "mine", each=5)
+    options = ["--methods", "gradual", "--repeats", "2", "--epochs", "1", "--image-size", "16", "--accelerator", "cpu"]
+    done = crossfade("compare", "mine", *options, "--json", "answer.json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    answer = json.loads((tmp_path / "answer.json").read_text())
+    assert len(answer["results"]) == 4
+    assert (tmp_path / "report.html").exists()
+    (tmp_path / "mine" / "x" / "0.png").write_bytes(b"")
+    broken = crossfade("compare", "mine", cwd=tmp_path)
+    assert broken.returncode == 2
+    assert "0.png (empty file)" in broken.stderr
+    assert broken.stderr.count("\n") == 1
+
+
+def test_pairing_of_seeds_over_methods_and_networks(tmp_path):
+    from crossfade.lab.train.deep_run import image_trial
+    from crossfade.lab.trial import seed
+
+    task = ImageTask(ImageSet("toy", tuple("abcd"), noise(40), noise(20, seed=1)))
+    from image_cases import method
+
+    trials = [
+        image_trial("s", task, method(name), ImageRecipe(net=net), repeat)
+        for name in ("ce", "el") for net in ("resnet20", "resnet32") for repeat in (0, 1)
+    ]  # fmt: skip
+    assert len({trial.key for trial in trials}) == 8
+    assert len({seed(trial, "train") for trial in trials}) == 2
