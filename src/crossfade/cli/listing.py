@@ -8,18 +8,28 @@ _NETS = (
     ("linear", "one layer, inputs x classes: the paper's first network"),
     ("mlp", "hidden layers with ReLU, as wide as the inputs: the paper's second network; --width, --depth"),
 )
+_IMAGE_NETS = (
+    ("small images", "resnet20 resnet32 resnet44 resnet56 resnet110 resnet18_small resnet34_small preactresnet18"),
+    ("", "resnext29 resnext29_8x64d shufflenetv2_small"),
+    ("any images", "every classifier of torchvision: resnet18, resnet50, efficientnet_b0, vit_b_16, ...; --pretrained"),
+)
 _STUDIES = (("compare", "methods x repeats on your tables, or on four real data sets: crossfade compare"),)
 
 
 def show() -> int:
     """List the methods, networks and studies that can be named."""
+    from crossfade.cli import STUDIES
     from crossfade.lab.methods import DEFAULT_METHODS, METHODS
 
     named = [
         (method.name + ("*" if method.name in DEFAULT_METHODS else ""), f"{method.title}. {method.note}".rstrip(" ."))
         for method in METHODS
     ]
-    for heading, entries in (("Methods (* compared by default)", named), ("Networks", _NETS), ("Studies", _STUDIES)):
+    studies = [*_STUDIES, *((name, f"{command.help} crossfade run {name}") for name, command in STUDIES.items())]
+    for heading, entries in (
+        ("Methods (* compared by default)", named), ("Networks for tables", _NETS), ("Networks for images", _IMAGE_NETS),
+        ("Studies", studies),
+    ):  # fmt: skip
         print(heading)
         width = max(len(name) for name, _ in entries)
         for name, text in entries:

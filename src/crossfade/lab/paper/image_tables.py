@@ -56,7 +56,13 @@ def escape_table(results: pd.DataFrame) -> pd.DataFrame:
 
 def markdown(study: ImageStudy, results: pd.DataFrame, scale: str) -> str:
     """The study's page: ours beside the paper's, and what the paper leaves open."""
-    note = "" if scale == "paper" else f" Scale **{scale}**: shortened, so only the differences to CE compare at all."
+    note = ""
+    if scale != "paper" and len(results):
+        images, epochs = int(results["n_train"].max()), int(results["epoch"].max())
+        note = (
+            f" Scale **{scale}**: {images:,} training images, {epochs} epochs, the last one's accuracy. The paper's "
+            "protocol is far longer: its numbers are here for reference, and ours say nothing about them."
+        )
     lines = [
         f"### {study.title}", "", f"Accuracy on the test part, percent.{note}", "",
         "| | method | ours | seeds | Δ to CE | paper | paper's Δ |", "|---|---|---:|---:|---:|---:|---:|",
