@@ -226,11 +226,19 @@ def test_missing_calibration_is_shown_as_missing() -> None:
 
 
 def test_worse_calibration_is_said_in_words() -> None:
-    results, curves, meta = make(1, ["ce", "el", "f0"], 3, epochs=4)
-    results["nll"] = results["method"].map({"ce": 0.2, "el": 0.5, "f0": 0.1})
-    results["ece"] = results["method"].map({"ce": 0.02, "el": 0.05, "f0": 0.03})
+    results, curves, meta = make(1, ["ce", "el", "f0", "focal"], 3, epochs=4)
+    results["nll"] = results["method"].map({"ce": 0.2, "el": 0.5, "f0": 0.1, "focal": 0.1})
+    results["ece"] = results["method"].map({"ce": 0.02, "el": 0.05, "f0": 0.03, "focal": 0.01})
     said = section(comparison_page(results, curves, meta), "Calibration")
-    assert "worse than CE in both: EL; in one of the two: CE+EL F=0." in said
+    assert (
+        "worse than CE in both: EL; worse than CE in one of the two: CE+EL F=0; no worse than CE in either: Focal."
+        in said
+    )
+    assert "weigh that" in said
+    results[["nll", "ece"]] = 0.1
+    said = section(comparison_page(results, curves, meta), "Calibration")
+    assert "on average: no worse than CE in either: EL, CE+EL F=0, Focal." in said
+    assert "weigh that" not in said
 
 
 def test_learning_rates_are_counted_and_an_edge_of_the_grid_is_named() -> None:
@@ -271,7 +279,15 @@ def test_provenance_is_complete() -> None:
     results, curves, meta = make(2, 3, 2, epochs=4)
     html = comparison_page(results, curves, meta | {"notes": ["3 rows without a label were left out"]})
     run = section(html, "What was run")
-    for words in ("scikit-learn load_iris", "2.14.1", "0123abc", "cpu", "0.01, 0.005, 0.001", "3 rows without a label"):
+    for words in (
+        "scikit-learn load_iris",
+        "2.14.1",
+        "0123abc",
+        "cpu",
+        "0.01, 0.005, 0.001",
+        "as many as inputs",
+        "3 rows without a label",
+    ):
         assert words in run
     assert all(f"{entry['sha256']}  {entry['name']}" in html for entry in meta["datasets"])
     assert rows(html, "Data")["data0"][1:5] == ["200", "4", "3", "120 / 40 / 40"]

@@ -78,7 +78,10 @@ def differences_figure(
 def curves_figure(inputs: Inputs, dataset: str) -> Figure | None:
     """Accuracy and NLL over the epochs on one data set; None where no curves were recorded."""
     curves = inputs.curves[inputs.curves["dataset"] == dataset] if len(inputs.curves) else inputs.curves
-    caption = "Lines: mean accuracy and median NLL over the repeats, at the learning rate that was chosen."
+    caption = (
+        "Lines: mean accuracy and median NLL over the repeats, at the learning rate that was chosen. "
+        "A steep beginning may lie outside the drawing."
+    )
     return _curves(inputs, _over_repeats(curves), f"on {dataset}", caption)
 
 

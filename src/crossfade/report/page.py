@@ -68,6 +68,12 @@ class Table:
     notes: tuple[str, ...] = ()
     kind: ClassVar[str] = "table"
 
+    @property
+    def name_length(self) -> int:
+        """Characters of the longest row heading."""
+        heads = [row[0] if isinstance(row[0], str) else row[0].text for row in self.rows]
+        return max(map(len, heads), default=0)
+
     def __post_init__(self) -> None:
         for row in self.rows:
             if len(row) != len(self.columns):
@@ -102,7 +108,7 @@ class Key:
 
 @dataclass(frozen=True)
 class Figure:
-    """Panels that share a legend and a caption; ``small`` ones stand four in a row where there is room."""
+    """Panels that share a legend and a caption; ``small`` ones stand in pairs where there is room."""
 
     panels: tuple[Panel, ...]
     caption: str

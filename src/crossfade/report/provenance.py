@@ -13,6 +13,7 @@ from crossfade.report.words import MISSING, count, decimal
 __all__ = ["losses_section", "not_run_section", "reproduce_section", "run_section"]
 
 _SHORT_HASH = 12
+_AUTOMATIC = {"width": "as many as inputs"}  # what None means in a recipe
 
 
 def losses_section(inputs: Inputs) -> Section:
@@ -50,10 +51,10 @@ def run_section(inputs: Inputs) -> Section:
     """Data, recipe, versions and machine."""
     meta = inputs.meta
     blocks: list[Block] = []
-    given = list(meta.get("datasets", ()))
-    if given:
-        blocks.append(_data_table(inputs, given))
-        hashes = [f"{entry['sha256']}  {entry['name']}" for entry in given if entry.get("sha256")]
+    data = list(meta.get("datasets", ()))
+    if data:
+        blocks.append(_data_table(inputs, data))
+        hashes = [f"{entry['sha256']}  {entry['name']}" for entry in data if entry.get("sha256")]
         if hashes:
             blocks.append(Fold("SHA-256 of the data, in full", (Code("\n".join(hashes)),)))
     notes = tuple(str(note) for note in meta.get("notes", ()))
@@ -70,7 +71,8 @@ def run_section(inputs: Inputs) -> Section:
     for key, title in (("recipe", "Recipe, the same for every method"), ("versions", "Versions")):
         entries = meta.get(key) or {}
         if entries:
-            blocks.append(Facts(tuple((_spaced(k), _written(v)) for k, v in entries.items()), title))
+            given = ((k, _AUTOMATIC.get(str(k)) if v is None else v) for k, v in entries.items())
+            blocks.append(Facts(tuple((_spaced(k), _written(v)) for k, v in given), title))
     return Section("run", "What was run", tuple(blocks))
 
 

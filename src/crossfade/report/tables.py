@@ -70,14 +70,11 @@ def calibration_sentences(inputs: Inputs) -> tuple[str, ...]:
     if not all(math.isfinite(value) for pair in changes.values() for value in pair):
         return why, f"Some of these numbers are missing ({MISSING}) or infinite; they were not recorded as finite."
     control = inputs.control.title
-    if not both and not one:
-        return why, f"Here no method is worse than {control} in either of them, on average."
-    here = []
-    if both:
-        here.append(f"worse than {control} in both: {', '.join(both)}")
-    if one:
-        here.append(f"in one of the two: {', '.join(one)}")
-    return why, f"Here, on average: {'; '.join(here)}. If you use the probabilities themselves, weigh that."
+    rest = [title for title in changes if title not in (*both, *one)]
+    groups = (("worse", both, "in both"), ("worse", one, "in one of the two"), ("no worse", rest, "in either"))
+    here = [f"{word} than {control} {where}: {', '.join(titles)}" for word, titles, where in groups if titles]
+    advice = " If you use the probabilities themselves, weigh that." if both or one else ""
+    return why, f"Here, on average: {'; '.join(here)}.{advice}"
 
 
 def learning_rate_table(inputs: Inputs) -> Table | None:
@@ -97,7 +94,7 @@ def learning_rate_table(inputs: Inputs) -> Table | None:
         rates = own["learning_rate"].to_numpy(dtype=float)
         counts = [int(np.isclose(rates, rate, rtol=1e-9).sum()) for rate in grid]
         rows.append((method.title, *(str(n) if n else Cell("0", tone="quiet") for n in counts), _epochs(own)))
-    note = "Of the trials of each method, those in which validation accuracy was best with this learning rate."
+    note = "Trials in which this learning rate had the best validation accuracy; of equals the first one tried counts."
     return Table("Learning rates chosen", columns, tuple(rows), (note,))
 
 
