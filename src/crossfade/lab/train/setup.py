@@ -8,6 +8,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from crossfade.errors import UserError
 from crossfade.lab.train.types import Floats, Member, Recipe
 from crossfade.schedules import Schedule
 
@@ -31,10 +32,16 @@ def row_orders(seed: int, rows: int, epochs: int) -> NDArray[np.int32]:
 
 
 def mixture_table(schedule: Schedule, recipe: Recipe, rows: int) -> Floats:
-    """(epochs, 1 or steps, 2): alpha and beta at each epoch, or at each step, of ``rows`` training rows."""
+    """(epochs, 1 or steps, 2): alpha and beta at each epoch, or at each step, of ``rows`` training rows.
+
+    Raises:
+        UserError: the schedule gives something else than two finite numbers.
+    """
     steps = -(-rows // recipe.batch_size) if recipe.granularity == "step" else 1
     total = recipe.epochs * steps
     table = np.array([tuple(schedule(step / total)) for step in range(total)], dtype=np.float32)
+    if table.shape != (total, 2) or not np.isfinite(table).all():
+        raise UserError("a method's schedule must give two finite numbers, alpha and beta, at each progress in [0, 1)")
     return table.reshape(recipe.epochs, steps, 2)
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from functools import lru_cache
 from typing import Any, TypeAlias
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,6 +20,7 @@ from crossfade.lab.train.setup import cost, initial_weights, mixture_table, row_
 from crossfade.lab.train.simd import ROWS
 from crossfade.lab.train.types import History, Member, Recipe, Split
 
+_log = logging.getLogger(__name__)
 _Arguments: TypeAlias = tuple[Any, ...]
 _POLL = 0.2  # seconds between reports of progress, and at most until a signal is answered
 
@@ -42,7 +45,10 @@ def train_kernel(
         try:
             while True:
                 for i in _take(queue, 2 * threads - len(running)):
-                    running[pool.submit(_run, train, preparation.arguments(members[i], addresses[i], progress[i]))] = i
+                    arguments = preparation.arguments(members[i], addresses[i], progress[i])
+                    if not out and not running:
+                        _compile(train, arguments)
+                    running[pool.submit(_run, train, arguments)] = i
                 if not running:
                     break
                 done, _ = wait(running, _POLL, FIRST_COMPLETED)
@@ -75,7 +81,7 @@ class _Preparation:
         self.data = lru_cache(in_flight)(_padded)
         self.orders = lru_cache(in_flight)(lambda seed, rows: row_orders(seed, rows, recipe.epochs))
         self.weights = lru_cache(in_flight)(initial_weights)
-        self.table = lru_cache(64)(lambda schedule, rows: mixture_table(schedule, recipe, rows))
+        self.tables: dict[tuple[int, int], Any] = {}  # by the schedule's id: a user's callable may not be hashable
 
     def arguments(self, member: Member, address: int, progress: NDArray[np.int64]) -> _Arguments:
         """Everything for one call, and the layout to read the result with."""
@@ -84,7 +90,10 @@ class _Preparation:
         p, v = plan.pack(self.weights(member.seed, plan.sizes))
         *data, straight = self.data(split)
         sgd = np.array([member.learning_rate, recipe.momentum, recipe.weight_decay], dtype=np.float32)
-        table = self.table(member.method.schedule, rows if recipe.granularity == "step" else 1)
+        schedule, steps = member.method.schedule, rows if recipe.granularity == "step" else 1
+        if (id(schedule), steps) not in self.tables:
+            self.tables[id(schedule), steps] = mixture_table(schedule, recipe, steps)
+        table = self.tables[id(schedule), steps]
         widest = max(int(plan.layers[:, [LANES, WALK]].max()), data[0][0].shape[1])
         widest += -widest % 8
         room = aligned(ROWS * widest * (5 + len(plan.layers)))
@@ -100,6 +109,13 @@ class _Preparation:
             (empty_curves(recipe.epochs), probabilities, straight),
             (progress, self.stop),
         )
+
+
+def _compile(train: Any, arguments: _Arguments) -> None:
+    try:
+        train.compile(tuple(numba.typeof(argument) for argument in arguments[1:]))
+    except OSError as error:  # it is compiled by now; what failed is keeping it for the next time
+        _log.warning("the compiled kernel could not be kept on disk: %s", error)
 
 
 def _padded(split: Split) -> tuple[Any, ...]:

@@ -1,0 +1,181 @@
+"""The engines against the plain loop, the plain loop against PyTorch written out, and all of it against float64."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
+from sklearn.model_selection import train_test_split
+from sklearn.preprocessing import StandardScaler
+from torch import nn
+
+from crossfade.lab.methods import METHODS, Method, method
+from crossfade.lab.train import Member, Recipe, Split, train_stack
+from crossfade.schedules import constant, linear, staircase, switch
+
+FAST = ("kernel", "batched")
+SCHEDULES = {
+    "linear": linear(),
+    "switch": switch(0.1, 0.4, at=0.5),
+    "staircase": staircase([0.0, 0.25, 0.5], scale="unit"),
+    "constant": constant(0.3),
+}
+
+
+def assert_agree(fast, plain, tolerance):
+    np.testing.assert_allclose(fast.train_loss, plain.train_loss, rtol=0, atol=tolerance)
+    np.testing.assert_allclose(fast.val_nll, plain.val_nll, rtol=0, atol=tolerance)
+    np.testing.assert_allclose(fast.test_nll, plain.test_nll, rtol=0, atol=tolerance)
+    assert np.abs(fast.val_correct - plain.val_correct).max() <= 1  # a row may sit on the boundary
+    assert np.abs(fast.test_correct - plain.test_correct).max() <= 1
+    assert fast.finite
+    assert plain.finite
+    if fast.best_epoch == plain.best_epoch:
+        np.testing.assert_allclose(fast.test_probabilities, plain.test_probabilities, rtol=0, atol=tolerance)
+        for a, b in zip(fast.weights, plain.weights, strict=True):
+            np.testing.assert_allclose(a, b, rtol=0, atol=tolerance)
+
+
+def assert_engines_agree(members, recipe, tolerance):
+    plain = train_stack(members, recipe, engine="plain")
+    for engine in FAST:
+        for fast, slow in zip(train_stack(members, recipe, engine=engine), plain, strict=True):
+            assert fast.engine == engine
+            assert_agree(fast, slow, tolerance)
+
+
+@pytest.mark.parametrize("chosen", METHODS, ids=lambda m: m.name)
+@pytest.mark.parametrize("net", ["linear", "mlp"])
+def test_every_method_walks_like_the_plain_loop(make_split, chosen, net):
+    members = [Member(make_split(), chosen, rate, seed) for rate, seed in ((0.01, 1), (0.05, 2))]
+    assert_engines_agree(members, Recipe(net=net, epochs=6), 1e-5)
+
+
+@pytest.mark.parametrize("granularity", ["epoch", "step"])
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_every_schedule_at_both_granularities(make_split, name, granularity):
+    chosen = Method(name, name, schedule=SCHEDULES[name])
+    assert_engines_agree([Member(make_split(), chosen, 0.02, 3)], Recipe(epochs=5, granularity=granularity), 1e-5)
+
+
+@pytest.mark.parametrize("features", [1, 7, 8, 9, 16, 24, 33, 70])
+@pytest.mark.parametrize("classes", [2, 3, 8, 17, 30])
+def test_every_step(make_split, features, classes):
+    """One batch an epoch, so the curves are those of single steps."""
+    split = make_split(features, classes, rows=6)
+    for recipe in (Recipe(net="linear", epochs=4), Recipe(epochs=4), Recipe(epochs=4, depth=2, weight_decay=0.01)):
+        assert_engines_agree([Member(split, method("gradual"), 0.05, 0)], recipe, 1e-5)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_any_shape(make_split, data):
+    def pick(*choices):
+        return data.draw(st.sampled_from(choices))
+
+    rows = data.draw(st.integers(1, 40))
+    split = make_split(
+        data.draw(st.integers(1, 40)), data.draw(st.integers(1, 20)), rows, data.draw(st.integers(1, 19)),
+        data.draw(st.integers(0, 19)), data.draw(st.integers(0, 99)),
+    )  # fmt: skip
+    recipe = Recipe(
+        net=pick("linear", "mlp"), width=pick(None, 1, 5, 16, 31), depth=pick(1, 2, 3), epochs=3,
+        batch_size=pick(1, 5, 8, 16, 21), momentum=pick(0.0, 0.9), weight_decay=pick(0.0, 0.05),
+        granularity=pick("epoch", "step"), tie=pick("first", "last", "loss"),
+    )  # fmt: skip
+    members = [Member(split, method(pick("ce", "gradual", "focal", "tce")), 0.02, data.draw(st.integers(0, 2**62)))]
+    assert_engines_agree(members, recipe, 2e-5)
+
+
+def shipped(load):
+    x, y = load(return_X_y=True)
+    x, x_test, y, y_test = train_test_split(x, y, test_size=0.25, stratify=y, random_state=0)
+    x, x_val, y, y_val = train_test_split(x, y, test_size=0.25, stratify=y, random_state=0)
+    scale = StandardScaler().fit(x)
+    return Split(scale.transform(x), y, scale.transform(x_val), y_val, scale.transform(x_test), y_test, y.max() + 1)
+
+
+@pytest.mark.parametrize("load", [load_iris, load_wine, load_breast_cancer, load_digits])
+@pytest.mark.parametrize("net", ["linear", "mlp"])
+def test_real_data(load, net):
+    """A thousand steps or so on real rows; roundings have time to grow, so the bound is wider."""
+    epochs = 3 if load is load_digits else 12
+    assert_engines_agree([Member(shipped(load), method("gradual"), 0.01, 0)], Recipe(net=net, epochs=epochs), 2e-4)
+
+
+@pytest.mark.parametrize("tie", ["first", "last", "loss"])
+def test_the_chosen_epoch_is_the_one_the_tie_break_says(make_split, tie):
+    split = make_split(val=5)  # few rows: many ties
+    for engine in (*FAST, "plain"):
+        for seed in range(6):
+            (h,) = train_stack([Member(split, method("f0"), 0.02, seed)], Recipe(epochs=15, tie=tie), engine=engine)
+            tied = [e for e in range(15) if h.val_correct[e] == h.val_correct.max()]
+            expected = {"first": tied[0], "last": tied[-1], "loss": min(tied, key=lambda e: h.val_nll[e])}[tie]
+            assert h.best_epoch == expected
+
+
+@pytest.mark.parametrize("engine", [*FAST, "plain"])
+@pytest.mark.parametrize("recipe", [Recipe(net="linear", epochs=8), Recipe(epochs=8, depth=2, width=11)])
+def test_what_is_reported_is_what_the_weights_do(make_split, engine, recipe):
+    split = make_split(5, 4)
+    (h,) = train_stack([Member(split, method("gradual"), 0.02, 0)], recipe, engine=engine)
+
+    def log_p(x):
+        x = x.astype(np.float64)
+        for n in range(0, len(h.weights), 2):
+            x = x @ h.weights[n].astype(np.float64).T + h.weights[n + 1]
+            x = x if n == len(h.weights) - 2 else np.maximum(x, 0.0)
+        return x - np.log(np.exp(x).sum(1, keepdims=True))
+
+    for x, y, correct, nll in (
+        (split.x_val, split.y_val, h.val_correct, h.val_nll),
+        (split.x_test, split.y_test, h.test_correct, h.test_nll),
+    ):
+        expected = log_p(x)
+        assert correct[h.best_epoch] == (expected.argmax(1) == y).sum()
+        assert nll[h.best_epoch] == pytest.approx(-expected[np.arange(len(y)), y].mean(), abs=1e-6)
+    np.testing.assert_allclose(h.test_probabilities, np.exp(log_p(split.x_test)), rtol=0, atol=1e-6)
+    assert h.test_probabilities.dtype == np.float32
+
+
+def test_the_plain_loop_is_pytorchs(make_split):
+    """Seed, default initialisation, SGD, cross entropy: written out as one would without this package."""
+    split = make_split(rows=30)
+    (h,) = train_stack([Member(split, method("ce"), 0.05, 7)], Recipe(epochs=4, tie="last"), engine="plain")
+    torch.manual_seed(7)
+    net = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 3))
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
+    x, y = torch.tensor(split.x_train), torch.tensor(split.y_train)
+    orders = np.random.default_rng(7).permuted(np.tile(np.arange(30, dtype=np.int32), (4, 1)), axis=1)
+    for epoch in range(4):
+        total = 0.0
+        for rows in torch.tensor(orders[epoch]).split(8):
+            loss = F.cross_entropy(net(x[rows]), y[rows])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            total += loss.item() * len(rows)
+        assert h.train_loss[epoch] == pytest.approx(total / 30, abs=1e-7)
+        nll = F.cross_entropy(net(torch.tensor(split.x_test)), torch.tensor(split.y_test)).item()
+        assert h.test_nll[epoch] == pytest.approx(nll, abs=1e-7)
+
+
+def test_training_learns(make_split):
+    """All engines could agree on nothing."""
+    split = make_split(6, 3, rows=400, val=200, test=200)
+    for net in ("linear", "mlp"):
+        (h,) = train_stack([Member(split, method("gradual"), 0.01, 0)], Recipe(net=net, epochs=20))
+        guess = np.bincount(split.y_test).max()
+        assert h.test_correct[h.best_epoch] > 1.25 * guess
+        assert h.train_loss[0] > h.train_loss[6]  # both within F = 0
+
+
+@pytest.mark.parametrize("engine", [*FAST, "plain"])
+def test_no_test_rows(make_split, engine):
+    (h,) = train_stack([Member(make_split(test=0), method("f0"), 0.01, 0)], Recipe(epochs=3), engine=engine)
+    assert h.test_probabilities.shape == (0, 3)
+    assert h.finite
+    assert (h.test_correct == 0).all()
+    assert np.isnan(h.test_nll).all()
