@@ -116,15 +116,21 @@ def test_a_failing_method_is_named_and_the_others_are_compared():
     X, y = load_iris(return_X_y=True)
 
     def broken(ce):
-        raise TypeError("not today")
+        return 1e30 * ce
 
     result = compare(X, y, methods=["ce", "f0", broken], **QUICK)
     assert list(result.table.index) == ["ce", "f0"]
-    assert "broken has no result: 3 trials failed, the first with: TypeError: not today" in result.verdict
+    assert "broken has no result: 3 trials failed, the first with: weights diverge" in result.verdict
     assert len(result.meta["missing"]) == 3
     only = compare(X, y, methods=[broken], **QUICK)
     assert not only.comparable
-    assert "not today" in repr(only)
+    assert "weights diverge" in repr(only)
+
+    def raises(ce):
+        raise TypeError("not today")
+
+    with pytest.raises(UserError, match="raises .*not today"):
+        compare(X, y, methods=[raises], **QUICK)
 
 
 def test_schedules_that_few_epochs_make_the_same_are_pointed_out():

@@ -127,7 +127,8 @@ def test_a_loss_that_raises_fails_alone_and_is_retried_on_request(trials, undist
         kept = frames.results(store, [trial.key for trial in trials]).set_index("key")
         assert kept["accuracy"].to_dict() == undisturbed[0]["accuracy"].to_dict()
         failures = frames.failures(store)
-        assert {(name, error) for _, name, _, error in failures} == {("shaky", "RuntimeError: no such function")}
+        assert {name for _, name, _, _ in failures} == {"shaky"}
+        assert all("RuntimeError: no such function" in error for *_, error in failures)
         assert run([*trials, *own], store).failed == len(own)  # known as failed: not run again
         keys = [trial.key for trial in own]
         broken = False

@@ -159,6 +159,7 @@ def execute(
 
 def _methods(settings: Settings, own: Sequence[Method]) -> list[Method]:
     from crossfade.lab.methods import DEFAULT_METHODS, METHODS, load_loss, method
+    from crossfade.lab.train.trace import check
 
     names = list(settings.methods)
     if names == ["all"]:
@@ -172,6 +173,9 @@ def _methods(settings: Settings, own: Sequence[Method]) -> list[Method]:
     for one in chosen:
         if seen.setdefault(one.name, one) is not one:
             raise UserError(f"methods: two different losses are called {one.name!r}; rename one")
+    for one in seen.values():
+        if one.g is not None and one not in METHODS:
+            check(one.g)
     if len(seen) < 2:
         raise UserError("methods: only the control 'ce' is left; name another one to compare it with")
     return sorted(seen.values(), key=lambda one: one.name != CONTROL)
