@@ -101,9 +101,14 @@ def _app(called: Sequence[str]) -> App:
 
 
 def _names_folder(called: Sequence[str]) -> bool:
-    """Whether this is ``compare FOLDER``, which has options of its own: the folder is no option's value."""
+    """Whether this is ``compare FOLDER``, which has options of its own: the folder is no option's value.
+
+    With ``--target`` a table is meant, and its own command says that a folder is none.
+    """
     flags = ("--pretrained", "--compile", "--retry-failed")
-    return called[:1] == ["compare"] and any(
+    if called[:1] != ["compare"] or any(word.partition("=")[0] == "--target" for word in called):
+        return False
+    return any(
         os.path.isdir(word) and (not before.startswith("-") or before in flags or "=" in before)
         for before, word in pairwise(called)
     )

@@ -27,8 +27,8 @@ def show() -> int:
     ]
     studies = [*_STUDIES, *((name, f"{command.help} crossfade run {name}") for name, command in STUDIES.items())]
     for heading, entries in (
-        ("Methods (* compared by default)", named), ("Networks for tables", _NETS), ("Networks for images", _IMAGE_NETS),
-        ("Studies", studies),
+        ("Methods (* compared by default)", named), ("Networks for tables", _NETS),
+        ("Networks for images", _IMAGE_NETS), ("Studies", studies),
     ):  # fmt: skip
         print(heading)
         width = max(len(name) for name, _ in entries)
