@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command and exit: 0 done, 1 some trials failed, 2 the request can't be carried out, 130 interrupted."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        app = _app(called=arguments[:2])
+        app = _app(called=arguments)
         status = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()
     except KeyboardInterrupt:
