@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from crossfade.report import svg
 
-__all__ = ["DotRow", "Line", "dot_chart", "line_chart"]
+__all__ = ["DotRow", "Line", "dot_chart", "line_chart", "thinned"]
 
 _TOP, _LEFT, _RIGHT = 6.0, 44.0, 352.0
 _DOT, _HIGHEST = 4.8, 6  # pixels between stacked dots, and how many a row has room for
@@ -126,3 +126,9 @@ def line_chart(
         paths.append(svg.line(places, line.style))
     parts.append(svg.window("".join(paths), _LEFT, _TOP, _RIGHT, bottom))
     return svg.drawing(parts, height, name)
+
+
+def thinned(length: int, most: int) -> list[int]:
+    """At most ``most`` places of ``length``, evenly spread, the first and the last among them."""
+    kept = min(length, most)
+    return sorted({round(k * (length - 1) / max(kept - 1, 1)) for k in range(kept)})

@@ -39,6 +39,8 @@ Tone: TypeAlias = Literal["", "good", "bad", "best", "warn", "quiet"]
 # Not allowed in HTML text, or not encodable as UTF-8: they come in with column names of damaged files.
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
+_LONG_WORD = 18  # characters
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -56,6 +58,12 @@ class Column:
     title: str
     hint: str = ""
     align: Literal["left", "right"] = "right"
+
+    @property
+    def style(self) -> str:
+        """Class names: where the text stands, and whether a word of the title is too long to stay whole."""
+        long = any(len(word) > _LONG_WORD for word in self.title.split())
+        return " ".join(name for name, wanted in (("left", self.align == "left"), ("long", long)) if wanted)
 
 
 @dataclass(frozen=True)
