@@ -113,8 +113,8 @@ def _run(planned: Plan, path: Path, workers: int | None, retry_failed: bool) -> 
     from crossfade.lab.store import Store
 
     with Store(path) as store:
-        _announce(planned)
         try:
+            _announce(planned)
             return execute(planned, store, workers=workers, progress=True, retry_failed=retry_failed)
         except KeyboardInterrupt:
             known = len(store.statuses(planned.run.keys))
