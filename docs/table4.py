@@ -27,7 +27,7 @@ def main_table(frame: pd.DataFrame, momentum: float, seeds: range | None, score:
     ]
     for net, title in NETS.items():
         own = part(frame, net, momentum, SIX, seeds)
-        summary = {row.method: row for row in summarize_repeats(own, "ce", score=score, repeat="seed")}
+        summary = {row.method: row for row in summarize_repeats(own, "ce", score=score, repeat="seed", ties="min")}
         found = analyze(own, score=score, repeat="seed", control="ce")
         p = {test.method: test.p_adjusted for test in found.against_control}
         for method in SIX:
@@ -71,7 +71,7 @@ def ties_table(frame: pd.DataFrame, momentum: float) -> str:
     for net, title in NETS.items():
         own = part(frame, net, momentum, SIX)
         by_rule = [
-            {row.method: row for row in summarize_repeats(own, "ce", score=score, repeat="seed")}
+            {row.method: row for row in summarize_repeats(own, "ce", score=score, repeat="seed", ties="min")}
             for score in ("accuracy", "accuracy_last", "accuracy_loss")
         ]
         for method in SIX:
@@ -115,7 +115,7 @@ def short(frame: pd.DataFrame) -> str:
     ]
     for net, title in NETS.items():
         own = part(frame, net, 0.9, SIX)
-        summary = {row.method: row for row in summarize_repeats(own, "ce", repeat="seed")}
+        summary = {row.method: row for row in summarize_repeats(own, "ce", repeat="seed", ties="min")}
         found = analyze(own, repeat="seed", control="ce")
         for method in SIX:
             row, paper, span = summary[method], PAPER[net][method], found.intervals.get(method)

@@ -1,8 +1,8 @@
 """Table 4 and Figure 3: six losses on the 121 UCI sets, with a linear classifier and with one hidden layer.
 
 The paper's protocol: 50 epochs, batch 8, learning rate from {0.01, 0.005, 0.001} and epoch chosen on the validation
-part, test accuracy there, two seeds. What it leaves open is chosen and named here: SGD with momentum 0.9 (``momentum=0``
-for the other reading), features as prepared by Klambauer et al., PyTorch's default initial weights, split 0 of the four
+part, test accuracy there, two seeds. What it leaves open is chosen and named here: SGD with momentum 0.9
+(``momentum=0`` for the other reading), features as prepared by Klambauer et al., PyTorch's default initial weights, split 0 of the four
 published ones; among equal validation accuracies the learning rate named first, and the first epoch.
 """
 
