@@ -2,8 +2,8 @@
 
 The paper's protocol: 50 epochs, batch 8, learning rate from {0.01, 0.005, 0.001} and epoch chosen on the validation
 part, test accuracy there, two seeds. What it leaves open is chosen and named here: SGD with momentum 0.9
-(``momentum=0`` for the other reading), features as prepared by Klambauer et al., PyTorch's default initial weights, split 0 of the four
-published ones; among equal validation accuracies the learning rate named first, and the first epoch.
+(``momentum=0`` for the other reading), features as prepared by Klambauer et al., PyTorch's default initial weights,
+split 0 of the four published ones; among equal validation accuracies the learning rate named first, the first epoch.
 """
 
 from __future__ import annotations
