@@ -265,3 +265,41 @@ def test_pairing_of_seeds_over_methods_and_networks(tmp_path):
     ]  # fmt: skip
     assert len({trial.key for trial in trials}) == 8
     assert len({seed(trial, "train") for trial in trials}) == 2
+
+
+def test_files_are_decoded_by_workers_and_meet_every_process_count_alike(tmp_path):
+    from crossfade.lab.data.image_stream import StreamBatches, stream_task
+
+    for part in ("train", "val"):
+        folder(tmp_path / "imagenet" / part, each=7)
+    split = stream_task(tmp_path / "imagenet", 6, 2, "ImageNet · tiny").split(0)
+    recipe = ImageRecipe(net="tiny", epochs=2, batch_size=6, milestones=(), size=24)
+
+    def epoch(workers: int, rank: int = 0, world: int = 1) -> dict[int, torch.Tensor]:
+        hardware = Hardware(accelerator="cpu", workers=workers)
+        batches = StreamBatches(
+            split.train, split, recipe, hardware, 3, training=True, device="cpu", rank=rank, world=world
+        )
+        batches.set_epoch(1)
+        return {int(i): x for images, _, index, _ in batches for i, x in zip(index, images, strict=True)}
+
+    here, there = epoch(0), epoch(2)
+    shared = {**epoch(0, 0, 2), **epoch(0, 1, 2)}
+    assert sorted(here) == list(range(18))
+    assert all(torch.equal(here[i], there[i]) and torch.equal(here[i], shared[i]) for i in here)
+
+
+def test_imagenets_study_trains_and_resumes_from_files(tmp_path):
+    for part in ("train", "val"):
+        folder(tmp_path / "imagenet" / part, each=7)
+    study = image_study("table2")
+    cell = replace(study.cells[0], recipe=replace(study.cells[0].recipe, net="tiny", size=24))
+    request = ImageRequest(
+        replace(study, cells=(cell,)), tmp_path, scale="smoke", methods=("ce", "f0"), hardware=replace(CPU, workers=0)
+    )
+    plan = plan_images(request, "x")
+    assert run_study(plan, tmp_path / "s.db", progress=False).failed == 0
+    with Store(tmp_path / "s.db", mode="read") as store:
+        results = frames.results(store, plan.run.keys)
+    assert set(results["n_test"]) == {6}
+    assert results["accuracy"].between(0, 1).all()
