@@ -21,7 +21,9 @@ ENGINES = ("kernel", "batched", "plain")
 @pytest.mark.parametrize("net", ["linear", "mlp"])
 def test_divergence_is_reported_not_raised(make_split, engine, net):
     split = make_split()
-    wild = Member(split, Method("wild", "wild", schedule=lambda progress: (1.0 if progress < 0.5 else 1e30, 0.0)), 1.0, 0)
+    wild = Member(
+        split, Method("wild", "wild", schedule=lambda progress: (1.0 if progress < 0.5 else 1e30, 0.0)), 1.0, 0
+    )
     calm = Member(split, method("f0"), 0.01, 0)
     h, beside = train_stack([wild, calm], Recipe(net=net, epochs=8), engine=engine)
     assert not h.finite
