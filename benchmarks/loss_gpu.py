@@ -5,8 +5,8 @@
 The arms take turns in random order, each on a fresh copy of the logits made outside of the timed stretch; times are
 CUDA events', a ratio is the median over rounds of the ratio to eager F.cross_entropy in the same round. Bandwidth: what
 the kernels have to move (one read for the losses, one read and one write for the gradient) over the time, as a share of
-what a copy of the logits reaches. Memory is the allocator's peak beyond the logits. Every arm's gradient is held against
-float64 on a few rows.
+what a copy of the logits reaches. Memory is the allocator's peak beyond the logits. Every arm's gradient is held
+against float64 on a few rows.
 """
 
 from __future__ import annotations

@@ -79,7 +79,8 @@ class _Walk:
         self.norm = torch.zeros(2, n, dtype=precise, device=device)
         self.correct = torch.zeros(n, dtype=torch.bool, device=device)
         self.of_hidden = torch.zeros_like(hidden, dtype=compute) if needs.hidden else None
-        self.of_weight = torch.zeros_like(weight, dtype=self.plan.sums) if needs.weight else None
+        fresh = torch.empty_like if self.plan.by_class else torch.zeros_like
+        self.of_weight = fresh(weight, dtype=self.plan.sums) if needs.weight else None
         self.of_bias = torch.zeros(len(weight), dtype=precise, device=device) if needs.bias else None
 
     def over_rows(self) -> None:
@@ -123,7 +124,7 @@ class _Walk:
             gradient = self.piece.of_classes(
                 logits, target - first, self.norm[:, rows], self.ce[rows], factor, self.options.softcap
             )
-            _add_product(self.of_weight[classes], gradient.t(), hidden)
+            _add_product(self.of_weight[classes], gradient.t(), hidden, keep=0)
 
 
 def _affine(hidden: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) -> Tensor:
@@ -132,11 +133,11 @@ def _affine(hidden: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) ->
     return torch.addmm(bias, hidden, weight.t(), out=out)
 
 
-def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
-    """total += left @ right, summed in total's type."""
+def _add_product(total: Tensor, left: Tensor, right: Tensor, keep: int = 1) -> None:
+    """total = keep * total + left @ right, summed in total's type."""
     if total.dtype == left.dtype:
-        torch.addmm(total, left, right, out=total)
-    elif total.is_cuda:
-        torch.addmm(total, left, right, out_dtype=total.dtype, out=total)
+        torch.addmm(total, left, right, beta=keep, out=total)
+    elif total.is_cuda and torch.version.hip is None and torch.cuda.get_device_capability(total.device)[0] >= 8:
+        torch.addmm(total, left, right, beta=keep, out_dtype=total.dtype, out=total)
     else:
-        total.add_(left.to(total.dtype) @ right.to(total.dtype))
+        torch.addmm(total, left.to(total.dtype), right.to(total.dtype), beta=keep, out=total)
