@@ -53,8 +53,9 @@ def _log(label: str) -> OnProgress:
         if now - last >= _LOG_SECONDS and fraction > 0:
             last = now
             left = (now - started) * (1 - fraction) / fraction
-            line = f"{label}: {100 * fraction:.0f} % · {_trials(done, failed)} · about {_span(left)} left"
-            print(line, file=sys.stderr, flush=True)
+            # at the start most of the time went into reading data and compiling
+            rest = f" · about {_span(left)} left" if fraction >= 0.02 else ""
+            print(f"{label}: {100 * fraction:.0f} % · {_trials(done, failed)}{rest}", file=sys.stderr, flush=True)
 
     return update
 
