@@ -105,7 +105,7 @@ def cost(trial: Trial) -> float:
     return float(3 * rows * weights * recipe.epochs * len(recipe.learning_rates))
 
 
-def pack(trials: Iterable[Trial], budget: float = _BUDGET) -> list[Batch]:
+def pack(trials: Iterable[Trial], budget: float | None = None) -> list[Batch]:
     """Batches for one call each: one recipe, every method of a repeat of a task together, several of these if small."""
     batches: list[list[Trial]] = []
     room = 0.0
@@ -114,7 +114,7 @@ def pack(trials: Iterable[Trial], budget: float = _BUDGET) -> list[Batch]:
         needed = sum(map(cost, together))
         if not batches or needed > room or batches[-1][0].recipe != together[0].recipe:
             batches.append([])
-            room = budget
+            room = _BUDGET if budget is None else budget
         batches[-1] += together
         room -= needed
     return [tuple(batch) for batch in batches]
