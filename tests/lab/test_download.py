@@ -47,7 +47,7 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture()
+@pytest.fixture
 def server() -> Iterator[tuple[str, type[_Handler]]]:
     handler = type("Handler", (_Handler,), {"asked": []})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["NETS", "PAPER", "SCALES", "PaperRow", "Plan", "Request", "plan", "with_tie"]
 
-NETS = {"linear": "Linear classifier", "mlp": "One hidden layer"}
 Scale: TypeAlias = Literal["smoke", "short", "paper"]
+NETS = {"linear": "Linear classifier", "mlp": "One hidden layer"}
 # epochs, and how many of the smallest sets (None: all)
 SCALES: dict[Scale, tuple[int, int | None]] = {"smoke": (5, 6), "short": (20, None), "paper": (50, None)}
 
@@ -125,13 +125,15 @@ def plan(request: Request, command: str | Sequence[str]) -> Plan:
     epochs, smallest = SCALES[request.scale]
     if smallest is not None and not request.sets:
         tasks, missing = sorted(tasks, key=lambda task: task.shape[0])[5 : 5 + smallest], []
-    recipe = Recipe(epochs=epochs, momentum=request.momentum)
+    both: tuple[Literal["linear", "mlp"], ...] = ("linear", "mlp")
+    recipes = {net: Recipe(net=net, epochs=epochs, momentum=request.momentum) for net in both if net in request.nets}
     repeats = [seed * SPLITS + split for seed in range(request.seeds) for split in range(request.splits)]
-    runs, trials = {}, []
+    runs: dict[str, Run] = {}
+    trials: list[Trial] = []
     meta = _meta(request, tasks, missing, command)
-    for net in request.nets:
+    for net in recipes:
         own = [
-            Trial("table4", task, method, replace(recipe, net=net), repeat)
+            Trial("table4", task, method, recipes[net], repeat)
             for task in tasks
             for repeat in repeats
             for method in request.methods
