@@ -16,6 +16,7 @@ from crossfade.lab.methods import DEFAULT_METHODS, METHODS, Method
 from crossfade.lab.store import Store
 from crossfade.schedules import constant
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*is the same as f0")  # three epochs
 QUICK = {"repeats": 3, "epochs": 3, "learning_rates": (0.01,)}
 
 
@@ -129,7 +130,7 @@ def test_a_failing_method_is_named_and_the_others_are_compared():
     def raises(ce):
         raise TypeError("not today")
 
-    with pytest.raises(UserError, match="raises .*not today"):
+    with pytest.raises(UserError, match=r"raises .*not today"):
         compare(X, y, methods=[raises], **QUICK)
 
 

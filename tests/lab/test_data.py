@@ -197,6 +197,52 @@ def test_numbers_meant_as_names_and_columns_to_leave_out(write):
     assert "--drop 'nothing' is no column" in refuse(path, drop=["nothing"])
 
 
+@pytest.mark.parametrize(
+    ("cell", "values"),
+    [
+        (lambda n: f"${n}.50", lambda n: n + 0.5),
+        (lambda n: f"{1000 + n:,}.25 €", lambda n: 1000.25 + n),
+        (lambda n: f"{n % 100}%", lambda n: n % 100),
+        (lambda n: f"{n},5", lambda n: n + 0.5),
+        (lambda n: f"1.{n:03},75", lambda n: 1000.75 + n),
+        (lambda n: f"1 {n:03}", lambda n: 1000 + n),
+        (lambda n: "999" if n < 116 else "1,200", lambda n: 999 if n < 116 else 1200),
+    ],
+)
+def test_numbers_as_people_write_them(write, cell, values):
+    text = "a;b\n" + "".join(f"{cell(n)};{'xy'[n % 2]}\n" for n in range(120))
+    table = from_file(write(text), "b")
+    np.testing.assert_allclose(table.features["a"], [values(n) for n in range(120)])
+    assert "is read as numbers" in table.notes[0]
+    test = write("a;b\n12;x\nmany;y\n", "test.csv")
+    assert "holds numbers" in refuse(write(text), test=test)
+
+
+@pytest.mark.parametrize(
+    ("cell", "days"),
+    [
+        (lambda n: f"2020-01-{n % 28 + 1:02}T12:00:00Z", lambda n: 18262.5 + n % 28),
+        (lambda n: f"{n % 28 + 1:02}.01.2020", lambda n: 18262 + n % 28),
+        (lambda n: f"{n % 28 + 1} Jan 2020", lambda n: 18262 + n % 28),
+        (lambda n: f"01/{n % 28 + 1:02}/2020 06:00", lambda n: 18262.25 + n % 28),
+        (lambda n: f"1700-01-{n % 28 + 1:02}", lambda n: -98615 + n % 28),
+    ],
+)
+def test_dates_as_people_write_them(write, cell, days):
+    table = from_file(write("a,b\n" + "".join(f"{cell(n)},{'xy'[n % 2]}\n" for n in range(60))), "b")
+    assert table.columns[0].kind == "date"
+    np.testing.assert_allclose(table.features["a"], [days(n) for n in range(60)])
+
+
+def test_many_numbers_are_classes_if_the_user_says_so(write):
+    path = write("a,b\n" + "".join(f"{n % 7},{n % 40}\n" for n in range(400)))
+    assert "look like a quantity" in refuse(path)
+    assert len(from_file(path, "b", categorical=["b"]).classes) == 40
+    with pytest.raises(UserError, match="quantity"):
+        from_arrays(np.arange(400.0)[:, None] % 7, np.arange(400) % 40)
+    assert len(from_arrays(np.arange(400.0)[:, None] % 7, np.arange(400) % 40, categorical=["y"]).classes) == 40
+
+
 def test_labels_none_and_numbers_with_and_without_a_point(write):
     assert from_file(
         write("a,b\n" + "".join(f"{n % 7},{['None', 'Mask'][n % 2]}\n" for n in range(40))), "b"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -24,7 +24,16 @@ Kind = Literal["number", "date", "category", "unused"]
 MAX_CATEGORIES = 30
 # From this share on, a column is meant to be numbers (dates) and the rest of its cells are surprises.
 _MEANT = 0.95
-_DATE_FORMATS = ("ISO8601", "%m/%d/%Y", "%d/%m/%Y", "%d.%m.%Y", "%Y/%m/%d", "%m/%d/%Y %H:%M", "%d.%m.%Y %H:%M")
+_FEW = 200  # different cells that decide which spellings of a date are worth a look at all cells
+_DAYS = ("%m/%d/%Y", "%d/%m/%Y", "%d.%m.%Y", "%Y/%m/%d", "%d-%m-%Y", "%d %b %Y", "%b %d, %Y")
+_TIMES = ("%H:%M", "%H:%M:%S")
+_DATE_FORMATS = ("ISO8601", *_DAYS, *(f"{day} {time}" for day in _DAYS for time in _TIMES), *_TIMES)
+# $1,234.50 and 1.234,50 EUR are numbers too. Signs of money and percent are cut off before these are tried.
+_WRITTEN = {
+    "point": re.compile(r"[-+]?(\d{1,3}(,\d{3})+|\d+)?(\.\d+)?"),
+    "comma": re.compile(r"[-+]?(\d{1,3}(\.\d{3})+|\d+)?(,\d+)?"),
+}
+_SIGNS = re.compile(r"^(?:[$€£¥]|EUR|USD|GBP)\s*|\s*(?:[$€£¥%]|EUR|USD|GBP)$|(?<=\d)[\s'](?=\d{3})")
 _ROW_NUMBER = re.compile(r"(?i:(^|[_ ])(id|idx|index|key|no|nr|row|number|uuid|unnamed: 0)$)|[a-z](ID|Id)$|^column 1$")
 
 
@@ -34,7 +43,7 @@ class Column:
 
     name: str
     kind: Kind
-    date_format: str | None = None
+    spelling: str | None = None
     note: str | None = None
 
 
@@ -70,14 +79,14 @@ def convert(values: pd.Series, column: Column, where: str) -> pd.Series:
     if column.kind == "category":
         return texts(values)
     if column.kind == "number":
-        return pd.Series(_numbers(values, column.name, where), index=values.index)
+        return pd.Series(_numbers(values, column.name, where, column.spelling), index=values.index)
     if pd.api.types.is_timedelta64_dtype(values.dtype):
         return pd.Series(values.dt.total_seconds() / 86400)
     if pd.api.types.is_datetime64_any_dtype(values.dtype):
         dates = values
     else:
         text = texts(values)
-        dates = _dates(text, column.date_format or "ISO8601")
+        dates = _dates(text, column.spelling or "ISO8601")
         _no_surprise(text, dates.isna().to_numpy(), column.name, where, "dates")
     naive = dates.dt.tz_convert(None) if getattr(dates.dtype, "tz", None) is not None else dates
     seconds = naive.to_numpy(dtype="datetime64[s]")  # nanoseconds end in 1677 and 2262
@@ -100,11 +109,19 @@ def _from_text(text: pd.Series, name: str, where: str) -> Column:
         return Column(name, "unused", note=f"column {name!r} is empty: left out")
     if known.str.match(r"[\[{(].*[\]})]$").all():
         return Column(name, "unused", note=f"column {name!r} holds lists or records, not single values: left out")
-    numbers = pd.to_numeric(known, errors="coerce")
-    share = float(numbers.notna().mean())
+    share = float(pd.to_numeric(known, errors="coerce").notna().mean())
+    if share < 1:
+        for spelling in _WRITTEN:
+            read = _written(known, spelling)
+            if read.notna().all():
+                note = f"column {name!r} is read as numbers: {_shown(known.iloc[0])} is {read.iloc[0]:.15g}"
+                return replace(_number(_numbers(text, name, where, spelling), name), spelling=spelling, note=note)
     if share >= _MEANT:
         return _number(_numbers(text, name, where), name)
+    few = known.drop_duplicates().head(_FEW)
     for date_format in _DATE_FORMATS:
+        if _dates(few, date_format).isna().mean() > 1 - _MEANT:
+            continue
         failed = _dates(known, date_format).isna()
         if not failed.any():
             shown = "dates" if date_format == "ISO8601" else f"dates ({date_format})"
@@ -145,14 +162,24 @@ def _category(text: pd.Series, name: str, wanted: bool) -> Column:
     return Column(name, "category", note=note)
 
 
-def _numbers(values: pd.Series, name: str, where: str) -> NDArray[np.float64]:
+def _written(text: pd.Series, spelling: str) -> pd.Series:
+    """Numbers as people write them, NaN where a cell is none."""
+    bare = text.str.replace(_SIGNS, "", regex=True)
+    fits = bare.str.fullmatch(_WRITTEN[spelling]).fillna(False).astype(bool) & bare.str.contains(r"\d", na=False)
+    thousands, point = (",", ".") if spelling == "point" else (".", ",")
+    plain = bare.where(fits, np.nan).str.replace(thousands, "", regex=False).str.replace(point, ".", regex=False)
+    return pd.to_numeric(plain, errors="coerce")
+
+
+def _numbers(values: pd.Series, name: str, where: str, spelling: str | None = None) -> NDArray[np.float64]:
     if pd.api.types.is_numeric_dtype(values.dtype) or pd.api.types.is_bool_dtype(values.dtype):
         if pd.api.types.is_complex_dtype(values.dtype):
             raise UserError(f"{where}: column {name!r} holds complex numbers; split them into two columns")
         numbers = np.asarray(values.astype("Float64").to_numpy(dtype=np.float64, na_value=np.nan), dtype=np.float64)
     else:
         text = texts(values)
-        numbers = np.asarray(pd.to_numeric(text, errors="coerce"), dtype=np.float64)
+        read = pd.to_numeric(text, errors="coerce") if spelling is None else _written(text, spelling)
+        numbers = np.asarray(read, dtype=np.float64)
         _no_surprise(text, np.isnan(numbers), name, where, "numbers")
     infinite = np.flatnonzero(np.isinf(numbers))
     if len(infinite):

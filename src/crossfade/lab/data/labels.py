@@ -18,6 +18,7 @@ __all__ = ["Labels", "encode", "read_labels"]
 
 # More different numbers than this and the column may be a quantity.
 _MANY = 20
+_ROWS = 50  # unless each of them is there this often
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,13 +31,14 @@ class Labels:
     notes: tuple[str, ...] = ()
 
 
-def read_labels(values: pd.Series, where: str, least: int) -> Labels:
+def read_labels(values: pd.Series, where: str, least: int, numbers_are_names: bool = False) -> Labels:
     """Encode a label column; numbers are sorted as numbers, everything else as text.
 
     Args:
         values: The cells.
         where: Its name in messages, such as ``"data.csv: target 'species'"``.
         least: Rows a class needs so that every part of a split can get one.
+        numbers_are_names: The user says that many different numbers are classes nevertheless.
 
     Raises:
         UserError: no labels, one class, a class with too few rows, or a quantity instead of classes.
@@ -50,7 +52,7 @@ def read_labels(values: pd.Series, where: str, least: int) -> Labels:
     if numeric and np.isinf(numbers).any():
         raise UserError(f"{where}: has infinite values; correct them or leave them empty")
     names, counts = np.unique(numbers if numeric else known.astype(str), return_counts=True)
-    if numeric:
+    if numeric and not numbers_are_names:
         _refuse_quantity(names, counts, where, least)
     classes = tuple(f"{name:.15g}" if numeric else str(name) for name in names)
     _refuse_small(classes, counts, where, least)
@@ -85,10 +87,10 @@ def _cells(values: pd.Series) -> pd.Series:
 
 def _refuse_quantity(names: NDArray[np.float64], counts: NDArray[np.int64], where: str, least: int) -> None:
     fractions = bool((names != np.floor(names)).any())
-    if len(names) > _MANY and (fractions or counts.min() < least):
+    if len(names) > _MANY and (fractions or counts.min() < least or counts.mean() < _ROWS):
         raise UserError(
             f"{where}: {len(names)} different numbers from {names[0]:.6g} to {names[-1]:.6g} look like a quantity, not "
-            "classes; crossfade compares classifiers: choose a column of classes or cut this one into ranges"
+            "classes: choose a column of classes, cut this one into ranges, or say that they are names: --categorical"
         )
 
 

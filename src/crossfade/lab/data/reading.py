@@ -29,10 +29,8 @@ MISSING = ("", "?", "NA", "N/A", "n/a", "<NA>", "#N/A", "NaN", "nan", "-nan", "N
 MISSING_LABEL = tuple(text for text in MISSING if text.lower() != "none")
 
 _PACKED: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
-_FOREIGN = frozenset(".xls .xlsx .ods .json .jsonl .arff .sav .dta .sas7bdat .feather .pkl .npz".split())
+_FOREIGN = (".xls", ".xlsx", ".ods", ".json", ".jsonl", ".arff", ".sav", ".dta", ".sas7bdat", ".feather", ".npz")
 _SAMPLE = 1 << 16
-# Three digits after every comma could as well be thousands: then the cells stay text.
-_DECIMAL_COMMA = re.compile(r"\d,(\d{1,2}|\d{4,})(?!\d)")
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,14 +95,12 @@ def _read_text(path: Path, target: str | None) -> RawFrame:
         names, header, more = _names(text, separator, target, path)
     except csv.Error as error:
         raise UserError(f"{path}: not a table ({error})") from None
-    sample = text[:_SAMPLE]
-    comma = separator != "," and bool(_DECIMAL_COMMA.search(sample)) and not re.search(r"\d\.\d", sample)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)
             frame = pd.read_csv(
                 io.StringIO(text), sep=separator, header=header, names=names, index_col=False, skipinitialspace=True,
-                decimal="," if comma else ".", keep_default_na=False, low_memory=False,
+                keep_default_na=False, low_memory=False,
                 na_values={name: MISSING_LABEL if name == target else MISSING for name in names},
                 dtype={target: str} if target in names else None,
             )  # fmt: skip
@@ -116,8 +112,6 @@ def _read_text(path: Path, target: str | None) -> RawFrame:
     except (pd.errors.ParserError, ValueError) as error:
         reason = _first_line(error).removeprefix("Error tokenizing data. C error: ")
         raise UserError(f"{path}: not a table ({reason})") from None
-    if comma:
-        more.append("numbers are read with a decimal comma")
     return RawFrame(frame, (*notes, *more))
 
 

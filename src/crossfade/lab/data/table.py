@@ -65,7 +65,8 @@ def from_file(
     return from_frame(
         *frames[0], name=path.name.split(".")[0] or path.name, source=path.name, where=str(path),
         target=f"target {target!r}", test=frames[1] if test is not None else None, test_where=str(test),
-        categorical=categorical, drop=drop, notes=notes, sha256=_file_digest(path),
+        categorical=[column for column in categorical if column != target], drop=drop, notes=notes,
+        sha256=_file_digest(path), numbers_are_names=target in categorical,
     )  # fmt: skip
 
 
@@ -87,7 +88,8 @@ def from_arrays(
         held = _features(test[0], "X_test"), _labels(test[1], "y_test", _rows(test[0]))
     return from_frame(
         features, labels, name=name, source="Python", where="X", target="y", test=held, test_where="X_test",
-        categorical=categorical, drop=drop,
+        categorical=[column for column in categorical if column != "y"], drop=drop,
+        numbers_are_names="y" in categorical,
     )  # fmt: skip
 
 
@@ -105,11 +107,14 @@ def from_frame(
     drop: Sequence[str] = (),
     notes: Sequence[str] = (),
     sha256: str = "",
+    numbers_are_names: bool = False,
 ) -> Table:
     """The common path: infer each column's kind from the training rows, convert, encode the labels."""
     check_names(categorical, list(frame.columns), "--categorical", where)
     check_names(drop, list(frame.columns), "--drop", where)
-    known = read_labels(labels, target if where == "X" else f"{where}: {target}", least=3 if test is None else 2)
+    known = read_labels(
+        labels, target if where == "X" else f"{where}: {target}", 3 if test is None else 2, numbers_are_names
+    )
     keep = known.codes >= 0
     frame = frame.drop(columns=list(drop)).loc[keep]
     columns = [infer(frame[column], column, where, column in categorical) for column in frame.columns]
