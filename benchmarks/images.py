@@ -1,6 +1,6 @@
 """Images a second: images that live on the device against torchvision's usual DataLoader, with the same network.
 
-    python benchmarks/images.py [--net resnet20] [--batch 128] [--rounds 5] [--pipeline-only]
+    python benchmarks/images.py [--net resnet20] [--batch 128] [--rounds 5] [--pipeline-only | --step-only]
 
 Prints three things, each as the median over interleaved rounds: the pipelines alone (crop, flip, normalise; then with
 rotation, jitter and erasing too), the whole training step, and the step with data already prepared, which no pipeline
@@ -111,6 +111,7 @@ def main() -> None:
     parser.add_argument("--precision", choices=("32", "bf16"), default="32")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--pipeline-only", action="store_true")
+    parser.add_argument("--step-only", action="store_true")
     args = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     cores = os.cpu_count() or 1
@@ -137,12 +138,16 @@ def main() -> None:
 
         return (lambda: next(ours)[:2]), usual
 
-    for title, augment in augments.items():
-        print(f"pipeline alone: {title}")
+    threads = torch.get_num_threads()
+    for title, augment in augments.items() if not args.step_only else ():
+        # One thread against a worker a core: kernels this small gain nothing from a second one.
+        torch.set_num_threads(1)
+        print(f"pipeline alone, ours with one thread: {title}")
         ours, usual = feeds(augment)
         compare({"on the device": ours, "DataLoader": usual}, args.batch, device, args.rounds, args.seconds)
     if args.pipeline_only:
         return
+    torch.set_num_threads(threads)
     net = build(args.net, 100).to(device, memory_format=torch.channels_last)
     if args.compile:
         net.compile()
