@@ -80,13 +80,17 @@ def table4(
                 file=sys.stderr,
             )
             return 130
-        print(write_page(opened, planned.runs.values(), report))
+        if summary.failed:
+            _tell_failures(opened, planned, store)
+        if summary.failed < len(planned.trials):
+            print(write_page(opened, planned.runs.values(), report))
     print(
         f"{summary.done} trials computed in {summary.seconds:.0f} s, {summary.known} known before"
         + (f", {summary.failed} failed" if summary.failed else ""),
         file=sys.stderr,
     )
-    print(f"Page: {report}   Results: {store}", file=sys.stderr)
+    page = f"Page: {report}   " if summary.failed < len(planned.trials) else ""
+    print(f"{page}Results: {store}", file=sys.stderr)
     return 1 if summary.failed else 0
 
 
@@ -104,6 +108,16 @@ def _run(planned: Plan, store: Store, workers: int | None, ray: str | None, retr
         execute = local(workers)
     with shown("Table 4") as on_progress:
         return run(planned.trials, store, execute=execute, retry_failed=retry_failed, on_progress=on_progress)
+
+
+def _tell_failures(store: Store, planned: Plan, path: Path) -> None:
+    from crossfade.lab import frames
+
+    failed = frames.failures(store, [trial.key for trial in planned.trials])
+    for task, method, repeat, error in failed[:5]:
+        print(f"crossfade: failed: {task}, {method}, repeat {repeat}: {error}", file=sys.stderr)
+    if len(failed) > 5:
+        print(f"crossfade: and {len(failed) - 5} more; see `crossfade status {path}`", file=sys.stderr)
 
 
 def write_page(store: Store, runs: object, report: Path) -> str:
