@@ -119,7 +119,7 @@ def test_failed_trials_are_told_and_the_exit_status_is_1(call, iris, folder):
     (folder / "mine.py").write_text("def bad(ce):\n    return 1e30 * ce\n")
     code, out, err = call("compare", iris, "--target", "species", "--loss", "mine.py:bad", "--methods", "el", *QUICK)
     assert code == 1
-    assert "failed: iris, bad, repeat 0: weights diverge" in err
+    assert "failed: iris, bad, repeat 0 and 1 more: weights diverge" in err
     assert "bad has no result" in out
     assert "2 failed" in call("status")[1]
     code, out, err = call("compare", iris, "--target", "species", "--methods", "el", "--learning-rates", "1e30")

@@ -165,11 +165,12 @@ def _tell(answer: ComparisonResult, store: Path, report: Path, json: Path | None
     from json import dumps
 
     from crossfade.lab.answer import write_text
+    from crossfade.lab.frames import failure_lines
 
-    for task, method, repeat, error in answer.failures[:5]:
-        print(f"crossfade: failed: {task}, {method}, repeat {repeat}: {error}", file=sys.stderr)
-    if len(answer.failures) > 5:
-        print(f"crossfade: and {len(answer.failures) - 5} more; see `crossfade status {store}`", file=sys.stderr)
+    for line in failure_lines(answer.failures):
+        print(f"crossfade: failed: {line}", file=sys.stderr)
+    if answer.failures:
+        print("crossfade: failed trials are kept as failed; --retry-failed runs them again", file=sys.stderr)
     if answer.failures and not answer.comparable:
         print("crossfade: too little is left to compare", file=sys.stderr)
         return 1

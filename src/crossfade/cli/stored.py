@@ -13,7 +13,7 @@ from crossfade.errors import UserError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from crossfade.lab.store import Run, Store
+    from crossfade.lab.store import Run
 
 __all__ = ["export", "report", "status"]
 
@@ -29,17 +29,16 @@ def status(store: Path = _STORE, /) -> int:
     Args:
         store: The file that `crossfade compare` or `crossfade run` keeps its results in.
     """
+    from crossfade.lab import frames
     from crossfade.lab.store import Store
 
     with Store(store, "read") as opened:
         runs = opened.runs()
         if not runs:
             print(f"{store}: no requests yet")
-        failed = 0
         for run in runs:
             known = opened.statuses(run.keys)
             lost = sum(value == "failed" for value in known.values())
-            failed += lost
             started = datetime.fromtimestamp(run.started).strftime("%Y-%m-%d %H:%M")
             print(
                 f"{run.id}  {run.study}  {started}  {len(known) - lost} of {len(run.keys)} done"
@@ -47,7 +46,8 @@ def status(store: Path = _STORE, /) -> int:
                 + (f", {len(run.keys) - len(known)} missing" if len(known) < len(run.keys) else "")
             )
             print(f"    {run.request.get('meta', {}).get('command', '')}")
-            _failures(opened, run)
+            for line in frames.failure_lines(frames.failures(opened, run.keys)):
+                print(f"    failed: {line}")
     return 0
 
 
@@ -131,14 +131,3 @@ def _choose(runs: Sequence[Run], wanted: str | None, store: Path) -> Run:
     if len(found) != 1:
         raise UserError(f"--run {wanted}: matches {len(found)} of {', '.join(run.id for run in runs)}")
     return found[0]
-
-
-def _failures(store: Store, run: Run) -> None:
-    from crossfade.lab import frames
-
-    failed = frames.failures(store, run.keys)
-    lines = [f"{task}, {method}, repeat {repeat}: {error}" for task, method, repeat, error in failed]
-    for line in lines[:10]:
-        print(f"    failed: {line}")
-    if len(lines) > 10:
-        print(f"    and {len(lines) - 10} more")

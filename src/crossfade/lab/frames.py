@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -10,7 +10,7 @@ import pandas as pd
 if TYPE_CHECKING:
     from crossfade.lab.store import Store
 
-__all__ = ["CURVE_COLUMNS", "RESULT_COLUMNS", "curves", "failures", "results"]
+__all__ = ["CURVE_COLUMNS", "RESULT_COLUMNS", "curves", "failure_lines", "failures", "results"]
 
 RESULT_COLUMNS = (
     "study", "dataset", "method", "repeat", "accuracy", "nll", "ece", "brier", "learning_rate", "epoch",
@@ -63,4 +63,15 @@ def failures(store: Store, keys: Collection[str] | None = None) -> list[tuple[st
         (row.task, row.method, row.repeat, row.outcome.error)
         for row in store.rows(keys)
         if row.outcome.error is not None
+    ]
+
+
+def failure_lines(failed: Sequence[tuple[str, str, int, str]]) -> list[str]:
+    """One line for each different error: where it came first, and how often it came."""
+    by_error: dict[str, list[str]] = {}
+    for task, method, repeat, error in failed:
+        by_error.setdefault(error, []).append(f"{task}, {method}, repeat {repeat}")
+    return [
+        where[0] + (f" and {len(where) - 1} more" if len(where) > 1 else "") + f": {error}"
+        for error, where in by_error.items()
     ]

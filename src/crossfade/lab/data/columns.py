@@ -164,11 +164,15 @@ def _category(text: pd.Series, name: str, wanted: bool) -> Column:
 
 def _written(text: pd.Series, spelling: str) -> pd.Series:
     """Numbers as people write them, NaN where a cell is none."""
-    bare = text.str.replace(_SIGNS, "", regex=True)
-    fits = bare.str.fullmatch(_WRITTEN[spelling]).fillna(False).astype(bool) & bare.str.contains(r"\d", na=False)
     thousands, point = (",", ".") if spelling == "point" else (".", ",")
-    plain = bare.where(fits, np.nan).str.replace(thousands, "", regex=False).str.replace(point, ".", regex=False)
-    return pd.to_numeric(plain, errors="coerce")
+
+    def read(cell: str) -> float:
+        bare = _SIGNS.sub("", cell)
+        if not _WRITTEN[spelling].fullmatch(bare) or not any(map(str.isdigit, bare)):
+            return np.nan
+        return float(bare.replace(thousands, "").replace(point, "."))
+
+    return text.map({cell: read(cell) for cell in text.dropna().unique()}).astype("float64")
 
 
 def _numbers(values: pd.Series, name: str, where: str, spelling: str | None = None) -> NDArray[np.float64]:
