@@ -113,7 +113,9 @@ def test_cross_entropy_s_bits_by_row_in_large(rows: int) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("shape", [(300, 70), (3, 9, 40, 30)])
 @pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
-@pytest.mark.parametrize("g", [Mixture(1.0, 0.0), Mixture(0.3, 2.0), Mixture(0.0, 1.0), focal()], ids=str)
+@pytest.mark.parametrize(
+    "g", [Mixture(1.0, 0.0), Mixture(0.3, 2.0), Mixture(0.0, 1.0), focal()], ids=["ce", "mixture", "el", "focal"]
+)
 def test_fast_walks_with_its_reference(dtype: torch.dtype, shape: tuple[int, ...], reduction: str, g: object) -> None:
     torch.manual_seed(2)
     logits = (torch.randn(shape) * 4).to(dtype).requires_grad_()
