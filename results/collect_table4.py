@@ -8,6 +8,7 @@ One row a trial; ``accuracy_last`` and ``accuracy_loss`` are what the other rule
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -26,8 +27,13 @@ def rows(path: str) -> tuple[pd.DataFrame, list[dict[str, object]]]:
         parts, runs = [], []
         for run in store.runs():
             meta = run.request["meta"]
-            runs.append({name: meta[name] for name in meta if name != "sets"} | {"study": run.study})
             found, curves = frames.results(store, run.keys), frames.curves(store, run.keys)
+            if len(found) < len(run.keys):
+                print(f"{path}: {run.study} with {meta['seeds']} seeds isn't complete, left out")
+                continue
+            command = re.sub(r"--(data-dir|store|report) \S+ ?", "", meta["command"])  # places on that machine
+            kept = {name: meta[name] for name in meta if name not in ("sets", "command", "methods")}
+            runs.append({"study": run.study, "command": command, **kept})
             for tie in ("last", "loss"):
                 other = with_tie(found, curves, tie)[[*KEY, "accuracy"]]
                 found = found.merge(
