@@ -282,7 +282,8 @@ def test_a_split_is_stratified_disjoint_complete_and_the_same_every_time(classes
     y = np.concatenate([np.arange(classes).repeat(3), draw.integers(0, classes, rows * 2)])
     X = np.arange(len(y), dtype=float)[:, None] * [1.0, -1.0]
     size = int(np.ceil(test_size * len(y)))
-    assume(size >= classes)
+    counts = np.bincount(y)
+    assume(size >= classes and (counts * (len(y) - 2 * size) >= 2 * len(y)).all())
     task = TableTask(from_arrays(X, y), test_size)
     parts = task._parts(repeat)
     numbers = np.concatenate([features["x0"] for features, _ in parts])
@@ -295,6 +296,22 @@ def test_a_split_is_stratified_disjoint_complete_and_the_same_every_time(classes
     assert set(parts[0][1]) == set(range(classes))
     again = TableTask(from_arrays(X, y), test_size)._parts(repeat)
     assert all(np.array_equal(one[1], two[1]) for one, two in zip(parts, again, strict=True))
+
+
+@pytest.mark.parametrize("test_size", [0.1, 0.2, 0.3, 0.4, 0.45])
+def test_every_class_is_trained_on_or_the_split_is_refused(test_size):
+    refused = 0
+    for few in range(3, 12):
+        y = np.r_[np.zeros(60), np.ones(few), np.full(40, 2)]
+        table = from_arrays(np.arange(len(y), dtype=float)[:, None] % 50, y)
+        try:
+            task = TableTask(table, test_size)
+        except UserError as error:
+            refused += 1
+            assert f"class '1' has {few} rows, too few to leave one to train on" in str(error)  # noqa: PT017
+            continue
+        assert all(set(task._parts(repeat)[0][1]) == {0, 1, 2} for repeat in range(20))
+    assert (refused > 0) == (test_size >= 0.4)
 
 
 def test_preprocessing_learns_from_the_training_part_alone():

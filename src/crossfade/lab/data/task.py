@@ -52,6 +52,16 @@ class TableTask:
                 f"{self.table.source}: {rows} rows can't be divided so that each part holds all {classes} classes "
                 f"(test size {self.test_size:g}: {part} rows); change --test-size, add rows or merge classes"
             )
+        counts = np.bincount(self.table.labels, minlength=classes)
+        kept = counts  # at least so many rows of each class are left to train on, however the draws fall
+        for left in [rows - part * done for done in range(parts)]:
+            kept = kept * (left - part) // left
+        if not kept.all():
+            small = int(np.argmin(np.where(kept == 0, counts, rows)))
+            raise UserError(
+                f"{self.table.source}: class {self.table.classes[small]!r} has {counts[small]} rows, too few to leave "
+                f"one to train on at test size {self.test_size:g}; lower --test-size, add rows, or merge the class"
+            )
 
     @property
     def name(self) -> str:
