@@ -1,5 +1,9 @@
 """A member's result is its own: the same bits whatever else is in the stack."""
 
+import hashlib
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -63,3 +67,35 @@ def test_progress_rises_to_one(crowd):
 
 def test_no_members():
     assert train_stack([], Recipe()) == []
+
+
+NARROW = """
+import sys
+import crossfade.lab.train.simd as simd
+simd.WIDE = 8
+sys.path.insert(0, {folder!r})
+from conftest import draw
+from test_company import digest
+print(digest(draw))
+"""
+
+
+def digest(make_split):
+    members = [
+        Member(make_split(features, classes), method(name), 0.05, 1)
+        for features, classes in ((4, 3), (20, 2), (33, 17))
+        for name in ("gradual", "tgce")
+    ]
+    bits = hashlib.sha256()
+    for recipe in (Recipe(net="linear", epochs=3), Recipe(epochs=3, weight_decay=0.01), Recipe(epochs=3, depth=2)):
+        for h in train_stack(members, recipe, engine="kernel"):
+            for array in (h.train_loss, h.val_nll, h.test_probabilities, *h.weights):
+                bits.update(np.ascontiguousarray(array).tobytes())
+    return bits.hexdigest()
+
+
+def test_the_same_bits_with_narrower_vectors(make_split, request):
+    """A processor without AVX-512 takes vectors of eight: other code, the same sums in the same order."""
+    code = NARROW.format(folder=str(request.path.parent))
+    narrow = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    assert narrow == digest(make_split)

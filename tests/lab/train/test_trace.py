@@ -116,7 +116,7 @@ TREES = st.recursive(
 )
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=12, deadline=None, derandomize=True)
 @given(tree=TREES)
 def test_compositions_are_compiled(tree):
     def g(ce):

@@ -107,12 +107,13 @@ class _Stack:
     def train(self, on_epoch: Callable[[], None]) -> list[History]:
         recipe, members = self.recipe, self.members
         rows = len(members[0].split.y_train)
-        orders = np.stack([row_orders(member.seed, rows, recipe.epochs) for member in members], 1)
+        orders = {seed: row_orders(seed, rows, recipe.epochs) for seed in {member.seed for member in members}}
         curves = [empty_curves(recipe.epochs) for _ in members]
         chosen, alive = [-1] * len(members), [True] * len(members)
         best = [weight.clone() for weight in self.weights]
         for epoch in range(recipe.epochs):
-            order, lost = self._put(orders[epoch].astype(np.int64)), torch.zeros(len(members), device=self.device)
+            order = self._put(np.stack([orders[member.seed][epoch] for member in members]).astype(np.int64))
+            lost = torch.zeros(len(members), device=self.device)
             for step, batch in enumerate(torch.split(order, recipe.batch_size, 1)):
                 lost += self._step(batch, self.mixture[epoch, min(step, self.mixture.shape[1] - 1)])
             finite = torch.stack([weight.flatten(1).isfinite().all(1) for weight in self.weights]).all(0)

@@ -36,7 +36,7 @@ from crossfade.lab.train.panels import (
 )
 from crossfade.lab.train.record import TEST_CORRECT, TEST_NLL, TIES, TRAIN_LOSS, VAL_CORRECT, VAL_NLL
 from crossfade.lab.train.rows import add, call_loss, load_rows8
-from crossfade.lab.train.simd import ROWS, equal, fma, greater, jit, load8, offset, pointer, splat8, store, total
+from crossfade.lab.train.simd import ROWS, WIDE, equal, fma, greater, jit, load8, offset, pointer, splat8, store, total
 from crossfade.lab.train.vecmath import exp8, log8
 
 _f = np.float32
@@ -278,11 +278,12 @@ def compiled() -> Callable[..., int]:
     It trains one member in place and returns the best epoch, or -1 if the weights were never finite. ``progress[0]``
     counts the finished epochs: fewer than asked for if the weights diverged or ``stop[0]`` was set.
     """
-    # numba's cache watches one file; what a closure holds is part of its key, and this number follows all of them.
+    # numba's cache watches one file and the processor it compiles for; what a closure holds is part of its key, too,
+    # and this number follows all the files and the width that layouts are made for.
     files = [
         Path(__file__).with_name(f"{name}.py") for name in ("kernel", "panels", "record", "rows", "simd", "vecmath")
     ]
-    sources = crc32(b"".join(file.read_bytes() for file in files))
+    sources = crc32(b"".join(file.read_bytes() for file in files), WIDE)
 
     def train(data: Any, orders: Any, weights: Any, loss: Any, rule: Any, space: Any, out: Any, flags: Any) -> int:
         return _train(data, orders, weights, loss, rule, space, out, flags) if sources >= 0 else -1

@@ -79,7 +79,7 @@ class _Preparation:
         self.recipe = recipe
         self.stop = np.zeros(1, dtype=np.uint8)
         self.data = lru_cache(in_flight)(_padded)
-        self.orders = lru_cache(in_flight)(lambda seed, rows: row_orders(seed, rows, recipe.epochs))
+        self.orders = lru_cache(2)(lambda seed, rows: row_orders(seed, rows, recipe.epochs))
         self.weights = lru_cache(in_flight)(initial_weights)
         self.tables: dict[tuple[int, int], Any] = {}  # by the schedule's id: a user's callable may not be hashable
 
