@@ -144,14 +144,17 @@ class ProbabilityRecorder:
         if not 0 <= epoch < self.epochs:
             raise IndexError(f"epoch must be in [0, {self.epochs}), got {epoch}; the recorder was made for that many")
         index = torch.as_tensor(index)
-        if index.numel() and (index.is_floating_point() or index.dtype == torch.bool):
-            raise ValueError(f"index must hold integers, got {index.dtype}")
-        index = index.long()
         if logits.ndim != 2 or target.shape != logits.shape[:1] or index.shape != target.shape:
             raise ValueError(
                 "expected logits (N, C), target (N,) and index (N,), got shapes "
                 f"{tuple(logits.shape)}, {tuple(target.shape)} and {tuple(index.shape)}"
             )
+        if index.numel() and (index.is_floating_point() or index.dtype == torch.bool):
+            raise ValueError(f"index must hold integers, got {index.dtype}")
+        if logits.device.type == "cpu" and target.numel():  # elsewhere gather itself refuses, without waiting for it
+            low, high = torch.aminmax(target)
+            if low < 0 or high >= logits.shape[1]:
+                raise ValueError(f"target must be in [0, {logits.shape[1]}), got {int(low)} to {int(high)}")
         self._pending.append((epoch, index, _describe(logits, target)))
         if logits.device.type == "cpu" or len(self._pending) >= _GROUP:
             self._drain()
@@ -159,7 +162,7 @@ class ProbabilityRecorder:
     def _drain(self) -> None:
         pending, self._pending = self._pending, []
         for epoch, index, values in pending:
-            rows = index.cpu().numpy()
+            rows = index.long().cpu().numpy()
             if rows.size and not (rows.min() >= 0 and rows.max() < self.examples):
                 raise IndexError(f"index must be in [0, {self.examples}), got {rows.min()} to {rows.max()}")
             columns = values.cpu().numpy()
@@ -179,18 +182,19 @@ class ProbabilityRecorder:
 
 
 def _describe(logits: Tensor, target: Tensor) -> Tensor:
-    """(3, N) float16: signed ce, -log confidence, sum of squares."""
+    """(3, N) float16: signed ce, -log confidence, sum of squares. One pass of exp over the logits serves all three."""
     logits = logits.detach().float()
     top, predicted = logits.max(1)
-    log_norm = torch.logsumexp(logits, 1)
-    if logits.device.type == "cpu" and target.numel() and not (target.min() >= 0 and target.max() < logits.shape[1]):
-        raise ValueError(f"target must be in [0, {logits.shape[1]}), got {int(target.min())} to {int(target.max())}")
-    ce = log_norm - logits.gather(1, target.unsqueeze(1)).squeeze(1)
-    ce = ce.clamp(0, _LARGEST)
-    squares = torch.logsumexp(2 * logits, 1).sub_(2 * log_norm).exp_()
-    wrong = predicted != target
-    signed = torch.where(wrong, -ce, ce)
-    return torch.stack([signed, (log_norm - top).clamp(0, _LARGEST), squares]).half()
+    own = logits.gather(1, target.unsqueeze(1)).squeeze(1)
+    relative = (logits - top.unsqueeze(1)).exp_()
+    total = relative.sum(1)
+    described = torch.empty(3, len(target), dtype=torch.float32, device=logits.device)
+    torch.log(total, out=described[1])  # -log of exp(0) / total
+    torch.add(described[1], top - own, out=described[0])
+    torch.div(relative.square_().sum(1), total.square_(), out=described[2])
+    described.clamp_(max=_LARGEST)
+    described[0].copysign_(torch.where(predicted == target, 1.0, -1.0))
+    return described.half()
 
 
 def _create(folder: Path, examples: int, epochs: int) -> None:

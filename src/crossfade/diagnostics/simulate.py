@@ -1,13 +1,14 @@
 r"""SGD and its SDE (eq. 15) on a landscape whose sharp minimum is known: how many walkers leave it, and when.
 
 One weight w, a handful of binary examples with margins s_i(w) = A(w) + e_i B(w), and p_i = sigmoid(s_i). A has a narrow
-hill at w = 0 and a wide, higher one at w = 1, so every loss that falls with p has a sharp minimum at 0, a wide and deeper
+hill at w = 0 and a wide, higher one at w = 1: every loss that falls with p has a sharp minimum at 0, a wide and deeper
 one at 1, and a barrier between them. The e_i add up to 0, and B is 0 at both minima but its slope isn't: the examples
 pull in opposite directions, which makes the gradient noise.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -70,14 +71,7 @@ class DoubleWell:
         Raises:
             ValueError: the loss has no such pair (a barrier that this landscape doesn't give it).
         """
-        w = torch.linspace(-2 * self.sharp, 1.0, 200_001, dtype=torch.float64)
-        loss = self.loss(w, weights)
-        inner = loss[1:-1]
-        low = torch.nonzero((inner < loss[:-2]) & (inner <= loss[2:])).flatten() + 1
-        high = torch.nonzero((inner > loss[:-2]) & (inner >= loss[2:])).flatten() + 1
-        if not len(low) or not len(high) or high[0] < low[0]:
-            raise ValueError(f"no sharp minimum behind a barrier for {weights} in {self}")
-        return float(w[low[0]]), float(w[high[0]])
+        return _minimum_and_barrier(self, weights)
 
     def curvature_and_noise(self, w: float, weights: Weights) -> tuple[float, float]:
         """H and m Sigma at w (numbers: there is one weight), H by a central difference of the exact gradient."""
@@ -86,6 +80,18 @@ class DoubleWell:
         gradients = self.gradients(points, weights)
         means = gradients.mean(-1)
         return float((means[2] - means[0]) / (2 * step)), float(gradients[1].var(unbiased=False))
+
+
+@functools.cache
+def _minimum_and_barrier(well: DoubleWell, weights: Weights) -> tuple[float, float]:
+    w = torch.linspace(-2 * well.sharp, 1.0, 40_001, dtype=torch.float64)
+    loss = well.loss(w, weights)
+    inner = loss[1:-1]
+    low = torch.nonzero((inner < loss[:-2]) & (inner <= loss[2:])).flatten() + 1
+    high = torch.nonzero((inner > loss[:-2]) & (inner >= loss[2:])).flatten() + 1
+    if not len(low) or not len(high) or high[0] < low[0]:
+        raise ValueError(f"no sharp minimum behind a barrier for {weights} in {well}")
+    return float(w[low[0]]), float(w[high[0]])
 
 
 class EscapeCounts(NamedTuple):
