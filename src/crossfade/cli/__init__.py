@@ -43,6 +43,10 @@ STUDIES = {
     "table5": Command("crossfade.cli.images:table5", "Table 5: complement objective training (COT)."),
     "table6": Command("crossfade.cli.images:table6", "Table 6: more regularisation, ResNet34 on CINIC-10."),
     "motivating": Command("crossfade.cli.images:motivating", "A motivating example: wrong images below p_y = 0.2."),
+    "figure1": Command("crossfade.cli.why:figure1", "Figure 1: the gradient's size over p, for every loss."),
+    "taylor": Command("crossfade.cli.why:taylor", "Eq. 11: CE and EL, the remainder, and the bounds quoted."),
+    "dynamics": Command("crossfade.cli.why:dynamics", "Who moves from wrong to right in training."),
+    "escape": Command("crossfade.cli.why:escape", "Eq. 15-18: escaping efficiency, measured."),
     "normmatched": Command("crossfade.cli.images:normmatched", "Eq. 20-22: CE at the mixture's gradient volume."),
 }
 
