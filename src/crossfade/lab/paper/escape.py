@@ -45,7 +45,7 @@ class Plan:
     seeds: int = 2
     trained_with: tuple[str, ...] = ("ce", "gradual", "el")
     minima: bool = True
-    wanted: tuple[str, ...] = ("along", "sharpness", "slices")
+    slices: bool = False
 
 
 def plans(data_dir: Path | None, scale: str) -> list[Plan]:
@@ -56,6 +56,7 @@ def plans(data_dir: Path | None, scale: str) -> list[Plan]:
         return Plan(name, lambda: tabular(name, data_dir), (0, 1, 5, 20, 60), 0.05, 16, 64)
 
     chosen = [table(name) for name in (("wine",) if smoke else ("iris", "wine", "breast_cancer", "digits"))]
+    chosen[-1] = replace(chosen[-1], slices=True)
     if data_dir is not None and not smoke:
         names = ("statlog-vehicle", "yeast", "wine-quality-red", "contrac", "car", "energy-y1", "tic-tac-toe", "pima")
         chosen += [table(name) for name in names]
@@ -69,7 +70,7 @@ def plans(data_dir: Path | None, scale: str) -> list[Plan]:
 
         moments = (0, 3, 12, 24) if scale != "paper" else (0, 10, 30, 60, 90)
         plan = Plan(
-            "cifar100", images, moments, 0.05, 64, 16, 256, 0.9, 1, ("ce", "gradual"), minima=False
+            "cifar100", images, moments, 0.05, 64, 16, 256, 0.9, 1, ("ce", "gradual"), minima=False, slices=True
         )
         chosen.append(plan)
     if smoke:
@@ -124,9 +125,9 @@ def _measure(plan: Plan, scale: str, tables: dict[str, Table], say: Callable[[st
     for name in plan.trained_with:
         for seed in range(plan.seeds):
             run_name = f"{scale}/{plan.name}/{name}/{seed}"
-            if all(f"{run_name}/{moment}" in tables["along"] for moment in plan.moments) and all(
-                run_name in tables[table] for table in ("sharpness", "slices")
-            ):
+            measured = all(f"{run_name}/{moment}" in tables["along"] for moment in plan.moments)
+            sliced = run_name in tables["slices"] or not (plan.slices and seed == 0)
+            if measured and sliced and run_name in tables["sharpness"]:
                 continue
             say(run_name)
             _follow(plan, problem(), name, seed, run_name, tables)
@@ -158,7 +159,7 @@ def _follow(plan: Plan, problem: Problem, name: str, seed: int, run_name: str, t
         if epoch == plan.moments[-1]:
             if run_name not in tables["sharpness"]:
                 tables["sharpness"].add(run_name, _with(head, {}, sharpness_rows(model, problem, plan.examples)))
-            if run_name not in tables["slices"]:
+            if plan.slices and seed == 0 and run_name not in tables["slices"]:
                 tables["slices"].add(run_name, _with(head, {}, slice_rows(model, problem, plan.examples)))
 
 
