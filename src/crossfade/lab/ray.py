@@ -6,6 +6,7 @@ finds what is stored and computes the rest.
 
 from __future__ import annotations
 
+import socket
 import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -53,9 +54,12 @@ def _work(batch: Batch) -> list[Outcome]:
 
 
 def _connect(ray: Any, address: str) -> None:
+    host, _, port = address.removeprefix("ray://").rpartition(":")
     try:
+        if host and port.isdigit():  # Ray itself would wait for minutes
+            socket.create_connection((host.strip("[]"), int(port)), timeout=5.0).close()
         ray.init(address=address, log_to_driver=False, logging_level="error", ignore_reinit_error=True)
-    except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         line = " ".join(str(error).split())[:200]
         raise UserError(f"--ray {address}: no cluster answers ({line}); start one with `ray start --head`") from None
 
