@@ -99,9 +99,7 @@ def minimum_rows(problem: Problem, kind: str, probes: int, walkers: int) -> Iter
         found = escaping_efficiency(model, [(x, y)], probes=probes, seed=0)
         concave = _concave_share64(model, x, y, found.dimension)
         rise = _rise(model, x, y, value, walkers)
-        yield {
-            "dataset": problem.name, "network": kind, **_row(found, name, value), "concave_share": concave, **rise
-        }
+        yield {"dataset": problem.name, "network": kind, **_row(found, name, value), "concave_share": concave, **rise}
 
 
 def _concave_share64(model: nn.Module, x: Tensor, y: Tensor, dimension: int) -> float:

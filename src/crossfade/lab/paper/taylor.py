@@ -16,9 +16,7 @@ __all__ = ["INTERVALS", "run"]
 INTERVALS = {"right and certain": (0.75, 1.0), "uncertain": (0.25, 0.75), "wrong and certain": (0.0, 0.25)}
 
 
-def run(
-    out: Path, data_dir: Path | None = None, scale: str = "short", *, on_progress: Progress | None = None
-) -> Path:
+def run(out: Path, data_dir: Path | None = None, scale: str = "short", *, on_progress: Progress | None = None) -> Path:
     """Write ``claims.csv``, ``intervals.csv``, ``remainder.csv`` and ``taylor.svg`` into ``out``; returns ``out``.
 
     Raises:
