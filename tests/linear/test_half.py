@@ -89,28 +89,25 @@ def test_autocast_takes_a_half_hidden_state_and_a_float32_weight() -> None:
     assert [g.dtype for g in gradients(loss, (half, weight))] == [torch.bfloat16, torch.float32]
 
 
+def rows_then_sum(*arguments: torch.Tensor, **options: object) -> torch.Tensor:
+    return cf.linear_crossfade_loss(*arguments, **options | {"reduction": "none"}).sum()
+
+
 @pytest.mark.parametrize("dtype", HALVES)
 @pytest.mark.parametrize("weight_type", ["same", "float32"])
-@pytest.mark.parametrize("options", [{}, {"softcap": 4.0}, {"reduction": "none"}, {"label_smoothing": 0.1}])
+@pytest.mark.parametrize("fn", [cf.linear_crossfade_loss, rows_then_sum])
+@pytest.mark.parametrize("options", [{}, {"softcap": 4.0}, {"label_smoothing": 0.1}])
 def test_products_in_half_precision(
-    dtype: torch.dtype, weight_type: str, options: dict[str, object], monkeypatch: pytest.MonkeyPatch
+    dtype: torch.dtype, weight_type: str, fn: object, options: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What a GPU does: the weight's gradient is written once, class by class, from logits computed a second time."""
     monkeypatch.setattr(checks, "compute_type", lambda *_: dtype)
     hidden, weight, target = inputs_of(dtype)
     if weight_type == "float32":
         weight = weight.detach().float().requires_grad_()
-    truth_inputs = (hidden, weight, target)
-    if options.get("reduction") == "none":
-        total, options = (
-            (lambda *a, **k: cf.linear_crossfade_loss(*a, reduction="none", **k).sum()),
-            {"reduction": "sum"},
-        )
-    else:
-        total = cf.linear_crossfade_loss
-    truth = exact(*truth_inputs, **options)
-    passed = {k: v for k, v in options.items() if k != "reduction"}
-    loss, of_hidden, of_weight = errors(total, truth, truth_inputs, memory_budget_mb=PIECES, **passed)
+    options = options | {"reduction": "sum", "sample_weight": torch.linspace(0.1, 2, 300)}
+    inputs = (hidden, weight, target)
+    loss, of_hidden, of_weight = errors(fn, exact(*inputs, **options), inputs, memory_budget_mb=PIECES, **options)
     unit = torch.finfo(dtype).eps
     assert loss < unit
     assert of_hidden < 2 * unit

@@ -10,7 +10,7 @@ from typing import NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-from crossfade._linear.pieces import KernelPiece, Piece, TorchPiece
+from crossfade._linear.pieces import KernelPiece, choose
 from crossfade._linear.problem import Inputs, Needs, Options, Plan, wide
 
 Rows: TypeAlias = slice | Tensor
@@ -71,7 +71,7 @@ class _Walk:
         self.class_weight = None if class_weight is None else class_weight.to(precise)
         self.valid = valid_rows(target, len(weight), options.ignore_index)
         self.count = len(target) if self.valid is None else len(self.valid)
-        self.piece: type[Piece] = KernelPiece if KernelPiece.serves(hidden, options) else TorchPiece
+        self.piece = choose(hidden, options)
         self.plan = Plan.of(self.count, inputs, options, in_place=self.piece is KernelPiece)
 
         n, device = len(target), hidden.device
@@ -99,14 +99,19 @@ class _Walk:
             if self.plan.by_class:
                 self.norm[:, rows] = piece.norm
             if any(self.needs):
-                self._add(piece.gradient(None if self.factor is None else self.factor[rows]), hidden, rows)
+                gradient, scale = piece.gradient(None if self.factor is None else self.factor[rows])
+                self._add(gradient, scale, hidden, rows)
 
-    def _add(self, gradient: Tensor, hidden: Tensor, rows: Rows) -> None:
+    def _add(self, gradient: Tensor, scale: Tensor | None, hidden: Tensor, rows: Rows) -> None:
+        """Scale the small operands, not the (rows, C) gradient."""
         if self.of_hidden is not None:
-            self.of_hidden[rows] = gradient @ self.weight
+            product = gradient @ self.weight
+            self.of_hidden[rows] = product if scale is None else product.mul_(scale.unsqueeze(1))
         if self.of_weight is not None and not self.plan.by_class:
-            _add_product(self.of_weight, gradient.t(), hidden)
-        if self.of_bias is not None:
+            _add_product(self.of_weight, gradient.t(), hidden if scale is None else hidden * scale.unsqueeze(1))
+        if self.of_bias is not None and scale is not None:
+            self.of_bias.addmv_(gradient.t(), scale)
+        elif self.of_bias is not None:
             self.of_bias += gradient.sum(0, dtype=self.of_bias.dtype)
 
     def over_classes(self) -> None:

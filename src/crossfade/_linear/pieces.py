@@ -43,7 +43,7 @@ def _weighed(options: Options, ce: Tensor, target: Tensor, class_weight: Tensor 
 
 
 class TorchPiece:
-    """All classes of some rows, in the logits' own memory: log_softmax, exp and one product. Runs everywhere.
+    """All classes of some rows, in the logits' own memory: the softmax, and onehot taken off. Runs everywhere.
 
     Attributes:
         loss, ce, row_weight: of each row; row_weight is w_y g'(ce).
@@ -67,40 +67,26 @@ class TorchPiece:
         z, self._curve = _capped(logits.to(wide(logits.dtype)), options.softcap)
         if with_correct:
             self.correct = z.argmax(1) == target
-        maximum = z.amax(1) if with_norm else None
-        self._log_p = torch.log_softmax(z, 1, out=z)
-        if maximum is not None:
-            self.norm = torch.stack([maximum, -z.amax(1)])
-        self.ce = -self._log_p.gather(1, self._index).squeeze(1)
+        maximum, own = z.amax(1), z.gather(1, self._index).squeeze(1)
+        # Not log_softmax, to go on with its exp: that would be a second exp of every logit.
+        self._p = torch.softmax(z, 1, out=z)
+        p_y = self._p.gather(1, self._index).squeeze(1)
+        self.ce = p_y.log().neg_()
+        rare = p_y < torch.finfo(p_y.dtype).tiny * 1e8
+        if with_norm or rare.any():
+            log_sum = self._p.amax(1).log_().neg_()
+            self.ce = torch.where(rare, log_sum - (own - maximum), self.ce)
+            self.norm = torch.stack([maximum, log_sum])
         self.loss, self.row_weight = _weighed(options, self.ce, target, class_weight)
-        self._spread: Tensor | None = None
-        if options.smoothing > 0:
-            self._smooth(options, class_weight)
 
-    def _smooth(self, options: Options, class_weight: Tensor | None) -> None:
-        share = options.smoothing / self._log_p.shape[1]
-        value, slope = value_and_slope(options.g, -self._log_p)
-        if class_weight is not None:
-            value, slope = value.mul_(class_weight), slope.mul_(class_weight)
-        self.loss = self.loss * (1 - options.smoothing) + value.sum(1) * share
-        self.row_weight = self.row_weight * (1 - options.smoothing)
-        self._spread = slope.mul_(share)
-
-    def gradient(self, factor: Tensor | None) -> Tensor:
-        """factor_i d loss_i / d logits_i, in the logits' type and memory. Once."""
-        own = self.row_weight.unsqueeze(1)
-        p = self._log_p.exp_()
-        if self._spread is None:
-            # expm1, not p - 1: the digits of 1 - p_y where p_y is nearly 1.
-            gradient = p.scatter_(1, self._index, torch.expm1(-self.ce).unsqueeze(1))
-            scale = own if factor is None else own * factor.unsqueeze(1)
-        else:
-            gradient = p.mul_(own + self._spread.sum(1, keepdim=True)).sub_(self._spread)
-            gradient.scatter_add_(1, self._index, -own)
-            scale = torch.ones_like(own) if factor is None else factor.unsqueeze(1)
+    def gradient(self, factor: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """factor_i d loss_i / d logits_i, in the logits' type and memory, and what its rows are yet to be scaled by."""
+        scale = self.row_weight if factor is None else self.row_weight * factor
+        # expm1, not p - 1: the digits of 1 - p_y where p_y is nearly 1.
+        gradient = self._p.scatter_(1, self._index, torch.expm1(-self.ce).unsqueeze(1))
         if self._curve is not None:
             gradient.mul_(self._curve)
-        return torch.mul(gradient, scale, out=self._out)
+        return _scaled_if_cast(gradient, scale, self._out)
 
     @staticmethod
     def of_classes(
@@ -114,6 +100,55 @@ class TorchPiece:
         if curve is not None:
             p.mul_(curve)
         return torch.mul(p, factor.unsqueeze(1), out=logits)
+
+
+class SmoothPiece:
+    """The same with label smoothing, which needs g and g' at every class: several times the logits' memory."""
+
+    norm: Tensor
+    correct: Tensor
+
+    def __init__(
+        self,
+        logits: Tensor,
+        target: Tensor,
+        options: Options,
+        class_weight: Tensor | None,
+        with_correct: bool,
+        with_norm: bool,
+    ) -> None:
+        self._out, self._index = logits, target.unsqueeze(1)
+        z, self._curve = _capped(logits.to(wide(logits.dtype)), options.softcap)
+        if with_correct:
+            self.correct = z.argmax(1) == target
+        self._log_p = torch.log_softmax(z, 1, out=z)
+        self.ce = -self._log_p.gather(1, self._index).squeeze(1)
+        loss, row_weight = _weighed(options, self.ce, target, class_weight)
+        value, slope = value_and_slope(options.g, -self._log_p)
+        if class_weight is not None:
+            value, slope = value.mul_(class_weight), slope.mul_(class_weight)
+        share = options.smoothing / z.shape[1]
+        self.loss = loss * (1 - options.smoothing) + value.sum(1) * share
+        self.row_weight = row_weight * (1 - options.smoothing)
+        self._spread = slope.mul_(share)
+
+    def gradient(self, factor: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        own = self.row_weight.unsqueeze(1)
+        p = self._log_p.exp_()
+        gradient = p.mul_(own + self._spread.sum(1, keepdim=True)).sub_(self._spread)
+        gradient.scatter_add_(1, self._index, -own)
+        if self._curve is not None:
+            gradient.mul_(self._curve)
+        return _scaled_if_cast(gradient, factor, self._out)
+
+    of_classes = TorchPiece.of_classes
+
+
+def _scaled_if_cast(gradient: Tensor, scale: Tensor | None, out: Tensor) -> tuple[Tensor, Tensor | None]:
+    """A cast is a pass over all logits anyway, and scales on the way."""
+    if gradient.dtype == out.dtype:
+        return gradient, scale
+    return (out.copy_(gradient) if scale is None else torch.mul(gradient, scale.unsqueeze(1), out=out)), None
 
 
 def _capped(z: Tensor, softcap: float | None) -> tuple[Tensor, Tensor | None]:
@@ -130,10 +165,6 @@ class KernelPiece:
 
     correct: Tensor
 
-    @staticmethod
-    def serves(hidden: Tensor, options: Options) -> bool:
-        return options.smoothing <= 0 and options.compute != torch.float64 and kernels.usable(hidden)
-
     def __init__(
         self,
         logits: Tensor,
@@ -149,9 +180,9 @@ class KernelPiece:
             self.correct = logits.argmax(1) == target
         self.loss, self.row_weight = _weighed(options, self.ce, target, class_weight)
 
-    def gradient(self, factor: Tensor | None) -> Tensor:
+    def gradient(self, factor: Tensor | None) -> tuple[Tensor, Tensor | None]:
         scale = self.row_weight if factor is None else self.row_weight * factor
-        return self.of_classes(self._logits, self._target, self.norm, self.ce, scale, self._softcap)
+        return self.of_classes(self._logits, self._target, self.norm, self.ce, scale, self._softcap), None
 
     @staticmethod
     def of_classes(
@@ -160,4 +191,10 @@ class KernelPiece:
         return kernels.backward(logits, target, norm, ce, factor, softcap=softcap, out=logits)
 
 
-Piece: TypeAlias = TorchPiece | KernelPiece
+Piece: TypeAlias = TorchPiece | SmoothPiece | KernelPiece
+
+
+def choose(hidden: Tensor, options: Options) -> type[Piece]:
+    if options.smoothing > 0:
+        return SmoothPiece
+    return KernelPiece if options.compute != torch.float64 and kernels.usable(hidden) else TorchPiece
