@@ -56,7 +56,7 @@ class Plan:
 def plans(data_dir: Path | None, scale: str) -> list[Plan]:
     """What is trained at each scale: without ``data_dir`` only scikit-learn's sets."""
     smoke, paper = scale == "smoke", scale == "paper"
-    epochs, seeds = (6, 1) if smoke else (45, 3)
+    epochs, seeds = (6, 1) if smoke else (45, 3 if paper else 2)
 
     def table(name: str) -> Plan:
         return Plan(lambda: tabular(name, data_dir), name, epochs, 0.01, 8, 0.9, seeds=seeds)
