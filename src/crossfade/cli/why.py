@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from crossfade.errors import UserError
+
 if TYPE_CHECKING:
     from crossfade.lab.paper.why_tables import Progress
 
@@ -32,7 +34,7 @@ def figure1(
     from crossfade.lab.paper import figure1 as study
 
     own = tuple(load_loss(one) for value in loss or [] for one in value.split(","))
-    return _written(study.run(out, None, scale, losses=own))
+    return _written(study.run(_folder(out), None, scale, losses=own))
 
 
 def taylor(*, out: Path = Path("taylor"), scale: Literal["smoke", "short", "paper"] = "short") -> int:
@@ -44,7 +46,7 @@ def taylor(*, out: Path = Path("taylor"), scale: Literal["smoke", "short", "pape
     """
     from crossfade.lab.paper import taylor as study
 
-    return _written(study.run(out, None, scale))
+    return _written(study.run(_folder(out), None, scale))
 
 
 def dynamics(
@@ -70,7 +72,7 @@ def dynamics(
 
     chosen = _words(methods) or study.METHODS
     return _written(
-        study.run(out, data_dir, scale, methods=chosen, only=_words(sets), on_progress=_progress("dynamics"))
+        study.run(_folder(out), data_dir, scale, methods=chosen, only=_words(sets), on_progress=_progress("dynamics"))
     )
 
 
@@ -93,11 +95,21 @@ def escape(
     """
     from crossfade.lab.paper import escape as study
 
-    return _written(study.run(out, data_dir, scale, only=_words(sets), on_progress=_progress("escape")))
+    return _written(study.run(_folder(out), data_dir, scale, only=_words(sets), on_progress=_progress("escape")))
 
 
 def _words(values: list[str] | None) -> tuple[str, ...]:
     return tuple(word for value in values or [] for word in value.split(",") if word)
+
+
+def _folder(out: Path) -> Path:
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out}: a file, expected a folder")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {out}: can't be made ({error.strerror})") from None
+    return out
 
 
 def _written(out: Path) -> int:
