@@ -17,11 +17,12 @@ from torchvision.transforms import RandomErasing
 
 from crossfade.errors import UserError
 from crossfade.lab.data.images import ImageSet, ImageTask, Part
-from crossfade.lab.train.augment import Augment, Draws, Pixels, draw
+from crossfade.lab.train.augment import Augment, Draws, Pixels, _turn_hue, draw
 from crossfade.lab.train.deep_batches import EvalBatches, TrainBatches, bounds
+from crossfade.lab.train.deep_recipe import ImageRecipe
 
 MEAN, STD = torch.tensor([0.5, 0.4, 0.3]), torch.tensor([0.2, 0.25, 0.3])
-FULL = Augment(crop=4, rotation=15, jitter=0.4, erasing=0.5)
+FULL = Augment(crop=4, rotation=15, jitter=0.4, erasing=0.5, hue=0.1)
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -46,7 +47,7 @@ def one_by_one(image: torch.Tensor, border: int, draws: Draws, at: int) -> torch
         image = TF.rotate(image, math.degrees(float(draws.angle[at])))
     image = image.float() / 255
     if draws.factor is not None:
-        adjust = (TF.adjust_brightness, TF.adjust_contrast, TF.adjust_saturation)
+        adjust = (TF.adjust_brightness, TF.adjust_contrast, TF.adjust_saturation, TF.adjust_hue)
         for kind, factor in zip(draws.kind[at].tolist(), draws.factor[at].tolist(), strict=True):
             image = adjust[kind](image, factor)
     return normalised(image)
@@ -55,11 +56,11 @@ def one_by_one(image: torch.Tensor, border: int, draws: Draws, at: int) -> torch
 @settings(max_examples=25, deadline=None)
 @given(
     st.integers(0, 2**40), st.integers(4, 40), st.integers(4, 40), st.integers(1, 6),
-    st.sampled_from([0.0, 15.0, 180.0]), st.sampled_from([0.0, 0.4, 1.0]),
+    st.sampled_from([0.0, 15.0, 180.0]), st.sampled_from([0.0, 0.4, 1.0]), st.sampled_from([0.0, 0.1, 0.5]),
 )  # fmt: skip
-def test_crop_flip_rotate_and_jitter_are_torchvisions(seed, height, width, crop, rotation, jitter):
+def test_crop_flip_rotate_and_jitter_are_torchvisions(seed, height, width, crop, rotation, jitter, hue):
     raw = images(9, height, width)
-    draws = draw(Augment(crop=crop, rotation=rotation, jitter=jitter), 9, height, width, generator(seed))
+    draws = draw(Augment(crop=crop, rotation=rotation, jitter=jitter, hue=hue), 9, height, width, generator(seed))
     index = torch.tensor([8, 0, 3, 3])
     batch = Pixels(raw, MEAN, STD, border=crop).batch(index, draws.rows(index))
     for place, at in enumerate(index.tolist()):
@@ -67,6 +68,20 @@ def test_crop_flip_rotate_and_jitter_are_torchvisions(seed, height, width, crop,
         wrong = (batch[place] - expected).abs() > 2e-5
         # A rotated pixel that falls on the line between two pixels may go either way in single precision.
         assert wrong.float().mean() <= (0.01 if rotation else 0.0)
+
+
+@given(st.floats(-0.5, 0.5), st.integers(0, 2**40))
+def test_hue_is_torchvisions_on_greys_pure_colours_and_ties(shift, seed):
+    """Colours with two or three equal channels lie on the borders between the circle's sectors."""
+    levels = torch.tensor([0.0, 0.25, 1.0])
+    border = torch.cartesian_prod(levels, levels, levels).T.view(3, 1, 27)
+    batch = torch.stack([border, torch.rand(3, 1, 27, generator=generator(seed))])
+    turned = _turn_hue(batch, torch.tensor([shift, -shift]))
+    for at, own in enumerate((shift, -shift)):
+        torch.testing.assert_close(turned[at], TF.adjust_hue(batch[at], own), atol=2e-6, rtol=0)
+    back = _turn_hue(turned, torch.tensor([-shift, shift]))
+    torch.testing.assert_close(back, batch, atol=5e-6, rtol=0)
+    assert torch.equal(turned.amax(1), batch.amax(1))
 
 
 def test_rotation_agrees_with_pillows():
@@ -113,10 +128,13 @@ def test_probabilities_and_ranges():
     assert len(torch.bincount(draws.left)) == 9
     assert abs((draws.box.sum(1) > 0).float().mean() - 0.3) < 0.02
     assert stats.kstest(draws.angle.numpy() / math.radians(15), "uniform", (-1, 2)).pvalue > 1e-3
-    assert stats.kstest(draws.factor.flatten().numpy(), "uniform", (0.6, 0.8)).pvalue > 1e-3
-    orders = torch.unique(draws.kind, dim=0, return_counts=True)
-    assert len(orders[0]) == 6
-    assert orders[1].min() > 20_000 / 6 * 0.9
+    hue = draws.kind == 3
+    assert stats.kstest(draws.factor[~hue].numpy(), "uniform", (0.6, 0.8)).pvalue > 1e-3
+    assert stats.kstest(draws.factor[hue].numpy(), "uniform", (-0.1, 0.2)).pvalue > 1e-3
+    for kinds, orders in ((draws.kind, 24), (draw(Augment(jitter=0.4), 20_000, 32, 32, generator(5)).kind, 6)):
+        found = torch.unique(kinds, dim=0, return_counts=True)[1]
+        assert len(found) == orders
+        assert found.min() > 20_000 / orders * 0.8
 
 
 def test_one_choice_does_not_change_another():
@@ -184,8 +202,14 @@ def test_scoring_takes_images_as_they_are_in_order():
     assert sorted(index.tolist()) == list(range(12))
 
 
+def test_recipes_without_hue_keep_the_keys_they_had_before_there_was_one():
+    assert ImageRecipe().to_dict()["augment"] == {"crop": 4, "flip": True, "rotation": 0, "jitter": 0, "erasing": 0}
+    assert ImageRecipe(augment=FULL).to_dict()["augment"]["hue"] == 0.1
+
+
 @pytest.mark.parametrize(
-    ("name", "value"), [("crop", -1), ("crop", 1.5), ("rotation", 200.0), ("erasing", 1.1), ("jitter", -1)]
+    ("name", "value"),
+    [("crop", -1), ("crop", 1.5), ("rotation", 200.0), ("erasing", 1.1), ("jitter", -1), ("hue", 0.6)],
 )
 def test_settings_out_of_range_are_named(name, value):
     with pytest.raises(UserError, match=name):

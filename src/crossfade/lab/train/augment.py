@@ -32,7 +32,8 @@ class Augment:
         flip: Mirror horizontally with probability 1/2.
         rotation: Angle uniform in [-rotation, rotation], degrees; nearest pixel, black outside.
         jitter: Brightness, contrast and saturation, each by a factor uniform in [1 - jitter, 1 + jitter], in random
-            order (torchvision's ``ColorJitter`` without hue).
+            order, hue among them (torchvision's ``ColorJitter``).
+        hue: How far hue is turned, uniform in [-hue, hue] of the colour circle.
         erasing: Probability of a rectangle set to the mean colour. Its area is uniform in [0.02, 0.4] of the image and
             its aspect ratio log-uniform in [0.3, 1/0.3] (Zhong et al. 2020).
 
@@ -45,17 +46,18 @@ class Augment:
     rotation: float = 0.0
     jitter: float = 0.0
     erasing: float = 0.0
+    hue: float = 0.0
 
     def __post_init__(self) -> None:
         if isinstance(self.crop, bool) or not isinstance(self.crop, int) or self.crop < 0:
             raise UserError(f"crop must be a whole number of pixels, at least 0, got {self.crop!r}")
-        for name, high in (("rotation", 180.0), ("jitter", 1.0), ("erasing", 1.0)):
+        for name, high in (("rotation", 180.0), ("jitter", 1.0), ("erasing", 1.0), ("hue", 0.5)):
             if not 0.0 <= getattr(self, name) <= high:
                 raise UserError(f"{name} must be in [0, {high:g}], got {getattr(self, name)!r}")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data."""
-        return asdict(self)
+        """Plain data. No hue isn't mentioned: recipes that were stored before there was one keep their keys."""
+        return {name: value for name, value in asdict(self).items() if name != "hue" or value}
 
 
 NONE = Augment(crop=0, flip=False)
@@ -69,8 +71,8 @@ class Draws:
     left: Tensor | None = None
     mirror: Tensor | None = None  # (N,) uint8: 255 where the image is mirrored, else 0
     angle: Tensor | None = None  # (N,) float32, radians, counter-clockwise
-    factor: Tensor | None = None  # (N, 3) float32, in the order in which they are applied
-    kind: Tensor | None = None  # (N, 3) int64: 0 brightness, 1 contrast, 2 saturation
+    factor: Tensor | None = None  # (N, 3) or with hue (N, 4) float32, in the order in which they are applied
+    kind: Tensor | None = None  # the same shape, int64: 0 brightness, 1 contrast, 2 saturation, 3 hue
     box: Tensor | None = None  # (N, 4) int64: first row, first column, end row, end column; empty for no erasing
 
     def to(self, device: torch.device) -> Draws:
@@ -101,10 +103,11 @@ def draw(augment: Augment, images: int, height: int, width: int, generator: torc
     if augment.rotation:
         bound = math.radians(augment.rotation)
         columns["angle"] = (2 * torch.rand(images, generator=streams[2]) - 1) * bound
-    if augment.jitter:
-        factor = 1 + augment.jitter * (2 * torch.rand(images, 3, generator=streams[3]) - 1)
-        columns["kind"] = torch.rand(images, 3, generator=streams[3]).argsort(1)
-        columns["factor"] = factor
+    if augment.jitter or augment.hue:
+        steps = 4 if augment.hue else 3
+        place = 2 * torch.rand(images, steps, generator=streams[3]) - 1
+        columns["kind"] = torch.rand(images, steps, generator=streams[3]).argsort(1)
+        columns["factor"] = torch.where(columns["kind"] == 3, augment.hue * place, 1 + augment.jitter * place)
     if augment.erasing:
         columns["box"] = _boxes(augment.erasing, images, height, width, streams[4])
     return Draws(**columns)
@@ -194,6 +197,17 @@ class Pixels:
         return self._windows.index_select(0, place).view(len(index), 3, self.height, self.width)
 
     def _jitter(self, batch: Tensor, factor: Tensor, kind: Tensor) -> Tensor:
+        """The steps in each image's own order; hue, the dear one, is turned once for all images together."""
+        hue = kind == 3
+        if factor.shape[1] == 3:
+            return self._blend(batch, factor, kind)
+        later = hue.cumsum(1) > 0
+        # A factor of 1 leaves an image as it is, to the bit.
+        batch = self._blend(batch, factor.masked_fill(later, 1.0)[:, :3], kind)
+        batch = _turn_hue(batch, (factor * hue).sum(1))
+        return self._blend(batch, factor.masked_fill(~later | hue, 1.0)[:, 1:], kind[:, 1:])
+
+    def _blend(self, batch: Tensor, factor: Tensor, kind: Tensor) -> Tensor:
         """Each step blends the image with black, with its mean grey or with its grey version: one formula."""
         for step in range(3):
             f, k = factor[:, step].view(-1, 1, 1, 1), kind[:, step].view(-1, 1, 1, 1)
@@ -201,6 +215,26 @@ class Pixels:
             other = torch.where(k == 1, grey.mean((2, 3), keepdim=True), grey) * (k > 0)
             batch = torch.lerp(other.expand_as(batch), batch, f).clamp_(0, 1)
         return batch
+
+
+def _turn_hue(batch: Tensor, shift: Tensor) -> Tensor:
+    """RGB to HSV, hue moved by ``shift`` of the circle, and back (Smith 1978), without a branch on the sector.
+
+    With h in sixths of the circle, channel n = 5, 3, 1 (red, green, blue) is V - C clamp(min(k, 4 - k), 0, 1) with
+    k = (n + h) mod 6, V the largest of the three channels and C what it lies above the smallest.
+    """
+    largest, smallest = batch.amax(1), batch.amin(1)
+    chroma = largest - smallest
+    red, green, blue = batch.unbind(1)
+    scale = torch.where(chroma > 0, chroma, 1.0)
+    sixth = torch.where(
+        largest == red,
+        (green - blue) / scale,
+        torch.where(largest == green, 2 + (blue - red) / scale, 4 + (red - green) / scale),
+    )
+    sixth = sixth + 6 * shift.view(-1, 1, 1)
+    k = (sixth.unsqueeze(1) + torch.arange(5, 0, -2, device=batch.device).view(3, 1, 1)).remainder_(6)
+    return largest.unsqueeze(1) - chroma.unsqueeze(1) * torch.minimum(k, 4 - k).clamp_(0, 1)
 
 
 def _rotate(images: Tensor, angle: Tensor) -> Tensor:

@@ -92,7 +92,7 @@ class ImageRecipe:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, lists for tuples."""
-        plain = asdict(self)
+        plain = asdict(self) | {"augment": self.augment.to_dict()}
         return {key: list(value) if isinstance(value, tuple) else value for key, value in plain.items()}
 
     # What the runner asks of any recipe to show progress.
