@@ -89,13 +89,15 @@ METHODS: tuple[Method, ...] = (
         "ce-matched",
         "CE, matched",
         schedule=partial(_matched, 1.0 / 3.0, gradual()),
-        note="CE times M = alpha + beta/3: the size of gradual's gradient without its shape, eq. (20)-(21)",
+        note="CE times M = alpha + beta/3: the size of gradual's gradient without its shape, eq. (20)-(21); for images "
+        "ce-volume-own scales the learning rate instead, and with momentum and weight decay that isn't the same",
     ),
     Method(
         "ce-matched-off",
         "CE, matched off-target",
         schedule=partial(_matched, 0.5, gradual()),
-        note="CE times M = alpha + beta/2, eq. (22): as ce-matched, for the logits of the other classes",
+        note="CE times M = alpha + beta/2, eq. (22): as ce-matched, for the logits of the other classes; for images "
+        "ce-volume-others scales the learning rate instead",
     ),
 )
 DEFAULT_METHODS = ("ce", "f0", "f0-late", "gradual", "el", "focal")

@@ -21,6 +21,8 @@ STUDY = ImageStudy(
     choices=(
         "eq. (21) and (22) give two factors, M = alpha + beta/3 (i = j) and alpha + beta/2 (i != j): both are run",
         "eq. (21)'s integrand is negative; its size is taken",
+        "M multiplies the learning rate, as in the paper; multiplying the loss (ce-matched, ce-matched-off) isn't the "
+        "same with momentum and weight decay",
         "the volumes are taken over the unit interval and square as printed, though p_y + p_j is at most 1",
         "networks and protocol as in Table 1; the paper's numbers are in its supplement, which is not at hand",
     ),

@@ -22,7 +22,12 @@ class TwoPass(Method):
 
 @dataclass(frozen=True)
 class ScaledRate(Method):
-    """CE whose learning rate is multiplied by a function of progress."""
+    """CE whose learning rate is multiplied by a function of progress.
+
+    Not the same as the loss times M (``ce-matched``, ``ce-matched-off``): SGD's step is the rate times a running sum of
+    gradient + weight decay x weights. A larger rate moves the weights further along old gradients too, and decays them
+    faster; a larger loss does neither.
+    """
 
     factor: Callable[[float], float] = float
 
@@ -51,14 +56,20 @@ def _others(progress: float) -> float:
 
 
 COT = TwoPass("cot", "COT", note="complement objective training (Chen et al. 2019), two passes a step")
+_OTHER = "{} scales the loss instead, and with momentum and weight decay that isn't the same"
 NORM_MATCHED = (
     ScaledRate(
-        "ce-volume-own", "CE, rate × M (i = j)", note="eq. (21): M = alpha + beta/3 of the gradual recipe", factor=_own
+        "ce-volume-own",
+        "CE, rate × M (i = j)",
+        note="eq. (21): CE's learning rate times M = alpha + beta/3 of the gradual recipe; "
+        + _OTHER.format("ce-matched"),
+        factor=_own,
     ),
     ScaledRate(
         "ce-volume-others",
         "CE, rate × M (i ≠ j)",
-        note="eq. (22): M = alpha + beta/2 of the gradual recipe",
+        note="eq. (22): CE's learning rate times M = alpha + beta/2 of the gradual recipe; "
+        + _OTHER.format("ce-matched-off"),
         factor=_others,
     ),
 )
