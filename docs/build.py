@@ -16,6 +16,7 @@ import pandas as pd
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
 import table4
+import why
 
 import crossfade
 from crossfade.stats import to_svg
@@ -63,6 +64,9 @@ def main() -> None:
             fill(ROOT / "docs" / "results" / "table4.md", name, text)
         fill(ROOT / "README.md", "results/table4", table4.short(frame))
         table4.figures(frame, ROOT / "docs" / "results")
+    for page, blocks in why.pages(ROOT / "results").items():
+        for name, text in blocks.items():
+            fill(ROOT / "docs" / "why" / page, name, text)
 
 
 if __name__ == "__main__":

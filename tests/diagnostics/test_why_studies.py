@@ -52,7 +52,7 @@ def test_dynamics_tables_agree_with_the_recordings_and_a_second_run_changes_noth
         assert sum(int(row[end]) for row in own for end in ends) == recording.examples
         assert sum(int(row["to right"]) for row in own) == recording.correct(recording.epochs - 1).sum()
     mass = rows_of(tmp_path / "mass.csv")
-    assert all(sum(float(row[f"bin{k}"]) for k in range(10)) == pytest.approx(1, abs=1e-4) for row in mass)
+    assert all(sum(float(row[f"bin{k}"]) for k in range(10)) == pytest.approx(1, abs=1e-3) for row in mass)
     before = (tmp_path / "transitions.csv").read_bytes()
     assert {"transitions.svg", "mass.svg", "calibration.svg"} <= {path.name for path in tmp_path.iterdir()}
     monkeypatch.setattr(dynamics, "draw", lambda out: None)  # it takes longer than everything else

@@ -107,6 +107,8 @@ def run(
     check_scale(scale)
     tables = {name: Table(out / f"{name}.csv") for name in _TABLES}
     chosen = [plan for plan in plans(data_dir, scale) if not only or plan.name in only]
+    settings = {"methods": methods, "data sets": [plan.name for plan in chosen], "threads": torch.get_num_threads()}
+    write_provenance(out, "dynamics", scale, settings, ["crossfade", *sys.argv[1:]])
     units = [(plan, name, seed) for plan in chosen for name in methods for seed in range(plan.seeds)]
     problems: dict[str, Problem] = {}
     for done, (plan, name, seed) in enumerate(units):
@@ -121,13 +123,11 @@ def run(
         problem = problems[plan.name]
         _train(plan, problem, name, seed, folder)
         head = {"dataset": problem.name, "method": name, "seed": seed, "epochs": plan.epochs}
-        found = {part: _describe(Recording(folder / part), plan) for part in ("train", "test")}
+        found = {part: _describe(Recording(folder / part), plan, part) for part in ("train", "test")}
         for table_name, table in tables.items():
             if unit not in table:
                 rows = ({**head, "part": part, **row} for part, all_ in found.items() for row in all_[table_name])
                 table.add(unit, rows)
-    settings = {"methods": methods, "data sets": [plan.name for plan in chosen], "threads": torch.get_num_threads()}
-    write_provenance(out, "dynamics", scale, settings, ["crossfade", *sys.argv[1:]])
     if any(table.rows for table in tables.values()):
         draw(out)
     return out
@@ -152,16 +152,16 @@ def _train(plan: Plan, problem: Problem, name: str, seed: int, folder: Path) -> 
     state.unlink(missing_ok=True)
 
 
-def _describe(recording: Recording, plan: Plan) -> dict[str, list[Row]]:
+def _describe(recording: Recording, plan: Plan, part: str) -> dict[str, list[Row]]:
     last = plan.epochs - 1
     moves = transitions(recording, plan.watch, last)
     rows: dict[str, list[Row]] = {name: [] for name in _TABLES}
     for i, start in enumerate(GROUPS):
         cells = {f"to {end}": int(moves.counts[i, j]) for j, end in enumerate(GROUPS)}
         rows["transitions"].append({"from": start, "first_epoch": plan.watch + 1, "last_epoch": last + 1, **cells})
-    rows["calibration"] = [
-        {"epoch": epoch + 1, **found._asdict()} for epoch, found in enumerate(calibration_history(recording))
-    ]
+    epochs = range(plan.epochs) if part == "test" else _moments(plan)  # every epoch of both would be a megabyte
+    scores = calibration_history(recording, epochs=epochs)
+    rows["calibration"] = [{"epoch": epoch + 1, **found._asdict()} for epoch, found in zip(epochs, scores, strict=True)]
     counts = histograms(recording, _BINS)
     for epoch in _moments(plan):
         bins = {f"bin{k}": int(counts[epoch, k]) for k in range(_BINS)}
@@ -172,7 +172,7 @@ def _describe(recording: Recording, plan: Plan) -> dict[str, list[Row]]:
                 return alpha * ce - beta * torch.expm1(-ce)
 
             share = gradient_mass(recording, g, epoch, _BINS)
-            bins_ = {f"bin{k}": float(share[k]) for k in range(_BINS)}
+            bins_ = {f"bin{k}": round(float(share[k]), 4) for k in range(_BINS)}
             rows["mass"].append({"epoch": epoch + 1, "loss": loss, **bins_})
     events = forgetting(recording)
     learnt = events.first_learned >= 0

@@ -100,12 +100,12 @@ def run(
     check_scale(scale)
     tables = {name: Table(out / f"{name}.csv") for name in _TABLES}
     chosen = [plan for plan in plans(data_dir, scale) if not only or plan.name in only]
+    settings = {"data sets": [plan.name for plan in chosen], "threads": torch.get_num_threads()}
+    write_provenance(out, "escape", scale, settings, ["crossfade", *sys.argv[1:]])
     if not only or "simulation" in only:
         escape_simulation.fill(tables["pair"], tables["simulation"], scale, on_progress)
     for place, plan in enumerate(chosen):
         _measure(plan, scale, tables, functools.partial(on_progress or _silent, place / len(chosen)))
-    settings = {"data sets": [plan.name for plan in chosen], "threads": torch.get_num_threads()}
-    write_provenance(out, "escape", scale, settings, ["crossfade", *sys.argv[1:]])
     escape_figures.draw(out)
     return out
 
@@ -161,6 +161,7 @@ def _follow(plan: Plan, problem: Problem, name: str, seed: int, run_name: str, t
                 tables["sharpness"].add(run_name, _with(head, {}, sharpness_rows(model, problem, plan.examples)))
             if plan.slices and seed == 0 and run_name not in tables["slices"]:
                 tables["slices"].add(run_name, _with(head, {}, slice_rows(model, problem, plan.examples)))
+    state.unlink(missing_ok=True)
 
 
 def _with(head: Row, more: Row, rows: Iterator[Row]) -> list[Row]:

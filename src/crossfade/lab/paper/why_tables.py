@@ -72,13 +72,30 @@ def _text(value: Any) -> str:
 
 
 def write_provenance(out: Path, study: str, scale: str, settings: Mapping[str, Any], command: Sequence[str]) -> None:
-    """``provenance.json``: versions, commit, kind of machine, settings and the command."""
+    """``provenance.json``: versions, commit, kind of machine, settings and the command.
+
+    A study that went on in the same folder keeps what was said of its earlier commands, under ``earlier``: its rows
+    are of all of them.
+    """
     from crossfade.lab.provenance import provenance
 
     found: dict[str, Any] = provenance()
     found["machine"] = f"{os.cpu_count()}-core {_processor()}"
     record = {"study": study, "scale": scale, "settings": dict(settings), "command": shlex.join(command), **found}
+    if study in ("dynamics", "escape"):
+        record["earlier"] = _earlier(out / "provenance.json", record)
     (out / "provenance.json").write_text(json.dumps(record, indent=1, default=str) + "\n")
+
+
+def _earlier(path: Path, record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What ``path`` says of other commands, commits or machines, latest first."""
+    if not path.exists():
+        return []
+    before = json.loads(path.read_text())
+    told = [before, *before.pop("earlier", [])]
+    kept = ("scale", "settings", "command", "commit", "machine", "time")
+    same = ("scale", "command", "commit", "machine")
+    return [{key: one[key] for key in kept} for one in told if any(one[key] != record[key] for key in same)]
 
 
 def _processor() -> str:
