@@ -7,7 +7,7 @@ that of CE times its probability p. Where p is small at the start, there is litt
 CE's weight and adds p to it.
 
     python examples/causal_lm.py                        # some minutes on a CPU: one seed, one learning rate
-    python examples/causal_lm.py --rates 1.5e-4 5e-4 1.5e-3 --seeds 0 1 2 --output results/causal_lm
+    python examples/causal_lm.py --rates 5e-5 1.5e-4 5e-4 1.5e-3 5e-3 --seeds 0 1 2 --output results/causal_lm
 
 With several rates each loss has its own: the first seed tries all, and the one with the best accuracy on validation
 text serves the other seeds. Finished runs are in OUTPUT/results.csv and not done again.
@@ -19,8 +19,10 @@ import functools
 import hashlib
 import itertools
 import json
+import os
 import platform
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -55,7 +57,7 @@ class Scale:
     width: int = 128
     layers: int = 4
     batch: int = 16
-    pretrain_steps: int = 400
+    pretrain_steps: int = 1200
     finetune_steps: int = 80
     pretrain_rate: float = 3e-3
     tokens: int = 400_000  # of each use at most
@@ -142,24 +144,29 @@ def train(model, blocks: torch.Tensor, scale: Scale, schedule, steps: int, rate:
 
 
 @torch.inference_mode()
-def evaluate(model, blocks: torch.Tensor) -> dict[str, float]:
-    """Cross entropy (nats), accuracy and probability of the next token, and the share of tokens with p < 0.01."""
+def predict(model, blocks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Every next token's probability (float64), and whether it was the likeliest."""
     model.eval()
-    ce = []
-    hits = 0
+    p, hits = [], []
     for batch in blocks.split(16):
         logits = model(batch).logits[:, :-1].flatten(0, 1)
         target = batch[:, 1:].flatten()
-        ce.append(torch.nn.functional.cross_entropy(logits.float(), target, reduction="none"))
-        hits += (logits.argmax(1) == target).sum().item()
-    losses = torch.cat(ce).double()
-    p = (-losses).exp()
-    return {
-        "ce": losses.mean().item(),
-        "accuracy": hits / len(losses),
-        "p": p.mean().item(),
-        "small": (p < 0.01).double().mean().item(),
-    }
+        p.append(-torch.nn.functional.cross_entropy(logits.double(), target, reduction="none"))
+        hits.append(logits.argmax(1) == target)
+    return torch.cat(p).exp(), torch.cat(hits)
+
+
+def scores(model, blocks: torch.Tensor, before: torch.Tensor) -> dict[str, float]:
+    """Cross entropy (nats), accuracy and mean p of the next tokens, and the share with p < 0.01.
+
+    Also the accuracy on the tokens that had p < 0.01, 0.01 to 0.5, and 0.5 or more ``before`` the fine-tuning.
+    """
+    p, hits = predict(model, blocks)
+    groups = {"rare": before < 0.01, "middle": (before >= 0.01) & (before < 0.5), "sure": before >= 0.5}
+    found = {"ce": -p.log().mean(), "accuracy": hits.double().mean(), "p": p.mean()}
+    found["small"] = (p < 0.01).double().mean()
+    found |= {f"{name}_accuracy": hits[group].double().mean() for name, group in groups.items()}
+    return {name: value.item() for name, value in found.items()}
 
 
 def pretrained(scale: Scale, blocks: dict[str, torch.Tensor], folder: Path):
@@ -210,6 +217,14 @@ class Study:
         (self.output / "provenance.json").write_text(json.dumps(provenance(self.scale, blocks), indent=1) + "\n")
         return blocks, pretrained(self.scale, blocks, Path(tempfile.gettempdir()) / "crossfade-causal-lm")
 
+    @functools.cached_property
+    def before(self) -> dict[str, torch.Tensor]:
+        """Each test token's probability before the fine-tuning."""
+        blocks, weights = self.prepared
+        model = network(self.scale)
+        model.load_state_dict(weights)
+        return {domain: predict(model, blocks[f"{domain} test"])[0] for domain in DOMAINS}
+
     def one(self, domain: str, method: str, seed: int, rate: float) -> None:
         blocks, weights = self.prepared
         started = time.perf_counter()
@@ -219,9 +234,10 @@ class Study:
             steps = self.scale.finetune_steps
             train(model, blocks[f"{domain} train"], self.scale, METHODS[method], steps, rate, seed)
         row = {"domain": domain, "method": method, "seed": seed, "rate": rate}
-        row |= {name: f"{value:.6f}" for name, value in evaluate(model, blocks[f"{domain} test"]).items()}
+        found = scores(model, blocks[f"{domain} test"], self.before[domain])
         for name, text in (("validation_accuracy", f"{domain} validation"), ("known_accuracy", "known test")):
-            row[name] = f"{evaluate(model, blocks[text])['accuracy']:.6f}"
+            found[name] = predict(model, blocks[text])[1].double().mean().item()
+        row |= {name: f"{value:.6f}" for name, value in found.items()}
         self.rows.append({name: str(value) for name, value in row.items()})
         with self.file.open("w", newline="") as handle:
             writer = csv.DictWriter(handle, fieldnames=list(row), lineterminator="\n")
@@ -248,7 +264,18 @@ def provenance(scale: Scale, blocks: dict[str, torch.Tensor]) -> dict:
             "transformers": transformers.__version__,
             "tokenizers": tokenizers.__version__,
         },
+        "commit": commit(),
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "threads": torch.get_num_threads(),
     }
+
+
+def commit() -> str:
+    asked = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+        cwd=Path(__file__).parent, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return asked.stdout.strip() or "unknown"
 
 
 def table(study: Study, seeds: list[int]) -> str:
@@ -258,6 +285,7 @@ def table(study: Study, seeds: list[int]) -> str:
         "accuracy": "accuracy",
         "p": "mean p",
         "small": "tokens with p < 0.01",
+        "rare_accuracy": "accuracy where p was < 0.01",
         "known_accuracy": "accuracy on known text",
     }
     lines = ["| text | loss | rate | " + " | ".join(columns.values()) + " |", "|---|---|---:|" + "---:|" * len(columns)]
