@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 matplotlib.use("svg")
+import causal_lm
 import matplotlib.pyplot as plt
 import table4
 import why
@@ -67,6 +68,8 @@ def main() -> None:
     for page, blocks in why.pages(ROOT / "results").items():
         for name, text in blocks.items():
             fill(ROOT / "docs" / "why" / page, name, text)
+    for name, text in causal_lm.blocks(ROOT / "results" / "causal_lm").items():
+        fill(ROOT / "docs" / causal_lm.PAGE, name, text)
 
 
 if __name__ == "__main__":
