@@ -7,16 +7,20 @@ Forward + backward of the mean with gradients of hidden and weight. The arms tak
 the median over rounds of the ratio to linear + F.cross_entropy in the same round. Memory is the peak beyond what was
 there before the forward pass, gradients included: on the CPU the high-water mark, each arm in a process of its
 own (Linux), on CUDA the allocator's. The error is the largest absolute error of a gradient over the gradient's largest
-absolute value, against a closed form in float64; an arm's own loss is what it is held against.
+absolute value, against a closed form in float64; an arm's own loss is what it is held against. With --output
+every round's seconds go to rounds.csv in that folder, memory and errors to arms.csv, their origin to provenance.json.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
+import json
 import multiprocessing
 import random
 import re
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -27,6 +31,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import crossfade as cf
+from crossfade.lab.provenance import provenance
 
 BASE = "linear + F.cross_entropy"
 Arm = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -90,8 +95,8 @@ def step(arm: Arm, tensors: tuple[Tensor, Tensor, Tensor]) -> float:
     return time.perf_counter() - start
 
 
-def times(options: argparse.Namespace, kept: set[str]) -> dict[str, tuple[float, float]]:
-    """Median seconds and median ratio to the base."""
+def times(options: argparse.Namespace, kept: set[str]) -> dict[str, list[float]]:
+    """Seconds of every round."""
     tensors, every = problem(options), arms(options.device, options.classes)
     order = [name for name in every if name in kept]
     taken: dict[str, list[float]] = {name: [] for name in order}
@@ -101,11 +106,36 @@ def times(options: argparse.Namespace, kept: set[str]) -> dict[str, tuple[float,
             seconds = step(every[name][0], tensors)
             if round_number:  # the first round warms up
                 taken[name].append(seconds)
-    base = taken[BASE]
-    return {
-        name: (statistics.median(t), statistics.median(a / b for a, b in zip(t, base, strict=True)))
-        for name, t in taken.items()
-    }
+    return {name: taken[name] for name in every if name in kept}
+
+
+def ratio(seconds: list[float], base: list[float]) -> float:
+    return statistics.median(a / b for a, b in zip(seconds, base, strict=True))
+
+
+def save(
+    options: argparse.Namespace, taken: dict[str, list[float]], memory: dict[str, float], wrong: dict[str, float]
+) -> None:
+    folder: Path = options.output
+    folder.mkdir(parents=True, exist_ok=True)
+    rounds = [[name, k, f"{s:.6f}"] for name, seconds in taken.items() for k, s in enumerate(seconds)]
+    arms_of = [[name, f"{memory[name]:.2f}", f"{wrong[name]:.3e}"] for name in taken]
+    for file, head, rows in (
+        ("rounds.csv", ["arm", "round", "seconds"], rounds),
+        ("arms.csv", ["arm", "peak_mib", "gradient_error"], arms_of),
+    ):
+        with (folder / file).open("w", newline="") as handle:
+            csv.writer(handle, lineterminator="\n").writerows([head, *rows])
+    settings = {name: value for name, value in vars(options).items() if name not in ("output", "arms")}
+    about = {"command": " ".join(["python", *sys.argv]), "settings": settings, "capability": capability(options.device)}
+    (folder / "provenance.json").write_text(json.dumps(about | provenance(), indent=1) + "\n")
+
+
+def capability(device: str) -> str:
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+    model = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
+    return f"{model.group(1) if model else 'CPU'}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def resident(key: str) -> int:
@@ -185,6 +215,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--output", type=Path, help="folder for the rows")
     parser.add_argument("--arms", default="", help="a regular expression: only these, beside the base")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -197,11 +228,15 @@ def main() -> None:
     memory = {name: peak(options, name) for name in kept}
     wrong = errors(options, kept)
     print(f"{'':>34} {'ms':>9} {'time ratio':>10} {'peak MiB':>9} {'memory ratio':>12} {'gradient error':>14}")
-    for name, (seconds, ratio) in times(options, kept).items():
+    taken = times(options, kept)
+    for name, seconds in taken.items():
+        median, to_base = statistics.median(seconds) * 1e3, ratio(seconds, taken[BASE])
         print(
-            f"{name:>34} {seconds * 1e3:9.2f} {ratio:10.3f} {memory[name]:9.1f} {memory[name] / memory[BASE]:12.3f} "
+            f"{name:>34} {median:9.2f} {to_base:10.3f} {memory[name]:9.1f} {memory[name] / memory[BASE]:12.3f} "
             f"{wrong[name]:14.1e}"
         )
+    if options.output:
+        save(options, taken, memory, wrong)
     print("to reach on the CPU in float32 at the default size: time ratio 0.80, memory ratio 0.12")
 
 
