@@ -9,6 +9,7 @@ from typing import Literal, TypeAlias
 from crossfade.errors import UserError
 from crossfade.lab.train.lstm_setup import cost
 from crossfade.lab.train.lstm_types import LstmHistory, LstmMember, LstmRecipe
+from crossfade.lab.train.stack import _check_device, _processors
 
 __all__ = ["train_lstm_stack"]
 
@@ -29,20 +30,74 @@ def train_lstm_stack(
     threads: int | None = None,
     on_progress: Callable[[float], None] = _ignore,
 ) -> list[LstmHistory]:
-    """Train every member and return the histories in the members' order."""
+    """Train every member and return the histories in the members' order.
+
+    A member's result depends on the member, the recipe, the engine and the machine's kind of processor: to the last bit
+    the same whatever the other members, their order or the number of threads. Engines differ in the order of float32
+    sums.
+
+    Args:
+        members: any number, on any mix of splits and methods.
+        recipe: how all of them are trained.
+        engine: ``"stacked"`` is compiled for the CPU and trains one network on each thread, ``"plain"`` is the ordinary
+            loop with ``nn.LSTM``. ``"auto"`` takes the compiled one on the CPU, and leaves a loss that has no compiled
+            form to the plain loop, with a warning that says why.
+        device: a PyTorch device. Elsewhere than on ``"cpu"`` the plain loop trains one network after the other.
+        threads: for the stacked engine; None for as many as there are processors. The plain one leaves PyTorch's.
+        on_progress: called now and then, from this thread, with the fraction of the work that is done.
+
+    Raises:
+        UserError: no such engine or device, a loss that isn't an elementwise function of ce, or one that the stacked
+            engine was asked for and can't have.
+        KeyboardInterrupt: in the stacked engine within a second or so of the signal.
+    """
     if engine not in ("auto", "stacked", "plain"):
         raise UserError(f"engine must be one of auto, stacked, plain, got {engine!r}")
     if threads is not None and threads < 1:
         raise UserError(f"threads must be at least 1, got {threads}")
-    from crossfade.lab.train.lstm_plain import train_plain
+    elsewhere = _check_device(device)
+    if elsewhere and engine == "stacked":
+        raise UserError(f"the stacked engine runs on the CPU; for device {device!r} take engine 'plain' or 'auto'")
+    addresses = [_address(member, "plain" if elsewhere else engine) for member in members]
+    fast = [i for i, address in enumerate(addresses) if address is not None]
+    slow = [i for i, address in enumerate(addresses) if address is None]
+    total, out = sum(cost(member.split, recipe) for member in members), {}
+    share = sum(cost(members[i].split, recipe) for i in fast) / total if members else 0.0
+    if fast:
+        from crossfade.lab.train.lstm_threads import train_kernel
 
-    total, done, out = sum(cost(member.split, recipe) for member in members) * recipe.epochs, 0.0, []
-    for member in members:
-        each = cost(member.split, recipe)
+        chosen, places = [members[i] for i in fast], [addresses[i] or 0 for i in fast]
+        histories = train_kernel(chosen, places, recipe, threads or _processors(), lambda f: on_progress(f * share))
+        out.update(zip(fast, histories, strict=True))
+    for i in slow:
+        from crossfade.lab.train.lstm_plain import train_plain
 
-        def report(epochs: int, before: float = done, each: float = each) -> None:
-            on_progress(min((before + each * epochs) / total, 1.0))
+        each = cost(members[i].split, recipe) / total
 
-        out.append(train_plain(member, recipe, device, report))
-        done += each * recipe.epochs
-    return out
+        def report(epochs: int, before: float = share, each: float = each) -> None:
+            on_progress(min(before + each * epochs / recipe.epochs, 1.0))
+
+        out[i] = train_plain(members[i], recipe, device, report)
+        share += each
+        on_progress(min(share, 1.0))
+    return [out[i] for i in range(len(members))]
+
+
+def _address(member: LstmMember, engine: str) -> int | None:
+    """Where the member's compiled loss is, 0 for the mixture; None for the plain loop."""
+    g = member.method.g
+    if g is None:
+        return None if engine == "plain" else 0
+    from crossfade.lab.train.trace import check, traced
+
+    if engine == "plain":
+        check(g)
+        return None
+    compiled = traced(g)
+    if compiled.address:
+        return compiled.address
+    note = compiled.note.replace("the batched engine", "the plain loop")
+    if engine == "stacked":
+        raise UserError(f"engine 'stacked' can't train {member.method.name!r}, take 'auto': {note}")
+    _log.warning(note)
+    return None

@@ -1,0 +1,143 @@
+"""Tiles of accumulators for the LSTM kernel's products, and its sigmoid and tanh.
+
+A tile is three rows of one to four vectors of eight float32. Twelve accumulators hide the latency of a fused
+multiply-add, and with three scalars and a weight beside them they fill the sixteen registers of AVX2.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir  # type: ignore[import-untyped]
+from numba.core import types
+from numba.core.datamodel import models
+from numba.extending import register_model
+
+from crossfade.lab.train.simd import (
+    F32x8,
+    call,
+    first,
+    fma,
+    greater,
+    jit,
+    load_at,
+    nothing,
+    operation,
+    splat8,
+    splat_of,
+    vector,
+)
+
+HEIGHT = 3  # rows of a tile
+_f = np.float32
+
+
+class Tile(types.Type):
+    """Three rows of ``width`` vectors."""
+
+    def __init__(self, width: int) -> None:
+        self.width = width
+        super().__init__(name=f"tile{HEIGHT}x{width}_f32x8")
+
+
+@register_model(Tile)
+class _TileModel(models.PrimitiveModel):  # type: ignore[misc]
+    def __init__(self, manager: Any, kind: Tile) -> None:
+        super().__init__(manager, kind, ir.ArrayType(vector(8), HEIGHT * kind.width))
+
+
+def _place(builder: Any, address: Any, index: Any, step: Any, count: int) -> Any:
+    return builder.gep(address, [builder.add(index, builder.mul(step, ir.Constant(index.type, count)))])
+
+
+def _load(builder: Any, address: Any, index: Any, step: Any, count: int) -> Any:
+    return load_at(builder, _place(builder, address, index, step, count), 8)
+
+
+def _pack(builder: Any, vectors: list[Any]) -> Any:
+    tile = ir.Constant(ir.ArrayType(vector(8), len(vectors)), ir.Undefined)
+    for n, value in enumerate(vectors):
+        tile = builder.insert_value(tile, value, n)
+    return tile
+
+
+def _width(tile: Any) -> int:
+    return int(tile.type.count) // HEIGHT
+
+
+def tile_of(width: int) -> Any:
+    """``spread(address, index, apart)``: the vectors address[index + c * apart : ... + 8] in each of the rows."""
+
+    @operation(lambda address, index, apart: Tile(width))
+    def spread(builder: Any, address: Any, index: Any, apart: Any) -> Any:
+        return _pack(builder, [_load(builder, address, index, apart, c) for c in range(width)] * HEIGHT)
+
+    return spread
+
+
+def tile_loader(width: int) -> Any:
+    """``load(address, a, b, c, apart)``: the three rows begin at a, b and c, their vectors are ``apart``."""
+
+    @operation(lambda address, a, b, c, apart: Tile(width))
+    def load(builder: Any, address: Any, a: Any, b: Any, c: Any, apart: Any) -> Any:
+        return _pack(builder, [_load(builder, address, row, apart, n) for row in (a, b, c) for n in range(width)])
+
+    return load
+
+
+@operation(nothing)
+def store_tile(builder: Any, address: Any, index: Any, stride: Any, apart: Any, tile: Any) -> None:
+    """Row r's vector c to address[index + r * stride + c * apart : ... + 8]."""
+    width = _width(tile)
+    for r in range(HEIGHT):
+        row = builder.add(index, builder.mul(stride, ir.Constant(index.type, r)))
+        for c in range(width):
+            target = builder.bitcast(_place(builder, address, row, apart, c), vector(8).as_pointer())
+            builder.store(builder.extract_value(tile, r * width + c), target).align = 4
+
+
+@operation(first)
+def grow(builder: Any, tile: Any, scalars: Any, index: Any, stride: Any, weights: Any, at: Any, apart: Any) -> Any:
+    """tile[r][c] + scalars[index + r * stride] * weights[at + c * apart : ... + 8]"""
+    width = _width(tile)
+    values = [_load(builder, weights, at, apart, c) for c in range(width)]
+    out = []
+    for r in range(HEIGHT):
+        scalar = splat_of(builder, builder.load(_place(builder, scalars, index, stride, r)), 8)
+        out += [
+            call(builder, "fma", scalar, values[c], builder.extract_value(tile, r * width + c)) for c in range(width)
+        ]
+    return _pack(builder, out)
+
+
+@operation(lambda value: F32x8)
+def sqrt8(builder: Any, value: Any) -> Any:
+    """The square root of each place."""
+    return call(builder, "sqrt", value)
+
+
+@jit
+def tanh8(x: Any) -> Any:
+    """tanh(x) within 5e-7 of its value (Eigen's rational approximation); NaN stays NaN."""
+    top, low = splat8(_f(7.90531110763549805)), splat8(_f(-7.90531110763549805))
+    x = greater(x, top, top, x)
+    x = greater(low, x, low, x)
+    z = x * x
+    p = fma(z, splat8(_f(-2.76076847742355e-16)), splat8(_f(2.00018790482477e-13)))
+    p = fma(p, z, splat8(_f(-8.60467152213735e-11)))
+    p = fma(p, z, splat8(_f(5.12229709037114e-08)))
+    p = fma(p, z, splat8(_f(1.48572235717979e-05)))
+    p = fma(p, z, splat8(_f(6.37261928875436e-04)))
+    p = fma(p, z, splat8(_f(4.89352455891786e-03)))
+    q = fma(z, splat8(_f(1.19825839466702e-06)), splat8(_f(1.18534705686654e-04)))
+    q = fma(q, z, splat8(_f(2.26843463243900e-03)))
+    q = fma(q, z, splat8(_f(4.89352518554385e-03)))
+    return x * p / q
+
+
+@jit
+def sigmoid8(x: Any) -> Any:
+    """1 / (1 + exp(-x)) within 2e-7, as (1 + tanh(x / 2)) / 2."""
+    half = splat8(_f(0.5))
+    return fma(half, tanh8(half * x), half)
