@@ -130,7 +130,7 @@ def linear_crossfade_loss(
         reduction: ``"mean"``, ``"sum"`` or ``"none"`` (the target's shape).
         softcap: logits become ``softcap * tanh(logits / softcap)``, as in Gemma 2.
         g: any elementwise, differentiable function of ce, instead of the mixture of alpha and beta.
-        memory_budget_mb: MiB for the piece of logits at hand, beyond results and gradients. None: 32, or the size of
+        memory_budget_mb: MiB for the piece of logits at hand, beyond results and gradients. None: 48, or the size of
             ``hidden`` if that is larger. At least one row is computed at a time.
         return_stats: also return a :class:`LinearLossStats`.
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from crossfade._transforms import Transform
 
 _MIB = 2**20
-# Without a budget: pieces of 32 MiB or of hidden's size, and at least 16 rows, which keeps the products efficient.
-_DEFAULT_BYTES = 32 * _MIB
+# Without a budget: pieces of 48 MiB or of hidden's size, and at least 16 rows, which keeps the products efficient.
+_DEFAULT_BYTES = 48 * _MIB
 _DEFAULT_ROWS = 16
 # Label smoothing needs g and g' for every class: their intermediate results have the size of the logits.
 _SMOOTHING_COPIES = 8
