@@ -75,7 +75,7 @@ from crossfade.lab.train.lstm_products import backward_panels, forward_panels, f
 from crossfade.lab.train.lstm_setup import TEST_ACCURACY, TEST_NLL, TRAIN_LOSS, VAL_ACCURACY, VAL_NLL
 from crossfade.lab.train.lstm_tiles import HEIGHT
 from crossfade.lab.train.rows import call_loss
-from crossfade.lab.train.simd import jit, load8, offset, pointer, store
+from crossfade.lab.train.simd import fma, jit, load8, offset, pointer, splat8, store, total
 
 _f = np.float32
 
@@ -185,10 +185,10 @@ def _output(net: Any, room: Any, where: Any, times: int, count: int) -> None:
     for r in range(count):
         h = _last(net, room, where, times, r)
         for c in range(classes):
-            total = np.float64(p[table[B_OUT] + c])
+            logit = np.float64(p[table[B_OUT] + c])
             for k in range(table[CELLS]):
-                total += np.float64(h[k]) * np.float64(p[table[W_OUT] + c * table[LANES] + k])
-            z[r * classes + c] = total
+                logit += np.float64(h[k]) * np.float64(p[table[W_OUT] + c * table[LANES] + k])
+            z[r * classes + c] = logit
 
 
 @jit
@@ -248,7 +248,7 @@ def _loss(
 @jit
 def _backward(net: Any, room: Any, where: Any, times: int, used: int, rows: int, count: int, g: Any) -> None:
     """From the logits' gradient, that of all weights to ``g`` and that of the tokens' vectors to D_X."""
-    table, layers, p, _e = net
+    table, layers, _p, _e = net
     lanes, classes, depth, batch = table[LANES], table[CLASSES], table[LAYERS], table[BATCH]
     z, d_out, d_cell = offset(room, table[LOGITS]), offset(room, table[D_OUT]), offset(room, table[D_CELL])
     clear(g, table[SIZE])
@@ -289,7 +289,6 @@ def _layer_back(net: Any, room: Any, where: Any, times: int, used: int, count: i
     projected = offset(room, table[D_PROJECTED])
     if n == 0:
         clear(projected, (used + HEIGHT - 1) // HEIGHT * HEIGHT * 4 * lanes)
-    ended = count  # rows from here on have their last token at a later time or now
     for t in range(times - 1, -1, -1):
         row = base[t]
         gates = offset(room, layer[GATES] + row * 4 * lanes)
@@ -364,10 +363,10 @@ def _evaluate(net: Any, room: Any, where: Any, part: Any, shown: Any, stop: Any)
 
 @jit
 def _finite(values: Any, count: int) -> bool:
-    for i in range(count):
-        if not np.isfinite(values[i]):
-            return False
-    return True
+    sums = splat8(_f(0.0))
+    for i in range(0, count, 8):
+        sums = fma(load8(values, i), splat8(_f(0.0)), sums)  # 0 * inf is NaN
+    return bool(total(sums) == 0.0)
 
 
 @jit

@@ -36,7 +36,7 @@ def up(count: int, multiple: int) -> int:
 
 @dataclass(frozen=True, eq=False)
 class LstmLayout:
-    """``table`` and ``layers`` as named above; ``room`` floats of workspace; ``tokens``, ``unique`` of a batch at most."""
+    """The tables named above, floats of workspace, and how many ``tokens`` and ``unique`` ones a batch can have."""
 
     table: NDArray[np.int64]
     layers: NDArray[np.int64]
@@ -113,7 +113,8 @@ def lstm_layout(recipe: LstmRecipe, vocabulary: int, classes: int, longest: int)
     table[W_OUT], table[B_OUT] = weights.take(classes * lanes), weights.take(classes)
     table[SIZE] = weights.end
     for place, count in (
-        (X, unique * vector), (PROJECTED, unique * 4 * lanes), (D_PROJECTED, unique * 4 * lanes), (D_X, unique * vector),
+        (X, unique * vector), (D_X, unique * vector),
+        (PROJECTED, unique * 4 * lanes), (D_PROJECTED, unique * 4 * lanes),
         (ABOVE, tokens * lanes if recipe.layers > 1 else 0), (D_OUT, batch * lanes), (D_CELL, batch * lanes),
         (LAST, batch), (ZERO, batch * lanes), (BIAS, 4 * lanes), (LOGITS, batch * classes), (ROW, 24),
     ):  # fmt: skip

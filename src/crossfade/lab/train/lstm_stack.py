@@ -61,7 +61,8 @@ def train_lstm_stack(
     addresses = [_address(member, "plain" if elsewhere else engine) for member in members]
     fast = [i for i, address in enumerate(addresses) if address is not None]
     slow = [i for i, address in enumerate(addresses) if address is None]
-    total, out = sum(cost(member.split, recipe) for member in members), {}
+    total = sum(cost(member.split, recipe) for member in members)
+    out: dict[int, LstmHistory] = {}
     share = sum(cost(members[i].split, recipe) for i in fast) / total if members else 0.0
     if fast:
         from crossfade.lab.train.lstm_threads import train_kernel
