@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -123,3 +125,10 @@ def test_module_follows_its_schedule() -> None:
 
 def test_the_schedule_named_linear_survives_the_import() -> None:
     assert cf.linear(0.0, 0.5)(0.0) == cf.Weights(1.0, 1.0)
+
+
+@pytest.mark.parametrize("transform", [torch.func.grad, torch.func.vmap, torch.func.jacrev])
+def test_function_transforms_name_the_reference(transform: Any) -> None:
+    hidden, weight, _, target = problem(rows=3)
+    with pytest.raises(RuntimeError, match=r"torch\.func.*probability_loss"):
+        transform(lambda h: cf.linear_crossfade_loss(h, weight.detach(), target))(hidden.detach())

@@ -143,7 +143,7 @@ def linear_crossfade_loss(
 
     Raises:
         RuntimeError, ValueError: shapes, types or options that ``F.linear`` or ``F.cross_entropy`` refuse too; a second
-            derivative; DTensors (take ``probability_loss`` on sharded logits under ``loss_parallel``).
+            derivative; ``torch.func`` transforms; DTensors (take ``probability_loss`` on sharded logits under ``loss_parallel``).
         IndexError: a target out of range.
 
     >>> import torch
@@ -154,6 +154,7 @@ def linear_crossfade_loss(
     """
     if g is not None and not (isinstance(alpha, float | int) and isinstance(beta, float | int) and alpha == beta == 1):
         raise ValueError("g replaces the mixture: pass either g or alpha and beta")
+    checks.refuse_transforms()
     checks.check(hidden, linear_weight, target, bias, weight, sample_weight, softcap, memory_budget_mb)
     checks.check_reduction(label_smoothing, reduction)
     g = _mixture(alpha, beta) if g is None else g

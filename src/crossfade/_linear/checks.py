@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from crossfade._fast import transformed
+
 
 def check(
     hidden: Tensor,
@@ -54,6 +56,14 @@ def check(
     for name, number in (("softcap", softcap), ("memory_budget_mb", memory_budget_mb)):
         if number is not None and not (math.isfinite(number) and number > 0):
             raise ValueError(f"{name} must be a positive number or None, got {number!r}")
+
+
+def refuse_transforms() -> None:
+    if not torch.compiler.is_compiling() and transformed():
+        raise RuntimeError(
+            "linear_crossfade_loss doesn't run under torch.func's transforms: take the reference, which does: "
+            "crossfade.probability_loss(g, torch.nn.functional.linear(hidden, linear_weight, bias), target)"
+        )
 
 
 def check_reduction(label_smoothing: float, reduction: str) -> None:
