@@ -34,11 +34,14 @@ COMMANDS = {
 }
 
 _COMPARE_FOLDER = Command("crossfade.cli.images:compare_images", "Would another loss help on your images? A verdict.")
+_COMPARE_TEXTS = Command("crossfade.cli.text:compare_texts", "Would another loss help on your texts? A verdict.")
 
 # ``crossfade run NAME``
 STUDIES = {
     "table1": Command("crossfade.cli.images:table1", "Table 1: CE and its mixtures on CIFAR-100 and CINIC-10."),
     "table2": Command("crossfade.cli.images:table2", "Table 2: CE and its mixtures on ImageNet."),
+    "table3": Command("crossfade.cli.text:table3", "Table 3: clothing reviews, five LSTMs."),
+    "figure2": Command("crossfade.cli.text:figure2", "Figure 2: BERT on GLUE, and the methods' profile."),
     "table4": Command("crossfade.cli.table4:table4", "Table 4, Figure 3: losses on the 121 UCI sets."),
     "table5": Command("crossfade.cli.images:table5", "Table 5: complement objective training (COT)."),
     "table6": Command("crossfade.cli.images:table6", "Table 6: more regularisation, ResNet34 on CINIC-10."),
@@ -92,7 +95,7 @@ def _app(called: Sequence[str]) -> App:
         help_format="plaintext",
         default_parameter=Parameter(negative=""),
     )
-    commands = COMMANDS | {"compare": _COMPARE_FOLDER} if _names_folder(called) else COMMANDS
+    commands = COMMANDS | {"compare": _comparison(called)}
     for place, (name, command) in enumerate(commands.items()):
         # The command that is called explains itself in full, by its docstring; the others must not be imported.
         app.command(command.function, name=name, help=None if called[:1] == [name] else command.help, sort_key=place)
@@ -102,6 +105,13 @@ def _app(called: Sequence[str]) -> App:
         studies.command(command.function, name=name, help=help_, sort_key=place)
     app.command(studies)
     return app
+
+
+def _comparison(called: Sequence[str]) -> Command:
+    """``compare`` has options of its own for texts and for a folder of images."""
+    if called[:1] == ["compare"] and any(word.partition("=")[0] == "--text" for word in called):
+        return _COMPARE_TEXTS
+    return _COMPARE_FOLDER if _names_folder(called) else COMMANDS["compare"]
 
 
 def _names_folder(called: Sequence[str]) -> bool:

@@ -13,6 +13,10 @@ _IMAGE_NETS = (
     ("", "resnext29 resnext29_8x64d shufflenetv2_small"),
     ("any images", "every classifier of torchvision: resnet18, resnet50, efficientnet_b0, vit_b_16, ...; --pretrained"),
 )
+_TEXT_NETS = (
+    ("lstm", "word vectors, LSTM layers, a linear layer: --width, --depth"),
+    ("bert:NAME", "a transformer of the Hugging Face hub, or a folder with one: bert:bert-base-uncased"),
+)
 _STUDIES = (("compare", "methods x repeats on your tables, or on four real data sets: crossfade compare"),)
 
 
@@ -28,7 +32,7 @@ def show() -> int:
     studies = [*_STUDIES, *((name, f"{command.help} crossfade run {name}") for name, command in STUDIES.items())]
     for heading, entries in (
         ("Methods (* compared by default)", named), ("Networks for tables", _NETS),
-        ("Networks for images", _IMAGE_NETS), ("Studies", studies),
+        ("Networks for images", _IMAGE_NETS), ("Networks for texts", _TEXT_NETS), ("Studies", studies),
     ):  # fmt: skip
         print(heading)
         width = max(len(name) for name, _ in entries)

@@ -180,7 +180,7 @@ def load_texts(
     Rows without a text or without a class are left out and counted in a note.
 
     Raises:
-        UserError: no such column, no texts in it, labels that can't be classes, or a class that only the test rows have.
+        UserError: no such column, no texts in it, labels that can't be classes, or a class of test rows alone.
     """
     from crossfade.lab.data.columns import check_names
     from crossfade.lab.data.labels import encode, read_labels

@@ -50,14 +50,14 @@ def tokenize(split: TextSplit, recipe: LstmRecipe) -> TokenSplit:
             "give it more texts, or use --net bert:NAME"
         )
     numbers = {word: at for at, word in enumerate(kept[: recipe.vocabulary - 1], 1)}
-    parts = [
+    train, validation, test = (
         _part(texts, part, numbers, recipe.max_length)
         for texts, part in (
             (known, split.train), ([words(t) for t in split.validation.texts], split.validation),
             ([words(t) for t in split.test.texts], split.test),
         )
-    ]  # fmt: skip
-    return TokenSplit(*parts, vocabulary=len(numbers) + 1, classes=split.classes)
+    )  # fmt: skip
+    return TokenSplit(train, validation, test, len(numbers) + 1, split.classes)
 
 
 def _part(texts: list[list[str]], part: TextPart, numbers: dict[str, int], longest: int) -> TokenPart:

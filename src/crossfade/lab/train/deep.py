@@ -1,4 +1,4 @@
-"""Training of one image network under one method, through Lightning.
+"""Training of one network under one method, through Lightning.
 
 The trainer owns time: learning rate, loss weights, order, augmentation and dropout follow from the epoch and the batch
 number, so a checkpoint holds weights, momentum and curves, and a resumed run is the undisturbed one.
@@ -24,12 +24,14 @@ from torch import Tensor, nn
 from crossfade.functional import complement_entropy, probability_loss
 from crossfade.lab.data.image_stream import StreamSplit
 from crossfade.lab.data.images import ImageSplit
+from crossfade.lab.data.texts import TextSplit
 from crossfade.lab.methods import Method
 from crossfade.lab.nets import build
 from crossfade.lab.train.deep_batches import Batch, epoch_seed, feeds
 from crossfade.lab.train.deep_methods import ScaledRate, TwoPass
 from crossfade.lab.train.deep_recipe import Hardware, ImageRecipe
 from crossfade.lab.train.deep_scores import Tally
+from crossfade.lab.train.text_recipe import TextRecipe
 from crossfade.losses import CrossfadeLoss
 
 __all__ = ["Classifier", "DeepHistory", "train"]
@@ -61,26 +63,24 @@ class DeepHistory:
 
 
 class Classifier(pl.LightningModule):  # type: ignore[misc]
-    """A network, a method and a recipe as Lightning sees them."""
+    """An image network, a method and a recipe as Lightning sees them; ``TextClassifier`` changes a few parts."""
 
     def __init__(
         self,
-        split: ImageSplit | StreamSplit,
+        split: Any,
         method: Method,
-        recipe: ImageRecipe,
+        recipe: Any,
         seed: int,
         hardware: Hardware = Hardware(),  # noqa: B008  (frozen)
         observe: Observer | None = None,
     ) -> None:
         super().__init__()
+        self.split, self.method, self.recipe, self.seed, self.hardware = split, method, recipe, seed, hardware
         with torch.random.fork_rng(devices=[]):  # the caller's generator is not ours to move
             torch.manual_seed(epoch_seed(seed, 0, "weights"))
-            self.net = build(recipe.net, split.classes, pretrained=recipe.pretrained, dropout=recipe.dropout)
-        if hardware.channels_last:
-            self.net.to(memory_format=torch.channels_last)
+            self.net = self.build()
         if hardware.compile:
             self.net.compile()
-        self.split, self.method, self.recipe, self.seed, self.hardware = split, method, recipe, seed, hardware
         self.criterion = CrossfadeLoss(method.schedule)
         self.automatic_optimization = not isinstance(method, TwoPass)
         self.observe = observe
@@ -89,6 +89,16 @@ class Classifier(pl.LightningModule):  # type: ignore[misc]
         self.finite = True
         self._loss = Tally()
         self._parts: dict[str, Iterable[Batch]] = {}
+
+    def build(self) -> nn.Module:
+        """The network, its weights drawn from the global generator."""
+        recipe = self.recipe
+        net = build(recipe.net, self.split.classes, pretrained=recipe.pretrained, dropout=recipe.dropout)
+        return net.to(memory_format=torch.channels_last) if self.hardware.channels_last else net
+
+    def feeds(self, rank: int, world: int) -> tuple[Any, dict[str, Iterable[Batch]]]:
+        """Batches to train on, and those of ``"val"`` and ``"test"``."""
+        return feeds(self.split, self.recipe, self.hardware, self.seed, self.device, rank, world)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.hardware.channels_last:
@@ -103,8 +113,7 @@ class Classifier(pl.LightningModule):  # type: ignore[misc]
         return [torch.optim.SGD(self.net.parameters(), **options) for _ in range(1 + isinstance(self.method, TwoPass))]
 
     def train_dataloader(self) -> Any:
-        here = (self.device, self.trainer.global_rank, self.trainer.world_size)
-        training, self._parts = feeds(self.split, self.recipe, self.hardware, self.seed, *here)
+        training, self._parts = self.feeds(self.trainer.global_rank, self.trainer.world_size)
         return training
 
     def on_train_epoch_start(self) -> None:
@@ -114,7 +123,8 @@ class Classifier(pl.LightningModule):  # type: ignore[misc]
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         recipe, epoch = self.recipe, self.current_epoch
-        within = batch_idx / self.trainer.num_training_batches
+        step = batch_idx - batch_idx % self.trainer.accumulate_grad_batches  # where this optimizer step began
+        within = step / self.trainer.num_training_batches
         progress = (epoch + within if recipe.granularity == "step" else epoch) / recipe.epochs
         self.criterion.at(progress)
         rate = recipe.rate(epoch + within)
@@ -125,14 +135,14 @@ class Classifier(pl.LightningModule):  # type: ignore[misc]
                 group["lr"] = rate
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
-        images, labels, _, share = batch
-        loss = self._primary(self(images), labels)
-        self._loss.add_loss(loss.detach(), len(labels))
+        inputs, labels, _, share = batch
+        loss = self._primary(self(inputs), labels)
+        self._loss.add_loss(loss.detach(), len(labels) if share else 0)
         if self.automatic_optimization:
             return loss * share
         first, second = self.optimizers()
         self._step(first, loss * share)
-        logits = self(images)
+        logits = self(inputs)
         self._step(second, -complement_entropy(logits, labels) / logits.shape[1] * share)
         return None
 
@@ -144,6 +154,8 @@ class Classifier(pl.LightningModule):  # type: ignore[misc]
     def _step(self, optimizer: Any, loss: Tensor) -> None:
         optimizer.zero_grad()
         self.manual_backward(loss)
+        if self.recipe.clip:
+            self.clip_gradients(optimizer, gradient_clip_val=self.recipe.clip)
         optimizer.step()
 
     def on_train_epoch_end(self) -> None:
@@ -166,11 +178,11 @@ class Classifier(pl.LightningModule):  # type: ignore[misc]
 
     @torch.no_grad()
     def _evaluate(self, part: str, batches: Iterable[Batch]) -> dict[str, float]:
-        tally = Tally()
+        tally = Tally(self.split.classes)
         self.net.eval()
         with self.trainer.precision_plugin.forward_context():
-            for images, labels, index, _ in batches:
-                logits = self(images.to(self.device)).float()
+            for inputs, labels, index, _ in batches:
+                logits = self(inputs.to(self.device)).float()
                 tally.add(logits, labels.to(self.device))
                 if self.observe is not None:
                     self.observe(self.current_epoch, part, index, logits, labels)
@@ -181,7 +193,7 @@ class Classifier(pl.LightningModule):  # type: ignore[misc]
         total = tally.total(self.device)
         if self.trainer.world_size > 1:
             total = self.trainer.strategy.reduce(total, reduce_op="sum")
-        return Tally.scores(total)
+        return tally.scores(total)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["crossfade"] = {"rows": self.rows, "best": self.best, "finite": self.finite}
@@ -206,9 +218,9 @@ class _Progress(pl.Callback):  # type: ignore[misc]
 
 
 def train(
-    split: ImageSplit | StreamSplit,
+    split: ImageSplit | StreamSplit | TextSplit,
     method: Method,
-    recipe: ImageRecipe,
+    recipe: ImageRecipe | TextRecipe,
     *,
     seed: int,
     hardware: Hardware = Hardware(),  # noqa: B008  (frozen)
@@ -237,7 +249,7 @@ def train(
         The history; weights that diverge are no exception, ``finite`` says so.
     """
     started = time.perf_counter()
-    module = Classifier(split, method, recipe, seed, hardware, observe)
+    module = recipe.classifier()(split, method, recipe, seed, hardware, observe)
     checkpoint = None if folder is None else folder / "last.ckpt"
     more = list(callbacks) + ([] if on_progress is None else [_Progress(on_progress)])
     if folder is not None:
@@ -250,7 +262,8 @@ def train(
             strategy="auto", precision=recipe.precision, max_epochs=max_epochs or recipe.epochs,
             logger=_logger(hardware.logger, folder), callbacks=more, enable_checkpointing=folder is not None,
             enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
-            use_distributed_sampler=False, log_every_n_steps=1,
+            use_distributed_sampler=False, log_every_n_steps=1, accumulate_grad_batches=recipe.accumulate,
+            gradient_clip_val=recipe.clip if module.automatic_optimization and recipe.clip else None,
         )  # fmt: skip
         resume = checkpoint if checkpoint is not None and checkpoint.exists() else None
         trainer.fit(module, ckpt_path=resume)

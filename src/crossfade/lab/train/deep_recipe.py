@@ -5,10 +5,13 @@ from __future__ import annotations
 import bisect
 import math
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from crossfade.errors import UserError
 from crossfade.lab.train.augment import Augment
+
+if TYPE_CHECKING:
+    from crossfade.lab.train.deep import Classifier
 
 __all__ = ["Hardware", "ImageRecipe"]
 
@@ -94,6 +97,16 @@ class ImageRecipe:
         """Plain data, lists for tuples."""
         plain = asdict(self) | {"augment": self.augment.to_dict()}
         return {key: list(value) if isinstance(value, tuple) else value for key, value in plain.items()}
+
+    @staticmethod
+    def classifier() -> type[Classifier]:
+        """What Lightning trains."""
+        from crossfade.lab.train.deep import Classifier
+
+        return Classifier
+
+    # The whole batch at once, and no limit to the gradient: what a text's recipe has a choice of.
+    accumulate, clip = 1, 0.0
 
     # What the runner asks of any recipe to show progress.
     @property

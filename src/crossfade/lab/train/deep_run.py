@@ -1,4 +1,4 @@
-"""Trials of image networks: trained one after the other, each resumed from its last epoch after an interruption."""
+"""Trials of deep networks: trained one after the other, each resumed from its last epoch after an interruption."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def _outcome(split: ImageSplit, recipe: ImageRecipe, history: DeepHistory) -> Ou
     row = history.rows[history.chosen]
     result = {
         "accuracy": row["test_accuracy"],
-        **{name: _short(row[f"test_{name}"]) for name in ("nll", "ece", "brier")},
+        **{name: _short(row[f"test_{name}"]) for name in ("nll", "ece", "brier", "f1", "mcc") if f"test_{name}" in row},
         "learning_rate": recipe.learning_rate,
         "epoch": int(row["epoch"]),
         "n_train": len(split.train),

@@ -1,0 +1,128 @@
+"""Pretrained models and their tokenizers, from a folder or the hub, and the ways in which they can't be used."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from crossfade.errors import UserError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from crossfade.lab.data.texts import TextPart
+
+__all__ = ["check_model", "encode", "load_classifier", "load_tokenizer"]
+
+_ADVICE = "give a folder with config.json, model.safetensors and the tokenizer's files"
+
+
+def check_model(model: str, max_length: int) -> str:
+    """Whether a model can be used, before anything is trained; returns a folder's digest, ``""`` for the hub's.
+
+    Raises:
+        UserError: not there, not a model, no tokenizer or another model's, or too short for ``max_length``.
+    """
+    from transformers import AutoConfig
+
+    config = _from(model, AutoConfig)
+    tokenizer = load_tokenizer(model)
+    known = getattr(config, "vocab_size", None)
+    if known is not None and len(tokenizer) > known:
+        raise UserError(
+            f"model {model}: its tokenizer has {len(tokenizer)} tokens and its embedding {known}: they don't belong "
+            "together; put the model's own tokenizer beside it"
+        )
+    padding = getattr(config, "pad_token_id", None)
+    if padding is not None and tokenizer.pad_token_id not in (None, padding):
+        raise UserError(
+            f"model {model}: its tokenizer pads with token {tokenizer.pad_token_id}, the model expects {padding}: they "
+            "don't belong together; put the model's own tokenizer beside it"
+        )
+    if tokenizer.pad_token_id is None:
+        raise UserError(f"model {model}: its tokenizer has no padding token; use one that has, such as BERT's")
+    longest = getattr(config, "max_position_embeddings", None) or max_length
+    if max_length > longest:
+        raise UserError(f"max_length must be at most {longest} for model {model}, got {max_length}")
+    return _digest(Path(model)) if Path(model).is_dir() else ""
+
+
+def load_tokenizer(model: str) -> Any:
+    """Raises UserError if there is none."""
+    from transformers import AutoTokenizer
+
+    return _from(model, AutoTokenizer)
+
+
+def load_classifier(model: str, classes: int) -> Any:
+    """The model with a new head for so many classes, in training mode; the head comes from the global generator."""
+    from transformers import AutoModelForSequenceClassification
+
+    # A head that the folder brings along, for other classes say, isn't used: every training starts with a new one.
+    net = _from(model, AutoModelForSequenceClassification, num_labels=classes, ignore_mismatched_sizes=True)
+    for name, module in net.named_children():
+        if name in ("classifier", "score"):
+            for layer in module.modules():
+                if hasattr(layer, "weight") and layer.weight.dim() == 2:
+                    layer.weight.data.normal_(0.0, getattr(net.config, "initializer_range", 0.02))
+                    layer.bias is None or layer.bias.data.zero_()
+    return net.train()
+
+
+@lru_cache(maxsize=6)  # the parts of two repeats
+def encode(part: TextPart, model: str, max_length: int) -> tuple[Any, NDArray[np.int64]]:
+    """Tokens of every example (lists, unpadded), and how many there are of each."""
+    tokens = load_tokenizer(model)(
+        list(part.texts), None if part.seconds is None else list(part.seconds), truncation=True, max_length=max_length
+    )
+    return tokens, np.array([len(row) for row in tokens["input_ids"]], dtype=np.int64)
+
+
+def _from(model: str, kind: Any, **options: Any) -> Any:
+    folder = Path(model)
+    if folder.is_file():
+        raise UserError(f"model {model}: a file; {_ADVICE}")
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        raise UserError(f"model {model}: the folder has no config.json; {_ADVICE}")
+    if not folder.is_dir() and (model.startswith((".", "/", "~")) or model.count("/") > 1 or "\\" in model):
+        raise UserError(f"model {model}: no such folder; {_ADVICE}")
+    with _quiet():
+        try:
+            return kind.from_pretrained(model, **options)
+        except Exception as error:  # transformers raises whatever its parts raise
+            reason = " ".join((str(error).strip().splitlines() or [type(error).__name__])[0].split())[:160]
+            what = "can't be loaded" if folder.is_dir() else "isn't on the hub, or the hub can't be reached"
+            raise UserError(f"model {model}: {what} ({reason}); {_ADVICE}") from None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without progress bars and reports on which weights are new."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _digest(folder: Path) -> str:
+    """Of the files that decide the numbers."""
+    known = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        if path.suffix in (".safetensors", ".bin", ".json", ".txt", ".model"):
+            known.update(path.name.encode())
+            with path.open("rb") as file:
+                known.update(hashlib.file_digest(file, "sha256").digest())
+    return known.hexdigest()

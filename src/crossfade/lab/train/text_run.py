@@ -1,0 +1,152 @@
+"""Trials on texts: LSTMs in stacks, pretrained transformers one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from crossfade.errors import UserError
+from crossfade.lab.run import Batch, Executor, Summary, cost, run
+from crossfade.lab.scores import brier_score, expected_calibration_error
+from crossfade.lab.store import Outcome, Run, Store
+from crossfade.lab.train.deep_run import _line, _short, process_rank
+from crossfade.lab.train.lstm_types import LstmMember, LstmRecipe
+from crossfade.lab.trial import Trial, seed
+
+if TYPE_CHECKING:
+    from crossfade.lab.data.texts import TextSplit
+    from crossfade.lab.methods import Method
+    from crossfade.lab.train import Recipe
+    from crossfade.lab.train.deep_recipe import Hardware
+    from crossfade.lab.train.lstm_types import LstmHistory, TokenSplit
+    from crossfade.lab.train.text_recipe import TextRecipe
+    from crossfade.lab.trial import Task
+
+__all__ = ["run_texts", "stacked", "text_trial"]
+
+
+def text_trial(study: str, task: object, method: Method, recipe: LstmRecipe | TextRecipe, repeat: int) -> Trial:
+    """A trial whose task gives texts; the store and the runner ask for no more."""
+    return Trial(study, cast("Task", task), method, cast("Recipe", recipe), repeat)
+
+
+def run_texts(
+    trials: Sequence[Trial],
+    request: Run,
+    store_path: Path,
+    hardware: Hardware,
+    *,
+    workers: int | None = None,
+    engine: str = "auto",
+    progress: bool = True,
+    retry_failed: bool = False,
+    label: str = "Training",
+) -> Summary:
+    """Train what the store doesn't know yet. A run that was stopped goes on where it was.
+
+    Args:
+        trials: All with LSTMs, or all with transformers.
+        request: The run to save.
+        store_path: The store; transformers' checkpoints lie in a folder beside it until they aren't needed.
+        hardware: Where.
+        workers: Threads for LSTMs; default: all cores.
+        engine: For ``train_lstm_stack``.
+        progress: Show it on standard error.
+        retry_failed: Run failed trials again.
+        label: What the progress is of.
+    """
+    if not isinstance(trials[0].recipe, LstmRecipe):
+        from crossfade.lab.paper.image_run import run_trials
+
+        return run_trials(
+            trials, request, store_path, hardware, progress=progress, retry_failed=retry_failed, label=label
+        )
+    from crossfade.lab.progress import shown
+
+    if hardware.devices * hardware.nodes > 1 or process_rank() > 0:
+        raise UserError("--devices, --nodes: LSTMs are trained on one device; leave them at 1")
+    with Store(store_path) as store, shown(label, progress) as tick:
+        store.save(request)
+        execute = stacked(workers, engine, _device(hardware))
+        return run(trials, store, execute=execute, retry_failed=retry_failed, on_progress=tick)
+
+
+def stacked(workers: int | None = None, engine: str = "auto", device: str = "cpu") -> Executor:
+    """An executor for ``crossfade.lab.run.run``: the methods of a repeat are trained together."""
+
+    def execute(batches: Sequence[Batch], tick: Callable[[float], None]) -> Iterator[tuple[Trial, Outcome]]:
+        from crossfade.lab.data.words import tokenize
+
+        for batch in batches:
+            recipe, tokens = cast("LstmRecipe", batch[0].recipe), dict[tuple[int, int], "TokenSplit"]()
+            for trial in batch:
+                at = (id(trial.task), trial.repeat)
+                if at not in tokens:
+                    tokens[at] = tokenize(cast("TextSplit", trial.task.split(trial.repeat)), recipe)
+            splits = [tokens[id(trial.task), trial.repeat] for trial in batch]
+            whole = sum(map(cost, batch))
+            options = {"engine": engine, "device": device, "threads": workers}
+            yield from zip(
+                batch, _train(batch, splits, recipe, options, lambda part, whole=whole: tick(part * whole)), strict=True
+            )
+
+    return execute
+
+
+def _train(
+    batch: Batch, splits: Sequence[TokenSplit], recipe: LstmRecipe, options: dict[str, Any], tick: Any
+) -> list[Outcome]:
+    """Train all; if a user's g raises, one by one, so that the others aren't lost with it."""
+    import time
+
+    from crossfade.lab.train.lstm_stack import train_lstm_stack
+
+    members = [
+        LstmMember(split, trial.method, seed(trial, "train")) for trial, split in zip(batch, splits, strict=True)
+    ]
+    started = time.perf_counter()
+    try:
+        histories = train_lstm_stack(members, recipe, on_progress=tick, **options)
+    except UserError:
+        raise
+    except Exception as error:
+        if len(batch) == 1:
+            return [Outcome(error=_line(error))]
+        pairs = zip(batch, splits, strict=True)
+        return [_train((trial,), [split], recipe, options, tick)[0] for trial, split in pairs]
+    seconds = (time.perf_counter() - started) / len(batch)
+    return [_outcome(split, recipe, one, seconds) for split, one in zip(splits, histories, strict=True)]
+
+
+def _outcome(split: TokenSplit, recipe: LstmRecipe, history: LstmHistory, seconds: float) -> Outcome:
+    from sklearn.metrics import f1_score, matthews_corrcoef
+
+    at, labels = history.best_epoch, split.test.labels
+    if at < 0:
+        return Outcome(error=f"the weights diverge at learning rate {recipe.learning_rate:g}; try a smaller one")
+    probabilities = history.test_probabilities
+    predicted = probabilities.argmax(1)
+    result = {
+        "accuracy": float(np.mean(predicted == labels)), "nll": _short(history.test_nll[at]),
+        "ece": _short(expected_calibration_error(probabilities, labels)),
+        "brier": _short(brier_score(probabilities, labels)),
+        "f1": _short(float(f1_score(labels, predicted, average="binary" if split.classes == 2 else "macro"))),
+        "mcc": _short(float(matthews_corrcoef(labels, predicted))),
+        "learning_rate": recipe.learning_rate, "epoch": at + 1, "n_train": len(split.train), "n_val": len(split.val),
+        "n_test": len(split.test), "classes": split.classes, "vocabulary": split.vocabulary,
+        "seconds": round(seconds, 2), "best_test_accuracy": float(np.nanmax(history.test_accuracy)),
+        "scale": recipe.scale, "engine": history.engine,
+    }  # fmt: skip
+    names = ("val_accuracy", "test_accuracy", "val_nll", "test_nll", "train_loss")
+    curves: dict[str, Any] = {name: [_short(value) for value in getattr(history, name)] for name in names}
+    return Outcome(result, curves)
+
+
+def _device(hardware: Hardware) -> str:
+    import torch
+
+    wanted = hardware.accelerator
+    return "cuda" if wanted in ("gpu", "cuda") or (wanted == "auto" and torch.cuda.is_available()) else "cpu"
