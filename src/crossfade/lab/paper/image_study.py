@@ -56,12 +56,20 @@ class Cell:
 
 @dataclass(frozen=True)
 class ImageStudy:
-    """A table of the paper. ``choices`` says what the paper leaves open and how it was chosen here."""
+    """A table of the paper.
+
+    Args:
+        name, title: What the command line and pages call it.
+        cells: Its groups of lines.
+        choices: What the paper leaves open, and how it was chosen here.
+        counted: The paper's counts under CE of the groups that ``ImageRecipe.watch`` follows, where it prints them.
+    """
 
     name: str
     title: str
     cells: tuple[Cell, ...]
     choices: tuple[str, ...] = ()
+    counted: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

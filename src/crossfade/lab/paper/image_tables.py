@@ -48,8 +48,11 @@ def escape_table(results: pd.DataFrame) -> pd.DataFrame:
     if not set(counts) <= set(results.columns):
         return pd.DataFrame(columns=["dataset", "method", *counts])
     own = results.dropna(subset=counts)
-    table = own.groupby(["dataset", "method"], sort=False)[counts].mean().reset_index()
-    for group in ("right", "near", "far"):
+    return _shares(own.groupby(["dataset", "method"], sort=False)[counts].mean().reset_index())
+
+
+def _shares(table: pd.DataFrame) -> pd.DataFrame:
+    for group in _GROUPS if len(table) else ():
         table[f"share_{group}"] = 100 * table[f"end_{group}"] / table[f"watch_{group}"]
     return table
 
@@ -70,6 +73,11 @@ def markdown(study: ImageStudy, results: pd.DataFrame, scale: str) -> str:
     lines += [_line(row) for row in beside_paper(study, results).to_dict("records") if row["seeds"] or scale == "paper"]
     escapes = escape_table(results)
     if len(escapes):
+        first = escapes["dataset"].iloc[0]
+        paper = pd.DataFrame(
+            [{"dataset": f"{first}, the paper", "method": "ce", **study.counted}] if study.counted else []
+        )
+        escapes = pd.concat([_shares(paper), escapes])
         lines += [
             "", "Test images by their state at the watched epoch, and the share of each group that is right at the end "
             "(means over seeds):", "",
@@ -87,7 +95,7 @@ def _line(row: dict[Any, Any]) -> str:
 
 
 def _escape_line(row: dict[Any, Any]) -> str:
-    cells = [f"{row[f'watch_{group}']:.0f}: {row[f'share_{group}']:.2f} %" for group in _GROUPS]
+    cells = [f"{row[f'watch_{group}']:,.0f}: {row[f'share_{group}']:.2f} %" for group in _GROUPS]
     return f"| {row['dataset']} | {row['method']} | {' | '.join(cells)} |"
 
 

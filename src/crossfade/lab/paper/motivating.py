@@ -24,4 +24,5 @@ STUDY = ImageStudy(
         "6,482 of 6,766 is 95.80 %; the paper prints 95.58 %",
         "p_y of exactly 0.2 counts as above",
     ),
+    counted=PAPER_COUNTS,
 )
