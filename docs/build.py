@@ -15,6 +15,7 @@ import pandas as pd
 
 matplotlib.use("svg")
 import causal_lm
+import images
 import matplotlib.pyplot as plt
 import table4
 import why
@@ -70,6 +71,8 @@ def main() -> None:
             fill(ROOT / "docs" / "why" / page, name, text)
     for name, text in causal_lm.blocks(ROOT / "results" / "causal_lm").items():
         fill(ROOT / "docs" / causal_lm.PAGE, name, text)
+    for name, text in images.blocks().items():
+        fill(ROOT / "docs" / "results" / "images.md", name, text)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,157 @@
+"""Throughput of the text work.
+
+    python benchmarks/text.py [--reviews reviews.csv] [--rounds 3] [--threads 2] [--steps 25]
+
+lstm: networks * examples a second of training, methods x seeds = 4 x 8 networks of Table 3's architectures. One arm
+is ``train_lstm_stack`` as a study calls it (preparation included, evaluation of a few texts), the other a clean loop that
+trains them one by one with ``nn.LSTM`` and fused Adam on the same batches, made beforehand. Both have the same number of
+threads and take turns, the loop on a few of the networks; printed are medians over the rounds and the median ratio.
+Which of the loop's variants is fastest (padded or packed, time or batch first, one thread or all) is measured first,
+and that one is the rival. Without ``--reviews`` (the CSV of Women's Clothing E-Commerce Reviews) texts of its lengths,
+vocabulary and word frequencies are drawn at random.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from crossfade.lab.methods import method
+from crossfade.lab.train.lstm_plain import LstmClassifier, pad
+from crossfade.lab.train.lstm_setup import epoch_batches
+from crossfade.lab.train.lstm_stack import train_lstm_stack
+from crossfade.lab.train.lstm_types import LstmMember, LstmRecipe, TokenPart, TokenSplit
+
+METHODS = ("ce", "f0", "f0-late", "gradual")
+SEEDS = 8
+ARCHITECTURES = ((50, 1), (75, 1), (100, 1), (50, 2), (100, 2))
+Batch = tuple[Tensor, Tensor, Tensor]
+
+
+def texts(file: Path | None, examples: int) -> tuple[TokenSplit, str]:
+    """A split whose training part has so many examples, and where it is from."""
+    generator = np.random.default_rng(0)
+    if file is None:
+        lengths = generator.integers(20, 101, examples + 128)
+        tokens = np.minimum((8084 ** generator.random(lengths.sum())).astype(np.int32), 8083)  # Zipf's law
+        labels, vocabulary, source = generator.integers(0, 5, len(lengths)), 8084, "random"
+    else:
+        from crossfade.lab.data.words import words
+
+        with file.open(encoding="utf8", newline="") as lines:
+            rows = [row for row in csv.DictReader(lines) if row["Review Text"].strip()]
+        chosen = [rows[i] for i in generator.permutation(len(rows))]
+        read = [words(row["Review Text"])[:128] or ["?"] for row in chosen]
+        names, counts = np.unique([word for text in read for word in text], return_counts=True)
+        numbers = {str(name): at for at, name in enumerate(names[counts >= 2], 1)}
+        read = read[: examples + 128]
+        lengths = np.array([len(text) for text in read])
+        tokens = np.array([numbers.get(word, 0) for text in read for word in text], dtype=np.int32)
+        labels = np.array([int(row["Rating"]) - 1 for row in chosen[: len(read)]])
+        vocabulary, source = len(numbers) + 1, "reviews"
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+
+    def part(start: int, stop: int) -> TokenPart:
+        first = offsets[start]
+        return TokenPart(tokens[first : offsets[stop]], offsets[start : stop + 1] - first, labels[start:stop])
+
+    whole = len(lengths)
+    return TokenSplit(part(0, examples), part(examples, whole - 64), part(whole - 64, whole), vocabulary, 5), source
+
+
+def one_by_one(split: TokenSplit, recipe: LstmRecipe, batches: list[Batch], variant: str) -> Callable[[], None]:
+    """A function that trains one network for an epoch of these batches."""
+    net = LstmClassifier(split.vocabulary, split.classes, recipe)
+    net.lstm.batch_first = variant != "time first"
+    optimizer = torch.optim.Adam(net.parameters(), recipe.learning_rate, fused=True)
+
+    def logits(tokens: Tensor, lengths: Tensor) -> Tensor:
+        rows = torch.arange(len(tokens))
+        if variant == "packed":
+            packed = torch.nn.utils.rnn.pack_padded_sequence(net.embedding(tokens), lengths, batch_first=True)
+            last: Tensor = net.lstm(packed)[1][0][-1]
+        elif variant == "time first":
+            last = net.lstm(net.embedding(tokens.t()))[0][lengths - 1, rows]
+        else:
+            last = net.lstm(net.embedding(tokens))[0][rows, lengths - 1]
+        out: Tensor = net.output(last)
+        return out
+
+    def run() -> None:
+        for tokens, lengths, target in batches:
+            loss = F.cross_entropy(logits(tokens, lengths), target)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+    return run
+
+
+def seconds(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def rival(split: TokenSplit, recipe: LstmRecipe, batches: list[Batch], threads: int) -> tuple[Callable[[], None], str]:
+    """The fastest of the loop's variants, and its name."""
+    found: dict[tuple[str, int], float] = {}
+    for variant in ("batch first", "time first", "packed"):
+        for count in sorted({1, threads}):
+            torch.set_num_threads(count)
+            run = one_by_one(split, recipe, batches[:6], variant)
+            run()
+            found[variant, count] = min(seconds(run), seconds(run))
+    variant, count = min(found, key=lambda key: found[key])
+    torch.set_num_threads(count)
+    return one_by_one(split, recipe, batches, variant), f"{variant}, {count} thread{'s' * (count > 1)}"
+
+
+def lstm(file: Path | None, rounds: int, threads: int, steps: int) -> None:
+    """Print networks * examples a second of both arms for each architecture."""
+    split, source = texts(file, 64 * steps)
+    print(f"LSTM, {source}: {len(METHODS)} methods x {SEEDS} seeds, {threads} threads, torch {torch.__version__}")
+    print(f"{'H = E':>5} {'layers':>6} {'stacked':>10} {'one by one':>10} {'ratio':>6}   the loop's fastest variant")
+    for hidden, layers in ARCHITECTURES:
+        recipe = LstmRecipe(hidden, hidden, layers, epochs=1)
+        members = [LstmMember(split, method(name), seed) for name in METHODS for seed in range(SEEDS)]
+        order, starts = epoch_batches(0, 0, split.train.lengths, recipe.batch_size)
+        batches = [pad(split.train, order[a:b]) for a, b in pairwise(starts)]
+        run, variant = rival(split, recipe, batches, threads)
+        train_lstm_stack(members[:1], recipe, threads=threads)  # compilation, or its cache
+        stack, ours, theirs = partial(train_lstm_stack, members, recipe, threads=threads), [], []
+        for _ in range(rounds):
+            taken = seconds(stack)
+            ours.append(len(members) * len(split.train) / taken)
+            theirs.append(len(split.train) / seconds(run))
+        ratio = statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
+        print(
+            f"{hidden:5} {layers:6} {statistics.median(ours):10,.0f} {statistics.median(theirs):10,.0f} {ratio:6.1f}"
+            f"   {variant}",
+            flush=True,
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--reviews", type=Path, help="CSV with the columns Review Text and Rating")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=25, help="batches of 64 texts in an epoch")
+    options = parser.parse_args()
+    lstm(options.reviews, options.rounds, options.threads, options.steps)
+
+
+if __name__ == "__main__":
+    main()
