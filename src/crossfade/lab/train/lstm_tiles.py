@@ -62,6 +62,10 @@ def _pack(builder: Any, vectors: list[Any]) -> Any:
     return tile
 
 
+def _unpack(builder: Any, tile: Any) -> list[Any]:
+    return [builder.extract_value(tile, n) for n in range(tile.type.count)]
+
+
 def _width(tile: Any) -> int:
     return int(tile.type.count) // HEIGHT
 
@@ -101,13 +105,12 @@ def store_tile(builder: Any, address: Any, index: Any, stride: Any, apart: Any, 
 def grow(builder: Any, tile: Any, scalars: Any, index: Any, stride: Any, weights: Any, at: Any, apart: Any) -> Any:
     """tile[r][c] + scalars[index + r * stride] * weights[at + c * apart : ... + 8]"""
     width = _width(tile)
-    values = [_load(builder, weights, at, apart, c) for c in range(width)]
-    out = []
-    for r in range(HEIGHT):
-        scalar = splat_of(builder, builder.load(_place(builder, scalars, index, stride, r)), 8)
-        out += [
-            call(builder, "fma", scalar, values[c], builder.extract_value(tile, r * width + c)) for c in range(width)
-        ]
+    scales = [splat_of(builder, builder.load(_place(builder, scalars, index, stride, r)), 8) for r in range(HEIGHT)]
+    out = _unpack(builder, tile)
+    for c in range(width):  # one weight at a time: beside twelve sums and three scalars there is one register left
+        value = _load(builder, weights, at, apart, c)
+        for r in range(HEIGHT):
+            out[r * width + c] = call(builder, "fma", scales[r], value, out[r * width + c])
     return _pack(builder, out)
 
 
