@@ -200,6 +200,19 @@ def test_images_of_any_kind_become_squares_of_one_size(tmp_path):
     assert load_folder(tmp_path, size=24).train.images.shape == (4, 3, 24, 24)
 
 
+def test_sixteen_bit_greys_keep_their_shades_and_wider_pixels_are_named(tmp_path):
+    grey = np.arange(32 * 32, dtype=np.uint16).reshape(32, 32) % 256
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        Image.fromarray(grey * 257).save(tmp_path / name / "x.png")
+    Image.fromarray(grey * 257).save(tmp_path / "b" / "y.tiff")
+    data = load_folder(tmp_path)
+    assert all(torch.equal(image[0], torch.from_numpy(grey.astype(np.uint8))) for image in data.train.images)
+    Image.fromarray(grey.astype(np.float32)).save(tmp_path / "a" / "float.tiff")
+    with pytest.raises(UserError, match=r"float\.tiff \(32 bits a pixel, expected 8 or 16\)"):
+        load_folder(tmp_path)
+
+
 def test_a_photograph_is_turned_the_way_its_camera_was_held(tmp_path):
     for name in "ab":
         picture(tmp_path / name / "x.png", (32, 32))

@@ -111,10 +111,19 @@ def read_classes(
 
 def _decode(path: Path, size: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
     with Image.open(path) as file:
-        image = ImageOps.exif_transpose(file).convert("RGB")
+        image = _eight_bits(ImageOps.exif_transpose(file), file.format).convert("RGB")
     if image.size != (size, size):
         image = ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)
     return np.asarray(image, dtype=np.uint8).transpose(2, 0, 1).copy()
+
+
+def _eight_bits(image: Image.Image, kind: str | None) -> Image.Image:
+    """Pillow's own conversion cuts 16-bit greys off at 255: nearly every pixel would be white."""
+    if image.mode.startswith("I;16") or (image.mode == "I" and kind == "PNG"):
+        return Image.fromarray((np.asarray(image, dtype=np.int64) // 257).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise ValueError("32 bits a pixel, expected 8 or 16")
+    return image
 
 
 def _reason(path: Path, error: Exception) -> str:
