@@ -134,10 +134,11 @@ def _calibration(folder: Path, dataset: str) -> str:
 
 def provenance(folder: Path) -> str:
     found = json.loads((folder / "provenance.json").read_text())
+    commands = [f"`{one['command']}` (commit {one['commit']})" for one in (found, *found.get("earlier", []))]
     return (
-        f"Scale `{found['scale']}`, on {found['machine']}, torch {found['versions']['torch']}, commit {found['commit']}: "
-        f"`{found['command']}`."
-    )
+        f"Scale `{found['scale']}`, on {found['machine']}, torch {found['versions']['torch']}: {', '.join(commands)}. "
+        f"{found.get('note', '')}"
+    ).rstrip()
 
 
 def _verdicts(margin: pd.Series, error: pd.Series) -> list[object]:
@@ -155,6 +156,7 @@ def escaping(folder: Path) -> dict[str, str]:
         "minima.csv rise": _rise(minima),
         "simulation.csv": _simulation(pd.read_csv(folder / "simulation.csv")),
         "sharpness.csv": _sharpness(pd.read_csv(folder / "sharpness.csv")),
+        "provenance.json": provenance(folder),
     }
 
 

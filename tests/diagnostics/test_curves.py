@@ -90,6 +90,18 @@ def test_not_a_probability(p):
         gradient_curve(mixture(1, 0), p)
 
 
+def test_an_infinite_slope_at_certainty_is_stopped():
+    assert gradient_curve(torch.sqrt, torch.ones(1)).tolist() == [0.0]
+    found = numeric_peak(torch.sqrt)
+    assert 0 < found.p < 1
+    assert 0.3 < found.height < 0.35  # (1 - p) / (2 sqrt(ce)): 0.318 at p = 1/4
+
+
+def test_one_class_has_no_curve():
+    with pytest.raises(ValueError, match="at least 2"):
+        criterion_curve(lambda q, y: q[:, 0], torch.tensor([0.5]), classes=1)
+
+
 def test_bad_input():
     with pytest.raises(ValueError, match="at most 1 - p"):
         gradient_curve(mixture(1, 0), torch.tensor([0.5]), torch.tensor([0.6]))

@@ -145,6 +145,18 @@ def test_matched_ratio_takes_the_scale_out(small):
     assert found.matched_ratio(Weights(0.5, 1.0)) == pytest.approx(found.matched_ratio(Weights(1.0, 2.0)))
 
 
+def test_one_example_has_no_noise_to_match():
+    data = [(torch.ones(1, 2), torch.tensor([0]))]
+    found = escaping_efficiency(torch.nn.Linear(2, 3), data, probes=2)
+    assert math.isnan(found.matched_ratio(Weights(1.0, 1.0)))
+
+
+def test_batches_without_examples():
+    data = [(torch.ones(0, 2), torch.zeros(0, dtype=torch.int64))]
+    with pytest.raises(ValueError, match="no example"):
+        escaping_efficiency(torch.nn.Linear(2, 3), data, probes=2)
+
+
 def test_bad_input(small):
     with pytest.raises(ValueError, match="at least 1"):
         escaping_efficiency(small.model, small.batches, probes=0)

@@ -83,7 +83,9 @@ def gradient_curve(g: Transform, p: Tensor, p_j: Tensor | None = None) -> Tensor
         p_j = 1 - p
     elif bool((_probabilities(p_j) + p > 1 + 1e-6).any()):
         raise ValueError("p_j must be at most 1 - p: the probabilities of all classes add up to 1")
-    return row_weight(g, -p.log()).abs() * p_j
+    size = row_weight(g, -p.log()).abs()
+    # p_j = 0 stops the gradient whatever g' is, also where it is infinite: sqrt(ce) at p = 1.
+    return torch.where(p_j == 0, torch.zeros_like(size), size * p_j)
 
 
 def criterion_curve(criterion: Criterion, p: Tensor, classes: int = 2) -> Tensor:
@@ -97,10 +99,12 @@ def criterion_curve(criterion: Criterion, p: Tensor, classes: int = 2) -> Tensor
         classes: C.
 
     Raises:
-        ValueError: p touches 0 or 1, where logits are infinite; or the criterion doesn't return (N,).
+        ValueError: p touches 0 or 1, where logits are infinite; the criterion doesn't return (N,); or classes < 2.
     """
     if p.ndim != 1 or not bool(((p > 0) & (p < 1)).all()):
         raise ValueError("p must be a vector of probabilities strictly between 0 and 1")
+    if classes < 2:
+        raise ValueError(f"classes must be at least 2, got {classes}")
     others = ((1 - p) / (classes - 1)).log().unsqueeze(1).expand(-1, classes - 1)
     logits = torch.cat([p.log().unsqueeze(1), others], dim=1).detach().requires_grad_()
     target = torch.zeros(len(p), dtype=torch.int64)

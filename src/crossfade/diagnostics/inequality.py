@@ -140,10 +140,13 @@ class EscapingEfficiency:
         """Tr(H Sigma) over CE's, after the mixture is rescaled to CE's noise Tr(Sigma).
 
         Multiplying a loss by c multiplies Tr(H Sigma) by c^3 and Tr(Sigma) by c^2, and is the same as a c times larger
-        learning rate. This ratio is what is left of an advantage once that scale is taken out.
+        learning rate. This ratio is what is left of an advantage once that scale is taken out. NaN without noise.
         """
-        scale = math.sqrt(self.trace_noise(_CE).value / self.trace_noise(weights).value)
-        return scale**3 * self.trace_product(weights).value / self.trace_product(_CE).value
+        own, product = self.trace_noise(weights).value, self.trace_product(_CE).value
+        if own == 0 or product == 0:
+            return math.nan
+        scale = math.sqrt(self.trace_noise(_CE).value / own)
+        return scale**3 * self.trace_product(weights).value / product
 
 
 def _losses(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

@@ -43,6 +43,8 @@ class Problem:
         if not self.sizes:
             raise ValueError("data is empty: expected batches of (inputs, target)")
         self.examples = sum(self.sizes)
+        if not self.examples:
+            raise ValueError("data holds no example: every batch of (inputs, target) is empty")
         self.dimension = sum(p.numel() for p in self.parameters)
         first = self.parameters[0]
         self.device, self.dtype = first.device, first.dtype

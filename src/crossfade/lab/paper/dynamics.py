@@ -211,7 +211,7 @@ def became_right(table: Table, dataset: str, name: str, part: str = "test") -> d
 
 def _draw_transitions(table: Table, out: Path) -> None:
     datasets, names = _names(table, "dataset"), _names(table, "method")
-    fig, axes = figure(1, width=7.2, height=2.6)
+    fig, axes = figure(1, width=7.2, height=2.9)
     width = 0.8 / len(names)
     for k, name in enumerate(names):
         shares = []
@@ -219,7 +219,11 @@ def _draw_transitions(table: Table, out: Path) -> None:
             total, right = became_right(table, dataset, name)["wrong and near"]
             shares.append(100 * right / total if total else np.nan)
         axes.bar(np.arange(len(datasets)) + k * width, shares, width, label=name, color=COLOURS.get(name))
-    axes.set_xticks(np.arange(len(datasets)) + 0.4 - width / 2, [d.replace(", ", "\n") for d in datasets], fontsize=7)
+    axes.set_xticks(
+        np.arange(len(datasets)) + 0.4 - width / 2,
+        [d.replace(", ", "\n").replace(" (", "\n(") for d in datasets],
+        fontsize=7,
+    )
     axes.set(ylabel="wrong and near → right, %")
     axes.legend(frameon=False, fontsize=7, ncols=3)
     save(fig, out / "transitions.svg")

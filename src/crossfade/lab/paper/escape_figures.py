@@ -37,7 +37,7 @@ def _along(table: Table, out: Path) -> None:
         axis.set_xticks(range(1, len(names) + 1), names, rotation=60, fontsize=7)
     raw.set(ylabel="Tr(HΣ), in CE's", title="same learning rate")
     raw.set_yscale("symlog", linthresh=0.1)
-    matched.set(title="learning rate matched to CE's noise Tr(Σ)")
+    matched.set(title="at CE's noise Tr(Σ)")
     save(fig, out / "along.svg")
 
 
@@ -72,6 +72,9 @@ def _simulation(table: Table, out: Path) -> None:
                 share = [100 * int(row["escaped"]) / int(row["walkers"]) for row in rows]
                 axis.plot([float(r["rate"]) for r in rows], share, "o-", ms=3, color=COLOURS[name], label=name)
             axis.set(title=f"{well}, {'same noise' if line else 'same rate'}", xscale="log")
+            rates = sorted({float(row["rate"]) for row in table.rows})
+            axis.set_xticks(rates, [f"{rate:g}" for rate in rates])
+            axis.minorticks_off()
             axis.title.set_fontsize(8)
         axes[1][column].set_xlabel("learning rate (CE's)")
     for line in (0, 1):

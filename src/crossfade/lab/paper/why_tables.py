@@ -25,6 +25,7 @@ Progress: TypeAlias = Callable[[float, str], None]
 COLOURS = {
     "ce": "#555555", "f0": "#0072B2", "f0.1": "#56B4E9", "f0.2": "#009E73", "f0.25": "#009E73", "f0.3": "#E69F00",
     "f0.4": "#D55E00", "el": "#CC79A7", "gradual": "#E69F00", "gradual-unit": "#009E73",
+    "f0-late": "#56B4E9",
 }  # fmt: skip
 
 
@@ -82,7 +83,7 @@ def write_provenance(out: Path, study: str, scale: str, settings: Mapping[str, A
     found: dict[str, Any] = provenance()
     found["machine"] = f"{os.cpu_count()}-core {_processor()}"
     record = {"study": study, "scale": scale, "settings": dict(settings), "command": shlex.join(command), **found}
-    if study in ("dynamics", "escape"):
+    if study in ("dynamics", "escape"):  # these resume
         record["earlier"] = _earlier(out / "provenance.json", record)
     (out / "provenance.json").write_text(json.dumps(record, indent=1, default=str) + "\n")
 
