@@ -16,6 +16,7 @@ import pandas as pd
 matplotlib.use("svg")
 import causal_lm
 import images
+import large_vocabularies
 import matplotlib.pyplot as plt
 import table4
 import why
@@ -71,6 +72,8 @@ def main() -> None:
             fill(ROOT / "docs" / "why" / page, name, text)
     for name, text in causal_lm.blocks(ROOT / "results" / "causal_lm").items():
         fill(ROOT / "docs" / causal_lm.PAGE, name, text)
+    for name, text in large_vocabularies.blocks(ROOT / "results" / "linear_loss").items():
+        fill(ROOT / "docs" / large_vocabularies.PAGE, name, text)
     for name, text in images.blocks().items():
         fill(ROOT / "docs" / "results" / "images.md", name, text)
 

@@ -143,7 +143,8 @@ def linear_crossfade_loss(
 
     Raises:
         RuntimeError, ValueError: shapes, types or options that ``F.linear`` or ``F.cross_entropy`` refuse too; a second
-            derivative; ``torch.func`` transforms; DTensors (take ``probability_loss`` on sharded logits under ``loss_parallel``).
+            derivative; ``torch.func``'s transforms; DTensors (take ``probability_loss`` on sharded logits under
+            ``loss_parallel``).
         IndexError: a target out of range.
 
     >>> import torch

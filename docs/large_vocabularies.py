@@ -1,0 +1,62 @@
+"""The table of docs/large-vocabularies.md, from results/linear_loss."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+from why import table
+
+PAGE = "large-vocabularies.md"
+BASE, CHUNKED = "linear + F.cross_entropy", "F.linear_cross_entropy, options"
+OURS = "linear_crossfade_loss, CE"
+TARGETS = (0.80, 0.12)
+
+
+def blocks(folder: Path) -> dict[str, str]:
+    """The page's blocks by the name of their mark; none without results."""
+    if not (folder / "provenance.json").exists():
+        return {}
+    seconds = pd.read_csv(folder / "rounds.csv").pivot_table(index="round", columns="arm", values="seconds")
+    arms = pd.read_csv(folder / "arms.csv").set_index("arm")
+    ratios = {rival: seconds.div(seconds[rival], axis=0).median() for rival in (BASE, CHUNKED)}
+    memory = arms.peak_mib / arms.peak_mib[BASE]
+    rows: list[list[object]] = []
+    for arm in arms.index:
+        times = [f"{ratios[rival][arm]:.2f}" for rival in (BASE, CHUNKED)]
+        extra = [f"{arms.peak_mib[arm]:.0f}", f"{100 * memory[arm]:.1f} %"]
+        rows.append([arm, f"{1e3 * seconds[arm].median():.0f}", *times, *extra, f"{arms.gradient_error[arm]:.0e}"])
+    head = ["", "ms", "time to base", "to `options`", "extra MiB", "to base", "gradient error"]
+    return {
+        "results/linear_loss/rounds.csv": table(head, rows),
+        "results/linear_loss/arms.csv": _targets(ratios, memory),
+        "results/linear_loss/provenance.json": _provenance(folder),
+    }
+
+
+def _targets(ratios: dict[str, pd.Series], memory: pd.Series) -> str:
+    """For class indices and CE, as the rivals compute it."""
+    time, extra, chunked = ratios[BASE][OURS], memory[OURS], ratios[CHUNKED][OURS]
+    plain = time / ratios[BASE]["F.linear_cross_entropy"]
+    met = [
+        f"| at most {TARGETS[0]:.2f} of the time of `{BASE}` | {time:.2f} | {_yes(time <= TARGETS[0])} |",
+        f"| at most {100 * TARGETS[1]:.0f} % of its extra memory | {100 * extra:.1f} % | {_yes(extra <= TARGETS[1])} |",
+        f"| no slower than `F.linear_cross_entropy`, `options=None` | {plain:.2f} | {_yes(plain <= 1)} |",
+        f"| ... and `options=LinearCrossEntropyOptions()` | {chunked:.2f} | {_yes(chunked <= 1)} |",
+    ]
+    return "\n".join(["| to reach | `linear_crossfade_loss` with CE | met |", "|---|--:|---|", *met])
+
+
+def _yes(met: bool) -> str:
+    return "yes" if met else "**no**"
+
+
+def _provenance(folder: Path) -> str:
+    found = json.loads((folder / "provenance.json").read_text())
+    settings = found["settings"]
+    return (
+        f"N = {settings['rows']}, D = {settings['dim']}, C = {settings['classes']}, {settings['dtype']}, "
+        f"{settings['threads']} threads, medians of {settings['rounds']} rounds in which the arms take turns; "
+        f"{found['capability']}, torch {found['versions']['torch']}, commit {found['commit']}: `{found['command']}`"
+    )
