@@ -2,14 +2,13 @@
 
     python benchmarks/text.py [--reviews reviews.csv] [--rounds 3] [--threads 2] [--steps 25]
 
-lstm: networks * examples a second of training, methods x seeds = 4 x 8 networks of Table 3's architectures. One arm
-is
-``train_lstm_stack`` as a study calls it (preparation included, evaluation of a few texts), the other a clean loop that
-trains them one by one with ``nn.LSTM`` and fused Adam on the same batches, made beforehand. Both have the same number of
-threads and take turns, the loop on a few of the networks; printed are medians over the rounds and the median ratio.
-Which of the loop's variants is fastest (padded or packed, time or batch first, one thread or all) is measured first,
-and that one is the rival. Without ``--reviews`` (the CSV of Women's Clothing E-Commerce Reviews) texts of its lengths,
-vocabulary and word frequencies are drawn at random.
+lstm: networks * examples a second of training, methods x seeds = 4 x 8 networks of Table 3's architectures. One
+arm is ``train_lstm_stack`` as a study calls it (preparation included, evaluation of a few texts), the other a clean
+loop that trains them one by one with ``nn.LSTM`` and fused Adam on the same batches, made beforehand. Both may use the
+same number of threads and take turns, the loop on one of the networks; printed are medians over the rounds and the
+median ratio. Which of the loop's variants is fastest (padded or packed, time or batch first, one thread or all) is
+measured first, and that one is the rival. Without ``--reviews`` (the CSV of Women's Clothing E-Commerce Reviews) texts
+of its lengths, vocabulary and word frequencies are drawn at random.
 """
 
 from __future__ import annotations
