@@ -238,7 +238,7 @@ def test_scores_are_the_labs():
     one, two = Tally(), Tally()
     one.add(logits[:100], labels[:100])
     two.add(logits[100:], labels[100:])
-    scores = Tally.scores(one.total(torch.device("cpu")) + two.total(torch.device("cpu")))
+    scores = Tally().scores(one.total(torch.device("cpu")) + two.total(torch.device("cpu")))
     p = torch.softmax(logits.double(), 1).numpy()
     assert scores["accuracy"] == pytest.approx((logits.argmax(1) == labels).double().mean().item())
     assert scores["nll"] == pytest.approx(F.cross_entropy(logits.double(), labels).item())

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from crossfade.errors import UserError
+from crossfade.lab.data.hub import hub
 from crossfade.lab.data.texts import TextPart, TextSet
 
 __all__ = ["GLUE", "GlueTask", "load_glue"]
@@ -112,7 +113,8 @@ def _from_hub(task: GlueTask, folder: Path) -> tuple[TextPart, TextPart]:
     except ImportError:
         raise UserError(f"GLUE {task.name}: not in {folder}; put train.tsv and dev.tsv there") from None
     try:
-        data: Any = load_dataset("nyu-mll/glue", task.hub)
+        with hub("dataset", "nyu-mll/glue"):
+            data: Any = load_dataset("nyu-mll/glue", task.hub)
         parts = [data["train"], data["validation_matched" if task.name == "MNLI" else "validation"]]
     except Exception as error:  # whatever a hub, a proxy or a cache may raise
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]

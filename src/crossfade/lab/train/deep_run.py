@@ -43,20 +43,28 @@ def one_at_a_time(hardware: Hardware, work: Path, keep: Path | None = None) -> E
 
     Args:
         hardware: Where.
-        work: A folder for checkpoints, one folder a trial, removed when it is done.
+        work: A folder for checkpoints, one folder a trial, removed when it is done. Logs stay, in ``logs/KEY``.
         keep: A folder for weights: ``KEY.safetensors`` of the last epoch, ``KEY.best.safetensors`` of the chosen one
             where it is another.
     """
 
     def execute(batches: Sequence[Batch], tick: Callable[[float], None]) -> Iterator[tuple[Trial, Outcome]]:
+        from crossfade.lab.train.deep_fork import Forks
+
         for batch in batches:
             splits: dict[tuple[int, int], ImageSplit] = {}
+            forks = Forks(work, batch, hardware)
             for trial in batch:
                 at = (id(trial.task), trial.repeat)
                 if at not in splits:
                     splits = {at: cast("ImageSplit", trial.task.split(trial.repeat))}  # one at a time in memory
                 tick(0.0)
-                yield trial, _compute(trial, splits[at], hardware, work, keep, partial(_part, tick, cost(trial)))
+                saved, own = forks.begin(trial), partial(_part, tick, cost(trial))
+                outcome = _compute(trial, splits[at], hardware, work, keep, own, forks.callbacks(trial))
+                if saved and outcome.result is not None:
+                    outcome = Outcome({**outcome.result, "shared_epochs": saved}, outcome.curves)
+                yield trial, outcome
+            forks.finish(batch)
 
     return execute
 
@@ -66,7 +74,13 @@ def _part(tick: Callable[[float], None], whole: float, part: float) -> None:
 
 
 def _compute(
-    trial: Trial, split: ImageSplit, hardware: Hardware, work: Path, keep: Path | None, tick: Callable[[float], None]
+    trial: Trial,
+    split: ImageSplit,
+    hardware: Hardware,
+    work: Path,
+    keep: Path | None,
+    tick: Callable[[float], None],
+    callbacks: Sequence[Any] = (),
 ) -> Outcome:
     from crossfade.lab.train.deep import train
 
@@ -75,7 +89,7 @@ def _compute(
     try:
         history = train(
             split, trial.method, recipe, seed=seed(trial, "train"), hardware=hardware, folder=folder, on_progress=tick,
-            observe=recorder,
+            observe=recorder, callbacks=callbacks,
         )  # fmt: skip
     except (RuntimeError, ValueError) as error:
         if isinstance(error, UserError):
@@ -93,6 +107,8 @@ def _compute(
         outcome = Outcome({**(outcome.result or {}), **escapes(folder / "p", recipe)}, outcome.curves)
     if keep is not None:
         _keep(trial, split, history, outcome, keep)
+    if (folder / "log").is_dir():
+        shutil.copytree(folder / "log", work / "logs" / trial.key, dirs_exist_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
     return outcome
 

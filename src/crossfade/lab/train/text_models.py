@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from crossfade.errors import UserError
+from crossfade.lab.data.hub import hub
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -92,7 +93,7 @@ def _from(model: str, kind: Any, **options: Any) -> Any:
         raise UserError(f"model {model}: the folder has no config.json; {_ADVICE}")
     if not folder.is_dir() and (model.startswith((".", "/", "~")) or model.count("/") > 1 or "\\" in model):
         raise UserError(f"model {model}: no such folder; {_ADVICE}")
-    with _quiet():
+    with _quiet(), nullcontext() if folder.is_dir() else hub("model", model):
         try:
             return kind.from_pretrained(model, **options)
         except Exception as error:  # transformers raises whatever its parts raise

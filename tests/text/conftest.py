@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import re
+
+import pandas as pd
+import pytest
+import torch
+from sklearn import datasets
+
+
+@pytest.fixture(scope="session")
+def sentences() -> pd.DataFrame:
+    """Real sentences: scikit-learn's descriptions of its data sets, and which set each is about."""
+    rows = []
+    for name in ("iris", "wine", "breast_cancer", "digits", "diabetes", "linnerud"):
+        text = getattr(datasets, f"load_{name}")().DESCR
+        parts = [" ".join(part.split()) for part in re.split(r"\n\s*\n|(?<=[.:])\s", text)]
+        rows += [(part, name) for part in parts if len(part.split()) > 2]
+    frame = pd.DataFrame(rows, columns=["sentence", "about"])
+    return frame[frame["about"].isin(["iris", "wine", "breast_cancer", "digits"])].reset_index(drop=True)
+
+
+@pytest.fixture
+def table(sentences, tmp_path):
+    path = tmp_path / "sentences.csv"
+    sentences.to_csv(path, index=False)
+    return path
+
+
+@pytest.fixture(scope="session")
+def bert(sentences, tmp_path_factory) -> str:
+    """A BERT with random weights, small enough to be trained in a second, and its own tokenizer."""
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    folder = tmp_path_factory.mktemp("models") / "bert-tiny"
+    words = sorted({word for text in sentences["sentence"] for word in re.findall(r"\w+|[^\w\s]", text.lower())})
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]
+    folder.mkdir()
+    (folder / "vocab.txt").write_text("\n".join(vocabulary))
+    BertTokenizerFast(vocab_file=str(folder / "vocab.txt")).save_pretrained(folder)
+    config = BertConfig(
+        vocab_size=len(vocabulary), hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
+        max_position_embeddings=64,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    BertModel(config).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
