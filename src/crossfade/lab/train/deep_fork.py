@@ -32,7 +32,7 @@ def shared_epochs(first: Method, second: Method, recipe: Any) -> int:
         return 0
     steps = 1 if recipe.granularity == "epoch" else _GRID
     # What is watched must be seen by each method's own training.
-    most = min(recipe.epochs - 1, recipe.watch - 1 if recipe.watch else recipe.epochs)
+    most: int = min(recipe.epochs - 1, recipe.watch - 1 if recipe.watch else recipe.epochs)
     for epoch in range(most):
         for step in range(steps):
             progress = (epoch + step / steps) / recipe.epochs
