@@ -195,7 +195,9 @@ def folder(root, each: int = 10) -> None:
 def test_compare_a_folder(tmp_path):
     folder(tmp_path / "mine")
     settings = FolderSettings(methods=("gradual",), net="tiny", repeats=2, epochs=2, size=16)
-    answer = compare_folder(tmp_path / "mine", settings, store=tmp_path / "s.db", hardware=CPU, progress=False)
+    logged = replace(CPU, logger="csv")
+    answer = compare_folder(tmp_path / "mine", settings, store=tmp_path / "s.db", hardware=logged, progress=False)
+    assert len(list((tmp_path / "s.db.work" / "logs").rglob("metrics.csv"))) == 4  # kept when checkpoints are removed
     assert list(answer.table.index) == ["ce", "gradual"]
     assert set(answer.results["n_test"]) == {6}
     assert "mine" in answer.verdict or answer.verdict
