@@ -66,26 +66,6 @@ def study(name: str) -> str:
     return head + "\n\n" + markdown(image_study(str(results["study"].iloc[0])), results, about["scale"]).strip()
 
 
-def benchmark() -> str:
-    """What benchmarks/images.py printed last."""
-    found = json.loads((FOLDER / "benchmark.json").read_text())
-    lines = [
-        f"`{found['command']}`, {found['where']}, {found['time'][:10]}, commit {found['commit']}.", "",
-        "| | | images/s | ratio to the DataLoader (quartiles) | images per processor second | ratio |",
-        "|---|---|--:|--:|--:|--:|",
-    ]  # fmt: skip
-    for part in found["parts"]:
-        for row in part["rows"]:
-            wall, low, high = row["ratio"]
-            ratio = f"{wall:.2f} ({low:.2f} to {high:.2f})" if row["name"] != "DataLoader" else ""
-            processor = f"{row['processor_ratio'][0]:.2f}" if ratio else ""
-            lines.append(
-                f"| {part['title']} | {row['name']} | {row['rate']:,.0f} | {ratio} | {row['processor_rate']:,.0f} | "
-                f"{processor} |"
-            )
-    return "\n".join(lines)
-
-
 def parameters() -> str:
     from crossfade.lab.nets import build, parameters
 
@@ -97,8 +77,6 @@ def parameters() -> str:
 def blocks() -> dict[str, str]:
     """By the name of their mark."""
     found = {f"results/images/{path.stem}": study(path.stem) for path in sorted(FOLDER.glob("*-short*.json"))}
-    if (FOLDER / "benchmark.json").exists():
-        found["results/images/benchmark.json"] = benchmark()
     return {**found, "crossfade.lab.nets": parameters()}
 
 
