@@ -1,6 +1,6 @@
 """Throughput of the text work.
 
-    python benchmarks/text.py [--reviews reviews.csv] [--rounds 3] [--threads 2] [--steps 25]
+    python benchmarks/text.py [--reviews reviews.csv] [--model FOLDER --data-dir DIR] [--rounds 3] [--threads 2]
 
 lstm: networks * examples a second of training, methods x seeds = 4 x 8 networks of Table 3's architectures. One
 arm is ``train_lstm_stack`` as a study calls it (preparation included, evaluation of a few texts), the other a clean
@@ -9,6 +9,8 @@ same number of threads and take turns, the loop on one of the networks; printed 
 median ratio. Which of the loop's variants is fastest (padded or packed, time or batch first, one thread or all) is
 measured first, and that one is the rival. Without ``--reviews`` (the CSV of Women's Clothing E-Commerce Reviews) texts
 of its lengths, vocabulary and word frequencies are drawn at random.
+
+BERT (with ``--model``): see ``text_bert.py`` beside this file.
 """
 
 from __future__ import annotations
@@ -149,8 +151,17 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--steps", type=int, default=25, help="batches of 64 texts in an epoch")
+    parser.add_argument("--model", help="a BERT, by its folder or its name on the hub")
+    parser.add_argument("--data-dir", type=Path, default=Path(), help="has glue/CoLA and glue/RTE")
+    parser.add_argument("--examples", type=int, default=256, help="for BERT")
+    parser.add_argument("--only", choices=("lstm", "bert"))
     options = parser.parse_args()
-    lstm(options.reviews, options.rounds, options.threads, options.steps)
+    if options.model and options.only != "lstm":
+        from text_bert import bert
+
+        bert(options.model, options.data_dir, options.rounds, options.threads, options.examples)
+    if options.only != "bert":
+        lstm(options.reviews, options.rounds, options.threads, options.steps)
 
 
 if __name__ == "__main__":

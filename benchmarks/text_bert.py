@@ -1,0 +1,109 @@
+"""BERT fine-tuning through the lab against the Hugging Face Trainer at the same settings; see `benchmarks/text.py`.
+
+Both train the same model on the same examples: AdamW, a rate falling to zero, gradient norm at most 1, length 64, the
+same batch size, dynamic padding. The Trainer runs as it comes (batches of random examples) and grouped by length; the
+lab sorts within windows of 50 batches. Time is from the first to the last step, without loading or scoring.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    DataCollatorWithPadding,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
+
+from crossfade.lab.data.glue import GLUE, load_glue
+from crossfade.lab.data.texts import TextTask
+from crossfade.lab.methods import method
+from crossfade.lab.train.deep import train
+from crossfade.lab.train.deep_recipe import Hardware
+from crossfade.lab.train.text_recipe import TextRecipe
+
+
+class _LabClock(pl.Callback):  # type: ignore[misc]
+    def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, batch_idx: int) -> None:
+        if batch_idx == 0:
+            self.start = time.perf_counter()
+
+    def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.seconds = time.perf_counter() - self.start
+
+
+class _TrainerClock(TrainerCallback):  # type: ignore[misc]
+    def on_step_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        if state.global_step == 0:
+            self.start = time.perf_counter()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        self.seconds = time.perf_counter() - self.start
+
+
+def lab(split: Any, recipe: TextRecipe) -> float:
+    """Seconds of an epoch under F=0-0.5."""
+    clock = _LabClock()
+    train(split, method("gradual"), recipe, seed=0, hardware=Hardware(accelerator="cpu"), callbacks=[clock])
+    return clock.seconds
+
+
+def trainer(split: Any, recipe: TextRecipe, sampling: str) -> float:
+    """Seconds of an epoch under CE."""
+    tokenizer = AutoTokenizer.from_pretrained(recipe.model)
+    net = AutoModelForSequenceClassification.from_pretrained(recipe.model, num_labels=split.classes)
+    part, clock = split.train, _TrainerClock()
+    tokens = tokenizer(
+        list(part.texts), None if part.seconds is None else list(part.seconds), truncation=True,
+        max_length=recipe.max_length,
+    )  # fmt: skip
+    rows = [
+        {
+            **{name: values[at] for name, values in tokens.items()},
+            "length": len(tokens["input_ids"][at]),
+            "labels": label,
+        }
+        for at, label in enumerate(part.labels.tolist())
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        settings = TrainingArguments(
+            folder, num_train_epochs=recipe.epochs, per_device_train_batch_size=recipe.batch_size, use_cpu=True,
+            learning_rate=recipe.learning_rate, report_to=[], save_strategy="no", logging_strategy="no",
+            disable_tqdm=True, train_sampling_strategy=sampling, dataloader_pin_memory=False,
+        )  # fmt: skip
+        Trainer(
+            net, settings, data_collator=DataCollatorWithPadding(tokenizer), train_dataset=rows, callbacks=[clock]
+        ).train()
+    return clock.seconds
+
+
+def bert(model: str, data_dir: Path, rounds: int, threads: int, examples: int) -> None:
+    """Print examples/s of every arm for a task of single sentences and one of pairs."""
+    torch.set_num_threads(threads)
+    print(f"BERT ({TextRecipe(model).net}), {threads} threads, batch 32, length 64, examples/s, medians of {rounds}")
+    for name in ("CoLA", "RTE"):
+        data = load_glue(next(task for task in GLUE if task.name == name), data_dir)
+        split = TextTask(data, "last", limit=examples).split(0)
+        recipe = TextRecipe(model, epochs=1)
+        arms = {
+            "lab": lambda split=split, recipe=recipe: lab(split, recipe),
+            "Trainer": lambda split=split, recipe=recipe: trainer(split, recipe, "random"),
+            "Trainer, by length": lambda split=split, recipe=recipe: trainer(split, recipe, "group_by_length"),
+        }
+        taken: dict[str, list[float]] = {arm: [] for arm in arms}
+        for _ in range(rounds):
+            for arm, run in arms.items():
+                taken[arm].append(run())
+        for arm, times in taken.items():
+            ratio = statistics.median(own / other for own, other in zip(times, taken["lab"], strict=True))
+            speed = len(split.train) / statistics.median(times)
+            print(f"  {name:5} {arm:20} {speed:7.1f}   time over the lab's {ratio:5.2f}", flush=True)
