@@ -15,13 +15,14 @@ import pandas as pd
 
 matplotlib.use("svg")
 import causal_lm
-import images
 import large_vocabularies
 import matplotlib.pyplot as plt
 import table4
+import texts
 import why
 
 import crossfade
+import images
 from crossfade.stats import to_svg
 
 ROOT = Path(__file__).parent.parent
@@ -74,6 +75,8 @@ def main() -> None:
         fill(ROOT / "docs" / causal_lm.PAGE, name, text)
     for name, text in large_vocabularies.blocks(ROOT / "results" / "linear_loss").items():
         fill(ROOT / "docs" / large_vocabularies.PAGE, name, text)
+    for name, text in texts.blocks().items():
+        fill(ROOT / "docs" / "results" / "text.md", name, text)
     for name, text in images.blocks().items():
         fill(ROOT / "docs" / "results" / "images.md", name, text)
 

@@ -1,0 +1,74 @@
+"""Blocks of docs/results/text.md, from results/text/; and the files there, from a store.
+
+python docs/texts.py STORE NAME HARDWARE    writes a store's results to results/text/NAME.{csv,json}
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pandas as pd
+
+from crossfade.lab import frames
+from crossfade.lab.paper.text_tables import figure2_markdown, profile_figure, table3_markdown
+from crossfade.lab.store import Store
+from crossfade.stats import to_svg
+
+FOLDER = Path(__file__).parent.parent / "results" / "text"
+TABLES = {"table3": table3_markdown, "figure2": figure2_markdown}
+_DIGITS = 7
+
+
+def collect(store: Path, name: str, hardware: str) -> None:
+    """Write a store's latest request: results and curves as CSV, and where they come from. Folders of data and models
+    are a machine's own business: their places are left out of the command.
+    """
+    with Store(store, mode="read") as opened:
+        run = opened.runs()[0]
+        rows = list(opened.rows(run.keys))
+        results, curves = frames.results(opened, run.keys), frames.curves(opened, run.keys)
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    order = ["dataset", "repeat", "method"]
+    for suffix, frame in (("", results), ("-curves", curves)):
+        kept = frame.dropna(axis=1, how="all").drop(columns=["key", "fixed_test"], errors="ignore")
+        kept.sort_values(order, kind="stable").round(_DIGITS).to_csv(FOLDER / f"{name}{suffix}.csv", index=False)
+    meta = {key: value for key, value in run.request["meta"].items() if key not in ("methods", "device")}
+    meta["command"] = re.sub(r"(--(?:data-dir|store|report|model)) \S*?([^/\s]*)(?= |$)", _shortened, meta["command"])
+    made = Counter((row.provenance["commit"], row.provenance["time"][:10]) for row in rows)
+    meta["runs"] = [{"trials": n, "commit": commit, "date": date} for (commit, date), n in made.items()]
+    recipes = {json.dumps(row.content["recipe"], sort_keys=True) for row in rows}
+    meta |= {"hardware": hardware, "asked": len(run.keys), "recipe": [json.loads(one) for one in sorted(recipes)]}
+    (FOLDER / f"{name}.json").write_text(json.dumps(meta, indent=1, ensure_ascii=False) + "\n")
+
+
+def _shortened(found: re.Match[str]) -> str:
+    option, end = found.groups()
+    return f"{option} {'DIR' if option == '--data-dir' else end if option != '--model' else 'FOLDER'}"
+
+
+def blocks() -> dict[str, str]:
+    """By the name of their mark; figures are drawn beside the page."""
+    found = {}
+    for path in sorted(FOLDER.glob("*.json")):
+        about, results = json.loads(path.read_text()), pd.read_csv(path.with_suffix(".csv"))
+        study = path.stem.partition("-")[0]
+        made = "; ".join(f"{one['trials']} at commit {one['commit']}, {one['date']}" for one in about["runs"])
+        lines = [
+            f"`{about['command']}`: {len(results)} of {about['asked']} runs ({made}; {about['hardware']}), "
+            f"{results['seconds'].median():.0f} seconds each (median). Recipe and versions: `results/text/{path.name}`."
+        ]
+        if study in TABLES:
+            lines += ["", TABLES[study](results)]
+        found[f"results/text/{path.stem}"] = "\n".join(lines)
+        figure = profile_figure(results, "") if study == "figure2" else None
+        if figure is not None:
+            (FOLDER.parent.parent / "docs" / "results" / f"{path.stem}.svg").write_text(to_svg(figure))
+    return found
+
+
+if __name__ == "__main__":
+    collect(Path(sys.argv[1]), sys.argv[2], " ".join(sys.argv[3:]))
