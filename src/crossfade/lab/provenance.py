@@ -15,7 +15,10 @@ import crossfade
 
 __all__ = ["commit", "provenance", "versions"]
 
-_PACKAGES = ("crossfade", "torch", "numpy", "scipy", "pandas", "scikit-learn", "numba")
+_PACKAGES = (
+    "crossfade", "torch", "torchvision", "lightning", "transformers", "tokenizers", "pillow", "numpy", "scipy", "pandas",
+    "scikit-learn", "numba",
+)  # fmt: skip
 
 
 def provenance() -> dict[str, Any]:
