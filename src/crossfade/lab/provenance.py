@@ -16,8 +16,8 @@ import crossfade
 __all__ = ["commit", "provenance", "versions"]
 
 _PACKAGES = (
-    "crossfade", "torch", "torchvision", "lightning", "transformers", "tokenizers", "pillow", "numpy", "scipy", "pandas",
-    "scikit-learn", "numba",
+    "crossfade", "torch", "torchvision", "lightning", "transformers", "tokenizers", "pillow", "numpy", "scipy",
+    "pandas", "scikit-learn", "numba",
 )  # fmt: skip
 
 

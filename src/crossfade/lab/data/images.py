@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from crossfade.errors import UserError
+from crossfade.lab.data.divide import held_out
 from crossfade.lab.trial import stream_seed
 
 if TYPE_CHECKING:
@@ -218,14 +219,8 @@ class ImageTask:
 
     def _divide(self, part: Part, state: int) -> tuple[Part, Part]:
         """Stratified, and every class in both: at least one image each."""
-        rng = np.random.default_rng(state)
-        labels = part.labels.numpy()
-        held: list[NDArray[np.int64]] = []
-        for number in range(len(self.data.classes)):
-            own = rng.permutation(np.flatnonzero(labels == number))
-            held.append(own[: min(max(1, round(self.test_size * len(own))), len(own) - 1)])
-        out = np.sort(np.concatenate(held))
-        return part.rows(np.setdiff1d(np.arange(len(labels)), out)), part.rows(out)
+        out = held_out(part.labels.numpy(), len(self.data.classes), self.test_size, state)
+        return part.rows(np.setdiff1d(np.arange(len(part)), out)), part.rows(out)
 
 
 def _sample(part: Part, each: int | None) -> Part:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from crossfade.errors import UserError
+from crossfade.lab.data.divide import held_out
 from crossfade.lab.trial import stream_seed
 
 if TYPE_CHECKING:
@@ -163,12 +164,7 @@ class TextTask:
 
     def _divide(self, part: TextPart, share: float, state: int) -> tuple[TextPart, TextPart]:
         """Stratified, and every class in both: at least one example each."""
-        rng = np.random.default_rng(state)
-        held: list[NDArray[np.int64]] = []
-        for number in range(len(self.data.classes)):
-            own = rng.permutation(np.flatnonzero(part.labels == number))
-            held.append(own[: min(max(1, round(share * len(own))), len(own) - 1)])
-        out = np.sort(np.concatenate(held))
+        out = held_out(part.labels, len(self.data.classes), share, state)
         return part.rows(np.setdiff1d(np.arange(len(part)), out)), part.rows(out)
 
 
