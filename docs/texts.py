@@ -1,6 +1,7 @@
 """Blocks of docs/results/text.md, from results/text/; and the files there, from a store.
 
 python docs/texts.py STORE NAME HARDWARE    writes a store's results to results/text/NAME.{csv,json}
+python docs/texts.py choices "learning rate 0.003=STORE" ...    Table 3 with other choices, to table3-choices.{csv,json}
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from crossfade.stats import to_svg
 
 FOLDER = Path(__file__).parent.parent / "results" / "text"
 TABLES = {"table3": table3_markdown, "figure2": figure2_markdown}
+_COMMAND = re.compile(r"(--(?:data-dir|store|report|model)) \S*?([^/\s]*)(?= |$)")
 _DIGITS = 7
 
 
@@ -37,12 +39,44 @@ def collect(store: Path, name: str, hardware: str) -> None:
         kept = frame.dropna(axis=1, how="all").drop(columns=["key", "fixed_test"], errors="ignore")
         kept.sort_values(order, kind="stable").round(_DIGITS).to_csv(FOLDER / f"{name}{suffix}.csv", index=False)
     meta = {key: value for key, value in run.request["meta"].items() if key not in ("methods", "device")}
-    meta["command"] = re.sub(r"(--(?:data-dir|store|report|model)) \S*?([^/\s]*)(?= |$)", _shortened, meta["command"])
+    meta["command"] = _COMMAND.sub(_shortened, meta["command"])
     made = Counter((row.provenance["commit"], row.provenance["time"][:10]) for row in rows)
     meta["runs"] = [{"trials": n, "commit": commit, "date": date} for (commit, date), n in made.items()]
     recipes = {json.dumps(row.content["recipe"], sort_keys=True) for row in rows}
     meta |= {"hardware": hardware, "asked": len(run.keys), "recipe": [json.loads(one) for one in sorted(recipes)]}
     (FOLDER / f"{name}.json").write_text(json.dumps(meta, indent=1, ensure_ascii=False) + "\n")
+
+
+def collect_choices(stores: list[str]) -> None:
+    """Write Table 3 as chosen and with one thing chosen otherwise, by a name for each store."""
+    tables, commands = [], {}
+    for given in stores:
+        name, _, store = given.rpartition("=")
+        with Store(store, mode="read") as opened:
+            run = opened.runs()[0]
+            found = frames.results(opened, run.keys)
+        columns = ["dataset", "method", "repeat", "accuracy", "nll", "f1", "epoch", "seconds"]
+        tables.append(found[columns].assign(choice=name).round(_DIGITS))
+        commands[name] = _COMMAND.sub(_shortened, run.request["meta"]["command"])
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    pd.concat(tables).to_csv(FOLDER / "table3-choices.csv", index=False)
+    (FOLDER / "table3-choices.json").write_text(json.dumps(commands, indent=1) + "\n")
+
+
+def choices() -> str:
+    """The first architecture under each choice: accuracy of CE, and the others' paired differences to it."""
+    frame = pd.read_csv(FOLDER / "table3-choices.csv")
+    frame = frame[frame["dataset"] == "Reviews · arch1"]
+    methods = [name for name in dict.fromkeys(frame["method"]) if name != "ce"]
+    lines = [
+        "| choice | CE | " + " | ".join(f"{name}, Δ" for name in methods) + " | chosen epoch (mean) |",
+        "|---|--:|" + "--:|" * (len(methods) + 1),
+    ]
+    for name, own in frame.groupby("choice", sort=False):
+        table = own.pivot_table(index="repeat", columns="method", values="accuracy") * 100
+        gaps = [f"{(table[method] - table['ce']).mean():+.2f}".replace("-", "−") for method in methods]
+        lines.append(f"| {name} | {table['ce'].mean():.2f} | {' | '.join(gaps)} | {own['epoch'].mean():.1f} |")
+    return "\n".join(lines)
 
 
 def _shortened(found: re.Match[str]) -> str:
@@ -53,7 +87,9 @@ def _shortened(found: re.Match[str]) -> str:
 def blocks() -> dict[str, str]:
     """By the name of their mark; figures are drawn beside the page."""
     found = {}
-    for path in sorted(FOLDER.glob("*.json")):
+    if (FOLDER / "table3-choices.csv").exists():
+        found["results/text/table3-choices"] = choices()
+    for path in sorted(set(FOLDER.glob("*.json")) - {FOLDER / "table3-choices.json"}):
         about, results = json.loads(path.read_text()), pd.read_csv(path.with_suffix(".csv"))
         study = path.stem.partition("-")[0]
         made = "; ".join(f"{one['trials']} at commit {one['commit']}, {one['date']}" for one in about["runs"])
@@ -71,4 +107,7 @@ def blocks() -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    collect(Path(sys.argv[1]), sys.argv[2], " ".join(sys.argv[3:]))
+    if sys.argv[1] == "choices":
+        collect_choices(sys.argv[2:])
+    else:
+        collect(Path(sys.argv[1]), sys.argv[2], " ".join(sys.argv[3:]))
