@@ -60,6 +60,9 @@ def compare(
     After an interruption the same command goes on where it stopped.
     Lists are separated by commas.
 
+    Texts and images have options of their own: `crossfade compare --text --help`,
+    and `crossfade compare FOLDER --help` with a folder of class folders.
+
     Args:
         file: A table: CSV, TSV (also packed) or Parquet, one row an example.
         target: The column with the class.

@@ -73,7 +73,7 @@ def compare_texts(
         seed: Another number gives other splits, weights and batches. [default: 0]
         test_size: Share of the rows to test on; as many are for validation. [default: 0.2]
         epochs: Passes over the training texts. [default: 10; with bert 3]
-        batch_size: Texts in a step. [default: 64; with bert 32]
+        batch_size: Texts in a step. [default: 64; with bert 32; fewer for few texts]
         learning_rate: Of Adam; of AdamW with bert, falling to zero. [default: 0.001; with bert 0.00002]
         max_length: Words (with bert tokens) that are kept of a text. [default: 128]
         accumulate: With bert: a step's batch comes in so many parts. [default: 1]

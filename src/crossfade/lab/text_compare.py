@@ -38,7 +38,7 @@ class TextSettings:
         seed: Another number gives others.
         test_size: Share of the texts in the test part; as many are for validation.
         epochs, batch_size, learning_rate, max_length: 10, 64, 0.001 and 128 words for an LSTM (Adam); 3, 32, 2e-5 and
-            128 tokens for BERT (AdamW, falling linearly to zero).
+            128 tokens for BERT (AdamW, falling linearly to zero). Of few texts a hundredth is a batch, at least 8.
         accumulate, precision: As ``TextRecipe``'s.
     """
 
@@ -99,6 +99,8 @@ def plan_texts(data: TextSet, settings: TextSettings, command: str | Sequence[st
     task = TextTask(data, test_size=settings.test_size, seed=settings.seed)
     recipe = settings.recipe()
     examples = len(task.split(0).train)
+    if settings.batch_size is None:  # few texts would make too few steps to learn anything from
+        recipe = replace(recipe, batch_size=min(recipe.batch_size, max(8, examples // 100)))
     recipe = replace(recipe, batch_size=min(recipe.batch_size, max(2, math.ceil(examples / 4))))
     if isinstance(recipe, LstmRecipe):
         tokenize(task.split(0), recipe)  # what can't be read is told before anything is trained
