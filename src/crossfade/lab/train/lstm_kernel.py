@@ -1,4 +1,4 @@
-"""One LSTM classifier from its first step to its last epoch, compiled, on one thread.
+"""A step of one LSTM classifier, compiled, on one thread: forward, loss, backward, Adam.
 
 A batch is sorted by length, so at each time the texts that go on are its first rows, and nothing is computed for
 padding (but for a row or two that fill up a tile). A token's part of the first layer's gates is the same wherever it
@@ -12,13 +12,8 @@ Arguments that come back: ``net`` = (table, layers, p, e), the tables of ``lstm_
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from functools import lru_cache
-from pathlib import Path
-from typing import Any, cast
-from zlib import crc32
+from typing import Any
 
-import numba
 import numpy as np
 
 from crossfade.lab.train.lstm_cells import (
@@ -72,16 +67,15 @@ from crossfade.lab.train.lstm_layout import (
     X,
 )
 from crossfade.lab.train.lstm_products import backward_panels, forward_panels, from_gates, to_gates, to_weights
-from crossfade.lab.train.lstm_setup import TEST_ACCURACY, TEST_NLL, TRAIN_LOSS, VAL_ACCURACY, VAL_NLL
 from crossfade.lab.train.lstm_tiles import HEIGHT
 from crossfade.lab.train.rows import call_loss
-from crossfade.lab.train.simd import fma, jit, load8, offset, pointer, splat8, store, total
+from crossfade.lab.train.simd import jit, load8, offset, store
 
 _f = np.float32
 
 
 @jit
-def _gather(net: Any, room: Any, where: Any, part: Any, order: Any, start: int, count: int) -> Any:
+def gather(net: Any, room: Any, where: Any, part: Any, order: Any, start: int, count: int) -> Any:
     """Which rows there are at which time, and the vectors of the batch's tokens. Returns (times, slots, rows)."""
     table, _layers, _p, e = net
     slots, unique, tokens, base, counts = where
@@ -113,13 +107,13 @@ def _gather(net: Any, room: Any, where: Any, part: Any, order: Any, start: int, 
 
 
 @jit
-def _release(where: Any, used: int) -> None:
+def release(where: Any, used: int) -> None:
     for s in range(used):
         where[0][where[1][s]] = -1
 
 
 @jit
-def _panels(net: Any, room: Any, back: bool) -> None:
+def panels(net: Any, room: Any, back: bool) -> None:
     table, layers, p, _e = net
     cells, lanes = table[CELLS], table[LANES]
     for n in range(table[LAYERS]):
@@ -133,7 +127,7 @@ def _panels(net: Any, room: Any, back: bool) -> None:
 
 
 @jit
-def _forward(net: Any, room: Any, where: Any, times: int, used: int, count: int) -> None:
+def forward(net: Any, room: Any, where: Any, times: int, used: int, count: int) -> None:
     """All layers at all times, and the logits [row, class]."""
     table, layers, p, _e = net
     cells, lanes, depth = table[CELLS], table[LANES], table[LAYERS]
@@ -192,7 +186,7 @@ def _output(net: Any, room: Any, where: Any, times: int, count: int) -> None:
 
 
 @jit
-def _ends(net: Any, room: Any, part: Any, order: Any, start: int, count: int) -> None:
+def ends(net: Any, room: Any, part: Any, order: Any, start: int, count: int) -> None:
     last, offsets = offset(room, net[0][LAST]), part[1]
     for r in range(count):
         row = np.int64(order[start + r])
@@ -200,7 +194,7 @@ def _ends(net: Any, room: Any, part: Any, order: Any, start: int, count: int) ->
 
 
 @jit
-def _softmax(z: Any, at: int, classes: int, label: int) -> Any:
+def softmax(z: Any, at: int, classes: int, label: int) -> Any:
     """Probabilities in place; ce = -log p_y, p_y, and the first of the greatest classes."""
     winner, target = 0, np.float64(z[at + label])
     for c in range(1, classes):
@@ -216,7 +210,7 @@ def _softmax(z: Any, at: int, classes: int, label: int) -> Any:
 
 
 @jit
-def _loss(
+def losses(
     net: Any, room: Any, part: Any, order: Any, start: int, count: int, alpha: Any, beta: Any, address: int
 ) -> float:
     """The logits become their gradient: row weight * (softmax - onehot) / count. Returns the sum of the losses."""
@@ -228,7 +222,7 @@ def _loss(
             row[b] = 0.0
         for b in range(size):
             label = part[2][np.int64(order[start + first + b])]
-            ce, p, _winner = _softmax(z, (first + b) * classes, classes, label)
+            ce, p, _winner = softmax(z, (first + b) * classes, classes, label)
             row[b] = ce
             if address == 0:
                 row[8 + b] = alpha * ce + beta * (1.0 - p)
@@ -246,7 +240,7 @@ def _loss(
 
 
 @jit
-def _backward(net: Any, room: Any, where: Any, times: int, used: int, rows: int, count: int, g: Any) -> None:
+def backward(net: Any, room: Any, where: Any, times: int, used: int, rows: int, count: int, g: Any) -> None:
     """From the logits' gradient, that of all weights to ``g`` and that of the tokens' vectors to D_X."""
     table, layers, _p, _e = net
     lanes, classes, depth, batch = table[LANES], table[CLASSES], table[LAYERS], table[BATCH]
@@ -322,7 +316,7 @@ def _layer_back(net: Any, room: Any, where: Any, times: int, used: int, count: i
 
 
 @jit
-def _descend(
+def descend(
     net: Any, room: Any, where: Any, used: int, state: Any, vocabulary: int, rate: Any, clip: Any, t: int
 ) -> None:
     """One step of Adam, the t-th (from 1), the gradient cut to the norm ``clip`` first."""
@@ -335,114 +329,3 @@ def _descend(
     rule = _f(rate / (1.0 - 0.9**t)), _f(1.0 / math.sqrt(1.0 - 0.999**t))
     adam_dense(p, m, v, g, _f(scale), table[SIZE], rule)
     adam_rows(e, em, ev, where[0], vocabulary, width, d_x, _f(scale), rule)
-
-
-@jit
-def _evaluate(net: Any, room: Any, where: Any, part: Any, shown: Any, stop: Any) -> Any:
-    """Accuracy and mean ce; the probabilities to ``shown``."""
-    order, starts, batches, examples = part[3], part[4], part[5], part[6]
-    right, nll = 0, 0.0
-    classes, z = net[0][CLASSES], offset(room, net[0][LOGITS])
-    for i in range(batches):
-        if stop[0] != 0:
-            break
-        start, count = starts[i], starts[i + 1] - starts[i]
-        times, used, _rows = _gather(net, room, where, part, order, start, count)
-        _ends(net, room, part, order, start, count)
-        _forward(net, room, where, times, used, count)
-        _release(where, used)
-        for r in range(count):
-            example = np.int64(order[start + r])
-            ce, _p, winner = _softmax(z, r * classes, classes, part[2][example])
-            right += winner == part[2][example]
-            nll += ce
-            for c in range(classes):
-                shown[example * classes + c] = z[r * classes + c]
-    return right / examples, nll / examples
-
-
-@jit
-def _finite(values: Any, count: int) -> bool:
-    sums = splat8(_f(0.0))
-    for i in range(0, count, 8):
-        sums = fma(load8(values, i), splat8(_f(0.0)), sums)  # 0 * inf is NaN
-    return bool(total(sums) == 0.0)
-
-
-@jit
-def _part(data: Any) -> Any:
-    tokens, offsets, labels, order, starts = data
-    return (
-        pointer(tokens), pointer(offsets), pointer(labels), pointer(order), pointer(starts), len(starts) - 1,
-        len(labels),
-    )  # fmt: skip
-
-
-@jit
-def _train(data: Any, batches: Any, weights: Any, loss: Any, rule: Any, space: Any, out: Any, flags: Any) -> int:
-    train, val, test = _part(data[0]), _part(data[1]), _part(data[2])
-    orders, starts, steps = batches
-    layout, dense, vectors = weights
-    size, extent = len(dense[0]), len(vectors[0])
-    p, e = pointer(dense[0]), pointer(vectors[0])
-    net = pointer(layout[0]), pointer(layout[1]), p, e
-    state = pointer(dense[1]), pointer(dense[2]), pointer(vectors[1]), pointer(vectors[2]), pointer(dense[3])
-    room = pointer(space[0])
-    where = pointer(space[1]), pointer(space[2]), pointer(space[3]), pointer(space[4]), pointer(space[5])
-    mixture, address = loss
-    rate, clip, last = rule
-    curves, shown, now = out
-    progress, stop = flags[0], pointer(flags[1])
-    chosen, t = -1, 0
-    for epoch in range(len(orders)):
-        lost, order = 0.0, pointer(orders[epoch])
-        for i in range(steps):
-            if stop[0] != 0:
-                return chosen
-            start, count = starts[epoch, i], starts[epoch, i + 1] - starts[epoch, i]
-            moment = min(i, mixture.shape[1] - 1)
-            times, used, rows = _gather(net, room, where, train, order, start, count)
-            _ends(net, room, train, order, start, count)
-            _panels(net, room, True)
-            _forward(net, room, where, times, used, count)
-            alpha, beta = mixture[epoch, moment, 0], mixture[epoch, moment, 1]
-            lost += _loss(net, room, train, order, start, count, alpha, beta, address)
-            _backward(net, room, where, times, used, rows, count, state[4])
-            t += 1
-            _descend(net, room, where, used, state, len(space[1]), rate, clip, t)
-            _release(where, used)
-        _panels(net, room, False)
-        right, nll = _evaluate(net, room, where, val, pointer(now), stop)
-        test_right, test_nll = _evaluate(net, room, where, test, pointer(now), stop)
-        if not (np.isfinite(lost) and np.isfinite(nll) and _finite(p, size) and _finite(e, extent)):
-            break
-        curves[epoch, TRAIN_LOSS], curves[epoch, VAL_ACCURACY] = lost / train[6], right
-        curves[epoch, VAL_NLL], curves[epoch, TEST_ACCURACY], curves[epoch, TEST_NLL] = nll, test_right, test_nll
-        if last or chosen < 0 or right > curves[chosen, VAL_ACCURACY]:
-            chosen = epoch
-            dense[4][:], vectors[3][:] = dense[0], vectors[0]
-            shown[:] = now[: len(shown)]
-        progress[0] = epoch + 1
-    return chosen
-
-
-@lru_cache(maxsize=1)
-def compiled() -> Callable[..., int]:
-    """The compiled ``train(data, batches, weights, loss, rule, space, out, flags)``, from numba's cache if it can be.
-
-    It trains one member in place and returns the chosen epoch, or -1 if the weights were never finite. ``progress[0]``
-    counts the finished epochs: fewer than asked for if the weights diverged or ``stop[0]`` was set.
-    """
-    # numba's cache watches one file; what a closure holds is part of its key, and this number follows all the files.
-    names = ("kernel", "cells", "layout", "products", "tiles", "setup")
-    files = [Path(__file__).with_name(f"lstm_{name}.py") for name in names]
-    files += [Path(__file__).with_name(f"{name}.py") for name in ("simd", "rows")]
-    sources = crc32(b"".join(file.read_bytes() for file in files))
-
-    def train(data: Any, batches: Any, weights: Any, loss: Any, rule: Any, space: Any, out: Any, flags: Any) -> int:
-        return _train(data, batches, weights, loss, rule, space, out, flags) if sources >= 0 else -1
-
-    try:
-        return cast("Callable[..., int]", numba.njit(nogil=True, cache=True)(train))
-    except RuntimeError:  # no folder to cache in
-        return cast("Callable[..., int]", numba.njit(nogil=True)(train))

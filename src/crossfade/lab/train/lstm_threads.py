@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossfade.lab.train.layout import aligned
-from crossfade.lab.train.lstm_kernel import compiled
 from crossfade.lab.train.lstm_layout import CLASSES, LstmLayout, lstm_layout
+from crossfade.lab.train.lstm_loop import compiled
 from crossfade.lab.train.lstm_setup import (
     cost,
     empty_curves,
