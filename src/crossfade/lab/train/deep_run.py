@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 import shutil
@@ -63,6 +64,7 @@ def one_at_a_time(hardware: Hardware, work: Path, keep: Path | None = None) -> E
                 outcome = _compute(trial, splits[at], hardware, work, keep, own, forks.callbacks(trial))
                 if saved and outcome.result is not None:
                     outcome = Outcome({**outcome.result, "shared_epochs": saved}, outcome.curves)
+                gc.collect()  # a trainer and its network hold each other: a large one must not wait for its turn
                 yield trial, outcome
             forks.finish(batch)
 
