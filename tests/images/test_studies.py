@@ -20,7 +20,7 @@ from crossfade.lab.data import image_sets
 from crossfade.lab.data.images import ImageSet, ImageTask
 from crossfade.lab.image_compare import FolderSettings, compare_folder, plan_folder
 from crossfade.lab.paper import motivating
-from crossfade.lab.paper.image_run import IMAGE_STUDIES, estimate, image_study, run_study
+from crossfade.lab.paper.image_run import IMAGE_STUDIES, estimate, image_study, run_study, unknown
 from crossfade.lab.paper.image_study import ImageRequest, plan_images, scaled
 from crossfade.lab.paper.image_tables import beside_paper, escape_table, markdown
 from crossfade.lab.store import Store
@@ -100,8 +100,10 @@ def test_a_study_runs_resumes_and_is_set_beside_the_paper(cifar, tmp_path):
     assert len(plan.trials) == 2
     assert estimate(plan.trials) > 0
     path = tmp_path / "s.db"
+    assert unknown(plan.trials, path) == list(plan.trials)
     summary = run_study(plan, path, keep_weights=tmp_path / "weights", progress=False)
     assert (summary.done, summary.failed) == (2, 0)
+    assert unknown(plan.trials, path) == []  # what the announced time is of
     assert run_study(plan, path, progress=False).known == 2
     assert not (tmp_path / "s.db.work").exists()
     with Store(path, mode="read") as store:

@@ -78,7 +78,7 @@ def _study(
         tuple(_words(methods)), repeats, precision, hardware,
     )  # fmt: skip
     planned = plan_images(request, ["crossfade", *sys.argv[1:]])
-    _announce(planned, hardware)
+    _announce(planned, hardware, store, retry_failed)
     if plan:
         return 0
     summary = run_study(planned, store, keep_weights=keep_weights, retry_failed=retry_failed)
@@ -201,14 +201,19 @@ def compare_images(
     return _tell(answer, store, report, json) if _first() else 0
 
 
-def _announce(planned: ImagePlan, hardware: Hardware) -> None:
-    from crossfade.lab.paper.image_run import estimate
+def _announce(planned: ImagePlan, hardware: Hardware, store: Path, retry_failed: bool) -> None:
+    from crossfade.lab.paper.image_run import estimate, unknown
 
     if not _first():
         return
     print("\n".join(planned.lines()), file=sys.stderr, flush=True)
-    seconds = estimate(planned.trials, hardware.accelerator) / (hardware.devices * hardware.nodes)
-    print(f"about {_span(seconds)} on this device, by a step of each network", file=sys.stderr, flush=True)
+    left = unknown(planned.trials, store, retry_failed)
+    if not left:
+        print(f"nothing left to run: all of it is in {store}", file=sys.stderr, flush=True)
+        return
+    seconds = estimate(left, hardware.accelerator) / (hardware.devices * hardware.nodes)
+    known = f" for the {len(left)} runs that {store} doesn't have" if len(left) < len(planned.trials) else ""
+    print(f"about {_span(seconds)} on this device{known}, by a step of each network", file=sys.stderr, flush=True)
 
 
 def _write(planned: ImagePlan, store: Path, report: Path) -> str:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from crossfade.lab.train.deep_recipe import ImageRecipe
     from crossfade.lab.trial import Trial
 
-__all__ = ["IMAGE_STUDIES", "estimate", "image_study", "run_study", "run_trials"]
+__all__ = ["IMAGE_STUDIES", "estimate", "image_study", "run_study", "run_trials", "unknown"]
 
 IMAGE_STUDIES = {
     "table1": "CE and its mixtures: CIFAR-100 and CINIC-10, eight networks",
@@ -86,7 +86,7 @@ def run_trials(
     execute = one_at_a_time(hardware, work, keep_weights)
     first = process_rank() == 0
     if not first:  # it trains what the first process trains, and leaves the writing to it
-        trials = _unknown(trials, store_path, retry_failed)
+        trials = unknown(trials, store_path, retry_failed)
     with Store(store_path if first else ":memory:") as store:
         store.save(request)
         with shown(label, progress and first) as tick:
@@ -96,7 +96,8 @@ def run_trials(
     return summary
 
 
-def _unknown(trials: Sequence[Trial], path: Path, retry_failed: bool) -> list[Trial]:
+def unknown(trials: Sequence[Trial], path: Path, retry_failed: bool = False) -> list[Trial]:
+    """Those that the store at ``path`` has no result of."""
     if not path.exists():
         return list(trials)
     with Store(path, mode="read") as store:
