@@ -30,14 +30,12 @@ def table(sentences, tmp_path):
 @pytest.fixture(scope="session")
 def bert(sentences, tmp_path_factory) -> str:
     """A BERT with random weights, small enough to be trained in a second, and its own tokenizer."""
-    from transformers import BertConfig, BertModel, BertTokenizerFast
+    from transformers import BertConfig, BertModel
 
     folder = tmp_path_factory.mktemp("models") / "bert-tiny"
     words = sorted({word for text in sentences["sentence"] for word in re.findall(r"\w+|[^\w\s]", text.lower())})
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]
-    folder.mkdir()
-    (folder / "vocab.txt").write_text("\n".join(vocabulary))
-    BertTokenizerFast(vocab_file=str(folder / "vocab.txt")).save_pretrained(folder)
+    tokenizer_of(vocabulary).save_pretrained(folder)
     config = BertConfig(
         vocab_size=len(vocabulary), hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
         max_position_embeddings=64,
@@ -45,6 +43,23 @@ def bert(sentences, tmp_path_factory) -> str:
     torch.manual_seed(0)
     BertModel(config).save_pretrained(folder)
     return str(folder)
+
+
+def tokenizer_of(vocabulary):
+    """BERT's tokenizer with these tokens; transformers' own classes take them in another way in each version."""
+    from tokenizers import BertWordPieceTokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    pieces = BertWordPieceTokenizer(vocab={token: at for at, token in enumerate(vocabulary)})
+    return PreTrainedTokenizerFast(
+        tokenizer_object=pieces._tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]",
+        sep_token="[SEP]", mask_token="[MASK]", model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+    )  # fmt: skip
+
+
+@pytest.fixture(name="tokenizer_of")
+def _tokenizer_of():
+    return tokenizer_of
 
 
 @pytest.fixture(autouse=True)
