@@ -6,9 +6,10 @@ lstm: networks * examples a second of training, methods x seeds = 4 x 8 networks
 arm is ``train_lstm_stack`` as a study calls it (preparation included, evaluation of a few texts), the other a clean
 loop that trains them one by one with ``nn.LSTM`` and fused Adam on the same batches, made beforehand. Both may use the
 same number of threads and take turns, the loop on one of the networks; printed are medians over the rounds and the
-median ratios, by the clock and by processor time (which doesn't reward the stack for using all cores). Which of the loop's variants is fastest (padded or packed, time or batch first, one thread or all) is
-measured first, and that one is the rival. Without ``--reviews`` (the CSV of Women's Clothing E-Commerce Reviews) texts
-of its lengths, vocabulary and word frequencies are drawn at random.
+median ratios, by the clock and by processor time (which doesn't reward the stack for using all cores). Which of the
+loop's variants is fastest (padded or packed, time or batch first, one thread or all) is measured first, and that one
+is the rival. Without ``--reviews`` (the CSV of Women's Clothing E-Commerce Reviews) texts of its lengths, vocabulary
+and word frequencies are drawn at random.
 
 BERT (with ``--model``): see ``text_bert.py`` beside this file.
 """
@@ -131,9 +132,7 @@ def lstm(file: Path | None, rounds: int, threads: int, steps: int) -> None:
     """Print networks * examples a second of both arms for each architecture."""
     split, source = texts(file, 64 * steps)
     print(f"LSTM, {source}: {len(METHODS)} methods x {SEEDS} seeds, {threads} threads, torch {torch.__version__}")
-    print(
-        f"{'H = E':>5} {'layers':>6} {'stacked':>10} {'one by one':>10} {'ratio':>6} {'by CPU':>6}   the loop's fastest variant"
-    )
+    print("H = E layers    stacked one by one  ratio by CPU   the loop's fastest variant")
     for hidden, layers in ARCHITECTURES:
         recipe = LstmRecipe(hidden, hidden, layers, epochs=1)
         members = [LstmMember(split, method(name), seed) for name in METHODS for seed in range(SEEDS)]

@@ -46,7 +46,7 @@ class Forks:
 
     Args:
         work: Where checkpoints are.
-        trials: In the order in which they are trained.
+        trials: Of one recipe and one repeat of a task, in the order in which they are trained.
         hardware: With more than one process nothing is shared.
     """
 
@@ -78,15 +78,14 @@ class Forks:
         wanted = {epochs: self._path(trial.key, epochs) for one in later if (epochs := self._shared(trial, one))}
         return [_Keep(self.work / trial.key / "last.ckpt", wanted)] if wanted else []
 
-    def finish(self, trials: Sequence[Trial]) -> None:
-        """These trials are done: what they kept isn't needed any more."""
-        for trial in trials:
+    def finish(self) -> None:
+        """All are trained: what was kept for them isn't needed any more."""
+        for trial in self.trials:
             for fork in self.work.glob(f"{trial.key}.*{_SUFFIX}"):
                 fork.unlink()
 
     def _shared(self, first: Trial, second: Trial) -> int:
-        alike = (first.task, first.repeat, first.recipe) == (second.task, second.repeat, second.recipe)
-        return shared_epochs(first.method, second.method, first.recipe) if alike else 0
+        return shared_epochs(first.method, second.method, first.recipe)
 
     def _path(self, key: str, epochs: int) -> Path:
         return self.work / f"{key}.{epochs}{_SUFFIX}"

@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -52,21 +53,20 @@ def one_at_a_time(hardware: Hardware, work: Path, keep: Path | None = None) -> E
     def execute(batches: Sequence[Batch], tick: Callable[[float], None]) -> Iterator[tuple[Trial, Outcome]]:
         from crossfade.lab.train.deep_fork import Forks
 
-        for batch in batches:
-            splits: dict[tuple[int, int], ImageSplit] = {}
-            forks = Forks(work, batch, hardware)
-            for trial in batch:
-                at = (id(trial.task), trial.repeat)
-                if at not in splits:
-                    splits = {at: cast("ImageSplit", trial.task.split(trial.repeat))}  # one at a time in memory
+        trials = [trial for batch in batches for trial in batch]
+        for _, group in groupby(trials, key=lambda trial: (id(trial.task), trial.repeat, trial.recipe)):
+            together = tuple(group)
+            split = cast("ImageSplit", together[0].task.split(together[0].repeat))  # one at a time in memory
+            forks = Forks(work, together, hardware)
+            for trial in together:
                 tick(0.0)
                 saved, own = forks.begin(trial), partial(_part, tick, cost(trial))
-                outcome = _compute(trial, splits[at], hardware, work, keep, own, forks.callbacks(trial))
+                outcome = _compute(trial, split, hardware, work, keep, own, forks.callbacks(trial))
                 if saved and outcome.result is not None:
                     outcome = Outcome({**outcome.result, "shared_epochs": saved}, outcome.curves)
                 gc.collect()  # a trainer and its network hold each other: a large one must not wait for its turn
                 yield trial, outcome
-            forks.finish(batch)
+            forks.finish()
 
     return execute
 
