@@ -30,6 +30,7 @@ DATA = Path(__file__).parents[3] / "shared" / "data"
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("crossfade.lab.data.hub._answers", lambda kind, name: False)  # also where there is a network
     return tmp_path
 
 
