@@ -6,6 +6,7 @@ python docs/images.py STORE NAME [HARDWARE]    adds a store's results to results
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections import Counter
 from pathlib import Path
@@ -48,6 +49,7 @@ def collect(store: Path, name: str, hardware: str) -> None:
     whole = pd.read_csv(FOLDER / f"{name}.csv")
     methods = [deep_method(method) for method in dict.fromkeys(whole["method"])]
     meta["methods"] = [{"name": one.name, "title": one.title, "note": one.note} for one in methods]
+    meta["command"] = re.sub(r"--data-dir \S+", "--data-dir DIR", meta["command"])  # a machine's own business
     meta |= {"repeats": int(whole["repeat"].max()) + 1, "runs": runs}
     about.write_text(json.dumps(meta, indent=1, ensure_ascii=False) + "\n")
 
