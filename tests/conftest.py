@@ -3,6 +3,23 @@ from __future__ import annotations
 import signal
 import threading
 
+import pytest
+
 # A shell that starts the tests in the background has SIGINT ignored, and so would every command that a test interrupts.
 if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture
+def call(capsys):
+    """Run a command in this process: (exit status, standard output, standard error)."""
+
+    from crossfade.cli import main
+
+    def call(*arguments):
+        with pytest.raises(SystemExit) as stopped:
+            main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        return stopped.value.code, out, err
+
+    return call

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from sklearn.datasets import load_iris
 
-from crossfade.cli import COMMANDS, main
+from crossfade.cli import COMMANDS
 
 QUICK = ["--repeats", "2", "--epochs", "2", "--learning-rates", "0.01"]
 RUN = [sys.executable, "-m", "crossfade.cli"]
@@ -19,19 +19,6 @@ RUN = [sys.executable, "-m", "crossfade.cli"]
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-@pytest.fixture
-def call(capsys):
-    """Run a command in this process: (exit status, standard output, standard error)."""
-
-    def call(*arguments):
-        with pytest.raises(SystemExit) as stopped:
-            main([str(argument) for argument in arguments])
-        out, err = capsys.readouterr()
-        return stopped.value.code, out, err
-
-    return call
 
 
 @pytest.fixture

@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from crossfade.cli import main
 from crossfade.errors import UserError
 from crossfade.lab.data.glue import GLUE, load_glue
 from crossfade.lab.data.texts import TextPart, TextSet, TextTask, load_texts
@@ -32,19 +31,6 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("crossfade.lab.data.hub._answers", lambda kind, name: False)  # also where there is a network
     return tmp_path
-
-
-@pytest.fixture
-def call(capsys):
-    """Run a command in this process: (exit status, standard output, standard error)."""
-
-    def call(*arguments):
-        with pytest.raises(SystemExit) as stopped:
-            main([str(argument) for argument in arguments])
-        out, err = capsys.readouterr()
-        return stopped.value.code, out, err
-
-    return call
 
 
 def refused(call, *arguments) -> str:

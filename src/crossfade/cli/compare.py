@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from crossfade.lab.comparison import Plan
     from crossfade.lab.data.table import Table
 
-__all__ = ["check_output", "compare"]
+__all__ = ["check_output", "check_workers", "compare"]
 
 _MARK = 'name="generator" content="crossfade'
 
@@ -101,8 +101,7 @@ def compare(
         "granularity": granularity, "tie": tie,
     }  # fmt: skip
     settings = resolve(read_toml(config) if config else {}, said)
-    if workers is not None and workers < 1:
-        raise UserError(f"--workers: expected a whole number of at least 1, got {workers}")
+    check_workers(workers)
     for path, what in ((report, "--report"), (json, "--json")):
         check_output(path, what)
     tables = _tables(file, target, test, _split(categorical) or [], _split(drop) or [])
@@ -193,6 +192,12 @@ def _wrapped(text: str) -> str:
         return text
     columns = shutil.get_terminal_size().columns
     return "\n".join(textwrap.fill(line, columns) if ". " in f"{line} " else line for line in text.split("\n"))
+
+
+def check_workers(workers: int | None) -> None:
+    """Raises UserError for fewer threads than one."""
+    if workers is not None and workers < 1:
+        raise UserError(f"--workers: expected a whole number of at least 1, got {workers}")
 
 
 def check_output(path: Path | None, option: str) -> None:

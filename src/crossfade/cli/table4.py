@@ -6,8 +6,6 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from crossfade.errors import UserError
-
 if TYPE_CHECKING:
     from crossfade.lab.methods import Method
     from crossfade.lab.paper.table4 import Plan
@@ -55,13 +53,12 @@ def table4(
         ray: Run on the Ray cluster at this address instead; auto is the one of this machine.
         retry_failed: Run failed trials again.
     """
-    from crossfade.cli.compare import check_output
+    from crossfade.cli.compare import check_output, check_workers
     from crossfade.lab.data.catalogue import default_data_dir
     from crossfade.lab.paper.table4 import NETS, Request, plan
     from crossfade.lab.store import Store
 
-    if workers is not None and workers < 1:
-        raise UserError(f"--workers: expected a whole number of at least 1, got {workers}")
+    check_workers(workers)
     check_output(report, "--report")
     request = Request(
         data_dir or default_data_dir(), tuple(_methods(methods, loss)), tuple(_split(net) or NETS), seeds, splits,

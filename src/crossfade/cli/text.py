@@ -87,7 +87,7 @@ def compare_texts(
         json: Write the same numbers for scripts; - is standard output.
         retry_failed: Run failed trials again.
     """
-    from crossfade.cli.compare import _tell, check_output
+    from crossfade.cli.compare import _tell, check_output, check_workers
     from crossfade.lab.data.reading import read_frame
     from crossfade.lab.data.texts import load_texts
     from crossfade.lab.text_compare import TextSettings, execute_texts, plan_texts
@@ -104,7 +104,7 @@ def compare_texts(
     }  # fmt: skip
     given: dict[str, Any] = {key: value for key, value in said.items() if value is not None}
     settings = TextSettings(**given)
-    _check_workers(workers)
+    check_workers(workers)
     for path, what in ((report, "--report"), (json, "--json")):
         check_output(path, what)
     hardware = _hardware(accelerator, devices, nodes, False, 4, "")
@@ -159,11 +159,12 @@ def table3(
         plan: Print the plan and stop.
         retry_failed: Run failed trials again.
     """
+    from crossfade.cli.compare import check_workers
     from crossfade.lab.data.catalogue import default_data_dir
     from crossfade.lab.paper.table3 import plan_table3
     from crossfade.lab.paper.text_tables import table3_markdown
 
-    _check_workers(workers)
+    check_workers(workers)
     planned = plan_table3(
         data_dir or default_data_dir(), ["crossfade", *sys.argv[1:]], scale=scale, architectures=_words(nets),
         methods=_words(methods), repeats=repeats, epochs=epochs, learning_rate=learning_rate, batch_size=batch_size,
@@ -220,7 +221,7 @@ def figure2(
         devices: How many of them on each machine; more than one is DDP.
         nodes: Machines; start the same command on each with torchrun.
         compile: Compile the networks first.
-        logger: tensorboard or csv, beside the checkpoints.
+        logger: tensorboard or csv, into STORE.work/logs.
         store: Keeps every result.
         report: The page to write, Markdown; the profile is drawn beside it.
         plan: Print the plan and stop.
@@ -321,8 +322,3 @@ def _names(text: str, file: Path) -> list[str]:
     from crossfade.lab.data.reading import read_frame
 
     return [text] if "," not in text or text in read_frame(file).frame.columns else _words([text])
-
-
-def _check_workers(workers: int | None) -> None:
-    if workers is not None and workers < 1:
-        raise UserError(f"--workers: expected a whole number of at least 1, got {workers}")

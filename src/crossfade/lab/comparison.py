@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from crossfade.lab.data.task import TableTask
     from crossfade.lab.methods import Method
 
-__all__ = ["CONTROL", "ComparisonResult", "Plan", "compare", "execute", "plan"]
+__all__ = ["CONTROL", "ComparisonResult", "Plan", "compare", "describe_method", "execute", "plan"]
 
 CONTROL = "ce"
 _STUDY = "compare"
@@ -222,7 +222,7 @@ def _meta(
         "device": f"CPU ({origin['machine']})",
         "commit": origin["commit"],
         "datasets": [task.describe() for task in tasks],
-        "methods": [_describe(one) for one in methods],
+        "methods": [describe_method(one) for one in methods],
         "control": CONTROL,
         "seed": settings.seed,
         "repeats": settings.repeats,
@@ -230,7 +230,8 @@ def _meta(
     }
 
 
-def _describe(one: Method) -> dict[str, Any]:
+def describe_method(one: Method) -> dict[str, Any]:
+    """One entry of the report's ``methods``."""
     if one.g is None:
         grid = [step / _SCHEDULE_GRID for step in range(_SCHEDULE_GRID + 1)]
         drawn = [[progress, *map(float, one.schedule(progress))] for progress in grid]

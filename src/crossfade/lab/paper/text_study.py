@@ -11,7 +11,6 @@ from crossfade.errors import UserError
 from crossfade.lab.store import Run
 
 if TYPE_CHECKING:
-    from crossfade.lab.methods import Method
     from crossfade.lab.trial import Trial
 
 __all__ = ["MIXTURES", "TextPlan", "check_scale", "meta", "plan_of"]
@@ -71,6 +70,7 @@ def meta(
     title: str, trials: Sequence[Trial], command: str | Sequence[str], seed: int, notes: Sequence[str]
 ) -> dict[str, Any]:
     """What a report says about the run."""
+    from crossfade.lab.comparison import describe_method
     from crossfade.lab.provenance import provenance
 
     origin = provenance()
@@ -84,7 +84,7 @@ def meta(
         "device": origin["machine"],
         "commit": origin["commit"],
         "datasets": [task.describe() for task in tasks.values()],
-        "methods": [_described(one) for one in methods.values()],
+        "methods": [describe_method(one) for one in methods.values()],
         "control": "ce",
         "seed": seed,
         "repeats": max(trial.repeat for trial in trials) + 1,
@@ -98,10 +98,3 @@ def check_scale(scale: str, repeats: int | None) -> None:
         raise UserError(f"--scale: expected smoke, short or paper, got {scale!r}")
     if repeats is not None and repeats < 1:
         raise UserError(f"--repeats: expected a whole number of at least 1, got {repeats}")
-
-
-def _described(one: Method) -> dict[str, Any]:
-    grid = [step / 240 for step in range(241)]
-    schedule = None if one.g is not None else [[at, *map(float, one.schedule(at))] for at in grid]
-    g = "" if one.g is None else one.note
-    return {"name": one.name, "title": one.title, "note": one.note, "g": g, "schedule": schedule}
