@@ -88,7 +88,9 @@ def test_killed_at_random_moments_and_run_again(start, tmp_path):
 
     draw = random.Random(os.getpid())
     died, halfway = 0, 0
-    for _ in range(KILLS):
+    for _ in range(20 * KILLS):  # an attempt that ends before its moment proves nothing, and isn't counted
+        if died >= KILLS and halfway:
+            break
         process = start(killed)
         process.join(draw.uniform(0.0, took))
         process.kill()
@@ -102,8 +104,8 @@ def test_killed_at_random_moments_and_run_again(start, tmp_path):
     last = start(killed)
     last.join()
     assert last.exitcode == 0
-    assert died > KILLS // 2
-    assert halfway > 0  # or it proves nothing
+    assert died >= KILLS
+    assert halfway > 0
     assert numbers(killed) == expected
     left = {name for name in os.listdir(killed) if not name.startswith(".")}  # a page, if killed while writing it
     assert left == {"crossfade.db", "out.json", "report.html", "run.py"}
