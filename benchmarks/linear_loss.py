@@ -25,6 +25,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -73,13 +74,14 @@ def arms(device: str, classes: int) -> dict[str, tuple[Arm, tuple[float, float]]
 
 
 def problem(options: argparse.Namespace) -> tuple[Tensor, Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(0)
+    # On a GPU a generator of its own: the host's would take longer than the measurement.
+    generator = torch.Generator(options.device).manual_seed(0)
+    place: dict[str, Any] = {"generator": generator, "device": options.device}
+    hidden = torch.randn(options.rows, options.dim, **place)
+    weight = torch.randn(options.classes, options.dim, **place) * options.dim**-0.5
+    target = torch.randint(options.classes, (options.rows,), **place)
     dtype = getattr(torch, options.dtype)
-    hidden = torch.randn(options.rows, options.dim, generator=generator)
-    weight = torch.randn(options.classes, options.dim, generator=generator) * options.dim**-0.5
-    target = torch.randint(options.classes, (options.rows,), generator=generator)
-    hidden, weight = (x.to(options.device, dtype).requires_grad_() for x in (hidden, weight))
-    return hidden, weight, target.to(options.device)
+    return hidden.to(dtype).requires_grad_(), weight.to(dtype).requires_grad_(), target
 
 
 def step(arm: Arm, tensors: tuple[Tensor, Tensor, Tensor]) -> float:

@@ -15,6 +15,8 @@ Gflop/s is what the kernel reaches, its evaluation included. The others are spar
 the ratios are on the low side; a network whose multiplications alone take longer than the plain loop's step / 150 can't
 have that ratio. Without ``--data-dir`` (the folder with the UCI sets) their shapes are drawn at random. ``--stack``
 adds the cost of ten times the members, ``--all`` the time of all of Table 4 on all processors (needs the data).
+``--cuda`` prints instead, of 252 members at once, the batched engine's wall time for one network's step on the GPU
+beside the kernel's on all of the machine's processors.
 """
 
 from __future__ import annotations
@@ -211,6 +213,22 @@ def stack_cost(name: str, split: Split, net: str, rounds: int) -> str:
     return f"{name} {net}: 360 members take {statistics.median(ratios):.2f} times as long as 36"
 
 
+def on_gpu(split: Split, net: str, rounds: int) -> str:
+    """Microseconds of wall time for one network's step, and the median ratio."""
+    part = first_rows(split, SAMPLE_STEPS, Recipe(net=net, epochs=1))
+    recipe = Recipe(net=net, epochs=max(1, SAMPLE_STEPS // steps_of(part, Recipe(net=net, epochs=1))))
+    members = members_of(part, recipe, seeds=14)
+    taken: dict[str, list[float]] = {"cuda": [], "cpu": []}
+    for round_number in range(rounds + 1):
+        for device, times in taken.items():
+            start = time.perf_counter()
+            train_stack(members, recipe, device=device)
+            if round_number:  # the first warms up
+                times.append((time.perf_counter() - start) / len(members) / steps_of(part, recipe))
+    ratio = statistics.median(a / b for a, b in zip(taken["cuda"], taken["cpu"], strict=True))
+    return " ".join(f"{1e6 * statistics.median(times):9.3f}" for times in taken.values()) + f" {ratio:8.2f}"
+
+
 def all_of_table4(data_dir: Path) -> None:
     start, cpu, steps = time.perf_counter(), time.process_time(), 0
     tasks, missing = uci_tasks(data_dir)
@@ -236,6 +254,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--stack", action="store_true", help="cost of ten times the members")
     parser.add_argument("--all", action="store_true", help="time of all of Table 4; needs --data-dir")
+    parser.add_argument("--cuda", action="store_true", help="the batched engine on a GPU beside the kernel, alone")
     options = parser.parse_args()
     if options.all and options.data_dir is None:
         parser.error("--all needs --data-dir, the folder with the UCI sets")
@@ -244,6 +263,13 @@ def main() -> None:
     start = time.perf_counter()
     train_stack(members_of(warm, Recipe(epochs=1)), Recipe(epochs=1))
     print(f"first call, compilation or its cache included: {time.perf_counter() - start:.1f} s")
+    if options.cuda:
+        print(f"{torch.cuda.get_device_name()} beside {os.cpu_count()} processors: us of wall time, cuda / cpu")
+        for name in options.sets:
+            split, source = load(name, options.data_dir)
+            for net in ("linear", "mlp"):
+                print(f"{name:12} {net:6} {on_gpu(split, net, options.rounds)}   {source}", flush=True)
+        return
     print(f"{'':28}us of one core for one network's step    | times the kernel's")
     print(
         f"{'set':12} {'net':6} {'Gflop/s':>7} {'kernel':>9} {'batched':>9} {'plain':>9} {'jax':>9} |"

@@ -12,7 +12,7 @@ from image_cases import method
 from crossfade.lab.methods import Method
 from crossfade.lab.train.deep_fork import shared_epochs
 from crossfade.lab.train.deep_recipe import Hardware, ImageRecipe
-from crossfade.lab.train.deep_run import image_trial, one_at_a_time
+from crossfade.lab.train.deep_run import deep, image_trial
 from crossfade.schedules import switch
 
 CPU = Hardware(accelerator="cpu")
@@ -20,7 +20,7 @@ NAMES = ("ce", "f0", "f0-late", "gradual", "cot", "focal")
 
 
 def outcomes(trials, work):
-    done = dict(one_at_a_time(CPU, work)([trials], lambda part: None))
+    done = dict(deep(CPU, work)([trials], lambda part: None))
     results = {trial.method.name: (outcome.result, outcome.curves) for trial, outcome in done.items()}
     numbers = {
         name: ({key: value for key, value in result.items() if key not in ("seconds", "shared_epochs")}, curves)

@@ -267,9 +267,10 @@ def test_fused_linear(
 @pytest.mark.skipif(not GPU, reason="needs a GPU")
 def test_host_never_waits() -> None:
     logits, target = batch(64, 1000, torch.bfloat16)
-    cf.crossfade_loss(logits, target).backward()
+    alpha = torch.tensor(0.5, device=DEVICE)
+    cf.crossfade_loss(logits, target, alpha=alpha).backward()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        cf.crossfade_loss(logits, target, alpha=torch.tensor(0.5, device=DEVICE)).backward()
+        cf.crossfade_loss(logits, target, alpha=alpha).backward()
     finally:
         torch.cuda.set_sync_debug_mode("default")

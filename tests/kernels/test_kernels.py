@@ -38,7 +38,7 @@ def signatures() -> dict[str, dict[str, str]]:
         "softcap": "fp32",
         "row_stride": "i64",
     }
-    flags = dict.fromkeys(("IGNORES", "CAPS", "BLOCK"), "constexpr")
+    flags = dict.fromkeys(("IGNORES", "CAPS", "BLOCK", "STAGES"), "constexpr")
     rows = dict.fromkeys(("ce", "norm", "factor", "at_target"), "*fp32")
     return {
         "_forward_kernel": common | flags | rows,
@@ -61,17 +61,23 @@ def test_compiles_for_nvidia(kernel: str, element: str, capability: int) -> None
     function = getattr(triton_cross_entropy, kernel)
     kinds = signatures()[kernel] | {"logits": f"*{element}", "out": f"*{element}"}
     signature = {name: kinds[name] for name in function.arg_names}
-    block = 8192 if element == "bf16" else 4096
+    forward = kernel == "_forward_kernel"
+    logits = torch.empty(1, 100_000, dtype=torch.bfloat16 if element == "bf16" else torch.float32)
+    launch = triton_cross_entropy.FORWARD[:2] if forward else triton_cross_entropy.BACKWARD
+    block, warps = triton_cross_entropy.block(logits, *launch)
+    constants = {"IGNORES": True, "CAPS": False, "BLOCK": block}
+    if forward:
+        constants["STAGES"] = triton_cross_entropy.FORWARD[2]
     aligned = ("logits", "out", "row_stride", "out_row_stride", "classes")
     attributes = {(i,): [["tt.divisibility", 16]] for i, name in enumerate(function.arg_names) if name in aligned}
-    source = ASTSource(function, signature, {"IGNORES": True, "CAPS": False, "BLOCK": block}, attributes)
+    source = ASTSource(function, signature, constants, attributes)
     try:
-        built = triton.compile(source, target=GPUTarget("cuda", capability, 32), options={"num_warps": block // 512})
+        built = triton.compile(source, target=GPUTarget("cuda", capability, 32), options={"num_warps": warps})
     except RuntimeError as error:
         pytest.skip(f"no compiler for GPUs here: {error}")
     code = built.asm["ptx"]
     assert "ld.global.v4.b32" in code
-    assert kernel == "_forward_kernel" or "st.global.v4.b32" in code
+    assert forward or "st.global.v4.b32" in code
     assert not re.search(r"\b(ld|st)\.local", code)
 
 

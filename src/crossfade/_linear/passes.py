@@ -72,7 +72,7 @@ class _Walk:
         self.valid = valid_rows(target, len(weight), options.ignore_index)
         self.count = len(target) if self.valid is None else len(self.valid)
         self.piece = choose(hidden, options)
-        self.plan = Plan.of(self.count, inputs, options, in_place=self.piece is KernelPiece)
+        self.plan = Plan.of(self.count, inputs, options, self.piece is KernelPiece, needs.weight)
 
         n, device = len(target), hidden.device
         self.loss, self.ce, self.row_weight = (torch.zeros(n, dtype=precise, device=device) for _ in range(3))
@@ -84,7 +84,7 @@ class _Walk:
         self.of_bias = torch.zeros(len(weight), dtype=precise, device=device) if needs.bias else None
 
     def over_rows(self) -> None:
-        buffer = self.hidden.new_empty((min(self.plan.rows, self.count), len(self.weight)), dtype=self.options.compute)
+        buffer = self._buffer()
         for start in range(0, self.count, self.plan.rows):
             piece_of = slice(start, min(start + self.plan.rows, self.count))
             rows: Rows = piece_of if self.valid is None else self.valid[piece_of]
@@ -101,6 +101,14 @@ class _Walk:
             if any(self.needs):
                 gradient, scale = piece.gradient(None if self.factor is None else self.factor[rows])
                 self._add(gradient, scale, hidden, rows)
+
+    def _buffer(self) -> Tensor:
+        """For the logits of a piece."""
+        shape = (min(self.plan.rows, self.count), len(self.weight))
+        if self.plan.borrows and self.of_weight is not None:
+            lent = self.of_weight.view(-1).view(self.options.compute)
+            return lent[: shape[0] * shape[1]].view(shape)
+        return self.hidden.new_empty(shape, dtype=self.options.compute)
 
     def _add(self, gradient: Tensor, scale: Tensor | None, hidden: Tensor, rows: Rows) -> None:
         """Scale the small operands, not the (rows, C) gradient."""

@@ -31,6 +31,7 @@ def _forward_kernel(  # type: ignore[no-untyped-def]
     IGNORES: tl.constexpr,
     CAPS: tl.constexpr,
     BLOCK: tl.constexpr,
+    STAGES: tl.constexpr,
 ):
     row = tl.program_id(0).to(tl.int64)
     y = tl.load(target + row)
@@ -41,7 +42,7 @@ def _forward_kernel(  # type: ignore[no-untyped-def]
     start_of_row = logits + row * row_stride
     maximum = tl.full([BLOCK], _NOTHING, tl.float32)
     total = tl.zeros([BLOCK], tl.float32)
-    for first in range(0, classes, BLOCK):
+    for first in tl.range(0, classes, BLOCK, num_stages=STAGES):
         column = first + tl.arange(0, BLOCK)
         x = tl.load(start_of_row + column, mask=column < classes, other=-float("inf")).to(tl.float32)
         if CAPS:
@@ -101,10 +102,16 @@ def _backward_kernel(  # type: ignore[no-untyped-def]
     tl.store(result, gradient, mask=inside)
 
 
-def _block(logits: Tensor) -> tuple[int, int]:
-    """Elements and warps a program: 16 bytes a thread and load, two loads in flight."""
-    block = min(8192 if logits.element_size() == 2 else 4096, max(128, triton.next_power_of_2(logits.shape[1])))
-    return block, max(1, min(16, block // 512))
+# Bytes of logits that a program and each of its warps take at a time, and loads ahead (benchmarks/loss_gpu.py --tune).
+FORWARD = (16384, 1024, 1)
+BACKWARD = (16384, 1024)
+
+
+def block(logits: Tensor, program: int, warp: int) -> tuple[int, int]:
+    """Elements and warps of a program."""
+    size = logits.element_size()
+    elements = min(program // size, max(128, triton.next_power_of_2(logits.shape[1])))
+    return elements, max(1, min(32, elements * size // warp))
 
 
 def forward(logits: Tensor, target: Tensor, ignore_index: int | None, softcap: float | None) -> tuple[Tensor, Tensor]:
@@ -112,7 +119,7 @@ def forward(logits: Tensor, target: Tensor, ignore_index: int | None, softcap: f
     ce = torch.empty(rows, dtype=torch.float32, device=logits.device)
     norm = torch.zeros(2, rows, dtype=torch.float32, device=logits.device)
     if rows:
-        block, warps = _block(logits)
+        size, warps = block(logits, *FORWARD[:2])
         _forward_kernel[(rows,)](
             logits,
             logits.stride(0),
@@ -125,7 +132,8 @@ def forward(logits: Tensor, target: Tensor, ignore_index: int | None, softcap: f
             1.0 if softcap is None else float(softcap),
             IGNORES=ignore_index is not None,
             CAPS=softcap is not None,
-            BLOCK=block,
+            BLOCK=size,
+            STAGES=FORWARD[2],
             num_warps=warps,
         )
     return ce, norm
@@ -143,10 +151,10 @@ def backward(
 ) -> Tensor:
     rows, classes = logits.shape
     if rows:
-        block, warps = _block(logits)
+        size, warps = block(logits, *BACKWARD)
         # expm1, not p - 1: the digits of 1 - p_y where p_y is nearly 1. A vector's work, done outside of the kernel.
         at_target = torch.expm1(-ce).mul_(factor)
-        _backward_kernel[(rows, triton.cdiv(classes, block))](
+        _backward_kernel[(rows, triton.cdiv(classes, size))](
             logits,
             logits.stride(0),
             out,
@@ -161,7 +169,7 @@ def backward(
             1.0 if softcap is None else float(softcap),
             IGNORES=ignore_index is not None,
             CAPS=softcap is not None,
-            BLOCK=block,
+            BLOCK=size,
             num_warps=warps,
         )
     return out

@@ -80,10 +80,10 @@ def run_trials(
     """As ``run_study``, for any trials of image networks; ``request`` is the ``Run`` to save."""
     from crossfade.lab.progress import shown
     from crossfade.lab.run import run
-    from crossfade.lab.train.deep_run import one_at_a_time, process_rank
+    from crossfade.lab.train.deep_run import deep, process_rank
 
     work = work or store_path.with_name(store_path.name + ".work")
-    execute = one_at_a_time(hardware, work, keep_weights)
+    execute = deep(hardware, work, keep_weights)
     first = process_rank() == 0
     if not first:  # it trains what the first process trains, and leaves the writing to it
         trials = unknown(trials, store_path, retry_failed)

@@ -34,7 +34,7 @@ from crossfade.lab.train.deep_scores import Tally
 from crossfade.lab.train.text_recipe import TextRecipe
 from crossfade.losses import CrossfadeLoss
 
-__all__ = ["Classifier", "DeepHistory", "train"]
+__all__ = ["Classifier", "DeepHistory", "chosen_row", "device_name", "train"]
 
 Observer = Callable[[int, str, Tensor, Tensor, Tensor], None]
 
@@ -173,7 +173,7 @@ class Classifier(pl.LightningModule):  # type: ignore[misc]
             row |= {f"{part}_{name}": value for name, value in scores.items() if name != "loss"}
         self.log_dict({name: value for name, value in row.items() if name not in ("epoch", "train_loss")})
         self.rows.append(row)
-        if self.recipe.select == "validation" and _chosen(self.rows, self.recipe.select) == len(self.rows) - 1:
+        if self.recipe.select == "validation" and chosen_row(self.rows, self.recipe.select) == len(self.rows) - 1:
             self.best = {name: value.detach().cpu().clone() for name, value in self.net.state_dict().items()}
 
     @torch.no_grad()
@@ -270,18 +270,20 @@ def train(
     if trainer.interrupted:
         raise KeyboardInterrupt
     return DeepHistory(
-        module.rows, _chosen(module.rows, recipe.select), module.finite, module.net, module.best,
-        time.perf_counter() - started, _device_name(trainer.strategy.root_device),
+        module.rows, chosen_row(module.rows, recipe.select), module.finite, module.net, module.best,
+        time.perf_counter() - started, device_name(trainer.strategy.root_device),
     )  # fmt: skip
 
 
-def _chosen(rows: Sequence[Mapping[str, float]], select: str) -> int:
+def chosen_row(rows: Sequence[Mapping[str, float]], select: str) -> int:
+    """The row whose test scores are the result, by ``ImageRecipe.select``; -1 if there is none."""
     if select == "last" or not rows:
         return len(rows) - 1
     return max(range(len(rows)), key=lambda at: (rows[at]["val_accuracy"], -at))
 
 
-def _device_name(device: torch.device) -> str:
+def device_name(device: torch.device) -> str:
+    """What results call it."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from crossfade.lab.data.images import ImageSplit, Part
-from crossfade.lab.train.augment import Augment, Pixels, draw
+from crossfade.lab.train.augment import Augment, Draws, Pixels, draw
 
 if TYPE_CHECKING:
     from crossfade.lab.data.image_stream import StreamSplit
@@ -73,12 +73,16 @@ class TrainBatches:
     def __len__(self) -> int:
         return len(self.bounds) - 1
 
-    def __iter__(self) -> Iterator[Batch]:
+    def choices(self) -> tuple[Tensor, Draws]:
+        """The epoch's order, (N,) int64, and what happens to each image, both on the device."""
         device, count = self.pixels.device, self.pixels.count
         order_seed, draw_seed = (epoch_seed(self.seed, self.epoch, stream) for stream in ("order", "augment"))
         order = torch.randperm(count, generator=torch.Generator().manual_seed(order_seed)).to(device, non_blocking=True)
         generator = torch.Generator().manual_seed(draw_seed)
-        draws = draw(self.augment, count, self.pixels.height, self.pixels.width, generator).to(device)
+        return order, draw(self.augment, count, self.pixels.height, self.pixels.width, generator).to(device)
+
+    def __iter__(self) -> Iterator[Batch]:
+        order, draws = self.choices()
         for start, stop in pairwise(self.bounds):
             mine = order[start:stop].tensor_split(self.world)[self.rank]
             share = len(mine) * self.world / (stop - start)
