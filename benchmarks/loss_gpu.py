@@ -1,6 +1,6 @@
 """The loss of logits that are there, on a GPU: forward + backward against eager, compiled and Liger's cross entropy.
 
-    python benchmarks/loss_gpu.py [--shapes 8192x128256 4096x32000] [--dtype bfloat16 float32] [--rounds 20]
+    python benchmarks/loss_gpu.py [--shapes 8192x128256 ...] [--dtype bfloat16 float32] [--rounds 20] [--tune]
 
 The arms take turns in random order, each on a fresh copy of the logits made outside of the timed stretch; times are
 CUDA events' with the host ahead of the device, a ratio is the median over rounds of the ratio to eager F.cross_entropy
@@ -12,9 +12,13 @@ logits. Every arm's gradient is held against float64 on a few rows.
 from __future__ import annotations
 
 import argparse
+import csv
+import json
 import random
 import statistics
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +26,7 @@ from torch import Tensor
 
 import crossfade as cf
 from crossfade import kernels
+from crossfade.lab.provenance import provenance
 
 BASE = "eager F.cross_entropy"
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -89,7 +94,7 @@ def gradient_error(loss: Loss, alpha: float, beta: float, dtype: torch.dtype, cl
     return ((leaf.grad.double() - exact.grad).abs().max() / exact.grad.abs().max()).item()
 
 
-def tune(rows: int, classes: int, dtype: torch.dtype) -> None:
+def tune(rows: int, classes: int, dtype: torch.dtype) -> list[list[object]]:
     """Milliseconds of both kernels for ways to launch them; the fastest are taken for what is measured afterwards."""
     from triton.testing import do_bench
 
@@ -109,16 +114,20 @@ def tune(rows: int, classes: int, dtype: torch.dtype) -> None:
             [(b, w) for b in (1024, 2048, 4096, 8192, 16384) for w in (512, 1024, 2048) if b >= w],
         ),
     }
+    found: list[list[object]] = []
     for name, (call, ways) in calls.items():
         taken = {}
         for way in ways:
             setattr(own, name, way)
             taken[way] = do_bench(call, warmup=5, rep=25, return_mode="median")
         setattr(own, name, min(taken, key=lambda way: taken[way]))
-        print(f"{name}: " + ", ".join(f"{way} {ms:.3f}" for way, ms in sorted(taken.items(), key=lambda at: at[1])))
+        ranked = sorted(taken.items(), key=lambda at: at[1])
+        print(f"{name}: " + ", ".join(f"{way} {ms:.3f}" for way, ms in ranked))
+        found += [[name.lower(), *way[:2], *(way[2:] or [""]), f"{ms:.3f}"] for way, ms in ranked]
+    return found
 
 
-def measure(rows: int, classes: int, dtype: torch.dtype, rounds: int) -> None:
+def measure(rows: int, classes: int, dtype: torch.dtype, rounds: int) -> list[list[object]]:
     # A generator on the device: the host's would take longer than the measurement.
     generator = torch.Generator("cuda").manual_seed(0)
     logits = torch.empty(rows, classes, dtype=dtype, device="cuda").normal_(0, 3, generator=generator)
@@ -146,17 +155,30 @@ def measure(rows: int, classes: int, dtype: torch.dtype, rounds: int) -> None:
     del logits
     print(f"\n{rows} x {classes}, {dtype}: a copy reaches {bandwidth / 1e9:.0f} GB/s")
     print(f"{'':>28} {'ms':>8} {'ratio':>7} {'of copy bandwidth':>18} {'peak MiB':>9} {'gradient error':>15}")
+    found: list[list[object]] = []
     for name, (loss, (alpha, beta)) in losses.items():
         ms = statistics.median(taken[name])
         ratio = statistics.median(a / b for a, b in zip(taken[name], taken[BASE], strict=True))
         error = gradient_error(loss, alpha, beta, dtype, classes)
-        print(
-            f"{name:>28} {ms:8.3f} {ratio:7.3f} {least / (ms * 1e-3) / bandwidth:18.2f} "
-            f"{memory[name] / 2**20:9.0f} {error:15.1e}",
-            flush=True,
-        )
+        share, mib = least / (ms * 1e-3) / bandwidth, memory[name] / 2**20
+        print(f"{name:>28} {ms:8.3f} {ratio:7.3f} {share:18.2f} {mib:9.0f} {error:15.1e}", flush=True)
+        cells = (f"{ms:.3f}", f"{ratio:.3f}", f"{share:.2f}", f"{mib:.0f}", f"{error:.1e}")
+        found.append([rows, classes, str(dtype).removeprefix("torch."), name, *cells])
     mixture, plain = taken["kernels, CE + EL"], taken["kernels, CE"]
     print(f"mixture over CE: {statistics.median(a / b for a, b in zip(mixture, plain, strict=True)):.3f}")
+    return found
+
+
+def save(folder: Path, arms_of: list[list[object]], launches: list[list[object]]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for file, head, rows in (
+        ("arms.csv", "rows,classes,dtype,arm,ms,ratio,of_copy_bandwidth,peak_mib,gradient_error", arms_of),
+        ("launch.csv", "kernel,program_bytes,warp_bytes,stages,ms", launches),
+    ):
+        with (folder / file).open("w", newline="") as handle:
+            csv.writer(handle, lineterminator="\n").writerows([head.split(","), *rows])
+    about = {"command": " ".join(["python", *sys.argv]), "capability": torch.cuda.get_device_name()}
+    (folder / "provenance.json").write_text(json.dumps(about | provenance(), indent=1) + "\n")
 
 
 def main() -> None:
@@ -165,17 +187,22 @@ def main() -> None:
     parser.add_argument("--dtype", nargs="+", default=["bfloat16", "float32"])
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--tune", action="store_true", help="try ways to launch the kernels at the first shape")
+    parser.add_argument("--output", type=Path, help="folder for the rows")
     options = parser.parse_args()
     if not torch.cuda.is_available():
         raise SystemExit("no CUDA device here: this benchmark needs one")
     print(f"torch {torch.__version__}, {torch.cuda.get_device_name()}, {options.rounds} rounds")
+    arms_of: list[list[object]] = []
+    launches: list[list[object]] = []
     if options.tune:
         rows, classes = (int(n) for n in options.shapes[0].split("x"))
-        tune(rows, classes, getattr(torch, options.dtype[0]))
+        launches = tune(rows, classes, getattr(torch, options.dtype[0]))
     for dtype in options.dtype:
         for shape in options.shapes:
             rows, classes = (int(n) for n in shape.split("x"))
-            measure(rows, classes, getattr(torch, dtype), options.rounds)
+            arms_of += measure(rows, classes, getattr(torch, dtype), options.rounds)
+    if options.output:
+        save(options.output, arms_of, launches)
     print("\nto reach on an H100, 8192 x 128256, bfloat16: ratio 0.50, Liger's time +-3 %, 0.80 of copy bandwidth,")
     print("mixture over CE 1.02")
 

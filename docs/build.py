@@ -73,7 +73,7 @@ def main() -> None:
             fill(ROOT / "docs" / "why" / page, name, text)
     for name, text in causal_lm.blocks(ROOT / "results" / "causal_lm").items():
         fill(ROOT / "docs" / causal_lm.PAGE, name, text)
-    for name, text in large_vocabularies.blocks(ROOT / "results" / "linear_loss").items():
+    for name, text in large_vocabularies.blocks(ROOT / "results").items():
         fill(ROOT / "docs" / large_vocabularies.PAGE, name, text)
     for name, text in texts.blocks().items():
         fill(ROOT / "docs" / "results" / "text.md", name, text)

@@ -1,4 +1,4 @@
-"""The table of docs/large-vocabularies.md, from results/linear_loss."""
+"""The tables of docs/large-vocabularies.md, from results/linear_loss, linear_loss_gpu and loss_gpu."""
 
 from __future__ import annotations
 
@@ -14,8 +14,47 @@ OURS = "linear_crossfade_loss, CE"
 TARGETS = (0.80, 0.12)
 
 
-def blocks(folder: Path) -> dict[str, str]:
+def blocks(results: Path) -> dict[str, str]:
     """The page's blocks by the name of their mark; none without results."""
+    return _cpu(results / "linear_loss") | _logits_on_gpu(results / "loss_gpu") | _on_gpu(results / "linear_loss_gpu")
+
+
+def _logits_on_gpu(folder: Path) -> dict[str, str]:
+    if not (folder / "provenance.json").exists():
+        return {}
+    found = json.loads((folder / "provenance.json").read_text())
+    head = ["logits", "", "ms", "to eager", "of a copy's bandwidth", "extra MiB", "gradient error"]
+    rows: list[list[object]] = [
+        [
+            f"{one.rows} × {one.classes}", one.arm, f"{one.ms:.2f}", f"{one.ratio:.2f}",
+            f"{100 * one.of_copy_bandwidth:.0f} %", f"{one.peak_mib:.0f}", f"{one.gradient_error:.0e}",
+        ]
+        for one in pd.read_csv(folder / "arms.csv").itertuples()
+    ]  # fmt: skip
+    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items() if name != "python")
+    origin = f"{found['capability']}, bfloat16, {versions}, commit {found['commit']}: `{found['command']}`"
+    return {"results/loss_gpu/arms.csv": table(head, rows), "results/loss_gpu/provenance.json": origin}
+
+
+def _on_gpu(folder: Path) -> dict[str, str]:
+    if not (folder / "provenance.json").exists():
+        return {}
+    seconds = pd.read_csv(folder / "rounds.csv").pivot_table(index="round", columns="arm", values="seconds")
+    arms = pd.read_csv(folder / "arms.csv").set_index("arm")
+    ratios = {rival: seconds.div(seconds[rival], axis=0).median() for rival in (BASE, "Liger")}
+    rows: list[list[object]] = []
+    for arm in arms.index:
+        times = [f"{ratios[rival][arm]:.2f}" for rival in (BASE, "Liger")]
+        extra = f"{arms.peak_mib[arm]:.0f}"
+        rows.append([arm, f"{1e3 * seconds[arm].median():.1f}", *times, extra, f"{arms.gradient_error[arm]:.1e}"])
+    head = ["", "ms", "time to base", "to Liger", "extra MiB", "gradient error"]
+    return {
+        "results/linear_loss_gpu/rounds.csv": table(head, rows),
+        "results/linear_loss_gpu/provenance.json": _provenance(folder),
+    }
+
+
+def _cpu(folder: Path) -> dict[str, str]:
     if not (folder / "provenance.json").exists():
         return {}
     seconds = pd.read_csv(folder / "rounds.csv").pivot_table(index="round", columns="arm", values="seconds")
@@ -55,8 +94,9 @@ def _yes(met: bool) -> str:
 def _provenance(folder: Path) -> str:
     found = json.loads((folder / "provenance.json").read_text())
     settings = found["settings"]
+    threads = f"{settings['threads']} threads, " if settings["device"] == "cpu" else ""
     return (
         f"N = {settings['rows']}, D = {settings['dim']}, C = {settings['classes']}, {settings['dtype']}, "
-        f"{settings['threads']} threads, medians of {settings['rounds']} rounds in which the arms take turns; "
+        f"{threads}medians of {settings['rounds']} rounds in which the arms take turns; "
         f"{found['capability']}, torch {found['versions']['torch']}, commit {found['commit']}: `{found['command']}`"
     )

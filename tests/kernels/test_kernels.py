@@ -76,7 +76,7 @@ def test_compiles_for_nvidia(kernel: str, element: str, capability: int) -> None
     except RuntimeError as error:
         pytest.skip(f"no compiler for GPUs here: {error}")
     code = built.asm["ptx"]
-    assert "ld.global.v4.b32" in code
+    assert re.search(r"cp\.async\.cg\.shared\.global .*, 0x10," if forward else r"ld\.global\.v4\.b32", code)
     assert forward or "st.global.v4.b32" in code
     assert not re.search(r"\b(ld|st)\.local", code)
 

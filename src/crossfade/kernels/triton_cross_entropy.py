@@ -103,8 +103,8 @@ def _backward_kernel(  # type: ignore[no-untyped-def]
 
 
 # Bytes of logits that a program and each of its warps take at a time, and loads ahead (benchmarks/loss_gpu.py --tune).
-FORWARD = (16384, 1024, 1)
-BACKWARD = (16384, 1024)
+FORWARD = (4096, 1024, 3)
+BACKWARD = (4096, 1024)
 
 
 def block(logits: Tensor, program: int, warp: int) -> tuple[int, int]:
