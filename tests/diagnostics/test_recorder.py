@@ -71,20 +71,42 @@ KILLED = """
             if epoch == 1 and rows[0] == 4:
                 os.kill(os.getpid(), signal.SIGKILL)
             recorder.record(epoch, rows, torch.zeros(len(rows), 2), torch.zeros(len(rows)).long())
+        recorder.flush()
 """
 
 
-def test_a_killed_process_loses_no_batch_that_was_recorded(tmp_path):
+def test_a_killed_process_loses_nothing_that_was_flushed(tmp_path):
     script = tmp_path / "killed.py"
     script.write_text(textwrap.dedent(KILLED))
     done = subprocess.run([sys.executable, str(script), str(tmp_path / "r")], capture_output=True, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr
     read = Recording(tmp_path / "r")
     assert read.complete() == [0]
-    assert read.seen(1).tolist() == [True] * 4 + [False] * 6
+    assert not read.seen(1).any()
     with ProbabilityRecorder(tmp_path / "r", examples=10, epochs=3) as recorder:
-        recorder.record(1, range(4, 10), torch.zeros(6, 2), torch.zeros(6, dtype=torch.int64))
+        recorder.record(1, range(10), torch.zeros(10, 2), torch.zeros(10, dtype=torch.int64))
     assert Recording(tmp_path / "r").complete() == [0, 1]
+
+
+@pytest.mark.parametrize("sizes", [[7] * 60, [3, 50, 1, 9] * 20, [400, 400]])
+def test_groups_hold_what_single_batches_do(tmp_path, sizes):
+    """Whatever the sizes, types and epochs of the batches in a group."""
+    generator = torch.Generator().manual_seed(0)
+    total = sum(sizes)
+    order = torch.randperm(total, generator=generator).split(sizes)
+    whole, single = (ProbabilityRecorder(tmp_path / name, total, 2) for name in ("whole", "single"))
+    for at, rows in enumerate(order):
+        logits = torch.randn(len(rows), 700, generator=generator).to(torch.bfloat16 if at % 5 == 0 else torch.float32)
+        target = torch.randint(700, (len(rows),), generator=generator)
+        for recorder in (whole, single):
+            recorder.record(at % 2, rows, logits, target)
+        logits.zero_()  # the caller's memory is the caller's
+        single.flush()
+    whole.flush()
+    for epoch in range(2):
+        for what in ("seen", "ce", "correct", "confidence", "brier"):
+            one, other = (getattr(Recording(tmp_path / name), what)(epoch) for name in ("whole", "single"))
+            np.testing.assert_array_equal(one, other)
 
 
 def test_a_kill_between_array_and_description_is_repaired(tmp_path):

@@ -46,6 +46,18 @@ def test_a_study_is_the_papers(name):
         assert [at / short.epochs for at in short.milestones] == pytest.approx(whole, abs=1e-6)
 
 
+def test_another_number_of_epochs_keeps_the_fractions_and_is_labelled():
+    cell = next(
+        cell for cell in image_study("table1").cells if cell.recipe.net == "resnet20" and cell.data == "cifar100"
+    )
+    recipe, each, test, repeats = scaled(cell, "paper", epochs=12)
+    assert (recipe.epochs, recipe.milestones, recipe.watch, recipe.batch_size) == (12, (6, 8, 10), 9, 128)
+    assert (recipe.scale, recipe.granularity, each, test, repeats) == ("own", "step", None, None, cell.repeats)
+    short, each, _, _ = scaled(cell, "short", epochs=18)
+    assert (short.epochs, short.milestones, short.scale, each) == (18, (9, 12, 15), "short", 48)
+    assert scaled(cell, "paper")[0] == cell.recipe
+
+
 def test_protocols_as_printed():
     protocols = {
         (cell.data, cell.recipe.epochs, cell.recipe.milestones, cell.repeats)

@@ -26,6 +26,7 @@ def _study(
     nets: list[str] | None = None,
     methods: list[str] | None = None,
     repeats: int | None = None,
+    epochs: int | None = None,
     store: Path | None = None,
     report: Path | None = None,
     keep_weights: Path | None = None,
@@ -52,6 +53,7 @@ def _study(
         nets: Only these networks, see `crossfade list`.
         methods: Only these of the study's methods.
         repeats: Seeds. [default: the paper's]
+        epochs: So many, with every fall and phase at the same fraction of them. [default: the scale's]
         store: Keeps every result. [default: STUDY.db]
         report: The page to write, Markdown. [default: STUDY.md]
         keep_weights: A folder for each trial's weights as safetensors, with their provenance.
@@ -75,7 +77,7 @@ def _study(
     check_output(report, "--report")
     request = ImageRequest(
         image_study(name), data_dir or default_data_dir(), scale, tuple(_words(datasets)), tuple(_words(nets)),
-        tuple(_words(methods)), repeats, precision, hardware,
+        tuple(_words(methods)), repeats, epochs, precision, hardware,
     )  # fmt: skip
     planned = plan_images(request, ["crossfade", *sys.argv[1:]])
     _announce(planned, hardware, store, retry_failed)
@@ -213,7 +215,8 @@ def _announce(planned: ImagePlan, hardware: Hardware, store: Path, retry_failed:
         return
     seconds = estimate(left, hardware.accelerator) / (hardware.devices * hardware.nodes)
     known = f" for the {len(left)} runs that {store} doesn't have" if len(left) < len(planned.trials) else ""
-    print(f"about {_span(seconds)} on this device{known}, by a step of each network", file=sys.stderr, flush=True)
+    # Side by side in graphs (one GPU), or compiled, networks are faster than the plain step that was timed.
+    print(f"about {_span(seconds)} on this device{known}, by a plain step of each network", file=sys.stderr, flush=True)
 
 
 def _write(planned: ImagePlan, store: Path, report: Path) -> str:
@@ -223,7 +226,7 @@ def _write(planned: ImagePlan, store: Path, report: Path) -> str:
     from crossfade.lab.store import Store
 
     with Store(store, mode="read") as opened:
-        page = markdown(planned.request.study, frames.results(opened, planned.run.keys), planned.request.scale)
+        page = markdown(planned.request.study, frames.results(opened, planned.run.keys), planned.request.label)
     write_text(report, page, "--report")
     return page
 

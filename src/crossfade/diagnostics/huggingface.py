@@ -95,6 +95,9 @@ class RecordProbabilities(TrainerCallback):  # type: ignore[misc]
     ) -> None:
         self.recorder.flush()
 
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self.recorder.flush()  # a checkpoint in the middle of an epoch: what came before isn't seen again
+
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:

@@ -86,6 +86,13 @@ class RecordProbabilities(pl.Callback):  # type: ignore[misc]
         if self.training is not None:
             self.training.record(trainer.current_epoch, self._index(batch), self._taken(), self._target(batch))
 
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        # One in the middle of an epoch: what came before isn't seen again.
+        if self.training is not None:
+            self.training.flush()
+
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.training is not None:
             self.training.flush()

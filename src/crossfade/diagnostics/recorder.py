@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,10 @@ from torch import Tensor
 __all__ = ["IndexedDataset", "ProbabilityRecorder", "Recording"]
 
 _ARRAY, _META, _VERSION = "probabilities.npy", "recording.json", 1
-# On an accelerator every copy to the host waits for the device, so a batch's values are copied in groups of this many.
+# On an accelerator every copy to the host waits for the device; on the CPU a small batch costs little but the calls
+# that handle it. So batches are written in groups of this many, on the CPU fewer if their logits are this many numbers.
 _GROUP = 50
+_GROUP_LOGITS = 2**18
 _LARGEST = 65504.0  # of float16
 
 Float32Array = npt.NDArray[np.float32]
@@ -107,9 +110,9 @@ class ProbabilityRecorder:
     Raises:
         ValueError: ``folder`` holds a recording of another shape or version.
 
-    On the CPU every batch is in the memory map when :meth:`record` returns, and survives the process being killed. On
-    an accelerator batches are copied in groups of 50, so that recording doesn't wait for the device; a kill loses at
-    most those. Processes on one host (DDP) may write into one folder, each its own examples.
+    Batches go into the memory map in groups of up to 50 (so that recording doesn't wait for an accelerator). What is
+    there survives the process being killed; :meth:`flush` writes the rest: call it before a checkpoint. Processes on
+    one host (DDP) may write into one folder, each its own examples.
     """
 
     def __init__(self, folder: str | os.PathLike[str], examples: int, epochs: int) -> None:
@@ -125,7 +128,9 @@ class ProbabilityRecorder:
         self._planes = np.load(self.folder / _ARRAY, mmap_mode="r+")
         if self._planes.shape != (epochs, 3, examples):
             raise ValueError(f"{self.folder / _ARRAY} has shape {self._planes.shape}, not {(epochs, 3, examples)}")
-        self._pending: list[tuple[int, Tensor, Tensor]] = []
+        self._pending: list[tuple[int, Tensor, Tensor]] = []  # epoch, index, what is written
+        self._small: list[tuple[int, Tensor, Tensor, Tensor]] = []  # epoch, index, logits, target: of the CPU
+        self._small_logits = 0
 
     @torch.no_grad()
     def record(self, epoch: int, index: Tensor | Sequence[int], logits: Tensor, target: Tensor) -> None:
@@ -151,20 +156,25 @@ class ProbabilityRecorder:
             )
         if index.numel() and (index.is_floating_point() or index.dtype == torch.bool):
             raise ValueError(f"index must hold integers, got {index.dtype}")
-        if logits.device.type == "cpu" and target.numel():  # elsewhere gather itself refuses, without waiting for it
-            low, high = torch.aminmax(target)
-            if low < 0 or high >= logits.shape[1]:
-                raise ValueError(f"target must be in [0, {logits.shape[1]}), got {int(low)} to {int(high)}")
-        self._pending.append((epoch, index, _describe(logits, target)))
-        if logits.device.type == "cpu" or len(self._pending) >= _GROUP:
+        if logits.device.type == "cpu":
+            _check_range("target", target, logits.shape[1], ValueError)  # elsewhere gather refuses, without waiting
+            _check_range("index", index, self.examples, IndexError)
+            self._small.append((epoch, index.clone(), logits.detach().clone(), target.clone()))
+            self._small_logits += logits.numel()
+        else:
+            self._pending.append((epoch, index, _describe(logits, target)))
+        if max(len(self._small), len(self._pending)) >= _GROUP or self._small_logits >= _GROUP_LOGITS:
             self._drain()
 
     def _drain(self) -> None:
+        small, self._small, self._small_logits = self._small, [], 0
         pending, self._pending = self._pending, []
+        for (epoch, _, _), batches in groupby(small, key=lambda one: (one[0], one[2].shape[1], one[2].dtype)):
+            indices, logits, targets = zip(*(batch[1:] for batch in batches), strict=True)
+            pending.append((epoch, torch.cat(indices), _describe(torch.cat(logits), torch.cat(targets))))
         for epoch, index, values in pending:
+            _check_range("index", index, self.examples, IndexError)
             rows = index.long().cpu().numpy()
-            if rows.size and not (rows.min() >= 0 and rows.max() < self.examples):
-                raise IndexError(f"index must be in [0, {self.examples}), got {rows.min()} to {rows.max()}")
             columns = values.cpu().numpy()
             for plane in range(3):
                 self._planes[epoch, plane, rows] = columns[plane]
@@ -179,6 +189,12 @@ class ProbabilityRecorder:
 
     def __exit__(self, *_: object) -> None:
         self.flush()
+
+
+def _check_range(name: str, values: Tensor, end: int, error: type[Exception]) -> None:
+    numbers = values.cpu().numpy()
+    if numbers.size and not (numbers.min() >= 0 and numbers.max() < end):
+        raise error(f"{name} must be in [0, {end}), got {numbers.min()} to {numbers.max()}")
 
 
 def _describe(logits: Tensor, target: Tensor) -> Tensor:

@@ -83,8 +83,14 @@ class ImageRequest:
     nets: tuple[str, ...] = ()
     methods: tuple[str, ...] = ()
     repeats: int | None = None
+    epochs: int | None = None
     precision: str = "32-true"
     hardware: Hardware = field(default_factory=Hardware)
+
+    @property
+    def label(self) -> str:
+        """What tables call the scale: ``"own"`` for the paper's data with another number of epochs."""
+        return "own" if self.scale == "paper" and self.epochs is not None else self.scale
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,11 +108,11 @@ class ImagePlan:
         request, recipes = self.request, list(dict.fromkeys(trial.recipe for trial in self.trials))
         epochs = sum(trial.recipe.epochs for trial in self.trials)
         head = f"{request.study.name} · {request.study.title}"
-        if request.scale != "paper":
-            head += f" · scale {request.scale}, not the paper's protocol"
+        if request.label != "paper":
+            head += f" · scale {request.label}, not the paper's protocol"
         lines = [head, f"{len(self.trials)} runs, {epochs:,} epochs in all, {len(recipes)} recipes"]
         for cell in self.cells:
-            recipe, _, _, repeats = scaled(cell, request.scale, request.repeats)
+            recipe, _, _, repeats = scaled(cell, request.scale, request.repeats, request.epochs)
             lines.append(
                 f"  {cell.label}: {', '.join(_methods(cell, request))} · {repeats} seeds · {recipe.epochs} epochs, "
                 f"batch {recipe.batch_size}, rate {recipe.learning_rate:g} falling at "
@@ -115,23 +121,28 @@ class ImagePlan:
         return lines + [f"  not here: {line}" for line in self.missing]
 
 
-def scaled(cell: Cell, scale: str, repeats: int | None = None) -> tuple[ImageRecipe, int | None, int | None, int]:
+def scaled(
+    cell: Cell, scale: str, repeats: int | None = None, epochs: int | None = None
+) -> tuple[ImageRecipe, int | None, int | None, int]:
     """Recipe, training and test images of a class (None: all) and repeats of a cell at a scale.
 
     A shortened recipe keeps the learning rate, and the place of every fall and phase as a fraction of the training; its
-    schedule moves by steps, since 9 epochs are too few for a last 5 %.
+    schedule moves by steps, since 9 epochs are too few for a last 5 %. ``epochs`` takes the place of the scale's own.
     """
-    if scale == "paper":
-        return cell.recipe, None, None, repeats or cell.repeats
-    epochs, batch, images, test, most = _SHORTENED[scale]
     whole = cell.recipe
+    if scale == "paper" and epochs is None:
+        return whole, None, None, repeats or cell.repeats
+    of_scale = _SHORTENED.get(scale, (whole.epochs, whole.batch_size, 0, None, cell.repeats))
+    count, batch, images, test, most = of_scale
+    count = epochs or count
     recipe = replace(
-        whole, epochs=epochs, batch_size=batch, granularity="step", scale=scale,
-        milestones=tuple(round(at * epochs / whole.epochs, 6) for at in whole.milestones),
-        watch=min(epochs - 1, max(1, round(whole.watch * epochs / whole.epochs))) if whole.watch else 0,
-        evaluate=(epochs,),
+        whole, epochs=count, batch_size=batch, granularity="step", scale="own" if scale == "paper" else scale,
+        milestones=tuple(round(at * count / whole.epochs, 6) for at in whole.milestones),
+        watch=min(count - 1, max(1, round(whole.watch * count / whole.epochs))) if whole.watch else 0,
+        evaluate=(count,),
     )  # fmt: skip
-    return recipe, max(2, images // _CLASSES[cell.data]), test, repeats or min(cell.repeats, most)
+    each = max(2, images // _CLASSES[cell.data]) if images else None
+    return recipe, each, test, repeats or min(cell.repeats, most)
 
 
 def plan_images(request: ImageRequest, command: str | Sequence[str]) -> ImagePlan:
@@ -145,7 +156,7 @@ def plan_images(request: ImageRequest, command: str | Sequence[str]) -> ImagePla
     missing: dict[str, str] = {}
     trials: list[Trial] = []
     for cell in cells:
-        recipe, each, test, repeats = scaled(cell, request.scale, request.repeats)
+        recipe, each, test, repeats = scaled(cell, request.scale, request.repeats, request.epochs)
         recipe = replace(recipe, precision=request.precision)  # type: ignore[arg-type]
         at = (cell.data, cell.label, each, test)
         try:
@@ -161,7 +172,7 @@ def plan_images(request: ImageRequest, command: str | Sequence[str]) -> ImagePla
     if not trials:
         raise UserError(f"{request.study.name}: no data. {'; '.join(missing.values())}")
     meta = _meta(request, trials, missing, command)
-    run = Run(request.study.name, {"meta": meta, "settings": {"scale": request.scale}}, tuple(t.key for t in trials))
+    run = Run(request.study.name, {"meta": meta, "settings": {"scale": request.label}}, tuple(t.key for t in trials))
     here = tuple(cell for cell in cells if cell.data not in missing)
     return ImagePlan(request, here, tuple(trials), run, tuple(missing.values()))
 
@@ -183,8 +194,9 @@ def _chosen(request: ImageRequest) -> list[Cell]:
             )
     if request.scale not in ("smoke", "short", "paper"):
         raise UserError(f"--scale: expected smoke, short or paper, got {request.scale!r}")
-    if request.repeats is not None and request.repeats < 1:
-        raise UserError(f"--repeats: expected a whole number of at least 1, got {request.repeats}")
+    for option, count in (("--repeats", request.repeats), ("--epochs", request.epochs)):
+        if count is not None and count < 1:
+            raise UserError(f"{option}: expected a whole number of at least 1, got {count}")
     chosen = [
         cell
         for cell in cells
@@ -240,7 +252,7 @@ def _meta(
     return {
         "title": request.study.title,
         "command": command if isinstance(command, str) else shlex.join(command),
-        "scale": request.scale,
+        "scale": request.label,
         "recipe": trials[0].recipe.to_dict(),
         "versions": origin["versions"],
         "device": origin["machine"],

@@ -201,6 +201,7 @@ class _Watcher:
     def __call__(self, epoch: int, part: str, index: Any, logits: Any, labels: Any) -> None:
         if part == "test" and epoch in self.epochs:
             self.recorder.record(epoch, index, logits, labels)
+            self.recorder.flush()  # a checkpoint may follow, and the watched epoch isn't seen again
 
 
 def _recorder(recipe: ImageRecipe, folder: Path, examples: int) -> _Watcher | None:
