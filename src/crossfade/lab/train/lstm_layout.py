@@ -1,8 +1,8 @@
 """Where the LSTM kernel keeps a network's weights and what it computes.
 
-``H`` cells lie in ``lanes`` places, H rounded up to a multiple of eight; what fills up is zero and stays zero. The four
-gates of a cell are ``lanes`` apart. A weight matrix is [input, gate place], torch's turned around, and each step copies
-it into *panels* that the products walk from end to end.
+``H`` cells lie in ``lanes`` places, H rounded up to a multiple of ``WIDE``; what fills up is zero and stays zero. The
+four gates of a cell are ``lanes`` apart. A weight matrix is [input, gate place], torch's turned around, and each step
+copies it into *panels* that the products walk from end to end.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from crossfade.lab.train.layout import aligned
 from crossfade.lab.train.lstm_setup import shapes
 from crossfade.lab.train.lstm_tiles import HEIGHT
 from crossfade.lab.train.lstm_types import LstmRecipe
+from crossfade.lab.train.simd import WIDE
 from crossfade.lab.train.types import Floats
 
 # columns of ``layers``, one row a layer. In the weights:
@@ -88,7 +89,7 @@ class LstmLayout:
 
 def lstm_layout(recipe: LstmRecipe, vocabulary: int, classes: int, longest: int) -> LstmLayout:
     """The layout for texts of at most ``longest`` tokens."""
-    cells, lanes, vector = recipe.hidden, up(recipe.hidden, 8), up(recipe.embedding, 8)
+    cells, lanes, vector = recipe.hidden, up(recipe.hidden, WIDE), up(recipe.embedding, WIDE)
     batch = up(recipe.batch_size, HEIGHT)
     tokens = batch * longest
     unique = up(min(vocabulary, recipe.batch_size * longest), HEIGHT)
@@ -130,5 +131,5 @@ class _Places:
 
     def take(self, count: int) -> int:
         at = self.end
-        self.end = up(at + count + 8, _LINE)
+        self.end = up(at + count + WIDE, _LINE)
         return at

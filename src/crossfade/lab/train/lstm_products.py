@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Any
 
 from crossfade.lab.train.lstm_tiles import HEIGHT, grow, store_tile, tile_loader, tile_of
-from crossfade.lab.train.simd import jit, load8, offset, store
+from crossfade.lab.train.simd import WIDE, jit, load8, offset, store
 
 _load4, _spread4 = tile_loader(4), tile_of(4)
 
@@ -27,30 +27,30 @@ def to_gates(
     ``start`` is row slots[row] of [slot, gate place] where ``inputs`` is 0, else the bias. ``cells`` 0 leaves h out.
     """
     wide = 4 * lanes
-    for g in range(lanes // 8):
+    for g in range(lanes // WIDE):
         for r in range(0, count, HEIGHT):
             if inputs == 0:
                 a, b, c = slots[r] * wide, slots[r + 1] * wide, slots[r + 2] * wide
-                tile = _load4(start, a + 8 * g, b + 8 * g, c + 8 * g, lanes)
+                tile = _load4(start, a + WIDE * g, b + WIDE * g, c + WIDE * g, lanes)
             else:
-                tile = _spread4(bias, 8 * g, lanes)
+                tile = _spread4(bias, WIDE * g, lanes)
                 for k in range(inputs):
-                    tile = grow(tile, x, r * x_stride + k, x_stride, x_panel, (g * inputs + k) * 32, 8)
+                    tile = grow(tile, x, r * x_stride + k, x_stride, x_panel, (g * inputs + k) * 4 * WIDE, WIDE)
             for k in range(cells):
-                tile = grow(tile, h, r * lanes + k, lanes, h_panel, (g * cells + k) * 32, 8)
-            store_tile(out, r * wide + 8 * g, wide, lanes, tile)
+                tile = grow(tile, h, r * lanes + k, lanes, h_panel, (g * cells + k) * 4 * WIDE, WIDE)
+            store_tile(out, r * wide + WIDE * g, wide, lanes, tile)
 
 
 @jit
 def to_weights(x: Any, stride: int, inputs: int, gates: Any, lanes: int, count: int, out: Any) -> None:
     """out [input, gate place] += sum over rows of x [row, input] * gates [row, gate place]."""
     wide = 4 * lanes
-    for g in range(lanes // 8):
+    for g in range(lanes // WIDE):
         for k in range(0, inputs, HEIGHT):
-            at = k * wide + 8 * g
+            at = k * wide + WIDE * g
             tile = _load4(out, at, at + wide, at + 2 * wide, lanes)
             for r in range(count):
-                tile = grow(tile, x, r * stride + k, 1, gates, r * wide + 8 * g, lanes)
+                tile = grow(tile, x, r * stride + k, 1, gates, r * wide + WIDE * g, lanes)
             store_tile(out, at, wide, lanes, tile)
 
 
@@ -66,9 +66,9 @@ def _back_loop(width: int) -> Any:
             tile = spread(zero, 0, 0)
             for q in range(4):
                 for k in range(cells):
-                    at = (q * cells + k) * 8 * width
-                    tile = grow(tile, gates, r * wide + q * lanes + k, wide, panel, at, 8)
-            store_tile(out, r * to + place, to, 8, tile)
+                    at = (q * cells + k) * WIDE * width
+                    tile = grow(tile, gates, r * wide + q * lanes + k, wide, panel, at, WIDE)
+            store_tile(out, r * to + place, to, WIDE, tile)
 
     return back
 
@@ -89,7 +89,7 @@ def from_gates(gates: Any, cells: int, lanes: int, panels: Any, zero: Any, count
     """out [row, input] = gates [row, gate place] * panels; ``to`` places a row."""
     from_here, place = 0, 0
     while place < to:
-        width = panel_width((to - place) // 8)
+        width = panel_width((to - place) // WIDE)
         panel = offset(panels, from_here)
         if width == 4:
             _back4(gates, cells, lanes, panel, zero, count, out, place, to)
@@ -99,17 +99,19 @@ def from_gates(gates: Any, cells: int, lanes: int, panels: Any, zero: Any, count
             _back2(gates, cells, lanes, panel, zero, count, out, place, to)
         else:
             _back1(gates, cells, lanes, panel, zero, count, out, place, to)
-        from_here += 4 * cells * 8 * width
-        place += 8 * width
+        from_here += 4 * cells * WIDE * width
+        place += WIDE * width
 
 
 @jit
 def forward_panels(weights: Any, inputs: int, lanes: int, out: Any) -> None:
-    """From [input, gate place] to [eight cells, input, gate, cell of the eight]."""
-    for g in range(lanes // 8):
+    """From [input, gate place] to [WIDE cells, input, gate, cell of these]."""
+    for g in range(lanes // WIDE):
         for k in range(inputs):
             for q in range(4):
-                store(out, ((g * inputs + k) * 4 + q) * 8, load8(weights, (k * 4 + q) * lanes + 8 * g))
+                to, at = ((g * inputs + k) * 4 + q) * WIDE, (k * 4 + q) * lanes + WIDE * g
+                for j in range(0, WIDE, 8):
+                    store(out, to + j, load8(weights, at + j))
 
 
 @jit
@@ -117,7 +119,7 @@ def backward_panels(weights: Any, in_lanes: int, cells: int, lanes: int, out: An
     """From [input, gate place] to [panel, gate and cell, input of the panel]."""
     place, at = 0, 0
     while place < in_lanes:
-        width = 8 * panel_width((in_lanes - place) // 8)
+        width = WIDE * panel_width((in_lanes - place) // WIDE)
         for q in range(4):
             for k in range(cells):
                 for j in range(width):

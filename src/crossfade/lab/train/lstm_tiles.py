@@ -1,7 +1,8 @@
 """Tiles of accumulators for the LSTM kernel's products, and its sigmoid and tanh.
 
-A tile is three rows of one to four vectors of eight float32. Twelve accumulators hide the latency of a fused
-multiply-add, and with three scalars and a weight beside them they fill the sixteen registers of AVX2.
+A tile is three rows of one to four vectors of ``WIDE`` float32, eight or with AVX-512 sixteen. Twelve accumulators hide
+the latency of a fused multiply-add, and with three scalars and a weight beside them they fill the sixteen registers of
+AVX2. A place's sum is the same for either width.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from numba.core.datamodel import models
 from numba.extending import register_model
 
 from crossfade.lab.train.simd import (
+    WIDE,
     F32x8,
     call,
     first,
@@ -38,13 +40,13 @@ class Tile(types.Type):
 
     def __init__(self, width: int) -> None:
         self.width = width
-        super().__init__(name=f"tile{HEIGHT}x{width}_f32x8")
+        super().__init__(name=f"tile{HEIGHT}x{width}_f32x{WIDE}")
 
 
 @register_model(Tile)
 class _TileModel(models.PrimitiveModel):  # type: ignore[misc]
     def __init__(self, manager: Any, kind: Tile) -> None:
-        super().__init__(manager, kind, ir.ArrayType(vector(8), HEIGHT * kind.width))
+        super().__init__(manager, kind, ir.ArrayType(vector(WIDE), HEIGHT * kind.width))
 
 
 def _place(builder: Any, address: Any, index: Any, step: Any, count: int) -> Any:
@@ -52,11 +54,11 @@ def _place(builder: Any, address: Any, index: Any, step: Any, count: int) -> Any
 
 
 def _load(builder: Any, address: Any, index: Any, step: Any, count: int) -> Any:
-    return load_at(builder, _place(builder, address, index, step, count), 8)
+    return load_at(builder, _place(builder, address, index, step, count), WIDE)
 
 
 def _pack(builder: Any, vectors: list[Any]) -> Any:
-    tile = ir.Constant(ir.ArrayType(vector(8), len(vectors)), ir.Undefined)
+    tile = ir.Constant(ir.ArrayType(vector(WIDE), len(vectors)), ir.Undefined)
     for n, value in enumerate(vectors):
         tile = builder.insert_value(tile, value, n)
     return tile
@@ -71,7 +73,7 @@ def _width(tile: Any) -> int:
 
 
 def tile_of(width: int) -> Any:
-    """``spread(address, index, apart)``: the vectors address[index + c * apart : ... + 8] in each of the rows."""
+    """``spread(address, index, apart)``: the vectors address[index + c * apart : ... + WIDE] in each of the rows."""
 
     @operation(lambda address, index, apart: Tile(width))
     def spread(builder: Any, address: Any, index: Any, apart: Any) -> Any:
@@ -92,20 +94,20 @@ def tile_loader(width: int) -> Any:
 
 @operation(nothing)
 def store_tile(builder: Any, address: Any, index: Any, stride: Any, apart: Any, tile: Any) -> None:
-    """Row r's vector c to address[index + r * stride + c * apart : ... + 8]."""
+    """Row r's vector c to address[index + r * stride + c * apart : ... + WIDE]."""
     width = _width(tile)
     for r in range(HEIGHT):
         row = builder.add(index, builder.mul(stride, ir.Constant(index.type, r)))
         for c in range(width):
-            target = builder.bitcast(_place(builder, address, row, apart, c), vector(8).as_pointer())
+            target = builder.bitcast(_place(builder, address, row, apart, c), vector(WIDE).as_pointer())
             builder.store(builder.extract_value(tile, r * width + c), target).align = 4
 
 
 @operation(first)
 def grow(builder: Any, tile: Any, scalars: Any, index: Any, stride: Any, weights: Any, at: Any, apart: Any) -> Any:
-    """tile[r][c] + scalars[index + r * stride] * weights[at + c * apart : ... + 8]"""
+    """tile[r][c] + scalars[index + r * stride] * weights[at + c * apart : ... + WIDE]"""
     width = _width(tile)
-    scales = [splat_of(builder, builder.load(_place(builder, scalars, index, stride, r)), 8) for r in range(HEIGHT)]
+    scales = [splat_of(builder, builder.load(_place(builder, scalars, index, stride, r)), WIDE) for r in range(HEIGHT)]
     out = _unpack(builder, tile)
     for c in range(width):  # one weight at a time: beside twelve sums and three scalars there is one register left
         value = _load(builder, weights, at, apart, c)
