@@ -228,17 +228,21 @@ def test_the_heart_takes_them(options: dict[str, Any], monkeypatch: pytest.Monke
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("softcap", [None, 4.0])
 @pytest.mark.parametrize("reduction", ["mean", "none"])
+@pytest.mark.parametrize(("rows", "dim"), [(40, 16), (100, 32), (30, 64)])
 def test_fused_linear(
-    dtype: torch.dtype, softcap: float | None, reduction: str, monkeypatch: pytest.MonkeyPatch
+    dtype: torch.dtype, softcap: float | None, reduction: str, rows: int, dim: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The kernels inside linear_crossfade_loss walk with its torch body; half types go over the classes once more."""
+    """The kernels inside linear_crossfade_loss walk with its torch body; half types go over the classes once more.
+
+    From 32 columns on, the first walk's logits lie where the weight's gradient will be.
+    """
     monkeypatch.setattr(checks, "compute_type", lambda *_: dtype)
     generator = torch.Generator().manual_seed(0)
     hidden, weight, bias = (
         torch.randn(*shape, generator=generator).to(DEVICE, dtype).requires_grad_()
-        for shape in ((40, 16), (300, 16), (300,))
+        for shape in ((rows, dim), (300, dim), (300,))
     )
-    target = torch.randint(300, (40,), generator=generator).to(DEVICE)
+    target = torch.randint(300, (rows,), generator=generator).to(DEVICE)
     target[::5] = -100
     options = {"bias": bias, "softcap": softcap, "reduction": reduction, "memory_budget_mb": 0.01, "beta": 2.0}
     calls: list[int] = []

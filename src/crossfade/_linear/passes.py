@@ -81,10 +81,11 @@ class _Walk:
         self.of_hidden = torch.zeros_like(hidden, dtype=compute) if needs.hidden else None
         fresh = torch.empty_like if self.plan.by_class else torch.zeros_like
         self.of_weight = fresh(weight, dtype=self.plan.sums) if needs.weight else None
+        self.left: Tensor | None = None
         self.of_bias = torch.zeros(len(weight), dtype=precise, device=device) if needs.bias else None
 
     def over_rows(self) -> None:
-        buffer = self._buffer()
+        buffer, piece_of = self._buffer(), slice(0, 0)
         for start in range(0, self.count, self.plan.rows):
             piece_of = slice(start, min(start + self.plan.rows, self.count))
             rows: Rows = piece_of if self.valid is None else self.valid[piece_of]
@@ -101,14 +102,25 @@ class _Walk:
             if any(self.needs):
                 gradient, scale = piece.gradient(None if self.factor is None else self.factor[rows])
                 self._add(gradient, scale, hidden, rows)
+        if self.plan.borrows:
+            self.left = buffer[: piece_of.stop - piece_of.start]
 
     def _buffer(self) -> Tensor:
         """For the logits of a piece."""
         shape = (min(self.plan.rows, self.count), len(self.weight))
         if self.plan.borrows and self.of_weight is not None:
-            lent = self.of_weight.view(-1).view(self.options.compute)
-            return lent[: shape[0] * shape[1]].view(shape)
+            # The end of it: the second walk overwrites it from the beginning, and takes what is still there.
+            return self.of_weight.view(-1).view(self.options.compute)[-shape[0] * shape[1] :].view(shape)
         return self.hidden.new_empty(shape, dtype=self.options.compute)
+
+    def _intact(self, first: int) -> Tensor:
+        """Rows of the last piece's gradient that the weight's gradient up to class ``first`` hasn't overwritten."""
+        if self.left is None or self.of_weight is None:
+            return self.weight.new_empty(0, len(self.weight))
+        written = self.of_weight[:first].numel() * self.of_weight.itemsize
+        before = self.left.data_ptr() - self.of_weight.data_ptr()
+        row = len(self.weight) * self.left.itemsize
+        return self.left[max(0, -(-(written - before) // row)) :]
 
     def _add(self, gradient: Tensor, scale: Tensor | None, hidden: Tensor, rows: Rows) -> None:
         """Scale the small operands, not the (rows, C) gradient."""
@@ -128,15 +140,18 @@ class _Walk:
         rows: Rows = slice(None) if self.valid is None else self.valid
         hidden, target = self.hidden[rows].to(self.options.compute), self.target[rows]
         factor = self.row_weight[rows] if self.factor is None else self.row_weight[rows] * self.factor[rows]
-        buffer = hidden.new_empty(self.count * self.plan.classes)
+        norm, ce, buffer = self.norm[:, rows], self.ce[rows], hidden.new_empty(self.count * self.plan.classes)
         for first in range(0, len(self.weight), self.plan.classes):
             classes = slice(first, first + self.plan.classes)
             weight, bias = self.weight[classes], None if self.bias is None else self.bias[classes]
-            tile = buffer[: self.count * len(weight)].view(self.count, len(weight))
-            logits = _affine(hidden, weight, bias, tile)
-            gradient = self.piece.of_classes(
-                logits, target - first, self.norm[:, rows], self.ce[rows], factor, self.options.softcap
+            gradient = buffer[: self.count * len(weight)].view(self.count, len(weight))
+            intact = self._intact(first)
+            again = self.count - len(intact)
+            logits = _affine(hidden[:again], weight, bias, gradient[:again])
+            self.piece.of_classes(
+                logits, target[:again] - first, norm[:, :again], ce[:again], factor[:again], self.options.softcap
             )
+            gradient[again:].copy_(intact[:, classes])
             _add_product(self.of_weight[classes], gradient.t(), hidden, keep=0)
 
 

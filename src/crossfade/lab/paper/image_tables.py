@@ -95,7 +95,8 @@ def _line(row: dict[Any, Any]) -> str:
 
 
 def _escape_line(row: dict[Any, Any]) -> str:
-    cells = [f"{row[f'watch_{group}']:,.0f}: {row[f'share_{group}']:.2f} %" for group in _GROUPS]
+    counts = [(row[f"watch_{group}"], row[f"share_{group}"]) for group in _GROUPS]
+    cells = [f"{count:,.0f}: {share:.2f} %" if count else "0" for count, share in counts]
     return f"| {row['dataset']} | {row['method']} | {' | '.join(cells)} |"
 
 
