@@ -68,6 +68,28 @@ def study(name: str) -> str:
     return head + "\n\n" + markdown(image_study(str(results["study"].iloc[0])), results, about["scale"]).strip()
 
 
+def stopped() -> str:
+    """The GPU run that wasn't finished: accuracy along the way."""
+    about = json.loads((FOLDER / "table1-h200-stopped.json").read_text())
+    rows = pd.read_csv(FOLDER / "table1-h200-stopped.csv")
+    last = int(rows["epoch"].max())
+    epochs = [40, 80, 120, 121, 160, 161, 200, last]
+    head = (
+        f"`{about['command']}`, stopped {about['stopped']} (commit {about['commit']}, {about['time'][:10]}; "
+        f"{about['hardware']}, torch {about['versions']['torch']}). Every epoch: `results/images/table1-h200-stopped.csv`."
+    )
+    paper = {cell.recipe.net: cell.paper for cell in image_study("table1").cells if cell.data == "cifar100"}["resnet20"]
+    lines = [
+        f"| method | {' | '.join(f'epoch {one}' for one in epochs)} | the paper's last |",
+        f"|---|{'--:|' * (len(epochs) + 1)}",
+    ]
+    for method, own in rows.groupby("method"):
+        by_epoch = own.set_index("epoch")["test_accuracy"] * 100
+        cells = [f"{by_epoch[one]:.2f}" for one in epochs]
+        lines.append(f"| {method} | {' | '.join(cells)} | {paper[str(method)][0]:.2f} |")
+    return "\n".join([head, "", *lines])
+
+
 def parameters() -> str:
     from crossfade.lab.nets import build, parameters
 
@@ -79,7 +101,7 @@ def parameters() -> str:
 def blocks() -> dict[str, str]:
     """By the name of their mark."""
     found = {f"results/images/{path.stem}": study(path.stem) for path in sorted(FOLDER.glob("*-short*.json"))}
-    return {**found, "crossfade.lab.nets": parameters()}
+    return {**found, "results/images/table1-h200-stopped": stopped(), "crossfade.lab.nets": parameters()}
 
 
 if __name__ == "__main__":
