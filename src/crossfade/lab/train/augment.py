@@ -209,7 +209,7 @@ class Pixels:
     def _blend(self, batch: Tensor, factor: Tensor, kind: Tensor) -> Tensor:
         """Each step blends the image with black, with its mean grey or with its grey version, in place."""
         flat = batch.view(len(batch), 3, -1)
-        red, green, blue = flat.split(1, 1)
+        red, green, blue = torch.split(flat, 1, dim=1)
         steps = torch.stack([factor, (1 - factor) * (kind == 1), (1 - factor) * (kind == 2)])
         for own, mean, pixel in steps.view(3, len(batch), 3, 1, 1).unbind(2):
             grey = (red * _GREY[0]).add_(green, alpha=_GREY[1]).add_(blue, alpha=_GREY[2])
