@@ -5,16 +5,17 @@
   beside the same Hessian-vector product by curvlinops.
 
 Medians over interleaved rounds, in CPU time of the process, which other work on the machine hardly moves:
-OMP_NUM_THREADS=1 python benchmarks/diagnostics.py [recorder | escaping]
+OMP_NUM_THREADS=1 python benchmarks/diagnostics.py [recorder | escaping] [--output DIR]
 """
 
 from __future__ import annotations
 
+import argparse
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import curvlinops
 import torch
@@ -22,6 +23,7 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
+import saved
 from crossfade.diagnostics import ProbabilityRecorder
 from crossfade.diagnostics.escaping import centred
 from crossfade.diagnostics.passes import Problem, evaluating
@@ -63,7 +65,7 @@ def mlp(inputs: int = 64, width: int = 256, classes: int = 10) -> nn.Module:
     return nn.Sequential(nn.Linear(inputs, width), nn.ReLU(), nn.Linear(width, classes))
 
 
-def recorder(name: str, model: nn.Module, x: Tensor, y: Tensor, rounds: int) -> None:
+def recorder(name: str, model: nn.Module, x: Tensor, y: Tensor, rounds: int) -> list[object]:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
     index = torch.randperm(50_000)[: len(x)]
     logits = model(x).detach()
@@ -88,9 +90,10 @@ def recorder(name: str, model: nn.Module, x: Tensor, y: Tensor, rounds: int) -> 
     share = found["record"] / found["step"]
     step_ms, record_ms = 1e3 * found["step"], 1e3 * found["record"]
     print(f"recorder  {name:32s} step {step_ms:9.2f} ms   record {record_ms:7.3f} ms   {share:7.2%}")
+    return [name, f"{step_ms:.2f}", f"{record_ms:.3f}", f"{share:.5f}"]
 
 
-def probe(name: str, model: nn.Module, batches: list[tuple[Tensor, Tensor]], rounds: int) -> None:
+def probe(name: str, model: nn.Module, batches: list[tuple[Tensor, Tensor]], rounds: int) -> list[object]:
     def ce(logits: Tensor, target: Tensor) -> tuple[Tensor]:
         return (F.cross_entropy(logits, target, reduction="none"),)
 
@@ -119,6 +122,7 @@ def probe(name: str, model: nn.Module, batches: list[tuple[Tensor, Tensor]], rou
         f"escaping  {name:32s} gradient {1e3 * found['gradient']:9.2f} ms   probe {ratio:5.2f} gradients   "
         f"(the HVP alone by curvlinops {rival:5.2f})"
     )
+    return [name, f"{1e3 * found['gradient']:.2f}", f"{ratio:.2f}", f"{rival:.2f}"]
 
 
 def main() -> None:
@@ -127,18 +131,30 @@ def main() -> None:
     rows, classes = torch.randn(512, 64), torch.randint(0, 10, (512,))
     halves = list(zip(images.split(64), labels.split(64), strict=True))
     quarters = list(zip(rows.split(128), classes.split(128), strict=True))
-    which = sys.argv[1:] or ["recorder", "escaping"]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("which", nargs="*", choices=["recorder", "escaping"], default=["recorder", "escaping"])
+    parser.add_argument("--output", type=Path, help="folder for the rows")
+    options = parser.parse_args()
+    tables: dict[str, tuple[str, list[list[object]]]] = {}
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
-    if "recorder" in which:
+    if "recorder" in options.which:
         wide = nn.Sequential(nn.Linear(64, 1024), nn.ReLU(), mlp(1024, 1024))
-        recorder("ResNet-8 x16, 128 images", small_resnet(), images, labels, 15)
-        recorder("MLP 64-1024-1024-10, 512 rows", wide, rows, classes, 60)
-        recorder("MLP 64-256-10, 512 rows", mlp(), rows, classes, 200)
-    if "escaping" in which:
-        probe("ResNet-8 x16, 1 batch of 128", small_resnet(), [(images, labels)], 5)
-        probe("ResNet-8 x16, 2 batches of 64", small_resnet(), halves, 5)
-        probe("MLP 64-256-10, 1 batch of 512", mlp(), [(rows, classes)], 60)
-        probe("MLP 64-256-10, 4 batches of 128", mlp(), quarters, 60)
+        rows_of = [
+            recorder("ResNet-8 x16, 128 images", small_resnet(), images, labels, 15),
+            recorder("MLP 64-1024-1024-10, 512 rows", wide, rows, classes, 60),
+            recorder("MLP 64-256-10, 512 rows", mlp(), rows, classes, 200),
+        ]
+        tables["recorder"] = ("network,step_ms,record_ms,share", rows_of)
+    if "escaping" in options.which:
+        rows_of = [
+            probe("ResNet-8 x16, 1 batch of 128", small_resnet(), [(images, labels)], 5),
+            probe("ResNet-8 x16, 2 batches of 64", small_resnet(), halves, 5),
+            probe("MLP 64-256-10, 1 batch of 512", mlp(), [(rows, classes)], 60),
+            probe("MLP 64-256-10, 4 batches of 128", mlp(), quarters, 60),
+        ]
+        tables["escaping"] = ("network,gradient_ms,probe,curvlinops", rows_of)
+    if options.output:
+        saved.save(options.output, tables, threads=torch.get_num_threads())
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ import torchvision.transforms as T
 from PIL import Image
 from torch.nn.functional import cross_entropy
 
+import saved
 from crossfade.lab.data.images import ImageSet, ImageSplit, ImageTask, Part
 from crossfade.lab.methods import method
 from crossfade.lab.nets import build
@@ -89,8 +91,11 @@ def rate(take: Callable[[], Any], images: int, device: torch.device, seconds: fl
     return count / (time.perf_counter() - started)
 
 
-def compare(named: dict[str, tuple[Callable[[], Any], int]], device: torch.device, rounds: int, seconds: float) -> None:
-    """``named``: what to call, and how many images a call is."""
+def compare(
+    what: str, named: dict[str, tuple[Callable[[], Any], int]], device: torch.device, rounds: int, seconds: float
+) -> list[list[object]]:
+    """``named``: what to call, and how many images a call is. Ratios are medians over rounds, to the last of them."""
+    print(what)
     for take, _ in named.values():  # workers start, kernels are chosen
         for _ in range(3):
             take()
@@ -98,11 +103,13 @@ def compare(named: dict[str, tuple[Callable[[], Any], int]], device: torch.devic
     for _ in range(rounds):
         for name, (take, images) in named.items():
             found[name].append(rate(take, images, device, seconds))
-    medians = {name: statistics.median(values) for name, values in found.items()}
-    last = next(reversed(medians))
-    for name, value in medians.items():
-        against = f"   {value / medians[last]:6.2f} x {last}" if name != last else ""
-        print(f"  {name:32} {value:12,.0f} images/s{against}")
+    last, rows = next(reversed(found)), []
+    for name, values in found.items():
+        ratio = statistics.median(own / other for own, other in zip(values, found[last], strict=True))
+        against = f"   {ratio:6.2f} x {last}" if name != last else ""
+        print(f"  {name:32} {statistics.median(values):12,.0f} images/s{against}", flush=True)
+        rows.append([what, name, f"{statistics.median(values):.0f}", f"{ratio:.2f}"])
+    return rows
 
 
 def main() -> None:
@@ -116,6 +123,7 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--pipeline-only", action="store_true")
     parser.add_argument("--step-only", action="store_true")
+    parser.add_argument("--output", type=Path, help="folder for the rows")
     args = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     cores = os.cpu_count() or 1
@@ -142,17 +150,27 @@ def main() -> None:
 
         return (lambda: next(ours)[:2]), usual
 
-    threads = torch.get_num_threads()
+    threads, rows = torch.get_num_threads(), []
     for title, augment in augments.items() if not args.step_only else ():
         # One thread against a worker a core: kernels this small gain nothing from a second one.
         torch.set_num_threads(1)
-        print(f"pipeline alone, ours with one thread: {title}")
         ours, usual = feeds(augment)
         arms = {"on the device": (ours, args.batch), "DataLoader": (usual, args.batch)}
-        compare(arms, device, args.rounds, args.seconds)
-    if args.pipeline_only:
-        return
-    torch.set_num_threads(threads)
+        what = f"pipeline alone, ours with one thread: {title}"
+        rows += compare(what, arms, device, args.rounds, args.seconds)
+    if not args.pipeline_only:
+        torch.set_num_threads(threads)
+        rows += steps(split, feeds, args, device)
+    if args.output:
+        saved.save(
+            args.output,
+            {"images": ("what,arm,images_per_second,ratio", rows)},
+            capability=saved.capability(device.type),
+        )
+
+
+def steps(split: ImageSplit, feeds: Any, args: argparse.Namespace, device: torch.device) -> list[list[object]]:
+    """The whole training step."""
     net = build(args.net, 100).to(device, memory_format=torch.channels_last)
     if args.compile:
         net.compile()
@@ -170,14 +188,14 @@ def main() -> None:
         return run
 
     ours, usual = feeds(Augment())
-    print(f"training step: {args.net}, {args.precision}-bit")
+    what = f"training step: {args.net}, {args.precision}-bit"
     if device.type == "cuda":
         loop = {"DataLoader": (step(usual), args.batch)}
-        compare(graph_epochs(split, args) | loop, device, args.rounds, 2 * args.seconds)
-        return
+        return compare(what, graph_epochs(split, args) | loop, device, args.rounds, 2 * args.seconds)
     ready = ours()
     named = {"data already prepared": step(lambda: ready), "on the device": step(ours), "DataLoader": step(usual)}
-    compare({name: (take, args.batch) for name, take in named.items()}, device, args.rounds, 2 * args.seconds)
+    arms = {name: (take, args.batch) for name, take in named.items()}
+    return compare(what, arms, device, args.rounds, 2 * args.seconds)
 
 
 def graph_epochs(split: ImageSplit, args: argparse.Namespace) -> dict[str, tuple[Callable[[], Any], int]]:

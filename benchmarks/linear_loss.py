@@ -14,13 +14,10 @@ every round's seconds go to rounds.csv in that folder, memory and errors to arms
 from __future__ import annotations
 
 import argparse
-import csv
-import json
 import multiprocessing
 import random
 import re
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -32,7 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import crossfade as cf
-from crossfade.lab.provenance import provenance
+import saved
 
 BASE = "linear + F.cross_entropy"
 Arm = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -115,29 +112,14 @@ def ratio(seconds: list[float], base: list[float]) -> float:
     return statistics.median(a / b for a, b in zip(seconds, base, strict=True))
 
 
-def save(
+def keep(
     options: argparse.Namespace, taken: dict[str, list[float]], memory: dict[str, float], wrong: dict[str, float]
 ) -> None:
-    folder: Path = options.output
-    folder.mkdir(parents=True, exist_ok=True)
     rounds = [[name, k, f"{s:.6f}"] for name, seconds in taken.items() for k, s in enumerate(seconds)]
     arms_of = [[name, f"{memory[name]:.2f}", f"{wrong[name]:.3e}"] for name in taken]
-    for file, head, rows in (
-        ("rounds.csv", ["arm", "round", "seconds"], rounds),
-        ("arms.csv", ["arm", "peak_mib", "gradient_error"], arms_of),
-    ):
-        with (folder / file).open("w", newline="") as handle:
-            csv.writer(handle, lineterminator="\n").writerows([head, *rows])
+    tables = {"rounds": ("arm,round,seconds", rounds), "arms": ("arm,peak_mib,gradient_error", arms_of)}
     settings = {name: value for name, value in vars(options).items() if name not in ("output", "arms")}
-    about = {"command": " ".join(["python", *sys.argv]), "settings": settings, "capability": capability(options.device)}
-    (folder / "provenance.json").write_text(json.dumps(about | provenance(), indent=1) + "\n")
-
-
-def capability(device: str) -> str:
-    if device == "cuda":
-        return torch.cuda.get_device_name()
-    model = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
-    return f"{model.group(1) if model else 'CPU'}, {torch.backends.cpu.get_cpu_capability()}"
+    saved.save(options.output, tables, settings=settings, capability=saved.capability(options.device))
 
 
 def resident(key: str) -> int:
@@ -239,7 +221,7 @@ def main() -> None:
             f"{wrong[name]:14.1e}"
         )
     if options.output:
-        save(options, taken, memory, wrong)
+        keep(options, taken, memory, wrong)
     print("to reach on the CPU in float32 at the default size: time ratio 0.80, memory ratio 0.12")
 
 

@@ -12,11 +12,8 @@ logits. Every arm's gradient is held against float64 on a few rows.
 from __future__ import annotations
 
 import argparse
-import csv
-import json
 import random
 import statistics
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,8 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import crossfade as cf
+import saved
 from crossfade import kernels
-from crossfade.lab.provenance import provenance
 
 BASE = "eager F.cross_entropy"
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -169,18 +166,6 @@ def measure(rows: int, classes: int, dtype: torch.dtype, rounds: int) -> list[li
     return found
 
 
-def save(folder: Path, arms_of: list[list[object]], launches: list[list[object]]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for file, head, rows in (
-        ("arms.csv", "rows,classes,dtype,arm,ms,ratio,of_copy_bandwidth,peak_mib,gradient_error", arms_of),
-        ("launch.csv", "kernel,program_bytes,warp_bytes,stages,ms", launches),
-    ):
-        with (folder / file).open("w", newline="") as handle:
-            csv.writer(handle, lineterminator="\n").writerows([head.split(","), *rows])
-    about = {"command": " ".join(["python", *sys.argv]), "capability": torch.cuda.get_device_name()}
-    (folder / "provenance.json").write_text(json.dumps(about | provenance(), indent=1) + "\n")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shapes", nargs="+", default=["8192x128256", "8192x32000", "4096x50257"])
@@ -202,7 +187,9 @@ def main() -> None:
             rows, classes = (int(n) for n in shape.split("x"))
             arms_of += measure(rows, classes, getattr(torch, dtype), options.rounds)
     if options.output:
-        save(options.output, arms_of, launches)
+        head = "rows,classes,dtype,arm,ms,ratio,of_copy_bandwidth,peak_mib,gradient_error"
+        tables = {"arms": (head, arms_of), "launch": ("kernel,program_bytes,warp_bytes,stages,ms", launches)}
+        saved.save(options.output, tables, capability=saved.capability("cuda"))
     print("\nto reach on an H100, 8192 x 128256, bfloat16: ratio 0.50, Liger's time +-3 %, 0.80 of copy bandwidth,")
     print("mixture over CE 1.02")
 

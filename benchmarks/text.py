@@ -1,6 +1,7 @@
 """Throughput of the text work.
 
     python benchmarks/text.py [--reviews reviews.csv] [--model FOLDER --data-dir DIR] [--rounds 3] [--threads 2]
+                               [--output DIR]
 
 lstm: networks * examples a second of training, methods x seeds = 4 x 8 networks of Table 3's architectures. One
 arm is ``train_lstm_stack`` as a study calls it (preparation included, evaluation of a few texts), the other a clean
@@ -30,6 +31,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+import saved
 from crossfade.lab.methods import method
 from crossfade.lab.train.lstm_plain import LstmClassifier, pad
 from crossfade.lab.train.lstm_setup import epoch_batches
@@ -128,11 +130,12 @@ def rival(split: TokenSplit, recipe: LstmRecipe, batches: list[Batch], threads: 
     return one_by_one(split, recipe, batches, variant), f"{variant}, {count} thread{'s' * (count > 1)}"
 
 
-def lstm(file: Path | None, rounds: int, threads: int, steps: int) -> None:
+def lstm(file: Path | None, rounds: int, threads: int, steps: int) -> list[list[object]]:
     """Print networks * examples a second of both arms for each architecture."""
     split, source = texts(file, 64 * steps)
     print(f"LSTM, {source}: {len(METHODS)} methods x {SEEDS} seeds, {threads} threads, torch {torch.__version__}")
     print("H = E layers    stacked one by one  ratio by CPU   the loop's fastest variant")
+    rows: list[list[object]] = []
     for hidden, layers in ARCHITECTURES:
         recipe = LstmRecipe(hidden, hidden, layers, epochs=1)
         members = [LstmMember(split, method(name), seed) for name in METHODS for seed in range(SEEDS)]
@@ -148,10 +151,13 @@ def lstm(file: Path | None, rounds: int, threads: int, steps: int) -> None:
             statistics.median(a[clock] / b[clock] for a, b in zip(ours, theirs, strict=True)) for clock in (0, 1)
         )
         speeds = [statistics.median(wall for wall, _ in arm) for arm in (ours, theirs)]
+        numbers = [f"{speeds[0]:.0f}", f"{speeds[1]:.0f}", f"{ratio:.2f}", f"{by_cpu:.2f}"]
+        rows.append([hidden, layers, *numbers, variant])
         print(
             f"{hidden:5} {layers:6} {speeds[0]:10,.0f} {speeds[1]:10,.0f} {ratio:6.1f} {by_cpu:6.1f}   {variant}",
             flush=True,
         )
+    return rows
 
 
 def main() -> None:
@@ -164,13 +170,19 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path, default=Path(), help="has glue/CoLA and glue/RTE")
     parser.add_argument("--examples", type=int, default=256, help="for BERT")
     parser.add_argument("--only", choices=("lstm", "bert"))
+    parser.add_argument("--output", type=Path, help="folder for the rows")
     options = parser.parse_args()
+    tables: dict[str, tuple[str, list[list[object]]]] = {}
     if options.model and options.only != "lstm":
         from text_bert import bert
 
-        bert(options.model, options.data_dir, options.rounds, options.threads, options.examples)
+        rows = bert(options.model, options.data_dir, options.rounds, options.threads, options.examples)
+        tables["bert"] = ("task,arm,examples_per_second,time_to_lab", rows)
     if options.only != "bert":
-        lstm(options.reviews, options.rounds, options.threads, options.steps)
+        rows = lstm(options.reviews, options.rounds, options.threads, options.steps)
+        tables["lstm"] = ("hidden,layers,stacked,one_by_one,ratio,ratio_by_cpu,variant", rows)
+    if options.output:
+        saved.save(options.output, tables, threads=options.threads)
 
 
 if __name__ == "__main__":

@@ -86,10 +86,11 @@ def trainer(split: Any, recipe: TextRecipe, sampling: str) -> float:
     return clock.seconds
 
 
-def bert(model: str, data_dir: Path, rounds: int, threads: int, examples: int) -> None:
+def bert(model: str, data_dir: Path, rounds: int, threads: int, examples: int) -> list[list[object]]:
     """Print examples/s of every arm for a task of single sentences and one of pairs."""
     torch.set_num_threads(threads)
     print(f"BERT ({TextRecipe(model).net}), {threads} threads, batch 32, length 64, examples/s, medians of {rounds}")
+    rows: list[list[object]] = []
     for name in ("CoLA", "RTE"):
         data = load_glue(next(task for task in GLUE if task.name == name), data_dir)
         split = TextTask(data, "last", limit=examples).split(0)
@@ -107,3 +108,5 @@ def bert(model: str, data_dir: Path, rounds: int, threads: int, examples: int) -
             ratio = statistics.median(own / other for own, other in zip(times, taken["lab"], strict=True))
             speed = len(split.train) / statistics.median(times)
             print(f"  {name:5} {arm:20} {speed:7.1f}   time over the lab's {ratio:5.2f}", flush=True)
+            rows.append([name, arm, f"{speed:.1f}", f"{ratio:.2f}"])
+    return rows

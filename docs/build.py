@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 matplotlib.use("svg")
+import benchmarks
 import causal_lm
 import large_vocabularies
 import matplotlib.pyplot as plt
@@ -75,6 +76,9 @@ def main() -> None:
         fill(ROOT / "docs" / causal_lm.PAGE, name, text)
     for name, text in large_vocabularies.blocks(ROOT / "results").items():
         fill(ROOT / "docs" / large_vocabularies.PAGE, name, text)
+    for page, found in benchmarks.pages().items():
+        for name, text in found.items():
+            fill(ROOT / "docs" / page, name, text)
     for name, text in texts.blocks().items():
         fill(ROOT / "docs" / "results" / "text.md", name, text)
     for name, text in images.blocks().items():

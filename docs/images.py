@@ -76,7 +76,8 @@ def stopped() -> str:
     epochs = [40, 80, 120, 121, 160, 161, 200, last]
     head = (
         f"`{about['command']}`, stopped {about['stopped']} (commit {about['commit']}, {about['time'][:10]}; "
-        f"{about['hardware']}, torch {about['versions']['torch']}). Every epoch: `results/images/table1-h200-stopped.csv`."
+        f"{about['hardware']}, torch {about['versions']['torch']}). Every epoch: "
+        "`results/images/table1-h200-stopped.csv`."
     )
     paper = {cell.recipe.net: cell.paper for cell in image_study("table1").cells if cell.data == "cifar100"}["resnet20"]
     lines = [

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from crossfade.lab.data.images import ImageTask
     from crossfade.lab.trial import Trial
 
-__all__ = ["Cell", "ImagePlan", "ImageRequest", "ImageStudy", "plan_images", "scaled"]
+__all__ = ["SHORTENED", "Cell", "ImagePlan", "ImageRequest", "ImageStudy", "plan_images", "scaled"]
 
 Scale: TypeAlias = Literal["smoke", "short", "paper"]
 MIXTURES = ("ce", "f0", "f0-late", "gradual")
@@ -27,7 +27,7 @@ TITLES = {
 }  # fmt: skip
 _CLASSES = {"cifar100": 100, "cinic10": 10, "tinyimagenet": 200, "imagenet": 1000}
 # epochs, batch, training images in all, test images of a class (None: all), repeats at most
-_SHORTENED: dict[str, tuple[int, int, int, int | None, int]] = {
+SHORTENED: dict[str, tuple[int, int, int, int | None, int]] = {
     "smoke": (2, 32, 1_000, 2, 1),
     "short": (9, 64, 4_800, None, 2),
 }
@@ -132,7 +132,7 @@ def scaled(
     whole = cell.recipe
     if scale == "paper" and epochs is None:
         return whole, None, None, repeats or cell.repeats
-    of_scale = _SHORTENED.get(scale, (whole.epochs, whole.batch_size, 0, None, cell.repeats))
+    of_scale = SHORTENED.get(scale, (whole.epochs, whole.batch_size, 0, None, cell.repeats))
     count, batch, images, test, most = of_scale
     count = epochs or count
     recipe = replace(

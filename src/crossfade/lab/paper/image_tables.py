@@ -63,8 +63,8 @@ def markdown(study: ImageStudy, results: pd.DataFrame, scale: str) -> str:
     if scale != "paper" and len(results):
         images, epochs = int(results["n_train"].max()), int(results["epoch"].max())
         note = (
-            f" Scale **{scale}**: {images:,} training images, {epochs} epochs, the last one's accuracy. The paper's "
-            "protocol is far longer: its numbers are here for reference, and ours say nothing about them."
+            f" Scale **{scale}**: {images:,} training images, {epochs} epochs{_batch(scale)}, the last one's accuracy. The "
+            "paper's protocol is far longer: its numbers are here for reference, and ours say nothing about them."
         )
     lines = [
         f"### {study.title}", "", f"Accuracy on the test part, percent.{note}", "",
@@ -85,6 +85,12 @@ def markdown(study: ImageStudy, results: pd.DataFrame, scale: str) -> str:
         ]  # fmt: skip
         lines += [_escape_line(row) for row in escapes.to_dict("records")]
     return "\n".join([*lines, "", "What the paper leaves open, and the choice here:", "", *_listed(study), ""])
+
+
+def _batch(scale: str) -> str:
+    from crossfade.lab.paper.image_study import SHORTENED
+
+    return f", batch {SHORTENED[scale][1]}" if scale in SHORTENED else ""
 
 
 def _line(row: dict[Any, Any]) -> str:

@@ -1,0 +1,80 @@
+"""Tables of what the benchmarks printed, from results/benchmarks/."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+from why import table
+
+FOLDER = Path(__file__).parent.parent / "results" / "benchmarks"
+
+
+def pages() -> dict[str, dict[str, str]]:
+    """For each page its blocks, by the name of their mark. Benchmarks without results are left out."""
+    found: dict[str, dict[str, str]] = {}
+    for page, name, make in (
+        ("results/images.md", "images", _images),
+        ("results/text.md", "lstm", _lstm),
+        ("results/text.md", "bert", _bert),
+        ("why/escaping.md", "diagnostics", _diagnostics),
+    ):
+        folder = FOLDER / name
+        if (folder / "provenance.json").exists():
+            found.setdefault(page, {})[f"results/benchmarks/{name}"] = f"{_origin(folder)}\n\n{make(folder)}"
+    return found
+
+
+def _origin(folder: Path) -> str:
+    about = json.loads((folder / "provenance.json").read_text())
+    threads = f", {about['threads']} thread{'s' * (about['threads'] > 1)}" if "threads" in about else ""
+    return (
+        f"`{about['command']}` ({about['machine']}: {about['capability']}{threads}; torch "
+        f"{about['versions']['torch']}, commit {about['commit']}, {about['time'][:10]}):"
+    )
+
+
+def _images(folder: Path) -> str:
+    rows = [
+        [f"{one.what}: {one.arm}", f"{one.images_per_second:,.0f}", f"{one.ratio:.2f}"]
+        for one in pd.read_csv(folder / "images.csv").itertuples()
+    ]
+    return table(["", "images/s", "× DataLoader"], rows)
+
+
+def _lstm(folder: Path) -> str:
+    rows = [
+        [
+            f"{one.layers} × {one.hidden}", f"{one.stacked:,.0f}", f"{one.one_by_one:,.0f}", f"{one.ratio:.1f}",
+            f"{one.ratio_by_cpu:.1f}", one.variant,
+        ]
+        for one in pd.read_csv(folder / "lstm.csv").itertuples()
+    ]  # fmt: skip
+    head = ["layers × H", "stacked", "one by one", "ratio", "by processor time", "the loop's fastest variant"]
+    return table(head, rows)
+
+
+def _bert(folder: Path) -> str:
+    rows = [
+        [f"{one.task}, {one.arm}", f"{one.examples_per_second:.1f}", f"{one.time_to_lab:.2f}"]
+        for one in pd.read_csv(folder / "bert.csv").itertuples()
+    ]
+    return table(["", "examples/s", "time over the lab's"], rows)
+
+
+def _diagnostics(folder: Path) -> str:
+    recorder = [
+        [one.network, f"{one.step_ms:.1f}", f"{one.record_ms:.3f}", f"{100 * one.share:.2f} %"]
+        for one in pd.read_csv(folder / "recorder.csv").itertuples()
+    ]
+    escaping = [
+        [one.network, f"{one.gradient_ms:.1f}", f"{one.probe:.2f}", f"{one.curvlinops:.2f}"]
+        for one in pd.read_csv(folder / "escaping.csv").itertuples()
+    ]
+    return "\n\n".join(
+        [
+            table(["recorder", "step, ms", "record, ms", "share"], recorder),
+            table(["Tr(HΣ)", "gradient, ms", "a probe, gradients", "curvlinops' HVP alone"], escaping),
+        ]
+    )
