@@ -63,8 +63,8 @@ def markdown(study: ImageStudy, results: pd.DataFrame, scale: str) -> str:
     if scale != "paper" and len(results):
         images, epochs = int(results["n_train"].max()), int(results["epoch"].max())
         note = (
-            f" Scale **{scale}**: {images:,} training images, {epochs} epochs{_batch(scale)}, the last one's accuracy. The "
-            "paper's protocol is far longer: its numbers are here for reference, and ours say nothing about them."
+            f" Scale **{scale}**: {images:,} training images, {epochs} epochs{_batch(scale)}, the last one's accuracy. "
+            "The paper's protocol is far longer: its numbers are here for reference, and ours say nothing about them."
         )
     lines = [
         f"### {study.title}", "", f"Accuracy on the test part, percent.{note}", "",
