@@ -30,7 +30,7 @@ from crossfade.lab.methods import method
 from crossfade.lab.nets import build
 from crossfade.lab.train.augment import Augment
 from crossfade.lab.train.deep_batches import TrainBatches
-from crossfade.lab.train.deep_graphs import Feed, Job, Member
+from crossfade.lab.train.deep_member import Feed, Job, Member
 from crossfade.lab.train.deep_recipe import Hardware, ImageRecipe
 
 IMAGES = 50_000
