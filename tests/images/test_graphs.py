@@ -127,6 +127,21 @@ def test_what_is_served(recipe, monkeypatch):
     assert not serves(auto, recipe, method("cot"))
 
 
+@pytest.mark.parametrize(
+    ("net", "random"),
+    [
+        ("resnet20", False), ("resnet18", False), ("densenet121", False), ("regnet_y_400mf", False), ("vit_b_16", False),
+        ("alexnet", True), ("mobilenet_v2", True), ("convnext_tiny", True), ("swin_t", True),
+    ],
+)  # fmt: skip
+def test_a_network_that_draws_in_training_is_not(recipe, monkeypatch, net, random):
+    """Graphs side by side would share one generator."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    before = torch.random.get_rng_state()
+    assert serves(Hardware(), replace(recipe, net=net), method("ce")) != random
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
 @pytest.mark.parametrize("room", [8, 3, 0])
 def test_the_runner_takes_as_many_as_fit(task, recipe, tmp_path, monkeypatch, room):
     """The store's rows are those of one by one, whatever the memory holds and in however many calls."""

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from crossfade.lab.methods import Method
+from crossfade.lab.nets import draws
 from crossfade.lab.train.deep import DeepHistory
 from crossfade.lab.train.deep_fork import shared_epochs
 from crossfade.lab.train.deep_member import Feed, Job, Member
@@ -35,7 +36,7 @@ def serves(hardware: Hardware, recipe: ImageRecipe, method: Method) -> bool:
     wanted = hardware.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
     alone = hardware.devices * hardware.nodes == 1 and not hardware.logger
     plain = recipe.dropout == 0.0 and recipe.precision != "16-mixed" and not isinstance(method, TwoPass)
-    return wanted and alone and plain
+    return wanted and alone and plain and not draws(recipe.net)
 
 
 def train_side_by_side(
