@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from crossfade.errors import UserError
 from crossfade.lab.answer import ComparisonResult
 from crossfade.lab.config import Settings, resolve
+from crossfade.lab.described import SCHEDULE_GRID, describe_run
 from crossfade.lab.progress import shown
 from crossfade.lab.provenance import provenance
 from crossfade.lab.run import local, run
@@ -20,15 +20,12 @@ from crossfade.lab.trial import Trial
 
 if TYPE_CHECKING:
     from crossfade.lab.data.table import Table
-    from crossfade.lab.data.task import TableTask
     from crossfade.lab.methods import Method
 
-__all__ = ["CONTROL", "ComparisonResult", "Plan", "compare", "describe_method", "execute", "plan"]
+__all__ = ["CONTROL", "ComparisonResult", "Plan", "compare", "execute", "plan"]
 
 CONTROL = "ce"
 _STUDY = "compare"
-# Every phase of the paper's recipes starts at a multiple of 1/240.
-_SCHEDULE_GRID = 240
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,7 +134,14 @@ def plan(tables: Sequence[Table], settings: Settings, command: str | Sequence[st
     notes += _same_schedules(trials[: len(methods)])
     request = {
         "settings": settings.to_dict(),
-        "meta": _meta(tasks, methods, settings, command if isinstance(command, str) else shlex.join(command), notes),
+        "meta": describe_run(
+            f"Losses compared on {', '.join(task.name for task in tasks)}",
+            trials,
+            command,
+            seed=settings.seed,
+            notes=notes,
+            device=f"CPU ({provenance()['machine']})",
+        ),
     }
     return Plan(trials, Run(_STUDY, request, tuple(trial.key for trial in trials)), tuple(notes))
 
@@ -199,7 +203,7 @@ def _same_schedules(trials: Sequence[Trial]) -> list[str]:
     for trial in trials:
         if trial.method.g is None:
             epochs = trial.recipe.epochs
-            steps = epochs if trial.recipe.granularity == "epoch" else _SCHEDULE_GRID
+            steps = epochs if trial.recipe.granularity == "epoch" else SCHEDULE_GRID
             weights = repr([tuple(trial.method.schedule(step / steps)) for step in range(steps)])
             if weights in seen:
                 notes.append(
@@ -208,33 +212,3 @@ def _same_schedules(trials: Sequence[Trial]) -> list[str]:
                 )
             seen.setdefault(weights, trial.method.name)
     return notes
-
-
-def _meta(
-    tasks: Sequence[TableTask], methods: Sequence[Method], settings: Settings, command: str, notes: Sequence[str]
-) -> dict[str, Any]:
-    origin = provenance()
-    return {
-        "title": f"Losses compared on {', '.join(task.name for task in tasks)}",
-        "command": command,
-        "recipe": settings.recipe().to_dict(),
-        "versions": origin["versions"],
-        "device": f"CPU ({origin['machine']})",
-        "commit": origin["commit"],
-        "datasets": [task.describe() for task in tasks],
-        "methods": [describe_method(one) for one in methods],
-        "control": CONTROL,
-        "seed": settings.seed,
-        "repeats": settings.repeats,
-        "notes": list(notes),
-    }
-
-
-def describe_method(one: Method) -> dict[str, Any]:
-    """One entry of the report's ``methods``."""
-    if one.g is None:
-        grid = [step / _SCHEDULE_GRID for step in range(_SCHEDULE_GRID + 1)]
-        drawn = [[progress, *map(float, one.schedule(progress))] for progress in grid]
-        return {"name": one.name, "title": one.title, "schedule": drawn, "g": "", "note": one.note}
-    formula = one.note or f"{getattr(one.g, '__module__', '')}:{getattr(one.g, '__qualname__', one.name)}"
-    return {"name": one.name, "title": one.title, "schedule": None, "g": formula, "note": one.note}

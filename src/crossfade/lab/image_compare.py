@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from crossfade.errors import UserError
 from crossfade.lab.answer import ComparisonResult
+from crossfade.lab.described import describe_run
 from crossfade.lab.store import Run, Store
 from crossfade.lab.train.augment import Augment
 from crossfade.lab.train.deep_recipe import Hardware, ImageRecipe
@@ -124,7 +124,8 @@ def plan_folder(
     trials = tuple(
         image_trial(_STUDY, task, method, recipe, repeat) for repeat in range(settings.repeats) for method in methods
     )
-    meta = _meta(task, methods, recipe, settings, command if isinstance(command, str) else shlex.join(command))
+    notes = ["the test part is the folder's own, the same in every repeat"] if data.test is not None else []
+    meta = describe_run(f"Losses compared on {task.name}", trials, command, seed=settings.seed, notes=notes)
     run = Run(_STUDY, {"meta": meta, "settings": recipe.to_dict()}, tuple(trial.key for trial in trials))
     return ImageComparison(trials, run, task, hardware)
 
@@ -179,32 +180,3 @@ def _methods(settings: FolderSettings) -> list[Method]:
     if len(chosen) < 2:
         raise UserError("methods: only the control 'ce' is left; name another one to compare it with")
     return chosen
-
-
-def _meta(
-    task: ImageTask, methods: Sequence[Method], recipe: ImageRecipe, settings: FolderSettings, command: str
-) -> dict[str, Any]:
-    from crossfade.lab.provenance import provenance
-
-    origin = provenance()
-    grid = [step / 240 for step in range(241)]
-    return {
-        "title": f"Losses compared on {task.name}",
-        "command": command,
-        "recipe": recipe.to_dict(),
-        "versions": origin["versions"],
-        "device": origin["machine"],
-        "commit": origin["commit"],
-        "datasets": [task.describe()],
-        "methods": [
-            {
-                "name": one.name, "title": one.title, "note": one.note, "g": one.note if one.g is not None else "",
-                "schedule": None if one.g is not None else [[at, *map(float, one.schedule(at))] for at in grid],
-            }
-            for one in methods
-        ],
-        "control": "ce",
-        "seed": settings.seed,
-        "repeats": settings.repeats,
-        "notes": ["the test part is the folder's own, the same in every repeat"] if task.data.test is not None else [],
-    }  # fmt: skip

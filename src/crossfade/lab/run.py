@@ -24,7 +24,7 @@ from crossfade.lab.trial import Trial, seed
 if TYPE_CHECKING:
     from crossfade.lab.train import History, Recipe, Split
 
-__all__ = ["Batch", "Executor", "Summary", "compute", "cost", "local", "pack", "run"]
+__all__ = ["Batch", "Executor", "Summary", "compute", "cost", "line", "local", "pack", "run", "short"]
 
 Batch = tuple[Trial, ...]
 Tick = Callable[[float], None]
@@ -153,7 +153,7 @@ def compute(batch: Sequence[Trial], **options: Any) -> list[Outcome]:
             try:
                 splits[at] = trial.task.split(trial.repeat)
             except (UserError, MemoryError) as error:
-                splits[at] = Outcome(error=_line(error))
+                splits[at] = Outcome(error=line(error))
     found = [splits[id(trial.task), trial.repeat] for trial in batch]
     ready = [(trial, split) for trial, split in zip(batch, found, strict=True) if not isinstance(split, Outcome)]
     computed = iter(_train(ready, options))
@@ -180,7 +180,7 @@ def _train(ready: Sequence[tuple[Trial, Split]], options: dict[str, Any]) -> lis
     except Exception as error:
         methods = list(dict.fromkeys(trial.method.name for trial, _ in ready))
         if len(methods) == 1:
-            return [Outcome(error=_line(error))] * len(ready)
+            return [Outcome(error=line(error))] * len(ready)
         parts = {name: [pair for pair in ready if pair[0].method.name == name] for name in methods}
         alone = {name: iter(_train(part, options)) for name, part in parts.items()}
         return [next(alone[trial.method.name]) for trial, _ in ready]
@@ -205,9 +205,9 @@ def _outcome(split: Split, recipe: Recipe, histories: Sequence[History], seconds
     n_val, n_test = len(split.y_val), len(split.y_test)
     result = {
         "accuracy": int(best.test_correct[epoch]) / n_test,
-        "nll": _short(best.test_nll[epoch]),
-        "ece": _short(expected_calibration_error(best.test_probabilities, split.y_test)),
-        "brier": _short(brier_score(best.test_probabilities, split.y_test)),
+        "nll": short(best.test_nll[epoch]),
+        "ece": short(expected_calibration_error(best.test_probabilities, split.y_test)),
+        "brier": short(brier_score(best.test_probabilities, split.y_test)),
         "learning_rate": recipe.learning_rates[usable[chosen]],
         "epoch": int(epoch) + 1,
         "n_train": len(split.y_train),
@@ -220,18 +220,19 @@ def _outcome(split: Split, recipe: Recipe, histories: Sequence[History], seconds
     curves: dict[str, Any] = {
         "val_accuracy": [int(count) / n_val for count in best.val_correct],
         "test_accuracy": [int(count) / n_test for count in best.test_correct],
-        "val_nll": [_short(value) for value in best.val_nll],
-        "test_nll": [_short(value) for value in best.test_nll],
-        "train_loss": [_short(value) for value in best.train_loss],
+        "val_nll": [short(value) for value in best.val_nll],
+        "test_nll": [short(value) for value in best.test_nll],
+        "train_loss": [short(value) for value in best.train_loss],
     }
     return Outcome(result, curves)
 
 
-def _short(value: float) -> float | None:
+def short(value: float) -> float | None:
     """Seven digits: what float32 holds, at half the space. None for what JSON can't say."""
     return float(f"{value:.7g}") if math.isfinite(value) else None
 
 
-def _line(error: BaseException) -> str:
+def line(error: BaseException) -> str:
+    """An error as the store keeps it."""
     text = " ".join(str(error).split())
-    return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}".rstrip(": ")
+    return (text if isinstance(error, UserError) else f"{type(error).__name__}: {text}".rstrip(": "))[:500]

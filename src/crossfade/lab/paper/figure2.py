@@ -63,9 +63,13 @@ def plan_figure2(
         limit = limit or most
     said = {"epochs": epochs, "learning_rate": learning_rate, "batch_size": batch_size}
     recipe = replace(recipe, **{key: value for key, value in said.items() if value is not None})  # type: ignore[arg-type]
+    printed = TextRecipe(model)
+    changed = [f"{key} {value:g}" for key, value in said.items() if value not in (None, getattr(printed, key))]
+    changed += [f"at most {limit:,} examples"] if limit else []
     recipe = replace(recipe, digest=check_model(model, recipe.max_length))
     chosen = [method(name) for name in dict.fromkeys(["ce", *(methods or MIXTURES)])]
-    trials, missing, notes = [], [], []
+    trials, missing = [], []
+    notes = [f"not the paper's protocol: {', '.join(changed)}"] if changed and scale == "paper" else []
     for name in [one.lower() for one in tasks] or known:
         try:
             data = load_glue(known[name], data_dir)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from crossfade.errors import UserError
+from crossfade.lab.described import describe_run
 from crossfade.lab.store import Run
 from crossfade.lab.train.deep_recipe import Hardware, ImageRecipe
 from crossfade.lab.train.deep_run import image_trial
@@ -171,7 +171,10 @@ def plan_images(request: ImageRequest, command: str | Sequence[str]) -> ImagePla
         ]
     if not trials:
         raise UserError(f"{request.study.name}: no data. {'; '.join(missing.values())}")
-    meta = _meta(request, trials, missing, command)
+    meta = describe_run(
+        request.study.title, trials, command, scale=request.label, missing=list(missing.values()),
+        choices=list(request.study.choices),
+    )  # fmt: skip
     run = Run(request.study.name, {"meta": meta, "settings": {"scale": request.label}}, tuple(t.key for t in trials))
     here = tuple(cell for cell in cells if cell.data not in missing)
     return ImagePlan(request, here, tuple(trials), run, tuple(missing.values()))
@@ -239,35 +242,3 @@ def _task(
             raise _NotHereError(f"{TITLES[cell.data]}: not in {folder}; `crossfade data` says how to get it")
         loaded = load_images(cell.data, folder)
     return ImageTask(loaded, per_class=each, test_per_class=test, label=cell.label)
-
-
-def _meta(
-    request: ImageRequest, trials: Sequence[Trial], missing: Mapping[str, str], command: str | Sequence[str]
-) -> dict[str, Any]:
-    from crossfade.lab.provenance import provenance
-
-    origin = provenance()
-    methods = {trial.method.name: trial.method for trial in trials}
-    tasks = {trial.task.name: trial.task for trial in trials}
-    return {
-        "title": request.study.title,
-        "command": command if isinstance(command, str) else shlex.join(command),
-        "scale": request.label,
-        "recipe": trials[0].recipe.to_dict(),
-        "versions": origin["versions"],
-        "device": origin["machine"],
-        "commit": origin["commit"],
-        "datasets": [task.describe() for task in tasks.values()],
-        "methods": [
-            {
-                "name": one.name, "title": one.title, "note": one.note, "g": "",
-                "schedule": [[at / 240, *map(float, one.schedule(at / 240))] for at in range(241)],
-            }
-            for one in methods.values()
-        ],
-        "control": "ce",
-        "missing": list(missing.values()),
-        "seed": 0,
-        "repeats": max(trial.repeat for trial in trials) + 1,
-        "choices": list(request.study.choices),
-    }  # fmt: skip

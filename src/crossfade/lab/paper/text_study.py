@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from crossfade.errors import UserError
+from crossfade.lab.described import describe_run
 from crossfade.lab.store import Run
 
 if TYPE_CHECKING:
     from crossfade.lab.trial import Trial
 
-__all__ = ["MIXTURES", "TextPlan", "check_scale", "meta", "plan_of"]
+__all__ = ["MIXTURES", "TextPlan", "check_scale", "plan_of"]
 
 MIXTURES = ("ce", "f0", "f0-late", "gradual")
 
@@ -61,35 +61,9 @@ def plan_of(
     choices: Sequence[str] = (),
 ) -> TextPlan:
     """The plan of these trials."""
-    about = meta(title, trials, command, seed, [*notes, *choices])
+    about = describe_run(title, trials, command, seed=seed, notes=[*notes, *choices])
     run = Run(study, {"meta": about, "settings": {"scale": scale}}, tuple(trial.key for trial in trials))
     return TextPlan(title, tuple(trials), run, tuple(missing), tuple(notes), scale, tuple(choices))
-
-
-def meta(
-    title: str, trials: Sequence[Trial], command: str | Sequence[str], seed: int, notes: Sequence[str]
-) -> dict[str, Any]:
-    """What a report says about the run."""
-    from crossfade.lab.comparison import describe_method
-    from crossfade.lab.provenance import provenance
-
-    origin = provenance()
-    tasks = {trial.task.name: trial.task for trial in trials}
-    methods = {trial.method.name: trial.method for trial in trials}
-    return {
-        "title": title,
-        "command": command if isinstance(command, str) else shlex.join(command),
-        "recipe": trials[0].recipe.to_dict(),
-        "versions": origin["versions"],
-        "device": origin["machine"],
-        "commit": origin["commit"],
-        "datasets": [task.describe() for task in tasks.values()],
-        "methods": [describe_method(one) for one in methods.values()],
-        "control": "ce",
-        "seed": seed,
-        "repeats": max(trial.repeat for trial in trials) + 1,
-        "notes": list(notes),
-    }
 
 
 def check_scale(scale: str, repeats: int | None) -> None:

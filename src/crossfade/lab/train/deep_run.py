@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import math
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from crossfade.errors import UserError
-from crossfade.lab.run import Batch, Executor, cost
+from crossfade.lab.run import Batch, Executor, cost, line, short
 from crossfade.lab.store import Outcome
 from crossfade.lab.trial import Trial, seed
 
@@ -156,7 +155,7 @@ def _compute(
     except (RuntimeError, ValueError) as error:
         if isinstance(error, UserError):
             raise
-        return Outcome(error=_line(error))
+        return Outcome(error=line(error))
     return _finished(trial, split, history, recorder, work, keep)
 
 
@@ -227,7 +226,7 @@ def _outcome(split: ImageSplit, recipe: ImageRecipe, history: DeepHistory) -> Ou
     row = history.rows[history.chosen]
     result = {
         "accuracy": row["test_accuracy"],
-        **{name: _short(row[f"test_{name}"]) for name in ("nll", "ece", "brier", "f1", "mcc") if f"test_{name}" in row},
+        **{name: short(row[f"test_{name}"]) for name in ("nll", "ece", "brier", "f1", "mcc") if f"test_{name}" in row},
         "learning_rate": recipe.learning_rate,
         "epoch": int(row["epoch"]),
         "n_train": len(split.train),
@@ -242,7 +241,7 @@ def _outcome(split: ImageSplit, recipe: ImageRecipe, history: DeepHistory) -> Ou
     }
     names = [name for name in history.rows[0] if name.startswith(("val_", "test_"))] + ["train_loss"]
     curves: dict[str, list[Any]] = {"epoch": [int(each["epoch"]) for each in history.rows]}
-    curves |= {name: [_short(each[name]) for each in history.rows] for name in names}
+    curves |= {name: [short(each[name]) for each in history.rows] for name in names}
     return Outcome(result, curves)
 
 
@@ -260,11 +259,3 @@ def _keep(trial: Trial, split: ImageSplit, history: DeepHistory, outcome: Outcom
     if history.best is not None:
         epoch = int(history.rows[history.chosen]["epoch"])
         save_model(folder / f"{trial.key}.best.safetensors", history.best, {**about, "epoch": epoch})
-
-
-def _short(value: float) -> float | None:
-    return float(f"{value:.7g}") if math.isfinite(value) else None
-
-
-def _line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]

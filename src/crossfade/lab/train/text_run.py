@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from crossfade.errors import UserError
-from crossfade.lab.run import Batch, Executor, Summary, cost, run
+from crossfade.lab.run import Batch, Executor, Summary, cost, line, run, short
 from crossfade.lab.scores import brier_score, expected_calibration_error
 from crossfade.lab.store import Outcome, Run, Store
-from crossfade.lab.train.deep_run import _line, _short, process_rank
+from crossfade.lab.train.deep_run import process_rank
 from crossfade.lab.train.lstm_types import LstmMember, LstmRecipe
 from crossfade.lab.trial import Trial, seed
 
@@ -114,7 +114,7 @@ def _train(
         raise
     except Exception as error:
         if len(batch) == 1:
-            return [Outcome(error=_line(error))]
+            return [Outcome(error=line(error))]
         pairs = zip(batch, splits, strict=True)
         return [_train((trial,), [split], recipe, options, tick)[0] for trial, split in pairs]
     seconds = (time.perf_counter() - started) / len(batch)
@@ -130,18 +130,18 @@ def _outcome(split: TokenSplit, recipe: LstmRecipe, history: LstmHistory, second
     probabilities = history.test_probabilities
     predicted = probabilities.argmax(1)
     result = {
-        "accuracy": float(np.mean(predicted == labels)), "nll": _short(history.test_nll[at]),
-        "ece": _short(expected_calibration_error(probabilities, labels)),
-        "brier": _short(brier_score(probabilities, labels)),
-        "f1": _short(float(f1_score(labels, predicted, average="binary" if split.classes == 2 else "macro"))),
-        "mcc": _short(float(matthews_corrcoef(labels, predicted))),
+        "accuracy": float(np.mean(predicted == labels)), "nll": short(history.test_nll[at]),
+        "ece": short(expected_calibration_error(probabilities, labels)),
+        "brier": short(brier_score(probabilities, labels)),
+        "f1": short(float(f1_score(labels, predicted, average="binary" if split.classes == 2 else "macro"))),
+        "mcc": short(float(matthews_corrcoef(labels, predicted))),
         "learning_rate": recipe.learning_rate, "epoch": at + 1, "n_train": len(split.train), "n_val": len(split.val),
         "n_test": len(split.test), "classes": split.classes, "vocabulary": split.vocabulary,
         "seconds": round(seconds, 2), "best_test_accuracy": float(np.nanmax(history.test_accuracy)),
         "scale": recipe.scale, "engine": history.engine,
     }  # fmt: skip
     names = ("val_accuracy", "test_accuracy", "val_nll", "test_nll", "train_loss")
-    curves: dict[str, Any] = {name: [_short(value) for value in getattr(history, name)] for name in names}
+    curves: dict[str, Any] = {name: [short(value) for value in getattr(history, name)] for name in names}
     return Outcome(result, curves)
 
 
