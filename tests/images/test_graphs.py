@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+import textwrap
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -86,6 +91,47 @@ def test_stopped_and_resumed_is_undisturbed(task, recipe, tmp_path, device):
     together(jobs(split, NAMES[:3], tmp_path), recipe, device, max_epochs=2)  # some are further than others
     for one, other in zip(together(jobs(split, folder=tmp_path), recipe, device), undisturbed, strict=True):
         close(one, other, atol=0.0 if device == "cpu" else 1e-4)
+
+
+KILLED = """
+    import os, pathlib, signal, sys
+    sys.path.insert(0, sys.argv[1])
+    from image_cases import method, noise, tiny
+    from crossfade.lab.data.images import ImageSet, ImageTask
+    from crossfade.lab.nets import SMALL_NETS
+    from crossfade.lab.train import deep_graphs
+    from crossfade.lab.train.augment import Augment
+    from crossfade.lab.train.deep_recipe import Hardware, ImageRecipe
+    deep_graphs._SAVE_SECONDS = 0.0
+    SMALL_NETS["tiny"] = tiny(norm=True)
+    split = ImageTask(ImageSet("toy", tuple("abcd"), noise(203), noise(50, seed=1))).split(0)
+    recipe = ImageRecipe(net="tiny", epochs=6, batch_size=20, milestones=(3,), learning_rate=0.05, augment=Augment(1))
+    jobs = [
+        deep_graphs.Job(split, method(name), 3, pathlib.Path(sys.argv[2], name)) for name in ("ce", "f0", "f0-late")
+    ]
+    stop = float(sys.argv[3])
+    told = lambda part: os.kill(os.getpid(), signal.SIGKILL) if part >= stop else None
+    found = deep_graphs.train_side_by_side(jobs, recipe, hardware=Hardware("cpu"), device="cpu", on_progress=told)
+    print([history.rows for history in found])
+"""
+
+
+def test_killed_and_run_again(tmp_path):
+    script = tmp_path / "run.py"
+    script.write_text(textwrap.dedent(KILLED))
+
+    def run(folder, stop):
+        command = [sys.executable, str(script), str(Path(__file__).parent), str(tmp_path / folder), str(stop)]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    undisturbed = run("quiet", 2.0)
+    assert undisturbed.returncode == 0, undisturbed.stderr
+    for stop in (0.3, 0.6):
+        assert run("killed", stop).returncode == -signal.SIGKILL
+    (tmp_path / "killed" / "ce" / "side.part").write_bytes(b"half a checkpoint")
+    again = run("killed", 2.0)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout == undisturbed.stdout
 
 
 def test_one_that_diverges_stops_alone(task, recipe):
