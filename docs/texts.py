@@ -1,6 +1,6 @@
 """Blocks of docs/results/text.md, from results/text/; and the files there, from a store.
 
-python docs/texts.py STORE NAME HARDWARE    writes a store's results to results/text/NAME.{csv,json}
+python docs/texts.py STORE,... NAME HARDWARE    writes the results of stores to results/text/NAME.{csv,json}
 python docs/texts.py choices "learning rate 0.003=STORE" ...    Table 3 with other choices, to table3-choices.{csv,json}
 """
 
@@ -25,25 +25,31 @@ _COMMAND = re.compile(r"(--(?:data-dir|store|report|model)) \S*?([^/\s]*)(?= |$)
 _DIGITS = 7
 
 
-def collect(store: Path, name: str, hardware: str) -> None:
-    """Write a store's latest request: results and curves as CSV, and where they come from. Folders of data and models
-    are a machine's own business: their places are left out of the command.
+def collect(stores: list[Path], name: str, hardware: str) -> None:
+    """Write the requests of some stores: results and curves as CSV, and where they come from. Folders of data and
+    models are a machine's own business: their places are left out of the commands.
     """
-    with Store(store, mode="read") as opened:
-        run = opened.runs()[0]
-        rows = list(opened.rows(run.keys))
-        results, curves = frames.results(opened, run.keys), frames.curves(opened, run.keys)
+    frames_of: dict[str, list[pd.DataFrame]] = {"": [], "-curves": []}
+    meta, commands, keys, rows = {}, [], [], []
+    for store in stores:
+        with Store(store, mode="read") as opened:
+            for run in reversed(opened.runs()):
+                meta = {key: value for key, value in run.request["meta"].items() if key not in ("methods", "device")}
+                commands.append(_COMMAND.sub(_shortened, meta["command"]))
+                keys += run.keys
+                rows += opened.rows(run.keys)
+                frames_of[""].append(frames.results(opened, run.keys))
+                frames_of["-curves"].append(frames.curves(opened, run.keys))
     FOLDER.mkdir(parents=True, exist_ok=True)
-    order = ["dataset", "repeat", "method"]
-    for suffix, frame in (("", results), ("-curves", curves)):
-        kept = frame.dropna(axis=1, how="all").drop(columns=["key", "fixed_test"], errors="ignore")
+    for suffix, found in frames_of.items():
+        kept = pd.concat(found).dropna(axis=1, how="all").drop(columns=["key", "fixed_test"], errors="ignore")
+        order = ["dataset", "repeat", "method"]
         kept.sort_values(order, kind="stable").round(_DIGITS).to_csv(FOLDER / f"{name}{suffix}.csv", index=False)
-    meta = {key: value for key, value in run.request["meta"].items() if key not in ("methods", "device")}
-    meta["command"] = _COMMAND.sub(_shortened, meta["command"])
     made = Counter((row.provenance["commit"], row.provenance["time"][:10]) for row in rows)
     meta["runs"] = [{"trials": n, "commit": commit, "date": date} for (commit, date), n in made.items()]
     recipes = {json.dumps(row.content["recipe"], sort_keys=True) for row in rows}
-    meta |= {"hardware": hardware, "asked": len(run.keys), "recipe": [json.loads(one) for one in sorted(recipes)]}
+    meta |= {"hardware": hardware, "asked": len(keys), "recipe": [json.loads(one) for one in sorted(recipes)]}
+    meta["command"] = "`, `".join(commands)
     (FOLDER / f"{name}.json").write_text(json.dumps(meta, indent=1, ensure_ascii=False) + "\n")
 
 
@@ -110,4 +116,4 @@ if __name__ == "__main__":
     if sys.argv[1] == "choices":
         collect_choices(sys.argv[2:])
     else:
-        collect(Path(sys.argv[1]), sys.argv[2], " ".join(sys.argv[3:]))
+        collect([Path(one) for one in sys.argv[1].split(",")], sys.argv[2], " ".join(sys.argv[3:]))
