@@ -12,6 +12,7 @@ the CPU the same steps run without graphs, for tests.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -34,7 +35,7 @@ _SAVE_SECONDS = 10.0
 def serves(hardware: Hardware, recipe: ImageRecipe, method: Method) -> bool:
     """Whether this path trains such networks: one CUDA device, a step without dropout or a loss scaler, no logger."""
     wanted = hardware.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-    alone = hardware.devices * hardware.nodes == 1 and not hardware.logger
+    alone = hardware.devices * hardware.nodes == int(os.environ.get("WORLD_SIZE", "1")) == 1 and not hardware.logger
     plain = recipe.dropout == 0.0 and recipe.precision != "16-mixed" and not isinstance(method, TwoPass)
     return wanted and alone and plain and not draws(recipe.net)
 
