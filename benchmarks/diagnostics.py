@@ -5,7 +5,7 @@
   beside the same Hessian-vector product by curvlinops.
 
 Medians over interleaved rounds, in CPU time of the process, which other work on the machine hardly moves:
-OMP_NUM_THREADS=1 python benchmarks/diagnostics.py [recorder | escaping] [--output DIR]
+OMP_NUM_THREADS=1 python benchmarks/diagnostics.py [--only recorder | escaping] [--output DIR]
 """
 
 from __future__ import annotations
@@ -132,12 +132,12 @@ def main() -> None:
     halves = list(zip(images.split(64), labels.split(64), strict=True))
     quarters = list(zip(rows.split(128), classes.split(128), strict=True))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("which", nargs="*", choices=["recorder", "escaping"], default=["recorder", "escaping"])
+    parser.add_argument("--only", choices=["recorder", "escaping"])
     parser.add_argument("--output", type=Path, help="folder for the rows")
     options = parser.parse_args()
     tables: dict[str, tuple[str, list[list[object]]]] = {}
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
-    if "recorder" in options.which:
+    if options.only != "escaping":
         wide = nn.Sequential(nn.Linear(64, 1024), nn.ReLU(), mlp(1024, 1024))
         rows_of = [
             recorder("ResNet-8 x16, 128 images", small_resnet(), images, labels, 15),
@@ -145,7 +145,7 @@ def main() -> None:
             recorder("MLP 64-256-10, 512 rows", mlp(), rows, classes, 200),
         ]
         tables["recorder"] = ("network,step_ms,record_ms,share", rows_of)
-    if "escaping" in options.which:
+    if options.only != "recorder":
         rows_of = [
             probe("ResNet-8 x16, 1 batch of 128", small_resnet(), [(images, labels)], 5),
             probe("ResNet-8 x16, 2 batches of 64", small_resnet(), halves, 5),
