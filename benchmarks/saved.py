@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,7 +25,7 @@ def save(folder: Path, tables: Mapping[str, Table], **about: object) -> None:
             csv.writer(handle, lineterminator="\n").writerows([head.split(","), *rows])
     # A machine's folders are its own business.
     words = [re.sub(r"^.*/(?=[^/]+$)|^/.*$", "", word) if word.startswith("/") else word for word in sys.argv]
-    found = {"command": " ".join(["python", *words]), "capability": capability(), **about, **provenance()}
+    found = {"command": shlex.join(["python", *words]), "capability": capability(), **about, **provenance()}
     (folder / "provenance.json").write_text(json.dumps(found, indent=1) + "\n")
 
 
