@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 import saved
 from crossfade.diagnostics import ProbabilityRecorder
-from crossfade.diagnostics.escaping import centred
+from crossfade.diagnostics.escaping import TOGETHER, centred
 from crossfade.diagnostics.passes import Problem, evaluating
 
 GROUP = 50  # batches are written in groups of this many: a call's cost is a share of a group's
@@ -101,7 +101,7 @@ def probe(name: str, model: nn.Module, batches: list[tuple[Tensor, Tensor]], rou
         problem = Problem(model, batches, ce)
         mean = torch.full((problem.examples,), 1 / problem.examples)
         gradient = problem.gradients(mean)[0]
-        signs = torch.randint(0, 2, (problem.examples,)) * 2.0 - 1
+        signs = [torch.randint(0, 2, (problem.examples,)) * 2.0 - 1 for _ in range(TOGETHER)]
         operator = curvlinops.HessianLinearOperator(
             model, nn.CrossEntropyLoss(), problem.parameters, batches, check_deterministic=False
         )
@@ -111,13 +111,14 @@ def probe(name: str, model: nn.Module, batches: list[tuple[Tensor, Tensor]], rou
             for x, y in batches:
                 (F.cross_entropy(model(x), y, reduction="sum") / problem.examples).backward()
 
-        def one_probe() -> None:
-            v = centred(problem.gradients(signs)[0], signs, gradient)
-            problem.hessian_products([v])
+        def probes() -> None:
+            found = zip(problem.reweighted(signs), signs, strict=True)
+            problem.hessian_products([centred(reweighted[0], z, gradient) for reweighted, z in found])
 
-        calls = {"gradient": one_gradient, "probe": one_probe, "curvlinops": lambda: operator @ gradient}
+        calls = {"gradient": one_gradient, "probe": probes, "curvlinops": lambda: operator @ gradient}
         found = interleaved(calls, rounds)
     ratio, rival = (found[key] / found["gradient"] for key in ("probe", "curvlinops"))
+    ratio /= TOGETHER
     print(
         f"escaping  {name:32s} gradient {1e3 * found['gradient']:9.2f} ms   probe {ratio:5.2f} gradients   "
         f"(the HVP alone by curvlinops {rival:5.2f})"

@@ -101,7 +101,8 @@ def parameters() -> str:
 
 def blocks() -> dict[str, str]:
     """By the name of their mark."""
-    found = {f"results/images/{path.stem}": study(path.stem) for path in sorted(FOLDER.glob("*-short*.json"))}
+    paths = sorted([*FOLDER.glob("*-short*.json"), *FOLDER.glob("*-own*.json")])
+    found = {f"results/images/{path.stem}": study(path.stem) for path in paths}
     return {**found, "results/images/table1-h200-stopped": stopped(), "crossfade.lab.nets": parameters()}
 
 

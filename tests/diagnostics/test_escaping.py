@@ -69,18 +69,30 @@ def test_batches_do_not_matter(small):
     assert whole.trace_hessian.value == pytest.approx(pieces.trace_hessian.value, rel=1e-10)
 
 
-def test_the_cost_of_a_probe_is_one_gradient_and_one_product_for_each_vector(small, monkeypatch):
-    calls = Counter()
-    for name in ("gradients", "hessian_products"):
+def test_the_cost_of_probes_is_one_gradient_and_one_product_for_each_vector(small, monkeypatch):
+    calls, vectors = Counter(), Counter()
+    for name in ("reweighted", "hessian_products"):
         original = getattr(Problem, name)
 
-        def counted(self, *args, name=name, original=original):
+        def counted(self, given, name=name, original=original):
             calls[name] += 1
-            return original(self, *args)
+            vectors[name] += len(given)
+            return original(self, given)
 
         monkeypatch.setattr(Problem, name, counted)
     noise_and_curvature(small.model, small.batches, CE, probes=10)
-    assert calls == {"gradients": 11, "hessian_products": 10}
+    assert vectors == {"reweighted": 1 + 10, "hessian_products": 2 * 10}
+    assert calls == {"reweighted": 1 + 3, "hessian_products": 3}  # a batch's graph serves four probes
+
+
+def test_probes_together_are_those_of_each_alone(small, monkeypatch):
+    found = [noise_and_curvature(small.model, small.batches, CE, probes=7, seed=1)]
+    monkeypatch.setattr(escaping, "TOGETHER", 1)
+    found.append(noise_and_curvature(small.model, small.batches, CE, probes=7, seed=1))
+    for name in ("trace_noise", "trace_hessian", "trace_product"):
+        one, other = (getattr(each, name) for each in found)
+        assert one.value == pytest.approx(other.value, rel=1e-6)
+        assert one.se == pytest.approx(other.se, rel=1e-6)
 
 
 class Convolutional(nn.Module):

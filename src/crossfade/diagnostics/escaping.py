@@ -56,6 +56,9 @@ def random_signs(size: int, generator: torch.Generator, like: Tensor | Problem) 
     return signs.to(device=like.device, dtype=like.dtype)
 
 
+TOGETHER = 4  # probes that share a batch's graph: each takes three vectors of the parameters' size
+
+
 def noise_and_curvature(
     model: nn.Module,
     data: Data,
@@ -102,16 +105,18 @@ def noise_and_curvature(
         loss = float(problem.values()[0].double().mean())
         noise, curvature, product = [], [], []
         generator = torch.Generator().manual_seed(seed)
-        for k in range(probes):
-            signs = random_signs(n, generator, problem)
-            v = centred(problem.gradients(signs)[0], signs, gradient)
-            r = random_signs(problem.dimension, generator, problem)
-            hv, hr = problem.hessian_products([v, r])[0]
-            noise.append(dot(v, v) / batch_size)
-            product.append(dot(v, hv) / batch_size)
-            curvature.append(dot(r, hr))
+        for first in range(0, probes, TOGETHER):
+            count = min(TOGETHER, probes - first)
+            drawn = [[random_signs(size, generator, problem) for size in (n, problem.dimension)] for _ in range(count)]
+            signs, directions = zip(*drawn, strict=True)
+            vectors = [centred(g[0], z, gradient) for g, z in zip(problem.reweighted(signs), signs, strict=True)]
+            curved = problem.hessian_products([*vectors, *directions])[0]
+            for v, r, hv, hr in zip(vectors, directions, curved[:count], curved[count:], strict=True):
+                noise.append(dot(v, v) / batch_size)
+                product.append(dot(v, hv) / batch_size)
+                curvature.append(dot(r, hr))
             if on_progress is not None:
-                on_progress((k + 1) / probes)
+                on_progress((first + count) / probes)
     return NoiseAndCurvature(
         loss, dot(gradient, gradient), mean(noise), mean(curvature), mean(product), problem.dimension
     )

@@ -94,16 +94,26 @@ class Problem:
 
     def gradients(self, weights: Tensor) -> Tensor:
         """(K, D): for every loss, sum_i weights_i grad l_k(i). ``weights`` is (N,) in the data's order."""
-        total: Tensor | None = None
-        for weight, losses in zip(torch.split(weights.to(self.device), self.sizes), self.per_example(), strict=True):
-            last = len(losses) - 1
-            rows = [
-                self.flat(self._grad(weight.to(loss.dtype) @ loss, keep=k < last or self._kept is not None))
-                for k, loss in enumerate(losses)
-            ]
-            total = torch.stack(rows) if total is None else total.add_(torch.stack(rows))
-        assert total is not None
-        return total
+        return self.reweighted([weights])[0]
+
+    def reweighted(self, weights: Sequence[Tensor]) -> list[Tensor]:
+        """:meth:`gradients` for several weights, which share the graph of each batch."""
+        totals: list[Tensor] = []
+        pieces = zip(*(torch.split(one.to(self.device), self.sizes) for one in weights), strict=True)
+        for parts, losses in zip(pieces, self.per_example(), strict=True):
+            last = (len(parts) - 1, len(losses) - 1)
+            for n, part in enumerate(parts):
+                rows = torch.stack(
+                    [
+                        self.flat(self._grad(part.to(loss.dtype) @ loss, keep=(n, k) < last or self._kept is not None))
+                        for k, loss in enumerate(losses)
+                    ]
+                )
+                if len(totals) <= n:
+                    totals.append(rows)
+                else:
+                    totals[n].add_(rows)
+        return totals
 
     def hessian_products(self, vectors: Sequence[Tensor]) -> Tensor:
         """(K, V, D): H_k v for every loss k and vector v, H_k the Hessian of L_k."""
