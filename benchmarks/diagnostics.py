@@ -27,8 +27,7 @@ import saved
 from crossfade.diagnostics import ProbabilityRecorder
 from crossfade.diagnostics.escaping import TOGETHER, centred
 from crossfade.diagnostics.passes import Problem, evaluating
-
-GROUP = 50  # batches are written in groups of this many: a call's cost is a share of a group's
+from crossfade.diagnostics.recorder import GROUP
 
 
 def seconds(call: Callable[[], object]) -> float:

@@ -29,7 +29,7 @@ __all__ = ["IndexedDataset", "ProbabilityRecorder", "Recording"]
 _ARRAY, _META, _VERSION = "probabilities.npy", "recording.json", 1
 # On an accelerator every copy to the host waits for the device; on the CPU a small batch costs little but the calls
 # that handle it. So batches are written in groups of this many, on the CPU fewer if their logits are this many numbers.
-_GROUP = 50
+GROUP = 50
 _GROUP_LOGITS = 2**18
 _LARGEST = 65504.0  # of float16
 
@@ -156,23 +156,27 @@ class ProbabilityRecorder:
             )
         if index.numel() and (index.is_floating_point() or index.dtype == torch.bool):
             raise ValueError(f"index must hold integers, got {index.dtype}")
-        if logits.device.type == "cpu":
+        here, large = logits.device.type == "cpu", logits.numel() >= _GROUP_LOGITS
+        if here:
             _check_range("target", target, logits.shape[1], ValueError)  # elsewhere gather refuses, without waiting
             _check_range("index", index, self.examples, IndexError)
+        if here and not large:  # a copy of large logits would cost more than the calls it saves
             self._small.append((epoch, index.clone(), logits.detach().clone(), target.clone()))
             self._small_logits += logits.numel()
         else:
             self._pending.append((epoch, index, _describe(logits, target)))
-        if max(len(self._small), len(self._pending)) >= _GROUP or self._small_logits >= _GROUP_LOGITS:
+        full = max(len(self._small), len(self._pending)) >= GROUP or self._small_logits >= _GROUP_LOGITS
+        if full or (here and large):
             self._drain()
 
     def _drain(self) -> None:
         small, self._small, self._small_logits = self._small, [], 0
-        pending, self._pending = self._pending, []
+        late, self._pending = self._pending, []
+        pending: list[tuple[int, Tensor, Tensor]] = []
         for (epoch, _, _), batches in groupby(small, key=lambda one: (one[0], one[2].shape[1], one[2].dtype)):
             indices, logits, targets = zip(*(batch[1:] for batch in batches), strict=True)
             pending.append((epoch, torch.cat(indices), _describe(torch.cat(logits), torch.cat(targets))))
-        for epoch, index, values in pending:
+        for epoch, index, values in [*pending, *late]:  # what was recorded last stays
             _check_range("index", index, self.examples, IndexError)
             rows = index.long().cpu().numpy()
             columns = values.cpu().numpy()
