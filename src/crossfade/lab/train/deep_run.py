@@ -119,12 +119,16 @@ def _side_by_side(
                 jobs, recipe, hardware=hardware, on_progress=partial(_part, tick, sum(map(cost, now)))
             )
         except torch.cuda.OutOfMemoryError:
+            histories = None
+        except (RuntimeError, ValueError) as error:
+            if isinstance(error, UserError):
+                raise
+            return  # a loss that waits for the host, say: the usual way names the cause, or works
+        if histories is None:  # only now has the exception let go of the networks
             at_once //= 2
             gc.collect()
             torch.cuda.empty_cache()
             continue
-        except RuntimeError:  # a loss that waits for the host, say: the usual way names the cause, or works
-            return
         left = left[at_once:]
         for trial, history, watcher in zip(now, histories, watchers, strict=True):
             yield trial, _finished(trial, splits[trial.repeat], history, watcher, work, keep)
@@ -166,8 +170,6 @@ def _finished(
     if not history.finite or history.chosen < 0:
         return Outcome(error=f"the weights diverge at learning rate {recipe.learning_rate:g}; try a smaller one")
     outcome = _outcome(split, recipe, history)
-    if recorder is not None:
-        recorder.recorder.flush()
     _meet()  # what another process has recorded must be there, and may be removed after it
     if process_rank() > 0:
         return outcome
