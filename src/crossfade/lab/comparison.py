@@ -13,7 +13,6 @@ from crossfade.lab.answer import ComparisonResult
 from crossfade.lab.config import Settings, resolve
 from crossfade.lab.described import SCHEDULE_GRID, describe_run
 from crossfade.lab.progress import shown
-from crossfade.lab.provenance import provenance
 from crossfade.lab.run import local, run
 from crossfade.lab.store import Run, Store
 from crossfade.lab.trial import Trial
@@ -140,7 +139,7 @@ def plan(tables: Sequence[Table], settings: Settings, command: str | Sequence[st
             command,
             seed=settings.seed,
             notes=notes,
-            device=f"CPU ({provenance()['machine']})",
+            device="CPU",
         ),
     }
     return Plan(trials, Run(_STUDY, request, tuple(trial.key for trial in trials)), tuple(notes))

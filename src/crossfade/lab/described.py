@@ -24,9 +24,10 @@ def describe_run(
     *,
     seed: int = 0,
     notes: Sequence[str] = (),
+    device: str = "",
     **more: Any,
 ) -> dict[str, Any]:
-    """The report's ``meta``, as plain data; ``more`` is added to it."""
+    """The report's ``meta``, as plain data; ``device`` is put before the machine, ``more`` is added to it."""
     origin = provenance()
     tasks = {trial.task.name: trial.task for trial in trials}
     methods = {trial.method.name: trial.method for trial in trials}
@@ -35,7 +36,7 @@ def describe_run(
         "command": command if isinstance(command, str) else shlex.join(command),
         "recipe": trials[0].recipe.to_dict(),
         "versions": origin["versions"],
-        "device": origin["machine"],
+        "device": f"{device} ({origin['machine']})" if device else origin["machine"],
         "commit": origin["commit"],
         "datasets": [task.describe() for task in tasks.values()],
         "methods": [describe_method(one) for one in methods.values()],
