@@ -34,6 +34,7 @@ from crossfade.lab.train.deep_member import Feed, Job, Member
 from crossfade.lab.train.deep_recipe import Hardware, ImageRecipe
 
 IMAGES = 50_000
+_WARM_UP = 400  # images
 PRECISIONS: dict[str, Any] = {"32": "32-true", "bf16": "bf16-mixed"}
 
 
@@ -96,8 +97,8 @@ def compare(
 ) -> list[list[object]]:
     """``named``: what to call, and how many images a call is. Ratios are medians over rounds, to the last of them."""
     print(what)
-    for take, _ in named.values():  # workers start, kernels are chosen
-        for _ in range(3):
+    for take, images in named.values():  # workers start, kernels are chosen
+        for _ in range(max(1, _WARM_UP // images)):
             take()
     found: dict[str, list[float]] = {name: [] for name in named}
     for _ in range(rounds):
@@ -119,6 +120,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.0, help="of each measurement")
     parser.add_argument("--images", type=int, default=IMAGES)
+    parser.add_argument("--beside", type=int, default=8, help="networks side by side on a GPU")
     parser.add_argument("--precision", choices=("32", "bf16"), default="32")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--pipeline-only", action="store_true")
@@ -199,11 +201,11 @@ def steps(split: ImageSplit, feeds: Any, args: argparse.Namespace, device: torch
 
 
 def graph_epochs(split: ImageSplit, args: argparse.Namespace) -> dict[str, tuple[Callable[[], Any], int]]:
-    """Epochs of the lab's graphs, of one network and of eight side by side; then without making the batches."""
+    """Epochs of the lab's graphs, of one network and of several side by side; then without making the batches."""
     recipe = ImageRecipe(net=args.net, batch_size=args.batch, precision=PRECISIONS[args.precision])
     hardware = Hardware(compile=args.compile)
     feed = Feed(split, recipe, hardware, 0, torch.device("cuda"))
-    members = [Member(Job(split, method(name), 0), feed, recipe, hardware) for name in ("ce", "gradual") * 4]
+    members = [Member(Job(split, method(name), 0), feed, recipe, hardware) for name in ("ce", "gradual") * 4][: args.beside]
 
     def run(count: int, make: bool) -> Callable[[], None]:
         def epoch() -> None:
@@ -221,7 +223,7 @@ def graph_epochs(split: ImageSplit, args: argparse.Namespace) -> dict[str, tuple
     images = len(split.train)
     return {
         "data already prepared": (run(1, False), images),
-        "eight side by side": (run(8, True), 8 * images),
+        f"{len(members)} side by side": (run(len(members), True), len(members) * images),
         "on the device": (run(1, True), images),
     }
 
