@@ -8,6 +8,7 @@ import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 
 import torch
@@ -15,6 +16,7 @@ import torch
 from crossfade.lab.provenance import provenance
 
 Table = tuple[str, Sequence[Sequence[object]]]
+_ONLY_HERE = ("triton", "liger-kernel")
 
 
 def save(folder: Path, tables: Mapping[str, Table], **about: object) -> None:
@@ -26,7 +28,12 @@ def save(folder: Path, tables: Mapping[str, Table], **about: object) -> None:
     # A machine's folders are its own business.
     words = [re.sub(r"^.*/(?=[^/]+$)|^/.*$", "", word) if word.startswith("/") else word for word in sys.argv]
     found = {"command": shlex.join(["python", *words]), "capability": capability(), **about, **provenance()}
+    found["versions"] |= {name: metadata.version(name) for name in _ONLY_HERE if _installed(name)}
     (folder / "provenance.json").write_text(json.dumps(found, indent=1) + "\n")
+
+
+def _installed(name: str) -> bool:
+    return any(True for _ in metadata.distributions(name=name))
 
 
 def capability(device: str = "cpu") -> str:

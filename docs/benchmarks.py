@@ -16,6 +16,7 @@ def pages() -> dict[str, dict[str, str]]:
     found: dict[str, dict[str, str]] = {}
     for page, name, make in (
         ("results/images.md", "images", _images),
+        ("results/images.md", "images_gpu", _images),
         ("results/text.md", "lstm", _lstm),
         ("results/text.md", "bert", _bert),
         ("why/escaping.md", "diagnostics", _diagnostics),
@@ -29,8 +30,9 @@ def pages() -> dict[str, dict[str, str]]:
 def _origin(folder: Path) -> str:
     about = json.loads((folder / "provenance.json").read_text())
     threads = f", {about['threads']} thread{'s' * (about['threads'] > 1)}" if "threads" in about else ""
+    commands = [about["command"]] if isinstance(about["command"], str) else about["command"]
     return (
-        f"`{about['command']}` ({about['machine']}: {about['capability']}{threads}; torch "
+        f"{' and '.join(f'`{one}`' for one in commands)} ({about['machine']}: {about['capability']}{threads}; torch "
         f"{about['versions']['torch']}, commit {about['commit']}, {about['time'][:10]}):"
     )
 

@@ -83,6 +83,7 @@ def main() -> None:
         fill(ROOT / "docs" / "results" / "text.md", name, text)
     for name, text in images.blocks().items():
         fill(ROOT / "docs" / "results" / "images.md", name, text)
+    fill(ROOT / "README.md", "results/images/table1-paper-resnet20", images.short())
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import pandas as pd
 
 from crossfade.lab import frames
 from crossfade.lab.paper.image_run import image_study
-from crossfade.lab.paper.image_tables import markdown
+from crossfade.lab.paper.image_tables import beside_paper, markdown
 from crossfade.lab.store import Store
 from crossfade.lab.train.deep_methods import deep_method
 
@@ -39,17 +39,17 @@ def collect(store: Path, name: str, hardware: str) -> None:
         merged.sort_values("repeat", kind="stable").to_csv(path, index=False)
     about = FOLDER / f"{name}.json"
     runs = json.loads(about.read_text())["runs"] if about.exists() else []
+    meta = {key: value for key, value in run.request["meta"].items() if key not in ("versions", "device", "commit")}
+    command = re.sub(r"(--(data-dir|store|report)) \S+", "", meta.pop("command"))  # a machine's own business
+    command = " ".join(command.split())
     made = Counter((row.provenance["commit"], json.dumps(row.provenance["versions"])) for row in rows)
     for (commit, versions), number in made.items():
         time = max(row.provenance["time"] for row in rows if row.provenance["commit"] == commit)
-        runs.append(
-            {"trials": number, "commit": commit, "time": time, "hardware": hardware, "versions": json.loads(versions)}
-        )
-    meta = {key: value for key, value in run.request["meta"].items() if key not in ("versions", "device", "commit")}
+        one = {"command": command, "trials": number, "commit": commit, "time": time, "hardware": hardware}
+        runs.append(one | {"versions": json.loads(versions)})
     whole = pd.read_csv(FOLDER / f"{name}.csv")
     methods = [deep_method(method) for method in dict.fromkeys(whole["method"])]
     meta["methods"] = [{"name": one.name, "title": one.title, "note": one.note} for one in methods]
-    meta["command"] = re.sub(r"--data-dir \S+", "--data-dir DIR", meta["command"])  # a machine's own business
     meta |= {"repeats": int(whole["repeat"].max()) + 1, "runs": runs}
     about.write_text(json.dumps(meta, indent=1, ensure_ascii=False) + "\n")
 
@@ -58,37 +58,26 @@ def study(name: str) -> str:
     """What was run, and its tables."""
     about = json.loads((FOLDER / f"{name}.json").read_text())
     results = pd.read_csv(FOLDER / f"{name}.csv")
+    commands = dict.fromkeys(one["command"] for one in about["runs"])
     made = [
         f"{one['trials']} at commit {one['commit']} ({one['hardware']}, {one['time'][:10]})" for one in about["runs"]
     ]
     head = (
-        f"`{about['command']}`: {len(results)} runs, {results['seconds'].median():.0f} seconds each (median). "
-        f"{'; '.join(made)}. Everything else: `results/images/{name}.json`, and the CSV files beside it."
+        f"{', then '.join(f'`{one}`' for one in commands)}: {len(results)} runs, {results['seconds'].median():.0f} seconds "
+        f"each (median). {'; '.join(made)}. Everything else: `results/images/{name}.json`, and the CSV files beside it."
     )
     return head + "\n\n" + markdown(image_study(str(results["study"].iloc[0])), results, about["scale"]).strip()
 
 
-def stopped() -> str:
-    """The GPU run that wasn't finished: accuracy along the way."""
-    about = json.loads((FOLDER / "table1-h200-stopped.json").read_text())
-    rows = pd.read_csv(FOLDER / "table1-h200-stopped.csv")
-    last = int(rows["epoch"].max())
-    epochs = [40, 80, 120, 121, 160, 161, 200, last]
-    head = (
-        f"`{about['command']}`, stopped {about['stopped']} (commit {about['commit']}, {about['time'][:10]}; "
-        f"{about['hardware']}, torch {about['versions']['torch']}). Every epoch: "
-        "`results/images/table1-h200-stopped.csv`."
-    )
-    paper = {cell.recipe.net: cell.paper for cell in image_study("table1").cells if cell.data == "cifar100"}["resnet20"]
-    lines = [
-        f"| method | {' | '.join(f'epoch {one}' for one in epochs)} | the paper's last |",
-        f"|---|{'--:|' * (len(epochs) + 1)}",
-    ]
-    for method, own in rows.groupby("method"):
-        by_epoch = own.set_index("epoch")["test_accuracy"] * 100
-        cells = [f"{by_epoch[one]:.2f}" for one in epochs]
-        lines.append(f"| {method} | {' | '.join(cells)} | {paper[str(method)][0]:.2f} |")
-    return "\n".join([head, "", *lines])
+def short() -> str:
+    """The row of Table 1 that was run as printed, for the README."""
+    results = pd.read_csv(FOLDER / "table1-paper-resnet20.csv")
+    ours = beside_paper(image_study("table1"), results)
+    lines = ["| method | accuracy, % | Δ to CE | the paper's | Δ |", "|---|--:|--:|--:|--:|"]
+    for row in ours[ours["seeds"] > 0].itertuples():
+        gaps = ["" if row.method == "ce" else f"{gap:+.2f}" for gap in (row.delta, row.paper_delta)]
+        lines.append(f"| {row.method} | {row.ours:.2f} | {gaps[0]} | {row.paper:.2f} ± {row.paper_std:.2f} | {gaps[1]} |")
+    return "\n".join(lines)
 
 
 def parameters() -> str:
@@ -101,9 +90,8 @@ def parameters() -> str:
 
 def blocks() -> dict[str, str]:
     """By the name of their mark."""
-    paths = sorted([*FOLDER.glob("*-short*.json"), *FOLDER.glob("*-own*.json")])
-    found = {f"results/images/{path.stem}": study(path.stem) for path in paths}
-    return {**found, "results/images/table1-h200-stopped": stopped(), "crossfade.lab.nets": parameters()}
+    found = {f"results/images/{path.stem}": study(path.stem) for path in sorted(FOLDER.glob("*.json"))}
+    return {**found, "crossfade.lab.nets": parameters()}
 
 
 if __name__ == "__main__":

@@ -70,7 +70,7 @@ def markdown(study: ImageStudy, results: pd.DataFrame, scale: str) -> str:
         f"### {study.title}", "", f"Accuracy on the test part, percent.{note}", "",
         "| | method | ours | seeds | Δ to CE | paper | paper's Δ |", "|---|---|---:|---:|---:|---:|---:|",
     ]  # fmt: skip
-    lines += [_line(row) for row in beside_paper(study, results).to_dict("records") if row["seeds"] or scale == "paper"]
+    lines += [_line(row) for row in beside_paper(study, results).to_dict("records") if row["seeds"]]
     escapes = escape_table(results)
     if len(escapes):
         first = escapes["dataset"].iloc[0]
