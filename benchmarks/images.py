@@ -205,7 +205,8 @@ def graph_epochs(split: ImageSplit, args: argparse.Namespace) -> dict[str, tuple
     recipe = ImageRecipe(net=args.net, batch_size=args.batch, precision=PRECISIONS[args.precision])
     hardware = Hardware(compile=args.compile)
     feed = Feed(split, recipe, hardware, 0, torch.device("cuda"))
-    members = [Member(Job(split, method(name), 0), feed, recipe, hardware) for name in ("ce", "gradual") * 4][: args.beside]
+    methods = [method(("ce", "gradual")[number % 2]) for number in range(args.beside)]
+    members = [Member(Job(split, one, 0), feed, recipe, hardware) for one in methods]
 
     def run(count: int, make: bool) -> Callable[[], None]:
         def epoch() -> None:

@@ -63,8 +63,8 @@ def study(name: str) -> str:
         f"{one['trials']} at commit {one['commit']} ({one['hardware']}, {one['time'][:10]})" for one in about["runs"]
     ]
     head = (
-        f"{', then '.join(f'`{one}`' for one in commands)}: {len(results)} runs, {results['seconds'].median():.0f} seconds "
-        f"each (median). {'; '.join(made)}. Everything else: `results/images/{name}.json`, and the CSV files beside it."
+        f"{', then '.join(f'`{one}`' for one in commands)}: {len(results)} runs, "
+        f"{results['seconds'].median():.0f} seconds each (median). {'; '.join(made)}. Everything else: `results/images/{name}.json`, and the CSV files beside it."
     )
     return head + "\n\n" + markdown(image_study(str(results["study"].iloc[0])), results, about["scale"]).strip()
 
@@ -76,7 +76,8 @@ def short() -> str:
     lines = ["| method | accuracy, % | Δ to CE | the paper's | Δ |", "|---|--:|--:|--:|--:|"]
     for row in ours[ours["seeds"] > 0].itertuples():
         gaps = ["" if row.method == "ce" else f"{gap:+.2f}" for gap in (row.delta, row.paper_delta)]
-        lines.append(f"| {row.method} | {row.ours:.2f} | {gaps[0]} | {row.paper:.2f} ± {row.paper_std:.2f} | {gaps[1]} |")
+        printed = f"{row.paper:.2f} ± {row.paper_std:.2f}"
+        lines.append(f"| {row.method} | {row.ours:.2f} | {gaps[0]} | {printed} | {gaps[1]} |")
     return "\n".join(lines)
 
 
