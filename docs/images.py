@@ -62,9 +62,10 @@ def study(name: str) -> str:
     made = [
         f"{one['trials']} at commit {one['commit']} ({one['hardware']}, {one['time'][:10]})" for one in about["runs"]
     ]
+    said = ", then ".join(f"`{one}`" for one in commands)
     head = (
-        f"{', then '.join(f'`{one}`' for one in commands)}: {len(results)} runs, "
-        f"{results['seconds'].median():.0f} seconds each (median). {'; '.join(made)}. Everything else: `results/images/{name}.json`, and the CSV files beside it."
+        f"{said}: {len(results)} runs, {results['seconds'].median():.0f} seconds each (median). {'; '.join(made)}. "
+        f"Everything else: `results/images/{name}.json`, and the CSV files beside it."
     )
     return head + "\n\n" + markdown(image_study(str(results["study"].iloc[0])), results, about["scale"]).strip()
 
