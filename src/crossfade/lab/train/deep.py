@@ -7,12 +7,12 @@ number, so a checkpoint holds weights, momentum and curves, and a resumed run is
 from __future__ import annotations
 
 import logging
-import math
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +28,14 @@ from crossfade.lab.data.texts import TextSplit
 from crossfade.lab.methods import Method
 from crossfade.lab.nets import build
 from crossfade.lab.train.deep_batches import Batch, epoch_seed, feeds
-from crossfade.lab.train.deep_methods import ScaledRate, TwoPass
+from crossfade.lab.train.deep_methods import TwoPass
 from crossfade.lab.train.deep_recipe import Hardware, ImageRecipe
+from crossfade.lab.train.deep_record import Observer, Record, chosen_row, scored, step_settings
 from crossfade.lab.train.deep_scores import Tally
 from crossfade.lab.train.text_recipe import TextRecipe
 from crossfade.losses import CrossfadeLoss
 
-__all__ = ["Classifier", "DeepHistory", "chosen_row", "device_name", "train"]
-
-Observer = Callable[[int, str, Tensor, Tensor, Tensor], None]
+__all__ = ["Classifier", "DeepHistory", "train"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +60,13 @@ class DeepHistory:
     seconds: float = 0.0
     device: str = "cpu"
 
+    @classmethod
+    def of(cls, record: Record, net: nn.Module, seconds: float, device: torch.device) -> DeepHistory:
+        """Of a training that has ended."""
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+        chosen = chosen_row(record.rows, record.recipe.select)
+        return cls(record.rows, chosen, record.finite, net, record.best, seconds, name)
+
 
 class Classifier(pl.LightningModule):  # type: ignore[misc]
     """An image network, a method and a recipe as Lightning sees them; ``TextClassifier`` changes a few parts."""
@@ -84,9 +90,7 @@ class Classifier(pl.LightningModule):  # type: ignore[misc]
         self.criterion = CrossfadeLoss(method.schedule)
         self.automatic_optimization = not isinstance(method, TwoPass)
         self.observe = observe
-        self.rows: list[dict[str, float]] = []
-        self.best: dict[str, Tensor] | None = None
-        self.finite = True
+        self.record = Record(recipe)
         self._loss = Tally()
         self._parts: dict[str, Iterable[Batch]] = {}
 
@@ -122,14 +126,10 @@ class Classifier(pl.LightningModule):  # type: ignore[misc]
         self._loss = Tally()
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        recipe, epoch = self.recipe, self.current_epoch
         step = batch_idx - batch_idx % self.trainer.accumulate_grad_batches  # where this optimizer step began
         within = step / self.trainer.num_training_batches
-        progress = (epoch + within if recipe.granularity == "step" else epoch) / recipe.epochs
+        progress, rate = step_settings(self.method, self.recipe, self.current_epoch, within)
         self.criterion.at(progress)
-        rate = recipe.rate(epoch + within)
-        if isinstance(self.method, ScaledRate):
-            rate *= self.method.factor(progress)
         for optimizer in self.trainer.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate
@@ -161,32 +161,19 @@ class Classifier(pl.LightningModule):  # type: ignore[misc]
     def on_train_epoch_end(self) -> None:
         loss = self._sum(self._loss)["loss"]
         self.log("train_loss", loss)
-        self.finite = math.isfinite(loss) and all(bool(p.isfinite().all()) for p in self.net.parameters())
-        if not self.finite:
-            self.trainer.should_stop = True
+        if not self.record.wants(self.current_epoch, loss, self.net):
+            self.trainer.should_stop = self.trainer.should_stop or not self.record.finite
             return
-        if not self.recipe.scored(self.current_epoch):
-            return
-        row: dict[str, float] = {"epoch": self.current_epoch + 1, "train_loss": loss}
-        for part, batches in self._parts.items():
-            scores = self._evaluate(part, batches)
-            row |= {f"{part}_{name}": value for name, value in scores.items() if name != "loss"}
-        self.log_dict({name: value for name, value in row.items() if name not in ("epoch", "train_loss")})
-        self.rows.append(row)
-        if self.recipe.select == "validation" and chosen_row(self.rows, self.recipe.select) == len(self.rows) - 1:
-            self.best = {name: value.detach().cpu().clone() for name, value in self.net.state_dict().items()}
+        parts = {part: self._evaluate(part, batches) for part, batches in self._parts.items()}
+        self.record.add(self.current_epoch, loss, parts, self.net)
+        self.log_dict(
+            {name: value for name, value in self.record.rows[-1].items() if name.startswith(("val_", "test_"))}
+        )
 
-    @torch.no_grad()
     def _evaluate(self, part: str, batches: Iterable[Batch]) -> dict[str, float]:
-        tally = Tally(self.split.classes)
-        self.net.eval()
+        observe = None if self.observe is None else partial(self.observe, self.current_epoch, part)
         with self.trainer.precision_plugin.forward_context():
-            for inputs, labels, index, _ in batches:
-                logits = self(inputs.to(self.device)).float()
-                tally.add(logits, labels.to(self.device))
-                if self.observe is not None:
-                    self.observe(self.current_epoch, part, index, logits, labels)
-        self.net.train()
+            tally = scored(self.net, self, batches, self.split.classes, self.device, observe)
         return self._sum(tally)
 
     def _sum(self, tally: Tally) -> dict[str, float]:
@@ -196,11 +183,10 @@ class Classifier(pl.LightningModule):  # type: ignore[misc]
         return tally.scores(total)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["crossfade"] = {"rows": self.rows, "best": self.best, "finite": self.finite}
+        checkpoint["crossfade"] = self.record.state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        saved = checkpoint["crossfade"]
-        self.rows, self.best, self.finite = saved["rows"], saved["best"], saved["finite"]
+        self.record.restore(checkpoint["crossfade"])
 
 
 class _Progress(pl.Callback):  # type: ignore[misc]
@@ -269,22 +255,7 @@ def train(
         trainer.fit(module, ckpt_path=resume)
     if trainer.interrupted:
         raise KeyboardInterrupt
-    return DeepHistory(
-        module.rows, chosen_row(module.rows, recipe.select), module.finite, module.net, module.best,
-        time.perf_counter() - started, device_name(trainer.strategy.root_device),
-    )  # fmt: skip
-
-
-def chosen_row(rows: Sequence[Mapping[str, float]], select: str) -> int:
-    """The row whose test scores are the result, by ``ImageRecipe.select``; -1 if there is none."""
-    if select == "last" or not rows:
-        return len(rows) - 1
-    return max(range(len(rows)), key=lambda at: (rows[at]["val_accuracy"], -at))
-
-
-def device_name(device: torch.device) -> str:
-    """What results call it."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return DeepHistory.of(module.record, module.net, time.perf_counter() - started, trainer.strategy.root_device)
 
 
 def _logger(name: str, folder: Path | None) -> Any:

@@ -5,8 +5,8 @@ On the CPU the same steps run without graphs.
 
 from __future__ import annotations
 
+import copy
 import functools
-import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,11 +24,10 @@ from crossfade.functional import crossfade_loss, probability_loss
 from crossfade.lab.data.images import ImageSplit
 from crossfade.lab.methods import Method
 from crossfade.lab.nets import build
-from crossfade.lab.train.deep import DeepHistory, Observer, chosen_row, device_name
+from crossfade.lab.train.deep import DeepHistory
 from crossfade.lab.train.deep_batches import EvalBatches, TrainBatches, epoch_seed
-from crossfade.lab.train.deep_methods import ScaledRate
 from crossfade.lab.train.deep_recipe import Hardware, ImageRecipe
-from crossfade.lab.train.deep_scores import Tally
+from crossfade.lab.train.deep_record import Observer, Record, scored, step_settings
 
 __all__ = ["Feed", "Job", "Member"]
 
@@ -125,9 +124,7 @@ class Member:
         self.device = feed.batches.pixels.device
         self.epoch, self.trained = 0, 0
         self.source: Member | None = None
-        self.rows: list[dict[str, float]] = []
-        self.best: dict[str, Tensor] | None = None
-        self.finite = True
+        self.record = Record(recipe)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(epoch_seed(job.seed, 0, "weights"))
             net = build(recipe.net, job.split.classes, pretrained=recipe.pretrained)
@@ -157,25 +154,19 @@ class Member:
 
     def ready(self, epoch: int) -> bool:
         """Whether this epoch is to be trained now; a network that starts from another's state takes it over first."""
-        if epoch != self.epoch or not self.finite:
+        if epoch != self.epoch or not self.record.finite:
             return False
         if self.source is not None and self.trained == 0:
             self._restore(self.source.state())
-            if not self.finite:
-                return False
-        return True
+        return self.record.finite
 
     def begin(self, epoch: int) -> None:
         """Losses' weights and learning rates of the epoch's steps."""
         if self.stream is not None and not self.graphs:
             self._capture()
-        recipe, method, steps = self.recipe, self.job.method, len(self.feed.sizes)
-        table = []
+        method, steps, table = self.job.method, len(self.feed.sizes), []
         for step in range(steps):
-            progress = (epoch + step / steps if recipe.granularity == "step" else epoch) / recipe.epochs
-            rate = recipe.rate(epoch + step / steps)
-            if isinstance(method, ScaledRate):
-                rate *= method.factor(progress)
+            progress, rate = step_settings(method, self.recipe, epoch, step / steps)
             table.append([*method.schedule(progress), rate])
         self.table.copy_(torch.tensor(table, dtype=torch.float64))
         for counter in (self.at, self.first, self.loss):
@@ -199,26 +190,14 @@ class Member:
         for norm in self.norms:
             cast("Tensor", norm.num_batches_tracked).add_(len(self.feed.sizes))
         loss = self.loss.item() / sum(self.feed.sizes)
-        with torch.no_grad():
-            whole = torch.stack([weight.isfinite().all() for weight in self.net.parameters()]).all()
-        self.finite = math.isfinite(loss) and bool(whole)
-        if not self.finite or not self.recipe.scored(epoch):
-            return
-        row: dict[str, float] = {"epoch": epoch + 1, "train_loss": loss}
-        for part, batches in self.feed.parts.items():
-            scores = self._evaluate(epoch, part, batches)
-            row |= {f"{part}_{name}": value for name, value in scores.items() if name != "loss"}
-        self.rows.append(row)
-        if self.recipe.select == "validation" and chosen_row(self.rows, "validation") == len(self.rows) - 1:
-            self.best = {name: value.detach().cpu().clone() for name, value in self.net.state_dict().items()}
+        if self.record.wants(epoch, loss, self.net):
+            parts = {part: self._evaluate(epoch, part, batches) for part, batches in self.feed.parts.items()}
+            self.record.add(epoch, loss, parts, self.net)
 
     def state(self) -> dict[str, Any]:
         """What the next epoch depends on, and what was scored."""
         momentum = [self.optimizer.state[weight]["momentum_buffer"] for weight in self.net.parameters()]
-        return {
-            "epoch": self.epoch, "net": self.net.state_dict(), "momentum": momentum, "rows": list(self.rows),
-            "best": self.best, "finite": self.finite,
-        }  # fmt: skip
+        return {"epoch": self.epoch, "net": self.net.state_dict(), "momentum": momentum, **self.record.state()}
 
     def save(self) -> None:
         """Write the checkpoint, whole or not at all."""
@@ -230,8 +209,7 @@ class Member:
         part.replace(self.job.folder / "side.ckpt")
 
     def history(self, seconds: float) -> DeepHistory:
-        chosen = chosen_row(self.rows, self.recipe.select)
-        return DeepHistory(self.rows, chosen, self.finite, self.net, self.best, seconds, device_name(self.device))
+        return DeepHistory.of(self.record, self.net, seconds, self.device)
 
     def _load(self) -> None:
         path = None if self.job.folder is None else self.job.folder / "side.ckpt"
@@ -243,8 +221,8 @@ class Member:
         self.net.load_state_dict(state["net"])
         for weight, value in zip(self.net.parameters(), state["momentum"], strict=True):
             self.optimizer.state[weight]["momentum_buffer"].copy_(value)
-        self.epoch, self.rows = state["epoch"], list(state["rows"])
-        self.best, self.finite = state["best"], state["finite"]
+        self.epoch = state["epoch"]
+        self.record.restore(state)
 
     def _step(self, size: int) -> None:
         x, y = self.feed.batch(self.first, size)
@@ -265,9 +243,7 @@ class Member:
     def _capture(self) -> None:
         """A graph for each size of batch. The steps that warm up leave no trace."""
         assert self.stream is not None
-        before = {name: value.clone() for name, value in self.net.state_dict().items()}
-        momentum = [self.optimizer.state[weight]["momentum_buffer"].clone() for weight in self.net.parameters()]
-        here = {"epoch": self.epoch, "rows": self.rows, "best": self.best, "finite": self.finite}
+        before = copy.deepcopy(self.state())
         self.stream.wait_stream(torch.cuda.current_stream(self.device))
         # The commonest size first: the others' graphs use its memory again.
         sizes = [size for size, _ in Counter(self.feed.sizes).most_common()]
@@ -287,20 +263,15 @@ class Member:
             pool = pool or graph.pool()
             self.graphs[size] = graph
         self.optimizer.zero_grad()
-        self._restore({**here, "net": before, "momentum": momentum})
+        self._restore(before)
 
-    @torch.no_grad()
     def _evaluate(self, epoch: int, part: str, batches: EvalBatches) -> dict[str, float]:
-        tally = Tally(self.job.split.classes)
-        self.net.eval()
-        mixed = self.recipe.precision == "bf16-mixed"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=mixed):
-            for x, labels, index, _ in batches:
-                if self.hardware.channels_last:
-                    x = x.contiguous(memory_format=torch.channels_last)
-                logits = self.net(x).float()
-                tally.add(logits, labels)
-                if self.job.observe is not None:
-                    self.job.observe(epoch, part, index, logits, labels)
-        self.net.train()
+        observe = None if self.job.observe is None else functools.partial(self.job.observe, epoch, part)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16-mixed"):
+            tally = scored(self.net, self._logits, batches, self.job.split.classes, self.device, observe)
         return tally.scores(tally.total(self.device))
+
+    def _logits(self, x: Tensor) -> Tensor:
+        if self.hardware.channels_last:
+            x = x.contiguous(memory_format=torch.channels_last)
+        return self.net(x)  # type: ignore[no-any-return]
