@@ -19,7 +19,7 @@ from crossfade.lab.data.images import ImageTask
 from crossfade.lab.train import deep_graphs
 from crossfade.lab.train.augment import Augment
 from crossfade.lab.train.deep import train
-from crossfade.lab.train.deep_graphs import Job, serves, train_side_by_side
+from crossfade.lab.train.deep_graphs import Job, seconds_an_epoch, serves, train_side_by_side
 from crossfade.lab.train.deep_recipe import Hardware, ImageRecipe
 from crossfade.lab.train.deep_run import deep, image_trial
 
@@ -59,6 +59,14 @@ def test_equal_to_one_by_one(task: ImageTask, recipe, device, select):
         close(history, alone, atol=1e-6 if device == "cpu" else 1e-4)
         assert history.chosen == alone.chosen
         assert (history.best is None) == (alone.best is None)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_an_epoch_is_timed_without_a_trace(task: ImageTask, recipe, device, tmp_path):
+    split, before = task.split(0), torch.get_rng_state()
+    assert seconds_an_epoch(jobs(split, folder=tmp_path), recipe, hardware=CPU, device=device) > 0
+    assert not list(tmp_path.iterdir())
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 @settings(max_examples=8, deadline=None)

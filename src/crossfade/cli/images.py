@@ -204,7 +204,8 @@ def compare_images(
 
 
 def _announce(planned: ImagePlan, hardware: Hardware, store: Path, retry_failed: bool) -> None:
-    from crossfade.lab.paper.image_run import estimate, unknown
+    from crossfade.lab.paper.image_estimate import estimate
+    from crossfade.lab.paper.image_run import unknown
 
     if not _first():
         return
@@ -213,10 +214,14 @@ def _announce(planned: ImagePlan, hardware: Hardware, store: Path, retry_failed:
     if not left:
         print(f"nothing left to run: all of it is in {store}", file=sys.stderr, flush=True)
         return
-    seconds = estimate(left, hardware.accelerator) / (hardware.devices * hardware.nodes)
+    seconds = estimate(left, hardware)
     known = f" for the {len(left)} runs that {store} doesn't have" if len(left) < len(planned.trials) else ""
-    # Side by side in graphs (one GPU), or compiled, networks are faster than the plain step that was timed.
-    print(f"about {_span(seconds)} on this device{known}, by a plain step of each network", file=sys.stderr, flush=True)
+    timed = ", before what --compile gains" if hardware.compile else ""
+    print(
+        f"about {_span(seconds)} on this device{known}, by some steps of each network{timed}",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def _write(planned: ImagePlan, store: Path, report: Path) -> str:

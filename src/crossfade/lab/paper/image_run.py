@@ -1,10 +1,9 @@
-"""Run an image study: what the store doesn't know yet, and how long that will take."""
+"""Run an image study: what the store doesn't know yet."""
 
 from __future__ import annotations
 
 import importlib
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -14,10 +13,9 @@ from crossfade.lab.store import Store
 if TYPE_CHECKING:
     from crossfade.lab.paper.image_study import ImagePlan, ImageStudy
     from crossfade.lab.run import Summary
-    from crossfade.lab.train.deep_recipe import ImageRecipe
     from crossfade.lab.trial import Trial
 
-__all__ = ["IMAGE_STUDIES", "estimate", "image_study", "run_study", "run_trials", "unknown"]
+__all__ = ["IMAGE_STUDIES", "image_study", "run_study", "run_trials", "unknown"]
 
 IMAGE_STUDIES = {
     "table1": "CE and its mixtures: CIFAR-100 and CINIC-10, eight networks",
@@ -103,51 +101,3 @@ def unknown(trials: Sequence[Trial], path: Path, retry_failed: bool = False) -> 
     with Store(path, mode="read") as store:
         statuses = store.statuses([trial.key for trial in trials])
     return [t for t in trials if t.key not in statuses or (retry_failed and statuses[t.key] == "failed")]
-
-
-def estimate(trials: Iterable[Trial], device: str = "cpu") -> float:
-    """Seconds that the trials take on this device: a training step and a forward pass of each network are timed."""
-    import torch
-
-    from crossfade.lab.nets import build
-
-    place = torch.device("cuda" if device in ("auto", "gpu") and torch.cuda.is_available() else "cpu")
-    measured: dict[tuple[str, int, int], tuple[float, float]] = {}
-    seconds = 0.0
-    for trial in trials:
-        recipe, (rows, inputs, classes) = cast("ImageRecipe", trial.recipe), trial.task.shape
-        side = recipe.size or round((inputs / 3) ** 0.5)
-        at = (recipe.net, side, classes)
-        if at not in measured:
-            measured[at] = _time(build(recipe.net, classes).to(place), side, classes, place)
-        step, forward = measured[at]
-        passes = 2 if trial.method.name == "cot" else 1
-        tested = trial.task.describe()["n_test"] * sum(map(recipe.scored, range(recipe.epochs)))
-        seconds += recipe.epochs * rows * step * passes + tested * forward
-    return seconds
-
-
-def _time(net: Any, side: int, classes: int, place: Any) -> tuple[float, float]:
-    """Seconds an image: of a training step, of a forward pass."""
-    import torch
-    from torch.nn.functional import cross_entropy
-
-    count = 128 if place.type == "cuda" else 16 if side < 100 else 4
-    images, labels = torch.randn(count, 3, side, side, device=place), torch.randint(classes, (count,), device=place)
-
-    def step() -> None:
-        torch.autograd.backward(cross_entropy(net(images), labels))
-
-    def forward() -> None:
-        with torch.no_grad():
-            net(images)
-
-    def seconds(work: Callable[[], None]) -> float:
-        started = time.perf_counter()
-        work()
-        if place.type == "cuda":
-            torch.cuda.synchronize()
-        return (time.perf_counter() - started) / count
-
-    best = [min(seconds(work) for _ in range(4)) for work in (step, forward)]
-    return best[0], best[1]

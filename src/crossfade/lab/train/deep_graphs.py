@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -27,9 +28,10 @@ from crossfade.lab.train.deep_member import Feed, Job, Member
 from crossfade.lab.train.deep_methods import TwoPass
 from crossfade.lab.train.deep_recipe import Hardware, ImageRecipe
 
-__all__ = ["Job", "serves", "train_side_by_side"]
+__all__ = ["Job", "seconds_an_epoch", "serves", "train_side_by_side"]
 
 _SAVE_SECONDS = 10.0
+_TIMED_STEPS = 30
 
 
 def serves(hardware: Hardware, recipe: ImageRecipe, method: Method) -> bool:
@@ -84,6 +86,37 @@ def train_side_by_side(
             on_progress((epoch + 1) / recipe.epochs)
     seconds = (time.perf_counter() - started) / max(1, sum(member.trained for member in members))
     return [member.history(seconds * member.trained) for member in members]
+
+
+def seconds_an_epoch(jobs: Sequence[Job], recipe: ImageRecipe, *, hardware: Hardware, device: Any = "cuda") -> float:
+    """Seconds that an epoch of one of these networks takes beside the others: some steps are timed, uncompiled.
+
+    Args:
+        jobs: Of one split and seed.
+        recipe, hardware, device: As for :func:`train_side_by_side`.
+    """
+    place, plain = torch.device(device), replace(hardware, compile=False)
+    feed = Feed(jobs[0].split, recipe, plain, jobs[0].seed, place)
+    feed.begin(0)
+    members = [Member(replace(job, folder=None, observe=None), feed, recipe, plain) for job in jobs]
+    sizes = feed.sizes[:_TIMED_STEPS]
+    seconds = 0.0
+    for _ in range(2):  # the first time warms up
+        for member in members:
+            member.begin(0)
+        _wait(place)
+        started = time.perf_counter()
+        for size in sizes:
+            for member in members:
+                member.step(size)
+        _wait(place)
+        seconds = time.perf_counter() - started
+    return seconds * len(feed.sizes) / (len(sizes) * len(members))
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def _join(members: Sequence[Member], recipe: ImageRecipe) -> None:
