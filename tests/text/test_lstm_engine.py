@@ -104,6 +104,69 @@ def test_alone_reordered_or_on_other_threads():
     assert not np.array_equal(together[0].train_loss, together[1].train_loss)
 
 
+def parting(at, after):
+    """CE until a part of the training, then something else."""
+    return Method(f"{at} {after}", "parting", schedule=lambda progress: (1.0, 0.0) if progress < at else after)
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    parts=st.lists(st.tuples(st.sampled_from([0.0, 0.3, 0.5, 0.8, 1.0]), st.sampled_from([(1.0, 1.0), (0.0, 1.0)]))),
+    names=st.sets(st.sampled_from(["ce", "f0", "f0-late", "gradual", "focal"])), seeds=st.sets(st.integers(0, 1)),
+    epochs=st.integers(1, 7), threads=st.integers(1, 3), by_step=st.booleans(),
+    select=st.sampled_from(["last", "validation"]),
+)  # fmt: skip
+def test_what_methods_share_is_what_each_would_be_alone(parts, names, seeds, epochs, threads, by_step, select):
+    granularity = "step" if by_step else "epoch"
+    recipe = LstmRecipe(5, 6, epochs=epochs, batch_size=16, granularity=granularity, select=select, learning_rate=0.01)
+    methods = [*(method(name) for name in sorted(names)), *(parting(*part) for part in parts[:3])]
+    split = draw(train=40)
+    crowd = [LstmMember(split, one, seed) for one in methods for seed in seeds]
+    for member, together in zip(crowd, train_lstm_stack(crowd, recipe, engine="stacked", threads=threads), strict=True):
+        same(together, train_lstm_stack([member], recipe, engine="stacked")[0])
+
+
+def test_an_epoch_that_methods_share_is_trained_once(monkeypatch):
+    from crossfade.lab.train import lstm_threads
+
+    trained, train = [], lstm_threads.compiled()
+
+    class Counted:
+        compile = train.compile
+
+        def __call__(self, *arguments):
+            trained.append(arguments[-1][:2])
+            return train(*arguments)
+
+    monkeypatch.setattr(lstm_threads, "compiled", Counted)
+    split, done = draw(), []
+    crowd = [LstmMember(split, method(name), 1) for name in ("ce", "f0", "f0-late", "gradual", "f0")]
+    recipe = LstmRecipe(6, 8, epochs=10, batch_size=16, granularity="step")
+    histories = train_lstm_stack(crowd, recipe, engine="stacked", threads=2, on_progress=done.append)
+    # CE; F = 0 until the fade parts from it, until EL alone begins, to its end; the fade; F = 0, 0.5; F = 0 once more
+    assert sorted(trained) == [(0, 1), (0, 10), (1, 9), (1, 10), (9, 10), (9, 10)]
+    assert done == sorted(done)
+    assert done[-1] == 1.0
+    same(histories[1], histories[4])
+    assert histories[1].weights["embedding.weight"] is not histories[4].weights["embedding.weight"]
+
+
+def test_methods_that_diverge_together():
+    """Before they part: both are over, and who parts from CE earlier isn't."""
+    huge = Method(
+        "huge", "huge", schedule=lambda p: (1.0, 0.0) if p < 0.25 else (3e38, 3e38) if p < 0.75 else (1.0, 1.0)
+    )
+    also = Method("also", "also", schedule=lambda p: huge.schedule(p) if p < 0.75 else (0.0, 1.0))
+    split = draw()
+    members = [LstmMember(split, one, 1) for one in (huge, also, method("ce"))]
+    recipe = LstmRecipe(6, 8, epochs=8, batch_size=16)
+    together = train_lstm_stack(members, recipe, engine="stacked", threads=2)
+    for member, one in zip(members, together, strict=True):
+        same(one, train_lstm_stack([member], recipe, engine="stacked")[0])
+    assert np.isnan(together[1].val_nll[2:]).all()
+    assert np.isfinite(together[2].val_nll).all()
+
+
 def test_one_that_diverges_leaves_the_others_alone():
     def huge(progress):
         return (3e38, 3e38) if progress >= 0.5 else (1.0, 0.0)

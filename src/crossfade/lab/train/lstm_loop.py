@@ -71,7 +71,9 @@ def _part(data: Any) -> Any:
 
 
 @jit
-def _train(data: Any, batches: Any, weights: Any, loss: Any, rule: Any, space: Any, out: Any, flags: Any) -> int:
+def _train(
+    data: Any, batches: Any, weights: Any, loss: Any, rule: Any, space: Any, out: Any, flags: Any, span: Any
+) -> Any:
     train, val, test = _part(data[0]), _part(data[1]), _part(data[2])
     orders, starts, steps = batches
     layout, dense, vectors = weights
@@ -85,8 +87,9 @@ def _train(data: Any, batches: Any, weights: Any, loss: Any, rule: Any, space: A
     rate, clip, last = rule
     curves, shown, now = out
     progress, stop = flags[0], pointer(flags[1])
-    chosen, t = -1, 0
-    for epoch in range(len(orders)):
+    begin, end, chosen = span
+    t = begin * steps
+    for epoch in range(begin, end):
         lost, order = 0.0, pointer(orders[epoch])
         for i in range(steps):
             if stop[0] != 0:
@@ -120,10 +123,11 @@ def _train(data: Any, batches: Any, weights: Any, loss: Any, rule: Any, space: A
 
 @lru_cache(maxsize=1)
 def compiled() -> Callable[..., int]:
-    """The compiled ``train(data, batches, weights, loss, rule, space, out, flags)``, from numba's cache if it can be.
+    """The compiled ``train(data, batches, weights, loss, rule, space, out, flags, span)``, from numba's cache if possible.
 
-    It trains one member in place and returns the chosen epoch, or -1 if the weights were never finite. ``progress[0]``
-    counts the finished epochs: fewer than asked for if the weights diverged or ``stop[0]`` was set.
+    It trains one member in place, the epochs of ``span`` = (first, end, the epoch chosen so far), and returns the
+    chosen epoch, or -1 if the weights were never finite. ``progress[0]`` counts the finished epochs: fewer than asked
+    for if the weights diverged or ``stop[0]`` was set.
     """
     # numba's cache watches one file; what a closure holds is part of its key, and this number follows all the files.
     names = ("loop", "kernel", "cells", "layout", "products", "tiles", "setup")
@@ -131,8 +135,10 @@ def compiled() -> Callable[..., int]:
     files += [Path(__file__).with_name(f"{name}.py") for name in ("simd", "rows")]
     sources = crc32(b"".join(file.read_bytes() for file in files))
 
-    def train(data: Any, batches: Any, weights: Any, loss: Any, rule: Any, space: Any, out: Any, flags: Any) -> int:
-        return _train(data, batches, weights, loss, rule, space, out, flags) if sources >= 0 else -1
+    def train(
+        data: Any, batches: Any, weights: Any, loss: Any, rule: Any, space: Any, out: Any, flags: Any, span: Any
+    ) -> Any:
+        return _train(data, batches, weights, loss, rule, space, out, flags, span) if sources >= 0 else -1
 
     try:
         return cast("Callable[..., int]", numba.njit(nogil=True, cache=True)(train))

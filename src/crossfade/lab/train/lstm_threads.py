@@ -1,34 +1,28 @@
-"""Run the LSTM kernel over members on several threads, with progress and interruption."""
+"""Run the LSTM kernel over members on several threads, with progress and interruption.
+
+Mixtures of a split and a seed that have the same weights in their first epochs are the same network so far: it is
+trained once, and the others go on from where they part. To the last bit they are what they would be alone.
+"""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from functools import lru_cache
 from typing import Any
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from crossfade.lab.train.layout import aligned
-from crossfade.lab.train.lstm_layout import CLASSES, LstmLayout, lstm_layout
+from crossfade.lab.train.lstm_arguments import Arguments, Preparation, kept
+from crossfade.lab.train.lstm_layout import CLASSES
 from crossfade.lab.train.lstm_loop import compiled
-from crossfade.lab.train.lstm_setup import (
-    cost,
-    empty_curves,
-    epoch_batches,
-    history,
-    initial_state,
-    mixture,
-    scoring_batches,
-)
-from crossfade.lab.train.lstm_types import LstmHistory, LstmMember, LstmRecipe, TokenPart, TokenSplit
+from crossfade.lab.train.lstm_setup import cost, history, mixture
+from crossfade.lab.train.lstm_types import LstmHistory, LstmMember, LstmRecipe
 
 _POLL = 0.2  # seconds between looks at the progress, and until Ctrl-C is noticed
 _log = logging.getLogger(__name__)
-_Arguments = tuple[Any, ...]
 
 
 def train_kernel(
@@ -39,116 +33,119 @@ def train_kernel(
     on_progress: Callable[[float], None],
 ) -> list[LstmHistory]:
     """Train all members, one network a thread. ``addresses`` are those of compiled losses, 0 for the mixture."""
-    costs = np.array([cost(member.split, recipe) for member in members])
-    queue = sorted(range(len(members)), key=lambda i: (-costs[i], id(members[i].split), members[i].seed, i))
-    preparation, progress = _Preparation(recipe), np.zeros((len(members), 1), dtype=np.int64)
-    out: dict[int, LstmHistory] = {}
-    running: dict[Future[LstmHistory], int] = {}
-    train = compiled()
+    networks = [_Network(*pair, recipe) for pair in zip(members, addresses, strict=True)]
+    _join(networks)
+    ready = sorted((one for one in networks if one.source is None), key=_Network.order)
+    preparation, train = Preparation(recipe), compiled()
+    whole = sum(one.cost * (recipe.epochs - one.begin) for one in networks)
+    running: dict[Future[int], _Network] = {}
+    is_compiled = False
     with ThreadPoolExecutor(threads, thread_name_prefix="crossfade") as pool:
         try:
-            while queue or running:
-                while queue and len(running) < threads:
-                    i = queue.pop(0)
-                    arguments = preparation.arguments(members[i], addresses[i], progress[i])
-                    if not out and not running:
-                        _compile(train, arguments)
-                    running[pool.submit(_run, train, arguments)] = i
+            while ready or running:
+                while ready and len(running) < threads:
+                    network = ready.pop(0)
+                    network.prepare(preparation)
+                    if not is_compiled:
+                        is_compiled = _compile(train, network.call())
+                    running[pool.submit(train, *network.call())] = network
                 finished, _ = wait(running, _POLL, FIRST_COMPLETED)
                 for future in finished:
-                    i = running.pop(future)
-                    out[i] = future.result()
-                    progress[i] = recipe.epochs
-                on_progress(min(float(progress[:, 0] @ costs) / (recipe.epochs * float(costs.sum())), 1.0))
+                    network = running.pop(future)
+                    others = network.ended(future.result())
+                    ready = [*([] if network.history else [network]), *sorted([*ready, *others], key=_Network.order)]
+                trained = sum(one.cost * max(0, int(one.progress[0]) - one.begin) for one in networks)
+                on_progress(min(trained / whole, 1.0) if whole else 1.0)
         except BaseException:
             preparation.stop[0] = 1
             pool.shutdown(wait=True, cancel_futures=True)
             raise
-    return [out[i] for i in range(len(members))]
+    return [one.history for one in networks if one.history is not None]
 
 
-class _Preparation:
-    """The kernel's arguments; what members share is made once. Used from one thread."""
+class _Network:
+    """A member on its way: which epoch it begins at, who goes on from it, and its state."""
 
-    def __init__(self, recipe: LstmRecipe) -> None:
-        self.recipe = recipe
-        self.stop = np.zeros(1, dtype=np.uint8)
-        self.data = lru_cache(2)(self._data)
-        self.batches = lru_cache(2)(self._batches)
+    def __init__(self, member: LstmMember, address: int, recipe: LstmRecipe) -> None:
+        self.member, self.address, self.epochs = member, address, recipe.epochs
+        self.mixture = mixture(member.method.schedule, recipe, len(member.split.train))
+        self.cost = cost(member.split, recipe)
+        self.source: _Network | None = None
+        self.begin, self.stop, self.chosen = 0, 0, -1
+        self.others: list[_Network] = []
+        self.progress = np.zeros(1, dtype=np.int64)
+        self.given: tuple[NDArray[Any], ...] = ()
+        self.arguments: Arguments = ()
+        self.history: LstmHistory | None = None
 
-    def _data(self, split: TokenSplit) -> tuple[Any, ...]:
-        parts = (split.train, split.val, split.test)
-        return tuple((*_arrays(part), *scoring_batches(part.lengths, self.recipe.batch_size)) for part in parts)
+    def order(self) -> tuple[Any, ...]:
+        """The longest first; then those that share data."""
+        return -self.cost * (self.epochs - self.begin), id(self.member.split), self.member.seed
 
-    def _batches(self, split: TokenSplit, seed: int) -> tuple[NDArray[np.int32], NDArray[np.int64], int]:
-        size, lengths = self.recipe.batch_size, split.train.lengths
-        each = [epoch_batches(seed, epoch, lengths, size) for epoch in range(self.recipe.epochs)]
-        orders, starts = np.stack([order for order, _ in each]), np.stack([start for _, start in each])
-        return orders, starts, starts.shape[1] - 1
+    def shared(self, other: _Network) -> int:
+        """How many epochs both train alike."""
+        mine, its = self.member, other.member
+        if self.address or other.address or mine.split is not its.split or mine.seed != its.seed:
+            return 0
+        differ = (self.mixture != other.mixture).any(axis=(1, 2))
+        return int(differ.argmax()) if differ.any() else self.epochs
 
-    def arguments(self, member: LstmMember, address: int, progress: NDArray[np.int64]) -> _Arguments:
-        """Everything for one call, and before it the layout to read the result with."""
-        recipe, split = self.recipe, member.split
-        longest = max(int(part.lengths.max(initial=1)) for part in (split.train, split.val, split.test))
-        plan = lstm_layout(recipe, split.vocabulary, split.classes, longest)
-        p, e = plan.pack(initial_state(member.seed, split.vocabulary, split.classes, recipe))
-        size = split.classes
-        return (
-            plan,
-            self.data(split),
-            self.batches(split, member.seed),
-            ((plan.table, plan.layers), _beside(p, 4), _beside(e, 3)),
-            (mixture(member.method.schedule, recipe, len(split.train)), address),
-            (float(recipe.learning_rate), float(recipe.clip), recipe.select == "last"),
-            _space(plan, longest),
-            (
-                empty_curves(recipe.epochs),
-                np.zeros(len(split.test) * size, dtype=np.float32),
-                np.zeros(max(len(split.val), len(split.test)) * size, dtype=np.float32),
-            ),
-            (progress, self.stop),
-        )
+    def prepare(self, preparation: Preparation) -> None:
+        if not self.arguments:
+            self.arguments = preparation.arguments(self.member, self.mixture, self.address, self.progress)
+            for mine, given in zip(kept(self.arguments), self.given, strict=False):
+                mine[:] = given
+            self.given = ()
 
+    def call(self) -> Arguments:
+        """The kernel's arguments for the epochs until another network goes on from here, or all."""
+        begin = int(self.progress[0])
+        self.stop = min([*(other.begin for other in self.others), self.epochs])
+        return (*self.arguments[1:], (begin, self.stop, self.chosen))
 
-def _arrays(part: TokenPart) -> tuple[Any, ...]:
-    return part.tokens, part.offsets, part.labels
+    def ended(self, chosen: int) -> list[_Network]:
+        """A call has. Returns who can go on from here."""
+        self.chosen, at = chosen, int(self.progress[0])
+        over = at < self.stop or at == self.epochs  # diverged, or all trained
+        now = [other for other in self.others if over or other.begin == at]
+        self.others = [other for other in self.others if other not in now]
+        for other in now:
+            if over:
+                other.same_as(self)
+            else:
+                other.given, other.chosen = tuple(values.copy() for values in kept(self.arguments)), chosen
+                other.progress[0] = at
+        if over:
+            self.history, self.progress[0] = self.result(), self.epochs
+            self.arguments = ()
+        return [other for other in now if not other.history]
 
+    def same_as(self, source: _Network) -> None:
+        """Nothing parts the two."""
+        self.history, self.progress[0] = source.result(), self.epochs
+        for other in self.others:
+            other.same_as(source)
 
-def _beside(first: Any, more: int) -> tuple[Any, ...]:
-    """The array and ``more`` of its size with zeros, none of them a multiple of 4096 bytes from its neighbours.
-
-    Where the addresses of arrays that are walked together share their lower 12 bits, the processor takes a read of one
-    for a read of what was just written to the other, and waits.
-    """
-    step = -(-len(first) // 1024) * 1024 + 1024 + 128
-    memory = aligned(step * (more + 1))
-    arrays = tuple(memory[n * step :][: len(first)] for n in range(more + 1))
-    arrays[0][:] = first
-    return arrays
-
-
-def _space(plan: LstmLayout, longest: int) -> tuple[Any, ...]:
-    """The workspace and the tables of ``lstm_kernel``'s ``where``."""
-    return (
-        aligned(plan.room),
-        np.full(plan.vocabulary, -1, dtype=np.int32),
-        np.zeros(plan.unique, dtype=np.int32),
-        np.zeros(max(plan.tokens, plan.unique), dtype=np.int32),
-        np.zeros(longest, dtype=np.int64),
-        np.zeros(longest, dtype=np.int64),
-    )
+    def result(self) -> LstmHistory:
+        plan, (_layout, dense, vectors), (curves, shown, _now) = (self.arguments[at] for at in (0, 3, 7))
+        probabilities = shown.reshape(-1, int(plan.table[CLASSES]))
+        return history(curves, self.chosen, probabilities, plan.unpack(dense[4], vectors[3]), "stacked")
 
 
-def _compile(train: Any, arguments: _Arguments) -> None:
+def _join(networks: Sequence[_Network]) -> None:
+    """Who goes on from whom, and when."""
+    for at, network in enumerate(networks):
+        for earlier in networks[:at]:
+            epochs = earlier.shared(network)
+            if epochs > network.begin and epochs >= earlier.begin:
+                network.source, network.begin = earlier, epochs
+        if network.source is not None:
+            network.source.others.append(network)
+
+
+def _compile(train: Any, arguments: Arguments) -> bool:
     try:
-        train.compile(tuple(numba.typeof(argument) for argument in arguments[1:]))
+        train.compile(tuple(numba.typeof(argument) for argument in arguments))
     except OSError as error:  # it is compiled by now; what failed is keeping it for the next time
         _log.warning("the compiled kernel could not be kept on disk: %s", error)
-
-
-def _run(train: Callable[..., int], arguments: _Arguments) -> LstmHistory:
-    plan, *rest = arguments
-    chosen = train(*rest)
-    (_layout, dense, vectors), (curves, shown, _now) = rest[2], rest[6]
-    probabilities = shown.reshape(-1, int(plan.table[CLASSES]))
-    return history(curves, chosen, probabilities, plan.unpack(dense[4], vectors[3]), "stacked")
+    return True
