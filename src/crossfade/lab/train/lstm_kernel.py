@@ -52,6 +52,7 @@ from crossfade.lab.train.lstm_layout import (
     OUT,
     P_HH,
     P_IH,
+    PACK,
     PROJECTED,
     ROW,
     SIZE,
@@ -261,10 +262,12 @@ def backward(net: Any, room: Any, where: Any, times: int, used: int, rows: int, 
         clear(d_cell, batch * lanes)
         _layer_back(net, room, where, times, used, count, n, g)
     filled = (used + HEIGHT - 1) // HEIGHT * HEIGHT
-    d, layer = offset(room, table[D_PROJECTED]), layers
+    d, layer, packed = offset(room, table[D_PROJECTED]), layers, offset(room, table[PACK])
     add_rows(d, 4 * lanes, used, offset(g, layer[B_IH]))
     add_to(offset(g, layer[B_HH]), offset(g, layer[B_IH]), 4 * lanes)
-    to_weights(offset(room, table[X]), table[VECTOR_LANES], table[VECTOR], d, lanes, filled, offset(g, layer[W_IH]))
+    to_weights(
+        offset(room, table[X]), table[VECTOR_LANES], table[VECTOR], d, lanes, filled, offset(g, layer[W_IH]), packed
+    )  # fmt: skip
     from_gates(
         d, table[CELLS], lanes, offset(room, layer[T_IH]), offset(room, table[ZERO]), filled,
         offset(room, table[D_X]), table[VECTOR_LANES],
@@ -280,7 +283,7 @@ def _layer_back(net: Any, room: Any, where: Any, times: int, used: int, count: i
     layer, last = offset(layers, n * COLUMNS), offset(room, table[LAST])
     z, d_out, d_cell = offset(room, table[LOGITS]), offset(room, table[D_OUT]), offset(room, table[D_CELL])
     above, zero = offset(room, table[ABOVE]), offset(room, table[ZERO])
-    projected = offset(room, table[D_PROJECTED])
+    projected, packed = offset(room, table[D_PROJECTED]), offset(room, table[PACK])
     if n == 0:
         clear(projected, (used + HEIGHT - 1) // HEIGHT * HEIGHT * 4 * lanes)
     for t in range(times - 1, -1, -1):
@@ -303,13 +306,13 @@ def _layer_back(net: Any, room: Any, where: Any, times: int, used: int, count: i
         else:
             add_rows(gates, 4 * lanes, counts[t], offset(g, layer[B_IH]))
             x = offset(room, offset(layers, (n - 1) * COLUMNS)[OUT] + row * lanes)
-            to_weights(x, lanes, cells, gates, lanes, counts[t], offset(g, layer[W_IH]))
+            to_weights(x, lanes, cells, gates, lanes, counts[t], offset(g, layer[W_IH]), packed)
             from_gates(
                 gates, cells, lanes, offset(room, layer[T_IH]), zero, counts[t], offset(above, row * lanes), lanes
             )
         if t > 0:
             h = offset(room, layer[OUT] + base[t - 1] * lanes)
-            to_weights(h, lanes, cells, gates, lanes, counts[t], offset(g, layer[W_HH]))
+            to_weights(h, lanes, cells, gates, lanes, counts[t], offset(g, layer[W_HH]), packed)
             from_gates(gates, cells, lanes, offset(room, layer[T_HH]), zero, counts[t], d_out, lanes)
     if n > 0:
         add_to(offset(g, layer[B_HH]), offset(g, layer[B_IH]), 4 * lanes)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossfade.lab.train.layout import aligned
+from crossfade.lab.train.lstm_products import PACKED
 from crossfade.lab.train.lstm_setup import shapes
 from crossfade.lab.train.lstm_tiles import HEIGHT
 from crossfade.lab.train.lstm_types import LstmRecipe
@@ -26,7 +27,7 @@ P_IH, P_HH, T_IH, T_HH, GATES, CELL, TANH, OUT = range(6, 14)
 COLUMNS = 14
 # places of ``table``: sizes, weights of the last layer, then the workspace
 CELLS, LANES, CLASSES, W_OUT, B_OUT, SIZE, BATCH, VECTOR, VECTOR_LANES, LAYERS = range(10)
-X, PROJECTED, D_PROJECTED, D_X, ABOVE, D_OUT, D_CELL, LAST, ZERO, BIAS, LOGITS, ROW = range(10, 22)
+X, PROJECTED, D_PROJECTED, D_X, ABOVE, D_OUT, D_CELL, LAST, ZERO, BIAS, LOGITS, ROW, PACK = range(10, 23)
 _LINE, _PAGE = 16, 1024  # floats in a cache line, in 4096 bytes
 
 
@@ -93,7 +94,7 @@ def lstm_layout(recipe: LstmRecipe, vocabulary: int, classes: int, longest: int)
     batch = up(recipe.batch_size, HEIGHT)
     tokens = batch * longest
     unique = up(min(vocabulary, recipe.batch_size * longest), HEIGHT)
-    table, layers = np.zeros(22, dtype=np.int64), np.zeros((recipe.layers, COLUMNS), dtype=np.int64)
+    table, layers = np.zeros(23, dtype=np.int64), np.zeros((recipe.layers, COLUMNS), dtype=np.int64)
     table[[CELLS, LANES, CLASSES, BATCH, VECTOR, VECTOR_LANES, LAYERS]] = (
         cells, lanes, classes, batch, recipe.embedding, vector, recipe.layers,
     )  # fmt: skip
@@ -118,6 +119,7 @@ def lstm_layout(recipe: LstmRecipe, vocabulary: int, classes: int, longest: int)
         (PROJECTED, unique * 4 * lanes), (D_PROJECTED, unique * 4 * lanes),
         (ABOVE, tokens * lanes if recipe.layers > 1 else 0), (D_OUT, batch * lanes), (D_CELL, batch * lanes),
         (LAST, batch), (ZERO, batch * lanes), (BIAS, 4 * lanes), (LOGITS, batch * classes), (ROW, 24),
+        (PACK, PACKED * 4 * WIDE),
     ):  # fmt: skip
         table[place] = room.take(count)
     return LstmLayout(table, layers, room.end, tokens, unique, vocabulary, recipe)

@@ -123,7 +123,7 @@ def _train(
 
 @lru_cache(maxsize=1)
 def compiled() -> Callable[..., int]:
-    """The compiled ``train(data, batches, weights, loss, rule, space, out, flags, span)``, from numba's cache if possible.
+    """The compiled ``train(data, batches, weights, loss, rule, space, out, flags, span)``, kept in numba's cache.
 
     It trains one member in place, the epochs of ``span`` = (first, end, the epoch chosen so far), and returns the
     chosen epoch, or -1 if the weights were never finite. ``progress[0]`` counts the finished epochs: fewer than asked

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from crossfade.lab.train.lstm_tiles import HEIGHT, grow, store_tile, tile_loader, tile_of
-from crossfade.lab.train.simd import WIDE, jit, load8, offset, store
+from crossfade.lab.train.lstm_tiles import HEIGHT, grow, load_wide, store_tile, tile_loader, tile_of
+from crossfade.lab.train.simd import WIDE, jit, offset, store
 
+PACKED = 96  # rows: with their gates a quarter to a half of the first-level cache
 _load4, _spread4 = tile_loader(4), tile_of(4)
 
 
@@ -42,16 +43,25 @@ def to_gates(
 
 
 @jit
-def to_weights(x: Any, stride: int, inputs: int, gates: Any, lanes: int, count: int, out: Any) -> None:
-    """out [input, gate place] += sum over rows of x [row, input] * gates [row, gate place]."""
+def to_weights(x: Any, stride: int, inputs: int, gates: Any, lanes: int, count: int, out: Any, packed: Any) -> None:
+    """out [input, gate place] += sum over rows of x [row, input] * gates [row, gate place].
+
+    ``packed`` has room for ``PACKED`` rows of a tile's gates. Where rows are a power of two apart, as with 64 lanes,
+    they fall on the same few lines of the first-level cache and would drive each other out.
+    """
     wide = 4 * lanes
-    for g in range(lanes // WIDE):
-        for k in range(0, inputs, HEIGHT):
-            at = k * wide + WIDE * g
-            tile = _load4(out, at, at + wide, at + 2 * wide, lanes)
-            for r in range(count):
-                tile = grow(tile, x, r * stride + k, 1, gates, r * wide + WIDE * g, lanes)
-            store_tile(out, at, wide, lanes, tile)
+    for start in range(0, count, PACKED):
+        rows = min(PACKED, count - start)
+        for g in range(lanes // WIDE):
+            for r in range(rows):
+                for q in range(4):
+                    store(packed, (r * 4 + q) * WIDE, load_wide(gates, (start + r) * wide + q * lanes + WIDE * g))
+            for k in range(0, inputs, HEIGHT):
+                at = k * wide + WIDE * g
+                tile = _load4(out, at, at + wide, at + 2 * wide, lanes)
+                for r in range(rows):
+                    tile = grow(tile, x, (start + r) * stride + k, 1, packed, r * 4 * WIDE, WIDE)
+                store_tile(out, at, wide, lanes, tile)
 
 
 def _back_loop(width: int) -> Any:
@@ -110,8 +120,7 @@ def forward_panels(weights: Any, inputs: int, lanes: int, out: Any) -> None:
         for k in range(inputs):
             for q in range(4):
                 to, at = ((g * inputs + k) * 4 + q) * WIDE, (k * 4 + q) * lanes + WIDE * g
-                for j in range(0, WIDE, 8):
-                    store(out, to + j, load8(weights, at + j))
+                store(out, to, load_wide(weights, at))
 
 
 @jit

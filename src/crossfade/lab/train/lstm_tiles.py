@@ -17,21 +17,24 @@ from numba.extending import register_model
 
 from crossfade.lab.train.simd import (
     WIDE,
-    F32x8,
     call,
     first,
     fma,
     greater,
     jit,
+    load8,
+    load16,
     load_at,
     nothing,
     operation,
     splat8,
+    splat16,
     splat_of,
     vector,
 )
 
 HEIGHT = 3  # rows of a tile
+load_wide, splat_wide = (load16, splat16) if WIDE == 16 else (load8, splat8)
 _f = np.float32
 
 
@@ -116,33 +119,33 @@ def grow(builder: Any, tile: Any, scalars: Any, index: Any, stride: Any, weights
     return _pack(builder, out)
 
 
-@operation(lambda value: F32x8)
-def sqrt8(builder: Any, value: Any) -> Any:
+@operation(first)
+def square_root(builder: Any, value: Any) -> Any:
     """The square root of each place."""
     return call(builder, "sqrt", value)
 
 
 @jit
-def tanh8(x: Any) -> Any:
+def tanh(x: Any) -> Any:
     """tanh(x) within 5e-7 of its value (Eigen's rational approximation); NaN stays NaN."""
-    top, low = splat8(_f(7.90531110763549805)), splat8(_f(-7.90531110763549805))
+    top, low = splat_wide(_f(7.90531110763549805)), splat_wide(_f(-7.90531110763549805))
     x = greater(x, top, top, x)
     x = greater(low, x, low, x)
     z = x * x
-    p = fma(z, splat8(_f(-2.76076847742355e-16)), splat8(_f(2.00018790482477e-13)))
-    p = fma(p, z, splat8(_f(-8.60467152213735e-11)))
-    p = fma(p, z, splat8(_f(5.12229709037114e-08)))
-    p = fma(p, z, splat8(_f(1.48572235717979e-05)))
-    p = fma(p, z, splat8(_f(6.37261928875436e-04)))
-    p = fma(p, z, splat8(_f(4.89352455891786e-03)))
-    q = fma(z, splat8(_f(1.19825839466702e-06)), splat8(_f(1.18534705686654e-04)))
-    q = fma(q, z, splat8(_f(2.26843463243900e-03)))
-    q = fma(q, z, splat8(_f(4.89352518554385e-03)))
+    p = fma(z, splat_wide(_f(-2.76076847742355e-16)), splat_wide(_f(2.00018790482477e-13)))
+    p = fma(p, z, splat_wide(_f(-8.60467152213735e-11)))
+    p = fma(p, z, splat_wide(_f(5.12229709037114e-08)))
+    p = fma(p, z, splat_wide(_f(1.48572235717979e-05)))
+    p = fma(p, z, splat_wide(_f(6.37261928875436e-04)))
+    p = fma(p, z, splat_wide(_f(4.89352455891786e-03)))
+    q = fma(z, splat_wide(_f(1.19825839466702e-06)), splat_wide(_f(1.18534705686654e-04)))
+    q = fma(q, z, splat_wide(_f(2.26843463243900e-03)))
+    q = fma(q, z, splat_wide(_f(4.89352518554385e-03)))
     return x * p / q
 
 
 @jit
-def sigmoid8(x: Any) -> Any:
+def sigmoid(x: Any) -> Any:
     """1 / (1 + exp(-x)) within 2e-7, as (1 + tanh(x / 2)) / 2."""
-    half = splat8(_f(0.5))
-    return fma(half, tanh8(half * x), half)
+    half = splat_wide(_f(0.5))
+    return fma(half, tanh(half * x), half)
