@@ -158,6 +158,10 @@ def test_bad_requests_are_one_line_and_leave_nothing_behind(call, iris, folder, 
     assert sorted(os.listdir(folder)) == before
 
 
+def test_an_option_of_images_wants_a_folder(call):
+    assert "nothing: not a folder" in refused(call("compare", "nothing", "--accelerator", "cpu"))
+
+
 def test_another_run_on_the_same_store_is_refused(call, folder):
     from crossfade.lab.store import Store
 

@@ -117,11 +117,15 @@ def _comparison(called: Sequence[str]) -> Command:
 def _names_folder(called: Sequence[str]) -> bool:
     """Whether this is ``compare FOLDER``, which has options of its own: the folder is no option's value.
 
-    With ``--target`` a table is meant, and its own command says that a folder is none.
+    With ``--target`` a table is meant, and its own command says that a folder is none. With an option that only images
+    have a folder is meant, and its command says where there is none.
     """
     flags = ("--pretrained", "--compile", "--retry-failed")
-    if called[:1] != ["compare"] or any(word.partition("=")[0] == "--target" for word in called):
+    options = {word.partition("=")[0] for word in called}
+    if called[:1] != ["compare"] or "--target" in options:
         return False
+    if options & {"--accelerator", "--augment", "--devices", "--image-size", "--nodes", "--precision", "--pretrained"}:
+        return True
     return any(
         os.path.isdir(word) and (not before.startswith("-") or before in flags or "=" in before)
         for before, word in pairwise(called)
