@@ -183,8 +183,8 @@ def test_escapes_are_counted_by_group(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"nets": ("resnet50",)}, "--nets: 'resnet50' isn't in motivating"),
-        ({"datasets": ("mnist",)}, "--datasets: 'mnist'"),
+        ({"nets": ("resnet21",)}, "net 'resnet21' is unknown"),
+        ({"datasets": ("mnist",)}, "--datasets: 'mnist' isn't in motivating .*, and any folder of class folders"),
         ({"methods": ("focal",)}, "--methods: 'focal'"),
         ({"repeats": 0}, "--repeats"),
         ({"scale": "long"}, "--scale"),
@@ -193,6 +193,33 @@ def test_escapes_are_counted_by_group(tmp_path):
 def test_requests_that_make_no_sense(tmp_path, changes, says):
     with pytest.raises(UserError, match=says):
         plan_images(ImageRequest(image_study("motivating"), tmp_path, **changes), "x")
+
+
+def test_only_the_papers_networks_elsewhere(tmp_path):
+    for changes, says in (
+        ({"nets": ("resnet50",)}, "--nets: 'resnet50' isn't in table1"),
+        ({"datasets": ("x",)}, "'x'"),
+    ):
+        with pytest.raises(UserError, match=says):
+            plan_images(ImageRequest(image_study("table1"), tmp_path, **changes), "x")
+
+
+def test_the_motivating_example_of_any_network_on_a_folder(tmp_path):
+    folder(tmp_path / "mine")
+    request = ImageRequest(
+        image_study("motivating"), tmp_path, datasets=(str(tmp_path / "mine"),), nets=("tiny", "resnet20"), epochs=2,
+        methods=("ce", "gradual"), hardware=CPU,
+    )  # fmt: skip
+    plan = plan_images(request, "test")
+    assert [line.split(":")[0].strip() for line in plan.lines()[2:]] == ["mine · tiny", "mine · resnet20"]
+    assert {trial.recipe.batch_size for trial in plan.trials} == {6}  # of 24 images
+    run_study(plan, tmp_path / "s.db", progress=False)
+    with Store(tmp_path / "s.db", mode="read") as store:
+        results = frames.results(store, plan.run.keys)
+    assert set(results[["watch_right", "watch_near", "watch_far"]].sum(axis=1)) == {6}
+    page = markdown(request.study, results, request.label)
+    assert "| mine · tiny | gradual |" in page
+    assert "| CIFAR-100 · ResNet32, the paper | ce | 6,766: 95.80 % |" in page
 
 
 def test_data_that_is_not_here_is_named(tmp_path):

@@ -49,8 +49,8 @@ def _study(
     Args:
         data_dir: Where the data is; `crossfade data` gets it. [default: the user's cache folder]
         scale: smoke and short are shortened, and labelled so.
-        datasets: Only these: cifar100, cinic10, tinyimagenet, imagenet.
-        nets: Only these networks, see `crossfade list`.
+        datasets: Only these: cifar100, cinic10, tinyimagenet, imagenet. motivating takes folders of class folders, too.
+        nets: Only these networks, see `crossfade list`. motivating takes any.
         methods: Only these of the study's methods.
         repeats: Seeds. [default: the paper's]
         epochs: So many, with every fall and phase at the same fraction of them. [default: the scale's]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 from crossfade.errors import UserError
 from crossfade.lab.described import describe_run
@@ -62,7 +62,9 @@ class ImageStudy:
         name, title: What the command line and pages call it.
         cells: Its groups of lines.
         choices: What the paper leaves open, and how it was chosen here.
-        counted: The paper's counts under CE of the groups that ``ImageRecipe.watch`` follows, where it prints them.
+        counted: The paper's counts under CE of the groups that ``ImageRecipe.watch`` follows, where it prints them: of
+            the first cell.
+        any_cell: Other networks and data sets can be asked for, by the first cell's protocol.
     """
 
     name: str
@@ -70,6 +72,7 @@ class ImageStudy:
     cells: tuple[Cell, ...]
     choices: tuple[str, ...] = ()
     counted: Mapping[str, int] = field(default_factory=dict)
+    any_cell: bool = False
 
 
 @dataclass(frozen=True)
@@ -111,12 +114,15 @@ class ImagePlan:
         if request.label != "paper":
             head += f" · scale {request.label}, not the paper's protocol"
         lines = [head, f"{len(self.trials)} runs, {epochs:,} epochs in all, {len(recipes)} recipes"]
+        from crossfade.lab.paper.image_cells import methods_of
+
         for cell in self.cells:
-            recipe, _, _, repeats = scaled(cell, request.scale, request.repeats, request.epochs)
+            own = [trial for trial in self.trials if trial.task.name == cell.label]
+            recipe, repeats = cast("ImageRecipe", own[0].recipe), 1 + max(trial.repeat for trial in own)
             lines.append(
-                f"  {cell.label}: {', '.join(_methods(cell, request))} · {repeats} seeds · {recipe.epochs} epochs, "
+                f"  {cell.label}: {', '.join(methods_of(cell, request))} · {repeats} seeds · {recipe.epochs} epochs, "
                 f"batch {recipe.batch_size}, rate {recipe.learning_rate:g} falling at "
-                f"{', '.join(f'{at:g}' for at in recipe.milestones) or 'no epoch'}"
+                f"{', '.join(f'{at:.4g}' for at in recipe.milestones) or 'no epoch'}"
             )
         return lines + [f"  not here: {line}" for line in self.missing]
 
@@ -132,16 +138,16 @@ def scaled(
     whole = cell.recipe
     if scale == "paper" and epochs is None:
         return whole, None, None, repeats or cell.repeats
-    of_scale = SHORTENED.get(scale, (whole.epochs, whole.batch_size, 0, None, cell.repeats))
-    count, batch, images, test, most = of_scale
-    count = epochs or count
+    own = (whole.epochs, whole.batch_size, 0, None, cell.repeats)
+    of_scale, batch, images, test, most = SHORTENED.get(scale, own)
+    count = epochs or of_scale
     recipe = replace(
         whole, epochs=count, batch_size=batch, granularity="step", scale="own" if scale == "paper" else scale,
         milestones=tuple(round(at * count / whole.epochs, 6) for at in whole.milestones),
         watch=min(count - 1, max(1, round(whole.watch * count / whole.epochs))) if whole.watch else 0,
         evaluate=(count,),
     )  # fmt: skip
-    each = max(2, images // _CLASSES[cell.data]) if images else None
+    each = max(2, images // _CLASSES.get(cell.data, 100)) if images else None
     return recipe, each, test, repeats or min(cell.repeats, most)
 
 
@@ -151,23 +157,26 @@ def plan_images(request: ImageRequest, command: str | Sequence[str]) -> ImagePla
     Raises:
         UserError: unknown names, a count out of range, or no data at all.
     """
-    cells = _chosen(request)
+    from crossfade.lab.paper.image_cells import NotHereError, chosen, fitting, methods_of, task_of
+    from crossfade.lab.train.deep_methods import deep_method
+
+    cells = chosen(request)
     tasks: dict[tuple[Any, ...], ImageTask | StreamTask] = {}
     missing: dict[str, str] = {}
     trials: list[Trial] = []
     for cell in cells:
         recipe, each, test, repeats = scaled(cell, request.scale, request.repeats, request.epochs)
-        recipe = replace(recipe, precision=request.precision)  # type: ignore[arg-type]
         at = (cell.data, cell.label, each, test)
         try:
-            tasks[at] = _task(cell, request.data_dir, each, test, tasks)
-        except _NotHereError as error:
+            tasks[at] = task_of(cell, request.data_dir, each, test, tasks)
+        except NotHereError as error:
             missing[cell.data] = str(error)
             continue
+        recipe = replace(fitting(recipe, cell, tasks[at]), precision=request.precision)  # type: ignore[arg-type]
         trials += [
-            image_trial(request.study.name, tasks[at], _method(name), recipe, repeat)
+            image_trial(request.study.name, tasks[at], deep_method(name), recipe, repeat)
             for repeat in range(repeats)
-            for name in _methods(cell, request)
+            for name in methods_of(cell, request)
         ]
     if not trials:
         raise UserError(f"{request.study.name}: no data. {'; '.join(missing.values())}")
@@ -178,67 +187,3 @@ def plan_images(request: ImageRequest, command: str | Sequence[str]) -> ImagePla
     run = Run(request.study.name, {"meta": meta, "settings": {"scale": request.label}}, tuple(t.key for t in trials))
     here = tuple(cell for cell in cells if cell.data not in missing)
     return ImagePlan(request, here, tuple(trials), run, tuple(missing.values()))
-
-
-class _NotHereError(Exception):
-    """The data of a cell isn't in the data folder: no reason to refuse the others."""
-
-
-def _chosen(request: ImageRequest) -> list[Cell]:
-    cells = request.study.cells
-    for option, wanted, known in (
-        ("--datasets", request.datasets, {cell.data for cell in cells}),
-        ("--nets", request.nets, {cell.recipe.net for cell in cells}),
-        ("--methods", request.methods, {name for cell in cells for name in cell.methods}),
-    ):
-        if unknown := sorted(set(wanted) - known):
-            raise UserError(
-                f"{option}: {unknown[0]!r} isn't in {request.study.name} (there are {', '.join(sorted(known))})"
-            )
-    if request.scale not in ("smoke", "short", "paper"):
-        raise UserError(f"--scale: expected smoke, short or paper, got {request.scale!r}")
-    for option, count in (("--repeats", request.repeats), ("--epochs", request.epochs)):
-        if count is not None and count < 1:
-            raise UserError(f"{option}: expected a whole number of at least 1, got {count}")
-    chosen = [
-        cell
-        for cell in cells
-        if (not request.datasets or cell.data in request.datasets)
-        and (not request.nets or cell.recipe.net in request.nets)
-    ]
-    if not chosen:
-        raise UserError(f"{request.study.name}: no such network on such a data set; leave out --nets or --datasets")
-    return chosen
-
-
-def _methods(cell: Cell, request: ImageRequest) -> tuple[str, ...]:
-    return tuple(name for name in cell.methods if not request.methods or name in request.methods)
-
-
-def _method(name: str) -> Any:
-    from crossfade.lab.train.deep_methods import deep_method
-
-    return deep_method(name)
-
-
-def _task(
-    cell: Cell, folder: Path, each: int | None, test: int | None, known: Mapping[tuple[Any, ...], object]
-) -> ImageTask | StreamTask:
-    from crossfade.lab.data.image_sets import find_images, load_images
-    from crossfade.lab.data.images import ImageTask
-
-    if cell.data == "imagenet":
-        from crossfade.lab.data.image_stream import find_imagenet, stream_task
-
-        place = find_imagenet(folder)
-        if place is None:
-            raise _NotHereError(
-                f"ImageNet: expected imagenet/train/WNID/*.JPEG and imagenet/val/WNID/*.JPEG in {folder}"
-            )
-        return stream_task(place, each, test, label=cell.label)
-    loaded = next((task.data for at, task in known.items() if at[0] == cell.data and isinstance(task, ImageTask)), None)
-    if loaded is None:
-        if find_images(cell.data, folder) is None:
-            raise _NotHereError(f"{TITLES[cell.data]}: not in {folder}; `crossfade data` says how to get it")
-        loaded = load_images(cell.data, folder)
-    return ImageTask(loaded, per_class=each, test_per_class=test, label=cell.label)

@@ -19,18 +19,21 @@ def beside_paper(study: ImageStudy, results: pd.DataFrame) -> pd.DataFrame:
     """A line for each network and method: ours in percent (mean, deviation over seeds, seeds), the paper's, and both
     differences to CE in points. Ours is paired: the mean over seeds that both methods have.
     """
-    lines = []
-    for cell in study.cells:
-        own = results[results["dataset"] == cell.label]
+    lines: list[dict[str, Any]] = []
+    printed_cells = {cell.label: cell for cell in study.cells}
+    # What the paper hasn't (``ImageStudy.any_cell``) stands below.
+    for label in dict.fromkeys([*printed_cells, *results["dataset"]]):
+        own, cell = results[results["dataset"] == label], printed_cells.get(label)
         table = own.pivot_table(index="repeat", columns="method", values="accuracy") * 100
-        for name in cell.methods:
+        paper = cell.paper if cell else {}
+        for name in cell.methods if cell else dict.fromkeys(own["method"]):
             ours = table[name].dropna() if name in table else pd.Series(dtype=float)
             gap = (ours - table["ce"]).dropna() if "ce" in table and name != "ce" else pd.Series(dtype=float)
-            printed, spread = cell.paper.get(name, (math.nan, None))
-            base = cell.paper["ce"][0] if "ce" in cell.paper and name != "ce" else math.nan
+            printed, spread = paper.get(name, (math.nan, None))
+            base = paper["ce"][0] if "ce" in paper and name != "ce" else math.nan
             lines.append(
                 {
-                    "dataset": cell.label, "method": name, "ours": ours.mean(), "ours_std": ours.std(),
+                    "dataset": label, "method": name, "ours": ours.mean(), "ours_std": ours.std(),
                     "seeds": len(ours), "delta": gap.mean(), "paper": printed, "paper_std": spread,
                     "paper_delta": printed - base,
                 }
@@ -73,10 +76,8 @@ def markdown(study: ImageStudy, results: pd.DataFrame, scale: str) -> str:
     lines += [_line(row) for row in beside_paper(study, results).to_dict("records") if row["seeds"]]
     escapes = escape_table(results)
     if len(escapes):
-        first = escapes["dataset"].iloc[0]
-        paper = pd.DataFrame(
-            [{"dataset": f"{first}, the paper", "method": "ce", **study.counted}] if study.counted else []
-        )
+        printed = {"dataset": f"{study.cells[0].label}, the paper", "method": "ce", **study.counted}
+        paper = pd.DataFrame([printed] if study.counted else [])
         escapes = pd.concat([_shares(paper), escapes])
         lines += [
             "", "Test images by their state at the watched epoch, and the share of each group that is right at the end "
