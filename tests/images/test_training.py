@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from image_cases import method
 from scipy.integrate import dblquad, quad
 
+from crossfade.errors import UserError
 from crossfade.functional import focal_loss
 from crossfade.lab.data.images import ImageTask
 from crossfade.lab.methods import Method
@@ -258,3 +259,31 @@ def test_learning_rates_fall_where_they_are_said_to():
 def test_augmentation_off_and_a_single_batch(task):
     recipe = ImageRecipe(epochs=1, batch_size=500, milestones=(), augment=Augment(crop=0, flip=False))
     assert train(task.split(0), method("ce"), recipe, seed=1, hardware=CPU).finite
+
+
+def test_loggers_by_name(task: ImageTask, recipe, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    split, ce = task.split(0), method("ce")
+    (tmp_path / "own_logger.py").write_text(
+        "from lightning.pytorch.loggers import CSVLogger\n"
+        "class Own(CSVLogger):\n"
+        "    def __init__(self, save_dir):\n"
+        "        super().__init__(save_dir, name='own', version='')\n"
+        "class Broken(CSVLogger):\n"
+        "    def __init__(self):\n"
+        "        raise RuntimeError('no server')\n"
+    )
+    for name, at in (("csv", "log/metrics.csv"), ("own_logger:Own", "log/own/metrics.csv")):
+        folder = tmp_path / name.replace(":", "-")
+        train(split, ce, recipe, seed=1, hardware=replace(CPU, logger=name), folder=folder)
+        assert "val_accuracy" in (folder / at).read_text() or "test_accuracy" in (folder / at).read_text()
+    for name, says in (
+        ("tensorbored", "logger must be csv, tensorboard, a class of lightning.pytorch.loggers or module:Class"),
+        ("own_logger:Gone", "got 'own_logger:Gone'"),
+        ("no_module:X", "No module named 'no_module'"),
+        ("own_logger:Broken", "logger own_logger:Broken: no server"),
+    ):
+        with pytest.raises(UserError, match=says):
+            train(split, ce, recipe, seed=1, hardware=replace(CPU, logger=name), folder=tmp_path / "x")
+    with pytest.raises(UserError, match="needs a folder"):
+        train(split, ce, recipe, seed=1, hardware=replace(CPU, logger="csv"))

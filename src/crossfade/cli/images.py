@@ -63,7 +63,7 @@ def _study(
         precision: 32-true, or mixed: 16-mixed, bf16-mixed.
         compile: Compile the networks first.
         workers: Processes that decode ImageNet's files.
-        logger: tensorboard or csv, into STORE.work/logs.
+        logger: tensorboard or csv, into STORE.work/logs, another of Lightning's (MLFlowLogger), or module:Class.
         plan: Print the plan and stop.
         retry_failed: Run failed trials again.
     """
@@ -170,7 +170,7 @@ def compare_images(
         devices: More than one is DDP.
         nodes: Machines; start the same command on each with torchrun.
         compile: Compile the network first.
-        logger: tensorboard or csv, into STORE.work/logs.
+        logger: tensorboard or csv, into STORE.work/logs, another of Lightning's (MLFlowLogger), or module:Class.
         keep_weights: A folder for each trial's weights as safetensors.
         store: Keeps every result.
         report: The page to write.

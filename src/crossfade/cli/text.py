@@ -221,7 +221,7 @@ def figure2(
         devices: How many of them on each machine; more than one is DDP.
         nodes: Machines; start the same command on each with torchrun.
         compile: Compile the networks first.
-        logger: tensorboard or csv, into STORE.work/logs.
+        logger: tensorboard or csv, into STORE.work/logs, another of Lightning's (MLFlowLogger), or module:Class.
         store: Keeps every result.
         report: The page to write, Markdown; the profile is drawn beside it.
         plan: Print the plan and stop.

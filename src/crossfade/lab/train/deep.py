@@ -28,6 +28,7 @@ from crossfade.lab.data.texts import TextSplit
 from crossfade.lab.methods import Method
 from crossfade.lab.nets import build
 from crossfade.lab.train.deep_batches import Batch, epoch_seed, feeds
+from crossfade.lab.train.deep_logger import make_logger
 from crossfade.lab.train.deep_methods import TwoPass
 from crossfade.lab.train.deep_recipe import Hardware, ImageRecipe
 from crossfade.lab.train.deep_record import Observer, Record, chosen_row, scored, step_settings
@@ -246,7 +247,7 @@ def train(
         trainer = pl.Trainer(
             accelerator=hardware.accelerator, devices=hardware.devices, num_nodes=hardware.nodes,
             strategy="auto", precision=recipe.precision, max_epochs=max_epochs or recipe.epochs,
-            logger=_logger(hardware.logger, folder), callbacks=more, enable_checkpointing=folder is not None,
+            logger=make_logger(hardware.logger, folder), callbacks=more, enable_checkpointing=folder is not None,
             enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
             use_distributed_sampler=False, log_every_n_steps=1, accumulate_grad_batches=recipe.accumulate,
             gradient_clip_val=recipe.clip if module.automatic_optimization and recipe.clip else None,
@@ -256,21 +257,6 @@ def train(
     if trainer.interrupted:
         raise KeyboardInterrupt
     return DeepHistory.of(module.record, module.net, time.perf_counter() - started, trainer.strategy.root_device)
-
-
-def _logger(name: str, folder: Path | None) -> Any:
-    from crossfade.errors import UserError
-
-    if not name:
-        return False
-    if folder is None:
-        raise UserError("logger: needs a folder to write to")
-    from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-
-    kinds = {"csv": CSVLogger, "tensorboard": TensorBoardLogger}
-    if name not in kinds:
-        raise UserError(f"logger must be one of {', '.join(kinds)}, got {name!r}")
-    return kinds[name](str(folder), name="log", version="")
 
 
 @contextmanager

@@ -129,7 +129,7 @@ class Hardware:
         compile: ``torch.compile`` the network.
         channels_last: Memory format of images and weights.
         workers: Processes that decode images too large to live on the device.
-        logger: A Lightning logger's name, ``"tensorboard"`` or ``"csv"``, or ``""`` for none.
+        logger: A Lightning logger's name, see ``make_logger``, or ``""`` for none.
     """
 
     accelerator: str = "auto"
