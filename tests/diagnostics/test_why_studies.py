@@ -2,6 +2,9 @@
 
 import csv
 import json
+import subprocess
+import sys
+import time
 
 import pytest
 import torch
@@ -118,6 +121,31 @@ def test_the_first_sgd_step_from_a_minimum_rises_as_predicted(measured):
     for row in rows_of(measured / "minima.csv"):
         spread = float(row["rise1_se"]) + abs(predicted_rise(row, 1)) * 0.7  # 4 probes: a rough Tr(H Sigma)
         assert abs(float(row["rise1"]) - predicted_rise(row, 1)) < 5 * spread
+
+
+def test_killed_and_run_again_the_tables_are_those_of_an_undisturbed_run(measured, tmp_path):
+    """kill -9 whenever a table has grown; the rows of wine alone are those of all sets."""
+    command = [sys.executable, "-m", "crossfade.cli", "run", "escape", "--scale", "smoke", "--sets", "wine"]
+    tables, kills = ("along", "minima", "sharpness", "slices"), 0
+
+    def sizes():
+        return [path.stat().st_size for path in tmp_path.glob("*.csv")]
+
+    while kills < 3:
+        before = sizes()
+        process = subprocess.Popen([*command, "--out", str(tmp_path)], stderr=subprocess.DEVNULL)
+        while sizes() == before and process.poll() is None:
+            time.sleep(0.01)
+        assert process.poll() is None, "it was over before it could be killed so often"
+        process.kill()
+        process.wait()
+        kills += 1
+    subprocess.run([*command, "--out", str(tmp_path)], check=True, capture_output=True, timeout=300)
+    for name in tables:
+        mine = rows_of(tmp_path / f"{name}.csv")
+        units = {row["unit"] for row in mine}
+        assert mine == [row for row in rows_of(measured / f"{name}.csv") if row["unit"] in units]
+        assert all("wine" in unit for unit in units)
 
 
 def test_an_interrupted_study_goes_on(measured, monkeypatch):

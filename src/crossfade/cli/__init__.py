@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
@@ -57,6 +58,8 @@ STUDIES = {
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command and exit: 0 done, 1 some trials failed, 2 the request can't be carried out, 130 interrupted."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
+    # torch's own imports warn of what torch will change: nothing that a command's user could do.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\..*")
     try:
         app = _app(called=arguments)
         status = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
