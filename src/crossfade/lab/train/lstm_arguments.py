@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossfade.lab.train.layout import aligned
-from crossfade.lab.train.lstm_layout import LstmLayout, lstm_layout
+from crossfade.lab.train.lstm_layout import MASK, LstmLayout, lstm_layout
 from crossfade.lab.train.lstm_setup import empty_curves, epoch_batches, initial_state, scoring_batches
 from crossfade.lab.train.lstm_types import LstmMember, LstmRecipe, TokenPart, TokenSplit
+from crossfade.lab.train.simd import WIDE
 from crossfade.lab.train.types import Floats
 
 __all__ = ["Arguments", "Preparation", "kept"]
@@ -81,8 +82,10 @@ def _beside(first: Any, more: int) -> tuple[Any, ...]:
 
 def _space(plan: LstmLayout, longest: int) -> tuple[Any, ...]:
     """The workspace and the tables of ``lstm_kernel``'s ``where``."""
+    room, mask = aligned(plan.room), int(plan.table[MASK])
+    room[mask : mask + plan.recipe.hidden % WIDE] = 1.0  # the cells of the last, partial vector
     return (
-        aligned(plan.room),
+        room,
         np.full(plan.vocabulary, -1, dtype=np.int32),
         np.zeros(plan.unique, dtype=np.int32),
         np.zeros(max(plan.tokens, plan.unique), dtype=np.int32),

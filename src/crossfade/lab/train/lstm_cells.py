@@ -7,46 +7,102 @@ from typing import Any
 import numpy as np
 
 from crossfade.lab.train.lstm_tiles import load_wide, sigmoid, splat_wide, square_root, tanh
-from crossfade.lab.train.simd import WIDE, fma, jit, store
+from crossfade.lab.train.simd import WIDE, fma, greater, jit, store
 
 _f = np.float32
 
 
 @jit
-def activate(gates: Any, before: Any, lanes: int, count: int, cell: Any, cell_tanh: Any, out: Any) -> None:
+def _gates_on(gates: Any, at: int, apart: int) -> Any:
+    """i, f, g, o of a vector of cells after their activation."""
+    i, f = sigmoid(load_wide(gates, at)), sigmoid(load_wide(gates, at + apart))
+    return i, f, tanh(load_wide(gates, at + 2 * apart)), sigmoid(load_wide(gates, at + 3 * apart))
+
+
+@jit
+def _store_gates(gates: Any, at: int, apart: int, i: Any, f: Any, g: Any, o: Any) -> None:
+    # In this order: where the gates are closer than a vector, each overwrites what the one before wrote too much.
+    store(gates, at, i)
+    store(gates, at + apart, f)
+    store(gates, at + 2 * apart, g)
+    store(gates, at + 3 * apart, o)
+
+
+@jit
+def activate(
+    gates: Any,
+    before: Any,
+    cells: int,
+    lanes: int,
+    wide: int,
+    count: int,
+    mask: Any,
+    cell: Any,
+    cell_tanh: Any,
+    out: Any,
+) -> None:
     """Gates i, f, g, o in place; c = f * before + i * g, tanh(c) and the output o * tanh(c)."""
+    zero, here_only, rest = splat_wide(_f(0.0)), load_wide(mask, 0), cells % WIDE
     for r in range(count):
-        for j in range(0, lanes, WIDE):
-            at, here = r * 4 * lanes + j, r * lanes + j
-            i, f = sigmoid(load_wide(gates, at)), sigmoid(load_wide(gates, at + lanes))
-            g, o = tanh(load_wide(gates, at + 2 * lanes)), sigmoid(load_wide(gates, at + 3 * lanes))
+        for j in range(0, cells - rest, WIDE):
+            at, here = r * wide + 4 * j, r * lanes + j
+            i, f, g, o = _gates_on(gates, at, WIDE)
             c = fma(f, load_wide(before, here), i * g)
             t = tanh(c)
-            store(gates, at, i)
-            store(gates, at + lanes, f)
-            store(gates, at + 2 * lanes, g)
-            store(gates, at + 3 * lanes, o)
+            _store_gates(gates, at, WIDE, i, f, g, o)
+            store(cell, here, c)
+            store(cell_tanh, here, t)
+            store(out, here, o * t)
+        if rest:
+            at, here = r * wide + 4 * (cells - rest), r * lanes + cells - rest
+            i, f, g, o = _gates_on(gates, at, rest)
+            c = greater(here_only, zero, fma(f, load_wide(before, here), i * g), zero)
+            t = tanh(c)
+            _store_gates(gates, at, rest, i, f, g, o)
             store(cell, here, c)
             store(cell_tanh, here, t)
             store(out, here, o * t)
 
 
 @jit
-def deactivate(gates: Any, before: Any, cell_tanh: Any, lanes: int, count: int, d_out: Any, d_cell: Any) -> None:
-    """The gradient of the gates before their activation, in place; that of the earlier cell to ``d_cell``."""
+def _gates_back(gates: Any, at: int, apart: int, before: Any, t: Any, dh: Any, d_cell: Any) -> Any:
+    """The gradient of the gates of a vector of cells before their activation, and that of the earlier cell."""
     one = splat_wide(_f(1.0))
+    i, f = load_wide(gates, at), load_wide(gates, at + apart)
+    g, o = load_wide(gates, at + 2 * apart), load_wide(gates, at + 3 * apart)
+    dc = fma(dh * o, one - t * t, d_cell)
+    d_i, d_f = dc * g * (i * (one - i)), dc * before * (f * (one - f))
+    return d_i, d_f, dc * i * (one - g * g), dh * t * (o * (one - o)), dc * f
+
+
+@jit
+def deactivate(
+    gates: Any,
+    before: Any,
+    cell_tanh: Any,
+    cells: int,
+    lanes: int,
+    wide: int,
+    count: int,
+    mask: Any,
+    d_out: Any,
+    d_cell: Any,
+) -> None:
+    """The gradient of the gates before their activation, in place, with zeros after the last; the cell's to ``d_cell``."""
+    zero, here_only, rest = splat_wide(_f(0.0)), load_wide(mask, 0), cells % WIDE
     for r in range(count):
-        for j in range(0, lanes, WIDE):
-            at, here = r * 4 * lanes + j, r * lanes + j
-            i, f = load_wide(gates, at), load_wide(gates, at + lanes)
-            g, o = load_wide(gates, at + 2 * lanes), load_wide(gates, at + 3 * lanes)
-            t, dh = load_wide(cell_tanh, here), load_wide(d_out, here)
-            dc = fma(dh * o, one - t * t, load_wide(d_cell, here))
-            store(gates, at, dc * g * (i * (one - i)))
-            store(gates, at + lanes, dc * load_wide(before, here) * (f * (one - f)))
-            store(gates, at + 2 * lanes, dc * i * (one - g * g))
-            store(gates, at + 3 * lanes, dh * t * (o * (one - o)))
-            store(d_cell, here, dc * f)
+        for j in range(0, cells - rest, WIDE):
+            at, here = r * wide + 4 * j, r * lanes + j
+            t, dh, dc = load_wide(cell_tanh, here), load_wide(d_out, here), load_wide(d_cell, here)
+            i, f, g, o, dc = _gates_back(gates, at, WIDE, load_wide(before, here), t, dh, dc)
+            _store_gates(gates, at, WIDE, i, f, g, o)
+            store(d_cell, here, dc)
+        if rest:
+            at, here = r * wide + 4 * (cells - rest), r * lanes + cells - rest
+            t, dh, dc = load_wide(cell_tanh, here), load_wide(d_out, here), load_wide(d_cell, here)
+            i, f, g, o, dc = _gates_back(gates, at, rest, load_wide(before, here), t, dh, dc)
+            _store_gates(gates, at, rest, i, f, g, greater(here_only, zero, o, zero))
+            store(d_cell, here, greater(here_only, zero, dc, zero))
 
 
 @jit

@@ -43,12 +43,14 @@ from crossfade.lab.train.lstm_layout import (
     D_PROJECTED,
     D_X,
     GATES,
+    GATES_WIDE,
     IN_LANES,
     INPUTS,
     LANES,
     LAST,
     LAYERS,
     LOGITS,
+    MASK,
     OUT,
     P_HH,
     P_IH,
@@ -116,50 +118,52 @@ def release(where: Any, used: int) -> None:
 @jit
 def panels(net: Any, room: Any, back: bool) -> None:
     table, layers, p, _e = net
-    cells, lanes = table[CELLS], table[LANES]
+    cells, lanes, wide = table[CELLS], table[LANES], table[GATES_WIDE]
     for n in range(table[LAYERS]):
         layer = offset(layers, n * COLUMNS)
         ih, hh = offset(p, layer[W_IH]), offset(p, layer[W_HH])
-        forward_panels(ih, layer[INPUTS], lanes, offset(room, layer[P_IH]))
-        forward_panels(hh, cells, lanes, offset(room, layer[P_HH]))
+        forward_panels(ih, layer[INPUTS], cells, wide, offset(room, layer[P_IH]))
+        forward_panels(hh, cells, cells, wide, offset(room, layer[P_HH]))
         if back:
-            backward_panels(ih, layer[IN_LANES], cells, lanes, offset(room, layer[T_IH]))
-            backward_panels(hh, lanes, cells, lanes, offset(room, layer[T_HH]))
+            backward_panels(ih, layer[IN_LANES], cells, wide, offset(room, layer[T_IH]))
+            backward_panels(hh, lanes, cells, wide, offset(room, layer[T_HH]))
 
 
 @jit
 def forward(net: Any, room: Any, where: Any, times: int, used: int, count: int) -> None:
     """All layers at all times, and the logits [row, class]."""
     table, layers, p, _e = net
-    cells, lanes, depth = table[CELLS], table[LANES], table[LAYERS]
+    cells, lanes, wide, depth = table[CELLS], table[LANES], table[GATES_WIDE], table[LAYERS]
+    mask = offset(room, table[MASK])
     _slots, _unique, tokens, base, counts = where
     bias, zero, projected = offset(room, table[BIAS]), offset(room, table[ZERO]), offset(room, table[PROJECTED])
     for n in range(depth):
         layer = offset(layers, n * COLUMNS)
-        clear(bias, 4 * lanes)
-        add_to(bias, offset(p, layer[B_IH]), 4 * lanes)
-        add_to(bias, offset(p, layer[B_HH]), 4 * lanes)
+        clear(bias, wide)
+        add_to(bias, offset(p, layer[B_IH]), wide)
+        add_to(bias, offset(p, layer[B_HH]), wide)
         panel, recurrent = offset(room, layer[P_IH]), offset(room, layer[P_HH])
         x, inputs = offset(room, table[X]), 0
         if n == 0:
             filled = (used + HEIGHT - 1) // HEIGHT * HEIGHT
             to_gates(
-                bias, tokens, bias, x, table[VECTOR_LANES], layer[INPUTS], panel, x, 0, recurrent, lanes, filled,
-                projected,
+                bias, tokens, bias, x, table[VECTOR_LANES], layer[INPUTS], panel, x, lanes, 0, recurrent, cells, wide,
+                filled, projected,
             )  # fmt: skip
         else:
             x, inputs = offset(room, offset(layers, (n - 1) * COLUMNS)[OUT]), cells
         for t in range(times):
             row, before = base[t], zero
-            gates, out = offset(room, layer[GATES] + row * 4 * lanes), offset(room, layer[OUT])
+            gates, out = offset(room, layer[GATES] + row * wide), offset(room, layer[OUT])
             if t > 0:
                 before = offset(room, layer[CELL] + base[t - 1] * lanes)
             to_gates(
                 projected, offset(tokens, row), bias, offset(x, row * lanes), lanes, inputs, panel,
-                offset(out, base[max(t - 1, 0)] * lanes), cells if t > 0 else 0, recurrent, lanes, counts[t], gates,
+                offset(out, base[max(t - 1, 0)] * lanes), lanes, cells if t > 0 else 0, recurrent, cells, wide,
+                counts[t], gates,
             )  # fmt: skip
             activate(
-                gates, before, lanes, counts[t], offset(room, layer[CELL] + row * lanes),
+                gates, before, cells, lanes, wide, counts[t], mask, offset(room, layer[CELL] + row * lanes),
                 offset(room, layer[TANH] + row * lanes), offset(out, row * lanes),
             )  # fmt: skip
     _output(net, room, where, times, count)
@@ -245,6 +249,7 @@ def backward(net: Any, room: Any, where: Any, times: int, used: int, rows: int, 
     """From the logits' gradient, that of all weights to ``g`` and that of the tokens' vectors to D_X."""
     table, layers, _p, _e = net
     lanes, classes, depth, batch = table[LANES], table[CLASSES], table[LAYERS], table[BATCH]
+    cells, wide = table[CELLS], table[GATES_WIDE]
     z, d_out, d_cell = offset(room, table[LOGITS]), offset(room, table[D_OUT]), offset(room, table[D_CELL])
     clear(g, table[SIZE])
     above = offset(room, table[ABOVE])
@@ -263,13 +268,13 @@ def backward(net: Any, room: Any, where: Any, times: int, used: int, rows: int, 
         _layer_back(net, room, where, times, used, count, n, g)
     filled = (used + HEIGHT - 1) // HEIGHT * HEIGHT
     d, layer, packed = offset(room, table[D_PROJECTED]), layers, offset(room, table[PACK])
-    add_rows(d, 4 * lanes, used, offset(g, layer[B_IH]))
-    add_to(offset(g, layer[B_HH]), offset(g, layer[B_IH]), 4 * lanes)
+    add_rows(d, wide, used, offset(g, layer[B_IH]))
+    add_to(offset(g, layer[B_HH]), offset(g, layer[B_IH]), wide)
     to_weights(
-        offset(room, table[X]), table[VECTOR_LANES], table[VECTOR], d, lanes, filled, offset(g, layer[W_IH]), packed
+        offset(room, table[X]), table[VECTOR_LANES], table[VECTOR], d, cells, wide, filled, offset(g, layer[W_IH]), packed
     )  # fmt: skip
     from_gates(
-        d, table[CELLS], lanes, offset(room, layer[T_IH]), offset(room, table[ZERO]), filled,
+        d, cells, wide, offset(room, layer[T_IH]), offset(room, table[ZERO]), filled,
         offset(room, table[D_X]), table[VECTOR_LANES],
     )  # fmt: skip
 
@@ -280,15 +285,16 @@ def _layer_back(net: Any, room: Any, where: Any, times: int, used: int, count: i
     table, layers, p, _e = net
     _slots, _unique, tokens, base, counts = where
     cells, lanes, classes, depth = table[CELLS], table[LANES], table[CLASSES], table[LAYERS]
+    wide, mask = table[GATES_WIDE], offset(room, table[MASK])
     layer, last = offset(layers, n * COLUMNS), offset(room, table[LAST])
     z, d_out, d_cell = offset(room, table[LOGITS]), offset(room, table[D_OUT]), offset(room, table[D_CELL])
     above, zero = offset(room, table[ABOVE]), offset(room, table[ZERO])
     projected, packed = offset(room, table[D_PROJECTED]), offset(room, table[PACK])
     if n == 0:
-        clear(projected, (used + HEIGHT - 1) // HEIGHT * HEIGHT * 4 * lanes)
+        clear(projected, (used + HEIGHT - 1) // HEIGHT * HEIGHT * wide)
     for t in range(times - 1, -1, -1):
         row = base[t]
-        gates = offset(room, layer[GATES] + row * 4 * lanes)
+        gates = offset(room, layer[GATES] + row * wide)
         if n < depth - 1:
             add_to(d_out, offset(above, row * lanes), counts[t] * lanes)
         else:
@@ -300,22 +306,24 @@ def _layer_back(net: Any, room: Any, where: Any, times: int, used: int, count: i
         before = zero
         if t > 0:
             before = offset(room, layer[CELL] + base[t - 1] * lanes)
-        deactivate(gates, before, offset(room, layer[TANH] + row * lanes), lanes, counts[t], d_out, d_cell)
+        deactivate(
+            gates, before, offset(room, layer[TANH] + row * lanes), cells, lanes, wide, counts[t], mask, d_out, d_cell
+        )
         if n == 0:
-            scatter(gates, offset(tokens, row), 4 * lanes, counts[t], projected)
+            scatter(gates, offset(tokens, row), wide, counts[t], projected)
         else:
-            add_rows(gates, 4 * lanes, counts[t], offset(g, layer[B_IH]))
+            add_rows(gates, wide, counts[t], offset(g, layer[B_IH]))
             x = offset(room, offset(layers, (n - 1) * COLUMNS)[OUT] + row * lanes)
-            to_weights(x, lanes, cells, gates, lanes, counts[t], offset(g, layer[W_IH]), packed)
+            to_weights(x, lanes, cells, gates, cells, wide, counts[t], offset(g, layer[W_IH]), packed)
             from_gates(
-                gates, cells, lanes, offset(room, layer[T_IH]), zero, counts[t], offset(above, row * lanes), lanes
+                gates, cells, wide, offset(room, layer[T_IH]), zero, counts[t], offset(above, row * lanes), lanes
             )
         if t > 0:
             h = offset(room, layer[OUT] + base[t - 1] * lanes)
-            to_weights(h, lanes, cells, gates, lanes, counts[t], offset(g, layer[W_HH]), packed)
-            from_gates(gates, cells, lanes, offset(room, layer[T_HH]), zero, counts[t], d_out, lanes)
+            to_weights(h, lanes, cells, gates, cells, wide, counts[t], offset(g, layer[W_HH]), packed)
+            from_gates(gates, cells, wide, offset(room, layer[T_HH]), zero, counts[t], d_out, lanes)
     if n > 0:
-        add_to(offset(g, layer[B_HH]), offset(g, layer[B_IH]), 4 * lanes)
+        add_to(offset(g, layer[B_HH]), offset(g, layer[B_IH]), wide)
 
 
 @jit

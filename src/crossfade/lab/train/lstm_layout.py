@@ -1,8 +1,10 @@
 """Where the LSTM kernel keeps a network's weights and what it computes.
 
 ``H`` cells lie in ``lanes`` places, H rounded up to a multiple of ``WIDE``; what fills up is zero and stays zero. The
-four gates of a cell are ``lanes`` apart. A weight matrix is [input, gate place], torch's turned around, and each step
-copies it into *panels* that the products walk from end to end.
+gates of ``WIDE`` cells lie together, i, f, g, o, then those of the next; the last few cells' gates are as close, so that
+no vector is half empty for each of the four. A row of gates has ``wide`` places: so many that the last gate can be
+written as a whole vector. A weight matrix is [input, gate place], torch's turned around, and each step copies it into
+*panels* that the products walk from end to end.
 """
 
 from __future__ import annotations
@@ -27,13 +29,24 @@ P_IH, P_HH, T_IH, T_HH, GATES, CELL, TANH, OUT = range(6, 14)
 COLUMNS = 14
 # places of ``table``: sizes, weights of the last layer, then the workspace
 CELLS, LANES, CLASSES, W_OUT, B_OUT, SIZE, BATCH, VECTOR, VECTOR_LANES, LAYERS = range(10)
-X, PROJECTED, D_PROJECTED, D_X, ABOVE, D_OUT, D_CELL, LAST, ZERO, BIAS, LOGITS, ROW, PACK = range(10, 23)
+X, PROJECTED, D_PROJECTED, D_X, ABOVE, D_OUT, D_CELL, LAST, ZERO, BIAS, LOGITS, ROW, PACK, GATES_WIDE, MASK = range(
+    10, 25
+)
 _LINE, _PAGE = 16, 1024  # floats in a cache line, in 4096 bytes
 
 
 def up(count: int, multiple: int) -> int:
     """The next multiple."""
     return count + -count % multiple
+
+
+def gate_places(cells: int) -> tuple[NDArray[np.int64], int]:
+    """(4, cells): where the gates of a cell are, and how many places a row has."""
+    whole, rest = divmod(cells, WIDE)
+    gate, cell = np.arange(4).reshape(4, 1), np.arange(cells)
+    apart = np.where(cell < whole * WIDE, WIDE, rest)
+    places = 4 * WIDE * (cell // WIDE) + apart * gate + cell % WIDE
+    return places, 4 * WIDE * whole + (up(3 * rest + WIDE, WIDE) if rest else 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +69,7 @@ class LstmLayout:
         for n, layer in enumerate(self.layers):
             for name, place in (("weight_ih", W_IH), ("weight_hh", W_HH), ("bias_ih", B_IH), ("bias_hh", B_HH)):
                 weight = state[f"lstm.{name}_l{n}"].reshape(4, cells, -1).transpose(2, 0, 1)
-                self._view(p, int(layer[place]), len(weight), lanes)[:, :, :cells] = weight
+                self._view(p, int(layer[place]), len(weight))[:, gate_places(cells)[0]] = weight
         classes = int(table[CLASSES])
         at = int(table[W_OUT])
         p[at : at + classes * lanes].reshape(classes, lanes)[:, :cells] = state["output.weight"]
@@ -78,25 +91,24 @@ class LstmLayout:
                 kind, n = name.removeprefix("lstm.").rsplit("_l", 1)
                 place = {"weight_ih": W_IH, "weight_hh": W_HH, "bias_ih": B_IH, "bias_hh": B_HH}[kind]
                 rows = shape[1] if len(shape) == 2 else 1
-                view = self._view(p, int(self.layers[int(n), place]), rows, lanes)[:, :, :cells]
+                view = self._view(p, int(self.layers[int(n), place]), rows)[:, gate_places(cells)[0]]
                 part = view.transpose(1, 2, 0).reshape(shape)
             out[name] = part.copy()
         return out
 
-    @staticmethod
-    def _view(p: Floats, at: int, rows: int, lanes: int) -> Floats:
-        return p[at : at + rows * 4 * lanes].reshape(rows, 4, lanes)
+    def _view(self, p: Floats, at: int, rows: int) -> Floats:
+        return p[at : at + rows * int(self.table[GATES_WIDE])].reshape(rows, -1)
 
 
 def lstm_layout(recipe: LstmRecipe, vocabulary: int, classes: int, longest: int) -> LstmLayout:
     """The layout for texts of at most ``longest`` tokens."""
     cells, lanes, vector = recipe.hidden, up(recipe.hidden, WIDE), up(recipe.embedding, WIDE)
-    batch = up(recipe.batch_size, HEIGHT)
+    batch, wide = up(recipe.batch_size, HEIGHT), gate_places(recipe.hidden)[1]
     tokens = batch * longest
     unique = up(min(vocabulary, recipe.batch_size * longest), HEIGHT)
-    table, layers = np.zeros(23, dtype=np.int64), np.zeros((recipe.layers, COLUMNS), dtype=np.int64)
-    table[[CELLS, LANES, CLASSES, BATCH, VECTOR, VECTOR_LANES, LAYERS]] = (
-        cells, lanes, classes, batch, recipe.embedding, vector, recipe.layers,
+    table, layers = np.zeros(25, dtype=np.int64), np.zeros((recipe.layers, COLUMNS), dtype=np.int64)
+    table[[CELLS, LANES, CLASSES, BATCH, VECTOR, VECTOR_LANES, LAYERS, GATES_WIDE]] = (
+        cells, lanes, classes, batch, recipe.embedding, vector, recipe.layers, wide,
     )  # fmt: skip
     weights, room = _Places(), _Places()
     for n, layer in enumerate(layers):
@@ -104,22 +116,22 @@ def lstm_layout(recipe: LstmRecipe, vocabulary: int, classes: int, longest: int)
         layer[IN_LANES] = vector if n == 0 else lanes
         for place, height in ((W_IH, int(layer[IN_LANES])), (W_HH, lanes), (B_IH, 1), (B_HH, 1)):
             layer[place] = weights.take(max(height, up(int(layer[INPUTS]), HEIGHT) if place == W_IH else height,
-                                            up(cells, HEIGHT) if place == W_HH else height) * 4 * lanes)  # fmt: skip
+                                            up(cells, HEIGHT) if place == W_HH else height) * wide)  # fmt: skip
         for place, height in ((P_IH, int(layer[INPUTS])), (P_HH, cells)):
-            layer[place] = room.take(height * 4 * lanes)
+            layer[place] = room.take(height * wide)
         for place, width in ((T_IH, int(layer[IN_LANES])), (T_HH, lanes)):
             layer[place] = room.take(4 * cells * width)
-        layer[GATES] = room.take(tokens * 4 * lanes)
+        layer[GATES] = room.take(tokens * wide)
         for place in (CELL, TANH, OUT):
             layer[place] = room.take(tokens * lanes)
     table[W_OUT], table[B_OUT] = weights.take(classes * lanes), weights.take(classes)
     table[SIZE] = weights.end
     for place, count in (
         (X, unique * vector), (D_X, unique * vector),
-        (PROJECTED, unique * 4 * lanes), (D_PROJECTED, unique * 4 * lanes),
+        (PROJECTED, unique * wide), (D_PROJECTED, unique * wide),
         (ABOVE, tokens * lanes if recipe.layers > 1 else 0), (D_OUT, batch * lanes), (D_CELL, batch * lanes),
-        (LAST, batch), (ZERO, batch * lanes), (BIAS, 4 * lanes), (LOGITS, batch * classes), (ROW, 24),
-        (PACK, PACKED * 4 * WIDE),
+        (LAST, batch), (ZERO, batch * lanes), (BIAS, wide), (LOGITS, batch * classes), (ROW, 24),
+        (PACK, PACKED * 4 * WIDE), (MASK, WIDE),
     ):  # fmt: skip
         table[place] = room.take(count)
     return LstmLayout(table, layers, room.end, tokens, unique, vocabulary, recipe)

@@ -15,72 +15,133 @@ from crossfade.lab.train.lstm_tiles import HEIGHT, grow, load_wide, store_tile, 
 from crossfade.lab.train.simd import WIDE, jit, offset, store
 
 PACKED = 96  # rows: with their gates a quarter to a half of the first-level cache
-_load4, _spread4 = tile_loader(4), tile_of(4)
+
+
+@jit
+def rest_vectors(cells: int) -> int:
+    """How many vectors the gates of the last, fewer than ``WIDE`` cells fill."""
+    return (4 * (cells % WIDE) + WIDE - 1) // WIDE
+
+
+def _forward_loop(width: int) -> Any:
+    load, spread = tile_loader(width), tile_of(width)
+
+    @jit
+    def loop(
+        start: Any, slots: Any, bias: Any, x: Any, x_stride: int, inputs: int, x_panel: Any, h: Any, lanes: int,
+        walked: int, h_panel: Any, wide: int, count: int, out: Any, place: int,
+    ) -> None:  # fmt: skip
+        for r in range(0, count, HEIGHT):
+            if inputs == 0:
+                a, b, c = slots[r] * wide, slots[r + 1] * wide, slots[r + 2] * wide
+                tile = load(start, a + place, b + place, c + place, WIDE)
+            else:
+                tile = spread(bias, place, WIDE)
+                for k in range(inputs):
+                    tile = grow(tile, x, r * x_stride + k, x_stride, x_panel, k * width * WIDE, WIDE)
+            for k in range(walked):
+                tile = grow(tile, h, r * lanes + k, lanes, h_panel, k * width * WIDE, WIDE)
+            store_tile(out, r * wide + place, wide, WIDE, tile)
+
+    return loop
+
+
+_forward1, _forward2, _forward3, _forward4 = (_forward_loop(width) for width in (1, 2, 3, 4))
 
 
 @jit
 def to_gates(
-    start: Any, slots: Any, bias: Any, x: Any, x_stride: int, inputs: int, x_panel: Any, h: Any, cells: int,
-    h_panel: Any, lanes: int, count: int, out: Any,
+    start: Any, slots: Any, bias: Any, x: Any, x_stride: int, inputs: int, x_panel: Any, h: Any, lanes: int,
+    walked: int, h_panel: Any, cells: int, wide: int, count: int, out: Any,
 ) -> None:  # fmt: skip
     """out [row, gate place] = start + x * panel + h * panel.
 
-    ``start`` is row slots[row] of [slot, gate place] where ``inputs`` is 0, else the bias. ``cells`` 0 leaves h out.
+    ``start`` is row slots[row] of [slot, gate place] where ``inputs`` is 0, else the bias. ``walked`` is how many of h
+    are taken: all cells, or none.
     """
-    wide = 4 * lanes
-    for g in range(lanes // WIDE):
-        for r in range(0, count, HEIGHT):
-            if inputs == 0:
-                a, b, c = slots[r] * wide, slots[r + 1] * wide, slots[r + 2] * wide
-                tile = _load4(start, a + WIDE * g, b + WIDE * g, c + WIDE * g, lanes)
-            else:
-                tile = _spread4(bias, WIDE * g, lanes)
-                for k in range(inputs):
-                    tile = grow(tile, x, r * x_stride + k, x_stride, x_panel, (g * inputs + k) * 4 * WIDE, WIDE)
-            for k in range(cells):
-                tile = grow(tile, h, r * lanes + k, lanes, h_panel, (g * cells + k) * 4 * WIDE, WIDE)
-            store_tile(out, r * wide + WIDE * g, wide, lanes, tile)
+    group = 4 * WIDE
+    for g in range(cells // WIDE):
+        _forward4(
+            start, slots, bias, x, x_stride, inputs, offset(x_panel, g * inputs * group), h, lanes, walked,
+            offset(h_panel, g * cells * group), wide, count, out, g * group,
+        )  # fmt: skip
+    whole, left = cells // WIDE, rest_vectors(cells)
+    x_panel, h_panel, place = (
+        offset(x_panel, whole * inputs * group),
+        offset(h_panel, whole * cells * group),
+        whole * group,
+    )
+    if left == 1:
+        _forward1(start, slots, bias, x, x_stride, inputs, x_panel, h, lanes, walked, h_panel, wide, count, out, place)
+    elif left == 2:
+        _forward2(start, slots, bias, x, x_stride, inputs, x_panel, h, lanes, walked, h_panel, wide, count, out, place)
+    elif left == 3:
+        _forward3(start, slots, bias, x, x_stride, inputs, x_panel, h, lanes, walked, h_panel, wide, count, out, place)
+    elif left == 4:
+        _forward4(start, slots, bias, x, x_stride, inputs, x_panel, h, lanes, walked, h_panel, wide, count, out, place)
+
+
+def _weights_loop(width: int) -> Any:
+    load = tile_loader(width)
+
+    @jit
+    def loop(
+        x: Any, stride: int, inputs: int, gates: Any, wide: int, rows: int, out: Any, place: int, packed: Any
+    ) -> None:
+        for r in range(rows):
+            for q in range(width):
+                store(packed, (r * width + q) * WIDE, load_wide(gates, r * wide + place + q * WIDE))
+        for k in range(0, inputs, HEIGHT):
+            at = k * wide + place
+            tile = load(out, at, at + wide, at + 2 * wide, WIDE)
+            for r in range(rows):
+                tile = grow(tile, x, r * stride + k, 1, packed, r * width * WIDE, WIDE)
+            store_tile(out, at, wide, WIDE, tile)
+
+    return loop
+
+
+_weights1, _weights2, _weights3, _weights4 = (_weights_loop(width) for width in (1, 2, 3, 4))
 
 
 @jit
-def to_weights(x: Any, stride: int, inputs: int, gates: Any, lanes: int, count: int, out: Any, packed: Any) -> None:
+def to_weights(
+    x: Any, stride: int, inputs: int, gates: Any, cells: int, wide: int, count: int, out: Any, packed: Any
+) -> None:
     """out [input, gate place] += sum over rows of x [row, input] * gates [row, gate place].
 
-    ``packed`` has room for ``PACKED`` rows of a tile's gates. Where rows are a power of two apart, as with 64 lanes,
-    they fall on the same few lines of the first-level cache and would drive each other out.
+    ``packed`` has room for ``PACKED`` rows of a tile's gates. Where rows are a power of two apart they fall on the same
+    few lines of the first-level cache and would drive each other out.
     """
-    wide = 4 * lanes
     for start in range(0, count, PACKED):
-        rows = min(PACKED, count - start)
-        for g in range(lanes // WIDE):
-            for r in range(rows):
-                for q in range(4):
-                    store(packed, (r * 4 + q) * WIDE, load_wide(gates, (start + r) * wide + q * lanes + WIDE * g))
-            for k in range(0, inputs, HEIGHT):
-                at = k * wide + WIDE * g
-                tile = _load4(out, at, at + wide, at + 2 * wide, lanes)
-                for r in range(rows):
-                    tile = grow(tile, x, (start + r) * stride + k, 1, packed, r * 4 * WIDE, WIDE)
-                store_tile(out, at, wide, lanes, tile)
+        rows, x_here, gates_here = min(PACKED, count - start), offset(x, start * stride), offset(gates, start * wide)
+        for g in range(cells // WIDE):
+            _weights4(x_here, stride, inputs, gates_here, wide, rows, out, 4 * WIDE * g, packed)
+        place, left = 4 * WIDE * (cells // WIDE), rest_vectors(cells)
+        if left == 1:
+            _weights1(x_here, stride, inputs, gates_here, wide, rows, out, place, packed)
+        elif left == 2:
+            _weights2(x_here, stride, inputs, gates_here, wide, rows, out, place, packed)
+        elif left == 3:
+            _weights3(x_here, stride, inputs, gates_here, wide, rows, out, place, packed)
+        elif left == 4:
+            _weights4(x_here, stride, inputs, gates_here, wide, rows, out, place, packed)
 
 
 def _back_loop(width: int) -> Any:
     spread = tile_of(width)
 
     @jit
-    def back(
-        gates: Any, cells: int, lanes: int, panel: Any, zero: Any, count: int, out: Any, place: int, to: int
+    def loop(
+        gates: Any, cells: int, wide: int, panel: Any, zero: Any, count: int, out: Any, place: int, to: int
     ) -> None:
-        wide = 4 * lanes
         for r in range(0, count, HEIGHT):
             tile = spread(zero, 0, 0)
-            for q in range(4):
-                for k in range(cells):
-                    at = (q * cells + k) * WIDE * width
-                    tile = grow(tile, gates, r * wide + q * lanes + k, wide, panel, at, WIDE)
+            for k in range(4 * cells):
+                tile = grow(tile, gates, r * wide + k, wide, panel, k * WIDE * width, WIDE)
             store_tile(out, r * to + place, to, WIDE, tile)
 
-    return back
+    return loop
 
 
 _back1, _back2, _back3, _back4 = (_back_loop(width) for width in (1, 2, 3, 4))
@@ -95,43 +156,45 @@ def panel_width(vectors: int) -> int:
 
 
 @jit
-def from_gates(gates: Any, cells: int, lanes: int, panels: Any, zero: Any, count: int, out: Any, to: int) -> None:
+def from_gates(gates: Any, cells: int, wide: int, panels: Any, zero: Any, count: int, out: Any, to: int) -> None:
     """out [row, input] = gates [row, gate place] * panels; ``to`` places a row."""
     from_here, place = 0, 0
     while place < to:
         width = panel_width((to - place) // WIDE)
         panel = offset(panels, from_here)
         if width == 4:
-            _back4(gates, cells, lanes, panel, zero, count, out, place, to)
+            _back4(gates, cells, wide, panel, zero, count, out, place, to)
         elif width == 3:
-            _back3(gates, cells, lanes, panel, zero, count, out, place, to)
+            _back3(gates, cells, wide, panel, zero, count, out, place, to)
         elif width == 2:
-            _back2(gates, cells, lanes, panel, zero, count, out, place, to)
+            _back2(gates, cells, wide, panel, zero, count, out, place, to)
         else:
-            _back1(gates, cells, lanes, panel, zero, count, out, place, to)
+            _back1(gates, cells, wide, panel, zero, count, out, place, to)
         from_here += 4 * cells * WIDE * width
         place += WIDE * width
 
 
 @jit
-def forward_panels(weights: Any, inputs: int, lanes: int, out: Any) -> None:
-    """From [input, gate place] to [WIDE cells, input, gate, cell of these]."""
-    for g in range(lanes // WIDE):
+def forward_panels(weights: Any, inputs: int, cells: int, wide: int, out: Any) -> None:
+    """From [input, gate place] to [group of cells, input, the group's gate places]."""
+    at, place = 0, 0
+    for g in range(cells // WIDE + 1):
+        vectors = 4 if g < cells // WIDE else rest_vectors(cells)
         for k in range(inputs):
-            for q in range(4):
-                to, at = ((g * inputs + k) * 4 + q) * WIDE, (k * 4 + q) * lanes + WIDE * g
-                store(out, to, load_wide(weights, at))
+            for q in range(vectors):
+                store(out, at, load_wide(weights, k * wide + place + q * WIDE))
+                at += WIDE
+        place += vectors * WIDE
 
 
 @jit
-def backward_panels(weights: Any, in_lanes: int, cells: int, lanes: int, out: Any) -> None:
-    """From [input, gate place] to [panel, gate and cell, input of the panel]."""
+def backward_panels(weights: Any, in_lanes: int, cells: int, wide: int, out: Any) -> None:
+    """From [input, gate place] to [panel, gate place, input of the panel]."""
     place, at = 0, 0
     while place < in_lanes:
         width = WIDE * panel_width((in_lanes - place) // WIDE)
-        for q in range(4):
-            for k in range(cells):
-                for j in range(width):
-                    out[at + j] = weights[((place + j) * 4 + q) * lanes + k]
-                at += width
+        for k in range(4 * cells):
+            for j in range(width):
+                out[at + j] = weights[(place + j) * wide + k]
+            at += width
         place += width
