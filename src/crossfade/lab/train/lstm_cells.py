@@ -30,17 +30,9 @@ def _store_gates(gates: Any, at: int, apart: int, i: Any, f: Any, g: Any, o: Any
 
 @jit
 def activate(
-    gates: Any,
-    before: Any,
-    cells: int,
-    lanes: int,
-    wide: int,
-    count: int,
-    mask: Any,
-    cell: Any,
-    cell_tanh: Any,
+    gates: Any, before: Any, cells: int, lanes: int, wide: int, count: int, mask: Any, cell: Any, cell_tanh: Any,
     out: Any,
-) -> None:
+) -> None:  # fmt: skip
     """Gates i, f, g, o in place; c = f * before + i * g, tanh(c) and the output o * tanh(c)."""
     zero, here_only, rest = splat_wide(_f(0.0)), load_wide(mask, 0), cells % WIDE
     for r in range(count):
@@ -77,18 +69,10 @@ def _gates_back(gates: Any, at: int, apart: int, before: Any, t: Any, dh: Any, d
 
 @jit
 def deactivate(
-    gates: Any,
-    before: Any,
-    cell_tanh: Any,
-    cells: int,
-    lanes: int,
-    wide: int,
-    count: int,
-    mask: Any,
-    d_out: Any,
+    gates: Any, before: Any, cell_tanh: Any, cells: int, lanes: int, wide: int, count: int, mask: Any, d_out: Any,
     d_cell: Any,
-) -> None:
-    """The gradient of the gates before their activation, in place, with zeros after the last; the cell's to ``d_cell``."""
+) -> None:  # fmt: skip
+    """The gradient of the gates before their activation, in place, zeros after the last; the cell's to ``d_cell``."""
     zero, here_only, rest = splat_wide(_f(0.0)), load_wide(mask, 0), cells % WIDE
     for r in range(count):
         for j in range(0, cells - rest, WIDE):

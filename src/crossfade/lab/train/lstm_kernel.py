@@ -271,7 +271,8 @@ def backward(net: Any, room: Any, where: Any, times: int, used: int, rows: int, 
     add_rows(d, wide, used, offset(g, layer[B_IH]))
     add_to(offset(g, layer[B_HH]), offset(g, layer[B_IH]), wide)
     to_weights(
-        offset(room, table[X]), table[VECTOR_LANES], table[VECTOR], d, cells, wide, filled, offset(g, layer[W_IH]), packed
+        offset(room, table[X]), table[VECTOR_LANES], table[VECTOR], d, cells, wide, filled, offset(g, layer[W_IH]),
+        packed,
     )  # fmt: skip
     from_gates(
         d, cells, wide, offset(room, layer[T_IH]), offset(room, table[ZERO]), filled,

@@ -1,8 +1,8 @@
 """Where the LSTM kernel keeps a network's weights and what it computes.
 
 ``H`` cells lie in ``lanes`` places, H rounded up to a multiple of ``WIDE``; what fills up is zero and stays zero. The
-gates of ``WIDE`` cells lie together, i, f, g, o, then those of the next; the last few cells' gates are as close, so that
-no vector is half empty for each of the four. A row of gates has ``wide`` places: so many that the last gate can be
+gates of ``WIDE`` cells lie together, i, f, g, o, then those of the next; the last few cells' gates are as close, so
+that the four don't have a vector each for them. A row of gates has ``wide`` places: so many that the last gate can be
 written as a whole vector. A weight matrix is [input, gate place], torch's turned around, and each step copies it into
 *panels* that the products walk from end to end.
 """
@@ -43,9 +43,10 @@ def up(count: int, multiple: int) -> int:
 def gate_places(cells: int) -> tuple[NDArray[np.int64], int]:
     """(4, cells): where the gates of a cell are, and how many places a row has."""
     whole, rest = divmod(cells, WIDE)
-    gate, cell = np.arange(4).reshape(4, 1), np.arange(cells)
-    apart = np.where(cell < whole * WIDE, WIDE, rest)
-    places = 4 * WIDE * (cell // WIDE) + apart * gate + cell % WIDE
+    cell = np.arange(cells, dtype=np.int64)
+    apart = np.where(cell < whole * WIDE, np.int64(WIDE), np.int64(rest))
+    first = 4 * WIDE * (cell // WIDE) + cell % WIDE
+    places = np.stack([first + gate * apart for gate in range(4)])
     return places, 4 * WIDE * whole + (up(3 * rest + WIDE, WIDE) if rest else 0)
 
 

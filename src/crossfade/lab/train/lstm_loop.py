@@ -87,11 +87,12 @@ def _train(
     rate, clip, last = rule
     curves, shown, now = out
     progress, stop = flags[0], pointer(flags[1])
-    begin, end, chosen = span
-    t = begin * steps
-    for epoch in range(begin, end):
-        lost, order = 0.0, pointer(orders[epoch])
-        for i in range(steps):
+    t, end, chosen = span
+    for epoch in range(t // steps, (end + steps - 1) // steps):
+        lost, order, begin = 0.0, pointer(orders[epoch]), t - epoch * steps
+        if begin > 0:  # what another network had lost before this one went on from it
+            lost, curves[epoch, TRAIN_LOSS] = curves[epoch, TRAIN_LOSS], np.nan
+        for i in range(begin, min(steps, end - epoch * steps)):
             if stop[0] != 0:
                 return chosen
             start, count = starts[epoch, i], starts[epoch, i + 1] - starts[epoch, i]
@@ -106,6 +107,9 @@ def _train(
             t += 1
             descend(net, room, where, used, state, len(space[1]), rate, clip, t)
             release(where, used)
+        if t < (epoch + 1) * steps:
+            progress[0], curves[epoch, TRAIN_LOSS] = t, lost
+            return chosen
         panels(net, room, False)
         right, nll = _evaluate(net, room, where, val, pointer(now), stop)
         test_right, test_nll = _evaluate(net, room, where, test, pointer(now), stop)
@@ -117,7 +121,7 @@ def _train(
             chosen = epoch
             dense[4][:], vectors[3][:] = dense[0], vectors[0]
             shown[:] = now[: len(shown)]
-        progress[0] = epoch + 1
+        progress[0] = t
     return chosen
 
 
@@ -125,9 +129,9 @@ def _train(
 def compiled() -> Callable[..., int]:
     """The compiled ``train(data, batches, weights, loss, rule, space, out, flags, span)``, kept in numba's cache.
 
-    It trains one member in place, the epochs of ``span`` = (first, end, the epoch chosen so far), and returns the
-    chosen epoch, or -1 if the weights were never finite. ``progress[0]`` counts the finished epochs: fewer than asked
-    for if the weights diverged or ``stop[0]`` was set.
+    It trains one member in place, the steps of ``span`` = (first, end, the epoch chosen so far), and returns the chosen
+    epoch, or -1 if the weights were never finite. ``progress[0]`` counts steps, by whole epochs and at the end: fewer
+    than asked for if the weights diverged or ``stop[0]`` was set.
     """
     # numba's cache watches one file; what a closure holds is part of its key, and this number follows all the files.
     names = ("loop", "kernel", "cells", "layout", "products", "tiles", "setup")

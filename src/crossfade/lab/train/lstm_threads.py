@@ -1,6 +1,6 @@
 """Run the LSTM kernel over members on several threads, with progress and interruption.
 
-Mixtures of a split and a seed that have the same weights in their first epochs are the same network so far: it is
+Mixtures of a split and a seed that have the same weights in their first steps are the same network so far: it is
 trained once, and the others go on from where they part. To the last bit they are what they would be alone.
 """
 
@@ -37,7 +37,7 @@ def train_kernel(
     _join(networks)
     ready = sorted((one for one in networks if one.source is None), key=_Network.order)
     preparation, train = Preparation(recipe), compiled()
-    whole = sum(one.cost * (recipe.epochs - one.begin) for one in networks)
+    whole = sum(one.cost * (one.steps - one.begin) for one in networks)
     running: dict[Future[int], _Network] = {}
     is_compiled = False
     with ThreadPoolExecutor(threads, thread_name_prefix="crossfade") as pool:
@@ -64,12 +64,13 @@ def train_kernel(
 
 
 class _Network:
-    """A member on its way: which epoch it begins at, who goes on from it, and its state."""
+    """A member on its way: which step it begins at, who goes on from it, and its state."""
 
     def __init__(self, member: LstmMember, address: int, recipe: LstmRecipe) -> None:
-        self.member, self.address, self.epochs = member, address, recipe.epochs
+        self.member, self.address = member, address
         self.mixture = mixture(member.method.schedule, recipe, len(member.split.train))
-        self.cost = cost(member.split, recipe)
+        self.steps = recipe.epochs * -(-len(member.split.train) // recipe.batch_size)
+        self.cost = cost(member.split, recipe) * recipe.epochs / self.steps
         self.source: _Network | None = None
         self.begin, self.stop, self.chosen = 0, 0, -1
         self.others: list[_Network] = []
@@ -80,15 +81,15 @@ class _Network:
 
     def order(self) -> tuple[Any, ...]:
         """The longest first; then those that share data."""
-        return -self.cost * (self.epochs - self.begin), id(self.member.split), self.member.seed
+        return -self.cost * (self.steps - self.begin), id(self.member.split), self.member.seed
 
     def shared(self, other: _Network) -> int:
-        """How many epochs both train alike."""
+        """How many steps both train alike."""
         mine, its = self.member, other.member
         if self.address or other.address or mine.split is not its.split or mine.seed != its.seed:
             return 0
-        differ = (self.mixture != other.mixture).any(axis=(1, 2))
-        return int(differ.argmax()) if differ.any() else self.epochs
+        differ = (self.mixture != other.mixture).any(axis=2).ravel()  # of each epoch or step
+        return int(differ.argmax()) * self.steps // len(differ) if differ.any() else self.steps
 
     def prepare(self, preparation: Preparation) -> None:
         if not self.arguments:
@@ -98,15 +99,15 @@ class _Network:
             self.given = ()
 
     def call(self) -> Arguments:
-        """The kernel's arguments for the epochs until another network goes on from here, or all."""
+        """The kernel's arguments for the steps until another network goes on from here, or all."""
         begin = int(self.progress[0])
-        self.stop = min([*(other.begin for other in self.others), self.epochs])
+        self.stop = min([*(other.begin for other in self.others), self.steps])
         return (*self.arguments[1:], (begin, self.stop, self.chosen))
 
     def ended(self, chosen: int) -> list[_Network]:
         """A call has. Returns who can go on from here."""
         self.chosen, at = chosen, int(self.progress[0])
-        over = at < self.stop or at == self.epochs  # diverged, or all trained
+        over = at < self.stop or at == self.steps  # diverged, or all trained
         now = [other for other in self.others if over or other.begin == at]
         self.others = [other for other in self.others if other not in now]
         for other in now:
@@ -116,13 +117,13 @@ class _Network:
                 other.given, other.chosen = tuple(values.copy() for values in kept(self.arguments)), chosen
                 other.progress[0] = at
         if over:
-            self.history, self.progress[0] = self.result(), self.epochs
+            self.history, self.progress[0] = self.result(), self.steps
             self.arguments = ()
         return [other for other in now if not other.history]
 
     def same_as(self, source: _Network) -> None:
         """Nothing parts the two."""
-        self.history, self.progress[0] = source.result(), self.epochs
+        self.history, self.progress[0] = source.result(), self.steps
         for other in self.others:
             other.same_as(source)
 
@@ -136,9 +137,9 @@ def _join(networks: Sequence[_Network]) -> None:
     """Who goes on from whom, and when."""
     for at, network in enumerate(networks):
         for earlier in networks[:at]:
-            epochs = earlier.shared(network)
-            if epochs > network.begin and epochs >= earlier.begin:
-                network.source, network.begin = earlier, epochs
+            steps = earlier.shared(network)
+            if steps > network.begin and steps >= earlier.begin:
+                network.source, network.begin = earlier, steps
         if network.source is not None:
             network.source.others.append(network)
 
