@@ -9,9 +9,9 @@ methods share; beside it eight networks that share nothing (CE with eight seeds,
 that trains them one by one with ``nn.LSTM`` and fused Adam on the same batches, made beforehand, timed on an epoch of
 one network. All may use the same number of threads and take turns; printed are medians over the rounds and the median
 ratios to the loop, by the clock and by processor time (which doesn't reward the stack for using all cores). Which of
-the loop's variants is fastest (padded or packed, time or batch first, one thread or all; all without denormal
-numbers, which few loops think of) is measured first, and that one is the rival. Without ``--reviews`` (the CSV of Women's Clothing E-Commerce Reviews) texts of its lengths,
-vocabulary and word frequencies are drawn at random.
+the loop's variants is fastest (padded or packed, time or batch first, one thread or all) is measured first, and that
+one is the rival; it flushes denormal numbers, as the stack does, and few loops think of. Without ``--reviews`` (the CSV
+of Women's Clothing E-Commerce Reviews) texts of its lengths, vocabulary and word frequencies are drawn at random.
 
 BERT (with ``--model``): see ``text_bert.py`` beside this file.
 """
@@ -135,7 +135,7 @@ def rival(split: TokenSplit, recipe: LstmRecipe, batches: list[Batch], threads: 
 
 def lstm(file: Path | None, rounds: int, threads: int, steps: int) -> list[list[object]]:
     """Print networks * examples a second of the arms for each architecture."""
-    # As the stack does. Now, before there are other threads: they take it from this one. The loop gains up to a quarter.
+    # Before there are other threads, which take it from this one. The loop gains up to a quarter.
     torch.set_flush_denormal(True)
     split, source = texts(file, 64 * steps)
     print(f"LSTM, {source}: {len(METHODS)} methods x {SEEDS} seeds, {threads} threads, torch {torch.__version__}")
@@ -163,6 +163,8 @@ def lstm(file: Path | None, rounds: int, threads: int, steps: int) -> list[list[
         study, alone, loop, ratio, by_cpu, ratio_alone = rows[-1][2:-1]
         shown = f"{study:>6} {ratio:>5} {by_cpu:>7} {alone:>7} {ratio_alone:>5} {loop:>12}"
         print(f"{hidden:5} {layers:6} {shown}   {variant}", flush=True)
+    whole = [sum(1 / float(str(row[at])) for row in rows) for at in (4, 2)]
+    print(f"all architectures together: {whole[0] / whole[1]:.1f} times the loop")
     return rows
 
 

@@ -46,13 +46,16 @@ def _images(folder: Path) -> str:
 
 
 def _lstm(folder: Path) -> str:
+    found = pd.read_csv(folder / "lstm.csv")
+    whole = (1 / found["one_by_one"]).sum() / (1 / found["study"]).sum()
     rows = [
         [
             f"{one.layers} × {one.hidden}", f"{one.study:,.0f}", f"{one.one_by_one:,.0f}", f"{one.ratio:.1f}",
             f"{one.ratio_by_cpu:.1f}", f"{one.ratio_of_strangers:.1f}", one.variant,
         ]
-        for one in pd.read_csv(folder / "lstm.csv").itertuples()
+        for one in found.itertuples()
     ]  # fmt: skip
+    rows.append(["all together", "", "", f"{whole:.1f}", "", "", ""])
     head = ["layers × H", "study", "one by one", "ratio", "by processor time", "ratio, nothing shared"]
     return table([*head, "the loop's fastest variant"], rows)
 
