@@ -16,7 +16,7 @@ import pandas as pd
 
 from crossfade.lab import frames
 from crossfade.lab.paper.text_tables import figure2_markdown, profile_figure, table3_markdown
-from crossfade.lab.store import Store
+from crossfade.lab.store import Run, Store
 from crossfade.stats import to_svg
 
 FOLDER = Path(__file__).parent.parent / "results" / "text"
@@ -33,7 +33,11 @@ def collect(stores: list[Path], name: str, hardware: str) -> None:
     meta, commands, keys, rows = {}, [], [], []
     for store in stores:
         with Store(store, mode="read") as opened:
-            for run in reversed(opened.runs()):
+            wanted: list[Run] = []
+            for run in opened.runs():  # the latest first: an earlier one may be the same, or for fewer seeds
+                if not any(set(run.keys) <= set(later.keys) for later in wanted):
+                    wanted.append(run)
+            for run in reversed(wanted):
                 meta = {key: value for key, value in run.request["meta"].items() if key not in ("methods", "device")}
                 commands.append(_COMMAND.sub(_shortened, meta["command"]))
                 keys += run.keys
@@ -49,7 +53,7 @@ def collect(stores: list[Path], name: str, hardware: str) -> None:
     meta["runs"] = [{"trials": n, "commit": commit, "date": date} for (commit, date), n in made.items()]
     recipes = {json.dumps(row.content["recipe"], sort_keys=True) for row in rows}
     meta |= {"hardware": hardware, "asked": len(keys), "recipe": [json.loads(one) for one in sorted(recipes)]}
-    meta["command"] = "`, `".join(commands)
+    meta["command"] = "`, `".join(dict.fromkeys(commands))
     (FOLDER / f"{name}.json").write_text(json.dumps(meta, indent=1, ensure_ascii=False) + "\n")
 
 
@@ -85,6 +89,22 @@ def choices() -> str:
     return "\n".join(lines)
 
 
+def pairs(results: pd.DataFrame) -> str:
+    """Table 3 in one line a method: differences to CE over all pairs of architecture and seed."""
+    table = results.pivot_table(index=["dataset", "repeat"], columns="method", values="accuracy") * 100
+    lines = ["| method | mean Δ to CE, points | standard deviation | better / equal / worse | NLL | ECE, % |"]
+    lines.append("|---|--:|--:|--:|--:|--:|")
+    for name, own in results.groupby("method", sort=False):
+        gap = (table[name] - table["ce"]).dropna()
+        scores = [f"{own['nll'].mean():.3f}", f"{100 * own['ece'].mean():.1f}"]
+        found = ["", "", ""]
+        if name != "ce":
+            counts = f"{(gap > 0).sum()} / {(gap == 0).sum()} / {(gap < 0).sum()}"
+            found = [f"{gap.mean():+.2f}".replace("-", "−"), f"{gap.std():.2f}", counts]
+        lines.append(f"| {' | '.join([str(name), *found, *scores])} |")
+    return "\n".join(lines)
+
+
 def _shortened(found: re.Match[str]) -> str:
     option, end = found.groups()
     return f"{option} {'DIR' if option == '--data-dir' else end if option != '--model' else 'FOLDER'}"
@@ -105,6 +125,8 @@ def blocks() -> dict[str, str]:
         ]
         if study in TABLES:
             lines += ["", TABLES[study](results)]
+        if study == "table3":
+            lines += ["", "Over all pairs of an architecture and a seed:", "", pairs(results)]
         found[f"results/text/{path.stem}"] = "\n".join(lines)
         figure = profile_figure(results, "") if study == "figure2" else None
         if figure is not None:
