@@ -77,7 +77,8 @@ def _new(like: Cell, data: str, net: str) -> Cell:
     recipe = replace(like.recipe, net=net)
     if data == "imagenet":
         recipe = replace(recipe, batch_size=256, size=224, augment=Augment(crop=0))
-    return replace(like, data=data, recipe=recipe, paper={}, label=f"{TITLES.get(data, Path(data).name)} · {net}")
+    title = TITLES.get(data, Path(data).resolve().name)
+    return replace(like, data=data, recipe=recipe, paper={}, label=f"{title} · {net}")
 
 
 def fitting(recipe: ImageRecipe, cell: Cell, task: ImageTask | StreamTask) -> ImageRecipe:
