@@ -10,8 +10,8 @@ that trains them one by one with ``nn.LSTM`` and fused Adam on the same batches,
 one network. All may use the same number of threads and take turns; printed are medians over the rounds and the median
 ratios to the loop, by the clock and by processor time (which doesn't reward the stack for using all cores). Which of
 the loop's variants is fastest (padded or packed, time or batch first, one thread or all) is measured first, and that
-one is the rival; it flushes denormal numbers, as the stack does, and few loops think of. Without ``--reviews`` (the CSV
-of Women's Clothing E-Commerce Reviews) texts of its lengths, vocabulary and word frequencies are drawn at random.
+one is the rival. Without ``--reviews`` (the CSV of Women's Clothing E-Commerce Reviews) texts of its lengths,
+vocabulary and word frequencies are drawn at random.
 
 BERT (with ``--model``): see ``text_bert.py`` beside this file.
 """
@@ -135,8 +135,6 @@ def rival(split: TokenSplit, recipe: LstmRecipe, batches: list[Batch], threads: 
 
 def lstm(file: Path | None, rounds: int, threads: int, steps: int) -> list[list[object]]:
     """Print networks * examples a second of the arms for each architecture."""
-    # Before there are other threads, which take it from this one. The loop gains up to a quarter.
-    torch.set_flush_denormal(True)
     split, source = texts(file, 64 * steps)
     print(f"LSTM, {source}: {len(METHODS)} methods x {SEEDS} seeds, {threads} threads, torch {torch.__version__}")
     print("H = E layers      study    by CPU  share nothing   one by one   the loop's fastest variant")

@@ -9,12 +9,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from functools import partial
 from typing import Any
 
 import numba
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from crossfade.lab.train.lstm_arguments import Arguments, Preparation, kept
@@ -42,10 +40,7 @@ def train_kernel(
     whole = sum(one.cost * (one.steps - one.begin) for one in networks)
     running: dict[Future[int], _Network] = {}
     is_compiled = False
-    # What a gradient through many tokens and Adam's mean of its square leave is often too small for float32's full
-    # precision, and takes a processor many times as long as zero, which it may as well be.
-    flush = partial(torch.set_flush_denormal, True)
-    with ThreadPoolExecutor(threads, thread_name_prefix="crossfade", initializer=flush) as pool:
+    with ThreadPoolExecutor(threads, thread_name_prefix="crossfade") as pool:
         try:
             while ready or running:
                 while ready and len(running) < threads:
