@@ -216,12 +216,8 @@ def _announce(planned: ImagePlan, hardware: Hardware, store: Path, retry_failed:
         return
     seconds = estimate(left, hardware)
     known = f" for the {len(left)} runs that {store} doesn't have" if len(left) < len(planned.trials) else ""
-    timed = ", before what --compile gains" if hardware.compile else ""
-    print(
-        f"about {_span(seconds)} on this device{known}, by some steps of each network{timed}",
-        file=sys.stderr,
-        flush=True,
-    )
+    how = "by some steps of each network" + (", before what --compile gains" if hardware.compile else "")
+    print(f"about {_span(seconds)} on this device{known}, {how}", file=sys.stderr, flush=True)
 
 
 def _write(planned: ImagePlan, store: Path, report: Path) -> str:
