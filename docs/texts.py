@@ -13,6 +13,7 @@ from collections import Counter
 from pathlib import Path
 
 import pandas as pd
+from scipy.stats import ttest_1samp
 
 from crossfade.lab import frames
 from crossfade.lab.paper.text_tables import figure2_markdown, profile_figure, table3_markdown
@@ -90,17 +91,21 @@ def choices() -> str:
 
 
 def pairs(results: pd.DataFrame) -> str:
-    """Table 3 in one line a method: differences to CE over all pairs of architecture and seed."""
+    """Table 3 in one line a method: differences to CE over all pairs of architecture and seed.
+
+    p is a t test's on the seeds' means: a seed's architectures share its reviews.
+    """
     table = results.pivot_table(index=["dataset", "repeat"], columns="method", values="accuracy") * 100
-    lines = ["| method | mean Δ to CE, points | standard deviation | better / equal / worse | NLL | ECE, % |"]
-    lines.append("|---|--:|--:|--:|--:|--:|")
+    lines = ["| method | mean Δ to CE, points | standard deviation | better / equal / worse | p | NLL | ECE, % |"]
+    lines.append("|---|--:|--:|--:|--:|--:|--:|")
     for name, own in results.groupby("method", sort=False):
         gap = (table[name] - table["ce"]).dropna()
         scores = [f"{own['nll'].mean():.3f}", f"{100 * own['ece'].mean():.1f}"]
-        found = ["", "", ""]
+        found = ["", "", "", ""]
         if name != "ce":
             counts = f"{(gap > 0).sum()} / {(gap == 0).sum()} / {(gap < 0).sum()}"
-            found = [f"{gap.mean():+.2f}".replace("-", "−"), f"{gap.std():.2f}", counts]
+            p = ttest_1samp(gap.groupby("repeat").mean(), 0).pvalue
+            found = [f"{gap.mean():+.2f}".replace("-", "−"), f"{gap.std():.2f}", counts, f"{p:.2f}"]
         lines.append(f"| {' | '.join([str(name), *found, *scores])} |")
     return "\n".join(lines)
 
