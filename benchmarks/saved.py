@@ -8,12 +8,11 @@ import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 
 import torch
 
-from crossfade.lab.provenance import provenance
+from crossfade.lab.provenance import provenance, versions
 
 Table = tuple[str, Sequence[Sequence[object]]]
 _ONLY_HERE = ("triton", "liger-kernel")
@@ -28,12 +27,8 @@ def save(folder: Path, tables: Mapping[str, Table], **about: object) -> None:
     # A machine's folders are its own business.
     words = [re.sub(r"^.*/(?=[^/]+$)|^/.*$", "", word) if word.startswith("/") else word for word in sys.argv]
     found = {"command": shlex.join(["python", *words]), "capability": capability(), **about, **provenance()}
-    found["versions"] |= {name: metadata.version(name) for name in _ONLY_HERE if _installed(name)}
+    found["versions"] |= versions(_ONLY_HERE)
     (folder / "provenance.json").write_text(json.dumps(found, indent=1) + "\n")
-
-
-def _installed(name: str) -> bool:
-    return any(True for _ in metadata.distributions(name=name))
 
 
 def capability(device: str = "cpu") -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -119,8 +119,7 @@ def plan_folder(
     size = settings.size or (224 if settings.pretrained else None)
     data = load_folder(folder, size=size)
     task = ImageTask(data, select="validation", test_size=settings.test_size, seed=settings.seed)
-    recipe = settings.recipe(data.train.images.shape[2])
-    recipe = replace(recipe, batch_size=min(recipe.batch_size, max(2, len(task.split(0).train) // 4)))
+    recipe = settings.recipe(data.train.images.shape[2]).fitting(len(task.split(0).train))
     trials = tuple(
         image_trial(_STUDY, task, method, recipe, repeat) for repeat in range(settings.repeats) for method in methods
     )

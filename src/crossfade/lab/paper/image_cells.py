@@ -16,9 +16,8 @@ if TYPE_CHECKING:
     from crossfade.lab.data.image_stream import StreamTask
     from crossfade.lab.data.images import ImageTask
     from crossfade.lab.paper.image_study import ImageRequest
-    from crossfade.lab.train.deep_recipe import ImageRecipe
 
-__all__ = ["NotHereError", "chosen", "fitting", "methods_of", "task_of"]
+__all__ = ["NotHereError", "chosen", "methods_of", "task_of"]
 
 
 class NotHereError(Exception):
@@ -79,13 +78,6 @@ def _new(like: Cell, data: str, net: str) -> Cell:
         recipe = replace(recipe, batch_size=256, size=224, augment=Augment(crop=0))
     title = TITLES.get(data, Path(data).resolve().name)
     return replace(like, data=data, recipe=recipe, paper={}, label=f"{title} · {net}")
-
-
-def fitting(recipe: ImageRecipe, cell: Cell, task: ImageTask | StreamTask) -> ImageRecipe:
-    """A folder of one's own may hold fewer images than the protocol's batch is made for."""
-    if cell.data in TITLES:
-        return recipe
-    return replace(recipe, batch_size=min(recipe.batch_size, max(2, len(task.split(0).train) // 4)))
 
 
 def methods_of(cell: Cell, request: ImageRequest) -> tuple[str, ...]:

@@ -32,26 +32,27 @@ def estimate(trials: Sequence[Trial], hardware: Hardware) -> float:
         recipe, (rows, inputs, classes) = cast("ImageRecipe", alike[0].recipe), alike[0].task.shape
         side = recipe.size or round((inputs / 3) ** 0.5)
         step, forward = _time(build(recipe.net, classes).to(place), side, classes, place)
-        in_graphs = _epoch_in_graphs(alike, hardware)
+        served = [
+            trial for trial in alike if isinstance(trial.task, ImageTask) and serves(hardware, recipe, trial.method)
+        ]
+        in_graphs = _epoch_in_graphs(served, recipe, hardware)
         for trial in alike:
             passes = 2 if trial.method.name == "cot" else 1
             epoch = rows * step * passes / (hardware.devices * hardware.nodes)
-            if in_graphs and serves(hardware, recipe, trial.method):
+            if in_graphs and trial in served:
                 epoch = in_graphs
             tested = trial.task.describe()["n_test"] * sum(map(recipe.scored, range(recipe.epochs)))
             seconds += recipe.epochs * epoch + tested * forward / (hardware.devices * hardware.nodes)
     return seconds
 
 
-def _epoch_in_graphs(trials: Sequence[Trial], hardware: Hardware) -> float | None:
+def _epoch_in_graphs(trials: Sequence[Trial], recipe: ImageRecipe, hardware: Hardware) -> float | None:
     """Seconds an epoch of one network of several side by side; None where they aren't trained so."""
-    task, recipe = trials[0].task, cast("ImageRecipe", trials[0].recipe)
-    served = [trial for trial in trials if serves(hardware, recipe, trial.method)]
-    if not served or not isinstance(task, ImageTask):
+    if not trials:
         return None
-    split = task.split(0)
+    split: Any = trials[0].task.split(0)
     try:
-        return seconds_an_epoch([Job(split, trial.method, 0) for trial in served[:_BESIDE]], recipe, hardware=hardware)
+        return seconds_an_epoch([Job(split, trial.method, 0) for trial in trials[:_BESIDE]], recipe, hardware=hardware)
     except RuntimeError:  # no memory for so many, or a loss that waits for the host: the run itself finds another way
         return None
 

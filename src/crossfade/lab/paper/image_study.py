@@ -114,13 +114,12 @@ class ImagePlan:
         if request.label != "paper":
             head += f" · scale {request.label}, not the paper's protocol"
         lines = [head, f"{len(self.trials)} runs, {epochs:,} epochs in all, {len(recipes)} recipes"]
-        from crossfade.lab.paper.image_cells import methods_of
-
         for cell in self.cells:
             own = [trial for trial in self.trials if trial.task.name == cell.label]
             recipe, repeats = cast("ImageRecipe", own[0].recipe), 1 + max(trial.repeat for trial in own)
+            methods = dict.fromkeys(trial.method.name for trial in own)
             lines.append(
-                f"  {cell.label}: {', '.join(methods_of(cell, request))} · {repeats} seeds · {recipe.epochs} epochs, "
+                f"  {cell.label}: {', '.join(methods)} · {repeats} seeds · {recipe.epochs} epochs, "
                 f"batch {recipe.batch_size}, rate {recipe.learning_rate:g} falling at "
                 f"{', '.join(f'{at:.4g}' for at in recipe.milestones) or 'no epoch'}"
             )
@@ -157,7 +156,7 @@ def plan_images(request: ImageRequest, command: str | Sequence[str]) -> ImagePla
     Raises:
         UserError: unknown names, a count out of range, or no data at all.
     """
-    from crossfade.lab.paper.image_cells import NotHereError, chosen, fitting, methods_of, task_of
+    from crossfade.lab.paper.image_cells import NotHereError, chosen, methods_of, task_of
     from crossfade.lab.train.deep_methods import deep_method
 
     cells = chosen(request)
@@ -172,7 +171,9 @@ def plan_images(request: ImageRequest, command: str | Sequence[str]) -> ImagePla
         except NotHereError as error:
             missing[cell.data] = str(error)
             continue
-        recipe = replace(fitting(recipe, cell, tasks[at]), precision=request.precision)  # type: ignore[arg-type]
+        if cell.data not in TITLES:
+            recipe = recipe.fitting(len(tasks[at].split(0).train))
+        recipe = replace(recipe, precision=request.precision)  # type: ignore[arg-type]
         trials += [
             image_trial(request.study.name, tasks[at], deep_method(name), recipe, repeat)
             for repeat in range(repeats)

@@ -31,7 +31,7 @@ from crossfade.lab.train.deep_batches import Batch, epoch_seed, feeds
 from crossfade.lab.train.deep_logger import make_logger
 from crossfade.lab.train.deep_methods import TwoPass
 from crossfade.lab.train.deep_recipe import Hardware, ImageRecipe
-from crossfade.lab.train.deep_record import Observer, Record, chosen_row, scored, step_settings
+from crossfade.lab.train.deep_record import Observer, Record, scored, step_settings
 from crossfade.lab.train.deep_scores import Tally
 from crossfade.lab.train.text_recipe import TextRecipe
 from crossfade.losses import CrossfadeLoss
@@ -65,8 +65,7 @@ class DeepHistory:
     def of(cls, record: Record, net: nn.Module, seconds: float, device: torch.device) -> DeepHistory:
         """Of a training that has ended."""
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-        chosen = chosen_row(record.rows, record.recipe.select)
-        return cls(record.rows, chosen, record.finite, net, record.best, seconds, name)
+        return cls(record.rows, record.chosen, record.finite, net, record.best, seconds, name)
 
 
 class Classifier(pl.LightningModule):  # type: ignore[misc]
@@ -163,7 +162,8 @@ class Classifier(pl.LightningModule):  # type: ignore[misc]
         loss = self._sum(self._loss)["loss"]
         self.log("train_loss", loss)
         if not self.record.wants(self.current_epoch, loss, self.net):
-            self.trainer.should_stop = self.trainer.should_stop or not self.record.finite
+            if not self.record.finite:
+                self.trainer.should_stop = True
             return
         parts = {part: self._evaluate(part, batches) for part, batches in self._parts.items()}
         self.record.add(self.current_epoch, loss, parts, self.net)

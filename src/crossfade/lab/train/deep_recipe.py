@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bisect
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from crossfade.errors import UserError
@@ -88,6 +88,10 @@ class ImageRecipe:
     def rate(self, epoch: float) -> float:
         """The learning rate after so many epochs, parts of one included."""
         return self.learning_rate * float(self.gamma ** bisect.bisect_right(self.milestones, epoch))
+
+    def fitting(self, images: int) -> ImageRecipe:
+        """With a batch of at most a quarter of so many training images: a folder of one's own may hold few."""
+        return replace(self, batch_size=min(self.batch_size, max(2, images // 4)))
 
     def scored(self, epoch: int) -> bool:
         """Whether the parts are scored after this epoch (counted from 0)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,7 +16,7 @@ from crossfade.lab.train.deep_scores import Tally
 if TYPE_CHECKING:
     from crossfade.lab.train.deep_batches import Batch
 
-__all__ = ["Observer", "Record", "chosen_row", "scored", "step_settings"]
+__all__ = ["Observer", "Record", "scored", "step_settings"]
 
 Observer = Callable[[int, str, Tensor, Tensor, Tensor], None]
 
@@ -26,13 +26,6 @@ def step_settings(method: Method, recipe: Any, epoch: int, within: float) -> tup
     progress = (epoch + within if recipe.granularity == "step" else epoch) / recipe.epochs
     rate = recipe.rate(epoch + within)
     return progress, rate * method.factor(progress) if isinstance(method, ScaledRate) else rate
-
-
-def chosen_row(rows: Sequence[Mapping[str, float]], select: str) -> int:
-    """The row whose test scores are the result, by ``ImageRecipe.select``; -1 if there is none."""
-    if select == "last" or not rows:
-        return len(rows) - 1
-    return max(range(len(rows)), key=lambda at: (rows[at]["val_accuracy"], -at))
 
 
 @torch.no_grad()
@@ -84,8 +77,15 @@ class Record:
         for part, scores in parts.items():
             row |= {f"{part}_{name}": value for name, value in scores.items() if name != "loss"}
         self.rows.append(row)
-        if self.recipe.select == "validation" and chosen_row(self.rows, self.recipe.select) == len(self.rows) - 1:
+        if self.recipe.select == "validation" and self.chosen == len(self.rows) - 1:
             self.best = {name: value.detach().cpu().clone() for name, value in net.state_dict().items()}
+
+    @property
+    def chosen(self) -> int:
+        """The row whose test scores are the result, by ``ImageRecipe.select``; -1 if there is none."""
+        if self.recipe.select == "last" or not self.rows:
+            return len(self.rows) - 1
+        return max(range(len(self.rows)), key=lambda at: (self.rows[at]["val_accuracy"], -at))
 
     def state(self) -> dict[str, Any]:
         """Plain data for a checkpoint."""

@@ -29,28 +29,27 @@ def _store_gates(gates: Any, at: int, apart: int, i: Any, f: Any, g: Any, o: Any
 
 
 @jit
+def _of_cells(value: Any, apart: int, mask: Any) -> Any:
+    """Zero beyond the last cell, where there are fewer than a vector of them."""
+    if apart < WIDE:
+        zero = splat_wide(_f(0.0))
+        return greater(load_wide(mask, 0), zero, value, zero)
+    return value
+
+
+@jit
 def activate(
     gates: Any, before: Any, cells: int, lanes: int, wide: int, count: int, mask: Any, cell: Any, cell_tanh: Any,
     out: Any,
 ) -> None:  # fmt: skip
     """Gates i, f, g, o in place; c = f * before + i * g, tanh(c) and the output o * tanh(c)."""
-    zero, here_only, rest = splat_wide(_f(0.0)), load_wide(mask, 0), cells % WIDE
     for r in range(count):
-        for j in range(0, cells - rest, WIDE):
-            at, here = r * wide + 4 * j, r * lanes + j
-            i, f, g, o = _gates_on(gates, at, WIDE)
-            c = fma(f, load_wide(before, here), i * g)
+        for j in range(0, cells, WIDE):
+            at, here, apart = r * wide + 4 * j, r * lanes + j, min(WIDE, cells - j)
+            i, f, g, o = _gates_on(gates, at, apart)
+            c = _of_cells(fma(f, load_wide(before, here), i * g), apart, mask)
             t = tanh(c)
-            _store_gates(gates, at, WIDE, i, f, g, o)
-            store(cell, here, c)
-            store(cell_tanh, here, t)
-            store(out, here, o * t)
-        if rest:
-            at, here = r * wide + 4 * (cells - rest), r * lanes + cells - rest
-            i, f, g, o = _gates_on(gates, at, rest)
-            c = greater(here_only, zero, fma(f, load_wide(before, here), i * g), zero)
-            t = tanh(c)
-            _store_gates(gates, at, rest, i, f, g, o)
+            _store_gates(gates, at, apart, i, f, g, o)
             store(cell, here, c)
             store(cell_tanh, here, t)
             store(out, here, o * t)
@@ -73,20 +72,13 @@ def deactivate(
     d_cell: Any,
 ) -> None:  # fmt: skip
     """The gradient of the gates before their activation, in place, zeros after the last; the cell's to ``d_cell``."""
-    zero, here_only, rest = splat_wide(_f(0.0)), load_wide(mask, 0), cells % WIDE
     for r in range(count):
-        for j in range(0, cells - rest, WIDE):
-            at, here = r * wide + 4 * j, r * lanes + j
+        for j in range(0, cells, WIDE):
+            at, here, apart = r * wide + 4 * j, r * lanes + j, min(WIDE, cells - j)
             t, dh, dc = load_wide(cell_tanh, here), load_wide(d_out, here), load_wide(d_cell, here)
-            i, f, g, o, dc = _gates_back(gates, at, WIDE, load_wide(before, here), t, dh, dc)
-            _store_gates(gates, at, WIDE, i, f, g, o)
-            store(d_cell, here, dc)
-        if rest:
-            at, here = r * wide + 4 * (cells - rest), r * lanes + cells - rest
-            t, dh, dc = load_wide(cell_tanh, here), load_wide(d_out, here), load_wide(d_cell, here)
-            i, f, g, o, dc = _gates_back(gates, at, rest, load_wide(before, here), t, dh, dc)
-            _store_gates(gates, at, rest, i, f, g, greater(here_only, zero, o, zero))
-            store(d_cell, here, greater(here_only, zero, dc, zero))
+            i, f, g, o, dc = _gates_back(gates, at, apart, load_wide(before, here), t, dh, dc)
+            _store_gates(gates, at, apart, i, f, g, _of_cells(o, apart, mask))
+            store(d_cell, here, _of_cells(dc, apart, mask))
 
 
 @jit

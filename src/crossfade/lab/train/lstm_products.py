@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from crossfade.lab.train.lstm_tiles import HEIGHT, grow, load_wide, store_tile, tile_loader, tile_of
@@ -21,6 +22,30 @@ PACKED = 96  # rows: with their gates a quarter to a half of the first-level cac
 def rest_vectors(cells: int) -> int:
     """How many vectors the gates of the last, fewer than ``WIDE`` cells fill."""
     return (4 * (cells % WIDE) + WIDE - 1) // WIDE
+
+
+def _by_width(make: Callable[[int], Any]) -> Any:
+    """``loop(width, ...)``: what ``make`` makes for tiles of one to four vectors; nothing for none."""
+    one, two, three, four = (make(width) for width in (1, 2, 3, 4))
+
+    @jit
+    def loop(width: int, *arguments: Any) -> None:
+        if width == 4:
+            four(*arguments)
+        elif width == 3:
+            three(*arguments)
+        elif width == 2:
+            two(*arguments)
+        elif width == 1:
+            one(*arguments)
+
+    return loop
+
+
+@jit
+def _vectors(group: int, cells: int) -> int:
+    """How many vectors the gates of a group of cells fill: four, and fewer where the last has fewer cells."""
+    return 4 if group < cells // WIDE else rest_vectors(cells)
 
 
 def _forward_loop(width: int) -> Any:
@@ -46,7 +71,7 @@ def _forward_loop(width: int) -> Any:
     return loop
 
 
-_forward1, _forward2, _forward3, _forward4 = (_forward_loop(width) for width in (1, 2, 3, 4))
+_forward = _by_width(_forward_loop)
 
 
 @jit
@@ -59,26 +84,12 @@ def to_gates(
     ``start`` is row slots[row] of [slot, gate place] where ``inputs`` is 0, else the bias. ``walked`` is how many of h
     are taken: all cells, or none.
     """
-    group = 4 * WIDE
-    for g in range(cells // WIDE):
-        _forward4(
-            start, slots, bias, x, x_stride, inputs, offset(x_panel, g * inputs * group), h, lanes, walked,
-            offset(h_panel, g * cells * group), wide, count, out, g * group,
+    for g in range(cells // WIDE + 1):
+        place = g * 4 * WIDE
+        _forward(
+            _vectors(g, cells), start, slots, bias, x, x_stride, inputs, offset(x_panel, inputs * place), h, lanes,
+            walked, offset(h_panel, cells * place), wide, count, out, place,
         )  # fmt: skip
-    whole, left = cells // WIDE, rest_vectors(cells)
-    x_panel, h_panel, place = (
-        offset(x_panel, whole * inputs * group),
-        offset(h_panel, whole * cells * group),
-        whole * group,
-    )
-    if left == 1:
-        _forward1(start, slots, bias, x, x_stride, inputs, x_panel, h, lanes, walked, h_panel, wide, count, out, place)
-    elif left == 2:
-        _forward2(start, slots, bias, x, x_stride, inputs, x_panel, h, lanes, walked, h_panel, wide, count, out, place)
-    elif left == 3:
-        _forward3(start, slots, bias, x, x_stride, inputs, x_panel, h, lanes, walked, h_panel, wide, count, out, place)
-    elif left == 4:
-        _forward4(start, slots, bias, x, x_stride, inputs, x_panel, h, lanes, walked, h_panel, wide, count, out, place)
 
 
 def _weights_loop(width: int) -> Any:
@@ -101,7 +112,7 @@ def _weights_loop(width: int) -> Any:
     return loop
 
 
-_weights1, _weights2, _weights3, _weights4 = (_weights_loop(width) for width in (1, 2, 3, 4))
+_weights = _by_width(_weights_loop)
 
 
 @jit
@@ -115,17 +126,8 @@ def to_weights(
     """
     for start in range(0, count, PACKED):
         rows, x_here, gates_here = min(PACKED, count - start), offset(x, start * stride), offset(gates, start * wide)
-        for g in range(cells // WIDE):
-            _weights4(x_here, stride, inputs, gates_here, wide, rows, out, 4 * WIDE * g, packed)
-        place, left = 4 * WIDE * (cells // WIDE), rest_vectors(cells)
-        if left == 1:
-            _weights1(x_here, stride, inputs, gates_here, wide, rows, out, place, packed)
-        elif left == 2:
-            _weights2(x_here, stride, inputs, gates_here, wide, rows, out, place, packed)
-        elif left == 3:
-            _weights3(x_here, stride, inputs, gates_here, wide, rows, out, place, packed)
-        elif left == 4:
-            _weights4(x_here, stride, inputs, gates_here, wide, rows, out, place, packed)
+        for g in range(cells // WIDE + 1):
+            _weights(_vectors(g, cells), x_here, stride, inputs, gates_here, wide, rows, out, 4 * WIDE * g, packed)
 
 
 def _back_loop(width: int) -> Any:
@@ -144,7 +146,7 @@ def _back_loop(width: int) -> Any:
     return loop
 
 
-_back1, _back2, _back3, _back4 = (_back_loop(width) for width in (1, 2, 3, 4))
+_back = _by_width(_back_loop)
 
 
 @jit
@@ -161,15 +163,7 @@ def from_gates(gates: Any, cells: int, wide: int, panels: Any, zero: Any, count:
     from_here, place = 0, 0
     while place < to:
         width = panel_width((to - place) // WIDE)
-        panel = offset(panels, from_here)
-        if width == 4:
-            _back4(gates, cells, wide, panel, zero, count, out, place, to)
-        elif width == 3:
-            _back3(gates, cells, wide, panel, zero, count, out, place, to)
-        elif width == 2:
-            _back2(gates, cells, wide, panel, zero, count, out, place, to)
-        else:
-            _back1(gates, cells, wide, panel, zero, count, out, place, to)
+        _back(width, gates, cells, wide, offset(panels, from_here), zero, count, out, place, to)
         from_here += 4 * cells * WIDE * width
         place += WIDE * width
 
@@ -179,7 +173,7 @@ def forward_panels(weights: Any, inputs: int, cells: int, wide: int, out: Any) -
     """From [input, gate place] to [group of cells, input, the group's gate places]."""
     at, place = 0, 0
     for g in range(cells // WIDE + 1):
-        vectors = 4 if g < cells // WIDE else rest_vectors(cells)
+        vectors = _vectors(g, cells)
         for k in range(inputs):
             for q in range(vectors):
                 store(out, at, load_wide(weights, k * wide + place + q * WIDE))

@@ -39,15 +39,14 @@ def train_kernel(
     preparation, train = Preparation(recipe), compiled()
     whole = sum(one.cost * (one.steps - one.begin) for one in networks)
     running: dict[Future[int], _Network] = {}
-    is_compiled = False
+    ready[0].prepare(preparation)
+    _compile(train, ready[0].call())
     with ThreadPoolExecutor(threads, thread_name_prefix="crossfade") as pool:
         try:
             while ready or running:
                 while ready and len(running) < threads:
                     network = ready.pop(0)
                     network.prepare(preparation)
-                    if not is_compiled:
-                        is_compiled = _compile(train, network.call())
                     running[pool.submit(train, *network.call())] = network
                 finished, _ = wait(running, _POLL, FIRST_COMPLETED)
                 for future in finished:
@@ -55,7 +54,7 @@ def train_kernel(
                     others = network.ended(future.result())
                     ready = [*([] if network.history else [network]), *sorted([*ready, *others], key=_Network.order)]
                 trained = sum(one.cost * max(0, int(one.progress[0]) - one.begin) for one in networks)
-                on_progress(min(trained / whole, 1.0) if whole else 1.0)
+                on_progress(min(trained / whole, 1.0))
         except BaseException:
             preparation.stop[0] = 1
             pool.shutdown(wait=True, cancel_futures=True)
@@ -144,9 +143,8 @@ def _join(networks: Sequence[_Network]) -> None:
             network.source.others.append(network)
 
 
-def _compile(train: Any, arguments: Arguments) -> bool:
+def _compile(train: Any, arguments: Arguments) -> None:
     try:
         train.compile(tuple(numba.typeof(argument) for argument in arguments))
     except OSError as error:  # it is compiled by now; what failed is keeping it for the next time
         _log.warning("the compiled kernel could not be kept on disk: %s", error)
-    return True
