@@ -74,11 +74,22 @@ def short() -> str:
     """The row of Table 1 that was run as printed, for the README."""
     results = pd.read_csv(FOLDER / "table1-paper-resnet20.csv")
     ours = beside_paper(image_study("table1"), results)
-    lines = ["| method | accuracy, % | Δ to CE | the paper's | Δ |", "|---|--:|--:|--:|--:|"]
+    whole = f"240 epochs of all four took {results['seconds'].sum() / 60:.1f} minutes of an {results['device'][0]}:"
+    lines = [whole, "", "| method | accuracy, % | Δ to CE | the paper's | Δ |", "|---|--:|--:|--:|--:|"]
     for row in ours[ours["seeds"] > 0].itertuples():
         gaps = ["" if row.method == "ce" else f"{gap:+.2f}" for gap in (row.delta, row.paper_delta)]
         printed = f"{row.paper:.2f} ± {row.paper_std:.2f}"
         lines.append(f"| {row.method} | {row.ours:.2f} | {gaps[0]} | {printed} | {gaps[1]} |")
+    return "\n".join(lines)
+
+
+def stopped() -> str:
+    """An earlier run of the same command on another card, cut off: its last test accuracies beside this run's."""
+    curves = [pd.read_csv(FOLDER / name) for name in ("stopped/table1-h200.csv", "table1-paper-resnet20-curves.csv")]
+    last = curves[0]["epoch"].max()
+    first, second = (one[one["epoch"] == last].set_index("method")["test_accuracy"] * 100 for one in curves)
+    lines = [f"| method | cut off at epoch {last} | this run, epoch {last} |", "|---|--:|--:|"]
+    lines += [f"| {name} | {first[name]:.2f} | {second[name]:.2f} |" for name in first.index]
     return "\n".join(lines)
 
 
@@ -93,7 +104,7 @@ def parameters() -> str:
 def blocks() -> dict[str, str]:
     """By the name of their mark."""
     found = {f"results/images/{path.stem}": study(path.stem) for path in sorted(FOLDER.glob("*.json"))}
-    return {**found, "crossfade.lab.nets": parameters()}
+    return {**found, "results/images/stopped": stopped(), "crossfade.lab.nets": parameters()}
 
 
 if __name__ == "__main__":
