@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal, TypeAlias
 
 from crossfade.errors import UserError
@@ -14,6 +15,7 @@ from crossfade.lab.train.stack import _check_device, _processors
 __all__ = ["train_lstm_stack"]
 
 LstmEngine: TypeAlias = Literal["auto", "stacked", "plain"]
+Report: TypeAlias = Callable[[float], None]
 _log = logging.getLogger(__name__)
 
 
@@ -28,21 +30,22 @@ def train_lstm_stack(
     engine: LstmEngine = "auto",
     device: str = "cpu",
     threads: int | None = None,
-    on_progress: Callable[[float], None] = _ignore,
+    on_progress: Report = _ignore,
 ) -> list[LstmHistory]:
     """Train every member and return the histories in the members' order.
 
-    A member's result depends on the member, the recipe, the engine and the machine's kind of processor: to the last bit
-    the same whatever the other members, their order or the number of threads. The stacked engine trains once what
-    mixtures of a split and a seed have in common. Engines differ in the order of float32 sums.
+    A member's result depends on the member, the recipe, the engine and the machine's kind of processor: on the CPU to
+    the last bit the same whatever the other members, their order or the number of threads. The stacked engine trains
+    once there what mixtures of a split and a seed have in common. Engines differ in the order of float32 sums, and on a
+    GPU so do two runs of the same.
 
     Args:
         members: any number, on any mix of splits and methods.
         recipe: how all of them are trained.
-        engine: ``"stacked"`` is compiled for the CPU and trains one network on each thread, ``"plain"`` is the ordinary
-            loop with ``nn.LSTM``. ``"auto"`` takes the compiled one on the CPU, and leaves a loss that has no compiled
-            form to the plain loop, with a warning that says why.
-        device: a PyTorch device. Elsewhere than on ``"cpu"`` the plain loop trains one network after the other.
+        engine: ``"stacked"`` is compiled for the CPU and trains one network on each thread; on a CUDA device all take a
+            step in one graph of launches. ``"plain"`` is the ordinary loop with ``nn.LSTM``. ``"auto"`` is stacked, and
+            leaves a loss that has no compiled form to the plain loop, with a warning that says why.
+        device: a PyTorch device. On others than the CPU and CUDA's the plain loop trains one network after the other.
         threads: for the stacked engine; None for as many as there are processors. The plain one leaves PyTorch's.
         on_progress: called now and then, from this thread, with the fraction of the work that is done.
 
@@ -56,20 +59,19 @@ def train_lstm_stack(
     if threads is not None and threads < 1:
         raise UserError(f"threads must be at least 1, got {threads}")
     elsewhere = _check_device(device)
-    if elsewhere and engine == "stacked":
-        raise UserError(f"the stacked engine runs on the CPU; for device {device!r} take engine 'plain' or 'auto'")
-    addresses = [_address(member, "plain" if elsewhere else engine) for member in members]
+    alone = elsewhere and not device.startswith("cuda")
+    if alone and engine == "stacked":
+        raise UserError(f"the stacked engine can't use device {device!r}: take 'cpu', 'cuda' or engine 'plain'")
+    addresses = [_address(member, "plain" if alone else engine) for member in members]
     fast = [i for i, address in enumerate(addresses) if address is not None]
     slow = [i for i, address in enumerate(addresses) if address is None]
     total = sum(cost(member.split, recipe) for member in members)
     out: dict[int, LstmHistory] = {}
     share = sum(cost(members[i].split, recipe) for i in fast) / total if members else 0.0
     if fast:
-        from crossfade.lab.train.lstm_threads import train_kernel
-
-        chosen, places = [members[i] for i in fast], [addresses[i] or 0 for i in fast]
-        histories = train_kernel(chosen, places, recipe, threads or _processors(), lambda f: on_progress(f * share))
-        out.update(zip(fast, histories, strict=True))
+        places, count = [addresses[i] or 0 for i in fast], threads or _processors()
+        stack = partial(_batched, device=device) if elsewhere else partial(_compiled, addresses=places, threads=count)
+        out.update(zip(fast, stack([members[i] for i in fast], recipe, lambda f: on_progress(f * share)), strict=True))
     for i in slow:
         from crossfade.lab.train.lstm_plain import train_plain
 
@@ -82,6 +84,20 @@ def train_lstm_stack(
         share += each
         on_progress(min(share, 1.0))
     return [out[i] for i in range(len(members))]
+
+
+def _compiled(
+    members: list[LstmMember], recipe: LstmRecipe, report: Report, addresses: list[int], threads: int
+) -> list[LstmHistory]:
+    from crossfade.lab.train.lstm_threads import train_kernel
+
+    return train_kernel(members, addresses, recipe, threads, report)
+
+
+def _batched(members: list[LstmMember], recipe: LstmRecipe, report: Report, device: str) -> list[LstmHistory]:
+    from crossfade.lab.train.lstm_batched import train_batched
+
+    return train_batched(members, recipe, device, report)
 
 
 def _address(member: LstmMember, engine: str) -> int | None:

@@ -80,7 +80,7 @@ def stacked(workers: int | None = None, engine: str = "auto", device: str = "cpu
     def execute(batches: Sequence[Batch], tick: Callable[[float], None]) -> Iterator[tuple[Trial, Outcome]]:
         from crossfade.lab.data.words import tokenize
 
-        for batch in batches:
+        for batch in batches if device == "cpu" else _joined(batches):
             recipe, tokens = cast("LstmRecipe", batch[0].recipe), dict[tuple[int, int], "TokenSplit"]()
             for trial in batch:
                 at = (id(trial.task), trial.repeat)
@@ -94,6 +94,19 @@ def stacked(workers: int | None = None, engine: str = "auto", device: str = "cpu
             )
 
     return execute
+
+
+def _joined(batches: Sequence[Batch]) -> list[Batch]:
+    """Batches of one recipe one after the other as few larger ones: a GPU's step takes as long for many networks."""
+    from crossfade.lab.train.lstm_batched import SLOTS
+
+    joined: list[Batch] = []
+    for batch in batches:
+        if joined and joined[-1][0].recipe == batch[0].recipe and len(joined[-1]) + len(batch) <= SLOTS:
+            joined[-1] += batch
+        else:
+            joined.append(batch)
+    return joined
 
 
 def _train(

@@ -1,0 +1,281 @@
+"""Many LSTM classifiers of one shape as one batched computation, for a GPU: a training step is one CUDA graph.
+
+One such network leaves a GPU idle: its step is hundreds of launches, each of which waits for the one before. Here a
+launch serves all networks of the stack, whatever their method, seed and split, and the host starts whole steps. On the
+CPU the same steps run without graphs, for tests. ``lstm_plain`` is the reference beside this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from crossfade.lab.train.lstm_feed import Feed
+from crossfade.lab.train.lstm_recurrence import recurrence
+from crossfade.lab.train.lstm_setup import (
+    better,
+    empty_curves,
+    epoch_batches,
+    history,
+    initial_state,
+    mixture,
+    scoring_batches,
+    shapes,
+)
+from crossfade.lab.train.lstm_types import LstmHistory, LstmMember, LstmRecipe
+from crossfade.lab.train.trace import value_and_slope
+from crossfade.lab.train.types import Floats
+
+__all__ = ["SLOTS", "train_batched"]
+
+SLOTS = 64  # networks in a stack at most
+_SHARE = 0.6  # of the free memory
+
+
+def train_batched(
+    members: Sequence[LstmMember], recipe: LstmRecipe, device: str, on_progress: Callable[[float], None]
+) -> list[LstmHistory]:
+    """Train all members, in stacks of one number of classes and of steps."""
+    place, done = torch.device(device), 0
+    order = sorted(range(len(members)), key=lambda i: _kind(members[i], recipe))
+    out: dict[int, LstmHistory] = {}
+
+    def report(networks: int) -> None:
+        nonlocal done
+        done += networks
+        on_progress(done / (len(members) * recipe.epochs))
+
+    with _as_cudnn():
+        for _, alike in groupby(order, key=lambda i: _kind(members[i], recipe)):
+            group = list(alike)
+            slots = _slots([members[i] for i in group], recipe, place)
+            for start in range(0, len(group), slots):
+                chosen = group[start : start + slots]
+                graphs = _Graphs(place)
+                with torch.cuda.stream(graphs.stream):
+                    stack = _Stack([members[i] for i in chosen], recipe, place, graphs)
+                    histories = stack.train(partial(report, len(chosen)))
+                out.update(zip(chosen, histories, strict=True))
+    return [out[i] for i in range(len(members))]
+
+
+def _kind(member: LstmMember, recipe: LstmRecipe) -> tuple[int, int, bool]:
+    split = member.split
+    return split.classes, -(-len(split.train) // recipe.batch_size), len(split.test) > 0
+
+
+def _slots(members: Sequence[LstmMember], recipe: LstmRecipe, device: torch.device) -> int:
+    """How many networks fit into the device's memory, roughly."""
+    if device.type != "cuda":
+        return SLOTS
+    longest = max(int(part.lengths.max(initial=1)) for m in members for part in (m.split.train, m.split.val))
+    texts = recipe.batch_size * longest * (3 * recipe.embedding + 20 * recipe.hidden * recipe.layers)
+    words = 6 * max(member.split.vocabulary for member in members) * recipe.embedding
+    return max(1, min(SLOTS, int(_SHARE * torch.cuda.mem_get_info(device)[0] / (4 * (texts + words)))))
+
+
+@contextmanager
+def _as_cudnn() -> Iterator[None]:
+    """Matrix products in TF32 where PyTorch lets cuDNN's LSTM have it, as it does by default."""
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
+
+
+class _Graphs:
+    """Runs calls that read and write memory that stays where it is: at first as they are, then as CUDA graphs."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.stream: Any = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+        self.known: dict[object, Any] = {}
+        self.pool: Any = None
+
+    def run(self, key: object, call: Callable[[], None]) -> None:
+        if self.stream is None or key not in self.known:  # the first time compiles and loads what the capture needs
+            self.known[key] = None
+            call()
+            return
+        if self.known[key] is None:
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, pool=self.pool, stream=self.stream):
+                call()
+            self.pool, self.known[key] = self.pool or graph.pool(), graph
+        self.known[key].replay()
+
+
+class _Stack:
+    """Networks of one shape. ``sources`` are their different pairs of a split and a seed: who sees the same batches."""
+
+    def __init__(
+        self, members: Sequence[LstmMember], recipe: LstmRecipe, device: torch.device, graphs: _Graphs
+    ) -> None:
+        self.members, self.recipe, self.device, self.graphs = members, recipe, device, graphs
+        pairs = {(id(member.split), member.seed): member for member in members}
+        self.sources, places = list(pairs.values()), list(pairs)
+        self.source = [places.index((id(member.split), member.seed)) for member in members]
+        self.of = torch.tensor(self.source, device=device)
+        self.classes, self.vocabulary = members[0].split.classes, max(member.split.vocabulary for member in members)
+        self.weights = self._initial()
+        adam = {"fused": True, "capturable": True} if device.type == "cuda" else {}
+        self.optimizer = torch.optim.Adam(self.weights.values(), recipe.learning_rate, **adam)  # type: ignore[arg-type]
+        self.best = {name: weight.detach().clone() for name, weight in self.weights.items()}
+        self.feeds, self.lengths, self.logits = {}, {}, {}
+        for name in ("train", "val", "test"):
+            parts = [getattr(member.split, name) for member in self.sources]
+            most = max(map(len, parts))
+            if most:
+                self.feeds[name] = Feed(parts, min(recipe.batch_size, most), device)
+            if most and name != "train":
+                orders = [scoring_batches(part.lengths, recipe.batch_size) for part in parts]
+                self.lengths[name] = self.feeds[name].lay(orders)
+                shape = (len(self.lengths[name]), len(members), self.feeds[name].rows, self.classes)
+                self.logits[name] = torch.empty(shape, device=device)
+        tables = [mixture(member.method.schedule, recipe, len(member.split.train)) for member in members]
+        self.mixture = torch.from_numpy(np.stack(tables, -1)).to(device)  # epoch, step, (alpha, beta), member
+        losses = {id(member.method.g): member.method.g for member in members}.values()
+        self.custom = [
+            (g, torch.tensor([member.method.g is g for member in members], device=device)[:, None])
+            for g in losses
+            if g is not None
+        ]
+        self.epoch, self.step = (torch.zeros(1, dtype=torch.int64, device=device) for _ in range(2))
+        self.lost = torch.zeros(len(members), dtype=torch.float64, device=device)
+
+    def _initial(self) -> dict[str, Tensor]:
+        arrays: dict[str, list[Floats]] = {}
+        for member in self.members:
+            split = member.split
+            for name, value in initial_state(member.seed, split.vocabulary, self.classes, self.recipe).items():
+                missing = self.vocabulary - split.vocabulary if name == "embedding.weight" else 0
+                filled = np.pad(value, [(0, missing)] + [(0, 0)] * (value.ndim - 1)) if missing else value
+                arrays.setdefault(name, []).append(filled)
+        return {
+            name: torch.from_numpy(np.stack(values)).to(self.device).requires_grad_() for name, values in arrays.items()
+        }
+
+    def train(self, on_epoch: Callable[[], None]) -> list[LstmHistory]:
+        recipe, members = self.recipe, self.members
+        curves = [empty_curves(recipe.epochs) for _ in members]
+        shown = [np.zeros((len(member.split.test), self.classes), dtype=np.float32) for member in members]
+        chosen, alive = [-1] * len(members), [True] * len(members)
+        for epoch in range(recipe.epochs):
+            losses = self._train_epoch(epoch)
+            finite = torch.stack([w.detach().flatten(1).isfinite().all(1) for w in self.weights.values()]).all(0)
+            logits = {name: self._scored(name) for name in self.logits}
+            improved = []
+            for at, (member, sound) in enumerate(zip(members, finite.tolist(), strict=True)):
+                scores = {name: self._scores(name, at, logits) for name in ("val", "test")}
+                row = (losses[at] / len(member.split.train), *scores["val"][:2], *scores["test"][:2])
+                alive[at] &= sound and bool(np.isfinite([row[0], row[2]]).all())
+                if not alive[at]:
+                    continue
+                curves[at][epoch] = row
+                if better(curves[at], epoch, chosen[at], recipe.select):
+                    chosen[at], shown[at] = epoch, scores["test"][2]
+                    improved.append(at)
+            for name, weight in self.weights.items():
+                self.best[name][improved] = weight.detach()[improved]
+            on_epoch()
+        return [
+            history(curves[at], chosen[at], shown[at], self._weights(at), "batched") for at in range(len(members))
+        ]  # fmt: skip
+
+    def _weights(self, at: int) -> dict[str, Floats]:
+        known = shapes(self.members[at].split.vocabulary, self.classes, self.recipe)
+        return {
+            name: weight[at].cpu().numpy()[tuple(map(slice, known[name]))].copy() for name, weight in self.best.items()
+        }
+
+    def _train_epoch(self, epoch: int) -> list[float]:
+        """Sums of the losses of each network's examples."""
+        lengths = self.feeds["train"].lay(
+            [epoch_batches(m.seed, epoch, m.split.train.lengths, self.recipe.batch_size) for m in self.sources]
+        )
+        self.epoch.fill_(epoch)
+        self.step.zero_()
+        self.lost.zero_()
+        for length in lengths:
+            self.graphs.run(("train", length), partial(self._step, length))
+        return self.lost.tolist()
+
+    def _step(self, length: int) -> None:
+        texts = self.feeds["train"].batch(self.step, length)
+        self.optimizer.zero_grad()
+        labels, real = texts.labels[self.of], texts.real[self.of]
+        logits = self._logits(texts.tokens, texts.lengths)
+        ce = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view_as(labels)
+        with torch.no_grad():
+            slope, loss = self._transformed(ce)
+            self.lost.add_((loss * real).sum(1))
+            slope = torch.where(real, slope / real.sum(1, keepdim=True), 0.0)
+        torch.autograd.backward(ce, slope)
+        if self.recipe.clip:
+            self._clip()
+        self.optimizer.step()
+        self.step.add_(1)
+
+    def _transformed(self, ce: Tensor) -> tuple[Tensor, Tensor]:
+        """g'(ce) and g(ce) of every network and row."""
+        table = self.mixture.index_select(0, self.epoch)[0]
+        alpha, beta = table.index_select(0, self.step.clamp(max=len(table) - 1))[0, :, :, None]
+        p = (-ce).exp()
+        slope, loss = alpha + beta * p, alpha * ce + beta * (1 - p)
+        for g, mine in self.custom:
+            value, own = (part.view_as(ce) for part in value_and_slope(g, ce.flatten()))
+            slope, loss = torch.where(mine, own, slope), torch.where(mine, value, loss)
+        return slope, loss
+
+    def _clip(self) -> None:
+        gradients = [weight.grad for weight in self.weights.values() if weight.grad is not None]
+        norm = torch.stack([gradient.flatten(1).norm(dim=1) for gradient in gradients]).norm(dim=0)
+        factor = (self.recipe.clip / (norm + 1e-6)).clamp(max=1.0)  # as clip_grad_norm_
+        for gradient in gradients:
+            gradient.mul_(factor.view(-1, *[1] * (gradient.dim() - 1)))
+
+    def _logits(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        """(networks, rows, classes) from each source's tokens (sources, rows, length) and lengths (sources, rows)."""
+        weights, (_, rows, length) = self.weights, tokens.shape
+        words = tokens.mT[self.of].flatten(1)  # by time first
+        words = words + self.vocabulary * torch.arange(len(words), device=self.device)[:, None]
+        values = weights["embedding.weight"].flatten(0, 1).index_select(0, words.flatten()).view(*words.shape, -1)
+        for layer in range(self.recipe.layers):
+            bias = weights[f"lstm.bias_ih_l{layer}"] + weights[f"lstm.bias_hh_l{layer}"]
+            gates = torch.baddbmm(bias[:, None], values, weights[f"lstm.weight_ih_l{layer}"].mT)
+            states = recurrence(gates.view(len(gates), length, rows, -1), weights[f"lstm.weight_hh_l{layer}"])
+            values = states.flatten(1, 2)
+        last = (lengths[self.of] - 1)[:, None, :, None].expand(-1, 1, -1, self.recipe.hidden)
+        return torch.baddbmm(weights["output.bias"][:, None], states.gather(1, last)[:, 0], weights["output.weight"].mT)
+
+    @torch.no_grad()
+    def _scored(self, name: str) -> Floats:
+        """Logits (network, step, row, class) of a part."""
+        self.step.zero_()
+        for length in self.lengths[name]:
+            self.graphs.run((name, length), partial(self._show, name, length))
+        return self.logits[name].transpose(0, 1).cpu().numpy()
+
+    def _show(self, name: str, length: int) -> None:
+        texts = self.feeds[name].batch(self.step, length)
+        self.logits[name].index_copy_(0, self.step, self._logits(texts.tokens, texts.lengths)[None])
+        self.step.add_(1)
+
+    def _scores(self, name: str, at: int, logits: dict[str, Floats]) -> tuple[float, float, Floats]:
+        """Accuracy, mean CE and probabilities in the part's order; NaN without examples."""
+        if name not in logits:
+            return float("nan"), float("nan"), np.zeros((0, self.classes), dtype=np.float32)
+        source = self.source[at]
+        own = torch.from_numpy(self.feeds[name].own(logits[name][at], source))
+        labels = torch.from_numpy(self.feeds[name].parts[source].labels)
+        right = (own.argmax(1) == labels).double().mean().item()
+        return right, F.cross_entropy(own, labels).item(), own.softmax(1).numpy()

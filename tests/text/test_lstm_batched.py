@@ -1,0 +1,204 @@
+"""The stack for GPUs, on whatever there is, against the plain loop."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from lstm_cases import CURVES, draw, reference
+
+from crossfade.errors import UserError
+from crossfade.lab.methods import Method, method
+from crossfade.lab.train import lstm_batched, text_run
+from crossfade.lab.train.lstm_batched import train_batched
+from crossfade.lab.train.lstm_feed import Feed
+from crossfade.lab.train.lstm_setup import epoch_batches, scoring_batches
+from crossfade.lab.train.lstm_stack import train_lstm_stack
+from crossfade.lab.train.lstm_types import LstmMember, LstmRecipe
+
+HERE = Path(__file__).parent
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+
+
+@pytest.fixture(autouse=True)
+def whole_products(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+
+
+def together(members, recipe, device="cpu"):
+    return train_batched(members, recipe, device, lambda part: None)
+
+
+def close(ours, theirs, atol=1e-5):
+    for key, weight in theirs.weights.items():
+        np.testing.assert_allclose(ours.weights[key], weight, rtol=1e-5, atol=atol, err_msg=key)
+    for curve in CURVES:
+        np.testing.assert_allclose(getattr(ours, curve), getattr(theirs, curve), rtol=1e-5, atol=atol, err_msg=curve)
+    np.testing.assert_allclose(ours.test_probabilities, theirs.test_probabilities, atol=atol)
+    assert ours.best_epoch == theirs.best_epoch
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        LstmRecipe(10, 12, 1, epochs=3, batch_size=16, select="last"),
+        LstmRecipe(16, 8, 2, epochs=3, batch_size=7, granularity="step", select="last"),
+        LstmRecipe(5, 19, 3, epochs=2, batch_size=16, clip=0.05, select="last"),
+        LstmRecipe(50, 50, 1, epochs=2, batch_size=200, granularity="step"),
+    ],
+)
+def test_each_is_what_the_plain_loop_makes_of_it(recipe, device):
+    """Methods, seeds, splits with other words and sizes: all at once."""
+    splits = [draw(), draw(1, vocabulary=40, val=12, test=9, longest=20), draw(2, train=60, test=0)]
+    members = [LstmMember(s, method(name), seed) for s in splits for name in ("ce", "gradual") for seed in (1, 2)]
+    members.append(LstmMember(splits[0], method("focal"), 1))
+    for member, ours in zip(members, together(members, recipe, device), strict=True):
+        assert ours.engine == "batched"
+        close(ours, reference(member, recipe), atol=1e-5 if device == "cpu" else 1e-4)
+
+
+@settings(max_examples=10, deadline=None)
+@given(
+    hidden=st.integers(1, 20), embedding=st.integers(1, 20), layers=st.integers(1, 2), batch=st.integers(1, 30),
+    longest=st.integers(1, 20), classes=st.integers(2, 5), seed=st.integers(0, 99),
+)  # fmt: skip
+def test_any_shape(hidden, embedding, layers, batch, longest, classes, seed):
+    recipe = LstmRecipe(embedding, hidden, layers, epochs=1, batch_size=batch, select="last")
+    member = LstmMember(draw(seed, 23, 8, 9, 6, classes, longest), method("gradual"), seed)
+    close(together([member], recipe)[0], reference(member, recipe), atol=2e-5)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_one_that_diverges_leaves_the_others_alone(device):
+    def huge(progress):
+        return (3e38, 3e38) if progress >= 0.5 else (1.0, 0.0)
+
+    recipe = LstmRecipe(6, 8, epochs=4, batch_size=16)
+    late, never = Method("late", "late", schedule=huge), Method("never", "never", schedule=lambda p: (3e38, 3e38))
+    members = [LstmMember(draw(), chosen, 1) for chosen in (method("ce"), late, never)]
+    good, late_one, bad = together(members, recipe, device)
+    close(good, reference(members[0], recipe), atol=1e-4)
+    assert np.isfinite(late_one.val_nll[:2]).all()
+    assert np.isnan(late_one.val_nll[2:]).all()
+    assert late_one.best_epoch in (0, 1)
+    assert np.isfinite(late_one.weights["embedding.weight"]).all()
+    assert bad.best_epoch == -1
+    assert all(np.isnan(weight).all() for weight in bad.weights.values())
+
+
+@pytest.mark.parametrize("slots", [1, 3])
+def test_stacks_of_few(slots, monkeypatch):
+    """What doesn't fit at once comes one stack after the other, in the members' order."""
+    recipe, told = LstmRecipe(6, 8, epochs=2, batch_size=16), []
+    members = [LstmMember(draw(seed), method("gradual"), seed) for seed in range(4)]
+    monkeypatch.setattr(lstm_batched, "SLOTS", slots)
+    histories = train_batched(members, recipe, "cpu", told.append)
+    for member, ours in zip(members, histories, strict=True):
+        close(ours, reference(member, recipe))
+    assert told == sorted(told)
+    assert told[-1] == 1.0
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=3), st.integers(1, 9), st.integers(1, 40), st.integers(0, 3))
+def test_a_feed_gives_every_text_once(sizes, rows, longest, seed):
+    """Of each source, whole, in its order; what fills up isn't real; and values come back in the part's order."""
+    parts = [draw(at, train=size, longest=longest).train for at, size in enumerate(sizes)]
+    feed = Feed(parts, rows, torch.device("cpu"))
+    for orders in (
+        [scoring_batches(part.lengths, rows) for part in parts],
+        [epoch_batches(seed, 0, part.lengths, rows) for part in parts],
+    ):
+        feed.order = None
+        lengths = feed.lay(orders)
+        seen = [[] for _ in parts]
+        numbers = np.full((len(lengths), len(parts), rows), -1.0, dtype=np.float32)
+        for step, length in enumerate(lengths):
+            texts = feed.batch(torch.tensor([step]), length)
+            for at, row in texts.real.nonzero().tolist():
+                count = int(texts.lengths[at, row])
+                seen[at].append((texts.tokens[at, row, :count].tolist(), int(texts.labels[at, row])))
+                numbers[step, at, row] = len(seen[at]) - 1
+        for at, (part, (order, _)) in enumerate(zip(parts, orders, strict=True)):
+            texts_ = [part.tokens[a:b].tolist() for a, b in zip(part.offsets, part.offsets[1:], strict=False)]
+            assert seen[at] == [(texts_[i], int(part.labels[i])) for i in order]
+            np.testing.assert_array_equal(feed.own(numbers[:, at], at)[order], np.arange(len(part)))
+
+
+def test_cuda_takes_the_stack_and_others_the_plain_loop(monkeypatch, caplog):
+    """Which engine serves a device, without the device."""
+    from crossfade.lab.train import lstm_plain, lstm_stack
+
+    monkeypatch.setattr(lstm_stack, "_check_device", lambda device: device != "cpu")
+    asked = []
+    monkeypatch.setattr(
+        lstm_batched, "train_batched", lambda members, *rest: asked.append("stack") or [None for _ in members]
+    )
+    monkeypatch.setattr(lstm_plain, "train_plain", lambda *rest: asked.append("plain"))
+    apart = Method("apart", "apart", lambda ce: torch.stack([value.square() for value in ce]))
+    members = [LstmMember(draw(), chosen, 1) for chosen in (method("ce"), apart, method("focal"))]
+    train_lstm_stack(members, LstmRecipe(4, 4, epochs=1), device="cuda")
+    assert asked == ["stack", "plain"]
+    assert "trains in the plain loop" in caplog.text
+    train_lstm_stack(members[:1], LstmRecipe(4, 4, epochs=1), device="mps")
+    assert asked == ["stack", "plain", "plain"]
+    with pytest.raises(UserError, match="the stacked engine can't use device 'mps': take 'cpu', 'cuda' or"):
+        train_lstm_stack(members, LstmRecipe(4, 4), engine="stacked", device="mps")
+
+
+def test_a_gpu_gets_the_repeats_of_a_recipe_together():
+    class One:
+        def __init__(self, recipe):
+            self.recipe = recipe
+
+    batches = [(One("a"),) * 30, (One("a"),) * 30, (One("a"),) * 30, (One("b"),), (One("b"),)]
+    assert [len(batch) for batch in text_run._joined(batches)] == [60, 30, 2]
+
+
+def test_kernels():
+    """On the GPU where there is one, in the interpreter otherwise."""
+    pytest.importorskip("triton")
+    environment = os.environ | ({} if torch.cuda.is_available() else {"TRITON_INTERPRET": "1"})
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(HERE / "recurrence_cases.py")]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=HERE.parents[1], check=False)
+    assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-2000:]
+    assert re.search(r"3 passed", result.stdout), result.stdout
+
+
+@pytest.mark.parametrize("kernel", ["_forward_kernel", "_backward_kernel"])
+@pytest.mark.parametrize("precision", ["tf32", "ieee"])
+@pytest.mark.parametrize("capability", [80, 90])
+def test_compiles_for_nvidia(kernel, precision, capability):
+    """In the shared memory that a consumer's card has, too."""
+    pytest.importorskip("triton")
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from crossfade.lab.train import lstm_triton
+
+    function = getattr(lstm_triton, kernel)
+    numbers, settings_ = ("t", "time", "rows", "cells"), dict(lstm_triton._TILE) | {"PRECISION": precision}
+    options = {name: settings_.pop(name) for name in ("num_warps", "num_stages")}
+    names = function.arg_names
+    signature = {
+        name: "constexpr" if name in settings_ else "i32" if name in numbers else "*fp32" for name in names
+    }  # fmt: skip
+    constants = {(names.index(name),): value for name, value in settings_.items()}
+    aligned = {(at,): [["tt.divisibility", 16]] for at, name in enumerate(names) if signature[name] == "*fp32"}
+    source = ASTSource(fn=function, signature=signature, constexprs=constants, attrs=aligned)
+    made = triton_compile(source, GPUTarget("cuda", capability, 32), options)
+    assert made.asm["ptx"]
+    assert made.metadata.shared <= 99 * 1024
+
+
+def triton_compile(source, target, options):
+    import triton
+
+    return triton.compile(source, target=target, options=options)
