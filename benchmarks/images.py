@@ -30,8 +30,9 @@ from crossfade.lab.methods import method
 from crossfade.lab.nets import build
 from crossfade.lab.train.augment import Augment
 from crossfade.lab.train.deep_batches import TrainBatches
-from crossfade.lab.train.deep_member import Feed, Job, Member
+from crossfade.lab.train.deep_member import Job
 from crossfade.lab.train.deep_recipe import Hardware, ImageRecipe
+from crossfade.lab.train.image_member import ImageFeed, ImageMember
 
 IMAGES = 50_000
 _WARM_UP = 400  # images
@@ -204,9 +205,9 @@ def graph_epochs(split: ImageSplit, args: argparse.Namespace) -> dict[str, tuple
     """Epochs of the lab's graphs, of one network and of several side by side; then without making the batches."""
     recipe = ImageRecipe(net=args.net, batch_size=args.batch, precision=PRECISIONS[args.precision])
     hardware = Hardware(compile=args.compile)
-    feed = Feed(split, recipe, hardware, 0, torch.device("cuda"))
+    feed = ImageFeed(split, recipe, hardware, 0, torch.device("cuda"))
     methods = [method(("ce", "gradual")[number % 2]) for number in range(args.beside)]
-    members = [Member(Job(split, one, 0), feed, recipe, hardware) for one in methods]
+    members = [ImageMember(Job(split, one, 0), feed, recipe, hardware) for one in methods]
 
     def run(count: int, make: bool) -> Callable[[], None]:
         def epoch() -> None:
@@ -214,9 +215,9 @@ def graph_epochs(split: ImageSplit, args: argparse.Namespace) -> dict[str, tuple
                 feed.begin(0)
             for member in members[:count]:
                 member.begin(0)
-            for size in feed.sizes:
+            for kind in feed.kinds:
                 for member in members[:count]:
-                    member.step(size)
+                    member.step(kind)
             torch.cuda.synchronize()
 
         return epoch

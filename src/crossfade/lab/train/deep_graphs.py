@@ -1,13 +1,13 @@
-"""Image networks of one recipe trained side by side on a GPU, the whole training step of each one CUDA graph.
+"""Networks of one recipe trained side by side on a GPU, the whole training step of each one CUDA graph.
 
 Small networks leave a GPU waiting for the host: a step is hundreds of kernels of microseconds. A graph launches them
 all at once, and the graphs of several networks (methods x seeds) run at the same time, each on a stream of its own.
-Everything that changes from step to step lies on the device before an epoch begins: the augmented images in their
-order, made once for all methods of a repeat, the loss's weights and the learning rate of every step. So the host only
-launches.
+Everything that changes from step to step lies on the device before an epoch begins: the augmented images (or tokens) in
+their order, made once for all methods of a repeat, the loss's weights and the learning rate of every step. So the host
+only launches.
 
-Weights, order and augmentation are those of :func:`crossfade.lab.train.deep.train`, the reference beside this path; on
-the CPU the same steps run without graphs, for tests.
+Weights, order, augmentation and dropout are those of :func:`crossfade.lab.train.deep.train`, the reference beside this
+path; on the CPU the same steps run without graphs, for tests.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from crossfade.lab.train.deep_fork import shared_epochs
 from crossfade.lab.train.deep_member import Feed, Job, Member
 from crossfade.lab.train.deep_methods import TwoPass
 from crossfade.lab.train.deep_recipe import Hardware, ImageRecipe
+from crossfade.lab.train.text_recipe import TextRecipe
 
 __all__ = ["Job", "seconds_an_epoch", "serves", "train_side_by_side"]
 
@@ -34,17 +35,22 @@ _SAVE_SECONDS = 10.0
 _TIMED_STEPS = 30
 
 
-def serves(hardware: Hardware, recipe: ImageRecipe, method: Method) -> bool:
-    """Whether this path trains such networks: one CUDA device, a step without dropout or a loss scaler, no logger."""
+def serves(hardware: Hardware, recipe: ImageRecipe | TextRecipe, method: Method) -> bool:
+    """Whether this path trains such networks: one CUDA device, a step in one piece without a loss scaler, no logger.
+
+    And images without dropout, texts without compilation.
+    """
     wanted = hardware.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
     alone = hardware.devices * hardware.nodes == int(os.environ.get("WORLD_SIZE", "1")) == 1 and not hardware.logger
-    plain = recipe.dropout == 0.0 and recipe.precision != "16-mixed" and not isinstance(method, TwoPass)
-    return wanted and alone and plain and not draws(recipe.net)
+    whole = recipe.accumulate == 1 and recipe.precision != "16-mixed" and not isinstance(method, TwoPass)
+    if isinstance(recipe, ImageRecipe):
+        return wanted and alone and whole and recipe.dropout == 0.0 and not draws(recipe.net)
+    return wanted and alone and whole and not hardware.compile
 
 
 def train_side_by_side(
     jobs: Sequence[Job],
-    recipe: ImageRecipe,
+    recipe: ImageRecipe | TextRecipe,
     *,
     hardware: Hardware,
     device: Any = "cuda",
@@ -67,11 +73,12 @@ def train_side_by_side(
     """
     started = time.perf_counter()
     place = torch.device(device)
+    make_feed, make_member = recipe.side_by_side()
     feeds: dict[tuple[int, int], Feed] = {}
     for job in jobs:
         if (at := (id(job.split), job.seed)) not in feeds:
-            feeds[at] = Feed(job.split, recipe, hardware, job.seed, place)
-    members = [Member(job, feeds[id(job.split), job.seed], recipe, hardware) for job in jobs]
+            feeds[at] = make_feed(job.split, recipe, hardware, job.seed, place)
+    members = [make_member(job, feeds[id(job.split), job.seed], recipe, hardware) for job in jobs]
     _join(members, recipe)
     saved = time.monotonic()
     last = min(recipe.epochs, max_epochs or recipe.epochs)
@@ -96,22 +103,23 @@ def seconds_an_epoch(jobs: Sequence[Job], recipe: ImageRecipe, *, hardware: Hard
         recipe, hardware, device: As for :func:`train_side_by_side`.
     """
     place, plain = torch.device(device), replace(hardware, compile=False)
-    feed = Feed(jobs[0].split, recipe, plain, jobs[0].seed, place)
+    make_feed, make_member = recipe.side_by_side()
+    feed = make_feed(jobs[0].split, recipe, plain, jobs[0].seed, place)
     feed.begin(0)
-    members = [Member(replace(job, folder=None, observe=None), feed, recipe, plain) for job in jobs]
-    sizes = feed.sizes[:_TIMED_STEPS]
+    members = [make_member(replace(job, folder=None, observe=None), feed, recipe, plain) for job in jobs]
+    kinds = feed.kinds[:_TIMED_STEPS]
     seconds = 0.0
     for _ in range(2):  # the first time warms up
         for member in members:
             member.begin(0)
         _wait(place)
         started = time.perf_counter()
-        for size in sizes:
+        for kind in kinds:
             for member in members:
-                member.step(size)
+                member.step(kind)
         _wait(place)
         seconds = time.perf_counter() - started
-    return seconds * len(feed.sizes) / (len(sizes) * len(members))
+    return seconds * len(feed.kinds) / (len(kinds) * len(members))
 
 
 def _wait(device: torch.device) -> None:
@@ -119,7 +127,7 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def _join(members: Sequence[Member], recipe: ImageRecipe) -> None:
+def _join(members: Sequence[Member], recipe: ImageRecipe | TextRecipe) -> None:
     """Who starts from whom, and when."""
     for at, member in enumerate(members):
         for other in members[:at]:
@@ -134,9 +142,9 @@ def _epoch(active: Sequence[Member], epoch: int) -> None:
         feed.begin(epoch)
     for member in active:
         member.begin(epoch)
-    for step in range(max((len(feed.sizes) for feed in feeds), default=0)):
+    for step in range(max((len(feed.kinds) for feed in feeds), default=0)):
         for member in active:
-            if step < len(member.feed.sizes):
-                member.step(member.feed.sizes[step])
+            if step < len(member.feed.kinds):
+                member.step(member.feed.kinds[step])
     for member in active:
         member.end(epoch)

@@ -12,6 +12,7 @@ from crossfade.lab.train.augment import Augment
 
 if TYPE_CHECKING:
     from crossfade.lab.train.deep import Classifier
+    from crossfade.lab.train.deep_member import Member
 
 __all__ = ["Hardware", "ImageRecipe"]
 
@@ -108,6 +109,13 @@ class ImageRecipe:
         from crossfade.lab.train.deep import Classifier
 
         return Classifier
+
+    @staticmethod
+    def side_by_side() -> tuple[type[Any], type[Member]]:
+        """What lays examples ready and what is trained where several networks are trained at once."""
+        from crossfade.lab.train.image_member import ImageFeed, ImageMember
+
+        return ImageFeed, ImageMember
 
     # The whole batch at once, and no limit to the gradient: what a text's recipe has a choice of.
     accumulate, clip = 1, 0.0

@@ -43,7 +43,7 @@ def process_rank() -> int:
 def deep(hardware: Hardware, work: Path, keep: Path | None = None) -> Executor:
     """An executor for ``crossfade.lab.run.run`` that trains deep networks: each with Lightning, one after the other.
 
-    On one GPU, image networks that ``deep_graphs`` serves are trained side by side.
+    On one GPU, networks that ``deep_graphs`` serves are trained side by side.
 
     Args:
         hardware: Where.
@@ -90,9 +90,10 @@ def _in_turn(
 def _served(trial: Trial, hardware: Hardware, work: Path) -> bool:
     """Whether it can be trained side by side with others, and hasn't begun in another way."""
     from crossfade.lab.data.images import ImageTask
+    from crossfade.lab.data.texts import TextTask
     from crossfade.lab.train.deep_graphs import serves
 
-    here = isinstance(trial.task, ImageTask) and not (work / trial.key / "last.ckpt").exists()
+    here = isinstance(trial.task, ImageTask | TextTask) and not (work / trial.key / "last.ckpt").exists()
     return here and serves(hardware, cast("ImageRecipe", trial.recipe), trial.method)
 
 

@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import groupby
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from crossfade.lab.train.graphs import Graphs
 from crossfade.lab.train.lstm_feed import Feed
 from crossfade.lab.train.lstm_recurrence import recurrence
 from crossfade.lab.train.lstm_setup import (
@@ -59,7 +59,7 @@ def train_batched(
             slots = _slots([members[i] for i in group], recipe, place)
             for start in range(0, len(group), slots):
                 chosen = group[start : start + slots]
-                graphs = _Graphs(place)
+                graphs = Graphs(place)
                 with torch.cuda.stream(graphs.stream):
                     stack = _Stack([members[i] for i in chosen], recipe, place, graphs)
                     histories = stack.train(partial(report, len(chosen)))
@@ -93,33 +93,10 @@ def _as_cudnn() -> Iterator[None]:
         torch.backends.cuda.matmul.allow_tf32 = before
 
 
-class _Graphs:
-    """Runs calls that read and write memory that stays where it is: at first as they are, then as CUDA graphs."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.stream: Any = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
-        self.known: dict[object, Any] = {}
-        self.pool: Any = None
-
-    def run(self, key: object, call: Callable[[], None]) -> None:
-        if self.stream is None or key not in self.known:  # the first time compiles and loads what the capture needs
-            self.known[key] = None
-            call()
-            return
-        if self.known[key] is None:
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, pool=self.pool, stream=self.stream):
-                call()
-            self.pool, self.known[key] = self.pool or graph.pool(), graph
-        self.known[key].replay()
-
-
 class _Stack:
     """Networks of one shape. ``sources`` are their different pairs of a split and a seed: who sees the same batches."""
 
-    def __init__(
-        self, members: Sequence[LstmMember], recipe: LstmRecipe, device: torch.device, graphs: _Graphs
-    ) -> None:
+    def __init__(self, members: Sequence[LstmMember], recipe: LstmRecipe, device: torch.device, graphs: Graphs) -> None:
         self.members, self.recipe, self.device, self.graphs = members, recipe, device, graphs
         pairs = {(id(member.split), member.seed): member for member in members}
         self.sources, places = list(pairs.values()), list(pairs)

@@ -68,15 +68,24 @@ class TextBatches:
         seed: Of the order; all of an epoch's randomness comes from (seed, epoch). None: by length, for scoring.
         device: Where the tokens are needed.
         rank, world: This process and how many there are: each gets an equal run of every piece.
+        rows: Texts that a process scores at once.
     """
 
     def __init__(
-        self, part: TextPart, recipe: TextRecipe, tokenizer: Any, seed: int | None, device: Any, rank: int, world: int
+        self,
+        part: TextPart,
+        recipe: TextRecipe,
+        tokenizer: Any,
+        seed: int | None,
+        device: Any,
+        rank: int,
+        world: int,
+        rows: int = _EVAL_BATCH,
     ) -> None:
         self.tokens, self.lengths = encode(part, recipe.model, recipe.max_length)
         self.labels = torch.from_numpy(np.ascontiguousarray(part.labels))
         self.tokenizer, self.seed, self.device, self.rank, self.world = tokenizer, seed, device, rank, world
-        self.size = recipe.batch_size if seed is not None else _EVAL_BATCH * world
+        self.size = recipe.batch_size if seed is not None else rows * world
         self.pieces = recipe.accumulate if seed is not None else 1
         self.epoch = 0
 

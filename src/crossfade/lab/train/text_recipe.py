@@ -10,6 +10,7 @@ from crossfade.errors import UserError
 
 if TYPE_CHECKING:
     from crossfade.lab.train.deep import Classifier
+    from crossfade.lab.train.deep_member import Member
 
 __all__ = ["TextRecipe"]
 
@@ -100,6 +101,13 @@ class TextRecipe:
         from crossfade.lab.train.text import TextClassifier
 
         return TextClassifier
+
+    @staticmethod
+    def side_by_side() -> tuple[type[Any], type[Member]]:
+        """What lays examples ready and what is trained where several networks are trained at once."""
+        from crossfade.lab.train.text_member import TextFeed, TextMember
+
+        return TextFeed, TextMember
 
     # What the runner asks of any recipe.
     watch = 0

@@ -1,0 +1,106 @@
+"""Throughput of the LSTM study on a GPU.
+
+    python benchmarks/text_gpu.py [--reviews reviews.csv] [--rounds 3] [--steps 283] [--epochs 2] [--output DIR]
+
+Networks * examples a second of training, of Table 3's architectures. One arm is ``train_lstm_stack`` as a study calls
+it, 4 methods x 8 seeds, everything included (orders, capture of the graphs, scoring after each epoch). The other is a
+clean loop that trains one network after the other with ``nn.LSTM`` and fused Adam, on the same batches, which lie on
+the GPU already, without a look at the loss; it is timed on an epoch. Its fastest variant (padded or packed, time or
+batch first) is measured first, and that one is the rival. The arms take turns; printed are medians over the rounds and
+the median ratio. Both have TF32 products, cuDNN's default. Texts as for ``benchmarks/text.py``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+import saved
+from crossfade.lab.methods import method
+from crossfade.lab.train.lstm_plain import LstmClassifier, pad
+from crossfade.lab.train.lstm_setup import epoch_batches
+from crossfade.lab.train.lstm_stack import train_lstm_stack
+from crossfade.lab.train.lstm_types import LstmMember, LstmRecipe, TokenSplit
+from text import ARCHITECTURES, METHODS, Batch, seconds, texts
+
+SEEDS = 8
+VARIANTS = ("batch first", "time first", "packed")
+
+
+def one_by_one(split: TokenSplit, recipe: LstmRecipe, batches: list[Batch], variant: str) -> Callable[[], None]:
+    """A function that trains one network for an epoch of these batches."""
+    net = LstmClassifier(split.vocabulary, split.classes, recipe).cuda()
+    net.lstm.batch_first = variant != "time first"
+    optimizer = torch.optim.Adam(net.parameters(), recipe.learning_rate, fused=True)
+    on_host = [lengths.cpu() for _, lengths, _ in batches]
+
+    def run() -> None:
+        for (tokens, lengths, target), known in zip(batches, on_host, strict=True):
+            rows = torch.arange(len(tokens), device="cuda")
+            if variant == "packed":
+                packed = torch.nn.utils.rnn.pack_padded_sequence(net.embedding(tokens), known, batch_first=True)
+                last = net.lstm(packed)[1][0][-1]
+            elif variant == "time first":
+                last = net.lstm(net.embedding(tokens.t()))[0][lengths - 1, rows]
+            else:
+                last = net.lstm(net.embedding(tokens))[0][rows, lengths - 1]
+            loss = F.cross_entropy(net.output(last), target)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        torch.cuda.synchronize()
+
+    return run
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--reviews", type=Path, help="CSV with the columns Review Text and Rating")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=283, help="batches of 64 texts in an epoch")
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--output", type=Path, help="folder for the rows")
+    options = parser.parse_args()
+    split, source = texts(options.reviews, 64 * options.steps)
+    print(
+        f"LSTM, {source}: {len(METHODS)} methods x {SEEDS} seeds, {saved.capability('cuda')}, torch {torch.__version__}"
+    )
+    print("H = E layers      study   one by one   ratio   the loop's fastest variant")
+    rows: list[list[object]] = []
+    for hidden, layers in ARCHITECTURES:
+        recipe = LstmRecipe(hidden, hidden, layers, epochs=options.epochs, granularity="step")
+        members = [LstmMember(split, method(name), seed) for name in METHODS for seed in range(SEEDS)]
+        order, starts = epoch_batches(0, 0, split.train.lengths, recipe.batch_size)
+        batches: list[Batch] = [pad(split.train, order[a:b], "cuda") for a, b in pairwise(starts)]
+        found = {}
+        for variant in VARIANTS:
+            run = one_by_one(split, recipe, batches[:40], variant)
+            run()
+            found[variant] = min(seconds(run), seconds(run))
+        variant = min(found, key=lambda name: found[name])
+        study = partial(train_lstm_stack, members, recipe, device="cuda")
+        train_lstm_stack(members[:1], recipe, device="cuda")  # compilation
+        loop = one_by_one(split, recipe, batches, variant)
+        loop()
+        speeds = []
+        for _ in range(options.rounds):
+            ours = options.epochs * len(members) * len(split.train) / seconds(study)
+            speeds.append((ours, len(split.train) / seconds(loop)))
+        ratio = statistics.median(ours / theirs for ours, theirs in speeds)
+        mine, other = (statistics.median(each) for each in zip(*speeds, strict=True))
+        rows.append([hidden, layers, f"{mine:.0f}", f"{other:.0f}", f"{ratio:.1f}", variant])
+        print(f"{hidden:5} {layers:6} {mine:10.0f} {other:12.0f} {ratio:7.1f}   {variant}", flush=True)
+    if options.output:
+        head = "hidden,layers,study,one_by_one,ratio,variant"
+        saved.save(options.output, {"lstm_gpu": (head, rows)}, capability=saved.capability("cuda"))
+
+
+if __name__ == "__main__":
+    main()
