@@ -184,7 +184,8 @@ def test_compiles_for_nvidia(kernel, precision, capability):
     from crossfade.lab.train import lstm_triton
 
     function = getattr(lstm_triton, kernel)
-    numbers, settings_ = ("t", "time", "rows", "cells"), dict(lstm_triton._TILE) | {"PRECISION": precision}
+    tile = {"_forward_kernel": lstm_triton._FORWARD, "_backward_kernel": lstm_triton._BACKWARD}[kernel]
+    numbers, settings_ = ("t", "time", "rows", "cells"), tile | {"PRECISION": precision}
     options = {name: settings_.pop(name) for name in ("num_warps", "num_stages")}
     names = function.arg_names
     signature = {

@@ -155,6 +155,27 @@ def test_lengths_are_filled_up(task, recipe):
     assert sorted(seen) == list(range(len(feed.lengths)))
 
 
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_padding_is_the_tokenizers(task, recipe, monkeypatch, side):
+    from crossfade.lab.train import text_member
+    from crossfade.lab.train.text_models import encode, load_tokenizer
+
+    tokenizer, split = load_tokenizer(recipe.model), task.split(0)
+    tokenizer.padding_side = side
+    monkeypatch.setattr(text_member, "load_tokenizer", lambda model: tokenizer)
+    feed = TextFeed(split, recipe, CPU, 3, torch.device("cpu"))
+    tokens, lengths = encode(split.train, recipe.model, recipe.max_length)
+    padded = tokenizer.pad(dict(tokens), padding="max_length", max_length=40, return_tensors="pt")
+    for name, values in padded.items():
+        assert torch.equal(feed.inputs[name], values), name
+    feed.begin(0)
+    at = next(at for at, (_, length) in enumerate(feed.kinds) if length == 32)
+    first = sum(count for count, _ in feed.kinds[:at])
+    inputs, _ = feed.batch(torch.tensor([first]), feed.kinds[at])
+    rows = feed.order[first : first + feed.kinds[at][0]].tolist()
+    assert inputs["attention_mask"].sum(1).tolist() == lengths[rows].tolist()
+
+
 def test_what_is_served(recipe, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert serves(Hardware(), recipe, method("ce"))

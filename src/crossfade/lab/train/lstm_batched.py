@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from itertools import groupby
 
@@ -38,6 +39,7 @@ __all__ = ["SLOTS", "train_batched"]
 
 SLOTS = 64  # networks in a stack at most
 _SHARE = 0.6  # of the free memory
+_LINE = 16  # numbers: rows of a matrix that begin at a multiple of these are read in the widest pieces
 
 
 def train_batched(
@@ -93,11 +95,24 @@ def _as_cudnn() -> Iterator[None]:
         torch.backends.cuda.matmul.allow_tf32 = before
 
 
+def _filled(size: int) -> int:
+    return -(-size // _LINE) * _LINE
+
+
+def _by_gate(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """A weight's shape with an axis for the gates, if it has them."""
+    return (4, shape[0] // 4, *shape[1:]) if name.startswith("lstm.") else shape
+
+
 class _Stack:
-    """Networks of one shape. ``sources`` are their different pairs of a split and a seed: who sees the same batches."""
+    """Networks of one shape. ``sources`` are their different pairs of a split and a seed: who sees the same batches.
+
+    Cells and places of a word's vector are filled up with ones whose weights are zero and stay so.
+    """
 
     def __init__(self, members: Sequence[LstmMember], recipe: LstmRecipe, device: torch.device, graphs: Graphs) -> None:
         self.members, self.recipe, self.device, self.graphs = members, recipe, device, graphs
+        self.wide = replace(recipe, embedding=_filled(recipe.embedding), hidden=_filled(recipe.hidden))
         pairs = {(id(member.split), member.seed): member for member in members}
         self.sources, places = list(pairs.values()), list(pairs)
         self.source = [places.index((id(member.split), member.seed)) for member in members]
@@ -130,15 +145,18 @@ class _Stack:
         self.lost = torch.zeros(len(members), dtype=torch.float64, device=device)
 
     def _initial(self) -> dict[str, Tensor]:
-        arrays: dict[str, list[Floats]] = {}
-        for member in self.members:
-            split = member.split
-            for name, value in initial_state(member.seed, split.vocabulary, self.classes, self.recipe).items():
-                missing = self.vocabulary - split.vocabulary if name == "embedding.weight" else 0
-                filled = np.pad(value, [(0, missing)] + [(0, 0)] * (value.ndim - 1)) if missing else value
-                arrays.setdefault(name, []).append(filled)
+        wide = shapes(self.vocabulary, self.classes, self.wide)
+        arrays = {
+            name: np.zeros((len(self.sources), *_by_gate(name, shape)), np.float32) for name, shape in wide.items()
+        }
+        for at, member in enumerate(self.sources):
+            state = initial_state(member.seed, member.split.vocabulary, self.classes, self.recipe)
+            for name, value in state.items():
+                shape = _by_gate(name, value.shape)
+                arrays[name][at][tuple(map(slice, shape))] = value.reshape(shape)
         return {
-            name: torch.from_numpy(np.stack(values)).to(self.device).requires_grad_() for name, values in arrays.items()
+            name: torch.from_numpy(array[self.source].reshape(-1, *wide[name])).to(self.device).requires_grad_()
+            for name, array in arrays.items()
         }
 
     def train(self, on_epoch: Callable[[], None]) -> list[LstmHistory]:
@@ -169,10 +187,12 @@ class _Stack:
         ]  # fmt: skip
 
     def _weights(self, at: int) -> dict[str, Floats]:
-        known = shapes(self.members[at].split.vocabulary, self.classes, self.recipe)
-        return {
-            name: weight[at].cpu().numpy()[tuple(map(slice, known[name]))].copy() for name, weight in self.best.items()
-        }
+        known, out = shapes(self.members[at].split.vocabulary, self.classes, self.recipe), {}
+        for name, weight in self.best.items():
+            array = weight[at].cpu().numpy()
+            mine = tuple(map(slice, _by_gate(name, known[name])))
+            out[name] = array.reshape(_by_gate(name, array.shape))[mine].reshape(known[name]).copy()
+        return out
 
     def _train_epoch(self, epoch: int) -> list[float]:
         """Sums of the losses of each network's examples."""
@@ -231,7 +251,7 @@ class _Stack:
             gates = torch.baddbmm(bias[:, None], values, weights[f"lstm.weight_ih_l{layer}"].mT)
             states = recurrence(gates.view(len(gates), length, rows, -1), weights[f"lstm.weight_hh_l{layer}"])
             values = states.flatten(1, 2)
-        last = (lengths[self.of] - 1)[:, None, :, None].expand(-1, 1, -1, self.recipe.hidden)
+        last = (lengths[self.of] - 1)[:, None, :, None].expand(-1, 1, -1, self.wide.hidden)
         return torch.baddbmm(weights["output.bias"][:, None], states.gather(1, last)[:, 0], weights["output.weight"].mT)
 
     @torch.no_grad()

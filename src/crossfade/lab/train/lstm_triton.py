@@ -10,7 +10,8 @@ import triton.language as tl  # type: ignore[import-untyped]
 from torch import Tensor
 
 # Rows and cells of a program, factors that are read at once.
-_TILE = {"ROWS": 64, "CELLS": 32, "PRODUCTS": 64, "num_warps": 8, "num_stages": 2}
+_FORWARD = {"ROWS": 64, "CELLS": 32, "PRODUCTS": 32, "num_warps": 8, "num_stages": 3}
+_BACKWARD = {"ROWS": 64, "CELLS": 32, "PRODUCTS": 64, "num_warps": 8, "num_stages": 3}
 
 
 @triton.jit
@@ -40,11 +41,16 @@ def _forward_kernel(  # type: ignore[no-untyped-def]
     cell = (tl.program_id(1) * CELLS + tl.arange(0, CELLS))[None, :]
     mine = (row < rows) & (cell < cells)
     at = ((member * time + t) * rows + row) * 4 * cells + cell
-    i = tl.load(gates + at, mask=mine, other=0.0)
-    f = tl.load(gates + at + cells, mask=mine, other=0.0)
-    g = tl.load(gates + at + 2 * cells, mask=mine, other=0.0)
-    o = tl.load(gates + at + 3 * cells, mask=mine, other=0.0)
+    # What memory gives late is asked for first.
+    in_i = tl.load(gates + at, mask=mine, other=0.0)
+    in_f = tl.load(gates + at + cells, mask=mine, other=0.0)
+    in_g = tl.load(gates + at + 2 * cells, mask=mine, other=0.0)
+    in_o = tl.load(gates + at + 3 * cells, mask=mine, other=0.0)
     before = (member * (time + 1) + t) * rows * cells
+    place = row * cells + cell
+    c_before = tl.load(c + before + place, mask=mine, other=0.0)
+    i = tl.zeros([ROWS, CELLS], tl.float32)
+    f, g, o = i, i, i
     mine_w = weight + member * 4 * cells * cells + cell * cells
     for first in range(0, cells, PRODUCTS):
         k = first + tl.arange(0, PRODUCTS)
@@ -54,9 +60,8 @@ def _forward_kernel(  # type: ignore[no-untyped-def]
         f = tl.dot(state, tl.load(w + cells * cells, mask=known, other=0.0), f, input_precision=PRECISION)
         g = tl.dot(state, tl.load(w + 2 * cells * cells, mask=known, other=0.0), g, input_precision=PRECISION)
         o = tl.dot(state, tl.load(w + 3 * cells * cells, mask=known, other=0.0), o, input_precision=PRECISION)
-    i, f, g, o = tl.sigmoid(i), tl.sigmoid(f), _tanh(g), tl.sigmoid(o)
-    place = row * cells + cell
-    now = f * tl.load(c + before + place, mask=mine, other=0.0) + i * g
+    i, f, g, o = tl.sigmoid(i + in_i), tl.sigmoid(f + in_f), _tanh(g + in_g), tl.sigmoid(o + in_o)
+    now = f * c_before + i * g
     after = before + rows * cells
     tl.store(c + after + place, now, mask=mine)
     tl.store(h + after + place, o * _tanh(now), mask=mine)
@@ -91,35 +96,34 @@ def _backward_kernel(  # type: ignore[no-untyped-def]
     place = row * cells + cell
     token = (member * time + t) * rows
     d_h = tl.load(upstream + token * cells + place, mask=mine, other=0.0)
-    if t + 1 < time:
-        later = d_gates + (token + rows + row) * 4 * cells
-        mine_w = weight + member * 4 * cells * cells + cell
-        for gate in tl.static_range(4):
-            for first in range(0, cells, PRODUCTS):
-                k = first + tl.arange(0, PRODUCTS)
-                d = tl.load(later + gate * cells + k[None, :], mask=(row < rows) & (k[None, :] < cells), other=0.0)
-                known = (k[:, None] < cells) & (cell < cells)
-                w = tl.load(mine_w + (gate * cells + k[:, None]) * cells, mask=known, other=0.0)
-                d_h = tl.dot(d, w, d_h, input_precision=PRECISION)
     at = (token + row) * 4 * cells + cell
     i = tl.load(active + at, mask=mine, other=0.0)
     f = tl.load(active + at + cells, mask=mine, other=0.0)
     g = tl.load(active + at + 2 * cells, mask=mine, other=0.0)
     o = tl.load(active + at + 3 * cells, mask=mine, other=0.0)
     before = c + (member * (time + 1) + t) * rows * cells + place
+    c_before = tl.load(before, mask=mine, other=0.0)
     top = _tanh(tl.load(before + rows * cells, mask=mine, other=0.0))
+    if t + 1 < time:
+        later = d_gates + (token + rows + row) * 4 * cells
+        mine_w = weight + member * 4 * cells * cells + cell
+        for first in range(0, 4 * cells, PRODUCTS):
+            k = first + tl.arange(0, PRODUCTS)
+            d = tl.load(later + k[None, :], mask=(row < rows) & (k[None, :] < 4 * cells), other=0.0)
+            w = tl.load(mine_w + k[:, None] * cells, mask=(k[:, None] < 4 * cells) & (cell < cells), other=0.0)
+            d_h = tl.dot(d, w, d_h, input_precision=PRECISION)
     own = d_c + member * rows * cells + place
     d = tl.load(own, mask=mine, other=0.0) + d_h * o * (1.0 - top * top)
     tl.store(own, d * f, mask=mine)
     tl.store(d_gates + at, d * g * i * (1.0 - i), mask=mine)
-    tl.store(d_gates + at + cells, d * tl.load(before, mask=mine, other=0.0) * f * (1.0 - f), mask=mine)
+    tl.store(d_gates + at + cells, d * c_before * f * (1.0 - f), mask=mine)
     tl.store(d_gates + at + 2 * cells, d * i * (1.0 - g * g), mask=mine)
     tl.store(d_gates + at + 3 * cells, d_h * top * o * (1.0 - o), mask=mine)
 
 
 def forward(gates: Tensor, weight: Tensor, h: Tensor, c: Tensor, active: Tensor) -> None:
     """Fill the states h and c (n, time + 1, batch, cells), given at place 0, and the gates after their functions."""
-    grid, options = _launch(gates, weight)
+    grid, options = _launch(_FORWARD, gates, weight)
     _, time, rows, _ = gates.shape
     for t in range(time):
         _forward_kernel[grid](gates, weight, h, c, active, t, time, rows, weight.shape[2], **options)
@@ -127,7 +131,7 @@ def forward(gates: Tensor, weight: Tensor, h: Tensor, c: Tensor, active: Tensor)
 
 def backward(weight: Tensor, active: Tensor, c: Tensor, upstream: Tensor, d_gates: Tensor) -> None:
     """Fill ``d_gates`` (n, time, batch, 4 * cells), the gradient before the gates' functions."""
-    grid, options = _launch(active, weight)
+    grid, options = _launch(_BACKWARD, active, weight)
     _, time, rows, _ = active.shape
     d_c = torch.zeros_like(c[:, 0])
     for t in reversed(range(time)):
@@ -136,9 +140,9 @@ def backward(weight: Tensor, active: Tensor, c: Tensor, upstream: Tensor, d_gate
         )  # fmt: skip
 
 
-def _launch(gates: Tensor, weight: Tensor) -> tuple[tuple[int, int], dict[str, Any]]:
+def _launch(tile: dict[str, int], gates: Tensor, weight: Tensor) -> tuple[tuple[int, int], dict[str, Any]]:
     count, _, rows, _ = gates.shape
-    cells = weight.shape[2]
+    height = min(tile["ROWS"], max(16, triton.next_power_of_2(rows)))
     precision = "tf32" if torch.backends.cuda.matmul.allow_tf32 else "ieee"
-    tile = _TILE | {"ROWS": min(_TILE["ROWS"], max(16, triton.next_power_of_2(rows))), "PRECISION": precision}
-    return (count * triton.cdiv(rows, tile["ROWS"]), triton.cdiv(cells, tile["CELLS"])), tile
+    grid = (count * triton.cdiv(rows, height), triton.cdiv(weight.shape[2], tile["CELLS"]))
+    return grid, tile | {"ROWS": height, "PRECISION": precision}
