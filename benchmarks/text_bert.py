@@ -28,6 +28,7 @@ from crossfade.lab.data.glue import GLUE, load_glue
 from crossfade.lab.data.texts import TextTask
 from crossfade.lab.methods import method
 from crossfade.lab.train.deep import train
+from crossfade.lab.train.deep_graphs import Job, train_side_by_side
 from crossfade.lab.train.deep_recipe import Hardware
 from crossfade.lab.train.text_recipe import TextRecipe
 
@@ -57,8 +58,16 @@ def lab(split: Any, recipe: TextRecipe) -> float:
     return clock.seconds
 
 
+def side_by_side(split: Any, recipe: TextRecipe, networks: int) -> float:
+    """Seconds on a GPU of that many networks under CE and F=0-0.5, everything included."""
+    jobs = [Job(split, method(("ce", "gradual")[at % 2]), at // 2) for at in range(networks)]
+    start = time.perf_counter()
+    train_side_by_side(jobs, recipe, hardware=Hardware())
+    return time.perf_counter() - start
+
+
 def trainer(split: Any, recipe: TextRecipe, sampling: str) -> float:
-    """Seconds of an epoch under CE."""
+    """Seconds of training under CE."""
     tokenizer = AutoTokenizer.from_pretrained(recipe.model)
     net = AutoModelForSequenceClassification.from_pretrained(recipe.model, num_labels=split.classes)
     part, clock = split.train, _TrainerClock()
@@ -76,9 +85,10 @@ def trainer(split: Any, recipe: TextRecipe, sampling: str) -> float:
     ]
     with tempfile.TemporaryDirectory() as folder:
         settings = TrainingArguments(
-            folder, num_train_epochs=recipe.epochs, per_device_train_batch_size=recipe.batch_size, use_cpu=True,
+            folder, num_train_epochs=recipe.epochs, per_device_train_batch_size=recipe.batch_size,
+            use_cpu=not torch.cuda.is_available(), bf16=recipe.precision == "bf16-mixed",
             learning_rate=recipe.learning_rate, report_to=[], save_strategy="no", logging_strategy="no",
-            disable_tqdm=True, train_sampling_strategy=sampling, dataloader_pin_memory=False,
+            disable_tqdm=True, train_sampling_strategy=sampling, dataloader_pin_memory=torch.cuda.is_available(),
         )  # fmt: skip
         Trainer(
             net, settings, data_collator=DataCollatorWithPadding(tokenizer), train_dataset=rows, callbacks=[clock]
@@ -104,9 +114,38 @@ def bert(model: str, data_dir: Path, rounds: int, threads: int, examples: int) -
         for _ in range(rounds):
             for arm, run in arms.items():
                 taken[arm].append(run())
-        for arm, times in taken.items():
-            ratio = statistics.median(own / other for own, other in zip(times, taken["lab"], strict=True))
-            speed = len(split.train) / statistics.median(times)
-            print(f"  {name:5} {arm:20} {speed:7.1f}   time over the lab's {ratio:5.2f}", flush=True)
-            rows.append([name, arm, f"{speed:.1f}", f"{ratio:.2f}"])
+        rows += _printed(name, {arm: [seconds / len(split.train) for seconds in taken[arm]] for arm in arms})
+    return rows
+
+
+def bert_gpu(model: str, data_dir: Path, rounds: int, examples: int, networks: int) -> list[list[object]]:
+    """As :func:`bert` on a GPU in bfloat16: networks * examples a second of three epochs.
+
+    The lab's arms include reading the model, the capture of the graphs and scoring after each epoch.
+    """
+    device = torch.cuda.get_device_name()
+    print(f"BERT ({TextRecipe(model).net}), {device}, bf16, batch 32, length 64, medians of {rounds}")
+    rows: list[list[object]] = []
+    for name in ("CoLA", "RTE"):
+        data = load_glue(next(task for task in GLUE if task.name == name), data_dir)
+        split = TextTask(data, "last", limit=examples).split(0)
+        recipe = TextRecipe(model, epochs=3, precision="bf16-mixed")
+        arms = {f"lab, {networks} side by side": networks, "lab, alone": 1, "Trainer": 0}
+        taken: dict[str, list[float]] = {arm: [] for arm in arms}
+        for _ in range(rounds):
+            for arm, count in arms.items():
+                seconds = side_by_side(split, recipe, count) if count else trainer(split, recipe, "random")
+                taken[arm].append(seconds / (max(count, 1) * recipe.epochs * len(split.train)))
+        rows += _printed(name, taken)
+    return rows
+
+
+def _printed(task: str, taken: dict[str, list[float]]) -> list[list[object]]:
+    """Seconds an example of each arm, the first of which is ours: examples a second, and the time over ours."""
+    rows: list[list[object]] = []
+    first = next(iter(taken.values()))
+    for arm, times in taken.items():
+        ratio = statistics.median(own / other for own, other in zip(times, first, strict=True))
+        print(f"  {task:5} {arm:22} {1 / statistics.median(times):8.1f}   time over ours {ratio:5.2f}", flush=True)
+        rows.append([task, arm, f"{1 / statistics.median(times):.1f}", f"{ratio:.2f}"])
     return rows
