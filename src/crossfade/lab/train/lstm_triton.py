@@ -10,8 +10,8 @@ import triton.language as tl  # type: ignore[import-untyped]
 from torch import Tensor
 
 # Rows and cells of a program, factors that are read at once.
-_FORWARD = {"ROWS": 64, "CELLS": 32, "PRODUCTS": 32, "num_warps": 8, "num_stages": 3}
-_BACKWARD = {"ROWS": 64, "CELLS": 32, "PRODUCTS": 64, "num_warps": 8, "num_stages": 3}
+_FORWARD = {"ROWS": 64, "CELLS": 16, "PRODUCTS": 32, "num_warps": 4, "num_stages": 3}
+_BACKWARD = {"ROWS": 32, "CELLS": 32, "PRODUCTS": 64, "num_warps": 4, "num_stages": 4}
 
 
 @triton.jit
