@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -31,7 +32,8 @@ from crossfade.lab.train.text_recipe import TextRecipe
 
 __all__ = ["Job", "seconds_an_epoch", "serves", "train_side_by_side"]
 
-_SAVE_SECONDS = 10.0
+_SAVE_SECONDS = 10.0  # between checkpoints at least
+_SAVE_SHARE = 0.05  # of the time at most
 _TIMED_STEPS = 30
 
 
@@ -78,17 +80,22 @@ def train_side_by_side(
     for job in jobs:
         if (at := (id(job.split), job.seed)) not in feeds:
             feeds[at] = make_feed(job.split, recipe, hardware, job.seed, place)
-    members = [make_member(job, feeds[id(job.split), job.seed], recipe, hardware) for job in jobs]
+    seen: dict[object, Counter[object]] = defaultdict(Counter)  # steps of one loss are alike
+    members = [
+        make_member(job, feeds[id(job.split), job.seed], recipe, hardware, seen[job.method.g]) for job in jobs
+    ]  # fmt: skip
     _join(members, recipe)
-    saved = time.monotonic()
+    saved, pause = time.monotonic(), _SAVE_SECONDS
     last = min(recipe.epochs, max_epochs or recipe.epochs)
     for epoch in range(min(member.epoch for member in members), last):
         active = [member for member in members if member.ready(epoch)]
         _epoch(active, epoch)
-        if time.monotonic() - saved > _SAVE_SECONDS or epoch + 1 == last:
+        if epoch + 1 < recipe.epochs and (time.monotonic() - saved > pause or epoch + 1 == last):
+            started_saving = time.monotonic()
             for member in active:
                 member.save()
             saved = time.monotonic()
+            pause = max(_SAVE_SECONDS, (saved - started_saving) / _SAVE_SHARE)
         if on_progress is not None:
             on_progress((epoch + 1) / recipe.epochs)
     seconds = (time.perf_counter() - started) / max(1, sum(member.trained for member in members))

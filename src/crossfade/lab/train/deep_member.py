@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import functools
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -92,7 +93,9 @@ class Feed(Protocol):
 class Member:
     """A network in training. What a step reads and writes stays where it is, as a graph needs it."""
 
-    def __init__(self, job: Job, feed: Feed, recipe: Any, hardware: Hardware) -> None:
+    def __init__(
+        self, job: Job, feed: Feed, recipe: Any, hardware: Hardware, seen: Counter[object] | None = None
+    ) -> None:
         self.job, self.feed, self.recipe, self.hardware = job, feed, recipe, hardware
         self.device = feed.device
         self.epoch, self.trained = 0, 0
@@ -106,7 +109,7 @@ class Member:
         self.table = torch.zeros(0)  # alpha, beta and rate of the epoch's steps
         self.at, self.first = (torch.zeros(1, dtype=torch.int64, device=self.device) for _ in range(2))
         self.loss = torch.zeros((), dtype=torch.float64, device=self.device)
-        self.graphs = Graphs(self.device)
+        self.graphs = Graphs(self.device, seen)
         self._load()
 
     def build(self) -> nn.Module:

@@ -11,7 +11,7 @@ import torch
 
 __all__ = ["Graphs"]
 
-_WARM_UP = 2  # calls that compile and load what a capture must find there
+_WARM_UP = 2  # calls, of any of those that are alike, that compile and load what a capture must find there
 
 
 class Graphs:
@@ -22,12 +22,14 @@ class Graphs:
 
     Args:
         device: Where.
+        seen: Which calls were made how often: the same object for those whose calls of a key are alike.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, seen: Counter[object] | None = None) -> None:
         self.device, self.stream = device, None
         self._known: dict[object, Any] = {}
-        self._seen: Counter[object] = Counter()
+        self._seen: Counter[object] = Counter() if seen is None else seen
+        self._began = False
         self._pool: Any = None
         self._random: Any = None  # a generator on a GPU, elsewhere the state of one
         if device.type == "cuda":
@@ -45,7 +47,9 @@ class Graphs:
     def run(self, key: object, call: Callable[[], None]) -> None:
         """Run the call, or what was captured of it when it came with this key before."""
         with torch.cuda.stream(self.stream):
-            if self.stream is None or self._seen[key] < _WARM_UP:
+            # The first call of all makes what stays: an optimizer's state.
+            if self.stream is None or not self._began or self._seen[key] < _WARM_UP:
+                self._began = True
                 self._seen[key] += 1
                 with self._drawing():
                     call()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -14,7 +14,7 @@ from crossfade.lab.scores import brier_score, expected_calibration_error
 from crossfade.lab.store import Outcome, Run, Store
 from crossfade.lab.train.deep_run import process_rank
 from crossfade.lab.train.lstm_types import LstmMember, LstmRecipe
-from crossfade.lab.trial import Trial, seed
+from crossfade.lab.trial import Trial, canonical, seed
 
 if TYPE_CHECKING:
     from crossfade.lab.data.texts import TextSplit
@@ -78,15 +78,11 @@ def stacked(workers: int | None = None, engine: str = "auto", device: str = "cpu
     """An executor for ``crossfade.lab.run.run``: the methods of a repeat are trained together."""
 
     def execute(batches: Sequence[Batch], tick: Callable[[float], None]) -> Iterator[tuple[Trial, Outcome]]:
-        from crossfade.lab.data.words import tokenize
-
+        known: dict[str, TokenSplit] = {}
         for batch in batches if device == "cpu" else _joined(batches):
-            recipe, tokens = cast("LstmRecipe", batch[0].recipe), dict[tuple[int, int], "TokenSplit"]()
-            for trial in batch:
-                at = (id(trial.task), trial.repeat)
-                if at not in tokens:
-                    tokens[at] = tokenize(cast("TextSplit", trial.task.split(trial.repeat)), recipe)
-            splits = [tokens[id(trial.task), trial.repeat] for trial in batch]
+            recipe = cast("LstmRecipe", batch[0].recipe)
+            known = _tokens(batch, recipe, known)
+            splits = [known[_texts(trial, recipe)] for trial in batch]
             whole = sum(map(cost, batch))
             options = {"engine": engine, "device": device, "threads": workers}
             yield from zip(
@@ -94,6 +90,23 @@ def stacked(workers: int | None = None, engine: str = "auto", device: str = "cpu
             )
 
     return execute
+
+
+def _tokens(batch: Batch, recipe: LstmRecipe, known: Mapping[str, TokenSplit]) -> dict[str, TokenSplit]:
+    """The batch's splits in numbers; the last batch's, another architecture's maybe, needn't be made again."""
+    from crossfade.lab.data.words import tokenize
+
+    found: dict[str, TokenSplit] = {}
+    for trial in batch:
+        at = _texts(trial, recipe)
+        if at not in found:
+            found[at] = known.get(at) or tokenize(cast("TextSplit", trial.task.split(trial.repeat)), recipe)
+    return found
+
+
+def _texts(trial: Trial, recipe: LstmRecipe) -> str:
+    """What decides a trial's tokens."""
+    return canonical([dict(trial.task.content), trial.repeat, recipe.min_count, recipe.vocabulary, recipe.max_length])
 
 
 def _joined(batches: Sequence[Batch]) -> list[Batch]:
