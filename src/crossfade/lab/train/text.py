@@ -39,9 +39,11 @@ class TextClassifier(Classifier):
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         recipe = self.recipe
+        # Lightning refuses to limit a gradient under mixed precision where the optimizer could unscale it itself.
+        fused = recipe.precision == "32-true" or None
         return [
             torch.optim.AdamW(
-                self.net.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
+                self.net.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=fused
             )
             for _ in range(1 + isinstance(self.method, TwoPass))
         ]
