@@ -8,7 +8,6 @@ small images, a 3x3 convolution with stride 1 and no pooling: ``resnet18_small``
 from __future__ import annotations
 
 import difflib
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 
 from crossfade.errors import UserError
 
-__all__ = ["SMALL_NETS", "build", "check_name", "draws", "net_names", "parameters"]
+__all__ = ["SMALL_NETS", "build", "check_name", "net_names", "parameters"]
 
 
 def _resnet(depth: int) -> Callable[[int], nn.Module]:
@@ -160,29 +159,3 @@ def _replace_head(net: nn.Module, name: str, change: Callable[[Any], nn.Module])
         raise UserError(f"net {name!r} has no last linear layer to replace; use another network")
     parent, _, child = linear[-1].rpartition(".")
     setattr(net.get_submodule(parent), child, change(net.get_submodule(linear[-1])))
-
-
-@functools.cache
-def draws(name: str) -> bool:
-    """Whether a training step of the network draws random numbers of its own: dropout, or stochastic depth.
-
-    Raises:
-        UserError: unknown name.
-    """
-    import torch
-
-    try:
-        with torch.device("meta"):  # without drawing weights
-            net = build(name, 10)
-    except (NotImplementedError, RuntimeError):
-        with torch.random.fork_rng(devices=[]):
-            net = build(name, 10)
-    return any(_probability(layer) > 0 for layer in net.modules())
-
-
-def _probability(layer: nn.Module) -> float:
-    """Of dropping something; attention keeps its own as a number."""
-    if isinstance(layer, nn.modules.dropout._DropoutNd) or type(layer).__name__ == "StochasticDepth":
-        return float(layer.p)  # type: ignore[arg-type]
-    own = getattr(layer, "dropout", 0.0)
-    return own if isinstance(own, float) else 0.0

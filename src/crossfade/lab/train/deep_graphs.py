@@ -22,7 +22,6 @@ from typing import Any
 import torch
 
 from crossfade.lab.methods import Method
-from crossfade.lab.nets import draws
 from crossfade.lab.train.deep import DeepHistory
 from crossfade.lab.train.deep_fork import shared_epochs
 from crossfade.lab.train.deep_member import Feed, Job, Member
@@ -40,14 +39,12 @@ _TIMED_STEPS = 30
 def serves(hardware: Hardware, recipe: ImageRecipe | TextRecipe, method: Method) -> bool:
     """Whether this path trains such networks: one CUDA device, a step in one piece without a loss scaler, no logger.
 
-    And images without dropout, texts without compilation.
+    And texts without compilation.
     """
     wanted = hardware.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
     alone = hardware.devices * hardware.nodes == int(os.environ.get("WORLD_SIZE", "1")) == 1 and not hardware.logger
     whole = recipe.accumulate == 1 and recipe.precision != "16-mixed" and not isinstance(method, TwoPass)
-    if isinstance(recipe, ImageRecipe):
-        return wanted and alone and whole and recipe.dropout == 0.0 and not draws(recipe.net)
-    return wanted and alone and whole and not hardware.compile
+    return wanted and alone and whole and (isinstance(recipe, ImageRecipe) or not hardware.compile)
 
 
 def train_side_by_side(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import random
+import signal
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -51,12 +54,16 @@ class Graphs:
             if self.stream is None or not self._began or self._seen[key] < _WARM_UP:
                 self._began = True
                 self._seen[key] += 1
-                with self._drawing():
+                with self._drawing(), nullcontext() if self.stream is None else _nothing_drawn_here():
                     call()
                 return
             if key not in self._known:
                 graph = torch.cuda.CUDAGraph()
-                with self._drawing(), torch.cuda.graph(graph, pool=self._pool, stream=self.stream):
+                with (
+                    _uninterrupted(),
+                    self._drawing(),
+                    torch.cuda.graph(graph, pool=self._pool, stream=self.stream),
+                ):
                     call()
                 self._pool, self._known[key] = self._pool or graph.pool(), graph
             self._known[key].replay()
@@ -82,3 +89,28 @@ class Graphs:
     def _default(self) -> torch.Generator:
         index = self.device.index
         return torch.cuda.default_generators[torch.cuda.current_device() if index is None else index]
+
+
+@contextmanager
+def _nothing_drawn_here() -> Iterator[None]:
+    """Raises RuntimeError if the call draws random numbers on the host: a graph would repeat what was drawn once."""
+    before = torch.get_rng_state(), random.getstate()
+    yield
+    if not torch.equal(torch.get_rng_state(), before[0]) or random.getstate() != before[1]:
+        raise RuntimeError("a step draws random numbers on the host, and can't be a CUDA graph")
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ctrl-C comes afterwards: in the middle of a capture it can end the process without a word."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is None:
+        yield
+        return
+    came: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if came:
+            signal.raise_signal(signal.SIGINT)

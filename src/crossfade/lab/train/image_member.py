@@ -64,7 +64,7 @@ class ImageMember(Member):
 
     def build(self) -> nn.Module:
         recipe: ImageRecipe = self.recipe
-        net = build(recipe.net, self.job.split.classes, pretrained=recipe.pretrained)
+        net = build(recipe.net, self.job.split.classes, pretrained=recipe.pretrained, dropout=recipe.dropout)
         self.norms = [
             layer
             for layer in net.modules()
