@@ -24,6 +24,7 @@ FOLDER = Path(__file__).parent.parent / "results" / "text"
 TABLES = {"table3": table3_markdown, "figure2": figure2_markdown}
 _COMMAND = re.compile(r"(--(?:data-dir|store|report|model)) \S*?([^/\s]*)(?= |$)")
 _DIGITS = 7
+_BRIEF = {"table3-gpu"}  # the same study once more: in one line a method
 
 
 def collect(stores: list[Path], name: str, hardware: str) -> None:
@@ -128,7 +129,7 @@ def blocks() -> dict[str, str]:
             f"`{about['command']}`: {len(results)} of {about['asked']} runs ({made}; {about['hardware']}), "
             f"{results['seconds'].median():.0f} seconds each (median). Recipe and versions: `results/text/{path.name}`."
         ]
-        if study in TABLES:
+        if study in TABLES and path.stem not in _BRIEF:
             lines += ["", TABLES[study](results)]
         if study == "table3":
             lines += ["", "Over all pairs of an architecture and a seed:", "", pairs(results)]

@@ -67,6 +67,17 @@ def test_the_loop_written_out(split, recipe, name):
     assert ours.rows[-1]["test_nll"] != ours.rows[0]["test_nll"]
 
 
+def test_mixed_precision(split, recipe):
+    """With its gradient limited, and pieces of a batch; near what float32 gives."""
+    recipe = replace(recipe, epochs=1)
+    whole = train(split, method("gradual"), recipe, seed=5, hardware=CPU)
+    for pieces in (1, 2):
+        mixed = replace(recipe, precision="bf16-mixed", accumulate=pieces)
+        found = train(split, method("gradual"), mixed, seed=5, hardware=CPU)
+        assert found.rows[0]["train_loss"] == pytest.approx(whole.rows[0]["train_loss"], rel=0.05)
+        assert not torch.equal(flat(found.module), flat(whole.module))
+
+
 def test_a_batch_in_pieces_is_the_batch(split, recipe):
     plain = replace(recipe, epochs=1, clip=0.5)
     for module in ("attention_probs_dropout_prob", "hidden_dropout_prob"):  # pieces would draw other masks

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from itertools import groupby
 
@@ -20,16 +19,14 @@ from torch import Tensor
 
 from crossfade.lab.train.graphs import Graphs
 from crossfade.lab.train.lstm_feed import Feed
-from crossfade.lab.train.lstm_recurrence import recurrence
+from crossfade.lab.train.lstm_networks import Networks
 from crossfade.lab.train.lstm_setup import (
     better,
     empty_curves,
     epoch_batches,
     history,
-    initial_state,
     mixture,
     scoring_batches,
-    shapes,
 )
 from crossfade.lab.train.lstm_types import LstmHistory, LstmMember, LstmRecipe
 from crossfade.lab.train.trace import value_and_slope
@@ -39,7 +36,6 @@ __all__ = ["SLOTS", "train_batched"]
 
 SLOTS = 64  # networks in a stack at most
 _SHARE = 0.6  # of the free memory
-_LINE = 16  # numbers: rows of a matrix that begin at a multiple of these are read in the widest pieces
 
 
 def train_batched(
@@ -95,33 +91,19 @@ def _as_cudnn() -> Iterator[None]:
         torch.backends.cuda.matmul.allow_tf32 = before
 
 
-def _filled(size: int) -> int:
-    return -(-size // _LINE) * _LINE
-
-
-def _by_gate(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """A weight's shape with an axis for the gates, if it has them."""
-    return (4, shape[0] // 4, *shape[1:]) if name.startswith("lstm.") else shape
-
-
 class _Stack:
-    """Networks of one shape. ``sources`` are their different pairs of a split and a seed: who sees the same batches.
-
-    Cells and places of a word's vector are filled up with ones whose weights are zero and stay so.
-    """
+    """Networks of one shape. ``sources`` are their different pairs of a split and a seed: who sees the same batches."""
 
     def __init__(self, members: Sequence[LstmMember], recipe: LstmRecipe, device: torch.device, graphs: Graphs) -> None:
         self.members, self.recipe, self.device, self.graphs = members, recipe, device, graphs
-        self.wide = replace(recipe, embedding=_filled(recipe.embedding), hidden=_filled(recipe.hidden))
         pairs = {(id(member.split), member.seed): member for member in members}
         self.sources, places = list(pairs.values()), list(pairs)
         self.source = [places.index((id(member.split), member.seed)) for member in members]
         self.of = torch.tensor(self.source, device=device)
-        self.classes, self.vocabulary = members[0].split.classes, max(member.split.vocabulary for member in members)
-        self.weights = self._initial()
+        self.classes = members[0].split.classes
+        self.networks = Networks(members, recipe, device)
         adam = {"fused": True, "capturable": True} if device.type == "cuda" else {}
-        self.optimizer = torch.optim.Adam(self.weights.values(), recipe.learning_rate, **adam)  # type: ignore[arg-type]
-        self.best = {name: weight.detach().clone() for name, weight in self.weights.items()}
+        self.optimizer = torch.optim.Adam(self.networks.weights.values(), recipe.learning_rate, **adam)  # type: ignore[arg-type]
         self.feeds, self.lengths, self.logits = {}, {}, {}
         for name in ("train", "val", "test"):
             parts = [getattr(member.split, name) for member in self.sources]
@@ -144,21 +126,6 @@ class _Stack:
         self.epoch, self.step = (torch.zeros(1, dtype=torch.int64, device=device) for _ in range(2))
         self.lost = torch.zeros(len(members), dtype=torch.float64, device=device)
 
-    def _initial(self) -> dict[str, Tensor]:
-        wide = shapes(self.vocabulary, self.classes, self.wide)
-        arrays = {
-            name: np.zeros((len(self.sources), *_by_gate(name, shape)), np.float32) for name, shape in wide.items()
-        }
-        for at, member in enumerate(self.sources):
-            state = initial_state(member.seed, member.split.vocabulary, self.classes, self.recipe)
-            for name, value in state.items():
-                shape = _by_gate(name, value.shape)
-                arrays[name][at][tuple(map(slice, shape))] = value.reshape(shape)
-        return {
-            name: torch.from_numpy(array[self.source].reshape(-1, *wide[name])).to(self.device).requires_grad_()
-            for name, array in arrays.items()
-        }
-
     def train(self, on_epoch: Callable[[], None]) -> list[LstmHistory]:
         recipe, members = self.recipe, self.members
         curves = [empty_curves(recipe.epochs) for _ in members]
@@ -166,10 +133,10 @@ class _Stack:
         chosen, alive = [-1] * len(members), [True] * len(members)
         for epoch in range(recipe.epochs):
             losses = self._train_epoch(epoch)
-            finite = torch.stack([w.detach().flatten(1).isfinite().all(1) for w in self.weights.values()]).all(0)
+            finite = self.networks.finite()
             logits = {name: self._scored(name) for name in self.logits}
             improved = []
-            for at, (member, sound) in enumerate(zip(members, finite.tolist(), strict=True)):
+            for at, (member, sound) in enumerate(zip(members, finite, strict=True)):
                 scores = {name: self._scores(name, at, logits) for name in ("val", "test")}
                 row = (losses[at] / len(member.split.train), *scores["val"][:2], *scores["test"][:2])
                 alive[at] &= sound and bool(np.isfinite([row[0], row[2]]).all())
@@ -179,20 +146,10 @@ class _Stack:
                 if better(curves[at], epoch, chosen[at], recipe.select):
                     chosen[at], shown[at] = epoch, scores["test"][2]
                     improved.append(at)
-            for name, weight in self.weights.items():
-                self.best[name][improved] = weight.detach()[improved]
+            self.networks.keep(improved)
             on_epoch()
-        return [
-            history(curves[at], chosen[at], shown[at], self._weights(at), "batched") for at in range(len(members))
-        ]  # fmt: skip
-
-    def _weights(self, at: int) -> dict[str, Floats]:
-        known, out = shapes(self.members[at].split.vocabulary, self.classes, self.recipe), {}
-        for name, weight in self.best.items():
-            array = weight[at].cpu().numpy()
-            mine = tuple(map(slice, _by_gate(name, known[name])))
-            out[name] = array.reshape(_by_gate(name, array.shape))[mine].reshape(known[name]).copy()
-        return out
+        kept = map(self.networks.kept, range(len(members)))
+        return [history(*one, "batched") for one in zip(curves, chosen, shown, kept, strict=True)]
 
     def _train_epoch(self, epoch: int) -> list[float]:
         """Sums of the losses of each network's examples."""
@@ -210,7 +167,7 @@ class _Stack:
         texts = self.feeds["train"].batch(self.step, length)
         self.optimizer.zero_grad()
         labels, real = texts.labels[self.of], texts.real[self.of]
-        logits = self._logits(texts.tokens, texts.lengths)
+        logits = self.networks.logits(texts.tokens[self.of], texts.lengths[self.of])
         ce = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view_as(labels)
         with torch.no_grad():
             slope, loss = self._transformed(ce)
@@ -218,7 +175,7 @@ class _Stack:
             slope = torch.where(real, slope / real.sum(1, keepdim=True), 0.0)
         torch.autograd.backward(ce, slope)
         if self.recipe.clip:
-            self._clip()
+            self.networks.clip(self.recipe.clip)
         self.optimizer.step()
         self.step.add_(1)
 
@@ -227,32 +184,12 @@ class _Stack:
         table = self.mixture.index_select(0, self.epoch)[0]
         alpha, beta = table.index_select(0, self.step.clamp(max=len(table) - 1))[0, :, :, None]
         p = (-ce).exp()
-        slope, loss = alpha + beta * p, alpha * ce + beta * (1 - p)
+        # The weight 0 turns CE off even where it is infinite.
+        slope, loss = alpha + beta * p, alpha * torch.where(alpha == 0, 0.0, ce) + beta * (1 - p)
         for g, mine in self.custom:
             value, own = (part.view_as(ce) for part in value_and_slope(g, ce.flatten()))
             slope, loss = torch.where(mine, own, slope), torch.where(mine, value, loss)
         return slope, loss
-
-    def _clip(self) -> None:
-        gradients = [weight.grad for weight in self.weights.values() if weight.grad is not None]
-        norm = torch.stack([gradient.flatten(1).norm(dim=1) for gradient in gradients]).norm(dim=0)
-        factor = (self.recipe.clip / (norm + 1e-6)).clamp(max=1.0)  # as clip_grad_norm_
-        for gradient in gradients:
-            gradient.mul_(factor.view(-1, *[1] * (gradient.dim() - 1)))
-
-    def _logits(self, tokens: Tensor, lengths: Tensor) -> Tensor:
-        """(networks, rows, classes) from each source's tokens (sources, rows, length) and lengths (sources, rows)."""
-        weights, (_, rows, length) = self.weights, tokens.shape
-        words = tokens.mT[self.of].flatten(1)  # by time first
-        words = words + self.vocabulary * torch.arange(len(words), device=self.device)[:, None]
-        values = weights["embedding.weight"].flatten(0, 1).index_select(0, words.flatten()).view(*words.shape, -1)
-        for layer in range(self.recipe.layers):
-            bias = weights[f"lstm.bias_ih_l{layer}"] + weights[f"lstm.bias_hh_l{layer}"]
-            gates = torch.baddbmm(bias[:, None], values, weights[f"lstm.weight_ih_l{layer}"].mT)
-            states = recurrence(gates.view(len(gates), length, rows, -1), weights[f"lstm.weight_hh_l{layer}"])
-            values = states.flatten(1, 2)
-        last = (lengths[self.of] - 1)[:, None, :, None].expand(-1, 1, -1, self.wide.hidden)
-        return torch.baddbmm(weights["output.bias"][:, None], states.gather(1, last)[:, 0], weights["output.weight"].mT)
 
     @torch.no_grad()
     def _scored(self, name: str) -> Floats:
@@ -264,7 +201,8 @@ class _Stack:
 
     def _show(self, name: str, length: int) -> None:
         texts = self.feeds[name].batch(self.step, length)
-        self.logits[name].index_copy_(0, self.step, self._logits(texts.tokens, texts.lengths)[None])
+        logits = self.networks.logits(texts.tokens[self.of], texts.lengths[self.of])
+        self.logits[name].index_copy_(0, self.step, logits[None])
         self.step.add_(1)
 
     def _scores(self, name: str, at: int, logits: dict[str, Floats]) -> tuple[float, float, Floats]:
