@@ -84,6 +84,8 @@ def main() -> None:
     for name, text in images.blocks().items():
         fill(ROOT / "docs" / "results" / "images.md", name, text)
     fill(ROOT / "README.md", "results/images/table1-paper-resnet20", images.short())
+    fill(ROOT / "README.md", "results/text", texts.short())
+    fill(ROOT / "README.md", "results/causal_lm", causal_lm.short(ROOT / "results" / "causal_lm"))
 
 
 if __name__ == "__main__":

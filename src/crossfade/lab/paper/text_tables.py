@@ -13,7 +13,7 @@ from crossfade.lab.paper.table3 import ARCHITECTURES, PAPER
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["figure2_markdown", "glue_scores", "profile_figure", "table3_markdown"]
+__all__ = ["experiments", "figure2_markdown", "glue_scores", "profile_figure", "table3_markdown"]
 
 _FACTORS = (1.0, 1.01, 1.02, 1.05)
 _METRICS = {"mcc": "Matthews", "f1": "F1", "accuracy": "accuracy"}
@@ -68,7 +68,7 @@ def figure2_markdown(results: pd.DataFrame) -> str:
                 gap = math.nan if method == "ce" else float((table[method] - table["ce"]).mean())
                 cells += [_plus_minus(table[method].mean(), table[method].std()), _signed(gap)]
             lines.append(f"| {' | '.join([*cells, str(tables[0][method].count())])} |")
-    matrix = _experiments(frame)
+    matrix = experiments(results)
     if len(matrix) < 2:
         return "\n".join(lines)
     from crossfade.stats import performance_profile
@@ -94,12 +94,16 @@ def profile_figure(results: pd.DataFrame, title: str) -> Figure | None:
     """The Dolan-Moré profile of Figure 2; None while there are fewer than two experiments."""
     from crossfade.stats import performance_plot, performance_profile
 
-    matrix = _experiments(glue_scores(results))
+    matrix = experiments(results)
     return None if len(matrix) < 2 else performance_plot(performance_profile(matrix), title=title)
 
 
-def _experiments(frame: pd.DataFrame) -> pd.DataFrame:
-    """Experiment × method, the official metric. A correlation below zero is as useless as zero, and counts so."""
+def experiments(results: pd.DataFrame) -> pd.DataFrame:
+    """Experiment (a task and a seed) × method, the official metric; without WNLI.
+
+    A correlation below zero is as useless as zero, and counts so.
+    """
+    frame = glue_scores(results)
     own = frame[frame["task"] != "WNLI"]
     matrix = own.pivot_table(index=["dataset", "repeat"], columns="method", values="score", sort=False)
     matrix.index = pd.Index([f"{name}, seed {repeat}" for name, repeat in matrix.index])
