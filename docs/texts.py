@@ -126,8 +126,9 @@ def short() -> str:
     return (
         "On [clothing reviews](docs/results/text.md), Table 3 with all of them and eight seeds, the mixtures' mean "
         f"differences to CE are {leads[0]} points on a CPU and {leads[1]} on a GPU with the same seeds: chance. On "
-        f"GLUE, with a small BERT and subsets of the large tasks, CE has the best metric in {best['ce']} of {len(matrix)} "
-        f"experiments, the fade in {best['gradual']}; the fade's mean difference is {_signed(gap)} points."
+        "GLUE, with a small BERT and subsets of the large tasks, CE has the best metric in "
+        f"{best['ce']} of {len(matrix)} experiments, the fade in {best['gradual']}; the fade's mean difference is "
+        f"{_signed(gap)} points."
     )
 
 
