@@ -23,3 +23,25 @@ def call(capsys):
         return stopped.value.code, out, err
 
     return call
+
+
+@pytest.fixture
+def replayed():
+    """``Graphs`` that prepares, captures and replays on the CPU, too: a capture is the call itself."""
+    from types import SimpleNamespace
+
+    from crossfade.lab.train.graphs import Graphs
+
+    class Replayed(Graphs):
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
+            self.captures = True
+
+        def _captured(self, call):
+            return SimpleNamespace(replay=lambda: self._drawn(call))
+
+        def _drawn(self, call):
+            with self._drawing():
+                call()
+
+    return Replayed

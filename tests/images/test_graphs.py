@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from image_cases import method
 
 from crossfade.lab.data.images import ImageTask
-from crossfade.lab.train import deep_graphs
+from crossfade.lab.train import deep_graphs, deep_member
 from crossfade.lab.train.augment import Augment
 from crossfade.lab.train.deep import train
 from crossfade.lab.train.deep_graphs import Job, seconds_an_epoch, serves, train_side_by_side
@@ -62,6 +62,16 @@ def test_equal_to_one_by_one(task: ImageTask, recipe, device, select, dropout):
         close(history, alone, atol=1e-6 if device == "cpu" else 1e-4)
         assert history.chosen == alone.chosen
         assert (history.best is None) == (alone.best is None)
+
+
+def test_preparing_a_capture_leaves_no_trace(task, recipe, monkeypatch, replayed):
+    """What only compiles and loads isn't a step: weights, momentum, statistics and dropout's draws are as before."""
+    recipe = replace(recipe, dropout=0.3)
+    expected = together(jobs(task.split(0)), recipe)
+    monkeypatch.setattr(deep_member, "Graphs", replayed)
+    for one, other in zip(together(jobs(task.split(0)), recipe), expected, strict=True):
+        close(one, other, atol=0.0)
+        assert one.rows == other.rows
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -110,7 +120,7 @@ KILLED = """
     from image_cases import method, noise, tiny
     from crossfade.lab.data.images import ImageSet, ImageTask
     from crossfade.lab.nets import SMALL_NETS
-    from crossfade.lab.train import deep_graphs
+    from crossfade.lab.train import deep_graphs, deep_member
     from crossfade.lab.train.augment import Augment
     from crossfade.lab.train.deep_recipe import Hardware, ImageRecipe
     deep_graphs._SAVE_SECONDS = 0.0
@@ -139,7 +149,7 @@ def test_killed_and_run_again(tmp_path):
     assert undisturbed.returncode == 0, undisturbed.stderr
     for stop in (0.3, 0.6):
         assert run("killed", stop).returncode == -signal.SIGKILL
-    (tmp_path / "killed" / "ce" / "side.part").write_bytes(b"half a checkpoint")
+    (tmp_path / "killed" / "ce" / "beside.part").write_bytes(b"half a checkpoint")
     again = run("killed", 2.0)
     assert again.returncode == 0, again.stderr
     assert again.stdout == undisturbed.stdout

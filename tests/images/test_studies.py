@@ -222,13 +222,13 @@ def test_the_motivating_example_of_any_network_on_a_folder(tmp_path):
     assert "| CIFAR-100 · ResNet32, the paper | ce | 6,766: 95.80 % |" in page
 
 
-def test_folders_of_one_name_are_told_apart(tmp_path):
+def test_folders_of_one_name_are_refused(tmp_path):
     for parent in ("old", "new"):
         folder(tmp_path / parent / "photos", each=4)
     asked = tuple(str(tmp_path / parent / "photos") for parent in ("old", "new"))
     request = ImageRequest(image_study("motivating"), tmp_path, datasets=asked, nets=("tiny",), hardware=CPU)
-    plan = plan_images(request, "test")
-    assert {trial.task.name for trial in plan.trials} == {"old/photos · tiny", "new/photos · tiny"}
+    with pytest.raises(UserError, match="--datasets: two folders are called 'photos'"):
+        plan_images(request, "test")
 
 
 def test_data_that_is_not_here_is_named(tmp_path):

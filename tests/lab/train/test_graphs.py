@@ -6,12 +6,15 @@ import os
 import random
 import signal
 import threading
+from collections import Counter
 
 import pytest
 import torch
 
 from crossfade.lab.train import graphs
-from crossfade.lab.train.graphs import Graphs
+from crossfade.lab.train.graphs import Graphs, begun, optimizer_state, out_of_memory
+
+CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize("draw", [lambda: torch.rand(()), random.random, lambda: torch.zeros(3).bernoulli_()])
@@ -68,7 +71,7 @@ def test_draws_belong_to_each_and_to_its_seed():
         return found
 
     before = torch.get_rng_state()
-    one, other = Graphs(torch.device("cpu")), Graphs(torch.device("cpu"))
+    one, other = Graphs(CPU, list), Graphs(CPU, list)
     one.seed(1)
     other.seed(2)
     first = sequence(one, 2)
@@ -85,5 +88,83 @@ def test_without_a_seed_it_draws_from_the_global_generator():
     torch.manual_seed(5)
     expected = torch.rand(())
     torch.manual_seed(5)
-    Graphs(torch.device("cpu")).run("draw", lambda: seen.append(torch.rand(())))
+    Graphs(CPU, list).run("draw", lambda: seen.append(torch.rand(())))
     assert torch.equal(seen[0], expected)
+
+
+def test_the_state_is_put_back_after_preparing(replayed):
+    """And what is drawn for it is drawn again; calls that are alike are prepared twice in all, a key by itself."""
+    calls, value, seen = [], torch.zeros(3), Counter()
+
+    def call():
+        calls.append(1)
+        value.add_(torch.rand(3))
+
+    one, other = (replayed(CPU, lambda: [value], seen) for _ in range(2))
+    one.seed(4)
+    one.run("a", call)
+    generator = torch.Generator().manual_seed(4)
+    assert torch.equal(value, torch.rand(3, generator=generator))
+    assert len(calls) == 3
+    before = value.clone()
+    one.run("a", call)
+    assert torch.equal(value, before + torch.rand(3, generator=generator))
+    other.seed(4)
+    other.run("a", call)
+    assert len(calls) == 5
+    other.run("b", call)
+    assert len(calls) == 8
+
+
+def test_a_failed_preparation_leaves_no_trace_either(replayed):
+    value = torch.zeros(3)
+
+    def call():
+        value.add_(1.0)
+        raise RuntimeError("full")
+
+    graphs_ = replayed(CPU, lambda: [value])
+    with pytest.raises(RuntimeError, match="full"):
+        graphs_.run("a", call)
+    assert not value.any()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda weights: torch.optim.SGD(weights, torch.tensor(0.0), 0.9, weight_decay=0.1),
+        lambda weights: torch.optim.AdamW(weights, torch.tensor(0.0), weight_decay=0.1),
+        lambda weights: torch.optim.Adam(weights, 1e-3),
+    ],
+)
+def test_an_optimizer_begun_is_a_new_one(make):
+    """With all of its memory there, and the same steps afterwards."""
+    initial = [torch.randn(4, 3), torch.randn(2)]
+    mine, theirs = ([tensor.clone().requires_grad_() for tensor in initial] for _ in range(2))
+    ours, fresh = begun(make(mine)), make(theirs)
+    assert optimizer_state(ours)
+    assert all(torch.equal(a, b) for a, b in zip(mine, initial, strict=True))
+    assert all(weight.grad is None for weight in mine)
+    places = [value.data_ptr() for value in optimizer_state(ours)]
+    for step in range(3):
+        for weights, optimizer in ((mine, ours), (theirs, fresh)):
+            if isinstance(optimizer.param_groups[0]["lr"], torch.Tensor):
+                optimizer.param_groups[0]["lr"].fill_(0.1)
+            for weight in weights:
+                weight.grad = torch.full_like(weight, step + 1.0)
+            optimizer.step()
+    assert all(torch.equal(a, b) for a, b in zip(mine, theirs, strict=True))
+    assert places == [value.data_ptr() for value in optimizer_state(ours)]
+
+
+def test_a_full_memory_is_known_by_any_name():
+    def capture():
+        try:
+            raise torch.cuda.OutOfMemoryError("full")
+        finally:
+            raise RuntimeError("capture failed")
+
+    with pytest.raises(RuntimeError) as caught:
+        capture()
+    assert out_of_memory(caught.value)
+    assert not out_of_memory(RuntimeError("else"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,10 +36,7 @@ def chosen(request: ImageRequest) -> list[Cell]:
     if study.any_cell:
         nets, datasets = request.nets or (study.cells[0].recipe.net,), request.datasets or (study.cells[0].data,)
         known = {(cell.data, cell.recipe.net): cell for cell in study.cells}
-        titles = _titles(datasets)
-        return [
-            known.get((data, net)) or _new(study.cells[0], data, titles[data], net) for data in datasets for net in nets
-        ]
+        return [known.get((data, net)) or _new(study.cells[0], data, net) for data in datasets for net in nets]
     found = [
         cell
         for cell in study.cells
@@ -58,6 +55,9 @@ def _check(request: ImageRequest) -> None:
         for net in request.nets:
             check_name(net)
         folders = tuple(name for name in request.datasets if Path(name).is_dir())
+        names = Counter(place.name for place in {Path(name).resolve() for name in folders})
+        if twice := [name for name, count in names.items() if count > 1]:
+            raise UserError(f"--datasets: two folders are called {twice[0]!r}, and tables go by it; rename one")
         asked.append(("--datasets", tuple(set(request.datasets) - set(folders)), set(TITLES)))
     else:
         asked.append(("--datasets", request.datasets, {cell.data for cell in study.cells}))
@@ -75,19 +75,12 @@ def _check(request: ImageRequest) -> None:
             raise UserError(f"{option}: expected a whole number of at least 1, got {count}")
 
 
-def _titles(datasets: Sequence[str]) -> dict[str, str]:
-    """What tables call each: a folder by its name, and its parent's where two have one name."""
-    places = {data: Path(data).resolve() for data in datasets if data not in TITLES}
-    names = Counter(place.name for place in places.values())
-    own = {data: f"{at.parent.name}/{at.name}" if names[at.name] > 1 else at.name for data, at in places.items()}
-    return {data: TITLES.get(data) or own[data] for data in datasets}
-
-
-def _new(like: Cell, data: str, title: str, net: str) -> Cell:
+def _new(like: Cell, data: str, net: str) -> Cell:
     """Another network or data set by a cell's protocol; ImageNet with its own batch, size and augmentation."""
     recipe = replace(like.recipe, net=net)
     if data == "imagenet":
         recipe = replace(recipe, batch_size=256, size=224, augment=Augment(crop=0))
+    title = TITLES.get(data, Path(data).resolve().name)
     return replace(like, data=data, recipe=recipe, paper={}, label=f"{title} · {net}")
 
 

@@ -37,9 +37,9 @@ _TIMED_STEPS = 30
 
 
 def serves(hardware: Hardware, recipe: ImageRecipe | TextRecipe, method: Method) -> bool:
-    """Whether this path trains such networks: one CUDA device, a step in one piece without a loss scaler, no logger.
+    """Whether this path trains such networks.
 
-    And texts without compilation.
+    On one CUDA device, a step in one piece without a loss scaler, no logger; a transformer that isn't to be compiled.
     """
     wanted = hardware.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
     alone = hardware.devices * hardware.nodes == int(os.environ.get("WORLD_SIZE", "1")) == 1 and not hardware.logger
@@ -79,7 +79,7 @@ def train_side_by_side(
             feeds[at] = make_feed(job.split, recipe, hardware, job.seed, place)
     seen: dict[object, Counter[object]] = defaultdict(Counter)  # steps of one loss are alike
     members = [
-        make_member(job, feeds[id(job.split), job.seed], recipe, hardware, seen[job.method.g]) for job in jobs
+        make_member(job, feeds[id(job.split), job.seed], recipe, hardware, seen[id(job.method.g)]) for job in jobs
     ]  # fmt: skip
     _join(members, recipe)
     saved, pause = time.monotonic(), _SAVE_SECONDS

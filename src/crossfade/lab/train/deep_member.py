@@ -24,7 +24,7 @@ from crossfade.lab.train.deep import DeepHistory
 from crossfade.lab.train.deep_batches import Batch, epoch_seed
 from crossfade.lab.train.deep_recipe import Hardware
 from crossfade.lab.train.deep_record import Observer, Record, scored, step_settings
-from crossfade.lab.train.graphs import Graphs
+from crossfade.lab.train.graphs import Graphs, begun, optimizer_state
 
 __all__ = ["Feed", "Job", "Kind", "Member"]
 
@@ -38,8 +38,8 @@ class Job:
     Args:
         split: Data of its repeat; jobs of a repeat share the object.
         method: The loss.
-        seed: Of initial weights, order and augmentation; the same for the methods of a repeat.
-        folder: For its checkpoint (``side.ckpt``), from which training goes on; None: nothing is written.
+        seed: Of initial weights, order, augmentation and dropout; the same for the methods of a repeat.
+        folder: For its checkpoint (``beside.ckpt``), from which training goes on; None: nothing is written.
         observe: As for :func:`crossfade.lab.train.deep.train`.
     """
 
@@ -105,11 +105,11 @@ class Member:
             torch.manual_seed(epoch_seed(job.seed, 0, "weights"))
             self.net = self.build().to(self.device)
         self.rate = torch.zeros((), device=self.device)
-        self.optimizer = self.make_optimizer()
+        self.optimizer = begun(self.make_optimizer())
         self.table = torch.zeros(0)  # alpha, beta and rate of the epoch's steps
         self.at, self.first = (torch.zeros(1, dtype=torch.int64, device=self.device) for _ in range(2))
         self.loss = torch.zeros((), dtype=torch.float64, device=self.device)
-        self.graphs = Graphs(self.device, seen)
+        self.graphs = Graphs(self.device, self._changing, seen)
         self._load()
 
     def build(self) -> nn.Module:
@@ -180,15 +180,20 @@ class Member:
         if self.job.folder is None:
             return
         self.job.folder.mkdir(parents=True, exist_ok=True)
-        part = self.job.folder / "side.part"
+        part = self.job.folder / "beside.part"
         torch.save(self.state(), part)
-        part.replace(self.job.folder / "side.ckpt")
+        part.replace(self.job.folder / "beside.ckpt")
 
     def history(self, seconds: float) -> DeepHistory:
+        self.optimizer.zero_grad()  # gradients lie in the graphs' memory, and would keep it
         return DeepHistory.of(self.record, self.net, seconds, self.device)
 
+    def _changing(self) -> list[Tensor]:
+        own = [*self.net.parameters(), *self.net.buffers(), *optimizer_state(self.optimizer)]
+        return [*own, self.rate, self.at, self.first, self.loss]
+
     def _load(self) -> None:
-        path = None if self.job.folder is None else self.job.folder / "side.ckpt"
+        path = None if self.job.folder is None else self.job.folder / "beside.ckpt"
         if path is not None and path.exists():
             self._restore(torch.load(path, map_location=self.device, weights_only=True))
 

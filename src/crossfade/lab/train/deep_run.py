@@ -1,4 +1,4 @@
-"""Trials of deep networks: trained one after the other, each resumed from its last epoch after an interruption."""
+"""Trials of deep networks, in turn or side by side; after an interruption each goes on from its last epoch."""
 
 from __future__ import annotations
 
@@ -104,6 +104,7 @@ def _side_by_side(
     import torch
 
     from crossfade.lab.train.deep_graphs import Job, train_side_by_side
+    from crossfade.lab.train.graphs import out_of_memory
 
     left, at_once = list(trials), _AT_ONCE
     while left and at_once:
@@ -119,20 +120,24 @@ def _side_by_side(
             histories = train_side_by_side(
                 jobs, recipe, hardware=hardware, on_progress=partial(_part, tick, sum(map(cost, now)))
             )
-        except torch.cuda.OutOfMemoryError:
-            histories = None
         except (RuntimeError, ValueError) as error:
             if isinstance(error, UserError):
                 raise
-            return  # a loss that waits for the host, say: the usual way names the cause, or works
+            if not out_of_memory(error):
+                return  # a loss that waits for the host, say: the usual way names the cause, or works
+            histories = None
         if histories is None:  # only now has the exception let go of the networks
             at_once //= 2
             gc.collect()
             torch.cuda.empty_cache()
             continue
         left = left[at_once:]
-        for trial, history, watcher in zip(now, histories, watchers, strict=True):
-            yield trial, _finished(trial, splits[trial.repeat], history, watcher, work, keep)
+        outcomes = [
+            _finished(trial, splits[trial.repeat], history, watcher, work, keep)
+            for trial, history, watcher in zip(now, histories, watchers, strict=True)
+        ]
+        del histories, jobs  # the next ones need the memory
+        yield from zip(now, outcomes, strict=True)
 
 
 def _part(tick: Callable[[float], None], whole: float, part: float) -> None:

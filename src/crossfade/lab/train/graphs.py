@@ -6,67 +6,92 @@ import random
 import signal
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
+from torch import Tensor
 
-__all__ = ["Graphs"]
+__all__ = ["Graphs", "begun", "optimizer_state", "out_of_memory"]
 
 _WARM_UP = 2  # calls, of any of those that are alike, that compile and load what a capture must find there
 
 
 class Graphs:
-    """Runs calls that read and write memory that stays where it is: at first as they are, then as CUDA graphs.
+    """Runs calls that read and write memory that stays where it is, as CUDA graphs.
 
     Graphs of several objects can run side by side: each has a stream, and random numbers of its own once it is seeded.
     On other devices every call runs as it is.
 
     Args:
         device: Where.
-        seen: Which calls were made how often: the same object for those whose calls of a key are alike.
+        state: All that a call changes and a later one depends on. What only prepares a capture leaves no trace in it.
+        seen: Which calls were prepared how often: the same object for those whose calls of a key are alike.
+        stream: Where to run; default: on one of its own.
     """
 
-    def __init__(self, device: torch.device, seen: Counter[object] | None = None) -> None:
-        self.device, self.stream = device, None
-        self._known: dict[object, Any] = {}
+    def __init__(
+        self,
+        device: torch.device,
+        state: Callable[[], Iterable[Tensor]],
+        seen: Counter[object] | None = None,
+        stream: Any = None,
+    ) -> None:
+        self.device, self.stream, self.captures = device, stream, device.type == "cuda"
+        self._state = state
         self._seen: Counter[object] = Counter() if seen is None else seen
-        self._began = False
+        self._known: dict[object, Any] = {}
         self._pool: Any = None
         self._random: Any = None  # a generator on a GPU, elsewhere the state of one
-        if device.type == "cuda":
+        if self.captures and stream is None:
             self.stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def seed(self, seed: int) -> None:
         """What the following calls draw from the global generator is theirs alone, and moves no other's."""
         if self.stream is None:
             self._random = torch.Generator().manual_seed(seed).get_state()
-        elif self._random is None:
+            return
+        if self._random is None:
             self._random = self._default().clone_state()
-        if self.stream is not None:
-            self._random.manual_seed(seed)
+        self._random.manual_seed(seed)
 
     def run(self, key: object, call: Callable[[], None]) -> None:
-        """Run the call, or what was captured of it when it came with this key before."""
+        """Run the call, as it was captured when it came with this key first."""
         with torch.cuda.stream(self.stream):
-            # The first call of all makes what stays: an optimizer's state.
-            if self.stream is None or not self._began or self._seen[key] < _WARM_UP:
-                self._began = True
-                self._seen[key] += 1
-                with self._drawing(), nullcontext() if self.stream is None else _nothing_drawn_here():
+            if not self.captures:
+                with self._drawing():
                     call()
                 return
             if key not in self._known:
-                graph = torch.cuda.CUDAGraph()
-                with (
-                    _uninterrupted(),
-                    self._drawing(),
-                    torch.cuda.graph(graph, pool=self._pool, stream=self.stream),
-                ):
-                    call()
-                self._pool, self._known[key] = self._pool or graph.pool(), graph
+                self._prepare(key, call)
+                self._known[key] = self._captured(call)
             self._known[key].replay()
+
+    def _prepare(self, key: object, call: Callable[[], None]) -> None:
+        kept = [(tensor, tensor.clone()) for tensor in self._state()]
+        own = self._random
+        if own is not None:
+            self._random = own.clone() if self.stream is None else own.clone_state()
+        try:
+            while self._seen[key] < _WARM_UP:
+                self._seen[key] += 1
+                try:
+                    with self._drawing(), _nothing_drawn_here() if self.stream is not None else nullcontext():
+                        call()
+                finally:  # after each: the next step is of another shape, maybe
+                    with torch.no_grad():
+                        for tensor, before in kept:
+                            tensor.copy_(before)
+        finally:
+            self._random = own
+
+    def _captured(self, call: Callable[[], None]) -> Any:
+        graph = torch.cuda.CUDAGraph()
+        with _uninterrupted(), self._drawing(), torch.cuda.graph(graph, pool=self._pool, stream=self.stream):
+            call()
+        self._pool = self._pool or graph.pool()
+        return graph
 
     @contextmanager
     def _drawing(self) -> Iterator[None]:
@@ -89,6 +114,35 @@ class Graphs:
     def _default(self) -> torch.Generator:
         index = self.device.index
         return torch.cuda.default_generators[torch.cuda.current_device() if index is None else index]
+
+
+def begun(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """The optimizer with its state as it is before a first step: what a graph writes must be there already.
+
+    Its rate is zero or its step without a gradient changes nothing, as SGD's and Adam's without weight decay.
+    """
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    for weight in weights:
+        weight.grad = torch.zeros_like(weight)
+    optimizer.step()
+    optimizer.zero_grad()
+    for tensor in optimizer_state(optimizer):
+        tensor.zero_()
+    return optimizer
+
+
+def optimizer_state(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    """The tensors in which it remembers earlier steps."""
+    return [
+        value for state in optimizer.state.values() for value in state.values() if isinstance(value, Tensor)
+    ]  # fmt: skip
+
+
+def out_of_memory(error: BaseException | None) -> bool:
+    """Whether a device's memory was full; in a capture another error can take the first one's place."""
+    while error is not None and not isinstance(error, torch.cuda.OutOfMemoryError):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 @contextmanager

@@ -11,15 +11,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from crossfade.lab.train.graphs import Graphs
+from crossfade.lab.train.graphs import Graphs, begun, optimizer_state
 from crossfade.lab.train.lstm_feed import Feed
-from crossfade.lab.train.lstm_networks import Networks
+from crossfade.lab.train.lstm_networks import Networks, filled
 from crossfade.lab.train.lstm_setup import (
     better,
     empty_curves,
@@ -57,12 +58,18 @@ def train_batched(
             slots = _slots([members[i] for i in group], recipe, place)
             for start in range(0, len(group), slots):
                 chosen = group[start : start + slots]
-                graphs = Graphs(place)
-                with torch.cuda.stream(graphs.stream):
-                    stack = _Stack([members[i] for i in chosen], recipe, place, graphs)
-                    histories = stack.train(partial(report, len(chosen)))
-                out.update(zip(chosen, histories, strict=True))
+                done_one = partial(report, len(chosen))
+                out.update(zip(chosen, _trained([members[i] for i in chosen], recipe, place, done_one), strict=True))
     return [out[i] for i in range(len(members))]
+
+
+def _trained(
+    members: Sequence[LstmMember], recipe: LstmRecipe, device: torch.device, on_epoch: Callable[[], None]
+) -> list[LstmHistory]:
+    """One stack, which is gone afterwards."""
+    stream: Any = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+    with torch.cuda.stream(stream):
+        return _Stack(members, recipe, device, stream).train(on_epoch)
 
 
 def _kind(member: LstmMember, recipe: LstmRecipe) -> tuple[int, int, bool]:
@@ -74,10 +81,14 @@ def _slots(members: Sequence[LstmMember], recipe: LstmRecipe, device: torch.devi
     """How many networks fit into the device's memory, roughly."""
     if device.type != "cuda":
         return SLOTS
-    longest = max(int(part.lengths.max(initial=1)) for m in members for part in (m.split.train, m.split.val))
-    texts = recipe.batch_size * longest * (3 * recipe.embedding + 20 * recipe.hidden * recipe.layers)
-    words = 6 * max(member.split.vocabulary for member in members) * recipe.embedding
-    return max(1, min(SLOTS, int(_SHARE * torch.cuda.mem_get_info(device)[0] / (4 * (texts + words)))))
+    torch.cuda.empty_cache()  # of earlier stacks, which count as taken
+    free = torch.cuda.mem_get_info(device)[0]
+    splits = {id(member.split): member.split for member in members}.values()
+    longest = max(int(part.lengths.max(initial=1)) for one in splits for part in (one.train, one.val, one.test))
+    embedding, hidden = filled(recipe.embedding), filled(recipe.hidden)
+    texts = recipe.batch_size * longest * (3 * embedding + 20 * hidden * recipe.layers)
+    words = 6 * max(split.vocabulary for split in splits) * embedding
+    return max(1, min(SLOTS, int(_SHARE * free / (4 * (texts + words)))))
 
 
 @contextmanager
@@ -94,8 +105,9 @@ def _as_cudnn() -> Iterator[None]:
 class _Stack:
     """Networks of one shape. ``sources`` are their different pairs of a split and a seed: who sees the same batches."""
 
-    def __init__(self, members: Sequence[LstmMember], recipe: LstmRecipe, device: torch.device, graphs: Graphs) -> None:
-        self.members, self.recipe, self.device, self.graphs = members, recipe, device, graphs
+    def __init__(self, members: Sequence[LstmMember], recipe: LstmRecipe, device: torch.device, stream: Any) -> None:
+        self.members, self.recipe, self.device = members, recipe, device
+        self.graphs = Graphs(device, self._changing, stream=stream)
         pairs = {(id(member.split), member.seed): member for member in members}
         self.sources, places = list(pairs.values()), list(pairs)
         self.source = [places.index((id(member.split), member.seed)) for member in members]
@@ -103,7 +115,8 @@ class _Stack:
         self.classes = members[0].split.classes
         self.networks = Networks(members, recipe, device)
         adam = {"fused": True, "capturable": True} if device.type == "cuda" else {}
-        self.optimizer = torch.optim.Adam(self.networks.weights.values(), recipe.learning_rate, **adam)  # type: ignore[arg-type]
+        weights = self.networks.weights.values()
+        self.optimizer = begun(torch.optim.Adam(weights, recipe.learning_rate, **adam))  # type: ignore[arg-type]
         self.feeds, self.lengths, self.logits = {}, {}, {}
         for name in ("train", "val", "test"):
             parts = [getattr(member.split, name) for member in self.sources]
@@ -125,6 +138,9 @@ class _Stack:
         ]
         self.epoch, self.step = (torch.zeros(1, dtype=torch.int64, device=device) for _ in range(2))
         self.lost = torch.zeros(len(members), dtype=torch.float64, device=device)
+
+    def _changing(self) -> list[Tensor]:
+        return [*self.networks.weights.values(), *optimizer_state(self.optimizer), self.step, self.lost]
 
     def train(self, on_epoch: Callable[[], None]) -> list[LstmHistory]:
         recipe, members = self.recipe, self.members
@@ -171,7 +187,7 @@ class _Stack:
         ce = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view_as(labels)
         with torch.no_grad():
             slope, loss = self._transformed(ce)
-            self.lost.add_((loss * real).sum(1))
+            self.lost.add_(torch.where(real, loss, 0.0).sum(1))
             slope = torch.where(real, slope / real.sum(1, keepdim=True), 0.0)
         torch.autograd.backward(ce, slope)
         if self.recipe.clip:

@@ -14,7 +14,7 @@ from crossfade.lab.train.lstm_setup import initial_state, shapes
 from crossfade.lab.train.lstm_types import LstmMember, LstmRecipe
 from crossfade.lab.train.types import Floats
 
-__all__ = ["Networks"]
+__all__ = ["Networks", "filled"]
 
 _LINE = 16  # numbers: rows of a matrix that begin at a multiple of these are read in the widest pieces
 
@@ -31,7 +31,7 @@ class Networks:
 
     def __init__(self, members: Sequence[LstmMember], recipe: LstmRecipe, device: torch.device) -> None:
         self.members, self.recipe, self.device = members, recipe, device
-        self.wide = replace(recipe, embedding=_filled(recipe.embedding), hidden=_filled(recipe.hidden))
+        self.wide = replace(recipe, embedding=filled(recipe.embedding), hidden=filled(recipe.hidden))
         self.classes, self.vocabulary = members[0].split.classes, max(member.split.vocabulary for member in members)
         self.weights = self._initial()
         self.best = {name: weight.detach().clone() for name, weight in self.weights.items()}
@@ -95,7 +95,8 @@ class Networks:
         return out
 
 
-def _filled(size: int) -> int:
+def filled(size: int) -> int:
+    """How many cells or places of a vector are kept for so many."""
     return -(-size // _LINE) * _LINE
 
 

@@ -44,7 +44,7 @@ def train_lstm_stack(
         recipe: how all of them are trained.
         engine: ``"stacked"`` is compiled for the CPU and trains one network on each thread; on a CUDA device all take a
             step in one graph of launches. ``"plain"`` is the ordinary loop with ``nn.LSTM``. ``"auto"`` is stacked, and
-            leaves a loss that has no compiled form to the plain loop, with a warning that says why.
+            on the CPU leaves a loss that has no compiled form to the plain loop, with a warning that says why.
         device: a PyTorch device. On others than the CPU and CUDA's the plain loop trains one network after the other.
         threads: for the stacked engine; None for as many as there are processors. The plain one leaves PyTorch's.
         on_progress: called now and then, from this thread, with the fraction of the work that is done.
@@ -52,6 +52,7 @@ def train_lstm_stack(
     Raises:
         UserError: no such engine or device, a loss that isn't an elementwise function of ce, or one that the stacked
             engine was asked for and can't have.
+        RuntimeError: a loss that a CUDA graph can't hold, one that waits for the host say; ``"plain"`` trains it.
         KeyboardInterrupt: in the stacked engine within a second or so of the signal.
     """
     if engine not in ("auto", "stacked", "plain"):
@@ -62,7 +63,7 @@ def train_lstm_stack(
     alone = elsewhere and not device.startswith("cuda")
     if alone and engine == "stacked":
         raise UserError(f"the stacked engine can't use device {device!r}: take 'cpu', 'cuda' or engine 'plain'")
-    addresses = [_address(member, "plain" if alone else engine) for member in members]
+    addresses = [_address(member, "plain" if alone else engine, device) for member in members]
     fast = [i for i, address in enumerate(addresses) if address is not None]
     slow = [i for i, address in enumerate(addresses) if address is None]
     total = sum(cost(member.split, recipe) for member in members)
@@ -100,16 +101,16 @@ def _batched(members: list[LstmMember], recipe: LstmRecipe, report: Report, devi
     return train_batched(members, recipe, device, report)
 
 
-def _address(member: LstmMember, engine: str) -> int | None:
-    """Where the member's compiled loss is, 0 for the mixture; None for the plain loop."""
+def _address(member: LstmMember, engine: str, device: str) -> int | None:
+    """Where the member's compiled loss is, 0 for the mixture and on a GPU; None for the plain loop."""
     g = member.method.g
     if g is None:
         return None if engine == "plain" else 0
     from crossfade.lab.train.trace import check, traced
 
-    if engine == "plain":
+    if engine == "plain" or device != "cpu":
         check(g)
-        return None
+        return None if engine == "plain" else 0
     compiled = traced(g)
     if compiled.address:
         return compiled.address

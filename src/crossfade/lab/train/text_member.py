@@ -41,8 +41,8 @@ class TextFeed:
         self.order = torch.zeros(len(self.lengths), dtype=torch.int64, device=device)
         self.offsets = torch.arange(recipe.batch_size, device=device)
         self.kinds: list[Kind] = []
-        self.parts = {
-            name: TextBatches(part, recipe, tokenizer, None, device, 0, 1, rows=_EVAL_BATCH)
+        self.parts = {  # padded once
+            name: list(TextBatches(part, recipe, tokenizer, None, device, 0, 1, rows=_EVAL_BATCH))
             for name, part in {"val": split.validation, "test": split.test}.items()
             if part is not None
         }

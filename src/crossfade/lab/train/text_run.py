@@ -1,4 +1,4 @@
-"""Trials on texts: LSTMs in stacks, pretrained transformers one after the other."""
+"""Trials on texts: LSTMs in stacks, pretrained transformers as ``deep_run`` trains networks."""
 
 from __future__ import annotations
 
@@ -125,9 +125,14 @@ def _joined(batches: Sequence[Batch]) -> list[Batch]:
 def _train(
     batch: Batch, splits: Sequence[TokenSplit], recipe: LstmRecipe, options: dict[str, Any], tick: Any
 ) -> list[Outcome]:
-    """Train all; if a user's g raises, one by one, so that the others aren't lost with it."""
+    """Train all together; where that fails in parts, so that nothing is lost with one loss that raises.
+
+    Halves where a GPU's memory was full; the networks of each loss of a user's by themselves; one by one; and one that
+    can't be trained on a GPU in a stack in the plain loop.
+    """
     import time
 
+    from crossfade.lab.train.graphs import out_of_memory
     from crossfade.lab.train.lstm_stack import train_lstm_stack
 
     members = [
@@ -139,12 +144,31 @@ def _train(
     except UserError:
         raise
     except Exception as error:
-        if len(batch) == 1:
-            return [Outcome(error=line(error))]
-        pairs = zip(batch, splits, strict=True)
-        return [_train((trial,), [split], recipe, options, tick)[0] for trial, split in pairs]
-    seconds = (time.perf_counter() - started) / len(batch)
-    return [_outcome(split, recipe, one, seconds) for split, one in zip(splits, histories, strict=True)]
+        failed, full = line(error), out_of_memory(error)
+    else:
+        seconds = (time.perf_counter() - started) / len(batch)
+        return [_outcome(split, recipe, one, seconds) for split, one in zip(splits, histories, strict=True)]
+    # Only now has the exception let go of the stack and its memory.
+    if len(batch) == 1:
+        if options["device"] != "cpu" and options["engine"] == "auto":
+            return _train(batch, splits, recipe, options | {"engine": "plain"}, tick)
+        return [Outcome(error=failed)]
+    outcomes: dict[int, Outcome] = {}
+    for group in _parts(batch, full):
+        mine = [batch[at] for at in group], [splits[at] for at in group]
+        outcomes.update(zip(group, _train(tuple(mine[0]), mine[1], recipe, options, tick), strict=True))
+    return [outcomes[at] for at in range(len(batch))]
+
+
+def _parts(batch: Batch, full: bool) -> list[list[int]]:
+    """Places of the batch, in parts that are tried by themselves."""
+    places = list(range(len(batch)))
+    if full:
+        return [places[: len(places) // 2], places[len(places) // 2 :]]
+    groups: dict[int, list[int]] = {}
+    for at, trial in enumerate(batch):
+        groups.setdefault(id(trial.method.g), []).append(at)
+    return list(groups.values()) if len(groups) > 1 else [[at] for at in places]
 
 
 def _outcome(split: TokenSplit, recipe: LstmRecipe, history: LstmHistory, seconds: float) -> Outcome:
