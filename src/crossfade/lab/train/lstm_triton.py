@@ -19,6 +19,16 @@ def _tanh(x):  # type: ignore[no-untyped-def]
     return 2.0 * tl.sigmoid(2.0 * x) - 1.0
 
 
+@triton.jit
+def _own(rows, ROWS: tl.constexpr, CELLS: tl.constexpr):  # type: ignore[no-untyped-def]
+    """A program's network, its rows (down) and its cells (across)."""
+    tiles = tl.cdiv(rows, ROWS)
+    member = (tl.program_id(0) // tiles).to(tl.int64)
+    row = (tl.program_id(0) % tiles) * ROWS + tl.arange(0, ROWS)
+    cell = tl.program_id(1) * CELLS + tl.arange(0, CELLS)
+    return member, row[:, None], cell[None, :]
+
+
 @triton.jit(do_not_specialize=["t"])  # type: ignore[untyped-decorator]
 def _forward_kernel(  # type: ignore[no-untyped-def]
     gates,
@@ -35,10 +45,7 @@ def _forward_kernel(  # type: ignore[no-untyped-def]
     PRODUCTS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    tiles = tl.cdiv(rows, ROWS)
-    member = (tl.program_id(0) // tiles).to(tl.int64)
-    row = ((tl.program_id(0) % tiles) * ROWS + tl.arange(0, ROWS))[:, None]
-    cell = (tl.program_id(1) * CELLS + tl.arange(0, CELLS))[None, :]
+    member, row, cell = _own(rows, ROWS, CELLS)
     mine = (row < rows) & (cell < cells)
     at = ((member * time + t) * rows + row) * 4 * cells + cell
     # What memory gives late is asked for first.
@@ -88,10 +95,7 @@ def _backward_kernel(  # type: ignore[no-untyped-def]
     PRODUCTS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    tiles = tl.cdiv(rows, ROWS)
-    member = (tl.program_id(0) // tiles).to(tl.int64)
-    row = ((tl.program_id(0) % tiles) * ROWS + tl.arange(0, ROWS))[:, None]
-    cell = (tl.program_id(1) * CELLS + tl.arange(0, CELLS))[None, :]
+    member, row, cell = _own(rows, ROWS, CELLS)
     mine = (row < rows) & (cell < cells)
     place = row * cells + cell
     token = (member * time + t) * rows
