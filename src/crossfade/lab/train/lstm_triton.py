@@ -19,7 +19,7 @@ def _tanh(x):  # type: ignore[no-untyped-def]
     return 2.0 * tl.sigmoid(2.0 * x) - 1.0
 
 
-@triton.jit
+@triton.jit  # type: ignore[untyped-decorator]
 def _own(rows, ROWS: tl.constexpr, CELLS: tl.constexpr):  # type: ignore[no-untyped-def]
     """A program's network, its rows (down) and its cells (across)."""
     tiles = tl.cdiv(rows, ROWS)
