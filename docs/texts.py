@@ -54,7 +54,7 @@ def collect(stores: list[Path], name: str, hardware: str) -> None:
     made = Counter((row.provenance["commit"], row.provenance["time"][:10]) for row in rows)
     meta["runs"] = [{"trials": n, "commit": commit, "date": date} for (commit, date), n in made.items()]
     recipes = {json.dumps(row.content["recipe"], sort_keys=True) for row in rows}
-    meta |= {"hardware": hardware, "asked": len(keys), "recipe": [json.loads(one) for one in sorted(recipes)]}
+    meta |= {"hardware": hardware, "asked": len(set(keys)), "recipe": [json.loads(one) for one in sorted(recipes)]}
     meta["command"] = "`, `".join(dict.fromkeys(commands))
     (FOLDER / f"{name}.json").write_text(json.dumps(meta, indent=1, ensure_ascii=False) + "\n")
 
@@ -120,7 +120,7 @@ def short() -> str:
         )
         gaps = sorted(100 * (found[method] - found["ce"]).mean() for method in found.columns if method != "ce")
         leads.append(f"{_signed(gaps[0])} to {_signed(gaps[-1])}")
-    matrix = experiments(pd.read_csv(FOLDER / "figure2-gpu.csv"))
+    matrix = experiments(pd.read_csv(FOLDER / "figure2-protocol.csv"))
     best = matrix.eq(matrix.max(axis=1), axis=0).sum()
     gap = 100 * (matrix["gradual"] - matrix["ce"]).mean()
     return (
@@ -130,6 +130,10 @@ def short() -> str:
         f"{best['ce']} of {len(matrix)} experiments, the fade in {best['gradual']}; the fade's mean difference is "
         f"{_signed(gap)} points."
     )
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.0f}" if value >= 10 else f"{value:.1f}"
 
 
 def _signed(points: float) -> str:
@@ -152,7 +156,7 @@ def blocks() -> dict[str, str]:
         made = "; ".join(f"{one['trials']} at commit {one['commit']}, {one['date']}" for one in about["runs"])
         lines = [
             f"`{about['command']}`: {len(results)} of {about['asked']} runs ({made}; {about['hardware']}), "
-            f"{results['seconds'].median():.0f} seconds each (median). Recipe and versions: `results/text/{path.name}`."
+            f"{_seconds(results['seconds'].median())} seconds each (median). Recipe and versions: `results/text/{path.name}`."
         ]
         if study in TABLES and path.stem not in _BRIEF:
             lines += ["", TABLES[study](results)]
