@@ -156,7 +156,8 @@ def blocks() -> dict[str, str]:
         made = "; ".join(f"{one['trials']} at commit {one['commit']}, {one['date']}" for one in about["runs"])
         lines = [
             f"`{about['command']}`: {len(results)} of {about['asked']} runs ({made}; {about['hardware']}), "
-            f"{_seconds(results['seconds'].median())} seconds each (median). Recipe and versions: `results/text/{path.name}`."
+            f"{_seconds(results['seconds'].median())} seconds each (median). Recipe and versions: "
+            f"`results/text/{path.name}`."
         ]
         if study in TABLES and path.stem not in _BRIEF:
             lines += ["", TABLES[study](results)]
