@@ -69,6 +69,8 @@ class Graphs:
             self._known[key].replay()
 
     def _prepare(self, key: object, call: Callable[[], None]) -> None:
+        if self._seen[key] >= _WARM_UP:
+            return
         kept = [(tensor, tensor.clone()) for tensor in self._state()]
         own = self._random
         if own is not None:
