@@ -44,6 +44,7 @@ METHODS = ("ce", "f0", "f0-late", "gradual")
 SEEDS = 2
 EPOCHS = 10
 ARCHITECTURES = ((50, 1), (75, 1), (100, 1), (50, 2), (100, 2))
+VARIANTS = ("batch first", "time first", "packed")
 Batch = tuple[Tensor, Tensor, Tensor]
 
 
@@ -78,16 +79,19 @@ def texts(file: Path | None, examples: int) -> tuple[TokenSplit, str]:
     return TokenSplit(part(0, examples), part(examples, whole - 64), part(whole - 64, whole), vocabulary, 5), source
 
 
-def one_by_one(split: TokenSplit, recipe: LstmRecipe, batches: list[Batch], variant: str) -> Callable[[], None]:
-    """A function that trains one network for an epoch of these batches."""
-    net = LstmClassifier(split.vocabulary, split.classes, recipe)
+def one_by_one(
+    split: TokenSplit, recipe: LstmRecipe, batches: list[Batch], variant: str, device: str = "cpu"
+) -> Callable[[], None]:
+    """A function that trains one network for an epoch of these batches, which lie on the device."""
+    net = LstmClassifier(split.vocabulary, split.classes, recipe).to(device)
     net.lstm.batch_first = variant != "time first"
     optimizer = torch.optim.Adam(net.parameters(), recipe.learning_rate, fused=True)
+    on_host = [lengths.cpu() for _, lengths, _ in batches]
 
-    def logits(tokens: Tensor, lengths: Tensor) -> Tensor:
-        rows = torch.arange(len(tokens))
+    def logits(tokens: Tensor, lengths: Tensor, known: Tensor) -> Tensor:
+        rows = torch.arange(len(tokens), device=device)
         if variant == "packed":
-            packed = torch.nn.utils.rnn.pack_padded_sequence(net.embedding(tokens), lengths, batch_first=True)
+            packed = torch.nn.utils.rnn.pack_padded_sequence(net.embedding(tokens), known, batch_first=True)
             last: Tensor = net.lstm(packed)[1][0][-1]
         elif variant == "time first":
             last = net.lstm(net.embedding(tokens.t()))[0][lengths - 1, rows]
@@ -97,11 +101,13 @@ def one_by_one(split: TokenSplit, recipe: LstmRecipe, batches: list[Batch], vari
         return out
 
     def run() -> None:
-        for tokens, lengths, target in batches:
-            loss = F.cross_entropy(logits(tokens, lengths), target)
+        for (tokens, lengths, target), known in zip(batches, on_host, strict=True):
+            loss = F.cross_entropy(logits(tokens, lengths, known), target)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+        if device == "cuda":
+            torch.cuda.synchronize()
 
     return run
 
@@ -122,7 +128,7 @@ def both(call: Callable[[], object]) -> tuple[float, float]:
 def rival(split: TokenSplit, recipe: LstmRecipe, batches: list[Batch], threads: int) -> tuple[Callable[[], None], str]:
     """The fastest of the loop's variants, and its name."""
     found: dict[tuple[str, int], float] = {}
-    for variant in ("batch first", "time first", "packed"):
+    for variant in VARIANTS:
         for count in sorted({1, threads}):
             torch.set_num_threads(count)
             run = one_by_one(split, recipe, batches[:6], variant)

@@ -17,50 +17,21 @@ from __future__ import annotations
 
 import argparse
 import statistics
-from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 
 import saved
 from crossfade.lab.methods import method
-from crossfade.lab.train.lstm_plain import LstmClassifier, pad
+from crossfade.lab.train.lstm_plain import pad
 from crossfade.lab.train.lstm_setup import epoch_batches
 from crossfade.lab.train.lstm_stack import train_lstm_stack
-from crossfade.lab.train.lstm_types import LstmMember, LstmRecipe, TokenSplit
-from text import ARCHITECTURES, METHODS, Batch, seconds, texts
+from crossfade.lab.train.lstm_types import LstmMember, LstmRecipe
+from text import ARCHITECTURES, METHODS, VARIANTS, Batch, one_by_one, seconds, texts
 
 SEEDS = 8
-VARIANTS = ("batch first", "time first", "packed")
-
-
-def one_by_one(split: TokenSplit, recipe: LstmRecipe, batches: list[Batch], variant: str) -> Callable[[], None]:
-    """A function that trains one network for an epoch of these batches."""
-    net = LstmClassifier(split.vocabulary, split.classes, recipe).cuda()
-    net.lstm.batch_first = variant != "time first"
-    optimizer = torch.optim.Adam(net.parameters(), recipe.learning_rate, fused=True)
-    on_host = [lengths.cpu() for _, lengths, _ in batches]
-
-    def run() -> None:
-        for (tokens, lengths, target), known in zip(batches, on_host, strict=True):
-            rows = torch.arange(len(tokens), device="cuda")
-            if variant == "packed":
-                packed = torch.nn.utils.rnn.pack_padded_sequence(net.embedding(tokens), known, batch_first=True)
-                last = net.lstm(packed)[1][0][-1]
-            elif variant == "time first":
-                last = net.lstm(net.embedding(tokens.t()))[0][lengths - 1, rows]
-            else:
-                last = net.lstm(net.embedding(tokens))[0][rows, lengths - 1]
-            loss = F.cross_entropy(net.output(last), target)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-        torch.cuda.synchronize()
-
-    return run
 
 
 def lstm(file: Path | None, rounds: int, steps: int, epochs: int) -> list[list[object]]:
@@ -78,13 +49,13 @@ def lstm(file: Path | None, rounds: int, steps: int, epochs: int) -> list[list[o
         batches: list[Batch] = [pad(split.train, order[a:b], "cuda") for a, b in pairwise(starts)]
         found = {}
         for variant in VARIANTS:
-            run = one_by_one(split, recipe, batches[:40], variant)
+            run = one_by_one(split, recipe, batches[:40], variant, "cuda")
             run()
             found[variant] = min(seconds(run), seconds(run))
         variant = min(found, key=lambda name: found[name])
         study = partial(train_lstm_stack, members, recipe, device="cuda")
         train_lstm_stack(members[:1], recipe, device="cuda")  # compilation
-        loop = one_by_one(split, recipe, batches, variant)
+        loop = one_by_one(split, recipe, batches, variant, "cuda")
         loop()
         speeds = []
         for _ in range(rounds):

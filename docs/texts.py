@@ -16,7 +16,14 @@ import pandas as pd
 from scipy.stats import ttest_1samp
 
 from crossfade.lab import frames
-from crossfade.lab.paper.text_tables import experiments, figure2_markdown, profile_figure, table3_markdown
+from crossfade.lab.paper.image_tables import signed
+from crossfade.lab.paper.text_tables import (
+    experiments,
+    figure2_markdown,
+    glue_scores,
+    profile_figure,
+    table3_markdown,
+)
 from crossfade.lab.store import Run, Store
 from crossfade.stats import to_svg
 
@@ -86,17 +93,17 @@ def choices() -> str:
     ]
     for name, own in frame.groupby("choice", sort=False):
         table = own.pivot_table(index="repeat", columns="method", values="accuracy") * 100
-        gaps = [_signed((table[method] - table["ce"]).mean()) for method in methods]
+        gaps = [signed((table[method] - table["ce"]).mean()) for method in methods]
         lines.append(f"| {name} | {table['ce'].mean():.2f} | {' | '.join(gaps)} | {own['epoch'].mean():.1f} |")
     return "\n".join(lines)
 
 
-def pairs(results: pd.DataFrame) -> str:
-    """Table 3 in one line a method: differences to CE over all pairs of architecture and seed.
+def pairs(results: pd.DataFrame, score: str, alike: str) -> str:
+    """One line a method: differences to CE over all pairs of a data set and a seed.
 
-    p is a t test's on the seeds' means: a seed's architectures share its reviews.
+    p is a t test's on means over what is alike: a seed's architectures share its reviews, a task's seeds its texts.
     """
-    table = results.pivot_table(index=["dataset", "repeat"], columns="method", values="accuracy") * 100
+    table = results.pivot_table(index=["dataset", "repeat"], columns="method", values=score) * 100
     lines = ["| method | mean Δ to CE, points | standard deviation | better / equal / worse | p | NLL | ECE, % |"]
     lines.append("|---|--:|--:|--:|--:|--:|--:|")
     for name, own in results.groupby("method", sort=False):
@@ -105,8 +112,8 @@ def pairs(results: pd.DataFrame) -> str:
         found = ["", "", "", ""]
         if name != "ce":
             counts = f"{(gap > 0).sum()} / {(gap == 0).sum()} / {(gap < 0).sum()}"
-            p = ttest_1samp(gap.groupby("repeat").mean(), 0).pvalue
-            found = [_signed(gap.mean()), f"{gap.std():.2f}", counts, f"{p:.2f}"]
+            p = ttest_1samp(gap.groupby(alike).mean(), 0).pvalue
+            found = [signed(gap.mean()), f"{gap.std():.2f}", counts, f"{p:.2f}"]
         lines.append(f"| {' | '.join([str(name), *found, *scores])} |")
     return "\n".join(lines)
 
@@ -119,7 +126,7 @@ def short() -> str:
             index=["dataset", "repeat"], columns="method", values="accuracy"
         )
         gaps = sorted(100 * (found[method] - found["ce"]).mean() for method in found.columns if method != "ce")
-        leads.append(f"{_signed(gaps[0])} to {_signed(gaps[-1])}")
+        leads.append(f"{signed(gaps[0])} to {signed(gaps[-1])}")
     matrix = experiments(pd.read_csv(FOLDER / "figure2-protocol.csv"))
     best = matrix.eq(matrix.max(axis=1), axis=0).sum()
     gap = 100 * (matrix["gradual"] - matrix["ce"]).mean()
@@ -128,16 +135,12 @@ def short() -> str:
         f"differences to CE are {leads[0]} points on a CPU and {leads[1]} on a GPU with the same seeds: chance. On "
         "GLUE, with a small BERT and subsets of the large tasks, CE has the best metric in "
         f"{best['ce']} of {len(matrix)} experiments, the fade in {best['gradual']}; the fade's mean difference is "
-        f"{_signed(gap)} points."
+        f"{signed(gap)} points."
     )
 
 
 def _seconds(value: float) -> str:
     return f"{value:.0f}" if value >= 10 else f"{value:.1f}"
-
-
-def _signed(points: float) -> str:
-    return f"{points:+.2f}".replace("-", "−")
 
 
 def _shortened(found: re.Match[str]) -> str:
@@ -162,7 +165,11 @@ def blocks() -> dict[str, str]:
         if study in TABLES and path.stem not in _BRIEF:
             lines += ["", TABLES[study](results)]
         if study == "table3":
-            lines += ["", "Over all pairs of an architecture and a seed:", "", pairs(results)]
+            lines += ["", "Over all pairs of an architecture and a seed:", "", pairs(results, "accuracy", "repeat")]
+        if study == "figure2":
+            scores = glue_scores(results)
+            lines += ["", "Over all pairs of a task and a seed, without WNLI, the official metric:", ""]
+            lines.append(pairs(scores[scores["task"] != "WNLI"], "score", "dataset"))
         found[f"results/text/{path.stem}"] = "\n".join(lines)
         figure = profile_figure(results, "") if study == "figure2" else None
         if figure is not None:

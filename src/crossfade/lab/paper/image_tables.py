@@ -10,7 +10,7 @@ import pandas as pd
 if TYPE_CHECKING:
     from crossfade.lab.paper.image_study import ImageStudy
 
-__all__ = ["beside_paper", "escape_table", "markdown"]
+__all__ = ["beside_paper", "escape_table", "markdown", "plus_minus", "signed"]
 
 _GROUPS = ("right", "near", "far")
 
@@ -96,8 +96,8 @@ def _batch(scale: str) -> str:
 
 def _line(row: dict[Any, Any]) -> str:
     return (
-        f"| {row['dataset']} | {row['method']} | {_plus_minus(row['ours'], row['ours_std'])} | {row['seeds'] or ''} | "
-        f"{_signed(row['delta'])} | {_plus_minus(row['paper'], row['paper_std'])} | {_signed(row['paper_delta'])} |"
+        f"| {row['dataset']} | {row['method']} | {plus_minus(row['ours'], row['ours_std'])} | {row['seeds'] or ''} | "
+        f"{signed(row['delta'])} | {plus_minus(row['paper'], row['paper_std'])} | {signed(row['paper_delta'])} |"
     )
 
 
@@ -111,11 +111,13 @@ def _listed(study: ImageStudy) -> list[str]:
     return [f"- {choice}" for choice in study.choices]
 
 
-def _plus_minus(mean: float, std: float | None) -> str:
+def plus_minus(mean: float, std: float | None) -> str:
+    """Mean and deviation, as far as they are known."""
     if math.isnan(mean):
         return ""
     return f"{mean:.2f}" + ("" if std is None or math.isnan(std) else f" ± {std:.2f}")
 
 
-def _signed(value: float) -> str:
+def signed(value: float) -> str:
+    """A difference; nothing for NaN."""
     return "" if math.isnan(value) else f"{value:+.2f}".replace("-", "−")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from crossfade.lab.paper.image_tables import _plus_minus, _signed
+from crossfade.lab.paper.image_tables import plus_minus, signed
 from crossfade.lab.paper.table3 import ARCHITECTURES, PAPER
 
 if TYPE_CHECKING:
@@ -33,9 +33,9 @@ def table3_markdown(results: pd.DataFrame) -> str:
             gap = math.nan if method == "ce" else float((table[method] - table["ce"]).mean())
             base = math.nan if method == "ce" else PAPER["ce"][place][0]
             lines.append(
-                f"| {layers} × {size} | {method} | {_plus_minus(table[method].mean(), table[method].std())} | "
-                f"{table[method].count()} | {_signed(gap)} | {_plus_minus(printed, spread)} | "
-                f"{_signed(printed - base)} |"
+                f"| {layers} × {size} | {method} | {plus_minus(table[method].mean(), table[method].std())} | "
+                f"{table[method].count()} | {signed(gap)} | {plus_minus(printed, spread)} | "
+                f"{signed(printed - base)} |"
             )
     return "\n".join(lines)
 
@@ -66,7 +66,7 @@ def figure2_markdown(results: pd.DataFrame) -> str:
             cells = [str(name), _METRICS[str(metric)], method]
             for table in tables:
                 gap = math.nan if method == "ce" else float((table[method] - table["ce"]).mean())
-                cells += [_plus_minus(table[method].mean(), table[method].std()), _signed(gap)]
+                cells += [plus_minus(table[method].mean(), table[method].std()), signed(gap)]
             lines.append(f"| {' | '.join([*cells, str(tables[0][method].count())])} |")
     matrix = experiments(results)
     if len(matrix) < 2:

@@ -52,6 +52,7 @@ class Feed:
             mine[0] %= part.tokens.max(initial=0) + 1
             mine[0][: len(part)][np.arange(shape[2]) < part.lengths[:, None]] = part.tokens
         self.texts = [torch.from_numpy(array).to(device) for array in (tokens, lengths, labels)]
+        self.rows_of: NDArray[np.int64] = np.zeros((0, 0, 0), dtype=np.int64)
         self.order: Tensor | None = None
 
     def lay(self, orders: Sequence[Order]) -> list[int]:
@@ -67,6 +68,7 @@ class Feed:
             sizes = np.diff(starts)
             rows[: len(sizes), at][np.arange(self.rows) < sizes[:, None]] = order
             longest[: len(sizes)] = np.maximum(longest[: len(sizes)], part.lengths[order[starts[:-1]]])
+        self.rows_of = rows
         if self.order is None:
             self.order = torch.empty(rows.shape, dtype=torch.int64, device=self.device)
         self.order.copy_(torch.from_numpy(rows))
@@ -81,9 +83,8 @@ class Feed:
         return Texts(tokens[..., :length], torch.where(real, lengths, 1), labels, real)
 
     def own(self, values: NDArray[np.float32], source: int) -> NDArray[np.float32]:
-        """Of values (steps, rows, ...) those of a source's examples, in its part's order. Waits for the device."""
-        assert self.order is not None
-        order = self.order[:, source].cpu().numpy()
+        """Of values (steps, rows, ...) those of a source's examples, in its part's order."""
+        order = self.rows_of[:, source]
         out = np.empty((len(self.parts[source]), *values.shape[2:]), dtype=values.dtype)
         out[order[order >= 0]] = values[order >= 0]
         return out

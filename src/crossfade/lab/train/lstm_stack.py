@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Literal, TypeAlias
 
 from crossfade.errors import UserError
@@ -70,9 +69,20 @@ def train_lstm_stack(
     out: dict[int, LstmHistory] = {}
     share = sum(cost(members[i].split, recipe) for i in fast) / total if members else 0.0
     if fast:
-        places, count = [addresses[i] or 0 for i in fast], threads or _processors()
-        stack = partial(_batched, device=device) if elsewhere else partial(_compiled, addresses=places, threads=count)
-        out.update(zip(fast, stack([members[i] for i in fast], recipe, lambda f: on_progress(f * share)), strict=True))
+        chosen, places = [members[i] for i in fast], [addresses[i] or 0 for i in fast]
+
+        def part(fraction: float, share: float = share) -> None:
+            on_progress(fraction * share)
+
+        if elsewhere:
+            from crossfade.lab.train.lstm_batched import train_batched
+
+            histories = train_batched(chosen, recipe, device, part)
+        else:
+            from crossfade.lab.train.lstm_threads import train_kernel
+
+            histories = train_kernel(chosen, places, recipe, threads or _processors(), part)
+        out.update(zip(fast, histories, strict=True))
     for i in slow:
         from crossfade.lab.train.lstm_plain import train_plain
 
@@ -87,30 +97,16 @@ def train_lstm_stack(
     return [out[i] for i in range(len(members))]
 
 
-def _compiled(
-    members: list[LstmMember], recipe: LstmRecipe, report: Report, addresses: list[int], threads: int
-) -> list[LstmHistory]:
-    from crossfade.lab.train.lstm_threads import train_kernel
-
-    return train_kernel(members, addresses, recipe, threads, report)
-
-
-def _batched(members: list[LstmMember], recipe: LstmRecipe, report: Report, device: str) -> list[LstmHistory]:
-    from crossfade.lab.train.lstm_batched import train_batched
-
-    return train_batched(members, recipe, device, report)
-
-
 def _address(member: LstmMember, engine: str, device: str) -> int | None:
     """Where the member's compiled loss is, 0 for the mixture and on a GPU; None for the plain loop."""
-    g = member.method.g
+    g, uncompiled = member.method.g, None if engine == "plain" else 0
     if g is None:
-        return None if engine == "plain" else 0
+        return uncompiled
     from crossfade.lab.train.trace import check, traced
 
     if engine == "plain" or device != "cpu":
         check(g)
-        return None if engine == "plain" else 0
+        return uncompiled
     compiled = traced(g)
     if compiled.address:
         return compiled.address

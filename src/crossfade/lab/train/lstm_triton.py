@@ -29,6 +29,23 @@ def _own(rows, ROWS: tl.constexpr, CELLS: tl.constexpr):  # type: ignore[no-unty
     return member, row[:, None], cell[None, :]
 
 
+@triton.jit
+def _load_gates(gates, at, cells, mine):  # type: ignore[no-untyped-def]
+    """i, f, g, o of a program's rows and cells."""
+    i = tl.load(gates + at, mask=mine, other=0.0)
+    f = tl.load(gates + at + cells, mask=mine, other=0.0)
+    g = tl.load(gates + at + 2 * cells, mask=mine, other=0.0)
+    return i, f, g, tl.load(gates + at + 3 * cells, mask=mine, other=0.0)
+
+
+@triton.jit
+def _store_gates(gates, at, cells, mine, i, f, g, o):  # type: ignore[no-untyped-def]
+    tl.store(gates + at, i, mask=mine)
+    tl.store(gates + at + cells, f, mask=mine)
+    tl.store(gates + at + 2 * cells, g, mask=mine)
+    tl.store(gates + at + 3 * cells, o, mask=mine)
+
+
 @triton.jit(do_not_specialize=["t"])  # type: ignore[untyped-decorator]
 def _forward_kernel(  # type: ignore[no-untyped-def]
     gates,
@@ -49,10 +66,7 @@ def _forward_kernel(  # type: ignore[no-untyped-def]
     mine = (row < rows) & (cell < cells)
     at = ((member * time + t) * rows + row) * 4 * cells + cell
     # What memory gives late is asked for first.
-    in_i = tl.load(gates + at, mask=mine, other=0.0)
-    in_f = tl.load(gates + at + cells, mask=mine, other=0.0)
-    in_g = tl.load(gates + at + 2 * cells, mask=mine, other=0.0)
-    in_o = tl.load(gates + at + 3 * cells, mask=mine, other=0.0)
+    in_i, in_f, in_g, in_o = _load_gates(gates, at, cells, mine)
     before = (member * (time + 1) + t) * rows * cells
     place = row * cells + cell
     c_before = tl.load(c + before + place, mask=mine, other=0.0)
@@ -72,10 +86,7 @@ def _forward_kernel(  # type: ignore[no-untyped-def]
     after = before + rows * cells
     tl.store(c + after + place, now, mask=mine)
     tl.store(h + after + place, o * _tanh(now), mask=mine)
-    tl.store(active + at, i, mask=mine)
-    tl.store(active + at + cells, f, mask=mine)
-    tl.store(active + at + 2 * cells, g, mask=mine)
-    tl.store(active + at + 3 * cells, o, mask=mine)
+    _store_gates(active, at, cells, mine, i, f, g, o)
 
 
 @triton.jit(do_not_specialize=["t"])  # type: ignore[untyped-decorator]
@@ -101,10 +112,7 @@ def _backward_kernel(  # type: ignore[no-untyped-def]
     token = (member * time + t) * rows
     d_h = tl.load(upstream + token * cells + place, mask=mine, other=0.0)
     at = (token + row) * 4 * cells + cell
-    i = tl.load(active + at, mask=mine, other=0.0)
-    f = tl.load(active + at + cells, mask=mine, other=0.0)
-    g = tl.load(active + at + 2 * cells, mask=mine, other=0.0)
-    o = tl.load(active + at + 3 * cells, mask=mine, other=0.0)
+    i, f, g, o = _load_gates(active, at, cells, mine)
     before = c + (member * (time + 1) + t) * rows * cells + place
     c_before = tl.load(before, mask=mine, other=0.0)
     top = _tanh(tl.load(before + rows * cells, mask=mine, other=0.0))
@@ -119,10 +127,8 @@ def _backward_kernel(  # type: ignore[no-untyped-def]
     own = d_c + member * rows * cells + place
     d = tl.load(own, mask=mine, other=0.0) + d_h * o * (1.0 - top * top)
     tl.store(own, d * f, mask=mine)
-    tl.store(d_gates + at, d * g * i * (1.0 - i), mask=mine)
-    tl.store(d_gates + at + cells, d * c_before * f * (1.0 - f), mask=mine)
-    tl.store(d_gates + at + 2 * cells, d * i * (1.0 - g * g), mask=mine)
-    tl.store(d_gates + at + 3 * cells, d_h * top * o * (1.0 - o), mask=mine)
+    d_i, d_f = d * g * i * (1.0 - i), d * c_before * f * (1.0 - f)
+    _store_gates(d_gates, at, cells, mine, d_i, d_f, d * i * (1.0 - g * g), d_h * top * o * (1.0 - o))
 
 
 def forward(gates: Tensor, weight: Tensor, h: Tensor, c: Tensor, active: Tensor) -> None:

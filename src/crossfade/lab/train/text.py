@@ -16,11 +16,11 @@ from crossfade.lab.train.lstm_setup import epoch_batches, scoring_batches
 from crossfade.lab.train.text_models import encode, load_classifier, load_tokenizer
 
 if TYPE_CHECKING:
-    from crossfade.lab.data.texts import TextPart
+    from crossfade.lab.data.texts import TextPart, TextSplit
     from crossfade.lab.train.deep_batches import Batch
     from crossfade.lab.train.text_recipe import TextRecipe
 
-__all__ = ["TextBatches", "TextClassifier"]
+__all__ = ["TextBatches", "TextClassifier", "scored_parts"]
 
 _EVAL_BATCH = 64
 
@@ -51,13 +51,26 @@ class TextClassifier(Classifier):
     def feeds(self, rank: int, world: int) -> tuple[Any, dict[str, Iterable[Batch]]]:
         """Batches of token numbers, padded to their longest example."""
         recipe, tokenizer = self.recipe, load_tokenizer(self.recipe.model)
-        parts = {"val": self.split.validation, "test": self.split.test}
-        scored: dict[str, Iterable[Batch]] = {
-            name: TextBatches(part, recipe, tokenizer, None, self.device, rank, world)
-            for name, part in parts.items()
-            if part is not None
-        }
+        scored = scored_parts(self.split, recipe, tokenizer, self.device, rank, world)
         return TextBatches(self.split.train, recipe, tokenizer, self.seed, self.device, rank, world), scored
+
+
+def scored_parts(
+    split: TextSplit,
+    recipe: TextRecipe,
+    tokenizer: Any,
+    device: Any,
+    rank: int = 0,
+    world: int = 1,
+    rows: int = _EVAL_BATCH,
+) -> dict[str, Iterable[Batch]]:
+    """Batches of ``"val"`` and ``"test"``, as far as there are such parts."""
+    parts = {"val": split.validation, "test": split.test}
+    return {
+        name: TextBatches(part, recipe, tokenizer, None, device, rank, world, rows)
+        for name, part in parts.items()
+        if part is not None
+    }
 
 
 class TextBatches:

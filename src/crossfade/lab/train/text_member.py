@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from crossfade.lab.train.deep_member import Kind, Member
 from crossfade.lab.train.lstm_setup import epoch_batches
-from crossfade.lab.train.text import TextBatches
+from crossfade.lab.train.text import scored_parts
 from crossfade.lab.train.text_models import encode, load_classifier, load_tokenizer
 
 if TYPE_CHECKING:
@@ -41,11 +41,8 @@ class TextFeed:
         self.order = torch.zeros(len(self.lengths), dtype=torch.int64, device=device)
         self.offsets = torch.arange(recipe.batch_size, device=device)
         self.kinds: list[Kind] = []
-        self.parts = {  # padded once
-            name: list(TextBatches(part, recipe, tokenizer, None, device, 0, 1, rows=_EVAL_BATCH))
-            for name, part in {"val": split.validation, "test": split.test}.items()
-            if part is not None
-        }
+        scored = scored_parts(split, recipe, tokenizer, device, rows=_EVAL_BATCH)
+        self.parts = {name: list(batches) for name, batches in scored.items()}  # padded once
 
     def begin(self, epoch: int) -> None:
         """Lay the epoch's order ready."""

@@ -81,8 +81,9 @@ def stacked(workers: int | None = None, engine: str = "auto", device: str = "cpu
         known: dict[str, TokenSplit] = {}
         for batch in batches if device == "cpu" else _joined(batches):
             recipe = cast("LstmRecipe", batch[0].recipe)
-            known = _tokens(batch, recipe, known)
-            splits = [known[_texts(trial, recipe)] for trial in batch]
+            keys = [_texts(trial, recipe) for trial in batch]
+            known = _tokens(dict(zip(keys, batch, strict=True)), recipe, known)
+            splits = [known[key] for key in keys]
             whole = sum(map(cost, batch))
             options = {"engine": engine, "device": device, "threads": workers}
             yield from zip(
@@ -92,16 +93,14 @@ def stacked(workers: int | None = None, engine: str = "auto", device: str = "cpu
     return execute
 
 
-def _tokens(batch: Batch, recipe: LstmRecipe, known: Mapping[str, TokenSplit]) -> dict[str, TokenSplit]:
-    """The batch's splits in numbers; the last batch's, another architecture's maybe, needn't be made again."""
+def _tokens(wanted: Mapping[str, Trial], recipe: LstmRecipe, known: Mapping[str, TokenSplit]) -> dict[str, TokenSplit]:
+    """The splits of a batch in numbers; the last batch's, another architecture's maybe, needn't be made again."""
     from crossfade.lab.data.words import tokenize
 
-    found: dict[str, TokenSplit] = {}
-    for trial in batch:
-        at = _texts(trial, recipe)
-        if at not in found:
-            found[at] = known.get(at) or tokenize(cast("TextSplit", trial.task.split(trial.repeat)), recipe)
-    return found
+    return {
+        key: known.get(key) or tokenize(cast("TextSplit", trial.task.split(trial.repeat)), recipe)
+        for key, trial in wanted.items()
+    }
 
 
 def _texts(trial: Trial, recipe: LstmRecipe) -> str:
@@ -155,8 +154,8 @@ def _train(
         return [Outcome(error=failed)]
     outcomes: dict[int, Outcome] = {}
     for group in _parts(batch, full):
-        mine = [batch[at] for at in group], [splits[at] for at in group]
-        outcomes.update(zip(group, _train(tuple(mine[0]), mine[1], recipe, options, tick), strict=True))
+        mine = _train(tuple(batch[at] for at in group), [splits[at] for at in group], recipe, options, tick)
+        outcomes.update(zip(group, mine, strict=True))
     return [outcomes[at] for at in range(len(batch))]
 
 
