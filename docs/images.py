@@ -17,7 +17,7 @@ from crossfade.lab import frames
 from crossfade.lab.paper.image_run import image_study
 from crossfade.lab.paper.image_tables import beside_paper, markdown
 from crossfade.lab.store import Store
-from crossfade.lab.train.deep_methods import deep_method
+from crossfade.lab.train.deep.methods import deep_method
 
 FOLDER = Path(__file__).parent.parent / "results" / "images"
 # Printed by He et al. 2016a (table 6) and Xie et al. 2017 (table 7)

@@ -12,9 +12,9 @@ from crossfade.lab.data.images import ImageSet, ImageTask
 from crossfade.lab.nets import SMALL_NETS
 from crossfade.lab.paper.image_run import run_trials
 from crossfade.lab.store import Run
-from crossfade.lab.train.augment import Augment
-from crossfade.lab.train.deep_recipe import Hardware, ImageRecipe
-from crossfade.lab.train.deep_run import image_trial
+from crossfade.lab.train.deep.augment import Augment
+from crossfade.lab.train.deep.recipe import Hardware, ImageRecipe
+from crossfade.lab.train.deep.run import image_trial
 
 
 def work(folder: Path, devices: int) -> None:

@@ -7,7 +7,7 @@ from torch import nn
 
 from crossfade.lab.data.images import Part
 from crossfade.lab.methods import METHODS, Method
-from crossfade.lab.train.deep_methods import COT, NORM_MATCHED
+from crossfade.lab.train.deep.methods import COT, NORM_MATCHED
 
 ALL = {method.name: method for method in (*METHODS, COT, *NORM_MATCHED)}
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from image_cases import method
 
 from crossfade.lab.methods import Method
-from crossfade.lab.train.deep_fork import shared_epochs
-from crossfade.lab.train.deep_recipe import Hardware, ImageRecipe
-from crossfade.lab.train.deep_run import deep, image_trial
+from crossfade.lab.train.deep.fork import shared_epochs
+from crossfade.lab.train.deep.recipe import Hardware, ImageRecipe
+from crossfade.lab.train.deep.run import deep, image_trial
 from crossfade.schedules import switch
 
 CPU = Hardware(accelerator="cpu")

@@ -16,12 +16,13 @@ from hypothesis import strategies as st
 from image_cases import method
 
 from crossfade.lab.data.images import ImageTask
-from crossfade.lab.train import deep_graphs, deep_member
-from crossfade.lab.train.augment import Augment
-from crossfade.lab.train.deep import train
-from crossfade.lab.train.deep_graphs import Job, seconds_an_epoch, serves, train_side_by_side
-from crossfade.lab.train.deep_recipe import Hardware, ImageRecipe
-from crossfade.lab.train.deep_run import deep, image_trial
+from crossfade.lab.train.deep import member as deep_member
+from crossfade.lab.train.deep import side_by_side as deep_graphs
+from crossfade.lab.train.deep.augment import Augment
+from crossfade.lab.train.deep.lightning import train
+from crossfade.lab.train.deep.recipe import Hardware, ImageRecipe
+from crossfade.lab.train.deep.run import deep, image_trial
+from crossfade.lab.train.deep.side_by_side import Job, seconds_an_epoch, serves, train_side_by_side
 
 CPU = Hardware(accelerator="cpu")
 NAMES = ("ce", "f0", "f0-late", "gradual", "focal", "ce-volume-own")
@@ -120,9 +121,10 @@ KILLED = """
     from image_cases import method, noise, tiny
     from crossfade.lab.data.images import ImageSet, ImageTask
     from crossfade.lab.nets import SMALL_NETS
-    from crossfade.lab.train import deep_graphs, deep_member
-    from crossfade.lab.train.augment import Augment
-    from crossfade.lab.train.deep_recipe import Hardware, ImageRecipe
+    from crossfade.lab.train.deep import side_by_side as deep_graphs
+    from crossfade.lab.train.deep import member as deep_member
+    from crossfade.lab.train.deep.augment import Augment
+    from crossfade.lab.train.deep.recipe import Hardware, ImageRecipe
     deep_graphs._SAVE_SECONDS = 0.0
     SMALL_NETS["tiny"] = tiny(norm=True)
     split = ImageTask(ImageSet("toy", tuple("abcd"), noise(203), noise(50, seed=1))).split(0)

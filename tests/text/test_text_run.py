@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from crossfade.lab.data.texts import TextTask, load_texts
-from crossfade.lab.data.words import tokenize
 from crossfade.lab.methods import Method, method
-from crossfade.lab.train import lstm_stack
-from crossfade.lab.train.lstm_types import LstmRecipe
-from crossfade.lab.train.text_run import stacked, text_trial
+from crossfade.lab.train.lstm import stack as lstm_stack
+from crossfade.lab.train.lstm.run import stacked, text_trial
+from crossfade.lab.train.lstm.types import LstmRecipe
+from crossfade.lab.train.lstm.words import tokenize
 
 RECIPE = LstmRecipe(4, 5, epochs=1)
 BAD = Method("bad", "bad", lambda ce: ce * 2.0)

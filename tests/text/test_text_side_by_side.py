@@ -12,15 +12,16 @@ import torch
 
 from crossfade.lab.data.texts import TextTask, load_texts
 from crossfade.lab.methods import method
-from crossfade.lab.train import deep_graphs, deep_member
-from crossfade.lab.train.deep import train
-from crossfade.lab.train.deep_graphs import Job, serves, train_side_by_side
-from crossfade.lab.train.deep_methods import COT
-from crossfade.lab.train.deep_recipe import Hardware
-from crossfade.lab.train.deep_run import deep
-from crossfade.lab.train.text_member import TextFeed
-from crossfade.lab.train.text_recipe import TextRecipe
-from crossfade.lab.train.text_run import text_trial
+from crossfade.lab.train.deep import member as deep_member
+from crossfade.lab.train.deep import side_by_side as deep_graphs
+from crossfade.lab.train.deep.lightning import train
+from crossfade.lab.train.deep.methods import COT
+from crossfade.lab.train.deep.recipe import Hardware
+from crossfade.lab.train.deep.run import deep
+from crossfade.lab.train.deep.side_by_side import Job, serves, train_side_by_side
+from crossfade.lab.train.deep.text_member import TextFeed
+from crossfade.lab.train.deep.text_recipe import TextRecipe
+from crossfade.lab.train.lstm.run import text_trial
 
 CPU = Hardware(accelerator="cpu")
 NAMES = ("ce", "f0", "f0-late", "gradual", "focal")
@@ -164,8 +165,8 @@ def test_lengths_are_filled_up(task, recipe):
 
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_padding_is_the_tokenizers(task, recipe, monkeypatch, side):
-    from crossfade.lab.train import text_member
-    from crossfade.lab.train.text_models import encode, load_tokenizer
+    from crossfade.lab.train.deep import text_member
+    from crossfade.lab.train.deep.text_models import encode, load_tokenizer
 
     tokenizer, split = load_tokenizer(recipe.model), task.split(0)
     tokenizer.padding_side = side

@@ -12,7 +12,7 @@ from crossfade.errors import UserError
 
 if TYPE_CHECKING:
     from crossfade.lab.paper.image_study import ImagePlan
-    from crossfade.lab.train.deep_recipe import Hardware
+    from crossfade.lab.train.deep.recipe import Hardware
 
 __all__ = ["compare_images", "motivating", "normmatched", "table1", "table2", "table5", "table6"]
 
@@ -233,7 +233,7 @@ def _write(planned: ImagePlan, store: Path, report: Path) -> str:
 
 
 def _hardware(accelerator: str, devices: int, nodes: int, compile: bool, workers: int, logger: str) -> Hardware:
-    from crossfade.lab.train.deep_recipe import Hardware
+    from crossfade.lab.train.deep.recipe import Hardware
 
     for option, value in (("--devices", devices), ("--nodes", nodes)):
         if value < 1:
@@ -242,7 +242,7 @@ def _hardware(accelerator: str, devices: int, nodes: int, compile: bool, workers
 
 
 def _first() -> bool:
-    from crossfade.lab.train.deep_run import process_rank
+    from crossfade.lab.train.deep.run import process_rank
 
     return process_rank() == 0
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from crossfade.lab.paper.text_study import TextPlan
-    from crossfade.lab.train.deep_recipe import Hardware
+    from crossfade.lab.train.deep.recipe import Hardware
 
 __all__ = ["compare_texts", "figure2", "table3"]
 
@@ -251,7 +251,7 @@ def _study(
     workers: int | None = None,
 ) -> int:
     from crossfade.cli.compare import check_output
-    from crossfade.lab.train.text_run import run_texts
+    from crossfade.lab.train.lstm.run import run_texts
 
     check_output(report, "--report")
     if _first():

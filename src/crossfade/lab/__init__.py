@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from crossfade.lab.comparison import ComparisonResult, compare
     from crossfade.lab.image_compare import compare_folder
     from crossfade.lab.store import Store
-    from crossfade.lab.train.deep_weights import load_model
+    from crossfade.lab.train.deep.weights import load_model
     from crossfade.lab.trial import Trial, seed
 
 __all__ = ["ComparisonResult", "Store", "Trial", "compare", "compare_folder", "load_model", "seed"]
 
 _HOMES = {
     "ComparisonResult": "comparison", "compare": "comparison", "Store": "store", "Trial": "trial", "seed": "trial",
-    "compare_folder": "image_compare", "load_model": "train.deep_weights",
+    "compare_folder": "image_compare", "load_model": "train.deep.weights",
 }  # fmt: skip
 
 

@@ -162,7 +162,7 @@ def execute(
 
 def _methods(settings: Settings, own: Sequence[Method]) -> list[Method]:
     from crossfade.lab.methods import DEFAULT_METHODS, METHODS, load_loss, method
-    from crossfade.lab.train.trace import check
+    from crossfade.lab.train.tables.trace import check
 
     names = list(settings.methods)
     if names == ["all"]:

@@ -11,9 +11,9 @@ from crossfade.errors import UserError
 from crossfade.lab.answer import ComparisonResult
 from crossfade.lab.described import describe_run
 from crossfade.lab.store import Run, Store
-from crossfade.lab.train.augment import Augment
-from crossfade.lab.train.deep_recipe import Hardware, ImageRecipe
-from crossfade.lab.train.deep_run import image_trial
+from crossfade.lab.train.deep.augment import Augment
+from crossfade.lab.train.deep.recipe import Hardware, ImageRecipe
+from crossfade.lab.train.deep.run import image_trial
 
 if TYPE_CHECKING:
     from crossfade.lab.data.images import ImageTask
@@ -169,7 +169,7 @@ def compare_folder(
 
 
 def _methods(settings: FolderSettings) -> list[Method]:
-    from crossfade.lab.train.deep_methods import deep_method
+    from crossfade.lab.train.deep.methods import deep_method
 
     chosen = [deep_method(name) for name in dict.fromkeys(["ce", *settings.methods])]
     if settings.loss:

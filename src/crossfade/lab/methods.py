@@ -136,7 +136,7 @@ def load_loss(reference: str) -> Method:
     if not callable(g):
         what = "is not a function" if g is not None else "is not there"
         raise UserError(f"loss {reference!r}: {name} {what} in {place}")
-    from crossfade.lab.train.trace import check
+    from crossfade.lab.train.tables.trace import check
 
     check(g)
     taken = {known.name for known in METHODS}

@@ -12,9 +12,9 @@ from crossfade.errors import UserError
 from crossfade.lab.answer import ComparisonResult
 from crossfade.lab.paper.text_study import TextPlan, plan_of
 from crossfade.lab.store import Store
-from crossfade.lab.train.deep_recipe import Hardware
-from crossfade.lab.train.lstm_types import LstmRecipe
-from crossfade.lab.train.text_recipe import TextRecipe
+from crossfade.lab.train.deep.recipe import Hardware
+from crossfade.lab.train.deep.text_recipe import TextRecipe
+from crossfade.lab.train.lstm.types import LstmRecipe
 
 if TYPE_CHECKING:
     from crossfade.lab.data.texts import TextSet
@@ -92,8 +92,8 @@ def plan_texts(data: TextSet, settings: TextSettings, command: str | Sequence[st
         UserError: texts, network, methods or settings that can't be used.
     """
     from crossfade.lab.data.texts import TextTask
-    from crossfade.lab.data.words import tokenize
-    from crossfade.lab.train.text_run import text_trial
+    from crossfade.lab.train.lstm.run import text_trial
+    from crossfade.lab.train.lstm.words import tokenize
 
     methods = _methods(settings)
     task = TextTask(data, test_size=settings.test_size, seed=settings.seed)
@@ -105,7 +105,7 @@ def plan_texts(data: TextSet, settings: TextSettings, command: str | Sequence[st
     if isinstance(recipe, LstmRecipe):
         tokenize(task.split(0), recipe)  # what can't be read is told before anything is trained
     else:
-        from crossfade.lab.train.text_models import check_model
+        from crossfade.lab.train.deep.text_models import check_model
 
         recipe = replace(recipe, digest=check_model(recipe.model, recipe.max_length))
     trials = [
@@ -126,7 +126,7 @@ def execute_texts(
     retry_failed: bool = False,
 ) -> ComparisonResult:
     """Train what the store doesn't know yet and read the answer from it."""
-    from crossfade.lab.train.text_run import run_texts
+    from crossfade.lab.train.lstm.run import run_texts
 
     run_texts(
         planned.trials, planned.run, store, hardware, workers=workers, progress=progress, retry_failed=retry_failed,
@@ -162,7 +162,7 @@ def compare_texts(
 
 def _methods(settings: TextSettings) -> list[Method]:
     from crossfade.lab.methods import load_loss, method
-    from crossfade.lab.train.deep_methods import deep_method
+    from crossfade.lab.train.deep.methods import deep_method
 
     named = method if settings.net == "lstm" else deep_method
     chosen = [named(name) for name in dict.fromkeys(["ce", *settings.methods])]

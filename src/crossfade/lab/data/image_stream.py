@@ -17,8 +17,8 @@ from crossfade.errors import UserError
 from crossfade.lab.trial import digest
 
 if TYPE_CHECKING:
-    from crossfade.lab.train.deep_batches import Batch
-    from crossfade.lab.train.deep_recipe import Hardware, ImageRecipe
+    from crossfade.lab.train.deep.batches import Batch
+    from crossfade.lab.train.deep.recipe import Hardware, ImageRecipe
 
 __all__ = ["FilePart", "StreamBatches", "StreamSplit", "StreamTask", "find_imagenet", "stream_task"]
 
@@ -178,12 +178,12 @@ class StreamBatches:
         return len(self._bounds()) - 1
 
     def _bounds(self) -> list[int]:
-        from crossfade.lab.train.deep_batches import bounds
+        from crossfade.lab.train.deep.batches import bounds
 
         return bounds(len(self.files), self.recipe.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        from crossfade.lab.train.deep_batches import epoch_seed
+        from crossfade.lab.train.deep.batches import epoch_seed
 
         order = np.arange(len(self.files))
         if self.training:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from crossfade.errors import UserError
 from crossfade.lab.paper.text_study import MIXTURES, TextPlan, check_scale, plan_of
-from crossfade.lab.train.text_recipe import TextRecipe
+from crossfade.lab.train.deep.text_recipe import TextRecipe
 
 __all__ = ["CHOICES", "plan_figure2"]
 
@@ -48,8 +48,8 @@ def plan_figure2(
     from crossfade.lab.data.glue import GLUE, load_glue
     from crossfade.lab.data.texts import TextTask
     from crossfade.lab.methods import method
-    from crossfade.lab.train.text_models import check_model
-    from crossfade.lab.train.text_run import text_trial
+    from crossfade.lab.train.deep.text_models import check_model
+    from crossfade.lab.train.lstm.run import text_trial
 
     check_scale(scale, repeats)
     known = {task.name.lower(): task for task in GLUE}

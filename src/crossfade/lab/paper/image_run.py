@@ -78,7 +78,7 @@ def run_trials(
     """As ``run_study``, for any trials of image networks; ``request`` is the ``Run`` to save."""
     from crossfade.lab.progress import shown
     from crossfade.lab.run import run
-    from crossfade.lab.train.deep_run import deep, process_rank
+    from crossfade.lab.train.deep.run import deep, process_rank
 
     work = work or store_path.with_name(store_path.name + ".work")
     execute = deep(hardware, work, keep_weights)

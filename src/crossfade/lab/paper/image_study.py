@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 from crossfade.errors import UserError
 from crossfade.lab.described import describe_run
 from crossfade.lab.store import Run
-from crossfade.lab.train.deep_recipe import Hardware, ImageRecipe
-from crossfade.lab.train.deep_run import image_trial
+from crossfade.lab.train.deep.recipe import Hardware, ImageRecipe
+from crossfade.lab.train.deep.run import image_trial
 
 if TYPE_CHECKING:
     from crossfade.lab.data.image_stream import StreamTask
@@ -157,7 +157,7 @@ def plan_images(request: ImageRequest, command: str | Sequence[str]) -> ImagePla
         UserError: unknown names, a count out of range, or no data at all.
     """
     from crossfade.lab.paper.image_cells import NotHereError, chosen, methods_of, task_of
-    from crossfade.lab.train.deep_methods import deep_method
+    from crossfade.lab.train.deep.methods import deep_method
 
     cells = chosen(request)
     tasks: dict[tuple[Any, ...], ImageTask | StreamTask] = {}

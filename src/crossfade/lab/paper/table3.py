@@ -8,7 +8,7 @@ from pathlib import Path
 
 from crossfade.errors import UserError
 from crossfade.lab.paper.text_study import MIXTURES, TextPlan, check_scale, plan_of
-from crossfade.lab.train.lstm_types import LstmRecipe
+from crossfade.lab.train.lstm.types import LstmRecipe
 
 __all__ = ["ARCHITECTURES", "CHOICES", "PAPER", "plan_table3"]
 
@@ -58,7 +58,7 @@ def plan_table3(
     from crossfade.lab.data.reviews import load_reviews
     from crossfade.lab.data.texts import TextTask
     from crossfade.lab.methods import method
-    from crossfade.lab.train.text_run import text_trial
+    from crossfade.lab.train.lstm.run import text_trial
 
     check_scale(scale, repeats)
     unknown = sorted(set(architectures) - set(ARCHITECTURES))
