@@ -16,13 +16,12 @@ from scipy.integrate import dblquad, quad
 from crossfade.errors import UserError
 from crossfade.functional import focal_loss
 from crossfade.lab.data.images import ImageTask
-from crossfade.lab.methods import Method
+from crossfade.lab.methods import Method, gradient_volume, rate_factor
 from crossfade.lab.nets import build
 from crossfade.lab.scores import brier_score, expected_calibration_error
 from crossfade.lab.train.deep.augment import Augment
 from crossfade.lab.train.deep.batches import TrainBatches, epoch_seed
 from crossfade.lab.train.deep.lightning import train
-from crossfade.lab.train.deep.methods import gradient_volume, rate_factor
 from crossfade.lab.train.deep.recipe import Hardware, ImageRecipe
 from crossfade.lab.train.deep.scores import Tally
 from crossfade.schedules import Weights, gradual

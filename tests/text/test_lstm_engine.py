@@ -21,6 +21,7 @@ from crossfade.lab.train.lstm.plain import LstmClassifier
 from crossfade.lab.train.lstm.setup import epoch_batches, initial_state, shapes
 from crossfade.lab.train.lstm.stack import train_lstm_stack
 from crossfade.lab.train.lstm.types import LstmMember, LstmRecipe, TokenPart, TokenSplit
+from crossfade.lab.trial import Shape
 
 
 def apart(ce):  # has no compiled form
@@ -255,7 +256,7 @@ def test_recipe_round_trip():
     recipe = LstmRecipe(75, 75, 1, granularity="step", clip=1.0)
     assert LstmRecipe(**json.loads(json.dumps(recipe.to_dict()))) == recipe
     assert recipe.learning_rates == (1e-3,)
-    assert recipe.sizes(0, 5)[1] == 1
+    assert recipe.cost(Shape(7, 0, 5)) == 21 * recipe.weights(5) * recipe.epochs
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,10 @@ import pytest
 import torch
 
 from crossfade.lab.data.texts import TextTask, load_texts
-from crossfade.lab.methods import method
+from crossfade.lab.methods import COT, method
 from crossfade.lab.train.deep import member as deep_member
 from crossfade.lab.train.deep import side_by_side as deep_graphs
 from crossfade.lab.train.deep.lightning import train
-from crossfade.lab.train.deep.methods import COT
 from crossfade.lab.train.deep.recipe import Hardware
 from crossfade.lab.train.deep.run import deep
 from crossfade.lab.train.deep.side_by_side import Job, serves, train_side_by_side

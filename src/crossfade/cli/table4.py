@@ -142,7 +142,8 @@ def write_page(store: Store, runs: object, report: Path) -> str:
 
 
 def _methods(methods: list[str] | None, loss: list[str] | None) -> list[Method]:
-    from crossfade.lab.methods import DEFAULT_METHODS, load_loss, method
+    from crossfade.lab.methods import DEFAULT_METHODS, method
+    from crossfade.lab.own_loss import load_loss
 
     return [method(name) for name in _split(methods) or DEFAULT_METHODS] + [load_loss(spec) for spec in loss or []]
 

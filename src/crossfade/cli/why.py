@@ -30,7 +30,7 @@ def figure1(
         out: Folder for the tables and figures.
         scale: How many points a curve has.
     """
-    from crossfade.lab.methods import load_loss
+    from crossfade.lab.own_loss import load_loss
     from crossfade.lab.paper import figure1 as study
 
     own = tuple(load_loss(one) for value in loss or [] for one in value.split(","))

@@ -161,8 +161,8 @@ def execute(
 
 
 def _methods(settings: Settings, own: Sequence[Method]) -> list[Method]:
-    from crossfade.lab.methods import DEFAULT_METHODS, METHODS, load_loss, method
-    from crossfade.lab.train.tables.trace import check
+    from crossfade.lab.methods import DEFAULT_METHODS, METHODS, method
+    from crossfade.lab.own_loss import check_loss_function, load_loss
 
     names = list(settings.methods)
     if names == ["all"]:
@@ -178,7 +178,7 @@ def _methods(settings: Settings, own: Sequence[Method]) -> list[Method]:
             raise UserError(f"methods: two different losses are called {one.name!r}; rename one")
     for one in seen.values():
         if one.g is not None and one not in METHODS:
-            check(one.g)
+            check_loss_function(one.g)
     if len(seen) < 2:
         raise UserError("methods: only the control 'ce' is left; name another one to compare it with")
     return sorted(seen.values(), key=lambda one: one.name != CONTROL)

@@ -169,11 +169,11 @@ def compare_folder(
 
 
 def _methods(settings: FolderSettings) -> list[Method]:
-    from crossfade.lab.train.deep.methods import deep_method
+    from crossfade.lab.methods import method
 
-    chosen = [deep_method(name) for name in dict.fromkeys(["ce", *settings.methods])]
+    chosen = [method(name, deep=True) for name in dict.fromkeys(["ce", *settings.methods])]
     if settings.loss:
-        from crossfade.lab.methods import load_loss
+        from crossfade.lab.own_loss import load_loss
 
         chosen += [load_loss(spec) for spec in settings.loss]
     if len(chosen) < 2:

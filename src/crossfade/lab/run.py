@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby, pairwise
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, Protocol
 
 from crossfade.errors import UserError
@@ -99,10 +99,7 @@ def run(
 
 def cost(trial: Trial) -> float:
     """Multiply-adds that a trial takes, roughly: for progress and for the size of batches, never for results."""
-    rows, inputs, classes = trial.task.shape
-    recipe = trial.recipe
-    weights = sum(before * after for before, after in pairwise(recipe.sizes(inputs, classes)))
-    return float(3 * rows * weights * recipe.epochs * len(recipe.learning_rates))
+    return trial.recipe.cost(trial.task.shape)
 
 
 def pack(trials: Iterable[Trial], budget: float | None = None) -> list[Batch]:

@@ -161,11 +161,11 @@ def compare_texts(
 
 
 def _methods(settings: TextSettings) -> list[Method]:
-    from crossfade.lab.methods import load_loss, method
-    from crossfade.lab.train.deep.methods import deep_method
+    from crossfade.lab.methods import method
+    from crossfade.lab.own_loss import load_loss
 
-    named = method if settings.net == "lstm" else deep_method
-    chosen = [named(name) for name in dict.fromkeys(["ce", *settings.methods])]
+    deep = settings.net != "lstm"
+    chosen = [method(name, deep=deep) for name in dict.fromkeys(["ce", *settings.methods])]
     chosen += [load_loss(spec) for spec in settings.loss]
     if len(chosen) < 2:
         raise UserError("methods: only the control 'ce' is left; name another one to compare it with")

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from crossfade.errors import UserError
-from crossfade.lab.trial import digest
+from crossfade.lab.trial import Shape, digest
 
 if TYPE_CHECKING:
     from crossfade.lab.train.deep.batches import Batch
@@ -66,9 +66,9 @@ class StreamTask:
         return {"files": digest(parts), "preprocessing": 1}
 
     @property
-    def shape(self) -> tuple[int, int, int]:
+    def shape(self) -> Shape:
         """Training images, values of one as the network sees it, classes."""
-        return len(self.train), 3 * 224 * 224, len(self.classes)
+        return Shape(len(self.train), 3 * 224 * 224, len(self.classes))
 
     def split(self, repeat: int) -> StreamSplit:
         """The same for every repeat."""

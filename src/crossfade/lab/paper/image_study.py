@@ -156,8 +156,8 @@ def plan_images(request: ImageRequest, command: str | Sequence[str]) -> ImagePla
     Raises:
         UserError: unknown names, a count out of range, or no data at all.
     """
+    from crossfade.lab.methods import method
     from crossfade.lab.paper.image_cells import NotHereError, chosen, methods_of, task_of
-    from crossfade.lab.train.deep.methods import deep_method
 
     cells = chosen(request)
     tasks: dict[tuple[Any, ...], ImageTask | StreamTask] = {}
@@ -175,7 +175,7 @@ def plan_images(request: ImageRequest, command: str | Sequence[str]) -> ImagePla
             recipe = recipe.fitting(len(tasks[at].split(0).train))
         recipe = replace(recipe, precision=request.precision)  # type: ignore[arg-type]
         trials += [
-            image_trial(request.study.name, tasks[at], deep_method(name), recipe, repeat)
+            image_trial(request.study.name, tasks[at], method(name, deep=True), recipe, repeat)
             for repeat in range(repeats)
             for name in methods_of(cell, request)
         ]

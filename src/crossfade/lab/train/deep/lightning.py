@@ -25,11 +25,10 @@ from crossfade.functional import complement_entropy, probability_loss
 from crossfade.lab.data.image_stream import StreamSplit
 from crossfade.lab.data.images import ImageSplit
 from crossfade.lab.data.texts import TextSplit
-from crossfade.lab.methods import Method
+from crossfade.lab.methods import Method, TwoPass
 from crossfade.lab.nets import build
 from crossfade.lab.train.deep.batches import Batch, epoch_seed, feeds
 from crossfade.lab.train.deep.logger import make_logger
-from crossfade.lab.train.deep.methods import TwoPass
 from crossfade.lab.train.deep.recipe import Hardware, ImageRecipe
 from crossfade.lab.train.deep.record import Observer, Record, scored, step_settings
 from crossfade.lab.train.deep.scores import Tally

@@ -13,6 +13,7 @@ from crossfade.lab.train.deep.augment import Augment
 if TYPE_CHECKING:
     from crossfade.lab.train.deep.lightning import Classifier
     from crossfade.lab.train.deep.member import Member
+    from crossfade.lab.trial import Shape
 
 __all__ = ["Hardware", "ImageRecipe"]
 
@@ -126,9 +127,9 @@ class ImageRecipe:
         """One: a published protocol has its own."""
         return (self.learning_rate,)
 
-    def sizes(self, inputs: int, classes: int) -> tuple[int, int]:
-        """Every trial of an image study counts by its images and epochs alone."""
-        return inputs, 1
+    def cost(self, shape: Shape) -> float:
+        """A training counts by its images and epochs alone."""
+        return 3.0 * shape.rows * shape.inputs * self.epochs
 
 
 @dataclass(frozen=True)

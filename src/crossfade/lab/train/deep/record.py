@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from crossfade.lab.methods import Method
-from crossfade.lab.train.deep.methods import ScaledRate
+from crossfade.lab.methods import Method, ScaledRate
 from crossfade.lab.train.deep.scores import Tally
 
 if TYPE_CHECKING:

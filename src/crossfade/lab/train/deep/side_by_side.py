@@ -21,11 +21,10 @@ from typing import Any
 
 import torch
 
-from crossfade.lab.methods import Method
+from crossfade.lab.methods import Method, TwoPass
 from crossfade.lab.train.deep.fork import shared_epochs
 from crossfade.lab.train.deep.lightning import DeepHistory
 from crossfade.lab.train.deep.member import Feed, Job, Member
-from crossfade.lab.train.deep.methods import TwoPass
 from crossfade.lab.train.deep.recipe import Hardware, ImageRecipe
 from crossfade.lab.train.deep.text_recipe import TextRecipe
 

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from crossfade.lab.methods import TwoPass
 from crossfade.lab.train.deep.lightning import Classifier
-from crossfade.lab.train.deep.methods import TwoPass
 from crossfade.lab.train.deep.text_models import encode, load_classifier, load_tokenizer
 from crossfade.lab.train.lstm.setup import epoch_batches, scoring_batches
 

@@ -11,6 +11,7 @@ from crossfade.errors import UserError
 if TYPE_CHECKING:
     from crossfade.lab.train.deep.lightning import Classifier
     from crossfade.lab.train.deep.member import Member
+    from crossfade.lab.trial import Shape
 
 __all__ = ["TextRecipe"]
 
@@ -117,6 +118,6 @@ class TextRecipe:
         """One: a published protocol has its own."""
         return (self.learning_rate,)
 
-    def sizes(self, inputs: int, classes: int) -> tuple[int, int]:
-        """Every trial counts by its words and epochs alone."""
-        return 1, 1
+    def cost(self, shape: Shape) -> float:
+        """A training counts by its words and epochs alone."""
+        return 3.0 * shape.rows * self.epochs

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from crossfade.lab.own_loss import value_and_slope
 from crossfade.lab.train.graphs import Graphs, begun, optimizer_state
 from crossfade.lab.train.lstm.feed import Feed
 from crossfade.lab.train.lstm.networks import Networks, filled
@@ -30,7 +31,6 @@ from crossfade.lab.train.lstm.setup import (
     scoring_batches,
 )
 from crossfade.lab.train.lstm.types import LstmHistory, LstmMember, LstmRecipe
-from crossfade.lab.train.tables.trace import value_and_slope
 from crossfade.lab.train.tables.types import Floats
 
 __all__ = ["SLOTS", "train_batched"]

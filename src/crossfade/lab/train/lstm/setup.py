@@ -84,7 +84,7 @@ def mixture(schedule: Schedule, recipe: LstmRecipe, examples: int) -> Floats:
 def cost(split: TokenSplit, recipe: LstmRecipe) -> float:
     """Relative time of an epoch."""
     tokens = len(split.train.tokens) + 0.3 * (len(split.val.tokens) + len(split.test.tokens))
-    return tokens * recipe.sizes(split.vocabulary, split.classes)[0]
+    return tokens * recipe.weights(split.classes)
 
 
 def empty_curves(epochs: int) -> Curve:

@@ -102,10 +102,11 @@ def _address(member: LstmMember, engine: str, device: str) -> int | None:
     g, uncompiled = member.method.g, None if engine == "plain" else 0
     if g is None:
         return uncompiled
-    from crossfade.lab.train.tables.trace import check, traced
+    from crossfade.lab.own_loss import check_loss_function
+    from crossfade.lab.train.tables.trace import traced
 
     if engine == "plain" or device != "cpu":
-        check(g)
+        check_loss_function(g)
         return uncompiled
     compiled = traced(g)
     if compiled.address:

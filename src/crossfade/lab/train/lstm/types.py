@@ -14,6 +14,7 @@ from crossfade.lab.train.tables.types import Curve, Floats
 
 if TYPE_CHECKING:
     from crossfade.lab.methods import Method
+    from crossfade.lab.trial import Shape
 
 __all__ = ["LstmHistory", "LstmMember", "LstmRecipe", "TokenPart", "TokenSplit"]
 
@@ -156,14 +157,18 @@ class LstmRecipe:
         """One: what a comparison tries for each method."""
         return (self.learning_rate,)
 
-    def sizes(self, inputs: int, classes: int) -> tuple[int, int]:
-        """(weights that a token meets, 1): what progress and the size of batches count by.
+    def weights(self, classes: int) -> int:
+        """Weights that a token meets.
 
-        >>> LstmRecipe().sizes(8000, 5)
-        (20250, 1)
+        >>> LstmRecipe().weights(5)
+        20250
         """
         first = 4 * self.hidden * (self.embedding + self.hidden)
-        return first + 8 * self.hidden**2 * (self.layers - 1) + self.hidden * classes, 1
+        return first + 8 * self.hidden**2 * (self.layers - 1) + self.hidden * classes
+
+    def cost(self, shape: Shape) -> float:
+        """Multiply-adds of the whole training."""
+        return 3.0 * shape.rows * self.weights(shape.classes) * self.epochs
 
 
 @dataclass(frozen=True, eq=False)

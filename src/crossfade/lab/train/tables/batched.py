@@ -18,9 +18,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from crossfade.lab.own_loss import value_and_slope
 from crossfade.lab.train.tables.record import best_epoch, empty_curves, history
 from crossfade.lab.train.tables.setup import cost, initial_weights, mixture_table, row_orders
-from crossfade.lab.train.tables.trace import value_and_slope
 from crossfade.lab.train.tables.types import Floats, History, Member, Recipe, Split
 
 _SLOTS_CPU = 16  # networks in a stack

@@ -123,10 +123,11 @@ def _plan(member: Member, engine: str) -> _Plan:
     g = member.method.g
     if g is None:
         return _Plan("kernel" if engine == "auto" else engine)
-    from crossfade.lab.train.tables.trace import check, traced
+    from crossfade.lab.own_loss import check_loss_function
+    from crossfade.lab.train.tables.trace import traced
 
     if engine in ("batched", "plain"):
-        check(g)
+        check_loss_function(g)
         return _Plan(engine)
     compiled = traced(g)
     if compiled.address:

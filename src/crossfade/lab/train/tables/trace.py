@@ -22,14 +22,12 @@ from numba import types
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from crossfade.errors import UserError
+from crossfade.lab.own_loss import PROBES, function_name, probe
 from crossfade.lab.train.tables.pointwise import expression
 from crossfade.lab.train.tables.simd import ROWS
 
 Transform = Callable[[Tensor], Tensor]
 
-# ce of p = 1, of p ever nearer to 1, and on to p = 1e-30
-_GRID = np.concatenate([[0.0], np.geomspace(1e-12, -math.log(1e-30), 399)]).astype(np.float32)
 _TOLERANCE = 1e-5  # the plain loop computes g in float32
 
 
@@ -56,21 +54,8 @@ def traced(g: Transform) -> Traced:
     return _remembered(g)
 
 
-def check(g: Transform) -> None:
-    """Refuse what isn't an elementwise, differentiable function of ce.
-
-    Raises:
-        UserError: says what is wrong.
-    """
-    _torch_values(g, _name(g))
-
-
-def _name(g: Transform) -> str:
-    return getattr(g, "__name__", None) or type(g).__name__
-
-
 def _trace(g: Transform) -> Traced:
-    name, expected = _name(g), _torch_values(g, _name(g))
+    name, expected = function_name(g), probe(g)
     try:
         source = _source(g)
         compiled = _compile(source)
@@ -80,7 +65,7 @@ def _trace(g: Transform) -> Traced:
     got = _compiled_values(compiled)
     agrees = np.isclose(got, expected, rtol=_TOLERANCE, atol=1e-12, equal_nan=True)
     if not agrees.all():
-        at = _GRID[np.flatnonzero(~agrees.all(0))[0]]
+        at = PROBES[np.flatnonzero(~agrees.all(0))[0]]
         return Traced(
             0, f"{name} trains in the batched engine, which is slower: its compiled form differs at ce = {at}"
         )
@@ -88,39 +73,6 @@ def _trace(g: Transform) -> Traced:
 
 
 _remembered = lru_cache(maxsize=256)(_trace)
-
-
-def value_and_slope(g: Transform, ce: Tensor) -> tuple[Tensor, Tensor]:
-    """g(ce) and g'(ce), element by element."""
-    with torch.enable_grad():
-        leaf = ce.detach().requires_grad_()
-        value = g(leaf)
-        if not isinstance(value, Tensor) or value.shape != ce.shape:
-            got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-            raise UserError(f"g must give a loss for each cross entropy: expected shape {tuple(ce.shape)}, got {got}")
-        if not value.requires_grad:
-            raise UserError(
-                "g must depend on the cross entropy by differentiable operations: its result has no gradient"
-            )
-        (slope,) = torch.autograd.grad(value, leaf, torch.ones_like(value))
-    return value.detach(), slope
-
-
-def _torch_values(g: Transform, name: str) -> Any:
-    """(2, grid) in float64: g and g', after checks that g is a function of each ce alone."""
-    ce = torch.from_numpy(_GRID.astype(np.float64))
-    try:
-        whole = torch.stack(value_and_slope(g, ce))
-        pieces = torch.cat([torch.stack(value_and_slope(g, part)) for part in torch.split(ce.flip(0), 7)], 1).flip(1)
-    except UserError as error:
-        raise UserError(f"{name}: {error}") from None
-    except Exception as error:
-        raise UserError(f"{name} failed on a tensor of cross entropies: {type(error).__name__}: {error}") from error
-    if not torch.allclose(whole, pieces, rtol=1e-9, atol=1e-12, equal_nan=True):
-        raise UserError(
-            f"{name} must be elementwise: its loss of one example changed with the other examples beside it"
-        )
-    return whole.float().numpy()  # as the kernel gets them: what is too large for float32 is inf
 
 
 class _Writer(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -213,8 +165,8 @@ def _compile(source: str) -> Any:
 def _compiled_values(compiled: Any) -> Any:
     """(2, grid): what the kernel would get."""
     row, out = np.zeros(3 * ROWS, dtype=np.float32), []
-    for start in range(0, len(_GRID), ROWS):
-        row[:ROWS] = _GRID[start : start + ROWS]
+    for start in range(0, len(PROBES), ROWS):
+        row[:ROWS] = PROBES[start : start + ROWS]
         compiled.ctypes(row.ctypes.data_as(ctypes.POINTER(ctypes.c_float)))
         out.append(row[ROWS:].reshape(2, ROWS).copy())
     return np.concatenate(out, axis=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
@@ -12,6 +13,7 @@ from crossfade.errors import UserError
 
 if TYPE_CHECKING:
     from crossfade.lab.methods import Method
+    from crossfade.lab.trial import Shape
 
 Floats: TypeAlias = NDArray[np.float32]
 Integers: TypeAlias = NDArray[np.int64]
@@ -131,6 +133,11 @@ class Recipe:
         """
         hidden = (self.width or features,) * self.depth if self.net == "mlp" else ()
         return (features, *hidden, classes)
+
+    def cost(self, shape: Shape) -> float:
+        """Multiply-adds of the training at all learning rates."""
+        weights = sum(before * after for before, after in pairwise(self.sizes(shape.inputs, shape.classes)))
+        return 3.0 * shape.rows * weights * self.epochs * len(self.learning_rates)
 
 
 @dataclass(frozen=True, eq=False)
