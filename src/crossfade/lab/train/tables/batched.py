@@ -20,6 +20,7 @@ from torch import Tensor
 
 from crossfade.lab.data.split import Split
 from crossfade.lab.own_loss import value_and_slope
+from crossfade.lab.train.mixture import mixture_table
 from crossfade.lab.train.outcome import Floats, History, chosen_epoch
 from crossfade.lab.train.tables.recipe import Member, Recipe
 from crossfade.lab.train.tables.setup import (
@@ -29,9 +30,9 @@ from crossfade.lab.train.tables.setup import (
     empty_measures,
     history,
     initial_weights,
-    mixture_table,
     row_orders,
     state_dict,
+    steps_in_epoch,
 )
 
 _SLOTS_CPU = 16  # networks in a stack
@@ -103,7 +104,8 @@ class _Stack:
             )
             for part in ("train", "val", "test")
         }
-        tables = [mixture_table(member.method.schedule, recipe, len(split.y_train)) for member in members]
+        moves = steps_in_epoch(recipe, len(split.y_train))
+        tables = [mixture_table(member.method.schedule, recipe.epochs, moves) for member in members]
         self.mixture = self._put(np.stack(tables, -1))  # epoch, step, (alpha, beta), member
         losses = {id(member.method.g): member.method.g for member in members}.values()
         self.custom = [

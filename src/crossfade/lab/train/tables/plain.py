@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crossfade.functional import crossfade_loss, probability_loss
+from crossfade.lab.train.mixture import mixture_table
 from crossfade.lab.train.outcome import Floats, History, chosen_epoch
 from crossfade.lab.train.tables.recipe import Member, Recipe
 from crossfade.lab.train.tables.setup import (
@@ -19,9 +20,9 @@ from crossfade.lab.train.tables.setup import (
     empty_measures,
     history,
     initial_weights,
-    mixture_table,
     row_orders,
     state_dict,
+    steps_in_epoch,
 )
 
 
@@ -45,7 +46,7 @@ def train_plain(member: Member, recipe: Recipe) -> History:
     optimizer = torch.optim.SGD(
         net.parameters(), member.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay
     )
-    table = mixture_table(method.schedule, recipe, len(x))
+    table = mixture_table(method.schedule, recipe.epochs, steps_in_epoch(recipe, len(x)))
     measures, chosen, best = empty_measures(recipe.epochs), -1, deepcopy(net)
     for epoch, order in enumerate(row_orders(member.seed, len(x), recipe.epochs)):
         lost = 0.0

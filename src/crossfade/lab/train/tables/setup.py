@@ -1,4 +1,4 @@
-"""What all engines share: initial weights, the order of rows, the schedule as a table, and the history they return."""
+"""What all engines share: initial weights, the order of rows, and the history that they return."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from crossfade.errors import UserError
 from crossfade.lab.data.split import Split
 from crossfade.lab.train.outcome import Curve, Floats, History
 from crossfade.lab.train.tables.recipe import Member, Recipe
-from crossfade.schedules import Schedule
 
 __all__ = [
     "TEST_CORRECT",
@@ -24,7 +22,6 @@ __all__ = [
     "empty_measures",
     "history",
     "initial_weights",
-    "mixture_table",
     "row_orders",
     "state_dict",
     "steps_in_epoch",
@@ -59,20 +56,6 @@ def row_orders(seed: int, rows: int, epochs: int) -> NDArray[np.int32]:
 def steps_in_epoch(recipe: Recipe, rows: int) -> int:
     """Return how often a schedule moves in an epoch of so many training rows."""
     return -(-rows // recipe.batch_size) if recipe.granularity == "step" else 1
-
-
-def mixture_table(schedule: Schedule, recipe: Recipe, rows: int) -> Floats:
-    """Return (epochs, 1 or steps, 2): alpha and beta at each epoch, or at each step, of ``rows`` training rows.
-
-    Raises:
-        UserError: the schedule gives something else than two finite numbers.
-    """
-    steps = steps_in_epoch(recipe, rows)
-    total = recipe.epochs * steps
-    table = np.array([tuple(schedule(step / total)) for step in range(total)], dtype=np.float32)
-    if table.shape != (total, 2) or not np.isfinite(table).all():
-        raise UserError("a method's schedule must give two finite numbers, alpha and beta, at each progress in [0, 1)")
-    return table.reshape(recipe.epochs, steps, 2)
 
 
 def cost(member: Member, recipe: Recipe) -> float:

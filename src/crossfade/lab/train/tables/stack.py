@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Literal, NamedTuple, TypeAlias, get_args
@@ -11,11 +10,12 @@ from typing import Literal, NamedTuple, TypeAlias, get_args
 from crossfade.errors import UserError
 from crossfade.lab.own_loss import check_loss_function
 from crossfade.lab.train.checks import check_choice, check_count
+from crossfade.lab.train.hardware import check_device, processors
 from crossfade.lab.train.outcome import History
 from crossfade.lab.train.tables.recipe import Member, Recipe
 from crossfade.lab.train.tables.setup import cost
 
-__all__ = ["Engine", "check_device", "processors", "select", "train_stack"]
+__all__ = ["Engine", "select", "train_stack"]
 
 Trainer: TypeAlias = Literal["kernel", "batched", "plain"]
 Engine: TypeAlias = Literal["auto", "kernel", "batched", "plain"]
@@ -104,31 +104,6 @@ def select(histories: Sequence[History]) -> tuple[int, int]:
     score = [h.curves["val_accuracy"][h.chosen] if h.chosen >= 0 else -1.0 for h in histories]
     index = max(range(len(histories)), key=lambda i: (score[i], -i))
     return index, histories[index].chosen
-
-
-def check_device(device: str) -> bool:
-    """Return whether a device is elsewhere than the CPU.
-
-    Raises:
-        UserError: PyTorch can't use it here.
-    """
-    if device == "cpu":
-        return False
-    import torch
-
-    try:
-        kind = torch.device(device).type
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).split("\n")[0]
-        raise UserError(f"device {device!r} can't be used here ({reason}); take 'cpu' or another") from None
-    return kind != "cpu"
-
-
-def processors() -> int:
-    """Return how many processors this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)  # not on every system
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 class _Plan(NamedTuple):

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from crossfade.lab.data.split import Split
 from crossfade.lab.methods import starts
+from crossfade.lab.train.mixture import mixture_table
 from crossfade.lab.train.outcome import Floats, History
 from crossfade.lab.train.tables.kernel import TIES, Group, compiled
 from crossfade.lab.train.tables.panels import Layer, Layout, aligned, layout
@@ -30,7 +31,6 @@ from crossfade.lab.train.tables.setup import (
     empty_measures,
     history,
     initial_weights,
-    mixture_table,
     row_orders,
     state_dict,
     steps_in_epoch,
@@ -185,7 +185,7 @@ class Preparation:
         sgd = np.array([member.learning_rate, recipe.momentum, recipe.weight_decay], dtype=np.float32)
         schedule, steps = member.method.schedule, steps_in_epoch(recipe, rows)
         if (id(schedule), steps) not in self.tables:
-            self.tables[id(schedule), steps] = mixture_table(schedule, recipe, rows)
+            self.tables[id(schedule), steps] = mixture_table(schedule, recipe.epochs, steps)
         widest = max(max(layer.lanes, layer.walk) for layer in map(Layer._make, plan.layers))
         widest = max(int(widest), data[0][0].shape[1])
         widest += -widest % 8
