@@ -89,6 +89,10 @@ class _Writer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.alive: list[Tensor] = [argument]  # an id is a tensor's only while it lives
         self.lines: dict[str, str] = {}  # expression -> name, so nothing is computed twice
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:  # else the first operation imports all of torch's compiler, and needs none
+        return False
+
     def __torch_dispatch__(
         self, func: Any, types: object, args: Sequence[object] = (), kwargs: Mapping[str, object] | None = None
     ) -> Any:
