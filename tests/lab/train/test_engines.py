@@ -72,7 +72,7 @@ def test_every_step(make_split, features, classes):
         assert_engines_agree([Member(split, method("gradual"), 0.05, 0)], recipe, 1e-5)
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=20, deadline=None, derandomize=True)
 @given(data=st.data())
 def test_any_shape(make_split, data):
     def pick(*choices):

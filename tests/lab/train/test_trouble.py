@@ -159,7 +159,7 @@ import numpy as np
 from crossfade.lab.methods import method
 from crossfade.lab.train import Member, Recipe, Split, train_stack
 from crossfade.lab.train.tables.kernel import compiled
-x, y = np.random.default_rng(0).normal(size=(20000, 200)), np.arange(20000) % 2
+x, y = np.random.default_rng(0).normal(size=(2000, 600)), np.arange(2000) % 2
 split = Split(x, y, x[:9], y[:9], x[:9], y[:9], 2)
 members = [Member(split, method("ce"), 0.001, seed) for seed in range(400)]
 report = lambda fraction: print(fraction, len(compiled().stats.cache_misses), flush=True)

@@ -376,7 +376,7 @@ def compiled() -> Callable[..., int]:
         return _train(data, orders, weights, loss, rule, space, out, flags, span) if made_of >= 0 else -1
 
     try:
-        return cast("Callable[..., int]", numba.njit(nogil=True, cache=True)(train))
+        return cast("Callable[..., int]", numba.njit(nogil=True, cache=True, no_cfunc_wrapper=True)(train))
     except RuntimeError:  # no folder to cache in
         return cast("Callable[..., int]", numba.njit(nogil=True)(train))
 
