@@ -12,18 +12,9 @@ from torch import Tensor, nn
 
 from crossfade.functional import crossfade_loss, probability_loss
 from crossfade.lab.train.mixture import mixture_table
-from crossfade.lab.train.outcome import Floats, History, chosen_epoch
+from crossfade.lab.train.outcome import Floats, History
 from crossfade.lab.train.tables.recipe import Member, Recipe
-from crossfade.lab.train.tables.setup import (
-    VAL_CORRECT,
-    VAL_NLL,
-    empty_measures,
-    history,
-    initial_weights,
-    row_orders,
-    state_dict,
-    steps_in_epoch,
-)
+from crossfade.lab.train.tables.setup import Record, initial_weights, row_orders, state_dict, steps_in_epoch
 
 
 def network(weights: Mapping[str, Floats]) -> nn.Sequential:
@@ -47,7 +38,7 @@ def train_plain(member: Member, recipe: Recipe) -> History:
         net.parameters(), member.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay
     )
     table = mixture_table(method.schedule, recipe.epochs, steps_in_epoch(recipe, len(x)))
-    measures, chosen, best = empty_measures(recipe.epochs), -1, deepcopy(net)
+    record, best = Record(recipe), deepcopy(net)
     for epoch, order in enumerate(row_orders(member.seed, len(x), recipe.epochs)):
         lost = 0.0
         for step, rows in enumerate(torch.split(torch.from_numpy(order), recipe.batch_size)):
@@ -61,17 +52,14 @@ def train_plain(member: Member, recipe: Recipe) -> History:
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             lost += loss.item() * len(rows)
-        row = (lost / len(x), *evaluate(net, *validation), *evaluate(net, *test))
-        if not (np.isfinite([row[0], row[2]]).all() and all(p.isfinite().all() for p in net.parameters())):
+        measured = (lost / len(x), *evaluate(net, *validation), *evaluate(net, *test))
+        if not (np.isfinite([measured[0], measured[2]]).all() and all(p.isfinite().all() for p in net.parameters())):
             break
-        measures[epoch] = row
-        so_far = measures[: epoch + 1]
-        if chosen_epoch(so_far[:, VAL_CORRECT], so_far[:, VAL_NLL], recipe.tie) == epoch:
-            chosen, best = epoch, deepcopy(net)
+        if record.add(epoch, measured):
+            best = deepcopy(net)
     with torch.no_grad():
         probabilities = best(test[0]).softmax(1).numpy()
-    weights = {name: weight.numpy() for name, weight in best.state_dict().items()}
-    return history(split, measures, chosen, probabilities, weights, "plain")
+    return record.history(split, probabilities, [weight.detach().numpy() for weight in best.parameters()], "plain")
 
 
 def evaluate(net: nn.Module, x: Tensor, y: Tensor) -> tuple[int, float]:
