@@ -12,8 +12,7 @@ from crossfade.lab.data.images import ImageSet, ImageTask
 from crossfade.lab.nets import SMALL_NETS
 from crossfade.lab.run import run_request
 from crossfade.lab.store import Run
-from crossfade.lab.train.deep.augment import Augment
-from crossfade.lab.train.deep.recipe import ImageRecipe
+from crossfade.lab.train.deep.recipe import Augment, ImageRecipe
 from crossfade.lab.train.hardware import Hardware
 from crossfade.lab.trial import Trial
 

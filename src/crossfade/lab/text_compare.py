@@ -12,7 +12,7 @@ from crossfade.errors import UserError
 from crossfade.lab.answer import ComparisonResult
 from crossfade.lab.paper.text_study import TextPlan, plan_of
 from crossfade.lab.store import Store
-from crossfade.lab.train.deep.text_recipe import TextRecipe
+from crossfade.lab.train.deep.recipe import TextRecipe
 from crossfade.lab.train.hardware import Hardware
 from crossfade.lab.train.lstm.types import LstmRecipe
 from crossfade.lab.trial import Trial
@@ -105,7 +105,7 @@ def plan_texts(data: TextSet, settings: TextSettings, command: str | Sequence[st
     if isinstance(recipe, LstmRecipe):
         tokenize(task.split(0), recipe)  # what can't be read is told before anything is trained
     else:
-        from crossfade.lab.train.deep.text_models import check_model
+        from crossfade.lab.train.deep.pretrained import check_model
 
         recipe = replace(recipe, digest=check_model(recipe.model, recipe.max_length))
     trials = [

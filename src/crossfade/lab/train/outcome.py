@@ -102,10 +102,11 @@ def outcome(
     result: dict[str, object] = {"accuracy": float(history.curves["test_accuracy"][at])}
     result |= {name: short(value) for name, value in history.scores.items()}
     result |= {"learning_rate": learning_rate, "epoch": int(history.curves["epoch"][at]), **about}
-    curves = {
+    curves: dict[str, list[float | None]] = {
         name: [float(value) if name in exact else short(float(value)) for value in values]
         for name, values in history.curves.items()
     }
+    curves["epoch"] = [int(value) for value in history.curves["epoch"]]
     return Outcome(result, curves)
 
 
