@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import os
 import signal
@@ -12,15 +13,16 @@ import torch
 from deep_cases import CPU, DEVICES, rows, train
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from image_cases import method
+from image_cases import method, noise
 
-from crossfade.lab.data.images import ImageTask
+from crossfade.lab.data.images import ImageSet, ImageSplit, ImageTask
 from crossfade.lab.train.deep import side_by_side as deep_graphs
 from crossfade.lab.train.deep.network import Job
 from crossfade.lab.train.deep.recipe import Augment, ImageRecipe
 from crossfade.lab.train.deep.run import executor
 from crossfade.lab.train.deep.side_by_side import seconds_an_epoch, serves, train_side_by_side
 from crossfade.lab.train.hardware import Hardware
+from crossfade.lab.train.outcome import History
 from crossfade.lab.trial import Trial
 
 NAMES = ("ce", "f0", "f0-late", "gradual", "focal", "ce-volume-own")
@@ -80,23 +82,32 @@ def test_an_epoch_is_timed_without_a_trace(task: ImageTask, recipe, device, tmp_
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@settings(max_examples=8, deadline=None)
-@given(st.sets(st.sampled_from(NAMES), min_size=1), st.sets(st.integers(0, 2), min_size=1), st.booleans())
-def test_a_network_depends_on_no_other(names, seeds, by_step):
-    from image_cases import noise
-
-    from crossfade.lab.data.images import ImageSet
-
+@functools.cache
+def noisy() -> tuple[ImageSplit, dict[str, ImageRecipe]]:
     split = ImageTask(ImageSet("toy", tuple("abcd"), noise(61), noise(20, seed=1))).split(0)
-    recipe = ImageRecipe(
-        net="tiny", epochs=3, batch_size=20, milestones=(1.5,), learning_rate=0.05, augment=Augment(crop=1),
-        granularity="step" if by_step else "epoch",
-    )  # fmt: skip
+    recipe = ImageRecipe(net="tiny", epochs=3, batch_size=20, milestones=(1.5,), learning_rate=0.05, augment=Augment(1))
+    return split, {moves: replace(recipe, granularity=moves) for moves in ("step", "epoch")}
+
+
+@functools.cache
+def alone(name: str, seed: int, moves: str) -> History:
+    split, recipes = noisy()
+    return together(jobs(split, [name], seed=seed), recipes[moves])[0]
+
+
+@settings(max_examples=8, deadline=None)
+@given(
+    st.sets(st.sampled_from(NAMES), min_size=1),
+    st.sets(st.integers(0, 2), min_size=1),
+    st.sampled_from(["step", "epoch"]),
+)
+def test_a_network_depends_on_no_other(names, seeds, moves):
+    split, recipes = noisy()
     wanted = [job for seed in sorted(seeds) for job in jobs(split, sorted(names), seed=seed)]
-    for job, history in zip(wanted, together(wanted, recipe), strict=True):
-        (alone,) = together([job], recipe)
-        assert rows(history) == rows(alone)
-        assert all(torch.equal(a, b) for a, b in zip(history.last.values(), alone.last.values(), strict=True))
+    for job, history in zip(wanted, together(wanted, recipes[moves]), strict=True):
+        other = alone(job.method.name, job.seed, moves)
+        assert rows(history) == rows(other)
+        assert all(torch.equal(a, b) for a, b in zip(history.last.values(), other.last.values(), strict=True))
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from deep_cases import CPU, DEVICES, rows, train, without_dropout
 
-from crossfade.lab.data.texts import TextTask, load_texts
+from crossfade.lab.data.texts import TextTask
 from crossfade.lab.methods import COT, method
 from crossfade.lab.train.deep import side_by_side as deep_graphs
 from crossfade.lab.train.deep.feeds import TextFeed
@@ -23,14 +23,20 @@ from crossfade.lab.trial import Trial
 NAMES = ("ce", "f0", "f0-late", "gradual", "focal")
 
 
-@pytest.fixture
-def task(table):
-    return TextTask(load_texts(table, ["sentence"], "about"), "last")
+@pytest.fixture(scope="module")
+def task(few):
+    return TextTask(few, "last")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def recipe(bert):
-    return TextRecipe(bert, epochs=4, batch_size=20, learning_rate=1e-3, max_length=40, clip=0.5)
+    return TextRecipe(bert, epochs=3, batch_size=20, learning_rate=1e-3, max_length=40, clip=0.5)
+
+
+@pytest.fixture(scope="module", params=DEVICES)
+def undisturbed(request, task, recipe):
+    """A device, and what the networks of all methods become there."""
+    return request.param, together(jobs(task.split(0)), recipe, request.param)
 
 
 def jobs(split, names=NAMES, folder=None, seed=3):
@@ -83,8 +89,10 @@ def test_a_network_depends_on_no_other(task, recipe, device):
         close(history, alone, 0.0 if device == "cpu" else 1e-3)
 
 
-def test_preparing_a_capture_leaves_no_trace(task, recipe, monkeypatch, replayed):
-    expected = together(jobs(task.split(0)), recipe)
+def test_preparing_a_capture_leaves_no_trace(task, recipe, undisturbed, monkeypatch, replayed):
+    device, expected = undisturbed
+    if device != "cpu":
+        pytest.skip("it captures anyway")
     monkeypatch.setattr(deep_graphs, "Graphs", replayed)
     for one, other in zip(together(jobs(task.split(0)), recipe), expected, strict=True):
         close(one, other, 0.0)
@@ -121,13 +129,11 @@ def test_draws_are_new_in_every_replay(device):
     assert not set(sequence(2, True)) & set(first)
 
 
-@pytest.mark.parametrize("device", DEVICES)
-def test_stopped_and_resumed_is_undisturbed(task, recipe, tmp_path, device):
-    split = task.split(0)
-    undisturbed = together(jobs(split), recipe, device)
+def test_stopped_and_resumed_is_undisturbed(task, recipe, undisturbed, tmp_path):
+    split, (device, expected) = task.split(0), undisturbed
     together(jobs(split, folder=tmp_path), recipe, device, max_epochs=1)
     together(jobs(split, NAMES[:3], tmp_path), recipe, device, max_epochs=2)  # some are further than others
-    for one, other in zip(together(jobs(split, folder=tmp_path), recipe, device), undisturbed, strict=True):
+    for one, other in zip(together(jobs(split, folder=tmp_path), recipe, device), expected, strict=True):
         close(one, other, 0.0 if device == "cpu" else 1e-3)
 
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crossfade.functional import crossfade_loss
-from crossfade.lab.data.texts import TextPart, TextTask, load_texts
+from crossfade.lab.data.texts import TextPart, TextTask
 from crossfade.lab.methods import method
 from crossfade.lab.train.deep.batches import TextBatches, epoch_seed
 from crossfade.lab.train.deep.pretrained import load_classifier, load_tokenizer
@@ -20,9 +20,9 @@ from crossfade.lab.train.deep.recipe import TextRecipe
 from crossfade.lab.train.deep.record import Tally
 
 
-@pytest.fixture
-def split(table):
-    return TextTask(load_texts(table, ["sentence"], "about"), "last").split(0)
+@pytest.fixture(scope="module")
+def split(few):
+    return TextTask(few, "last").split(0)
 
 
 @pytest.fixture

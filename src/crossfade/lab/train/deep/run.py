@@ -11,7 +11,7 @@ from itertools import groupby
 from pathlib import Path
 
 import lightning.pytorch as pl
-import torch
+import torch.distributed
 
 from crossfade.errors import UserError
 from crossfade.lab.data.image_stream import StreamSplit
@@ -28,8 +28,8 @@ from crossfade.lab.train.deep.network import Job, job_starts
 from crossfade.lab.train.deep.recipe import DeepRecipe, ImageRecipe
 from crossfade.lab.train.deep.watch import Watcher, escapes
 from crossfade.lab.train.deep.weights import save_model
-from crossfade.lab.train.executor import Batch, Executor, Tick, cost, error_line
-from crossfade.lab.train.graphs import out_of_memory
+from crossfade.lab.train.executor import Batch, Executor, Tick, cost, error_line, train_in_parts
+from crossfade.lab.train.graphs import empty_memory
 from crossfade.lab.train.hardware import Hardware, process_rank
 from crossfade.lab.train.outcome import History, outcome
 from crossfade.lab.trial import Trial, seed
@@ -54,15 +54,12 @@ def executor(hardware: Hardware, work: Path, keep: Path | None = None) -> Execut
     def execute(batches: Sequence[Batch], tick: Tick) -> Iterator[tuple[Trial, Outcome]]:
         runner = _Runner(hardware, work, keep, tick)
         trials = [trial for batch in batches for trial in batch]
-        for _, group in groupby(trials, key=lambda trial: (id(trial.task), trial.recipe)):
-            alike = tuple(group)
-            done: set[str] = set()
-            for trial, result in runner.side_by_side([trial for trial in alike if runner.serves(trial)]):
-                done.add(trial.key)
-                yield trial, result
-            rest = [trial for trial in alike if trial.key not in done]
-            for _, repeat in groupby(rest, key=lambda trial: trial.repeat):
-                yield from runner.in_turn(tuple(repeat))
+        gc.freeze()  # what is there already isn't looked through after every trial
+        try:
+            for _, group in groupby(trials, key=lambda trial: (id(trial.task), trial.recipe)):
+                yield from runner.train_alike(tuple(group))
+        finally:
+            gc.unfreeze()
 
     return execute
 
@@ -71,38 +68,45 @@ class _Runner:
     def __init__(self, hardware: Hardware, work: Path, keep: Path | None, tick: Tick) -> None:
         self.hardware, self.work, self.keep, self.tick = hardware, work, keep, tick
 
+    def train_alike(self, trials: Sequence[Trial]) -> Iterator[tuple[Trial, Outcome]]:
+        """Train trials of one recipe and one task."""
+        served = {trial.key for trial in trials if self.serves(trial)}
+        yield from self.side_by_side([trial for trial in trials if trial.key in served])
+        rest = [trial for trial in trials if trial.key not in served]
+        for _, repeat in groupby(rest, key=lambda trial: trial.repeat):
+            yield from self.in_turn(tuple(repeat))
+
     def serves(self, trial: Trial) -> bool:
         """Return whether it can be trained side by side with others, and hasn't begun in another way."""
         here = isinstance(trial.task, ImageTask | TextTask) and not (self.work / trial.key / "last.ckpt").exists()
         return here and side_by_side.serves(self.hardware, _recipe(trial), trial.method)
 
     def side_by_side(self, trials: Sequence[Trial]) -> Iterator[tuple[Trial, Outcome]]:
-        """Train trials of one recipe, as many at once as there is memory for; who doesn't come is for ``in_turn``."""
-        left, at_once = list(trials), _AT_ONCE
-        while left and at_once:
-            now = left[:at_once]
+        """Train trials of one recipe, several at once."""
+        for first in range(0, len(trials), _AT_ONCE):
+            now = trials[first : first + _AT_ONCE]
             splits = {repeat: _split(now[0], repeat) for repeat in {trial.repeat for trial in now}}
             jobs = [self._job(trial, splits[trial.repeat]) for trial in now]
-            report = partial(self._report, sum(map(cost, now)))
-            try:
-                histories = side_by_side.train_side_by_side(
-                    jobs, _recipe(now[0]), hardware=self.hardware, on_progress=report
-                )
-            except (RuntimeError, ValueError) as error:
-                if isinstance(error, UserError):
-                    raise
-                if not out_of_memory(error):
-                    return  # a loss that waits for the host, say: the usual way names the cause, or works
-                histories = None
-            if histories is None:  # only now has the exception let go of the networks
-                at_once //= 2
-                gc.collect()
-                torch.cuda.empty_cache()
-                continue
-            left = left[at_once:]
-            results = [self._finished(*each) for each in zip(now, jobs, histories, strict=True)]
-            del histories, jobs  # the next ones need the memory
+            found = train_in_parts(now, partial(self._together, now, jobs))
+            results = [
+                each if isinstance(each, Outcome) else self._finished(trial, job, each)
+                for trial, job, each in zip(now, jobs, found, strict=True)
+            ]
+            del found, jobs
+            empty_memory()  # networks and their graphs hold each other, and the next ones need the memory
             yield from zip(now, results, strict=True)
+
+    def _together(self, trials: Sequence[Trial], jobs: Sequence[Job], places: Sequence[int]) -> list[History]:
+        mine, recipe = [jobs[at] for at in places], _recipe(trials[0])
+        report = partial(self._report, sum(cost(trials[at]) for at in places))
+        try:
+            return side_by_side.train_side_by_side(mine, recipe, hardware=self.hardware, on_progress=report)
+        except (RuntimeError, ValueError):
+            if len(mine) > 1:
+                raise
+        # A loss that waits for the host, say, or no memory for a graph: Lightning names the cause, or works.
+        empty_memory()
+        return [train(mine[0], recipe, hardware=self.hardware, on_progress=report)]
 
     def in_turn(self, trials: Sequence[Trial]) -> Iterator[tuple[Trial, Outcome]]:
         """Train trials of one recipe and one repeat of a task.
@@ -114,30 +118,27 @@ class _Runner:
         alone = self.hardware.devices * self.hardware.nodes == int(os.environ.get("WORLD_SIZE", "1")) == 1
         methods = [trial.method for trial in trials] if alone else []
         places = job_starts(methods, [0] * len(methods), _recipe(trials[0])) or [Start()] * len(trials)
-        gc.freeze()  # what is there already isn't looked through after every trial
-        try:
-            for at, (trial, start) in enumerate(zip(trials, places, strict=True)):
-                self.tick(0.0)
-                saved = 0 if start.source is None else self._take_over(trials[start.source], start.epoch, trial)
-                wanted = {place.epoch for place in places if place.source == at}
-                result = self._train(trial, split, [_Keep(self._checkpoint(trial), wanted)] if wanted else [])
-                if saved and result.result is not None:
-                    result = Outcome({**result.result, "shared_epochs": saved}, result.curves)
-                gc.collect()  # a trainer and its network hold each other: a large one must not wait for its turn
-                yield trial, result
-        finally:
-            gc.unfreeze()
+        for at, (trial, start) in enumerate(zip(trials, places, strict=True)):
+            self.tick(0.0)
+            saved = 0 if start.source is None else self._take_over(trials[start.source], start.epoch, trial)
+            wanted = {place.epoch for place in places if place.source == at}
+            keep = [_Keep(self._checkpoint(trial), wanted)] if wanted else []
+            result = self._train(trial, self._job(trial, split), keep)
+            if saved and result.result is not None:
+                result = Outcome({**result.result, "shared_epochs": saved}, result.curves)
+            gc.collect()  # a trainer and its network hold each other: a large one must not wait for its turn
+            yield trial, result
         for trial in trials:
             for fork in self.work.glob(f"{trial.key}.*.fork"):
                 fork.unlink()
 
-    def _train(self, trial: Trial, split: DeepSplit, callbacks: Sequence[pl.Callback]) -> Outcome:
-        job, report = self._job(trial, split), partial(self._report, cost(trial))
+    def _train(self, trial: Trial, job: Job, callbacks: Sequence[pl.Callback]) -> Outcome:
+        report = partial(self._report, cost(trial))
         try:
             history = train(job, _recipe(trial), hardware=self.hardware, callbacks=callbacks, on_progress=report)
+        except UserError:
+            raise
         except (RuntimeError, ValueError) as error:
-            if isinstance(error, UserError):
-                raise
             return Outcome(error=error_line(error))
         return self._finished(trial, job, history)
 
