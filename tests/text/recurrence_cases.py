@@ -16,7 +16,7 @@ from crossfade import kernels
 from crossfade.lab.methods import method
 from crossfade.lab.train.lstm import recurrence as lstm_recurrence
 from crossfade.lab.train.lstm.batched import train_batched
-from crossfade.lab.train.lstm.types import LstmMember, LstmRecipe
+from crossfade.lab.train.lstm.recipe import LstmMember, LstmRecipe
 
 GPU = torch.cuda.is_available()
 DEVICE = "cuda" if GPU else "cpu"
@@ -59,5 +59,5 @@ def test_a_stack(layers, monkeypatch):
         theirs = reference(member, recipe)
         for curve in CURVES:
             torch.testing.assert_close(
-                torch.tensor(getattr(ours, curve)), torch.tensor(getattr(theirs, curve)), rtol=1e-4, atol=1e-5
+                torch.tensor(ours.curves[curve]), torch.tensor(theirs.curves[curve]), rtol=1e-4, atol=1e-5
             )
