@@ -3,13 +3,14 @@
     python benchmarks/text.py [--reviews reviews.csv] [--model FOLDER --data-dir DIR] [--rounds 3] [--threads 2]
                                [--output DIR]
 
-lstm: networks * examples a second of training, of Table 3's architectures. One arm is ``train`` as a study calls it, 4 methods x 2 seeds over ten epochs (preparation included, evaluation of a few texts), which trains once what
-methods share; beside it eight networks that share nothing (CE with eight seeds, one epoch). The other is a clean loop
-that trains them one by one with ``nn.LSTM`` and fused Adam on the same batches, made beforehand, timed on an epoch of
-one network. All may use the same number of threads and take turns; printed are medians over the rounds and the median
-ratios to the loop, by the clock and by processor time (which doesn't reward the stack for using all cores). Which of
-the loop's variants is fastest (padded or packed, time or batch first, one thread or all) is measured first, and that
-one is the rival. Without ``--reviews`` (the CSV of Women's Clothing E-Commerce Reviews) texts of its lengths,
+lstm: networks * examples a second of training, of Table 3's architectures. One arm is ``train`` as a study calls
+it, 4 methods x 2 seeds over ten epochs (preparation included, scoring of a few texts), which trains once what methods
+share; beside it eight networks that share nothing (CE with eight seeds, one epoch). The other is a clean loop that
+trains them one by one with ``nn.LSTM`` and fused Adam on the same batches, made beforehand, timed on an epoch of one
+network. All may use the same number of threads and take turns; printed are medians over the rounds and the median
+ratios to the loop, by the clock and by processor time (which doesn't reward an arm for using all cores). Which of the
+loop's variants is fastest (padded or packed, time or batch first, one thread or all) is measured first, and that one is
+the rival. Without ``--reviews`` (the CSV of Women's Clothing E-Commerce Reviews) texts of its lengths,
 vocabulary and word frequencies are drawn at random.
 
 BERT (with ``--model``): see ``text_bert.py`` beside this file.

@@ -64,17 +64,6 @@ def test_preparing_a_capture_leaves_no_trace(monkeypatch, replayed):
         same(one, other)
 
 
-@settings(max_examples=10, deadline=None)
-@given(
-    hidden=st.integers(1, 20), embedding=st.integers(1, 20), layers=st.integers(1, 2), batch=st.integers(1, 30),
-    longest=st.integers(1, 20), classes=st.integers(2, 5), seed=st.integers(0, 99),
-)  # fmt: skip
-def test_any_shape(hidden, embedding, layers, batch, longest, classes, seed):
-    recipe = LstmRecipe(embedding, hidden, layers, epochs=1, batch_size=batch, select="last")
-    member = LstmMember(draw(seed, 23, 8, 9, 6, classes, longest), method("gradual"), seed)
-    close(together([member], recipe)[0], reference(member, recipe), atol=2e-5)
-
-
 @pytest.mark.parametrize("device", DEVICES)
 def test_one_that_diverges_leaves_the_others_alone(device):
     def huge(progress):
