@@ -24,7 +24,7 @@ from crossfade.lab.train.deep.augment import Draws, Pixels, draw
 from crossfade.lab.train.deep.pretrained import encode, load_tokenizer
 from crossfade.lab.train.deep.recipe import Augment, DeepRecipe, ImageRecipe, TextRecipe
 from crossfade.lab.train.hardware import Hardware
-from crossfade.lab.train.lstm.setup import epoch_batches, scoring_batches
+from crossfade.lab.train.lstm.tokens import epoch_batches, scoring_batches
 
 __all__ = [
     "Batch",
@@ -252,11 +252,10 @@ class TextBatches(EpochBatches):
 
     def __iter__(self) -> Iterator[Batch]:
         if self.seed is None:
-            order, starts = scoring_batches(self.lengths, self.size)
+            batches = scoring_batches(self.lengths, self.size)
         else:
-            order, starts = epoch_batches(self.seed, self.epoch, self.lengths, self.size)
-        for start, stop in pairwise(starts):
-            whole = order[start:stop].astype(np.int64)
+            batches = epoch_batches(self.seed, self.epoch, self.lengths, self.size)
+        for whole in batches:
             for piece in range(self.pieces):
                 mine = np.array_split(np.array_split(whole, self.pieces)[piece], self.world)[self.rank]
                 # The loss is a mean over ``mine``; times its share, summed over pieces and averaged over processes (as

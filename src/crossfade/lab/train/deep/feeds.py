@@ -17,7 +17,7 @@ from crossfade.lab.train.deep.batches import Batch, DeepSplit, EvalBatches, Text
 from crossfade.lab.train.deep.pretrained import encode, load_tokenizer
 from crossfade.lab.train.deep.recipe import DeepRecipe, ImageRecipe, TextRecipe
 from crossfade.lab.train.hardware import Hardware
-from crossfade.lab.train.lstm.setup import epoch_batches
+from crossfade.lab.train.lstm.tokens import epoch_batches
 
 __all__ = ["Feed", "ImageFeed", "Kind", "TextFeed", "make_feed"]
 
@@ -98,11 +98,9 @@ class TextFeed:
 
     def begin(self, epoch: int) -> None:
         """Lay the epoch's order ready."""
-        order, starts = epoch_batches(self.seed, epoch, self.lengths, self.recipe.batch_size)
-        self.order.copy_(torch.from_numpy(order))
-        self.kinds = [
-            (int(stop - start), self._filled(int(self.lengths[order[start]]))) for start, stop in pairwise(starts)
-        ]
+        batches = epoch_batches(self.seed, epoch, self.lengths, self.recipe.batch_size)
+        self.order.copy_(torch.from_numpy(np.concatenate(batches)))
+        self.kinds = [(len(rows), self._filled(int(self.lengths[rows[0]]))) for rows in batches]
 
     def batch(self, first: Tensor, kind: Kind) -> tuple[Any, Tensor]:
         """Return tokens and labels of the epoch's places ``first``, ``first`` + 1, ..."""

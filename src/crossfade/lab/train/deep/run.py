@@ -229,7 +229,7 @@ def _outcome(split: DeepSplit, recipe: DeepRecipe, history: History) -> Outcome:
         "scale": recipe.scale,
         "device": history.device,
     }
-    return outcome(history, recipe.learning_rate, about)
+    return outcome(history, recipe.learning_rate, about, epochs=True)
 
 
 def _keep_weights(folder: Path, trial: Trial, split: DeepSplit, history: History, result: Outcome) -> None:
