@@ -11,8 +11,7 @@ from crossfade.errors import UserError
 from crossfade.lab.answer import ComparisonResult
 from crossfade.lab.described import describe_run
 from crossfade.lab.store import Run, Store
-from crossfade.lab.train.deep.augment import Augment
-from crossfade.lab.train.deep.recipe import ImageRecipe
+from crossfade.lab.train.deep.recipe import Augment, ImageRecipe
 from crossfade.lab.train.hardware import Hardware
 from crossfade.lab.trial import Trial
 

@@ -12,9 +12,9 @@ from crossfade.errors import UserError
 from crossfade.lab.answer import ComparisonResult
 from crossfade.lab.paper.text_study import TextPlan, plan_of
 from crossfade.lab.store import Store
-from crossfade.lab.train.deep.text_recipe import TextRecipe
+from crossfade.lab.train.deep.recipe import TextRecipe
 from crossfade.lab.train.hardware import Hardware
-from crossfade.lab.train.lstm.types import LstmRecipe
+from crossfade.lab.train.lstm.recipe import LstmRecipe
 from crossfade.lab.trial import Trial
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def plan_texts(data: TextSet, settings: TextSettings, command: str | Sequence[st
         UserError: texts, network, methods or settings that can't be used.
     """
     from crossfade.lab.data.texts import TextTask
-    from crossfade.lab.train.lstm.words import tokenize
+    from crossfade.lab.train.lstm.tokens import tokenize
 
     methods = _methods(settings)
     task = TextTask(data, test_size=settings.test_size, seed=settings.seed)
@@ -105,7 +105,7 @@ def plan_texts(data: TextSet, settings: TextSettings, command: str | Sequence[st
     if isinstance(recipe, LstmRecipe):
         tokenize(task.split(0), recipe)  # what can't be read is told before anything is trained
     else:
-        from crossfade.lab.train.deep.text_models import check_model
+        from crossfade.lab.train.deep.pretrained import check_model
 
         recipe = replace(recipe, digest=check_model(recipe.model, recipe.max_length))
     trials = [

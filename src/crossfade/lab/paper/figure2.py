@@ -8,7 +8,7 @@ from pathlib import Path
 
 from crossfade.errors import UserError
 from crossfade.lab.paper.text_study import MIXTURES, TextPlan, check_scale, plan_of
-from crossfade.lab.train.deep.text_recipe import TextRecipe
+from crossfade.lab.train.deep.recipe import TextRecipe
 from crossfade.lab.trial import Trial
 
 __all__ = ["CHOICES", "plan_figure2"]
@@ -49,7 +49,7 @@ def plan_figure2(
     from crossfade.lab.data.glue import GLUE, load_glue
     from crossfade.lab.data.texts import TextTask
     from crossfade.lab.methods import method
-    from crossfade.lab.train.deep.text_models import check_model
+    from crossfade.lab.train.deep.pretrained import check_model
 
     check_scale(scale, repeats)
     known = {task.name.lower(): task for task in GLUE}
