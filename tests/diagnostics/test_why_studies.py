@@ -8,14 +8,14 @@ import time
 
 import pytest
 import torch
+from crossfade.lab.paper.escape_figures import predicted_rise
+from crossfade.lab.paper.why_tables import Table
+from crossfade.lab.paper.why_training import epochs_of, tabular
 
 from crossfade.diagnostics import Recording
 from crossfade.errors import UserError
 from crossfade.lab.methods import Method
 from crossfade.lab.paper import dynamics, escape, escape_simulation, figure1, taylor
-from crossfade.lab.paper.escape_figures import predicted_rise
-from crossfade.lab.paper.why_tables import Table
-from crossfade.lab.paper.why_training import epochs_of, tabular
 from crossfade.schedules import cross_entropy, gradual
 
 

@@ -141,7 +141,7 @@ def _show(parts: Iterable[RenderableType]) -> None:
 
 
 def _write(found: Analysis, out: Path | None, json: Path | None) -> None:
-    from crossfade.lab.answer import write_text
+    from crossfade.lab.result import write_text
 
     if out is not None:
         from crossfade.stats import to_svg

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crossfade.errors import UserError
-from crossfade.lab.answer import ComparisonResult
 from crossfade.lab.config import Settings, resolve
 from crossfade.lab.described import SCHEDULE_GRID, describe_run
 from crossfade.lab.progress import shown
+from crossfade.lab.result import ComparisonResult
 from crossfade.lab.run import local, run
 from crossfade.lab.store import Run, Store
 from crossfade.lab.trial import Trial
