@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -17,10 +16,10 @@ from crossfade.lab.paper.why import dynamics, escape, escape_figures
 from crossfade.lab.paper.why.files import check_scale, output_folder, write_provenance, write_table
 from crossfade.lab.paper.why.simulation import pair_rows
 from crossfade.lab.paper.why.watched import seen, spread
-from crossfade.lab.progress import shown
 from crossfade.lab.result import write_text
-from crossfade.lab.run import run
+from crossfade.lab.run import run_request
 from crossfade.lab.store import Run, Store
+from crossfade.lab.train.hardware import processors
 from crossfade.lab.trial import Trial
 
 __all__ = ["run_dynamics", "run_escape", "write_page"]
@@ -99,12 +98,15 @@ def _run(
     meta = describe_run(_TITLES[study], trials, command, scale=scale)
     request = Run(study, {"meta": meta, "settings": {"scale": scale}}, tuple(trial.key for trial in trials))
     compute = dynamics.compute if study == dynamics.STUDY else escape.compute
-    work = store_path.with_name(f"{store_path.name}.work")
-    execute = spread(compute, work, workers or len(os.sched_getaffinity(0)))
-    with Store(store_path) as opened:
-        opened.save(request)
-        with shown(study) as on_progress:
-            summary = run(trials, opened, execute=execute, retry_failed=retry_failed, on_progress=on_progress)
+    summary = run_request(
+        [request],
+        trials,
+        store_path,
+        execute=lambda work: spread(compute, work, workers or processors()),
+        retry_failed=retry_failed,
+        label=study.capitalize(),
+    )
+    with Store(store_path, "read") as opened:
         write_files(opened, request, out)
     return summary.failed
 

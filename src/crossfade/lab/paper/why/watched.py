@@ -19,10 +19,10 @@ from crossfade.lab.data.builtin import BUILTIN, load_builtin
 from crossfade.lab.data.images import ImageSet, ImageSplit, ImageTask, Part
 from crossfade.lab.data.task import TableTask
 from crossfade.lab.data.uci import uci_tasks
-from crossfade.lab.run import Batch, Executor, line
 from crossfade.lab.store import Outcome, Run, Store
 from crossfade.lab.train import Member, Recipe, Split
 from crossfade.lab.train.deep.recipe import ImageRecipe
+from crossfade.lab.train.executor import Batch, Executor, Tick, error_line
 from crossfade.lab.trial import Task, Trial, seed
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ def spread(compute: Callable[[Trial, Path], Outcome], work: Path, workers: int) 
         workers: With one, everything happens in this process.
     """
 
-    def execute(batches: Sequence[Batch], tick: Callable[[float], None]) -> Iterator[tuple[Trial, Outcome]]:
+    def execute(batches: Sequence[Batch], tick: Tick) -> Iterator[tuple[Trial, Outcome]]:
         trials = [trial for batch in batches for trial in batch]
         backend = "sequential" if workers == 1 or len(trials) == 1 else "loky"
         with parallel_config(backend, n_jobs=workers):
@@ -162,7 +162,7 @@ def _numbered(compute: Callable[[Trial, Path], Outcome], folder: Path, trial: Tr
         with _one_thread():
             return at, compute(trial, folder)
     except Exception as error:
-        return at, Outcome(error=line(error))
+        return at, Outcome(error=error_line(error))
 
 
 @contextmanager
