@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from crossfade.report.figures import schedule_figure, schedule_phases
 from crossfade.report.inputs import Inputs, MethodInfo
 from crossfade.report.page import Block, Cell, Code, Column, Facts, Fold, Items, Section, Table, Text
-from crossfade.report.schedule import schedule_figure, schedule_phases
-from crossfade.report.words import MISSING, count, decimal
+from crossfade.stats.words import MISSING, count, decimal
 
 __all__ = ["losses_section", "not_run_section", "reproduce_section", "run_section"]
 
