@@ -77,7 +77,10 @@ class Inputs:
 
     def differences(self, metric: str) -> pd.DataFrame:
         """Return ``metric`` less that of the control: a row for each (data set, repeat), a column for each method."""
-        wide = self.results.pivot(index=["dataset", "repeat"], columns="method", values=metric)
+        if metric == "accuracy":
+            wide = self.comparison.accuracy.sort_index()
+        else:
+            wide = self.results.pivot(index=["dataset", "repeat"], columns="method", values=metric)
         return wide.sub(wide[self.control.name], axis=0)
 
 

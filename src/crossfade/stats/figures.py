@@ -225,8 +225,8 @@ def performance_plot(profile: Profile, *, title: str = "", largest: float | None
     place = {name: i for i, name in enumerate(ratios.columns)}
     for name, label in names.items():
         dashes, colour = divmod(place[name], len(COLOURS))
-        line = axes.step(grid, heights[name], where="post", label=label, lw=1.6, color=COLOURS[colour])
-        line[0].set_linestyle(LINE_STYLES[dashes % len(LINE_STYLES)])
+        (line,) = axes.step(grid, heights[name], where="post", label=label, lw=1.6, color=COLOURS[colour])
+        line.set(linestyle=LINE_STYLES[dashes % len(LINE_STYLES)])
     beyond = float((ratios.to_numpy() > largest).mean())
     note = f"; {100 * beyond:.2g} % of results lie beyond" if beyond else ""
     axes.set_xlabel(f"within a factor τ of the best{note}", fontsize=FONT_SIZE, color=INK)
