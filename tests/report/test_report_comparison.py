@@ -12,7 +12,8 @@ from report_fresh import Fresh
 from report_markup import Page
 
 from crossfade.errors import UserError
-from crossfade.report import comparison_page
+from crossfade.report import comparison_page, render_comparison
+from crossfade.stats import compare_methods
 
 MEGABYTE = 1_000_000
 
@@ -128,6 +129,15 @@ def test_the_order_of_rows_and_the_hash_seed_change_nothing(fresh: Fresh) -> Non
     shuffled = results.sample(frac=1, random_state=1), curves.sample(frac=1, random_state=2)
     assert comparison_page(*shuffled, meta) == plain
     assert fresh.page == plain
+
+
+def test_an_analysis_made_before_gives_the_same_page() -> None:
+    results, curves, meta = make(2, 3, 3, epochs=4)
+    results = results.drop(index=4)
+    titles = {entry["name"]: entry["title"] for entry in meta["methods"]}
+    comparison = compare_methods(results, missing="drop", titles=titles)
+    assert comparison.left_out
+    assert render_comparison(comparison, results, curves, meta) == comparison_page(results, curves, meta)
 
 
 def test_inputs_are_left_as_they_were() -> None:

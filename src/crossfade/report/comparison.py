@@ -16,8 +16,6 @@ from crossfade.report.page import Block, Fold, Items, Page, Section, Text, rende
 from crossfade.stats import Comparison, compare_methods
 from crossfade.stats.words import count, decimal, level, listed, p_value
 
-__all__ = ["comparison_page", "render_comparison"]
-
 _TITLE = "Does fading from cross entropy into the expectation loss help?"
 _FEW = 4  # so many data sets are shown unfolded
 _MOST_LINES = 12

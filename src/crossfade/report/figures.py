@@ -13,8 +13,6 @@ from crossfade.report.page import Figure, Key, Panel
 from crossfade.report.svg import log_axis
 from crossfade.stats.words import decimal, signed
 
-__all__ = ["curves_figure", "differences_figure", "overall_curves_figure", "schedule_figure", "schedule_phases"]
-
 # Of each metric: the title of its differences, the factor for what is shown, and the least width of the axis.
 _DIFFERENCES = {
     "accuracy": ("Δ accuracy (points)", 100.0, 0.5),

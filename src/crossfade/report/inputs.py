@@ -13,8 +13,6 @@ import pandas as pd
 from crossfade.errors import UserError
 from crossfade.stats import Comparison, Row
 
-__all__ = ["Inputs", "MethodInfo", "checked_results", "describe_methods", "read_inputs"]
-
 _KEYS = ["dataset", "method", "repeat"]
 _METRICS = ("accuracy", "nll", "ece")
 _HUES, _DASHES = 6, ("", " dash", " dotted")

@@ -13,15 +13,6 @@ from crossfade.report.page import Cell, Column, Table, Text, Tone
 from crossfade.stats import Row
 from crossfade.stats.words import MISSING, count, decimal, level, p_value, percent, points, points_range, signed
 
-__all__ = [
-    "accuracy_table",
-    "calibration_sentences",
-    "calibration_table",
-    "learning_rate_notes",
-    "learning_rate_table",
-    "results_table",
-]
-
 _SAME = 1e-12  # means that differ by less differ by the order of a sum
 _READINGS = {
     "better": "reliable gain",

@@ -223,10 +223,9 @@ Evidence = TypeVar("Evidence", PairedComparison, AcrossComparison)
 
 def judged_together(comparisons: Sequence[Evidence]) -> tuple[Evidence, ...]:
     """Adjust the p-values (by Holm's method) and the detectable differences of verdicts that are read together."""
-    family = [c for c in comparisons if c.p is not None]
-    p = adjust_p([c.p for c in family if c.p is not None], "holm")
-    adjusted = dict(zip(map(id, family), p.tolist(), strict=True))
-    return tuple(_in_family(c, adjusted.get(id(c)), max(1, len(family))) for c in comparisons)
+    family = [c.p for c in comparisons if c.p is not None]
+    adjusted = iter(adjust_p(family, "holm").tolist())
+    return tuple(_in_family(c, None if c.p is None else next(adjusted), size=max(1, len(family))) for c in comparisons)
 
 
 def _in_family(comparison: Evidence, p_adjusted: float | None, size: int) -> Evidence:
