@@ -60,7 +60,7 @@ def report(store: Path = _STORE, /, *, output: Path = Path("report.html"), run: 
         run: Which request, as `crossfade status` names it. [default: the latest]
     """
     from crossfade.cli.compare import check_output
-    from crossfade.lab.answer import ComparisonResult
+    from crossfade.lab.result import ComparisonResult
     from crossfade.lab.store import Store
 
     check_output(output, "--output")
@@ -101,7 +101,7 @@ def export(
 
     from crossfade.cli.compare import check_output
     from crossfade.lab import frames
-    from crossfade.lab.answer import write_bytes
+    from crossfade.lab.files import write_bytes
     from crossfade.lab.store import Store
 
     suffix = output.suffix.lower()

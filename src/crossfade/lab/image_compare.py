@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crossfade.errors import UserError
-from crossfade.lab.answer import ComparisonResult
+from crossfade.lab.result import ComparisonResult
 from crossfade.lab.described import describe_run
 from crossfade.lab.store import Run, Store
 from crossfade.lab.train.deep.augment import Augment

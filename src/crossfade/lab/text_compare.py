@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crossfade.errors import UserError
-from crossfade.lab.answer import ComparisonResult
+from crossfade.lab.result import ComparisonResult
 from crossfade.lab.paper.text_study import TextPlan, plan_of
 from crossfade.lab.store import Store
 from crossfade.lab.train.deep.recipe import Hardware
