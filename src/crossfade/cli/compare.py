@@ -13,6 +13,7 @@ from cyclopts import Parameter
 from crossfade.errors import UserError
 
 if TYPE_CHECKING:
+    from crossfade.lab.result import ComparisonResult
     from crossfade.lab.comparison import Plan
     from crossfade.lab.data.table import Table
     from crossfade.lab.result import ComparisonResult
@@ -166,6 +167,7 @@ def _announce(planned: Plan) -> None:
 def _tell(answer: ComparisonResult, store: Path, report: Path, json: Path | None) -> int:
     from json import dumps
 
+    from crossfade.lab.files import write_text
     from crossfade.lab.frames import failure_lines
     from crossfade.lab.result import write_text
 

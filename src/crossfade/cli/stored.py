@@ -105,7 +105,7 @@ def export(
 
     from crossfade.cli.compare import check_output
     from crossfade.lab import frames
-    from crossfade.lab.result import write_bytes
+    from crossfade.lab.files import write_bytes
     from crossfade.lab.store import Store
 
     suffix = output.suffix.lower()

@@ -278,6 +278,7 @@ def _study(
 
 def _write(planned: TextPlan, store: Path, report: Path, table: Callable[[pd.DataFrame], str]) -> str:
     from crossfade.lab import frames
+    from crossfade.lab.files import write_text
     from crossfade.lab.paper.text_tables import profile_figure
     from crossfade.lab.result import write_text
     from crossfade.lab.store import Store
