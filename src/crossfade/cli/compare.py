@@ -13,7 +13,6 @@ from cyclopts import Parameter
 from crossfade.errors import UserError
 
 if TYPE_CHECKING:
-    from crossfade.lab.result import ComparisonResult
     from crossfade.lab.comparison import Plan
     from crossfade.lab.data.table import Table
     from crossfade.lab.result import ComparisonResult
@@ -169,7 +168,6 @@ def _tell(answer: ComparisonResult, store: Path, report: Path, json: Path | None
 
     from crossfade.lab.files import write_text
     from crossfade.lab.frames import failure_lines
-    from crossfade.lab.result import write_text
 
     for line in failure_lines(answer.failures):
         print(f"crossfade: failed: {line}", file=sys.stderr)

@@ -224,7 +224,6 @@ def _write(planned: ImagePlan, store: Path, report: Path) -> str:
     from crossfade.lab import frames
     from crossfade.lab.files import write_text
     from crossfade.lab.paper.image_tables import markdown
-    from crossfade.lab.result import write_text
     from crossfade.lab.store import Store
 
     with Store(store, mode="read") as opened:

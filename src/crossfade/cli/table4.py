@@ -124,7 +124,6 @@ def write_page(store: Store, runs: object, report: Path) -> str:
     from crossfade.lab import frames
     from crossfade.lab.files import write_text
     from crossfade.lab.paper.table4_page import net_table, page, text
-    from crossfade.lab.result import write_text
     from crossfade.lab.store import Run
     from crossfade.report import render_page
 

@@ -280,7 +280,6 @@ def _write(planned: TextPlan, store: Path, report: Path, table: Callable[[pd.Dat
     from crossfade.lab import frames
     from crossfade.lab.files import write_text
     from crossfade.lab.paper.text_tables import profile_figure
-    from crossfade.lab.result import write_text
     from crossfade.lab.store import Store
     from crossfade.stats import to_svg
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crossfade.errors import UserError
-from crossfade.lab.result import ComparisonResult
 from crossfade.lab.config import Settings, resolve
 from crossfade.lab.described import SCHEDULE_GRID, describe_run
 from crossfade.lab.result import ComparisonResult

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crossfade.errors import UserError
-from crossfade.lab.result import ComparisonResult
 from crossfade.lab.described import describe_run
 from crossfade.lab.result import ComparisonResult
 from crossfade.lab.store import Run, Store

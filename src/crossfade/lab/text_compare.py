@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crossfade.errors import UserError
-from crossfade.lab.result import ComparisonResult
 from crossfade.lab.paper.text_study import TextPlan, plan_of
 from crossfade.lab.result import ComparisonResult
 from crossfade.lab.store import Store

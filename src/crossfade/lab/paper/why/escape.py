@@ -23,6 +23,7 @@ from typing import ClassVar, TypeAlias
 from torch import nn
 
 from crossfade.diagnostics.simulate import DoubleWell
+from crossfade.lab.files import write_text
 from crossfade.lab.methods import Method, method
 from crossfade.lab.paper.why.measure import MIXTURES, along_rows, minimum_rows, sharpness_rows, slice_rows
 from crossfade.lab.paper.why.simulation import WELLS, escape_rows
@@ -198,9 +199,7 @@ def _along(trial: Trial, recipe: Along, folder: Path) -> Outcome:
             if recipe.slices:
                 tables["slices"] = list(slice_rows(net, data, recipe.examples))
         folder.mkdir(parents=True, exist_ok=True)  # an image network's training goes on from its checkpoint there
-        draft = known.with_suffix(".part")
-        draft.write_text(json.dumps(tables))
-        draft.replace(known)
+        write_text(known, json.dumps(tables), "measurements")
 
     follow(trial, recipe.training, folder, look=look)
     shutil.rmtree(folder)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from crossfade.errors import UserError
+from crossfade.lab.files import write_text
 from crossfade.lab.provenance import provenance
 
 __all__ = ["COLOURS", "check_scale", "output_folder", "write_provenance", "write_table"]
@@ -56,9 +57,7 @@ def output_folder(out: Path) -> Path:
 
 def write_table(frame: pd.DataFrame, path: Path) -> None:
     """Write a CSV file, whole or not at all; numbers with six digits."""
-    draft = path.with_suffix(f".{os.getpid()}.tmp")
-    frame.to_csv(draft, index=False, float_format="%.6g")
-    draft.replace(path)
+    write_text(path, frame.to_csv(index=False, float_format="%.6g"), "--out")
 
 
 def write_provenance(

@@ -12,11 +12,11 @@ from matplotlib.figure import Figure
 from crossfade.errors import UserError
 from crossfade.lab import frames
 from crossfade.lab.described import describe_run
+from crossfade.lab.files import write_text
 from crossfade.lab.paper.why import dynamics, escape, escape_figures
 from crossfade.lab.paper.why.files import check_scale, output_folder, write_provenance, write_table
 from crossfade.lab.paper.why.simulation import pair_rows
 from crossfade.lab.paper.why.watched import seen, spread
-from crossfade.lab.result import write_text
 from crossfade.lab.run import run_request
 from crossfade.lab.store import Run, Store
 from crossfade.lab.train.hardware import processors
