@@ -13,9 +13,9 @@ from cyclopts import Parameter
 from crossfade.errors import UserError
 
 if TYPE_CHECKING:
-    from crossfade.lab.result import ComparisonResult
     from crossfade.lab.comparison import Plan
     from crossfade.lab.data.table import Table
+    from crossfade.lab.result import ComparisonResult
 
 __all__ = ["check_output", "check_workers", "compare"]
 
