@@ -26,6 +26,9 @@ from torch import Tensor
 
 from crossfade import _heart, _transforms
 from crossfade._heart import Reduction
+from crossfade._linear import linear_crossfade_loss
+from crossfade._sharded import refuse_sharded
+from crossfade._tensors import check_per_class, class_dim, full_precision, is_soft
 from crossfade._transforms import Transform
 
 __all__ = [
@@ -34,7 +37,7 @@ __all__ = [
     "expectation_loss",
     "focal_loss",
     "generalized_cross_entropy",
-    "linear_crossfade_loss",  # noqa: F822
+    "linear_crossfade_loss",
     "mae_loss",
     "mpce_loss",
     "poly_loss",
@@ -42,15 +45,6 @@ __all__ = [
     "tamed_cross_entropy",
     "truncated_cross_entropy",
 ]
-
-
-def __getattr__(name: str) -> object:
-    # The fused output projection is a module of its own, and not everybody's import.
-    if name == "linear_crossfade_loss":
-        from crossfade._linear import linear_crossfade_loss
-
-        return linear_crossfade_loss
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def probability_loss(
@@ -239,11 +233,12 @@ def complement_entropy(
     minimise ``-complement_entropy(logits, target) / logits.shape[1]``. The gradient with respect to the target's own
     logit is 0. With one class the entropy is 0. For soft targets the expectation over labels, computed in float64.
     """
-    _heart.refuse_sharded(logits, "complement_entropy")
-    logits32 = _heart.full_precision(logits)
-    if not _heart.is_soft(logits, target) and label_smoothing <= 0:
-        dim = _heart.class_dim(logits32)
-        # F.cross_entropy refuses what it refuses before anything is gathered.
+    refuse_sharded(logits, "complement_entropy")
+    logits32 = full_precision(logits)
+    if not is_soft(logits, target) and label_smoothing <= 0:
+        dim = class_dim(logits32)
+        check_per_class("weight", weight, logits.shape[dim])
+        # F.cross_entropy refuses bad targets here, before anything is scattered.
         F.cross_entropy(logits32.detach(), target, ignore_index=ignore_index, reduction="none")
         own = torch.zeros_like(logits32, dtype=torch.bool).scatter(
             dim, target.masked_fill(target == ignore_index, 0).unsqueeze(dim), True
@@ -251,7 +246,7 @@ def complement_entropy(
         # The other classes' distribution is a softmax without the target's logit: no 1 - p_y, nothing cancels.
         log_r = torch.log_softmax(logits32.masked_fill(own, float("-inf")), dim)
         entropy = _entropy(log_r, dim) if logits32.shape[dim] > 1 else (logits32 * 0.0).sum(dim)
-        return _heart.reduce_rows(entropy, target, _heart.class_weight(weight, logits), ignore_index, reduction)
+        return _heart.reduce_rows(entropy, target, weight, ignore_index, reduction)
     scores = -_complement_entropies(logits32.double()).to(logits32.dtype)
     return _heart.reduce_classes(scores, logits, target, weight, ignore_index, label_smoothing, reduction)
 
@@ -263,7 +258,7 @@ def _entropy(log_p: Tensor, dim: int) -> Tensor:
 
 def _complement_entropies(logits: Tensor) -> Tensor:
     """Eq. (6) for every class as the target: (sum_{j != y} p_j ce_j) / (1 - p_y) + log(1 - p_y)."""
-    dim = _heart.class_dim(logits)
+    dim = class_dim(logits)
     if logits.shape[dim] == 1:
         return logits * 0.0
     log_p = torch.log_softmax(logits, dim)
@@ -286,9 +281,9 @@ def mpce_loss(
     The authors of eq. (7) published no code, and the paper reports that networks trained on it from scratch don't
     converge: with many classes and nearly uniform p the loss starts near 0.
     """
-    _heart.refuse_sharded(logits, "mpce_loss")
-    dim = _heart.class_dim(logits)
-    log_p = torch.log_softmax(_heart.full_precision(logits), dim)
+    refuse_sharded(logits, "mpce_loss")
+    dim = class_dim(logits)
+    log_p = torch.log_softmax(full_precision(logits), dim)
     p = log_p.exp()
     scores = (p.amax(dim, keepdim=True) - p) * log_p
     return _heart.reduce_classes(scores, logits, target, weight, ignore_index, label_smoothing, reduction)

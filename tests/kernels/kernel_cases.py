@@ -18,7 +18,7 @@ from torch import Tensor
 
 import crossfade as cf
 from crossfade import _heart, kernels
-from crossfade._linear import checks
+from crossfade._linear import api
 
 GPU = torch.cuda.is_available()
 DEVICE = "cuda" if GPU else "cpu"
@@ -236,7 +236,7 @@ def test_fused_linear(
 
     From 32 columns on, the first walk's logits lie where the weight's gradient will be.
     """
-    monkeypatch.setattr(checks, "compute_type", lambda *_: dtype)
+    monkeypatch.setattr(api, "compute_type", lambda *_: dtype)
     generator = torch.Generator().manual_seed(0)
     hidden, weight, bias = (
         torch.randn(*shape, generator=generator).to(DEVICE, dtype).requires_grad_()

@@ -38,6 +38,16 @@ def test_class_weights_of_zero_give_torchs_nan() -> None:
     assert gradients(loss, (weight,))[0].isnan().all() == gradients(expected, (weight,))[0].isnan().all()
 
 
+def test_a_g_with_a_constant_slope() -> None:
+    """Label smoothing needs g' at every class; for g(ce) = ce autograd stores it as one number."""
+    hidden, weight, _, target = problem()
+    class_weight = torch.rand(11, dtype=torch.float64)
+    loss = cf.linear_crossfade_loss(hidden, weight, target, g=lambda ce: ce, weight=class_weight, label_smoothing=0.1)
+    expected = F.cross_entropy(F.linear(hidden, weight), target, class_weight, label_smoothing=0.1)
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(gradients(loss, (hidden, weight)), gradients(expected, (hidden, weight)))
+
+
 @pytest.mark.parametrize("bad", [-1, 11, -101, 2**40])
 @pytest.mark.parametrize("reduction", ["mean", "none"])
 def test_target_out_of_range(bad: int, reduction: str) -> None:

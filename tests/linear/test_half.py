@@ -7,7 +7,7 @@ import torch
 from linear_reference import gradients, problem, reference_loss
 
 import crossfade as cf
-from crossfade._linear import checks
+from crossfade._linear import api
 
 HALVES = [torch.bfloat16, torch.float16]
 PIECES = 0.02  # MiB: several pieces, so that sums over pieces count
@@ -101,7 +101,7 @@ def test_products_in_half_precision(
     dtype: torch.dtype, weight_type: str, fn: object, options: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What a GPU does: the weight's gradient is written once, class by class, from logits computed a second time."""
-    monkeypatch.setattr(checks, "compute_type", lambda *_: dtype)
+    monkeypatch.setattr(api, "compute_type", lambda *_: dtype)
     hidden, weight, target = inputs_of(dtype)
     if weight_type == "float32":
         weight = weight.detach().float().requires_grad_()

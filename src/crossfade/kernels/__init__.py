@@ -19,12 +19,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from crossfade._fast import transformed
+from crossfade._tensors import is_observed, is_plain
 
 __all__ = ["available", "backward", "ce_rows", "forward", "usable"]
 
 _TYPES = (torch.float32, torch.bfloat16, torch.float16)
-_PLAIN = (Tensor, torch.nn.Parameter)
 _MAX_CLASSES = 2**30
 
 
@@ -53,12 +52,12 @@ def available(logits: Tensor, target: Tensor | None = None) -> bool:
     return (
         not torch.compiler.is_compiling()
         and usable(logits)
-        and type(logits) in _PLAIN
+        and is_plain(logits)
         and logits.dim() == 2
         and (logits.stride(1) == 1 or logits.shape[1] == 1)
         and 0 < logits.shape[1] <= _MAX_CLASSES
         and (target is None or _fits(logits, target))
-        and not transformed()
+        and not is_observed()
     )
 
 
