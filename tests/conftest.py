@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import signal
 import threading
 
@@ -8,6 +9,12 @@ import pytest
 # A shell that starts the tests in the background has SIGINT ignored, and so would every command that a test interrupts.
 if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish(session):
+    """Exempt the imported modules from garbage collection, which trainers ask for again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

@@ -285,5 +285,5 @@ def mpce_loss(
     dim = class_dim(logits)
     log_p = torch.log_softmax(full_precision(logits), dim)
     p = log_p.exp()
-    scores = (p.amax(dim, keepdim=True) - p) * log_p
+    scores = (p.max(dim, keepdim=True).values - p) * log_p
     return _heart.reduce_classes(scores, logits, target, weight, ignore_index, label_smoothing, reduction)
