@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import socket
-import traceback
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from functools import partial
-from typing import Any
 
 import pytest
 import torch
@@ -161,47 +156,14 @@ def check_refusals(world: int) -> None:
         cf.linear_crossfade_loss(hidden, weight, target)
 
 
-CHECKS = {
-    check.__name__: check
-    for check in (check_all_losses, check_uneven_shards, check_projection, check_two_dimensional_mesh, check_refusals)
-}
+def run_checks(world: int, *checks: Callable[[int], None]) -> None:
+    for check in checks:
+        check(world)
 
 
-def process(rank: int, world: int, port: int, names: tuple[str, ...], errors: Any) -> None:
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), GLOO_SOCKET_IFNAME="lo")
-    torch.set_num_threads(1)
-    try:
-        dist.init_process_group("gloo", rank=rank, world_size=world)
-        for name in names:
-            CHECKS[name](world)
-        dist.destroy_process_group()
-    except BaseException:
-        errors.put(f"process {rank}: {traceback.format_exc()}")
-        os._exit(1)  # the others wait in a collective: end with them
+def test_two_processes(processes: Callable[..., None]) -> None:
+    processes(2, run_checks, 2, check_all_losses, check_projection, check_refusals)
 
 
-def run(world: int, *names: str) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    context = multiprocessing.get_context("forkserver")  # a clean process that imports torch once for all
-    context.set_forkserver_preload(["crossfade.losses", "torch.distributed.tensor.parallel"])
-    errors = context.SimpleQueue()
-    processes = [context.Process(target=process, args=(r, world, port, names, errors)) for r in range(world)]
-    for p in processes:
-        p.start()
-    for p in processes:
-        p.join(timeout=300)
-    codes = [p.exitcode for p in processes]
-    for p in processes:
-        if p.is_alive():
-            p.kill()
-    assert errors.empty() and codes == [0] * world, errors.get() if not errors.empty() else f"exit codes {codes}"  # noqa: PT018
-
-
-def test_two_processes() -> None:
-    run(2, "check_all_losses", "check_projection", "check_refusals")
-
-
-def test_four_processes_with_uneven_shards() -> None:
-    run(4, "check_uneven_shards", "check_projection", "check_two_dimensional_mesh")
+def test_four_processes_with_uneven_shards(processes: Callable[..., None]) -> None:
+    processes(4, run_checks, 4, check_uneven_shards, check_projection, check_two_dimensional_mesh)

@@ -31,7 +31,7 @@ def iris():
     return StandardScaler().fit_transform(X), y
 
 
-@parametrize_with_checks([CrossfadeClassifier()])
+@parametrize_with_checks([CrossfadeClassifier(max_epochs=25)])
 def test_scikit_learn_estimator_checks(estimator, check):
     check(estimator)
 

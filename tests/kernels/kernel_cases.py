@@ -60,7 +60,7 @@ def test_losses_and_gradients(dtype: torch.dtype, classes: int) -> None:
 
 @pytest.mark.parametrize("dtype", TYPES)
 def test_the_largest_vocabulary(dtype: torch.dtype) -> None:
-    check(*batch(2, 262_144, dtype))
+    check(*batch(1, 262_144, dtype))
 
 
 @settings(max_examples=40, deadline=None)
@@ -228,13 +228,13 @@ def test_the_heart_takes_them(options: dict[str, Any], monkeypatch: pytest.Monke
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("softcap", [None, 4.0])
 @pytest.mark.parametrize("reduction", ["mean", "none"])
-@pytest.mark.parametrize(("rows", "dim"), [(40, 16), (100, 32), (30, 64)])
+@pytest.mark.parametrize(("rows", "dim"), [(24, 16), (62, 24), (23, 64)])
 def test_fused_linear(
     dtype: torch.dtype, softcap: float | None, reduction: str, rows: int, dim: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The kernels inside linear_crossfade_loss walk with its torch body; half types go over the classes once more.
 
-    From 32 columns on, the first walk's logits lie where the weight's gradient will be.
+    With more than 16 columns the first pass's logits lie where the weight's gradient will be.
     """
     monkeypatch.setattr(api, "compute_type", lambda *_: dtype)
     generator = torch.Generator().manual_seed(0)

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import crossfade as cf
 
-ROWS, DIM, CLASSES = 512, 8, 1000
+ROWS, DIM, CLASSES = 300, 8, 1000
 
 
 class Largest(TorchDispatchMode):
