@@ -15,8 +15,9 @@ if threading.current_thread() is threading.main_thread() and signal.getsignal(si
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def pytest_collection_finish(session):
-    """Exempt the imported modules from garbage collection, which trainers ask for again and again."""
+@pytest.fixture(scope="module", autouse=True)
+def frozen_imports():
+    """Exempt what has been imported from garbage collection, which the frameworks' trainers start again and again."""
     gc.collect()
     gc.freeze()
 
