@@ -24,10 +24,10 @@ def frozen_imports():
 
 @pytest.fixture(scope="session")
 def processes():
-    """``processes(world, function, *arguments)``: call it in gloo processes, and return rank 0's result.
+    """Return a function that calls another in several gloo processes: ``processes(world, function, *arguments)``.
 
-    The processes are forks of one that has imported what they all need, so that they start in no time. One that waits
-    for another for ever is killed, and fails the test.
+    It returns the result of rank 0. The processes are forks of one that has imported what they all need, so that they
+    start quickly. A process that waits for ever is killed, and the test fails.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
@@ -60,9 +60,14 @@ def processes():
 
 def gloo_process(rank, world, port, answers, function, *arguments):
     os.environ.update(
-        MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), GLOO_SOCKET_IFNAME="lo",
-        RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world), LOCAL_WORLD_SIZE=str(world),
-    )  # fmt: skip
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port),
+        GLOO_SOCKET_IFNAME="lo",
+        RANK=str(rank),
+        LOCAL_RANK=str(rank),
+        WORLD_SIZE=str(world),
+        LOCAL_WORLD_SIZE=str(world),
+    )
     import torch
 
     torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""Logits sharded over the classes: losses and gradients equal one device's, in 2 and 4 gloo processes."""
+"""With logits sharded over the classes of 2 and 4 gloo processes, losses and gradients equal those of one device."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def check_uneven_shards(world: int) -> None:
 
 
 def check_projection(world: int) -> None:
-    """A column-parallel output layer, the way it is used: gradients of its weight and of the hidden states."""
+    """Check a column-parallel output layer in use: the gradients of its weight and of the hidden states."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.tensor import Replicate, Shard
     from torch.distributed.tensor.parallel import ColwiseParallel, loss_parallel, parallelize_module
@@ -113,7 +113,7 @@ def check_projection(world: int) -> None:
 
 
 def check_two_dimensional_mesh(world: int) -> None:
-    """Batch and classes sharded: the mean is over all rows, which F.cross_entropy refuses to compute here."""
+    """Check batch and classes sharded: the mean is over all rows, which F.cross_entropy refuses to compute here."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.tensor import Replicate, Shard, distribute_tensor
     from torch.distributed.tensor.parallel import loss_parallel
@@ -134,7 +134,7 @@ def check_two_dimensional_mesh(world: int) -> None:
 
 
 def check_refusals(world: int) -> None:
-    """What loss_parallel can't do is refused, not computed with a wrong gradient."""
+    """Check that what loss_parallel can't do is refused, and not computed with a wrong gradient."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.tensor import Shard, distribute_tensor
     from torch.distributed.tensor.parallel import loss_parallel

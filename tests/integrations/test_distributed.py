@@ -28,7 +28,7 @@ def network():
 
 
 def data(rank):
-    """Micro-batches of a process: 1 to 8 valid targets, some with none at all."""
+    """Return the micro-batches of a process: 1 to 8 valid targets, some with none at all."""
     generator = torch.Generator().manual_seed(rank)
     inputs = torch.randn(4, 8, 6, generator=generator)
     target = torch.randint(CLASSES, (4, 8), generator=generator)
@@ -42,7 +42,7 @@ def gradient(module):
 
 
 def one_process(step, criterion):
-    """The same step as one batch on one process."""
+    """Take the same step as one batch on one process."""
     inputs, target = (torch.cat([data(rank)[part][step] for rank in (0, 1)]) for part in (0, 1))
     model = network()
     loss = criterion(model(inputs), target)
@@ -73,7 +73,7 @@ def plain_ddp(rank):
 
 
 def accelerate(rank):
-    """Gradient accumulation over all four micro-batches, then the same in one batch."""
+    """Accumulate gradients over all four micro-batches, then take the same step in one batch."""
     accelerator = Accelerator(cpu=True, gradient_accumulation_steps=4)
     criterion = CrossfadeLoss(constant(0.25))
     model = accelerator.prepare(network())
@@ -96,7 +96,7 @@ def accelerate(rank):
 
 
 def hugging_face(rank):
-    """The Trainer on two processes x 2 accumulated batches; test_distributed.py compares with one process."""
+    """Train with the Trainer on these processes, accumulating 16 rows for each step."""
     data = [*rows(16), *({"input_ids": row["input_ids"], "labels": torch.full((6,), -100)} for row in rows(16))]
     data = data[::2] + data[1::2]  # whole micro-batches have no target
     with tempfile.TemporaryDirectory() as folder:
@@ -112,7 +112,7 @@ def world():
 
 
 def measure():
-    """Return what rank 0 of two processes measures."""
+    """Return this process's differences to one process, and the Trainer's parameters."""
     rank = dist.get_rank()
     return {"plain": plain_ddp(rank), "accelerate": accelerate(rank), "trainer": hugging_face(rank)}
 

@@ -202,7 +202,7 @@ def test_refusals() -> None:
 @pytest.mark.parametrize(
     "options", [{}, {"reduction": "sum"}, {"weight": torch.rand(400)}, {"alpha": torch.tensor(0.5)}]
 )
-def test_the_heart_takes_them(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_losses_use_the_kernels(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     options = {k: v.to(DEVICE) if isinstance(v, Tensor) else v for k, v in options.items()}
     logits, target = batch(6, 400, torch.float32)
     target[0] = -100
@@ -232,7 +232,7 @@ def test_the_heart_takes_them(options: dict[str, Any], monkeypatch: pytest.Monke
 def test_fused_linear(
     dtype: torch.dtype, softcap: float | None, reduction: str, rows: int, dim: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The kernels inside linear_crossfade_loss walk with its torch body; half types go over the classes once more.
+    """linear_crossfade_loss with the kernels agrees with its PyTorch form; half types pass over the classes once more.
 
     With more than 16 columns the first pass's logits lie where the weight's gradient will be.
     """

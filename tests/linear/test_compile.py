@@ -1,4 +1,4 @@
-"""torch.compile takes the fused loss whole, and a schedule never makes it compile again."""
+"""torch.compile captures the fused loss without a graph break, and a schedule never makes it compile again."""
 
 from __future__ import annotations
 

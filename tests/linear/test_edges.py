@@ -1,4 +1,4 @@
-"""Nothing valid, bad arguments, statistics."""
+"""The fused loss without a valid row, with bad arguments, and its statistics."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import crossfade as cf
 @pytest.mark.parametrize("rows", [0, 5])
 @pytest.mark.parametrize("options", [{}, {"g": cubed}, {"label_smoothing": 0.1}, {"alpha": torch.tensor(0.5)}])
 def test_nothing_valid(rows: int, options: dict[str, object]) -> None:
-    """What F.cross_entropy does: mean NaN, sum 0, none 0; the graph is connected and the gradients are 0."""
+    """As in F.cross_entropy: mean NaN, sum 0, none 0; the graph is connected and the gradients are 0."""
     hidden, weight, bias, target = problem(rows=rows, bias=True, ignored=1.1)
     for reduction, value in (("mean", float("nan")), ("sum", 0.0)):
         loss = cf.linear_crossfade_loss(hidden, weight, target, bias=bias, reduction=reduction, **options)

@@ -1,4 +1,4 @@
-"""The (N, C) logits are never there, and a budget bounds what is."""
+"""The fused loss never holds all (N, C) logits, and no piece exceeds the budget."""
 
 from __future__ import annotations
 
