@@ -126,7 +126,7 @@ def test_every_public_name_is_typed_and_documented():
     assert len(package.__all__) > 40
     for name in package.__all__:
         assert getattr(package, name).__doc__, name
-    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+    with pytest.raises(AttributeError, match="nothing"):
         package.nothing  # noqa: B018
 
 
