@@ -20,10 +20,10 @@ from crossfade.lab.store import Run, Store
 from crossfade.lab.train.executor import Batch, Executor, Tick, cost
 from crossfade.lab.train.hardware import Hardware, process_rank
 from crossfade.lab.train.lstm.types import LstmRecipe
+from crossfade.lab.train.tables.recipe import Recipe
 from crossfade.lab.train.tables.run import compute
 from crossfade.lab.train.tables.run import executor as tables_executor
 from crossfade.lab.train.tables.stack import Engine
-from crossfade.lab.train.tables.types import Recipe
 from crossfade.lab.trial import Trial
 
 __all__ = ["Batch", "Executor", "Summary", "Tick", "compute", "cost", "local", "pack", "run", "run_request", "unknown"]
