@@ -16,7 +16,7 @@ from crossfade import kernels
 from crossfade.lab.methods import method
 from crossfade.lab.train.lstm import recurrence as lstm_recurrence
 from crossfade.lab.train.lstm.batched import train_batched
-from crossfade.lab.train.lstm.types import LstmMember, LstmRecipe
+from crossfade.lab.train.lstm.recipe import LstmMember, LstmRecipe
 
 GPU = torch.cuda.is_available()
 DEVICE = "cuda" if GPU else "cpu"
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.skipif(
 
 @settings(max_examples=60 if GPU else 12, deadline=None)
 @given(
-    count=st.integers(1, 4), time=st.integers(1, 6), rows=st.sampled_from([1, 5, 16, 63, 64, 70]),
+    count=st.integers(1, 4 if GPU else 2), time=st.integers(1, 6 if GPU else 3), rows=st.sampled_from([1, 5, 16, 63, 64, 70]),
     cells=st.sampled_from([1, 15, 16, 33, 50, 75, 100, 130]), seed=st.integers(0, 99),
 )  # fmt: skip
 def test_outputs_and_gradients(count, time, rows, cells, seed):
@@ -52,12 +52,14 @@ def test_outputs_and_gradients(count, time, rows, cells, seed):
 def test_a_stack(layers, monkeypatch):
     """Several epochs, so that on a GPU steps of all lengths run in graphs; float32 products, to compare."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
-    size = {"train": 90, "longest": 40} if GPU else {"train": 20, "val": 8, "test": 8, "longest": 4}
+    if not GPU:  # the interpreter takes long for what only pads
+        monkeypatch.setattr("crossfade.lab.train.lstm.batched._BUCKET", 2)
+    size = {"train": 90, "longest": 40} if GPU else {"train": 20, "val": 5, "test": 4, "longest": 4}
     recipe = LstmRecipe(10, 12, layers, epochs=4 if GPU else 1, batch_size=16, granularity="step", select="last")
     members = [LstmMember(draw(seed, **size), method(name), 3) for seed in (0, 1) for name in ("gradual", "focal")]
     for member, ours in zip(members, train_batched(members, recipe, DEVICE, lambda part: None), strict=True):
         theirs = reference(member, recipe)
         for curve in CURVES:
             torch.testing.assert_close(
-                torch.tensor(getattr(ours, curve)), torch.tensor(getattr(theirs, curve)), rtol=1e-4, atol=1e-5
+                torch.tensor(ours.curves[curve]), torch.tensor(theirs.curves[curve]), rtol=1e-4, atol=1e-5
             )

@@ -19,7 +19,7 @@ from crossfade.lab.provenance import provenance
 from crossfade.lab.store import Run, Store
 from crossfade.lab.train.executor import Batch, Executor, Tick, cost
 from crossfade.lab.train.hardware import Hardware, process_rank
-from crossfade.lab.train.lstm.types import LstmRecipe
+from crossfade.lab.train.lstm.recipe import LstmRecipe
 from crossfade.lab.train.tables.recipe import Recipe
 from crossfade.lab.train.tables.run import compute
 from crossfade.lab.train.tables.run import executor as tables_executor

@@ -14,7 +14,7 @@ from crossfade.lab.result import ComparisonResult
 from crossfade.lab.store import Store
 from crossfade.lab.train.deep.text_recipe import TextRecipe
 from crossfade.lab.train.hardware import Hardware
-from crossfade.lab.train.lstm.types import LstmRecipe
+from crossfade.lab.train.lstm.recipe import LstmRecipe
 from crossfade.lab.trial import Trial
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def plan_texts(data: TextSet, settings: TextSettings, command: str | Sequence[st
         UserError: texts, network, methods or settings that can't be used.
     """
     from crossfade.lab.data.texts import TextTask
-    from crossfade.lab.train.lstm.words import tokenize
+    from crossfade.lab.train.lstm.tokens import tokenize
 
     methods = _methods(settings)
     task = TextTask(data, test_size=settings.test_size, seed=settings.seed)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from crossfade.errors import UserError
 from crossfade.lab.paper.text_study import MIXTURES, TextPlan, check_scale, plan_of
-from crossfade.lab.train.lstm.types import LstmRecipe
+from crossfade.lab.train.lstm.recipe import LstmRecipe
 from crossfade.lab.trial import Trial
 
 __all__ = ["ARCHITECTURES", "CHOICES", "PAPER", "plan_table3"]

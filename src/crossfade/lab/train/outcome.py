@@ -102,10 +102,14 @@ def outcome(
     result: dict[str, object] = {"accuracy": float(history.curves["test_accuracy"][at])}
     result |= {name: short(value) for name, value in history.scores.items()}
     result |= {"learning_rate": learning_rate, "epoch": int(history.curves["epoch"][at]), **about}
-    curves = {
+    curves: dict[str, list[float | None]] = {
         name: [float(value) if name in exact else short(float(value)) for value in values]
         for name, values in history.curves.items()
+        if name != "epoch"
     }
+    epochs = [int(epoch) for epoch in history.curves["epoch"]]
+    if epochs != list(range(1, len(epochs) + 1)):  # otherwise a place in the curves says it
+        curves["epoch"] = [*epochs]
     return Outcome(result, curves)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from crossfade.lab.methods import TwoPass
 from crossfade.lab.train.deep.lightning import Classifier
 from crossfade.lab.train.deep.text_models import encode, load_classifier, load_tokenizer
-from crossfade.lab.train.lstm.setup import epoch_batches, scoring_batches
+from crossfade.lab.train.lstm.tokens import epoch_batches, scoring_batches
 
 if TYPE_CHECKING:
     from crossfade.lab.data.texts import TextPart, TextSplit
@@ -118,11 +117,10 @@ class TextBatches:
 
     def __iter__(self) -> Iterator[Batch]:
         if self.seed is None:
-            order, starts = scoring_batches(self.lengths, self.size)
+            batches = scoring_batches(self.lengths, self.size)
         else:
-            order, starts = epoch_batches(self.seed, self.epoch, self.lengths, self.size)
-        for start, stop in pairwise(starts):
-            whole = order[start:stop].astype(np.int64)
+            batches = epoch_batches(self.seed, self.epoch, self.lengths, self.size)
+        for whole in batches:
             for piece in range(self.pieces):
                 mine = np.array_split(np.array_split(whole, self.pieces)[piece], self.world)[self.rank]
                 # The loss is a mean over ``mine``; times its share, summed over pieces and averaged over processes (as

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import chain, pairwise
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from crossfade.lab.train.deep.member import Kind, Member
 from crossfade.lab.train.deep.text import scored_parts
 from crossfade.lab.train.deep.text_models import encode, load_classifier, load_tokenizer
-from crossfade.lab.train.lstm.setup import epoch_batches
+from crossfade.lab.train.lstm.tokens import epoch_batches
 
 if TYPE_CHECKING:
     from crossfade.lab.data.texts import TextSplit
@@ -46,11 +46,9 @@ class TextFeed:
 
     def begin(self, epoch: int) -> None:
         """Lay the epoch's order ready."""
-        order, starts = epoch_batches(self.seed, epoch, self.lengths, self.recipe.batch_size)
-        self.order.copy_(torch.from_numpy(order))
-        self.kinds = [
-            (int(stop - start), self._filled(int(self.lengths[order[start]]))) for start, stop in pairwise(starts)
-        ]
+        batches = epoch_batches(self.seed, epoch, self.lengths, self.recipe.batch_size)
+        self.order.copy_(torch.from_numpy(np.concatenate(batches)))
+        self.kinds = [(len(rows), self._filled(int(self.lengths[rows[0]]))) for rows in batches]
 
     def batch(self, first: Tensor, kind: Kind) -> tuple[Any, Tensor]:
         """Tokens and labels of the epoch's places ``first``, ``first`` + 1, ..."""
