@@ -1,19 +1,21 @@
-"""The question "would it help on my data?": methods × repeats on tables, texts or images, from a request to an answer."""
+"""The question "would it help on my data?", whatever the data are: from a request to an answer."""
 
 from __future__ import annotations
 
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from crossfade.errors import UserError
 from crossfade.lab.answer import ComparisonResult
 from crossfade.lab.described import SCHEDULE_GRID, describe_run
+from crossfade.lab.methods import DEFAULT_METHODS, METHODS, Method, method, shared_epochs
+from crossfade.lab.own_loss import check_loss_function, load_loss
 from crossfade.lab.run import run_request
-from crossfade.lab.settings import Data, Images, Kind, Settings, Texts, Training, check_kind
+from crossfade.lab.settings import Data, Images, Kind, Settings, Texts, Training, check_kind, given, option
 from crossfade.lab.store import Run, Store
 from crossfade.lab.train.hardware import Hardware
 from crossfade.lab.trial import Trial
@@ -21,14 +23,19 @@ from crossfade.lab.trial import Trial
 if TYPE_CHECKING:
     from crossfade.lab.data.table import Table
     from crossfade.lab.data.texts import TextSet
-    from crossfade.lab.methods import Method
-    from crossfade.lab.trial import Recipe, Task
+    from crossfade.lab.train.deep.recipe import ImageRecipe
+    from crossfade.lab.train.deep.text_recipe import TextRecipe
+    from crossfade.lab.train.lstm.types import LstmRecipe
+    from crossfade.lab.train.tables.types import Recipe
+    from crossfade.lab.trial import Task
 
-__all__ = [
-    "CONTROL", "ComparisonResult", "Plan", "compare", "compare_folder", "execute", "kind_of", "load", "plan",
-]  # fmt: skip
+    AnyRecipe: TypeAlias = Recipe | LstmRecipe | TextRecipe | ImageRecipe
+    Loaded: TypeAlias = Sequence[Table] | TextSet | Path
+
+__all__ = ["CONTROL", "ComparisonResult", "Plan", "compare", "compare_folder", "execute", "kind_of", "load", "plan"]
 
 CONTROL = "ce"
+_LSTM = "lstm"
 _MIXTURES = ("ce", "f0", "f0-late", "gradual")  # compared by default on texts and images, which take longer
 
 
@@ -66,9 +73,9 @@ def compare(
     granularity: str | None = None,
     tie: str | None = None,
     precision: str | None = None,
-    texts: Texts = Texts(),
-    images: Images = Images(),
-    hardware: Hardware = Hardware(),  # noqa: B008  (frozen)
+    texts: Texts = Texts(),  # noqa: B008  (frozen)
+    images: Images = Images(),  # noqa: B008
+    hardware: Hardware = Hardware(),  # noqa: B008
     store: str | Path = ":memory:",
     keep_weights: Path | None = None,
     workers: int | None = None,
@@ -125,11 +132,14 @@ weight_decay, granularity, tie, precision: See ``crossfade.lab.settings.Training
     )  # fmt: skip
     settings = Settings(chosen.training, texts, images)
     if isinstance(X, str | Path):
-        columns = Data(_column(y), _place(test), tuple(categorical) or None, tuple(drop) or None)
+        if not isinstance(y, str | None) or not isinstance(test, str | Path | None):
+            raise UserError("y, test: with the path of a table, expected a column's name and a path")
+        columns = Data(y, None if test is None else Path(test), tuple(categorical) or None, tuple(drop) or None)
         check_kind(kind_of(Path(X), settings), str(X), columns, settings.training, texts, images)
         data, command = load(Path(X), columns, settings), f"crossfade.lab.compare({str(X)!r})"
     else:
-        data, command = _from_arrays(X, y, test, name, categorical, drop, settings), "crossfade.lab.compare(X, y)"
+        check_kind(kind_of(None, settings), "", settings.training, texts, images)
+        data, command = _from_arrays(X, y, test, name, categorical, drop, texts.text), "crossfade.lab.compare(X, y)"
     planned = plan(data, settings, command, own)
     for note in planned.notes:
         warnings.warn(note, stacklevel=2)
@@ -186,6 +196,31 @@ def load(file: Path | None, columns: Data, settings: Settings) -> Loaded:
     return [from_file(file, columns.target, test=columns.test, categorical=categorical, drop=columns.drop or ())]
 
 
+def _from_arrays(
+    X: object,
+    y: object,
+    test: tuple[object, object] | None,
+    name: str,
+    categorical: Sequence[str],
+    drop: Sequence[str],
+    text: Sequence[str] | None,
+) -> Loaded:
+    from crossfade.lab.data.table import from_arrays
+    from crossfade.lab.data.texts import texts_from_arrays
+
+    if text is None:
+        return [from_arrays(X, y, name=name, test=test, categorical=categorical, drop=drop)]
+    return texts_from_arrays(X, y, text, name=name, test=test, numbers_are_names="y" in categorical)
+
+
+def _column_names(text: str, file: Path) -> list[str]:
+    """Return the columns that a text names; one column's name may hold a comma."""
+    from crossfade.lab.data.reading import read_frame
+
+    whole = "," not in text or text in read_frame(file).frame.columns
+    return [text] if whole else [part.strip() for part in text.split(",") if part.strip()]
+
+
 def plan(data: Loaded, settings: Settings, command: str | Sequence[str], own: Sequence[Method] = ()) -> Plan:
     """Check a request and write it down as trials, before anything is trained.
 
@@ -222,9 +257,10 @@ def plan(data: Loaded, settings: Settings, command: str | Sequence[str], own: Se
     seed = training.seed or 0
     meta = describe_run(title, trials, command, seed=seed, notes=notes, device=request.device)
     run = Run(request.study, {"settings": request.settings, "meta": meta}, tuple(trial.key for trial in trials))
+    rates = " or ".join(f"{rate:g}" for rate in recipe.learning_rates)
     heading = (
         f"{request.data} · {', '.join(one.name for one in methods)} · {repeats} repeats · {request.net}, "
-        f"{recipe.epochs} epochs, batch {recipe.batch_size}, learning rate {' or '.join(f'{rate:g}' for rate in recipe.learning_rates)}"
+        f"{recipe.epochs} epochs, batch {recipe.batch_size}, learning rate {rates}"
     )
     return Plan(trials, run, notes, heading)
 
@@ -273,7 +309,7 @@ class _Request:
     data: str
     tasks: Sequence[Task]
     net: str
-    recipe: Recipe | LstmRecipe | TextRecipe | ImageRecipe
+    recipe: AnyRecipe
     repeats: int
     settings: Mapping[str, object]
     notes: Sequence[str]
@@ -405,9 +441,7 @@ def _sizes(task: Task, examples: str) -> str:
     return f"{task.name}: {sizes} {examples} of {about['classes']} classes"
 
 
-def _methods(
-    training: Training, own: Sequence[Method], usual: Sequence[str], *, deep: bool = False
-) -> list[Method]:
+def _methods(training: Training, own: Sequence[Method], usual: Sequence[str], *, deep: bool = False) -> list[Method]:
     """Return what is compared: the control first, no name twice."""
     names = list(training.methods or ())
     if names == ["all"]:

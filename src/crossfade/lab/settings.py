@@ -1,6 +1,6 @@
 """The settings of a comparison, in groups; what isn't given has a usual value, which depends on the data."""
 
-from __future__ import annotations
+# Without annotations from the future: the command line makes options of these fields, and reads their types.
 
 import difflib
 import tomllib
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from crossfade.errors import UserError
 from crossfade.lab.train.checks import check_choice, check_count, check_positive, check_seed, check_share
@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Data", "Images", "Kind", "Precision", "Settings", "Texts", "Training", "check_kind", "given", "option"]
 
+Augmentation: TypeAlias = Literal["full", "flip", "none"]
+Granularity: TypeAlias = Literal["epoch", "step"]
 Precision: TypeAlias = Literal["32-true", "16-mixed", "bf16-mixed"]
+Tie: TypeAlias = Literal["first", "last", "loss"]
 
 
 class Kind(Enum):
@@ -27,6 +30,21 @@ class Kind(Enum):
     TABLE = "a table"
     TEXTS = "texts"
     IMAGES = "a folder of images"
+
+
+def given(group: "DataclassInstance") -> dict[str, Any]:
+    """Return the fields of a dataclass that have another value than their default, by their names."""
+    values = {field.name: (getattr(group, field.name), field.default) for field in fields(group)}
+    return {name: value for name, (value, default) in values.items() if value != default}
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Settings that are checked and brought into one form; None is not given."""
+
+    def __post_init__(self) -> None:
+        for name, value in given(self).items():
+            object.__setattr__(self, name, _checked(name, value))
 
 
 @dataclass(frozen=True)
@@ -47,7 +65,7 @@ class Data:
 
 
 @dataclass(frozen=True)
-class Texts:
+class Texts(_Group):
     """What only a comparison on texts has.
 
     Attributes:
@@ -60,13 +78,9 @@ class Texts:
     max_length: int | None = None
     accumulate: int | None = None
 
-    def __post_init__(self) -> None:
-        _check_names(self, "text")
-        _check_counts(self, "max_length", "accumulate")
-
 
 @dataclass(frozen=True)
-class Images:
+class Images(_Group):
     """What only a comparison on images has.
 
     Attributes:
@@ -76,43 +90,34 @@ class Images:
     """
 
     image_size: int | None = None
-    augment: Literal["full", "flip", "none"] | None = None
+    augment: Augmentation | None = None
     pretrained: bool = False
-
-    def __post_init__(self) -> None:
-        _check_counts(self, "image_size")
-        if self.image_size is not None and not 8 <= self.image_size <= 1024:
-            raise UserError(f"image-size must be from 8 to 1024 pixels, got {self.image_size}")
-        _check_choices(self, augment=("full", "flip", "none"))
-        if not isinstance(self.pretrained, bool):
-            raise UserError(f"pretrained must be true or false, got {self.pretrained!r}")
 
 
 @dataclass(frozen=True)
-class Training:
+class Training(_Group):
     """How the networks are trained.
 
     Attributes:
-        methods: Losses to compare, see `crossfade list`, or "all". [default: ce,f0,f0-late,gradual; tables: el,focal,
-            too]
+        methods: Losses to compare, see `crossfade list`, or "all". [default: ce,f0,f0-late,gradual; tables: + el,focal]
         loss: Your own loss g(ce), as module:function or file.py:function.
-        repeats: Splits of the data, with their own initial weights. [default: 10; texts: 5; images: 3]
+        repeats: Splits of the data, with their own initial weights. [default: tables: 10; texts: 5; images: 3]
         seed: Another number gives other splits, weights and batches. [default: 0]
         test_size: Share of the data to test on; as much is for validation. [default: 0.2]
         net: Tables: mlp (ReLU) or linear. Texts: lstm, or bert:NAME with a model of the Hugging Face hub or a folder.
-            Images: resnet20, resnet32, resnet18_small, ... or a classifier of torchvision. [default: mlp; texts: lstm;
-            images: resnet20]
-        width: Units in a hidden layer; cells of an LSTM and numbers in a word's vector. [default: as many as inputs;
-            texts: 50]
+            Images: resnet20, resnet32, resnet18_small, ... or a classifier of torchvision.
+            [default: tables: mlp; texts: lstm; images: resnet20]
+        width: Units in a hidden layer; of texts: cells of an LSTM, and numbers in a word's vector.
+            [default: as many as inputs; texts: 50]
         depth: Hidden layers; layers of an LSTM. [default: 1]
-        epochs: Passes over the training data. [default: 50; texts: 10, with bert 3; images: 60]
-        batch_size: Examples in a step, over all devices. [default: 8; texts: 64, with bert 32, fewer for few texts;
-            images: 64]
+        epochs: Passes over the training data. [default: tables: 50; texts: 10, with bert 3; images: 60]
+        batch_size: Examples in a step, over all devices.
+            [default: tables: 8; texts: 64, with bert 32, fewer for few texts; images: 64]
         learning_rates: Tables: tried for each method; the best on validation rows counts. [default: 0.01,0.005,0.001]
-        learning_rate: Texts: of Adam; of AdamW with bert, falling to zero. Images: falls tenfold at 1/2, 2/3 and 5/6 of
-            the training. [default: texts: 0.001, with bert 0.00002; images: 0.1, pretrained 0.01]
+        learning_rate: Texts: of Adam; of AdamW with bert, falling to zero. [default: 0.001; with bert 0.00002]
+            Images: falls tenfold at 1/2, 2/3 and 5/6 of the training. [default: 0.1; pretrained 0.01]
         momentum: Tables: of SGD. [default: 0.9]
-        weight_decay: Tables, images: of SGD. [default: 0; images: 0.0001]
+        weight_decay: Of SGD. [default: tables: 0; images: 0.0001]
         granularity: Tables: a schedule moves at every epoch or at every step. [default: epoch]
         tie: Tables: which epoch among equal validation accuracies: first, last, or lowest loss. [default: first]
         precision: Images, and texts with bert. [default: 32-true]
@@ -132,44 +137,9 @@ class Training:
     learning_rate: float | None = None
     momentum: float | None = None
     weight_decay: float | None = None
-    granularity: Literal["epoch", "step"] | None = None
-    tie: Literal["first", "last", "loss"] | None = None
+    granularity: Granularity | None = None
+    tie: Tie | None = None
     precision: Precision | None = None
-
-    def __post_init__(self) -> None:
-        _check_names(self, "methods", "loss")
-        _check_counts(self, "repeats", "width", "depth", "epochs", "batch_size")
-        if self.seed is not None:
-            check_seed(self.seed)
-        if self.net is not None and not isinstance(self.net, str):
-            raise UserError(f"net must be a name, got {self.net!r}")
-        for name in ("test_size", "learning_rate", "momentum", "weight_decay"):
-            if getattr(self, name) is not None:  # 0 and 0.0 would be two keys in a store
-                object.__setattr__(self, name, _number(name, getattr(self, name)))
-        if self.learning_rates is not None:
-            rates = tuple(dict.fromkeys(_number("learning_rates", rate) for rate in self.learning_rates))
-            if not rates:
-                raise UserError("learning-rates must be one or more numbers above 0, got none")
-            object.__setattr__(self, "learning_rates", rates)
-        if self.test_size is not None and not 0.0 < self.test_size < 0.5:
-            raise UserError(
-                "test-size must be greater than 0 and less than 0.5 (as much is for validation), "
-                f"got {self.test_size!r}"
-            )
-        for rate in self.learning_rates or ():
-            check_positive("learning-rates", rate)
-        if self.learning_rate is not None:
-            check_positive("learning-rate", self.learning_rate)
-        if self.momentum is not None:
-            check_share("momentum", self.momentum)
-        if self.weight_decay is not None:
-            check_positive("weight-decay", self.weight_decay, zero=True)
-        _check_choices(
-            self,
-            granularity=("epoch", "step"),
-            tie=("first", "last", "loss"),
-            precision=("32-true", "16-mixed", "bf16-mixed"),
-        )
 
 
 @dataclass(frozen=True)
@@ -181,7 +151,7 @@ class Settings:
     images: Images = Images()
 
     @classmethod
-    def of(cls, values: Mapping[str, object]) -> Settings:
+    def of(cls, values: Mapping[str, object]) -> "Settings":
         """Return settings from their names, such as those of a TOML file or of a stored request; None is not given.
 
         Raises:
@@ -197,7 +167,7 @@ class Settings:
         return cls(Training(**chosen["training"]), Texts(**chosen["texts"]), Images(**chosen["images"]))
 
     @classmethod
-    def read(cls, path: Path) -> Settings:
+    def read(cls, path: Path) -> "Settings":
         """Return the settings of a TOML file; names may be written with ``-`` or ``_``.
 
         Raises:
@@ -215,7 +185,7 @@ class Settings:
         except UserError as error:
             raise UserError(f"--config {path}: {error}") from None
 
-    def over(self, other: Settings) -> Settings:
+    def over(self, other: "Settings") -> "Settings":
         """Return these settings, and the other's where these don't say anything."""
         return Settings(
             replace(other.training, **given(self.training)),
@@ -249,7 +219,7 @@ _SUITS: tuple[tuple[tuple[Kind, ...], str, tuple[str, ...]], ...] = (
 )
 
 
-def check_kind(kind: Kind, where: str, *groups: DataclassInstance) -> None:
+def check_kind(kind: Kind, where: str, *groups: "DataclassInstance") -> None:
     """Refuse options that don't suit the data.
 
     Args:
@@ -267,12 +237,6 @@ def check_kind(kind: Kind, where: str, *groups: DataclassInstance) -> None:
                     raise UserError(f"{option(name)} needs {needed}")
                 what = "not a folder" if Kind.IMAGES in kinds else kind.value
                 raise UserError(f"{where}: {what}; {option(name)} needs {needed}")
-
-
-def given(group: DataclassInstance) -> dict[str, Any]:
-    """Return the fields of a dataclass that have another value than their default, by their names."""
-    values = {field.name: (getattr(group, field.name), field.default) for field in fields(group)}
-    return {name: value for name, (value, default) in values.items() if value != default}
 
 
 def option(name: str) -> str:
@@ -295,29 +259,65 @@ def _nearest(name: str, known: list[str]) -> str:
     return f" (did you mean {near[0]!r}?)" if near else f" (known: {', '.join(known)})"
 
 
+_CHOICES = {
+    "augment": get_args(Augmentation),
+    "granularity": get_args(Granularity),
+    "precision": get_args(Precision),
+    "tie": get_args(Tie),
+}
+
+
+def _checked(name: str, value: Any) -> Any:
+    """Return a setting in the one form that it has in a store.
+
+    Raises:
+        UserError: it is out of range, or of another type.
+    """
+    shown = name.replace("_", "-")
+    match name:
+        case "methods" | "loss" | "text":
+            if not all(isinstance(one, str) and one.strip() for one in value):
+                raise UserError(f"{shown}: expected names, separated by commas, got {value!r}")
+            return tuple(dict.fromkeys(one.strip() for one in value))
+        case "repeats" | "width" | "depth" | "epochs" | "batch_size" | "max_length" | "accumulate":
+            check_count(shown, value)
+        case "image_size":
+            check_count(shown, value)
+            if not 8 <= value <= 1024:
+                raise UserError(f"{shown} must be from 8 to 1024 pixels, got {value}")
+        case "seed":
+            check_seed(value)
+        case "learning_rates":
+            rates = tuple(dict.fromkeys(_number(shown, rate) for rate in value))
+            if not rates:
+                raise UserError(f"{shown} must be one or more numbers above 0, got none")
+            for rate in rates:
+                check_positive(shown, rate)
+            return rates
+        case "test_size" | "learning_rate" | "momentum" | "weight_decay":
+            return _checked_number(name, shown, _number(shown, value))
+        case "net" if not isinstance(value, str):
+            raise UserError(f"{shown} must be a name, got {value!r}")
+        case "pretrained" if not isinstance(value, bool):
+            raise UserError(f"{shown} must be true or false, got {value!r}")
+        case _ if name in _CHOICES:
+            check_choice(shown, value, _CHOICES[name])
+    return value
+
+
+def _checked_number(name: str, shown: str, value: float) -> float:
+    if name == "momentum":
+        check_share(shown, value)
+    elif name == "test_size":
+        if not 0.0 < value < 0.5:
+            raise UserError(f"{shown} must be above 0 and below 0.5, since as much is for validation, got {value!r}")
+    else:
+        check_positive(shown, value, zero=name == "weight_decay")
+    return value
+
+
 def _number(name: str, value: object) -> float:
+    """Return a number as a float: 0 and 0.0 would be two keys in a store."""
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise UserError(f"{name.replace('_', '-')} must be a number, got {value!r}")
+        raise UserError(f"{name} must be a number, got {value!r}")
     return float(value)
-
-
-def _check_names(group: object, *names: str) -> None:
-    """Check that these fields hold names, and leave out what is named twice."""
-    for name in names:
-        words = getattr(group, name)
-        if words is not None:
-            if not all(isinstance(word, str) and word.strip() for word in words):
-                raise UserError(f"{name}: expected names, separated by commas, got {words!r}")
-            object.__setattr__(group, name, tuple(dict.fromkeys(word.strip() for word in words)))
-
-
-def _check_counts(group: object, *names: str) -> None:
-    for name in names:
-        if getattr(group, name) is not None:
-            check_count(name.replace("_", "-"), getattr(group, name))
-
-
-def _check_choices(group: object, **choices: tuple[str, ...]) -> None:
-    for name, known in choices.items():
-        if getattr(group, name) is not None:
-            check_choice(name, getattr(group, name), known)
