@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import sys
 import textwrap
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,7 +16,7 @@ from crossfade.lab import settings as groups
 from crossfade.lab.settings import Images, Settings, Texts, check_kind
 
 if TYPE_CHECKING:
-    from crossfade.lab.comparison import ComparisonResult, Plan
+    from crossfade.lab.comparison import ComparisonResult
 
 __all__ = ["compare"]
 
@@ -71,13 +70,13 @@ def compare(
     file: Path | None = None,
     /,
     *,
-    data: Annotated[Data, _options_of("Data")] = Data(),  # noqa: B008  (all of them are frozen)
+    data: Annotated[Data, _options_of("Data")] = Data(),
     texts: Annotated[Texts, _options_of("Texts")] = Texts(),  # noqa: B008
     images: Annotated[Images, _options_of("Images")] = Images(),  # noqa: B008
-    training: Annotated[Training, _options_of("Training")] = Training(),  # noqa: B008
+    training: Annotated[Training, _options_of("Training")] = Training(),
     config: Annotated[Path | None, Parameter(group=_GROUPS["Training"])] = None,
     machine: Annotated[Machine, _options_of("Machine")] = Machine(),  # noqa: B008
-    output: Annotated[Output, _options_of("Output")] = Output(),  # noqa: B008
+    output: Annotated[Output, _options_of("Output")] = Output(),
 ) -> int:
     """Train a network under different losses, on your data, and compare.
 
@@ -95,6 +94,7 @@ def compare(
         config: A TOML file with any settings of texts, images and training; the command line wins.
     """
     from crossfade.lab.comparison import execute, kind_of, load, plan
+    from crossfade.lab.run import resumable
     from crossfade.lab.store import Store
     from crossfade.lab.train.hardware import process_rank
 
@@ -109,23 +109,15 @@ def compare(
     check_output(output.report, "--report")
     check_output(output.json, "--json")
     planned = plan(load(file, data, settings), settings, ["crossfade", *sys.argv[1:]])
-    first = process_rank() == 0  # of several processes the first alone writes
-    with Store(output.store) if first else nullcontext(output.store) as store:
-        if first:
-            _announce(planned)
+    if process_rank() > 0:  # of several processes the first alone writes and speaks
+        execute(planned, output.store, hardware, keep_weights=output.keep_weights, retry_failed=output.retry_failed)
+        return 0
+    with Store(output.store) as store, resumable(planned.trials, store, output.store):
+        print("\n".join([planned.heading, *(f"note: {note}" for note in planned.notes)]), file=sys.stderr, flush=True)
         answer = execute(
-            planned,
-            store,
-            hardware,
-            keep_weights=output.keep_weights,
-            progress=True,
-            retry_failed=output.retry_failed,
+            planned, store, hardware, progress=True, keep_weights=output.keep_weights, retry_failed=output.retry_failed
         )
-    return _tell(answer, output) if first else 0
-
-
-def _announce(planned: Plan) -> None:
-    print("\n".join([planned.heading, *(f"note: {note}" for note in planned.notes)]), file=sys.stderr, flush=True)
+    return _tell(answer, output)
 
 
 def _tell(answer: ComparisonResult, output: Output) -> int:

@@ -47,7 +47,7 @@ class Machine:
         nodes: Images, and texts with bert: machines; start the same command on each with torchrun.
         workers: Tables, and texts with lstm: threads. [default: all cores]
         compile: Images: compile the network first.
-        logger: Images: tensorboard or csv, into STORE.work/logs; another of Lightning's (MLFlowLogger), or module:Class.
+        logger: Images: tensorboard, csv (into STORE.work/logs), another of Lightning's (MLFlowLogger), or module:Class.
     """
 
     accelerator: str = "auto"

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from crossfade.cli.images import _first, _hardware, _words
-from crossfade.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
