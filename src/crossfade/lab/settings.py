@@ -151,20 +151,22 @@ class Settings:
     images: Images = Images()
 
     @classmethod
-    def of(cls, values: Mapping[str, object]) -> "Settings":
-        """Return settings from their names, such as those of a TOML file or of a stored request; None is not given.
+    def of(cls, *layers: Mapping[str, object]) -> "Settings":
+        """Return settings from values by name, those of a later layer before an earlier one's; None is not given.
 
         Raises:
             UserError: an unknown name (with the nearest one) or a value out of range.
         """
-        homes = {field.name: group.name for group in fields(cls) for field in fields(getattr(cls, group.name))}
-        chosen: dict[str, dict[str, Any]] = {group.name: {} for group in fields(cls)}
-        for name, value in values.items():
-            if name not in homes:
-                raise UserError(f"setting {name!r} is unknown{_nearest(name, list(homes))}")
-            if value is not None:
-                chosen[homes[name]][name] = _several(value) if name in _SEVERAL else value
-        return cls(Training(**chosen["training"]), Texts(**chosen["texts"]), Images(**chosen["images"]))
+        merged: dict[str, Any] = {}
+        for layer in layers:
+            merged |= {name: value for name, value in layer.items() if value is not None}
+        groups = {Training: _names_of(Training), Texts: _names_of(Texts), Images: _names_of(Images)}
+        known = [name for names in groups.values() for name in names]
+        for name in merged:
+            if name not in known:
+                raise UserError(f"setting {name!r} is unknown{_nearest(name, known)}")
+        made = [group(**{name: merged[name] for name in names if name in merged}) for group, names in groups.items()]
+        return cls(*made)
 
     @classmethod
     def read(cls, path: Path) -> "Settings":
@@ -184,14 +186,6 @@ class Settings:
             return cls.of({name.replace("-", "_"): value for name, value in raw.items()})
         except UserError as error:
             raise UserError(f"--config {path}: {error}") from None
-
-    def over(self, other: "Settings") -> "Settings":
-        """Return these settings, and the other's where these don't say anything."""
-        return Settings(
-            replace(other.training, **given(self.training)),
-            replace(other.texts, **given(self.texts)),
-            replace(other.images, **given(self.images)),
-        )
 
 
 # Options that don't suit all data: which data they suit, in words, and their names.
