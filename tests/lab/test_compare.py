@@ -210,7 +210,7 @@ def test_all_methods_of_the_library_run():
 def test_settings_from_toml_are_overridden_and_read_back(tmp_path):
     path = tmp_path / "c.toml"
     path.write_text('net = "linear"\nbatch-size = 16\nlearning_rates = [0.1, 1]\nmethods = ["ce", "el"]\n')
-    settings = Settings.of({"batch_size": 32, "epochs": None}).over(Settings.read(path))
+    settings = Settings.of(Settings.read(path).given() | {"batch_size": 32, "epochs": None})
     expected = Training(net="linear", batch_size=32, learning_rates=(0.1, 1.0), methods=("ce", "el"))
     assert settings == Settings(expected)
     stored = plan([load_builtin("iris")], settings, "test").run.request["settings"]

@@ -114,27 +114,45 @@ weight_decay, granularity, tie, precision: See ``crossfade.lab.settings.Training
     >>> list(answer.table.index)
     ['ce', 'gradual']
     """
-    own = [_as_method(one) for one in methods if not isinstance(one, str)]
+    from crossfade.lab.data.table import from_arrays
+    from crossfade.lab.data.texts import texts_from_arrays
+
     named = [one for one in methods if isinstance(one, str)]
-    chosen = Settings.of(
+    own = [_as_method(one) for one in methods if not isinstance(one, str)]
+    training = Settings.of(
         {
-            "methods": named or None, "repeats": repeats, "seed": seed, "test_size": test_size, "net": net,
-            "width": width, "depth": depth, "epochs": epochs, "batch_size": batch_size,
-            "learning_rates": None if learning_rates is None else list(learning_rates), "learning_rate": learning_rate,
-            "momentum": momentum, "weight_decay": weight_decay, "granularity": granularity, "tie": tie,
+            "methods": named or None,
+            "repeats": repeats,
+            "seed": seed,
+            "test_size": test_size,
+            "net": net,
+            "width": width,
+            "depth": depth,
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "learning_rates": learning_rates,
+            "learning_rate": learning_rate,
+            "momentum": momentum,
+            "weight_decay": weight_decay,
+            "granularity": granularity,
+            "tie": tie,
             "precision": precision,
         }
-    )  # fmt: skip
-    settings = Settings(chosen.training, texts, images)
+    ).training
+    settings, command = Settings(training, texts, images), "crossfade.lab.compare(X, y)"
+    data: Loaded
     if isinstance(X, str | Path):
         if not isinstance(y, str | None) or not isinstance(test, str | Path | None):
-            raise UserError("y, test: with the path of a table, expected a column's name and a path")
+            raise UserError("y, test: of a path, expected the name of the column with the class, and another path")
         columns = Data(y, None if test is None else Path(test), tuple(categorical) or None, tuple(drop) or None)
-        check_kind(kind_of(Path(X), settings), str(X), columns, settings.training, texts, images)
+        check_kind(kind_of(Path(X), settings), str(X), columns, training, texts, images)
         data, command = load(Path(X), columns, settings), f"crossfade.lab.compare({str(X)!r})"
     else:
-        check_kind(kind_of(None, settings), "", settings.training, texts, images)
-        data, command = _from_arrays(X, y, test, name, categorical, drop, texts.text), "crossfade.lab.compare(X, y)"
+        check_kind(kind_of(None, settings), "", training, texts, images)
+        if texts.text is None:
+            data = [from_arrays(X, y, name=name, test=test, categorical=categorical, drop=drop)]
+        else:
+            data = texts_from_arrays(X, y, texts.text, name=name, test=test, numbers_are_names="y" in categorical)
     planned = plan(data, settings, command, own)
     for note in planned.notes:
         warnings.warn(note, stacklevel=2)
@@ -189,23 +207,6 @@ def load(file: Path | None, columns: Data, settings: Settings) -> Loaded:
         numbers_are_names = columns.target in categorical
         return load_texts(file, text, columns.target, test=columns.test, numbers_are_names=numbers_are_names)
     return [from_file(file, columns.target, test=columns.test, categorical=categorical, drop=columns.drop or ())]
-
-
-def _from_arrays(
-    X: object,
-    y: object,
-    test: tuple[object, object] | None,
-    name: str,
-    categorical: Sequence[str],
-    drop: Sequence[str],
-    text: Sequence[str] | None,
-) -> Loaded:
-    from crossfade.lab.data.table import from_arrays
-    from crossfade.lab.data.texts import texts_from_arrays
-
-    if text is None:
-        return [from_arrays(X, y, name=name, test=test, categorical=categorical, drop=drop)]
-    return texts_from_arrays(X, y, text, name=name, test=test, numbers_are_names="y" in categorical)
 
 
 def _column_names(text: str, file: Path) -> list[str]:
