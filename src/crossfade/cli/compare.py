@@ -23,7 +23,7 @@ __all__ = ["compare"]
 
 @dataclass(frozen=True)
 class Data(groups.Data):
-    """The columns of a table, whose names may be separated by commas."""
+    """The columns of a table; several names may be separated by commas."""
 
     categorical: Names = None
     drop: Names = None
@@ -31,7 +31,7 @@ class Data(groups.Data):
 
 @dataclass(frozen=True)
 class Training(groups.Training):
-    """How to train, with names and numbers that may be separated by commas."""
+    """The training of the networks; several names or numbers may be separated by commas."""
 
     methods: Names = None
     learning_rates: Numbers = None
@@ -39,7 +39,7 @@ class Training(groups.Training):
 
 @dataclass(frozen=True)
 class Output:
-    """What is written, and where.
+    """The files that are written, and what becomes of failed trials.
 
     Attributes:
         store: Keeps every result; a run that was stopped goes on from it.

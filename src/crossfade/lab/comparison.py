@@ -1,4 +1,4 @@
-"""The question "would it help on my data?", whatever the data are: from a request to an answer."""
+"""A comparison of losses on a user's data, whatever they are: from a request to an answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a comparison trains on each kind of data: the tasks, and a network with the usual way to train it."""
+"""The tasks, the network and the usual training of a comparison, for each kind of data."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _RATE_FALLS = (1 / 2, 2 / 3, 5 / 6)
 
 @dataclass(frozen=True)
 class Question:
-    """Data sets, a network, and how it is trained on them.
+    """Data sets, and a network that is trained on them in one way.
 
     Attributes:
         study: What the store calls comparisons on this kind of data.

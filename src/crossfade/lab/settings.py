@@ -25,7 +25,7 @@ Tie: TypeAlias = Literal["first", "last", "loss"]
 
 
 class Kind(Enum):
-    """What the data are."""
+    """The kind of data that losses are compared on."""
 
     TABLE = "a table"
     TEXTS = "texts"
@@ -49,7 +49,7 @@ class _Group:
 
 @dataclass(frozen=True)
 class Data:
-    """Which columns and rows of a table are used.
+    """The columns and rows of a table that are used.
 
     Attributes:
         target: The column with the class.
@@ -66,7 +66,7 @@ class Data:
 
 @dataclass(frozen=True)
 class Texts(_Group):
-    """What only a comparison on texts has.
+    """Settings of texts alone.
 
     Attributes:
         text: The column with the texts; two columns for pairs of texts (with bert).
@@ -81,7 +81,7 @@ class Texts(_Group):
 
 @dataclass(frozen=True)
 class Images(_Group):
-    """What only a comparison on images has.
+    """Settings of images alone.
 
     Attributes:
         image_size: Pixels a side. [default: 32 for images up to 40 pixels, else 64; 224 if pretrained]
@@ -96,7 +96,7 @@ class Images(_Group):
 
 @dataclass(frozen=True)
 class Training(_Group):
-    """How the networks are trained.
+    """The training of the networks, whatever the data are.
 
     Attributes:
         methods: Losses to compare, see `crossfade list`, or "all". [default: ce,f0,f0-late,gradual; tables: + el,focal]
@@ -192,7 +192,7 @@ class Settings:
         return given(self.training) | given(self.texts) | given(self.images)
 
 
-# Options that don't suit all data: which data they suit, in words, and their names.
+# Options that don't suit all data: the kinds of data that they suit, the same in words, and their names.
 _SUITS: tuple[tuple[tuple[Kind, ...], str, tuple[str, ...]], ...] = (
     ((Kind.TABLE, Kind.TEXTS), "a table", ("target", "test", "categorical", "width", "depth", "workers")),
     ((Kind.TABLE,), "a table without --text", ("drop", "momentum", "granularity", "tie")),
@@ -259,7 +259,10 @@ def _checked(name: str, value: Any) -> Any:
     shown = name.replace("_", "-")
     match name:
         case "methods" | "loss" | "text":
-            return _names(shown, value)
+            words = _several(value)
+            if not all(isinstance(word, str) and word.strip() for word in words):
+                raise UserError(f"{shown}: expected names, separated by commas, got {value!r}")
+            return tuple(words) if name == "text" else tuple(dict.fromkeys(word.strip() for word in words))
         case "learning_rates":
             rates = tuple(dict.fromkeys(_positive(shown, rate) for rate in _several(value)))
             if not rates:
@@ -268,12 +271,14 @@ def _checked(name: str, value: Any) -> Any:
         case "learning_rate" | "weight_decay":
             return _positive(shown, value, zero=name == "weight_decay")
         case "momentum":
-            check_share(shown, _number(shown, value))
-            return _number(shown, value)
+            momentum = _number(shown, value)
+            check_share(shown, momentum)
+            return momentum
         case "test_size":
-            if not 0.0 < _number(shown, value) < 0.5:
-                raise UserError(f"{shown} must be above 0 and below 0.5 (as much is for validation), got {value!r}")
-            return _number(shown, value)
+            share = _number(shown, value)
+            if not 0.0 < share < 0.5:
+                raise UserError(f"{shown} must be above 0 and below 0.5 (as much is for validation), got {share!r}")
+            return share
         case "repeats" | "width" | "depth" | "epochs" | "batch_size" | "max_length" | "accumulate" | "image_size":
             check_count(shown, value)
             if name == "image_size" and not 8 <= value <= 1024:
@@ -296,13 +301,6 @@ def _several(value: Any) -> Sequence[Any]:
     return value if isinstance(value, list | tuple) else [value]
 
 
-def _names(name: str, value: object) -> tuple[str, ...]:
-    words = _several(value)
-    if not all(isinstance(word, str) and word.strip() for word in words):
-        raise UserError(f"{name}: expected names, separated by commas, got {value!r}")
-    return tuple(dict.fromkeys(word.strip() for word in words))
-
-
 def _number(name: str, value: object) -> float:
     """Return a number as a float: 0 and 0.0 would be two keys in a store."""
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -311,5 +309,6 @@ def _number(name: str, value: object) -> float:
 
 
 def _positive(name: str, value: object, *, zero: bool = False) -> float:
-    check_positive(name, _number(name, value), zero=zero)
-    return _number(name, value)
+    number = _number(name, value)
+    check_positive(name, number, zero=zero)
+    return number
