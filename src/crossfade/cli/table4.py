@@ -53,7 +53,7 @@ def table4(
         ray: Run on the Ray cluster at this address instead; auto is the one of this machine.
         retry_failed: Run failed trials again.
     """
-    from crossfade.cli.compare import check_output, check_workers
+    from crossfade.cli.options import check_output, check_workers
     from crossfade.lab.data.catalogue import default_data_dir
     from crossfade.lab.paper.table4 import NETS, Request, plan
     from crossfade.lab.store import Store

@@ -1,8 +1,6 @@
 from .comparison import (
     ComparisonResult as ComparisonResult,
     compare as compare,
-)
-from .image_compare import (
     compare_folder as compare_folder,
 )
 from .store import (

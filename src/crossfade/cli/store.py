@@ -1,4 +1,4 @@
-"""``crossfade status``, ``report`` and ``export``: everything that needs a store and no training."""
+"""``crossfade status``, ``report`` and ``export``: what needs a store and no training."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def report(store: Path = _STORE, /, *, output: Path = Path("report.html"), run: 
         output: The page to write.
         run: Which request, as `crossfade status` names it. [default: the latest]
     """
-    from crossfade.cli.compare import check_output
+    from crossfade.cli.options import check_output
     from crossfade.lab.result import ComparisonResult
     from crossfade.lab.store import Store
 
@@ -103,7 +103,7 @@ def export(
     """
     import io
 
-    from crossfade.cli.compare import check_output
+    from crossfade.cli.options import check_output
     from crossfade.lab import frames
     from crossfade.lab.files import write_bytes
     from crossfade.lab.store import Store
