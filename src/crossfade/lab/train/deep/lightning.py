@@ -29,10 +29,11 @@ from crossfade.lab.methods import Method, TwoPass
 from crossfade.lab.nets import build
 from crossfade.lab.train.deep.batches import Batch, epoch_seed, feeds
 from crossfade.lab.train.deep.logger import make_logger
-from crossfade.lab.train.deep.recipe import Hardware, ImageRecipe
+from crossfade.lab.train.deep.recipe import ImageRecipe
 from crossfade.lab.train.deep.record import Observer, Record, scored, step_settings
 from crossfade.lab.train.deep.scores import Tally
 from crossfade.lab.train.deep.text_recipe import TextRecipe
+from crossfade.lab.train.hardware import Hardware
 from crossfade.losses import CrossfadeLoss
 
 __all__ = ["Classifier", "DeepHistory", "train"]
