@@ -20,7 +20,7 @@ __all__ = ["export", "report", "status"]
 _STORE = Path("crossfade.db")
 
 # Pages of other studies: a function of (store, the runs of one command, path), by the study's name up to a hyphen.
-PAGES = {"table4": "crossfade.cli.table4:write_page"}
+PAGES = {"table4": "crossfade.lab.paper.table4_page:write_page"}
 
 
 def status(store: Path = _STORE, /) -> int:

@@ -9,6 +9,11 @@ __all__ = ["IMAGE_STUDIES"]
 IMAGE_STUDIES = {
     study.name: study
     for study in (
-        table1.STUDY, table2.STUDY, table5.STUDY, table6.STUDY, motivating.STUDY, normmatched.STUDY,
+        table1.STUDY,
+        table2.STUDY,
+        table5.STUDY,
+        table6.STUDY,
+        motivating.STUDY,
+        normmatched.STUDY,
     )
 }

@@ -145,7 +145,7 @@ def _scores_table(results: pd.DataFrame) -> str:
                     signed(paired_gaps(values, method).mean()),
                 )
             ]
-            lines.append(row(name, _METRICS[metric], method, *cells, scores[method].count()))
+            lines.append(row(name, _METRICS[str(metric)], method, *cells, scores[method].count()))
     return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""Studies on images (Tables 1, 2, 5 and 6, the motivating example, eq. 20-22): where images are, how a recipe shrinks."""
+"""Studies on images: where the images are, what a shortened scale trains on, and the page."""
 
 from __future__ import annotations
 

@@ -54,8 +54,6 @@ class MarkdownStudy(Study[R, D]):
         from crossfade.stats import to_svg
 
         results = frames.results(store, planned.keys)
-        if results.empty:
-            return ""
         page = self.page(results, planned.scale, (*planned.notes, *planned.missing))
         figure = self.figure(results, planned.title)
         if figure is not None:

@@ -144,7 +144,7 @@ class Study(ABC, Generic[R, D]):
 
     @abstractmethod
     def write(self, store: Store, planned: Plan, report: Path) -> str:
-        """Write the page of a plan's results and return its tables as text; an empty text where there are no results."""
+        """Write the page of a plan's results, of which there are some, and return it as text."""
 
     def scale_label(self, request: Request) -> str:
         """Return what tables call the request's scale."""
@@ -158,11 +158,9 @@ class Study(ABC, Generic[R, D]):
         """
         check_known("--datasets", request.datasets, [cell.data for cell in self.cells], self.name)
         check_known(self.nets_option, request.nets, [cell.net for cell in self.cells], self.name)
-        found = [
-            cell
-            for cell in self.cells
-            if (not request.datasets or cell.data in request.datasets) and (not request.nets or cell.net in request.nets)
-        ]
+        datasets = request.datasets or [cell.data for cell in self.cells]
+        nets = request.nets or [cell.net for cell in self.cells]
+        found = [cell for cell in self.cells if cell.data in datasets and cell.net in nets]
         if not found:
             raise UserError(f"{self.name}: no such network on such a data set; leave out --nets or --datasets")
         return found
@@ -240,9 +238,54 @@ def plan(study: Study[R, D], request: Request, command: str | Sequence[str]) -> 
     Raises:
         UserError: unknown names, settings that can't be used, or no data at all.
     """
+    parts, missing = _prepared(study, request)
+    trials = tuple(trial for part in parts for trial in part.trials)
+    if not trials:
+        raise UserError(f"{study.name}: no data. {'; '.join(missing)}")
+    notes = tuple(dict.fromkeys(note for part in parts for note in part.ready.notes))
+    scale = study.scale_label(request)
+
+    def kept(name: str, trials: Sequence[Trial], facts: Mapping[str, object]) -> Run:
+        about = describe_run(study.title, trials, command, device=study.device, notes=[*notes, *study.choices])
+        meta = {**about, "scale": scale, "missing": list(missing), **facts}
+        return Run(name, {"meta": meta, "settings": {"scale": scale}}, tuple(trial.key for trial in trials))
+
+    if study.run_each_cell:
+        runs = [
+            kept(f"{study.name}-{part.cell.net}", part.trials, study.facts(part.cell, part.ready, request))
+            for part in parts
+        ]
+    else:
+        runs = [kept(study.name, trials, {})]
+    data = {entry["name"]: entry for run in runs for entry in run.request["meta"]["datasets"]}
+    lines = tuple(part.line(data) for part in parts)
+    return Plan(study.name, study.title, scale, trials, tuple(runs), lines, notes, missing)
+
+
+@dataclass(frozen=True, eq=False)
+class _Part(Generic[R]):
+    """A cell that is here, as it is going to be trained."""
+
+    cell: Cell[R]
+    ready: Prepared
+    trials: tuple[Trial, ...]
+
+    def line(self, data: Mapping[str, Mapping[str, Any]]) -> str:
+        """Return what will be run, for people; ``data`` describes the data sets, by name."""
+        methods = ", ".join(dict.fromkeys(trial.method.name for trial in self.trials))
+        words = [f"{self.cell.label}: {methods}", f"{len(self.ready.repeats)} repeats"]
+        if len(self.ready.tasks) == 1:
+            about = data[self.ready.tasks[0].name]
+            sizes = [f"{about[name]:,}" for name in ("n_train", "n_val", "n_test") if about[name]]
+            words.append(f"{' + '.join(sizes)} examples of {about['classes']} classes")
+        return " · ".join([*words, self.ready.about])
+
+
+def _prepared(study: Study[R, D], request: Request) -> tuple[list[_Part[R]], tuple[str, ...]]:
+    """Return the cells whose data is here, and what is missing; each data set is read once."""
     loaded: dict[str, D] = {}
     absent: dict[str, str] = {}
-    parts: list[tuple[Cell[R], Prepared, list[Trial]]] = []
+    parts = []
     for cell in study.chosen(request):
         methods = study.methods(cell, request)
         if cell.data not in loaded and cell.data not in absent:
@@ -252,34 +295,12 @@ def plan(study: Study[R, D], request: Request, command: str | Sequence[str]) -> 
                 absent[cell.data] = str(error)
         if cell.data in loaded:
             ready = study.prepare(cell, loaded[cell.data], request)
-            trials = [
+            trials = tuple(
                 Trial(study.name, task, one, ready.recipe, repeat)
                 for task in ready.tasks
                 for repeat in ready.repeats
                 for one in methods
-            ]
-            parts.append((cell, ready, trials))
-    if not parts:
-        raise UserError(f"{study.name}: no data. {'; '.join(absent.values())}")
-    notes = tuple(dict.fromkeys(note for _, ready, _ in parts for note in ready.notes))
-    missing = tuple(dict.fromkeys([*absent.values(), *(name for _, ready, _ in parts for name in ready.missing)]))
-    scale, whole = study.scale_label(request), [trial for *_, trials in parts for trial in trials]
-    named = [(study.name, whole, {})]
-    if study.run_each_cell:
-        named = [
-            (f"{study.name}-{cell.net}", trials, study.facts(cell, ready, request)) for cell, ready, trials in parts
-        ]
-    runs = []
-    for name, trials, facts in named:
-        meta = describe_run(
-            study.title, trials, command, device=study.device, notes=[*notes, *study.choices], scale=scale,
-            missing=list(missing), **facts,
-        )  # fmt: skip
-        request_ = {"meta": meta, "settings": {"scale": scale}}
-        runs.append(Run(name, request_, tuple(trial.key for trial in trials)))
-    lines = [
-        f"{cell.label}: {', '.join(dict.fromkeys(trial.method.name for trial in trials))} · "
-        f"{len(ready.repeats)} repeats · {ready.about}"
-        for cell, ready, trials in parts
-    ]
-    return Plan(study.name, study.title, scale, tuple(whole), tuple(runs), tuple(lines), notes, missing)
+            )
+            parts.append(_Part(cell, ready, trials))
+    missing = dict.fromkeys([*absent.values(), *(name for part in parts for name in part.ready.missing)])
+    return parts, tuple(missing)

@@ -27,9 +27,7 @@ def imagenet_recipe(net: str) -> ImageRecipe:
 STUDY = ImageStudy(
     "table2",
     "Table 2: seven networks on ImageNet",
-    tuple(
-        image_cell("imagenet", title, imagenet_recipe(net), 2, printed) for net, (title, *printed) in _NETS.items()
-    ),
+    tuple(image_cell("imagenet", title, imagenet_recipe(net), 2, printed) for net, (title, *printed) in _NETS.items()),
     choices=(
         "batch 256 and weight decay 1e-4, the defaults of PyTorch's ImageNet script, which the paper names",
         "ShuffleNet is ShuffleNetV2 1.0x, ResNeXt50 and 101 are torchvision's 32x4d and 32x8d: not printed",

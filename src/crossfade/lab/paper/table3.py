@@ -58,8 +58,13 @@ STUDY = _Table3(
     "Table 3: clothing reviews, five LSTMs",
     tuple(
         Cell(
-            "reviews", name, LstmRecipe(size, size, layers, granularity="step"), 8, f"Reviews · {name}",
-            dict(zip(MIXTURES, printed, strict=True)), title=f"{layers} × {size}",
+            "reviews",
+            name,
+            LstmRecipe(size, size, layers, granularity="step"),
+            8,
+            f"Reviews · {name}",
+            dict(zip(MIXTURES, printed, strict=True)),
+            title=f"{layers} × {size}",
         )
         for name, (size, layers, printed) in _ROWS.items()
     ),

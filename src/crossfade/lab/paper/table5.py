@@ -33,9 +33,7 @@ def _recipe(data: str, net: str) -> ImageRecipe:
 STUDY = ImageStudy(
     "table5",
     "Table 5: complement objective training, CE and F=0-0.5",
-    tuple(
-        image_cell(data, title, _recipe(data, net), 1, printed, _METHODS) for data, net, title, printed in _ROWS
-    ),
+    tuple(image_cell(data, title, _recipe(data, net), 1, printed, _METHODS) for data, net, title, printed in _ROWS),
     choices=(
         "COT: a second optimizer for the second pass, with the same settings, as in its published code",
         "the paper's COT numbers on Tiny-ImageNet and ImageNet are Chen et al.'s own; here all are trained alike",
