@@ -119,7 +119,7 @@ def test_failed_trials_are_told_and_the_exit_status_is_1(call, iris, folder):
     [
         (["comprae"], 'Did you mean "compare"'),
         (["compare", "--repaets", "3"], "--repeats"),
-        (["compare", "--repeats", "-3"], "repeats: expected a whole number of at least 1, got -3"),
+        (["compare", "--repeats", "-3"], "repeats must be a whole number of at least 1, got -3"),
         (["compare", "--repeats", "many"], "--repeats"),
         (["compare", "--methods", "gradal"], "gradual"),
         (["compare", "--learning-rates", "fast"], "--learning-rates: expected numbers"),

@@ -6,7 +6,6 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 from crossfade.errors import UserError
@@ -26,16 +25,13 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "compare": Command("crossfade.cli.compare:compare", "Would another loss help on your data? A verdict."),
-    "status": Command("crossfade.cli.stored:status", "What a store holds: done, failed and missing trials."),
-    "report": Command("crossfade.cli.stored:report", "Write the HTML page again from a store."),
-    "export": Command("crossfade.cli.stored:export", "Write a store's results (or curves) as CSV or Parquet."),
+    "status": Command("crossfade.cli.store:status", "What a store holds: done, failed and missing trials."),
+    "report": Command("crossfade.cli.store:report", "Write the HTML page again from a store."),
+    "export": Command("crossfade.cli.store:export", "Write a store's results (or curves) as CSV or Parquet."),
     "stats": Command("crossfade.cli.stats:stats", "Ranks, tests and intervals for any table of results."),
     "data": Command("crossfade.cli.data:data", "Data sets that the lab knows: what is here, and how to get the rest."),
     "list": Command("crossfade.cli.listing:show", "Methods, networks and studies that can be named."),
 }
-
-_COMPARE_FOLDER = Command("crossfade.cli.images:compare_images", "Would another loss help on your images? A verdict.")
-_COMPARE_TEXTS = Command("crossfade.cli.text:compare_texts", "Would another loss help on your texts? A verdict.")
 
 # ``crossfade run NAME``
 STUDIES = {
@@ -98,8 +94,7 @@ def _app(called: Sequence[str]) -> App:
         help_format="plaintext",
         default_parameter=Parameter(negative=""),
     )
-    commands = COMMANDS | {"compare": _comparison(called)}
-    for place, (name, command) in enumerate(commands.items()):
+    for place, (name, command) in enumerate(COMMANDS.items()):
         # The command that is called explains itself in full, by its docstring; the others must not be imported.
         app.command(command.function, name=name, help=None if called[:1] == [name] else command.help, sort_key=place)
     studies = App(name="run", help="Run one of the paper's studies; resumes by itself.", sort_key=0.5)
@@ -108,31 +103,6 @@ def _app(called: Sequence[str]) -> App:
         studies.command(command.function, name=name, help=help_, sort_key=place)
     app.command(studies)
     return app
-
-
-def _comparison(called: Sequence[str]) -> Command:
-    """``compare`` has options of its own for texts and for a folder of images."""
-    if called[:1] == ["compare"] and any(word.partition("=")[0] == "--text" for word in called):
-        return _COMPARE_TEXTS
-    return _COMPARE_FOLDER if _names_folder(called) else COMMANDS["compare"]
-
-
-def _names_folder(called: Sequence[str]) -> bool:
-    """Whether this is ``compare FOLDER``, which has options of its own: the folder is no option's value.
-
-    With ``--target`` a table is meant, and its own command says that a folder is none. With an option that only images
-    have a folder is meant, and its command says where there is none.
-    """
-    flags = ("--pretrained", "--compile", "--retry-failed")
-    options = {word.partition("=")[0] for word in called}
-    if called[:1] != ["compare"] or "--target" in options:
-        return False
-    if options & {"--accelerator", "--augment", "--devices", "--image-size", "--nodes", "--precision", "--pretrained"}:
-        return True
-    return any(
-        os.path.isdir(word) and (not before.startswith("-") or before in flags or "=" in before)
-        for before, word in pairwise(called)
-    )
 
 
 def _version() -> str:

@@ -10,8 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from crossfade.lab.comparison import ComparisonResult, compare
-    from crossfade.lab.image_compare import compare_folder
+    from crossfade.lab.comparison import ComparisonResult, compare, compare_folder
     from crossfade.lab.store import Store
     from crossfade.lab.train.deep.weights import load_model
     from crossfade.lab.trial import Trial, seed
@@ -20,7 +19,7 @@ __all__ = ["ComparisonResult", "Store", "Trial", "compare", "compare_folder", "l
 
 _HOMES = {
     "ComparisonResult": "comparison", "compare": "comparison", "Store": "store", "Trial": "trial", "seed": "trial",
-    "compare_folder": "image_compare", "load_model": "train.deep.weights",
+    "compare_folder": "comparison", "load_model": "train.deep.weights",
 }  # fmt: skip
 
 

@@ -59,7 +59,7 @@ def report(store: Path = _STORE, /, *, output: Path = Path("report.html"), run: 
         output: The page to write.
         run: Which request, as `crossfade status` names it. [default: the latest]
     """
-    from crossfade.cli.compare import check_output
+    from crossfade.cli.options import check_output
     from crossfade.lab.answer import ComparisonResult
     from crossfade.lab.store import Store
 
@@ -99,7 +99,7 @@ def export(
     """
     import io
 
-    from crossfade.cli.compare import check_output
+    from crossfade.cli.options import check_output
     from crossfade.lab import frames
     from crossfade.lab.answer import write_bytes
     from crossfade.lab.store import Store
