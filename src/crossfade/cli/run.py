@@ -6,13 +6,12 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from cyclopts import Parameter
 
 from crossfade.cli import STUDIES
-from crossfade.cli.compare import check_output
-from crossfade.cli.options import Machine, check_count, words
+from crossfade.cli.options import Devices, Names, check_count, check_output
 from crossfade.lab.paper.study import Plan, Request, Scale, Study, plan
 
 if TYPE_CHECKING:
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["figure2", "motivating", "normmatched", "table1", "table2", "table3", "table4", "table5", "table6"]
 
+_Machine: TypeAlias = Annotated[Devices, Parameter("*")]
 _Precision: TypeAlias = Literal["32-true", "16-mixed", "bf16-mixed"]
 
 
@@ -69,9 +69,9 @@ class ImageOptions:
         workers: Processes that decode ImageNet's files.
     """
 
-    datasets: list[str] | None = None
-    nets: list[str] | None = None
-    methods: list[str] | None = None
+    datasets: Names = None
+    nets: Names = None
+    methods: Names = None
     repeats: int | None = None
     epochs: int | None = None
     precision: _Precision = "32-true"
@@ -86,15 +86,15 @@ def _image_study(name: str) -> Callable[..., int]:
         *,
         common: Common = Common(),
         images: ImageOptions = ImageOptions(),
-        machine: Machine = Machine(),  # noqa: B008
+        machine: _Machine = Devices(),  # noqa: B008
     ) -> int:
         from crossfade.lab.paper.catalogue import IMAGE_STUDIES
         from crossfade.lab.paper.estimate import estimate
 
         request = common.request(
-            datasets=words(images.datasets),
-            nets=words(images.nets),
-            methods=words(images.methods),
+            datasets=images.datasets or (),
+            nets=images.nets or (),
+            methods=images.methods or (),
             repeats=images.repeats,
             epochs=images.epochs,
             recipe={"precision": images.precision},
@@ -103,7 +103,7 @@ def _image_study(name: str) -> Callable[..., int]:
             IMAGE_STUDIES[name],
             request,
             common,
-            machine.hardware(images.workers),
+            replace(machine.hardware(), workers=images.workers),
             keep_weights=images.keep_weights,
             estimate=estimate,
         )
@@ -126,8 +126,8 @@ motivating, normmatched = map(_image_study, ("motivating", "normmatched"))
 def table3(
     *,
     common: Common = Common(),
-    nets: list[str] | None = None,
-    methods: list[str] | None = None,
+    nets: Names = None,
+    methods: Names = None,
     repeats: int | None = None,
     epochs: int | None = None,
     learning_rate: float | None = None,
@@ -156,16 +156,16 @@ def table3(
 
     check_count("--workers", workers)
     recipe = _said(learning_rate=learning_rate, batch_size=batch_size, max_length=max_length)
-    request = common.request(nets=words(nets), methods=words(methods), repeats=repeats, epochs=epochs, recipe=recipe)
-    return _run(STUDY, request, common, replace(Machine(accelerator).hardware(), threads=workers))
+    request = common.request(nets=nets or (), methods=methods or (), repeats=repeats, epochs=epochs, recipe=recipe)
+    return _run(STUDY, request, common, replace(Devices(accelerator).hardware(), threads=workers))
 
 
 def figure2(
     *,
     common: Common = Common(),
     model: str = "bert-base-uncased",
-    tasks: list[str] | None = None,
-    methods: list[str] | None = None,
+    tasks: Names = None,
+    methods: Names = None,
     repeats: int | None = None,
     epochs: int | None = None,
     limit: int | None = None,
@@ -173,7 +173,7 @@ def figure2(
     batch_size: int | None = None,
     accumulate: int = 1,
     precision: _Precision = "32-true",
-    machine: Machine = Machine(),  # noqa: B008
+    machine: _Machine = Devices(),  # noqa: B008
 ) -> int:
     """Figure 2: BERT fine-tuned on GLUE, and the profile of the methods.
 
@@ -197,8 +197,8 @@ def figure2(
 
     recipe = _said(learning_rate=learning_rate, batch_size=batch_size)
     request = common.request(
-        datasets=task_names(words(tasks)),
-        methods=words(methods),
+        datasets=task_names(tasks or ()),
+        methods=methods or (),
         repeats=repeats,
         epochs=epochs,
         recipe={**recipe, "accumulate": accumulate, "precision": precision},
@@ -209,12 +209,12 @@ def figure2(
 def table4(
     *,
     common: Common = Common(),
-    methods: list[str] | None = None,
+    methods: Names = None,
     loss: list[str] | None = None,
-    net: list[str] | None = None,
+    net: Names = None,
     seeds: int = 2,
     splits: int = 1,
-    sets: list[str] | None = None,
+    sets: Names = None,
     momentum: float = 0.9,
     workers: int | None = None,
     ray: str | None = None,
@@ -244,9 +244,9 @@ def table4(
     check_count("--seeds", seeds, 10_000)
     check_count("--splits", splits, SPLITS)
     request = common.request(
-        datasets=words(sets),
-        nets=words(net),
-        methods=words(methods),
+        datasets=sets or (),
+        nets=net or (),
+        methods=methods or (),
         losses=tuple(load_loss(spec) for spec in loss or ()),
         repeats=seeds,
         recipe={"momentum": momentum},

@@ -225,7 +225,7 @@ class Plan:
         scale = "" if self.scale == "paper" else f" · scale {self.scale}, not the paper's protocol"
         return [
             f"{self.name} · {self.title}{scale}",
-            f"{len(self.trials):,} runs, {epochs:,} epochs in all, {len(recipes)} recipes",
+            ", ".join(map(_counted, ("run", "epoch", "recipe"), (len(self.trials), epochs, len(recipes)))),
             *(f"  {line}" for line in self.cells),
             *(f"  note: {line}" for line in self.notes),
             *([f"  not here: {' · '.join(self.missing)}"] if self.missing else []),
@@ -273,7 +273,7 @@ class _Part(Generic[R]):
     def line(self, data: Mapping[str, Mapping[str, Any]]) -> str:
         """Return what will be run, for people; ``data`` describes the data sets, by name."""
         methods = ", ".join(dict.fromkeys(trial.method.name for trial in self.trials))
-        words = [f"{self.cell.label}: {methods}", f"{len(self.ready.repeats)} repeats"]
+        words = [f"{self.cell.label}: {methods}", _counted("repeat", len(self.ready.repeats))]
         if len(self.ready.tasks) == 1:
             about = data[self.ready.tasks[0].name]
             sizes = [f"{about[name]:,}" for name in ("n_train", "n_val", "n_test") if about[name]]
@@ -304,3 +304,7 @@ def _prepared(study: Study[R, D], request: Request) -> tuple[list[_Part[R]], tup
             parts.append(_Part(cell, ready, trials))
     missing = dict.fromkeys([*absent.values(), *(name for part in parts for name in part.ready.missing)])
     return parts, tuple(missing)
+
+
+def _counted(word: str, count: int) -> str:
+    return f"{count:,} {word}" + ("" if count == 1 else "s")
