@@ -119,7 +119,7 @@ def cifar(tmp_path, monkeypatch):
 def test_a_study_runs_resumes_and_is_set_beside_the_paper(cifar, tmp_path):
     folder, study = cifar
     planned = plan(study, Request(folder, "smoke", methods=("ce", "gradual")), "test")
-    assert "smoke, not the paper's protocol" in planned.lines()[0]
+    assert "smoke, not the paper's protocol" in planned.lines[0]
     assert len(planned.trials) == 2
     one, both = estimate(planned.trials[:1], CPU), estimate(planned.trials, CPU)
     assert 0 < one < 2 * both  # timed anew each time: no more than the order is sure
@@ -219,7 +219,7 @@ def test_the_motivating_example_of_any_network_on_a_folder(tmp_path):
     study, mine = IMAGE_STUDIES["motivating"], (str(tmp_path / "mine"),)
     request = Request(tmp_path, datasets=mine, nets=("tiny", "tiny_plain"), epochs=2, methods=("ce", "gradual"))
     planned = plan(study, request, "test")
-    assert [line.split(":")[0].strip() for line in planned.lines()[2:]] == ["mine · tiny", "mine · tiny_plain"]
+    assert [line.split(":")[0].strip() for line in planned.lines[2:]] == ["mine · tiny", "mine · tiny_plain"]
     assert {trial.recipe.batch_size for trial in planned.trials} == {6}  # of 24 images
     trained(planned, tmp_path / "s.db")
     with Store(tmp_path / "s.db", mode="read") as store:

@@ -280,7 +280,7 @@ def _run(
     planned = plan(study, request, ["crossfade", *sys.argv[1:]])
     first = process_rank() == 0
     if first:
-        _tell("\n".join(planned.lines()))
+        _tell("\n".join(planned.lines))
     if first and estimate is not None:
         _tell(_time_left(planned, unknown(planned.trials, store, common.retry_failed), store, hardware, estimate))
     if common.plan:

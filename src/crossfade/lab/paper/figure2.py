@@ -82,7 +82,7 @@ class _Figure2(MarkdownStudy[TextRecipe, "TextSet"]):
             notes = (f"not the paper's protocol: {', '.join(changed)}", *notes)
         about = f"{recipe.epochs} epochs, batch {recipe.batch_size}, learning rate {recipe.learning_rate:g}"
         task = TextTask(data, "last", limit=limit, label=label)
-        return Prepared((task,), recipe, tuple(range(request.repeats or repeats)), about, notes)
+        return Prepared(label, (task,), recipe, tuple(range(request.repeats or repeats)), about, notes)
 
     def tables(self, results: pd.DataFrame) -> str:
         matrix = experiments(results)

@@ -29,18 +29,11 @@ _CLASSES = {"cifar100": 100, "cinic10": 10, "tinyimagenet": 200, "imagenet": 100
 _GROUPS = ("right", "near", "far")
 
 
-@dataclass(frozen=True)
-class _Shortened:
-    """What is left of a protocol: ``images`` to learn from in all, ``tests`` of each class (None: all of them)."""
-
-    epochs: int
-    batch_size: int
-    images: int
-    tests: int | None
-    repeats: int
-
-
-_SHORTENED = {"smoke": _Shortened(2, 32, 1_000, 2, 1), "short": _Shortened(9, 64, 4_800, None, 2)}
+# Epochs, batch, images to learn from in all, test images of each class (None: all), seeds at most.
+_SHORTENED: dict[str, tuple[int, int, int, int | None, int]] = {
+    "smoke": (2, 32, 1_000, 2, 1),
+    "short": (9, 64, 4_800, None, 2),
+}
 
 
 def image_cell(
@@ -139,7 +132,7 @@ class ImageStudy(MarkdownStudy[ImageRecipe, "ImageSet | Path"]):
         recipe = replace(recipe, **request.recipe)
         falls = ", ".join(f"{at:.4g}" for at in recipe.milestones) or "no epoch"
         about = f"{recipe.epochs} epochs, batch {recipe.batch_size}, rate {recipe.learning_rate:g} falling at {falls}"
-        return Prepared((task,), recipe, tuple(range(repeats)), about)
+        return Prepared(cell.label, (task,), recipe, tuple(range(repeats)), about)
 
     def lead(self, results: pd.DataFrame, scale: str) -> str:
         """Return what the tables show, and how far a shortened scale is from the paper's protocol."""
@@ -147,7 +140,7 @@ class ImageStudy(MarkdownStudy[ImageRecipe, "ImageSet | Path"]):
         if scale == "paper" or not len(results):
             return lead
         images, epochs = int(results["n_train"].max()), int(results["epoch"].max())
-        batch = f", batch {_SHORTENED[scale].batch_size}" if scale in _SHORTENED else ""
+        batch = f", batch {_SHORTENED[scale][1]}" if scale in _SHORTENED else ""
         return (
             f"{lead} Scale **{scale}**: {images:,} training images, {epochs} epochs{batch}, the last one's accuracy. "
             "The paper's protocol is far longer: its numbers are here for reference, and ours say nothing about them."
@@ -184,20 +177,21 @@ def scaled(
     whole = cell.recipe
     if scale == "paper" and epochs is None:
         return whole, None, None, repeats or cell.repeats
-    short = _SHORTENED.get(scale, _Shortened(whole.epochs, whole.batch_size, 0, None, cell.repeats))
-    count = epochs or short.epochs
+    printed = (whole.epochs, whole.batch_size, 0, None, cell.repeats)
+    short_epochs, batch, images, tests, most = _SHORTENED.get(scale, printed)
+    count = epochs or short_epochs
     recipe = replace(
         whole,
         epochs=count,
-        batch_size=short.batch_size,
+        batch_size=batch,
         granularity="step",
         scale="own" if scale == "paper" else scale,
         milestones=tuple(round(at * count / whole.epochs, 6) for at in whole.milestones),
         watch=min(count - 1, max(1, round(whole.watch * count / whole.epochs))) if whole.watch else 0,
         evaluate=(count,),
     )
-    each = max(2, short.images // _CLASSES.get(cell.data, 100)) if short.images else None
-    return recipe, each, short.tests, repeats or min(cell.repeats, short.repeats)
+    each = max(2, images // _CLASSES.get(cell.data, 100)) if images else None
+    return recipe, each, tests, repeats or min(cell.repeats, most)
 
 
 def _like(cell: Cell[ImageRecipe], data: str, net: str) -> Cell[ImageRecipe]:

@@ -54,7 +54,7 @@ class MarkdownStudy(Study[R, D]):
         from crossfade.stats import to_svg
 
         results = frames.results(store, planned.keys)
-        page = self.page(results, planned.scale, (*planned.notes, *planned.missing))
+        page = self.page(results, planned.scale, planned.notes)
         figure = self.figure(results, planned.title)
         if figure is not None:
             drawn = report.with_suffix(".svg")

@@ -95,20 +95,49 @@ class Prepared:
     """A cell as a request wants it trained.
 
     Args:
+        label: What results call the cell.
         tasks: Its data sets: one, but for Table 4.
         recipe: The protocol at the request's scale.
         repeats: Their numbers.
-        about: Data and protocol in a few words.
+        about: The protocol in a few words.
         notes: What a reader should know about the data.
         missing: Data sets that aren't here, where others of the cell are.
     """
 
+    label: str
     tasks: tuple[Task, ...]
     recipe: Recipe
     repeats: tuple[int, ...]
     about: str
     notes: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """A request that can be carried out: the data is read, nothing is trained.
+
+    Args:
+        name, title: The study's.
+        scale: What tables call the scale.
+        trials: In the order in which they are run.
+        runs: What the store keeps of the request.
+        lines: What will be run, for people.
+        notes: What a reader should know about the data, and what is asked for but isn't here.
+    """
+
+    name: str
+    title: str
+    scale: str
+    trials: tuple[Trial, ...]
+    runs: tuple[Run, ...]
+    lines: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def keys(self) -> list[str]:
+        """The keys of all trials."""
+        return [trial.key for trial in self.trials]
 
 
 @dataclass(frozen=True)
@@ -127,8 +156,6 @@ class Study(ABC, Generic[R, D]):
     choices: tuple[str, ...] = ()
 
     nets_option: ClassVar[str] = "--nets"
-    device: ClassVar[str] = ""  # where it is trained, if that isn't for the request to say
-    run_each_cell: ClassVar[bool] = False  # every cell is a run of its own in the store
 
     @abstractmethod
     def load(self, data: str, request: Request) -> D:
@@ -156,10 +183,10 @@ class Study(ABC, Generic[R, D]):
         Raises:
             UserError: unknown names, or nothing left.
         """
-        check_known("--datasets", request.datasets, [cell.data for cell in self.cells], self.name)
-        check_known(self.nets_option, request.nets, [cell.net for cell in self.cells], self.name)
-        datasets = request.datasets or [cell.data for cell in self.cells]
-        nets = request.nets or [cell.net for cell in self.cells]
+        all_data, all_nets = [cell.data for cell in self.cells], [cell.net for cell in self.cells]
+        check_known("--datasets", request.datasets, all_data, self.name)
+        check_known(self.nets_option, request.nets, all_nets, self.name)
+        datasets, nets = request.datasets or all_data, request.nets or all_nets
         found = [cell for cell in self.cells if cell.data in datasets and cell.net in nets]
         if not found:
             raise UserError(f"{self.name}: no such network on such a data set; leave out --nets or --datasets")
@@ -174,9 +201,12 @@ class Study(ABC, Generic[R, D]):
         names = dict.fromkeys(["ce", *(request.methods or cell.methods)])
         return [*(method(name) for name in names), *request.losses]
 
-    def facts(self, cell: Cell[R], ready: Prepared, request: Request) -> dict[str, object]:
-        """Return what a cell's run keeps beside what ``describe_run`` does, where every cell is a run of its own."""
-        return {}
+    def runs(
+        self, request: Request, parts: Sequence[tuple[Prepared, Sequence[Trial]]], meta: Mapping[str, Any]
+    ) -> list[Run]:
+        """Return what the store keeps of a request: one run of all its parts, described by ``meta``."""
+        keys = tuple(trial.key for _, trials in parts for trial in trials)
+        return [Run(self.name, {"meta": meta, "settings": {"scale": meta["scale"]}}, keys)]
 
 
 def check_known(option: str, wanted: Sequence[str], known: Sequence[str], where: str, more: str = "") -> None:
@@ -190,102 +220,15 @@ def check_known(option: str, wanted: Sequence[str], known: Sequence[str], where:
         raise UserError(f"{option}: {unknown[0]!r} isn't in {where} (there are {there}{more})")
 
 
-@dataclass(frozen=True, eq=False)
-class Plan:
-    """A request that can be carried out: the data is read, nothing is trained.
-
-    Args:
-        name, title: The study's.
-        scale: What tables call the scale.
-        trials: In the order in which they are run.
-        runs: What the store keeps of the request.
-        cells: A line for people about each cell.
-        notes: What a reader should know about the data.
-        missing: Data that is asked for but isn't here.
-    """
-
-    name: str
-    title: str
-    scale: str
-    trials: tuple[Trial, ...]
-    runs: tuple[Run, ...]
-    cells: tuple[str, ...]
-    notes: tuple[str, ...] = ()
-    missing: tuple[str, ...] = ()
-
-    @property
-    def keys(self) -> list[str]:
-        """The keys of all trials."""
-        return [trial.key for trial in self.trials]
-
-    def lines(self) -> list[str]:
-        """Return what will be run, for people."""
-        recipes = {trial.recipe for trial in self.trials}
-        epochs = sum(trial.recipe.epochs * len(trial.recipe.learning_rates) for trial in self.trials)
-        scale = "" if self.scale == "paper" else f" · scale {self.scale}, not the paper's protocol"
-        return [
-            f"{self.name} · {self.title}{scale}",
-            ", ".join(map(_counted, ("run", "epoch", "recipe"), (len(self.trials), epochs, len(recipes)))),
-            *(f"  {line}" for line in self.cells),
-            *(f"  note: {line}" for line in self.notes),
-            *([f"  not here: {' · '.join(self.missing)}"] if self.missing else []),
-        ]
-
-
 def plan(study: Study[R, D], request: Request, command: str | Sequence[str]) -> Plan:
     """Check a request and write it down as trials; data that isn't here is named, and the rest is planned.
 
     Raises:
         UserError: unknown names, settings that can't be used, or no data at all.
     """
-    parts, missing = _prepared(study, request)
-    trials = tuple(trial for part in parts for trial in part.trials)
-    if not trials:
-        raise UserError(f"{study.name}: no data. {'; '.join(missing)}")
-    notes = tuple(dict.fromkeys(note for part in parts for note in part.ready.notes))
-    scale = study.scale_label(request)
-
-    def kept(name: str, trials: Sequence[Trial], facts: Mapping[str, object]) -> Run:
-        about = describe_run(study.title, trials, command, device=study.device, notes=[*notes, *study.choices])
-        meta = {**about, "scale": scale, "missing": list(missing), **facts}
-        return Run(name, {"meta": meta, "settings": {"scale": scale}}, tuple(trial.key for trial in trials))
-
-    if study.run_each_cell:
-        runs = [
-            kept(f"{study.name}-{part.cell.net}", part.trials, study.facts(part.cell, part.ready, request))
-            for part in parts
-        ]
-    else:
-        runs = [kept(study.name, trials, {})]
-    data = {entry["name"]: entry for run in runs for entry in run.request["meta"]["datasets"]}
-    lines = tuple(part.line(data) for part in parts)
-    return Plan(study.name, study.title, scale, trials, tuple(runs), lines, notes, missing)
-
-
-@dataclass(frozen=True, eq=False)
-class _Part(Generic[R]):
-    """A cell that is here, as it is going to be trained."""
-
-    cell: Cell[R]
-    ready: Prepared
-    trials: tuple[Trial, ...]
-
-    def line(self, data: Mapping[str, Mapping[str, Any]]) -> str:
-        """Return what will be run, for people; ``data`` describes the data sets, by name."""
-        methods = ", ".join(dict.fromkeys(trial.method.name for trial in self.trials))
-        words = [f"{self.cell.label}: {methods}", _counted("repeat", len(self.ready.repeats))]
-        if len(self.ready.tasks) == 1:
-            about = data[self.ready.tasks[0].name]
-            sizes = [f"{about[name]:,}" for name in ("n_train", "n_val", "n_test") if about[name]]
-            words.append(f"{' + '.join(sizes)} examples of {about['classes']} classes")
-        return " · ".join([*words, self.ready.about])
-
-
-def _prepared(study: Study[R, D], request: Request) -> tuple[list[_Part[R]], tuple[str, ...]]:
-    """Return the cells whose data is here, and what is missing; each data set is read once."""
     loaded: dict[str, D] = {}
     absent: dict[str, str] = {}
-    parts = []
+    parts: list[tuple[Prepared, list[Trial]]] = []
     for cell in study.chosen(request):
         methods = study.methods(cell, request)
         if cell.data not in loaded and cell.data not in absent:
@@ -295,16 +238,32 @@ def _prepared(study: Study[R, D], request: Request) -> tuple[list[_Part[R]], tup
                 absent[cell.data] = str(error)
         if cell.data in loaded:
             ready = study.prepare(cell, loaded[cell.data], request)
-            trials = tuple(
-                Trial(study.name, task, one, ready.recipe, repeat)
-                for task in ready.tasks
-                for repeat in ready.repeats
-                for one in methods
-            )
-            parts.append(_Part(cell, ready, trials))
-    missing = dict.fromkeys([*absent.values(), *(name for part in parts for name in part.ready.missing)])
-    return parts, tuple(missing)
+            pairs = [(task, repeat) for task in ready.tasks for repeat in ready.repeats]
+            trials = [Trial(study.name, task, one, ready.recipe, repeat) for task, repeat in pairs for one in methods]
+            parts.append((ready, trials))
+    whole = tuple(trial for _, trials in parts for trial in trials)
+    if not whole:
+        raise UserError(f"{study.name}: no data. {'; '.join(absent.values())}")
+    notes = list(dict.fromkeys(note for ready, _ in parts for note in ready.notes))
+    missing = list(dict.fromkeys([*absent.values(), *(name for ready, _ in parts for name in ready.missing)]))
+    scale = study.scale_label(request)
+    about = describe_run(study.title, whole, command, notes=[*notes, *study.choices])
+    meta = {**about, "scale": scale, "missing": missing}
+    sizes = {entry["name"]: _size(entry) for entry in about["datasets"]}
+    epochs = sum(trial.recipe.epochs * len(trial.recipe.learning_rates) for trial in whole)
+    lines = [
+        f"{study.name} · {study.title}" + ("" if scale == "paper" else f" · scale {scale}, not the paper's protocol"),
+        f"runs: {len(whole):,} · epochs: {epochs:,} · recipes: {len({trial.recipe for trial in whole})}",
+    ]
+    for ready, trials in parts:
+        names = ", ".join(dict.fromkeys(trial.method.name for trial in trials))
+        data = [sizes[task.name] for task in ready.tasks] if len(ready.tasks) == 1 else []
+        lines.append(" · ".join([f"  {ready.label}: {names}", f"repeats: {len(ready.repeats)}", *data, ready.about]))
+    lines += [f"  note: {note}" for note in notes] + ([f"  not here: {' · '.join(missing)}"] if missing else [])
+    runs = tuple(study.runs(request, parts, meta))
+    return Plan(study.name, study.title, scale, whole, runs, tuple(lines), (*notes, *missing))
 
 
-def _counted(word: str, count: int) -> str:
-    return f"{count:,} {word}" + ("" if count == 1 else "s")
+def _size(about: Mapping[str, Any]) -> str:
+    parts = [f"{about[name]:,}" for name in ("n_train", "n_val", "n_test") if about[name]]
+    return f"{' + '.join(parts)} examples of {about['classes']} classes"

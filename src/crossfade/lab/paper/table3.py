@@ -47,7 +47,7 @@ class _Table3(MarkdownStudy[LstmRecipe, "TextSet"]):
         recipe = replace(recipe, epochs=request.epochs or recipe.epochs, **request.recipe)
         task = TextTask(data, test_size=_TEST_SIZE, limit=limit, label=cell.label)
         about = f"{recipe.epochs} epochs, batch {recipe.batch_size}, learning rate {recipe.learning_rate:g}"
-        return Prepared((task,), recipe, tuple(range(request.repeats or repeats)), about, data.notes)
+        return Prepared(cell.label, (task,), recipe, tuple(range(request.repeats or repeats)), about, data.notes)
 
     def tables(self, results: pd.DataFrame) -> str:
         return table(self.cells, results, "architecture")

@@ -6,13 +6,15 @@ part, test accuracy there, two seeds.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from crossfade.errors import UserError
 from crossfade.lab.data.uci import SPLITS, UCI_NAMES, uci_tasks
 from crossfade.lab.methods import DEFAULT_METHODS, Method, method
 from crossfade.lab.paper.study import Cell, Plan, Prepared, Request, Scale, Study
+from crossfade.lab.store import Run
 from crossfade.lab.train import Recipe
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
     from crossfade.lab.data.uci import UciTask
     from crossfade.lab.store import Store
+    from crossfade.lab.trial import Trial
 
 __all__ = ["NETS", "PAPER", "STUDY", "PaperRow", "Table4", "with_tie"]
 
@@ -76,8 +79,6 @@ class Table4(Study[Recipe, _Sets]):
     splits: int = 1
 
     nets_option: ClassVar[str] = "--net"
-    device: ClassVar[str] = "CPU"
-    run_each_cell: ClassVar[bool] = True
 
     def chosen(self, request: Request) -> list[Cell[Recipe]]:
         """Return the networks that are asked for."""
@@ -104,33 +105,40 @@ class Table4(Study[Recipe, _Sets]):
         """Return the sets and a network's recipe; with more seeds or splits the repeats keep their numbers."""
         epochs, _ = _SCALES[request.scale]
         recipe = replace(cell.recipe, epochs=request.epochs or epochs, **request.recipe)
-        repeats = [seed * SPLITS + split for seed in range(_seeds(cell, request)) for split in range(self.splits)]
+        seeds = range(request.repeats or cell.repeats)
+        repeats = tuple(seed * SPLITS + split for seed in seeds for split in range(self.splits))
         about = (
             f"{len(data.here)} of {len(data.here) + len(data.missing)} UCI sets · {recipe.epochs} epochs, batch "
             f"{recipe.batch_size}, SGD with momentum {recipe.momentum:g}"
         )
-        return Prepared(data.here, recipe, tuple(repeats), about, missing=data.missing)
+        return Prepared(cell.label, data.here, recipe, repeats, about, missing=data.missing)
 
-    def facts(self, cell: Cell[Recipe], ready: Prepared, request: Request) -> dict[str, object]:
-        """Return what the page says about a run."""
-        return {
-            "net": cell.net,
-            "momentum": request.recipe.get("momentum", cell.recipe.momentum),
-            "seeds": _seeds(cell, request),
-            "splits": self.splits,
-            "sets": [task.name for task in ready.tasks],
-            "of": len(request.datasets) or len(UCI_NAMES),
-        }
+    def runs(
+        self, request: Request, parts: Sequence[tuple[Prepared, Sequence[Trial]]], meta: Mapping[str, Any]
+    ) -> list[Run]:
+        """Return a run for each network, with what the page says about it."""
+        runs = []
+        for ready, trials in parts:
+            recipe = ready.recipe.to_dict()
+            facts = {
+                "recipe": recipe,
+                "net": recipe["net"],
+                "momentum": recipe["momentum"],
+                "seeds": len(ready.repeats) // self.splits,
+                "splits": self.splits,
+                "sets": [task.name for task in ready.tasks],
+                "of": len(request.datasets) or len(UCI_NAMES),
+                "device": f"CPU ({meta['device']})",
+            }
+            keys = tuple(trial.key for trial in trials)
+            runs.append(Run(f"{self.name}-{recipe['net']}", {"meta": {**meta, **facts}, "settings": {}}, keys))
+        return runs
 
     def write(self, store: Store, planned: Plan, report: Path) -> str:
         """Write the page of both halves."""
         from crossfade.lab.paper.table4_page import write_page
 
         return write_page(store, planned.runs, report)
-
-
-def _seeds(cell: Cell[Recipe], request: Request) -> int:
-    return request.repeats or cell.repeats
 
 
 _NET: tuple[Literal["linear", "mlp"], ...] = ("linear", "mlp")

@@ -75,13 +75,9 @@ class _Half:
 def _half(results: pd.DataFrame, net: str) -> _Half:
     from crossfade.stats import analyze, summarize_repeats
 
-    own = results[results["net"] == net]
-    return _Half(
-        net,
-        summarize_repeats(own, "ce", ties="min"),
-        analyze(own, repeat="repeat", control="ce"),
-        int(own["repeat"].nunique()),
-    )
+    summary = summarize_repeats(results, "ce", ties="min")
+    analysis = analyze(results, repeat="repeat", control="ce")
+    return _Half(net, summary, analysis, int(results["repeat"].nunique()))
 
 
 def _text(tables: Sequence[_Half], meta: Mapping[str, Any]) -> str:
