@@ -13,10 +13,10 @@ from image_cases import noise
 from PIL import Image
 
 from crossfade.errors import UserError
-from crossfade.lab import frames
+from crossfade.lab import compare_folder, frames
+from crossfade.lab.comparison import plan as plan_comparison
 from crossfade.lab.data import image_sets
 from crossfade.lab.data.images import ImageSet, ImageTask
-from crossfade.lab.image_compare import FolderSettings, compare_folder, plan_folder
 from crossfade.lab.paper import motivating
 from crossfade.lab.paper.catalogue import IMAGE_STUDIES
 from crossfade.lab.paper.estimate import estimate
@@ -24,6 +24,7 @@ from crossfade.lab.paper.images import escape_table, scaled
 from crossfade.lab.paper.page import beside_paper
 from crossfade.lab.paper.study import Request, plan
 from crossfade.lab.run import Summary, run_request, unknown
+from crossfade.lab.settings import Images, Settings
 from crossfade.lab.store import Store
 from crossfade.lab.train.deep.recipe import ImageRecipe
 from crossfade.lab.train.deep.weights import load_model, read_provenance
@@ -253,16 +254,18 @@ def folder(root, each: int = 10) -> None:
 
 def test_compare_a_folder(tmp_path):
     folder(tmp_path / "mine")
-    settings = FolderSettings(methods=("gradual",), net="tiny", repeats=2, epochs=2, size=16)
+    settings = {"methods": ["gradual"], "net": "tiny", "repeats": 2, "epochs": 2, "images": Images(image_size=16)}
     logged = replace(CPU, logger="csv")
-    answer = compare_folder(tmp_path / "mine", settings, store=tmp_path / "s.db", hardware=logged, progress=False)
+    answer = compare_folder(tmp_path / "mine", store=tmp_path / "s.db", hardware=logged, progress=False, **settings)
     assert len(list((tmp_path / "s.db.work" / "logs").rglob("metrics.csv"))) == 4  # kept when checkpoints are removed
     assert list(answer.table.index) == ["ce", "gradual"]
     assert set(answer.results["n_test"]) == {6}
     assert "mine" in answer.verdict or answer.verdict
     page = answer.report(tmp_path / "page.html").read_text()
     assert "mine" in page
-    planned = plan_folder(tmp_path / "mine", settings, "x")
+    planned = plan_comparison(
+        tmp_path / "mine", Settings.of({"methods": ["gradual"], "repeats": 2, "image_size": 16}), "x"
+    )
     seeds = {(trial.repeat, trial.method.name) for trial in planned.trials}
     assert len(seeds) == 4
 
@@ -278,7 +281,7 @@ def test_compare_a_folder(tmp_path):
 def test_settings_that_make_no_sense(tmp_path, changes, says):
     folder(tmp_path, each=4)
     with pytest.raises(UserError, match=says):
-        plan_folder(tmp_path, FolderSettings(**changes), "x")
+        plan_comparison(tmp_path, Settings.of(changes), "x")
 
 
 def test_kept_weights_that_are_not_ours(tmp_path):

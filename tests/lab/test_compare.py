@@ -12,7 +12,7 @@ from crossfade.lab.comparison import execute, plan
 from crossfade.lab.data.builtin import load_builtin
 from crossfade.lab.data.table import from_file
 from crossfade.lab.methods import DEFAULT_METHODS, METHODS, Method
-from crossfade.lab.settings import Settings, Training
+from crossfade.lab.settings import Images, Settings, Texts, Training
 from crossfade.lab.store import Store
 from crossfade.schedules import constant
 
@@ -137,7 +137,9 @@ def test_a_failing_method_is_named_and_the_others_are_compared():
 def test_schedules_that_few_epochs_make_the_same_are_pointed_out():
     planned = plan([load_builtin("iris")], Settings.of({"epochs": 10, "methods": ["ce", "f0", "f0-late"]}), "test")
     assert "f0-late is the same as f0 at 10 epochs" in " ".join(planned.notes)
-    assert not plan([load_builtin("iris")], Settings.of({"epochs": 20, "methods": ["ce", "f0", "f0-late"]}), "test").notes
+    assert not plan(
+        [load_builtin("iris")], Settings.of({"epochs": 20, "methods": ["ce", "f0", "f0-late"]}), "test"
+    ).notes
     step = Settings.of({"epochs": 10, "methods": ["ce", "f0", "f0-late"], "granularity": "step"})
     assert not plan([load_builtin("iris")], step, "test").notes
 
@@ -210,7 +212,7 @@ def test_all_methods_of_the_library_run():
 def test_settings_from_toml_are_overridden_and_read_back(tmp_path):
     path = tmp_path / "c.toml"
     path.write_text('net = "linear"\nbatch-size = 16\nlearning_rates = [0.1, 1]\nmethods = ["ce", "el"]\n')
-    settings = Settings.of({"batch_size": 32, "epochs": None}).over(Settings.read(path))
+    settings = Settings.of(Settings.read(path).given() | {"batch_size": 32, "epochs": None})
     expected = Training(net="linear", batch_size=32, learning_rates=(0.1, 1.0), methods=("ce", "el"))
     assert settings == Settings(expected)
     stored = plan([load_builtin("iris")], settings, "test").run.request["settings"]
@@ -234,3 +236,26 @@ def test_the_store_keeps_the_resolved_settings(tmp_path):
         run = store.runs()[0]
     kept = Settings.of(run.request["settings"]).training
     assert (kept.repeats, kept.epochs, kept.methods, kept.momentum) == (3, 3, ("ce", "f0"), 0.9)
+
+
+def test_paths_and_texts_from_python(tmp_path):
+    X, y = load_iris(return_X_y=True, as_frame=True)
+    X.assign(species=y).to_csv(tmp_path / "iris.csv", index=False)
+    from_path = compare(tmp_path / "iris.csv", "species", methods=["el"], **QUICK)
+    pd.testing.assert_frame_equal(scores(from_path), scores(compare(X, y, methods=["el"], **QUICK)))
+    words = pd.DataFrame({"said": [f"so {name} it is" for name in ("red", "blue", "green") * 20], "n": range(60)})
+    words["colour"] = words["said"].str.split().str[1]
+    words.to_csv(tmp_path / "words.csv", index=False)
+    options = {"texts": Texts(text=("said",)), "methods": ["el"], "epochs": 1, "repeats": 2, "width": 4, "workers": 1}
+    from_frame = compare(words, words["colour"], **options)
+    from_path = compare(str(tmp_path / "words.csv"), "colour", **options)
+    same = ["dataset", "study", "seconds", "engine", "key"]
+    expected = from_path.results.drop(columns=same)
+    pd.testing.assert_frame_equal(from_frame.results.drop(columns=same), expected)
+    assert set(from_frame.results["study"]) == {"compare-texts"}
+    with pytest.raises(UserError, match="--drop needs a table without --text"):
+        compare(tmp_path / "words.csv", "colour", drop=["n"], **options)
+    with pytest.raises(UserError, match="--image-size needs a folder of images"):
+        compare(X, y, images=Images(image_size=32))
+    with pytest.raises(UserError, match="y, test: of a path"):
+        compare(tmp_path / "iris.csv", y)

@@ -1,4 +1,4 @@
-"""The command line. A command's module is imported when the command is called: ``--help`` needs none of them."""
+"""The command line. A command's module is imported when it is called; ``crossfade --help`` imports none of them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["COMMANDS", "STUDIES", "Command", "main"]
 
 
 class Command(NamedTuple):
-    """``function`` is imported when it is needed; it returns the exit status, None meaning 0."""
+    """A command: its help, and where its function is, which returns the exit status (None for 0)."""
 
     function: str
     help: str
@@ -57,6 +57,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # torch's own imports warn of what torch will change: nothing that a command's user could do.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\..*")
     try:
+        from cyclopts import CycloptsError
+    except ImportError:
+        _say("the command line needs the lab: pip install 'crossfade[lab]'")
+        sys.exit(2)
+    try:
         app = _app(called=arguments)
         status = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()
@@ -66,13 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:  # the reader, `head` say, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 0
-    except (UserError, MemoryError, ImportError) as error:
-        if isinstance(error, ImportError) and not _is_missing_extra(error):
-            raise
-        _say(_explain(error))
-        status = 2
-    except Exception as error:
-        if not type(error).__module__.startswith("cyclopts"):
+    except (UserError, CycloptsError, MemoryError, ModuleNotFoundError) as error:
+        if isinstance(error, ModuleNotFoundError) and (error.name or "crossfade").startswith("crossfade"):
             raise
         _say(_explain(error))
         status = 2
@@ -80,11 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _app(called: Sequence[str]) -> App:
-    try:
-        from cyclopts import App, Parameter
-    except ImportError:
-        _say("the command line needs the lab: pip install 'crossfade[lab]'")
-        sys.exit(2)
+    from cyclopts import App, Parameter
+
     app = App(
         name="crossfade",
         help="Train classifiers for accuracy: start on the cross entropy, fade into the expectation loss 1 - p_y.",
@@ -113,10 +110,6 @@ def _version() -> str:
 
 def _say(line: str) -> None:
     print(f"crossfade: {line}", file=sys.stderr)
-
-
-def _is_missing_extra(error: ImportError) -> bool:
-    return isinstance(error, ModuleNotFoundError) and not (error.name or "crossfade").startswith("crossfade")
 
 
 def _explain(error: BaseException) -> str:

@@ -100,7 +100,7 @@ def compare(
 
     settings = Settings(training, texts, images)
     if config is not None:
-        settings = settings.over(Settings.read(config))
+        settings = Settings.of(Settings.read(config).given() | settings.given())
     where = "" if file is None else str(file)
     check_kind(
         kind_of(file, settings), where, data, settings.texts, settings.images, settings.training, machine, output

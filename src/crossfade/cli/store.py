@@ -1,4 +1,4 @@
-"""``crossfade status``, ``report`` and ``export``: everything that needs a store and no training."""
+"""``crossfade status``, ``report`` and ``export``: what needs a store and no training."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["export", "report", "status"]
 
 _STORE = Path("crossfade.db")
 
-# Pages of other studies: a function of (store, the runs of one command, path), by the study's name up to a hyphen.
+# Functions that write another page than a comparison's, given a store, the runs of one command and a path. By study.
 PAGES = {"table4": "crossfade.lab.paper.table4_page:write_page"}
 
 

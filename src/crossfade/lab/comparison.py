@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from crossfade.errors import UserError
 from crossfade.lab.answer import ComparisonResult
 from crossfade.lab.described import SCHEDULE_GRID, describe_run
+from crossfade.lab.kinds import on_images, on_tables, on_texts
 from crossfade.lab.methods import DEFAULT_METHODS, METHODS, Method, method, shared_epochs
 from crossfade.lab.own_loss import check_loss_function, load_loss
 from crossfade.lab.run import run_request
@@ -23,19 +24,13 @@ from crossfade.lab.trial import Trial
 if TYPE_CHECKING:
     from crossfade.lab.data.table import Table
     from crossfade.lab.data.texts import TextSet
-    from crossfade.lab.train.deep.recipe import ImageRecipe
-    from crossfade.lab.train.deep.text_recipe import TextRecipe
-    from crossfade.lab.train.lstm.types import LstmRecipe
-    from crossfade.lab.train.tables.types import Recipe
-    from crossfade.lab.trial import Task
+    from crossfade.lab.trial import Recipe
 
-    AnyRecipe: TypeAlias = Recipe | LstmRecipe | TextRecipe | ImageRecipe
     Loaded: TypeAlias = Sequence[Table] | TextSet | Path
 
 __all__ = ["CONTROL", "ComparisonResult", "Plan", "compare", "compare_folder", "execute", "kind_of", "load", "plan"]
 
 CONTROL = "ce"
-_LSTM = "lstm"
 _MIXTURES = ("ce", "f0", "f0-late", "gradual")  # compared by default on texts and images, which take longer
 
 
@@ -119,27 +114,45 @@ weight_decay, granularity, tie, precision: See ``crossfade.lab.settings.Training
     >>> list(answer.table.index)
     ['ce', 'gradual']
     """
-    own = [_as_method(one) for one in methods if not isinstance(one, str)]
+    from crossfade.lab.data.table import from_arrays
+    from crossfade.lab.data.texts import texts_from_arrays
+
     named = [one for one in methods if isinstance(one, str)]
-    chosen = Settings.of(
+    own = [_as_method(one) for one in methods if not isinstance(one, str)]
+    training = Settings.of(
         {
-            "methods": named or None, "repeats": repeats, "seed": seed, "test_size": test_size, "net": net,
-            "width": width, "depth": depth, "epochs": epochs, "batch_size": batch_size,
-            "learning_rates": None if learning_rates is None else list(learning_rates), "learning_rate": learning_rate,
-            "momentum": momentum, "weight_decay": weight_decay, "granularity": granularity, "tie": tie,
+            "methods": named or None,
+            "repeats": repeats,
+            "seed": seed,
+            "test_size": test_size,
+            "net": net,
+            "width": width,
+            "depth": depth,
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "learning_rates": learning_rates,
+            "learning_rate": learning_rate,
+            "momentum": momentum,
+            "weight_decay": weight_decay,
+            "granularity": granularity,
+            "tie": tie,
             "precision": precision,
         }
-    )  # fmt: skip
-    settings = Settings(chosen.training, texts, images)
+    ).training
+    settings, command = Settings(training, texts, images), "crossfade.lab.compare(X, y)"
+    data: Loaded
     if isinstance(X, str | Path):
         if not isinstance(y, str | None) or not isinstance(test, str | Path | None):
-            raise UserError("y, test: with the path of a table, expected a column's name and a path")
+            raise UserError("y, test: of a path, expected the name of the column with the class, and another path")
         columns = Data(y, None if test is None else Path(test), tuple(categorical) or None, tuple(drop) or None)
-        check_kind(kind_of(Path(X), settings), str(X), columns, settings.training, texts, images)
+        check_kind(kind_of(Path(X), settings), str(X), columns, training, texts, images)
         data, command = load(Path(X), columns, settings), f"crossfade.lab.compare({str(X)!r})"
     else:
-        check_kind(kind_of(None, settings), "", settings.training, texts, images)
-        data, command = _from_arrays(X, y, test, name, categorical, drop, texts.text), "crossfade.lab.compare(X, y)"
+        check_kind(kind_of(None, settings), "", training, texts, images)
+        if texts.text is None:
+            data = [from_arrays(X, y, name=name, test=test, categorical=categorical, drop=drop)]
+        else:
+            data = texts_from_arrays(X, y, texts.text, name=name, test=test, numbers_are_names="y" in categorical)
     planned = plan(data, settings, command, own)
     for note in planned.notes:
         warnings.warn(note, stacklevel=2)
@@ -196,23 +209,6 @@ def load(file: Path | None, columns: Data, settings: Settings) -> Loaded:
     return [from_file(file, columns.target, test=columns.test, categorical=categorical, drop=columns.drop or ())]
 
 
-def _from_arrays(
-    X: object,
-    y: object,
-    test: tuple[object, object] | None,
-    name: str,
-    categorical: Sequence[str],
-    drop: Sequence[str],
-    text: Sequence[str] | None,
-) -> Loaded:
-    from crossfade.lab.data.table import from_arrays
-    from crossfade.lab.data.texts import texts_from_arrays
-
-    if text is None:
-        return [from_arrays(X, y, name=name, test=test, categorical=categorical, drop=drop)]
-    return texts_from_arrays(X, y, text, name=name, test=test, numbers_are_names="y" in categorical)
-
-
 def _column_names(text: str, file: Path) -> list[str]:
     """Return the columns that a text names; one column's name may hold a comma."""
     from crossfade.lab.data.reading import read_frame
@@ -238,28 +234,27 @@ def plan(data: Loaded, settings: Settings, command: str | Sequence[str], own: Se
     training = settings.training
     if isinstance(data, Path):
         methods = _methods(training, own, _MIXTURES, deep=True)
-        request = _for_images(data, settings)
+        asked = on_images(data, settings)
     elif isinstance(data, TextSet):
-        methods = _methods(training, own, _MIXTURES, deep=(training.net or _LSTM) != _LSTM)
-        request = _for_texts(data, settings)
+        methods = _methods(training, own, _MIXTURES, deep=training.net not in (None, "lstm"))
+        asked = on_texts(data, settings)
     else:
         methods = _methods(training, own, DEFAULT_METHODS)
-        request = _for_tables(data, training)
-    repeats, recipe = training.repeats or request.repeats, request.recipe
+        asked = on_tables(data, settings)
+    recipe = asked.recipe
     trials = tuple(
-        Trial(request.study, task, method, recipe, repeat)
-        for task in request.tasks
-        for repeat in range(repeats)
+        Trial(asked.study, task, method, recipe, repeat)
+        for task in asked.tasks
+        for repeat in range(asked.repeats)
         for method in methods
     )
-    notes = (*request.notes, *_same_schedules(methods, recipe))
-    title = f"Losses compared on {', '.join(task.name for task in request.tasks)}"
-    seed = training.seed or 0
-    meta = describe_run(title, trials, command, seed=seed, notes=notes, device=request.device)
-    run = Run(request.study, {"settings": request.settings, "meta": meta}, tuple(trial.key for trial in trials))
-    rates = " or ".join(f"{rate:g}" for rate in recipe.learning_rates)
+    notes = (*asked.notes, *_same_schedules(methods, recipe))
+    title = f"Losses compared on {', '.join(task.name for task in asked.tasks)}"
+    about = describe_run(title, trials, command, seed=training.seed or 0, notes=notes, device=asked.device)
+    run = Run(asked.study, {"settings": asked.settings, "meta": about}, tuple(trial.key for trial in trials))
+    rates = ", ".join(f"{rate:g}" for rate in recipe.learning_rates)
     heading = (
-        f"{request.data} · {', '.join(one.name for one in methods)} · {repeats} repeats · {request.net}, "
+        f"{asked.data} · {', '.join(one.name for one in methods)} · {asked.repeats} repeats · {asked.net}, "
         f"{recipe.epochs} epochs, batch {recipe.batch_size}, learning rate {rates}"
     )
     return Plan(trials, run, notes, heading)
@@ -289,156 +284,6 @@ def execute(
         return ComparisonResult.load(store, planned.run)
     with Store(store, mode="read") as opened:
         return ComparisonResult.load(opened, planned.run)
-
-
-@dataclass(frozen=True)
-class _Request:
-    """What depends on the kind of data.
-
-    Attributes:
-        study: What the store calls the comparison.
-        data: What the data are, for people.
-        tasks, net, recipe: The data sets, the network's name, and how it is trained.
-        repeats: How many, where the user doesn't say.
-        settings: What the store keeps of the settings.
-        notes: What the user should know about the data.
-        device: What the page calls the device; "" for the machine's own name.
-    """
-
-    study: str
-    data: str
-    tasks: Sequence[Task]
-    net: str
-    recipe: AnyRecipe
-    repeats: int
-    settings: Mapping[str, object]
-    notes: Sequence[str]
-    device: str = ""
-
-
-def _for_tables(tables: Sequence[Table], training: Training) -> _Request:
-    from crossfade.lab.data.task import TableTask
-    from crossfade.lab.train.tables.types import Recipe
-
-    if training.net == "linear" and (training.width is not None or training.depth not in (None, 1)):
-        raise UserError("net: 'linear' has no hidden layer, so width and depth mean nothing; leave them out or use mlp")
-    names = [field.name for field in fields(Recipe)]
-    recipe = replace(Recipe(), **{name: value for name, value in given(training).items() if name in names})
-    test_size, seed = _division(training)
-    tasks = [TableTask(table, test_size, seed) for table in tables]
-    settings = {
-        "methods": list(training.methods or ()),
-        "loss": list(training.loss or ()),
-        "repeats": training.repeats or 10,
-        "seed": seed,
-        "test_size": test_size,
-        **{name: value for name, value in recipe.to_dict().items() if name != "protocol"},
-    }
-    notes = [f"{table.source}: {note}" for table in tables for note in table.notes]
-    named = ", ".join(task.name for task in tasks)
-    return _Request("compare", named, tasks, recipe.net, recipe, 10, settings, notes, "CPU")
-
-
-def _for_texts(data: TextSet, settings: Settings) -> _Request:
-    from crossfade.lab.data.texts import TextTask
-    from crossfade.lab.train.deep.text_models import check_model
-    from crossfade.lab.train.lstm.types import LstmRecipe
-    from crossfade.lab.train.lstm.words import tokenize
-
-    test_size, seed = _division(settings.training)
-    task = TextTask(data, test_size=test_size, seed=seed)
-    examples = len(task.split(0).train)
-    recipe = _text_recipe(settings)
-    if settings.training.batch_size is None:  # few texts would make too few steps to learn anything from
-        recipe = replace(recipe, batch_size=min(recipe.batch_size, max(8, examples // 100)))
-    recipe = replace(recipe, batch_size=min(recipe.batch_size, max(2, math.ceil(examples / 4))))
-    if isinstance(recipe, LstmRecipe):
-        tokenize(task.split(0), recipe)  # what can't be read is told before anything is trained
-    else:
-        recipe = replace(recipe, digest=check_model(recipe.model, recipe.max_length))
-    notes = [*data.notes, *(["the test part is a file's own, the same in every repeat"] if data.test else [])]
-    net = _LSTM if isinstance(recipe, LstmRecipe) else recipe.net
-    return _Request("compare-texts", _sizes(task, "texts"), [task], net, recipe, 5, {"scale": recipe.scale}, notes)
-
-
-def _text_recipe(settings: Settings) -> LstmRecipe | TextRecipe:
-    from crossfade.lab.train.deep.text_recipe import TextRecipe
-    from crossfade.lab.train.lstm.types import LstmRecipe
-
-    training, texts = settings.training, settings.texts
-    said = {name: value for name, value in given(training).items() if name in ("epochs", "batch_size", "learning_rate")}
-    said |= {"max_length": texts.max_length} if texts.max_length is not None else {}
-    net = training.net or _LSTM
-    if net == _LSTM:
-        if texts.accumulate not in (None, 1) or training.precision not in (None, "32-true"):
-            raise UserError("accumulate and precision are for --net bert:NAME; an LSTM is trained in 32-true")
-        usual = LstmRecipe(granularity="step", scale="own")
-        width, depth = training.width or usual.hidden, training.depth or usual.layers
-        return replace(usual, embedding=width, hidden=width, layers=depth, **said)
-    kind, _, model = net.partition(":")
-    if kind != "bert" or not model:
-        raise UserError(f"net must be lstm, or bert:NAME with a model's name or folder, got {net!r}")
-    if training.width is not None or training.depth is not None:
-        raise UserError("width and depth are for --net lstm; a pretrained model has its own")
-    return replace(
-        TextRecipe(model, max_length=128, epochs=3, select="validation", scale="own"),
-        accumulate=texts.accumulate or 1,
-        precision=training.precision or "32-true",
-        **said,
-    )
-
-
-def _for_images(folder: Path, settings: Settings) -> _Request:
-    from crossfade.lab.data.image_folder import load_folder
-    from crossfade.lab.data.images import ImageTask
-    from crossfade.lab.nets import SMALL_NETS, check_name
-    from crossfade.lab.train.deep.augment import Augment
-    from crossfade.lab.train.deep.recipe import ImageRecipe
-
-    training, images = settings.training, settings.images
-    net = training.net or "resnet20"
-    check_name(net)
-    if images.pretrained and net in SMALL_NETS:
-        raise UserError(f"net {net!r} has no pretrained weights; use one of torchvision's, such as resnet18")
-    data = load_folder(folder, size=images.image_size or (224 if images.pretrained else None))
-    test_size, seed = _division(training)
-    task = ImageTask(data, select="validation", test_size=test_size, seed=seed)
-    side, epochs = data.train.images.shape[2], training.epochs or 60
-    augment = {
-        "full": Augment(crop=max(1, side // 8), rotation=10.0),
-        "flip": Augment(crop=0),
-        "none": Augment(crop=0, flip=False),
-    }[images.augment or "full"]
-    recipe = ImageRecipe(
-        net=net,
-        pretrained=images.pretrained,
-        epochs=epochs,
-        batch_size=training.batch_size or 64,
-        # Pretrained weights are to be moved a little, fresh ones a lot.
-        learning_rate=training.learning_rate or (0.01 if images.pretrained else 0.1),
-        # Where the paper's longest protocol lets the rate fall.
-        milestones=tuple(round(epochs * part, 6) for part in (1 / 2, 2 / 3, 5 / 6)),
-        weight_decay=1e-4 if training.weight_decay is None else training.weight_decay,
-        augment=augment,
-        size=side,
-        granularity="step",
-        select="validation",
-        precision=training.precision or "32-true",
-        scale="own",
-    ).fitting(len(task.split(0).train))
-    notes = ["the test part is the folder's own, the same in every repeat"] if data.test is not None else []
-    return _Request("compare-images", _sizes(task, "images"), [task], net, recipe, 3, recipe.to_dict(), notes)
-
-
-def _division(training: Training) -> tuple[float, int]:
-    """Return the share of the test part, and the seed."""
-    return 0.2 if training.test_size is None else training.test_size, training.seed or 0
-
-
-def _sizes(task: Task, examples: str) -> str:
-    about = task.describe()
-    sizes = " + ".join(f"{about[part]:,}" for part in ("n_train", "n_val", "n_test"))
-    return f"{task.name}: {sizes} {examples} of {about['classes']} classes"
 
 
 def _methods(training: Training, own: Sequence[Method], usual: Sequence[str], *, deep: bool = False) -> list[Method]:
@@ -474,7 +319,7 @@ def _as_method(given: object) -> Method:
     return Method(name, name, g=given)
 
 
-def _same_schedules(methods: Sequence[Method], recipe: AnyRecipe) -> list[str]:
+def _same_schedules(methods: Sequence[Method], recipe: Recipe) -> list[str]:
     """Return a note on each method that few epochs make the same as another: it would look like a tie."""
     steps = 1 if recipe.granularity == "epoch" else math.ceil(SCHEDULE_GRID / recipe.epochs)
     notes = []

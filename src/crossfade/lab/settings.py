@@ -4,8 +4,8 @@
 
 import difflib
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
@@ -152,19 +152,21 @@ class Settings:
 
     @classmethod
     def of(cls, values: Mapping[str, object]) -> "Settings":
-        """Return settings from their names, such as those of a TOML file or of a stored request; None is not given.
+        """Return settings from values by their names; None is not given.
 
         Raises:
             UserError: an unknown name (with the nearest one) or a value out of range.
         """
-        homes = {field.name: group.name for group in fields(cls) for field in fields(getattr(cls, group.name))}
-        chosen: dict[str, dict[str, Any]] = {group.name: {} for group in fields(cls)}
-        for name, value in values.items():
-            if name not in homes:
-                raise UserError(f"setting {name!r} is unknown{_nearest(name, list(homes))}")
-            if value is not None:
-                chosen[homes[name]][name] = _several(value) if name in _SEVERAL else value
-        return cls(Training(**chosen["training"]), Texts(**chosen["texts"]), Images(**chosen["images"]))
+        groups = (Training, Texts, Images)
+        known = [field.name for group in groups for field in fields(group)]
+        for name in values:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+                hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+                raise UserError(f"setting {name!r} is unknown ({hint})")
+        said: dict[str, Any] = {name: value for name, value in values.items() if value is not None}
+        own = [{field.name: said[field.name] for field in fields(group) if field.name in said} for group in groups]
+        return cls(Training(**own[0]), Texts(**own[1]), Images(**own[2]))
 
     @classmethod
     def read(cls, path: Path) -> "Settings":
@@ -185,13 +187,9 @@ class Settings:
         except UserError as error:
             raise UserError(f"--config {path}: {error}") from None
 
-    def over(self, other: "Settings") -> "Settings":
-        """Return these settings, and the other's where these don't say anything."""
-        return Settings(
-            replace(other.training, **given(self.training)),
-            replace(other.texts, **given(self.texts)),
-            replace(other.images, **given(self.images)),
-        )
+    def given(self) -> dict[str, Any]:
+        """Return the settings that are given, by their names."""
+        return given(self.training) | given(self.texts) | given(self.images)
 
 
 # Options that don't suit all data: which data they suit, in words, and their names.
@@ -244,21 +242,6 @@ def option(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-_SEVERAL = ("methods", "loss", "learning_rates", "text")
-
-
-def _several(value: object) -> tuple[object, ...]:
-    """Return a list, or words separated by commas, or a single value, as a tuple."""
-    if isinstance(value, str):
-        return tuple(value.split(","))
-    return tuple(value) if isinstance(value, list | tuple) else (value,)
-
-
-def _nearest(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f" (did you mean {near[0]!r}?)" if near else f" (known: {', '.join(known)})"
-
-
 _CHOICES = {
     "augment": get_args(Augmentation),
     "granularity": get_args(Granularity),
@@ -276,26 +259,27 @@ def _checked(name: str, value: Any) -> Any:
     shown = name.replace("_", "-")
     match name:
         case "methods" | "loss" | "text":
-            if not all(isinstance(one, str) and one.strip() for one in value):
-                raise UserError(f"{shown}: expected names, separated by commas, got {value!r}")
-            return tuple(dict.fromkeys(one.strip() for one in value))
-        case "repeats" | "width" | "depth" | "epochs" | "batch_size" | "max_length" | "accumulate":
+            return _names(shown, value)
+        case "learning_rates":
+            rates = tuple(dict.fromkeys(_positive(shown, rate) for rate in _several(value)))
+            if not rates:
+                raise UserError(f"{shown} must be one or more numbers above 0, got none")
+            return rates
+        case "learning_rate" | "weight_decay":
+            return _positive(shown, value, zero=name == "weight_decay")
+        case "momentum":
+            check_share(shown, _number(shown, value))
+            return _number(shown, value)
+        case "test_size":
+            if not 0.0 < _number(shown, value) < 0.5:
+                raise UserError(f"{shown} must be above 0 and below 0.5 (as much is for validation), got {value!r}")
+            return _number(shown, value)
+        case "repeats" | "width" | "depth" | "epochs" | "batch_size" | "max_length" | "accumulate" | "image_size":
             check_count(shown, value)
-        case "image_size":
-            check_count(shown, value)
-            if not 8 <= value <= 1024:
+            if name == "image_size" and not 8 <= value <= 1024:
                 raise UserError(f"{shown} must be from 8 to 1024 pixels, got {value}")
         case "seed":
             check_seed(value)
-        case "learning_rates":
-            rates = tuple(dict.fromkeys(_number(shown, rate) for rate in value))
-            if not rates:
-                raise UserError(f"{shown} must be one or more numbers above 0, got none")
-            for rate in rates:
-                check_positive(shown, rate)
-            return rates
-        case "test_size" | "learning_rate" | "momentum" | "weight_decay":
-            return _checked_number(name, shown, _number(shown, value))
         case "net" if not isinstance(value, str):
             raise UserError(f"{shown} must be a name, got {value!r}")
         case "pretrained" if not isinstance(value, bool):
@@ -305,15 +289,18 @@ def _checked(name: str, value: Any) -> Any:
     return value
 
 
-def _checked_number(name: str, shown: str, value: float) -> float:
-    if name == "momentum":
-        check_share(shown, value)
-    elif name == "test_size":
-        if not 0.0 < value < 0.5:
-            raise UserError(f"{shown} must be above 0 and below 0.5, since as much is for validation, got {value!r}")
-    else:
-        check_positive(shown, value, zero=name == "weight_decay")
-    return value
+def _several(value: Any) -> Sequence[Any]:
+    """Return a list or tuple as it is, words separated by commas as several, and anything else as one."""
+    if isinstance(value, str):
+        return value.split(",")
+    return value if isinstance(value, list | tuple) else [value]
+
+
+def _names(name: str, value: object) -> tuple[str, ...]:
+    words = _several(value)
+    if not all(isinstance(word, str) and word.strip() for word in words):
+        raise UserError(f"{name}: expected names, separated by commas, got {value!r}")
+    return tuple(dict.fromkeys(word.strip() for word in words))
 
 
 def _number(name: str, value: object) -> float:
@@ -321,3 +308,8 @@ def _number(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise UserError(f"{name} must be a number, got {value!r}")
     return float(value)
+
+
+def _positive(name: str, value: object, *, zero: bool = False) -> float:
+    check_positive(name, _number(name, value), zero=zero)
+    return _number(name, value)
