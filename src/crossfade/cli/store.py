@@ -19,9 +19,9 @@ __all__ = ["export", "report", "status"]
 
 _STORE = Path("crossfade.db")
 
-# Pages of other studies: a function of (store, the runs of one command, path), by the study's name up to a hyphen.
+# Functions that write another page than a comparison's, given a store, the runs of one command and a path. By study.
 PAGES = {
-    "table4": "crossfade.cli.table4:write_page",
+    "table4": "crossfade.lab.paper.table4_page:write_page",
     "dynamics": "crossfade.lab.paper.why.study:write_page",
     "escape": "crossfade.lab.paper.why.study:write_page",
 }
