@@ -28,11 +28,12 @@ import saved
 from crossfade.lab.data.images import ImageSet, ImageSplit, ImageTask, Part
 from crossfade.lab.methods import method
 from crossfade.lab.nets import build
-from crossfade.lab.train.augment import Augment
-from crossfade.lab.train.deep_batches import TrainBatches
-from crossfade.lab.train.deep_member import Job
-from crossfade.lab.train.deep_recipe import Hardware, ImageRecipe
-from crossfade.lab.train.image_member import ImageFeed, ImageMember
+from crossfade.lab.train.deep.augment import Augment
+from crossfade.lab.train.deep.batches import TrainBatches
+from crossfade.lab.train.deep.image_member import ImageFeed, ImageMember
+from crossfade.lab.train.deep.member import Job
+from crossfade.lab.train.deep.recipe import ImageRecipe
+from crossfade.lab.train.hardware import Hardware
 
 IMAGES = 50_000
 _WARM_UP = 400  # images

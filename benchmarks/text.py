@@ -35,10 +35,10 @@ from torch import Tensor
 
 import saved
 from crossfade.lab.methods import method
-from crossfade.lab.train.lstm_plain import LstmClassifier, pad
-from crossfade.lab.train.lstm_setup import epoch_batches
-from crossfade.lab.train.lstm_stack import train_lstm_stack
-from crossfade.lab.train.lstm_types import LstmMember, LstmRecipe, TokenPart, TokenSplit
+from crossfade.lab.train.lstm.plain import LstmClassifier, pad
+from crossfade.lab.train.lstm.setup import epoch_batches
+from crossfade.lab.train.lstm.stack import train_lstm_stack
+from crossfade.lab.train.lstm.types import LstmMember, LstmRecipe, TokenPart, TokenSplit
 
 METHODS = ("ce", "f0", "f0-late", "gradual")
 SEEDS = 2
@@ -56,7 +56,7 @@ def texts(file: Path | None, examples: int) -> tuple[TokenSplit, str]:
         tokens = np.minimum((8084 ** generator.random(lengths.sum())).astype(np.int32), 8083)  # Zipf's law
         labels, vocabulary, source = generator.integers(0, 5, len(lengths)), 8084, "random"
     else:
-        from crossfade.lab.data.words import words
+        from crossfade.lab.train.lstm.words import words
 
         with file.open(encoding="utf8", newline="") as lines:
             rows = [row for row in csv.DictReader(lines) if row["Review Text"].strip()]

@@ -27,10 +27,10 @@ from transformers import (
 from crossfade.lab.data.glue import GLUE, load_glue
 from crossfade.lab.data.texts import TextTask
 from crossfade.lab.methods import method
-from crossfade.lab.train.deep import train
-from crossfade.lab.train.deep_graphs import Job, train_side_by_side
-from crossfade.lab.train.deep_recipe import Hardware
-from crossfade.lab.train.text_recipe import TextRecipe
+from crossfade.lab.train.deep.lightning import train
+from crossfade.lab.train.deep.side_by_side import Job, train_side_by_side
+from crossfade.lab.train.deep.text_recipe import TextRecipe
+from crossfade.lab.train.hardware import Hardware
 
 
 class _LabClock(pl.Callback):  # type: ignore[misc]

@@ -25,10 +25,10 @@ import torch
 
 import saved
 from crossfade.lab.methods import method
-from crossfade.lab.train.lstm_plain import pad
-from crossfade.lab.train.lstm_setup import epoch_batches
-from crossfade.lab.train.lstm_stack import train_lstm_stack
-from crossfade.lab.train.lstm_types import LstmMember, LstmRecipe
+from crossfade.lab.train.lstm.plain import pad
+from crossfade.lab.train.lstm.setup import epoch_batches
+from crossfade.lab.train.lstm.stack import train_lstm_stack
+from crossfade.lab.train.lstm.types import LstmMember, LstmRecipe
 from text import ARCHITECTURES, METHODS, VARIANTS, Batch, one_by_one, seconds, texts
 
 SEEDS = 8

@@ -17,7 +17,6 @@ from crossfade.lab import frames
 from crossfade.lab.paper.image_run import image_study
 from crossfade.lab.paper.image_tables import beside_paper, markdown
 from crossfade.lab.store import Store
-from crossfade.lab.train.deep_methods import deep_method
 
 FOLDER = Path(__file__).parent.parent / "results" / "images"
 # Printed by He et al. 2016a (table 6) and Xie et al. 2017 (table 7)
@@ -48,7 +47,7 @@ def collect(store: Path, name: str, hardware: str) -> None:
         one = {"command": command, "trials": number, "commit": commit, "time": time, "hardware": hardware}
         runs.append(one | {"versions": json.loads(versions)})
     whole = pd.read_csv(FOLDER / f"{name}.csv")
-    methods = [deep_method(method) for method in dict.fromkeys(whole["method"])]
+    methods = [method(method, deep=True) for method in dict.fromkeys(whole["method"])]
     meta["methods"] = [{"name": one.name, "title": one.title, "note": one.note} for one in methods]
     meta |= {"repeats": int(whole["repeat"].max()) + 1, "runs": runs}
     about.write_text(json.dumps(meta, indent=1, ensure_ascii=False) + "\n")

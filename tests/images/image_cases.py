@@ -6,8 +6,7 @@ import torch
 from torch import nn
 
 from crossfade.lab.data.images import Part
-from crossfade.lab.methods import METHODS, Method
-from crossfade.lab.train.deep_methods import COT, NORM_MATCHED
+from crossfade.lab.methods import COT, METHODS, NORM_MATCHED, Method
 
 ALL = {method.name: method for method in (*METHODS, COT, *NORM_MATCHED)}
 

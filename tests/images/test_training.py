@@ -16,15 +16,15 @@ from scipy.integrate import dblquad, quad
 from crossfade.errors import UserError
 from crossfade.functional import focal_loss
 from crossfade.lab.data.images import ImageTask
-from crossfade.lab.methods import Method
+from crossfade.lab.methods import Method, gradient_volume, rate_factor
 from crossfade.lab.nets import build
 from crossfade.lab.scores import brier_score, expected_calibration_error
-from crossfade.lab.train.augment import Augment
-from crossfade.lab.train.deep import train
-from crossfade.lab.train.deep_batches import TrainBatches, epoch_seed
-from crossfade.lab.train.deep_methods import gradient_volume, rate_factor
-from crossfade.lab.train.deep_recipe import Hardware, ImageRecipe
-from crossfade.lab.train.deep_scores import Tally
+from crossfade.lab.train.deep.augment import Augment
+from crossfade.lab.train.deep.batches import TrainBatches, epoch_seed
+from crossfade.lab.train.deep.lightning import train
+from crossfade.lab.train.deep.recipe import ImageRecipe
+from crossfade.lab.train.deep.scores import Tally
+from crossfade.lab.train.hardware import Hardware
 from crossfade.schedules import Weights, gradual
 
 CPU = Hardware(accelerator="cpu")
@@ -205,7 +205,7 @@ def test_other_ways_to_run_give_the_same_up_to_rounding(task, recipe, tmp_path, 
 
 
 def test_the_callers_generator_is_left_alone_by_building_a_network(task, recipe):
-    from crossfade.lab.train.deep import Classifier
+    from crossfade.lab.train.deep.lightning import Classifier
 
     torch.manual_seed(1)
     expected = torch.rand(3)

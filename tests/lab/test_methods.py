@@ -8,7 +8,8 @@ import torch
 from scipy import integrate
 
 from crossfade.errors import UserError
-from crossfade.lab.methods import DEFAULT_METHODS, METHODS, Method, load_loss, method
+from crossfade.lab.methods import DEFAULT_METHODS, METHODS, Method, method
+from crossfade.lab.own_loss import load_loss
 from crossfade.lab.train import Member, Recipe, Split, train_stack
 from crossfade.schedules import gradual
 

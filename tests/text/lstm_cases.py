@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
-from crossfade.lab.train.lstm_plain import train_plain
-from crossfade.lab.train.lstm_types import TokenPart, TokenSplit
+from crossfade.lab.train.lstm.plain import train_plain
+from crossfade.lab.train.lstm.types import TokenPart, TokenSplit
 
 CURVES = ("train_loss", "val_accuracy", "val_nll", "test_accuracy", "test_nll")
 

@@ -14,9 +14,9 @@ from lstm_cases import CURVES, draw, reference
 
 from crossfade import kernels
 from crossfade.lab.methods import method
-from crossfade.lab.train import lstm_recurrence
-from crossfade.lab.train.lstm_batched import train_batched
-from crossfade.lab.train.lstm_types import LstmMember, LstmRecipe
+from crossfade.lab.train.lstm import recurrence as lstm_recurrence
+from crossfade.lab.train.lstm.batched import train_batched
+from crossfade.lab.train.lstm.types import LstmMember, LstmRecipe
 
 GPU = torch.cuda.is_available()
 DEVICE = "cuda" if GPU else "cpu"

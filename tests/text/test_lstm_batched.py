@@ -15,12 +15,13 @@ from lstm_cases import CURVES, draw, reference, same
 
 from crossfade.errors import UserError
 from crossfade.lab.methods import Method, method
-from crossfade.lab.train import lstm_batched, text_run
-from crossfade.lab.train.lstm_batched import train_batched
-from crossfade.lab.train.lstm_feed import Feed
-from crossfade.lab.train.lstm_setup import epoch_batches, scoring_batches
-from crossfade.lab.train.lstm_stack import train_lstm_stack
-from crossfade.lab.train.lstm_types import LstmMember, LstmRecipe
+from crossfade.lab.train.lstm import batched as lstm_batched
+from crossfade.lab.train.lstm import run as text_run
+from crossfade.lab.train.lstm.batched import train_batched
+from crossfade.lab.train.lstm.feed import Feed
+from crossfade.lab.train.lstm.setup import epoch_batches, scoring_batches
+from crossfade.lab.train.lstm.stack import train_lstm_stack
+from crossfade.lab.train.lstm.types import LstmMember, LstmRecipe
 
 HERE = Path(__file__).parent
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -143,7 +144,8 @@ def test_a_feed_gives_every_text_once(sizes, rows, longest, seed):
 
 def test_cuda_takes_the_stack_and_others_the_plain_loop(monkeypatch):
     """Which engine serves a device, without the device. On a GPU nothing is compiled: any g is as good as another."""
-    from crossfade.lab.train import lstm_plain, lstm_stack
+    from crossfade.lab.train.lstm import plain as lstm_plain
+    from crossfade.lab.train.lstm import stack as lstm_stack
 
     monkeypatch.setattr(lstm_stack, "_check_device", lambda device: device != "cpu")
     asked = []
@@ -187,7 +189,7 @@ def test_compiles_for_nvidia(kernel, precision, capability):
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from crossfade.lab.train import lstm_triton
+    from crossfade.lab.train.lstm import triton as lstm_triton
 
     function = getattr(lstm_triton, kernel)
     tile = {"_forward_kernel": lstm_triton._FORWARD, "_backward_kernel": lstm_triton._BACKWARD}[kernel]

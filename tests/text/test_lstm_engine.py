@@ -17,10 +17,11 @@ from lstm_cases import CURVES, draw, reference, same
 
 from crossfade.errors import UserError
 from crossfade.lab.methods import Method, method
-from crossfade.lab.train.lstm_plain import LstmClassifier
-from crossfade.lab.train.lstm_setup import epoch_batches, initial_state, shapes
-from crossfade.lab.train.lstm_stack import train_lstm_stack
-from crossfade.lab.train.lstm_types import LstmMember, LstmRecipe, TokenPart, TokenSplit
+from crossfade.lab.train.lstm.plain import LstmClassifier
+from crossfade.lab.train.lstm.setup import epoch_batches, initial_state, shapes
+from crossfade.lab.train.lstm.stack import train_lstm_stack
+from crossfade.lab.train.lstm.types import LstmMember, LstmRecipe, TokenPart, TokenSplit
+from crossfade.lab.trial import Shape
 
 
 def apart(ce):  # has no compiled form
@@ -100,7 +101,7 @@ def test_what_methods_share_is_what_each_would_be_alone(parts, names, seeds, epo
 
 
 def test_a_step_that_methods_share_is_trained_once(monkeypatch):
-    from crossfade.lab.train import lstm_threads
+    from crossfade.lab.train.lstm import threads as lstm_threads
 
     trained, train = [], lstm_threads.compiled()
 
@@ -255,7 +256,7 @@ def test_recipe_round_trip():
     recipe = LstmRecipe(75, 75, 1, granularity="step", clip=1.0)
     assert LstmRecipe(**json.loads(json.dumps(recipe.to_dict()))) == recipe
     assert recipe.learning_rates == (1e-3,)
-    assert recipe.sizes(0, 5)[1] == 1
+    assert recipe.cost(Shape(7, 0, 5)) == 21 * recipe.weights(5) * recipe.epochs
 
 
 @pytest.mark.parametrize(
@@ -287,8 +288,8 @@ def test_ctrl_c_stops_it():
     code = (
         "import numpy as np\n"
         "from crossfade.lab.methods import method\n"
-        "from crossfade.lab.train.lstm_stack import train_lstm_stack\n"
-        "from crossfade.lab.train.lstm_types import *\n"
+        "from crossfade.lab.train.lstm.stack import train_lstm_stack\n"
+        "from crossfade.lab.train.lstm.types import *\n"
         "part = TokenPart(np.zeros(60000), np.arange(0, 60001, 60), np.zeros(1000))\n"
         "split = TokenSplit(part, part, part, 1, 2)\n"
         "told = []\n"

@@ -18,9 +18,9 @@ import pytest
 from crossfade.errors import UserError
 from crossfade.lab.data.glue import GLUE, load_glue
 from crossfade.lab.data.texts import TextPart, TextSet, TextTask, load_texts
-from crossfade.lab.data.words import UNKNOWN, tokenize, words
 from crossfade.lab.store import Store
-from crossfade.lab.train.lstm_types import LstmRecipe
+from crossfade.lab.train.lstm.types import LstmRecipe
+from crossfade.lab.train.lstm.words import UNKNOWN, tokenize, words
 
 QUICK = ["--repeats", "2", "--epochs", "2", "--batch-size", "16"]
 DATA = Path(__file__).parents[3] / "shared" / "data"

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from crossfade.functional import crossfade_loss
 from crossfade.lab.data.texts import TextPart, TextTask, load_texts
 from crossfade.lab.methods import method
-from crossfade.lab.train.deep import train
-from crossfade.lab.train.deep_batches import epoch_seed
-from crossfade.lab.train.deep_recipe import Hardware
-from crossfade.lab.train.deep_scores import Tally
-from crossfade.lab.train.text import TextBatches
-from crossfade.lab.train.text_models import load_classifier, load_tokenizer
-from crossfade.lab.train.text_recipe import TextRecipe
+from crossfade.lab.train.deep.batches import epoch_seed
+from crossfade.lab.train.deep.lightning import train
+from crossfade.lab.train.deep.scores import Tally
+from crossfade.lab.train.deep.text import TextBatches
+from crossfade.lab.train.deep.text_models import load_classifier, load_tokenizer
+from crossfade.lab.train.deep.text_recipe import TextRecipe
+from crossfade.lab.train.hardware import Hardware
 
 CPU = Hardware(accelerator="cpu")
 

@@ -8,7 +8,7 @@ from .image_compare import (
 from .store import (
     Store as Store,
 )
-from .train.deep_weights import (
+from .train.deep.weights import (
     load_model as load_model,
 )
 from .trial import (

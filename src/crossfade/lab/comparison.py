@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crossfade.errors import UserError
-from crossfade.lab.answer import ComparisonResult
 from crossfade.lab.config import Settings, resolve
 from crossfade.lab.described import SCHEDULE_GRID, describe_run
-from crossfade.lab.progress import shown
-from crossfade.lab.run import local, run
+from crossfade.lab.result import ComparisonResult
+from crossfade.lab.run import run_request
 from crossfade.lab.store import Run, Store
+from crossfade.lab.train.hardware import Hardware
 from crossfade.lab.trial import Trial
 
 if TYPE_CHECKING:
@@ -154,15 +154,21 @@ def execute(
     retry_failed: bool = False,
 ) -> ComparisonResult:
     """Run what the store doesn't know yet and read the answer from the store."""
-    store.save(planned.run)
-    with shown("Comparing", progress) as on_progress:
-        run(planned.trials, store, execute=local(workers), retry_failed=retry_failed, on_progress=on_progress)
+    run_request(
+        [planned.run],
+        planned.trials,
+        store,
+        Hardware(threads=workers),
+        retry_failed=retry_failed,
+        progress=progress,
+        label="Comparing",
+    )
     return ComparisonResult.load(store, planned.run)
 
 
 def _methods(settings: Settings, own: Sequence[Method]) -> list[Method]:
-    from crossfade.lab.methods import DEFAULT_METHODS, METHODS, load_loss, method
-    from crossfade.lab.train.trace import check
+    from crossfade.lab.methods import DEFAULT_METHODS, METHODS, method
+    from crossfade.lab.own_loss import check_loss_function, load_loss
 
     names = list(settings.methods)
     if names == ["all"]:
@@ -178,7 +184,7 @@ def _methods(settings: Settings, own: Sequence[Method]) -> list[Method]:
             raise UserError(f"methods: two different losses are called {one.name!r}; rename one")
     for one in seen.values():
         if one.g is not None and one not in METHODS:
-            check(one.g)
+            check_loss_function(one.g)
     if len(seen) < 2:
         raise UserError("methods: only the control 'ce' is left; name another one to compare it with")
     return sorted(seen.values(), key=lambda one: one.name != CONTROL)

@@ -1,20 +1,16 @@
-"""The training methods that a comparison can name: a schedule for CE and EL (eq. 12), or any loss g(ce).
+"""Training methods that a comparison can name, and which epochs two of them train alike.
 
-A method is an object; to add one, pass one. ``load_loss`` makes it from a user's function.
+A method is a schedule for CE and EL (eq. 12), a loss g(ce), or another way to step. It is an object: to add one, pass
+one. ``crossfade.lab.own_loss.load_loss`` makes one from a user's function.
 """
 
 from __future__ import annotations
 
 import difflib
-import importlib
-import importlib.util
-import re
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, NamedTuple
 
 from crossfade.errors import UserError
 from crossfade.schedules import Schedule, Weights, constant, cross_entropy, expectation, gradual, switch
@@ -22,7 +18,10 @@ from crossfade.schedules import Schedule, Weights, constant, cross_entropy, expe
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["DEFAULT_METHODS", "METHODS", "Method", "load_loss", "method"]
+__all__ = [
+    "COT", "DEEP_METHODS", "DEFAULT_METHODS", "METHODS", "NORM_MATCHED", "Method", "ScaledRate", "Start", "TwoPass",
+    "gradient_volume", "method", "rate_factor", "shared_epochs", "starts",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -43,6 +42,27 @@ class Method:
     g: Callable[[Tensor], Tensor] | None = None
     schedule: Schedule = field(default_factory=cross_entropy)
     note: str = ""
+
+
+@dataclass(frozen=True)
+class TwoPass(Method):
+    """Complement objective training (Chen et al. 2019): a step on CE, then a second pass and a step on eq. (6).
+
+    The second pass minimises the negative complement entropy divided by the number of classes, with an optimizer of
+    its own at the same learning rate, momentum and weight decay, as in their published code.
+    """
+
+
+@dataclass(frozen=True)
+class ScaledRate(Method):
+    """CE whose learning rate is multiplied by a function of progress.
+
+    Not the same as the loss times M (``ce-matched``, ``ce-matched-off``): SGD's step is the rate times a running sum of
+    gradient + weight decay x weights. A larger rate moves the weights further along old gradients too, and decays them
+    faster; a larger loss does neither.
+    """
+
+    factor: Callable[[float], float] = float
 
 
 @dataclass(frozen=True)
@@ -70,6 +90,29 @@ def _transform(name: str, **options: float) -> _Transform:
 def _matched(share: float, schedule: Schedule, progress: float) -> Weights:
     alpha, beta = schedule(progress)
     return Weights(alpha + share * beta, 0.0)
+
+
+def gradient_volume(weights: Weights, own: bool) -> float:
+    r"""Area under the gradient of alpha CE + beta EL, eq. (21) for the target's logit, eq. (22) for another's.
+
+    \int_0^1 (1 - p)(alpha + beta p) dp = alpha/2 + beta/6 (its size; eq. 13 is negative there), and
+    \int_0^1 \int_0^1 q (alpha + beta p) dp dq = alpha/2 + beta/4. CE's is 1/2 in both cases, eq. (20).
+    """
+    alpha, beta = weights
+    return alpha / 2 + beta / (6 if own else 4)
+
+
+def rate_factor(progress: float, own: bool) -> float:
+    """M = V / V_ce for the gradual recipe's weights: what CE's learning rate is multiplied by."""
+    return gradient_volume(gradual()(progress), own) / 0.5
+
+
+def _own(progress: float) -> float:
+    return rate_factor(progress, own=True)
+
+
+def _others(progress: float) -> float:
+    return rate_factor(progress, own=False)
 
 
 METHODS: tuple[Method, ...] = (
@@ -103,8 +146,29 @@ METHODS: tuple[Method, ...] = (
 DEFAULT_METHODS = ("ce", "f0", "f0-late", "gradual", "el", "focal")
 
 
-def method(name: str) -> Method:
-    """The method of this name.
+COT = TwoPass("cot", "COT", note="complement objective training (Chen et al. 2019), two passes a step")
+_OTHER = "{} scales the loss instead, and with momentum and weight decay that isn't the same"
+NORM_MATCHED = (
+    ScaledRate(
+        "ce-volume-own",
+        "CE, rate × M (i = j)",
+        note="eq. (21): CE's learning rate times M = alpha + beta/3 of the gradual recipe; "
+        + _OTHER.format("ce-matched"),
+        factor=_own,
+    ),
+    ScaledRate(
+        "ce-volume-others",
+        "CE, rate × M (i ≠ j)",
+        note="eq. (22): CE's learning rate times M = alpha + beta/2 of the gradual recipe; "
+        + _OTHER.format("ce-matched-off"),
+        factor=_others,
+    ),
+)
+DEEP_METHODS: tuple[Method, ...] = (COT, *NORM_MATCHED)  # they change the training step of a deep network
+
+
+def method(name: str, *, deep: bool = False) -> Method:
+    """Return the method of this name; ``deep`` admits ``DEEP_METHODS`` too.
 
     Raises:
         UserError: there is none; names the nearest.
@@ -112,70 +176,76 @@ def method(name: str) -> Method:
     >>> method("gradual").title
     'CE+EL F=0-0.5'
     """
-    for known in METHODS:
+    catalogue = (*METHODS, *DEEP_METHODS) if deep else METHODS
+    for known in catalogue:
         if known.name == name:
             return known
-    names = [known.name for known in METHODS]
+    names = [known.name for known in catalogue]
     nearest = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5)
     hint = f"did you mean {nearest[0]!r}?" if nearest else f"there are {', '.join(names)}"
     raise UserError(f"no method {name!r}: {hint}")
 
 
-def load_loss(reference: str) -> Method:
-    """The method of a user's loss g(ce), given as ``"module:function"`` or ``"path/file.py:function"``.
+def shared_epochs(first: Method, second: Method, epochs: int, steps: int = 1) -> int:
+    """Return how many whole epochs two methods train alike, from the first epoch on.
 
-    The function takes a tensor of cross entropies and returns the losses, elementwise; it is named after itself.
+    The mixtures of the paper share their first phases (F = 0 and F = 0, 0.5 all but the last 5 %), and everything else
+    of a repeat is paired, so what they share can be trained once.
 
-    Raises:
-        UserError: not of that form, no such module, file or function, or not a function of ce.
+    Args:
+        first, second: Methods that aren't plain mixtures share nothing.
+        epochs: Of the whole training.
+        steps: How often the schedules move in an epoch.
     """
-    place, _, name = reference.rpartition(":")
-    if not place or not name.isidentifier():
-        raise UserError(f"loss {reference!r} must be module:function or file.py:function, such as mylosses:my_g")
-    g = getattr(_module(place), name, None)
-    if not callable(g):
-        what = "is not a function" if g is not None else "is not there"
-        raise UserError(f"loss {reference!r}: {name} {what} in {place}")
-    from crossfade.lab.train.trace import check
-
-    check(g)
-    taken = {known.name for known in METHODS}
-    shown = name if name not in taken else f"{name}-custom"
-    return Method(shown, name, g, note=f"g = {reference}")
-
-
-def _module(place: str) -> Any:
-    path = Path(place)
-    if path.suffix != ".py" and not path.is_file():
-        if "" not in sys.path:  # an installed command doesn't look in the folder it is called from
-            sys.path.insert(0, "")
-        return _imported(place, lambda: importlib.import_module(place))
-    if not path.is_file():
-        raise UserError(f"loss file {place!r} is not there")
-    unique = re.sub(r"\W", "_", str(path.resolve()))
-
-    def run() -> Any:
-        spec = importlib.util.spec_from_file_location(f"crossfade_loss_{unique}", path)
-        if spec is None or spec.loader is None:
-            raise UserError(f"loss file {place!r} is not a Python file")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[spec.name] = module  # so that what it defines can be pickled
-        spec.loader.exec_module(module)
-        return module
-
-    return _imported(place, run)
-
-
-def _imported(place: str, load: Callable[[], Any]) -> Any:
+    if type(first) is not Method or type(second) is not Method or first.g is not None or second.g is not None:
+        return 0
     try:
-        return load()
-    except UserError:
-        raise
-    except ModuleNotFoundError as error:
-        if error.name is not None and (place == error.name or place.startswith(f"{error.name}.")):
-            raise UserError(
-                f"no module {place!r}; give the file instead, such as path/to/{place}.py:function"
-            ) from None
-        raise UserError(f"loss module {place!r} needs the module {error.name!r}, which is not there") from error
-    except Exception as error:
-        raise UserError(f"loss module {place!r} failed to load: {type(error).__name__}: {error}") from error
+        return _alike(first.schedule, second.schedule, epochs, steps)
+    except TypeError:  # a schedule of a user's that has no hash
+        return _alike.__wrapped__(first.schedule, second.schedule, epochs, steps)
+
+
+@lru_cache(maxsize=1024)
+def _alike(first: Schedule, second: Schedule, epochs: int, steps: int) -> int:
+    total = epochs * steps
+    for step in range(total):
+        if tuple(first(step / total)) != tuple(second(step / total)):
+            return step // steps
+    return epochs
+
+
+class Start(NamedTuple):
+    """Where a training begins: from scratch, or from another one's state after so many epochs."""
+
+    source: int | None = None
+    epoch: int = 0
+
+
+def starts(
+    methods: Sequence[Method],
+    groups: Sequence[Hashable],
+    epochs: int,
+    *,
+    steps: int = 1,
+    most: int | None = None,
+    begun: Sequence[int] = (),
+) -> list[Start]:
+    """Return where each of several trainings begins, so that what methods have in common is trained once.
+
+    Args:
+        methods: One for each training.
+        groups: Trainings of the same group differ in their method alone: same rows, weights, order and learning rate.
+        epochs, steps: As for :func:`shared_epochs`.
+        most: No training takes over more epochs than this; default: all.
+        begun: How many epochs each has behind it already.
+    """
+    found: list[Start] = []
+    for at, (mine, group) in enumerate(zip(methods, groups, strict=True)):
+        best = Start(None, begun[at] if begun else 0)
+        for other in range(at):
+            if groups[other] == group:
+                epoch = min(shared_epochs(methods[other], mine, epochs, steps), epochs if most is None else most)
+                if epoch > best.epoch and epoch >= found[other].epoch:
+                    best = Start(other, epoch)
+        found.append(best)
+    return found

@@ -16,16 +16,45 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import CodeType
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 if TYPE_CHECKING:
     from crossfade.lab.methods import Method
-    from crossfade.lab.train import Recipe, Split
 
-__all__ = ["Task", "Trial", "canonical", "digest", "seed", "stream_seed"]
+__all__ = ["Recipe", "Shape", "Task", "Trial", "canonical", "digest", "seed", "stream_seed"]
 
 # Finer than any batch size and data set at which a step schedule could be told apart by its results.
 _STEP_GRID = 5040
+
+
+class Shape(NamedTuple):
+    """Rows, inputs of a row and classes, roughly: for progress, never for results."""
+
+    rows: int
+    inputs: int
+    classes: int
+
+
+class Recipe(Protocol):
+    """How a trial is trained: plain data, which decides its numbers."""
+
+    @property
+    def epochs(self) -> int:
+        """Passes over the training rows."""
+
+    @property
+    def granularity(self) -> str:
+        """Whether the method's schedule moves at each ``"epoch"`` or at each ``"step"``."""
+
+    @property
+    def learning_rates(self) -> tuple[float, ...]:
+        """The rates that are tried for each method."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The recipe as plain data: part of the trial's key."""
+
+    def cost(self, shape: Shape) -> float:
+        """Multiply-adds of the whole training, roughly: for progress and batches of trials, never for results."""
 
 
 class Task(Protocol):
@@ -40,11 +69,14 @@ class Task(Protocol):
         """What decides the numbers, as JSON: the data's digest, how it is split. The name is not part of it."""
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """Rows, inputs and classes, roughly: for progress, never for results."""
+    def shape(self) -> Shape:
+        """Its size, for progress."""
 
-    def split(self, repeat: int) -> Split:
-        """The rows of one repeat, preprocessed. The same for every method."""
+    def split(self, repeat: int) -> object:
+        """The rows of one repeat, preprocessed, in the form that the family of the trial's recipe trains on.
+
+        The same for every method.
+        """
 
     def describe(self) -> dict[str, Any]:
         """One entry of the report's ``datasets``: name, source, rows, features, classes, sizes, sha256."""

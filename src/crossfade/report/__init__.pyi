@@ -1,5 +1,6 @@
 from .comparison import (
     comparison_page as comparison_page,
+    render_comparison as render_comparison,
 )
 from .page import (
     Block as Block,

@@ -4,7 +4,13 @@ from .analysis import (
 )
 from .compare import (
     Comparison as Comparison,
+    Row as Row,
     compare_methods as compare_methods,
+)
+from .drawing import (
+    new_figure as new_figure,
+    save_svg as save_svg,
+    to_svg as to_svg,
 )
 from .evidence import (
     AcrossComparison as AcrossComparison,
@@ -18,10 +24,6 @@ from .figures import (
     paired_difference_plot as paired_difference_plot,
     performance_plot as performance_plot,
     sign_plot as sign_plot,
-    to_svg as to_svg,
-)
-from .groups import (
-    contiguous_groups as contiguous_groups,
 )
 from .intervals import (
     Interval as Interval,
@@ -35,6 +37,7 @@ from .omnibus import (
     Friedman as Friedman,
     adjust_p as adjust_p,
     conover as conover,
+    contiguous_groups as contiguous_groups,
     critical_difference as critical_difference,
     friedman as friedman,
     nemenyi as nemenyi,
@@ -45,13 +48,11 @@ from .paired import (
     sign_test as sign_test,
     wilcoxon as wilcoxon,
 )
-from .profile import (
-    Profile as Profile,
-    performance_profile as performance_profile,
-)
 from .ranking import (
     MethodSummary as MethodSummary,
+    Profile as Profile,
     WinTieLoss as WinTieLoss,
+    performance_profile as performance_profile,
     rank_matrix as rank_matrix,
     summarize as summarize,
     summarize_repeats as summarize_repeats,
@@ -60,10 +61,7 @@ from .ranking import (
 from .shape import (
     score_matrix as score_matrix,
 )
-from .table import (
-    Row as Row,
-)
-from .wording import (
+from .verdicts import (
     Verdict as Verdict,
     verdict as verdict,
 )

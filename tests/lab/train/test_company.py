@@ -71,7 +71,7 @@ def test_no_members():
 
 NARROW = """
 import sys
-import crossfade.lab.train.simd as simd
+import crossfade.lab.train.tables.simd as simd
 simd.WIDE = 8
 sys.path.insert(0, {folder!r})
 from conftest import draw

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from crossfade.errors import UserError
 from crossfade.lab.methods import METHODS, Method, method
+from crossfade.lab.own_loss import check_loss_function as check
 from crossfade.lab.train import Member, Recipe, train_stack
-from crossfade.lab.train.trace import _compiled_values, check, traced
+from crossfade.lab.train.tables.trace import _compiled_values, traced
 
 P = [1e-30, 1e-20, 1e-8, 1e-3, 0.1, 0.3, 0.49, 0.51, 0.7, 0.9, 0.999, 1 - 1e-6]
 
@@ -154,7 +155,7 @@ def test_what_cannot_be_compiled_is_trained_in_the_batched_engine(make_split, na
 
 
 def test_a_wrong_translation_is_noticed(monkeypatch):
-    from crossfade.lab.train import pointwise
+    from crossfade.lab.train.tables import pointwise
 
     monkeypatch.setitem(pointwise.TEMPLATES, "expm1", "math.exp({0})")
     result = traced(lambda ce: -torch.expm1(-ce))

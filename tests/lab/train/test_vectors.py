@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crossfade.lab.train import panels
-from crossfade.lab.train.layout import aligned, layout
-from crossfade.lab.train.rows import add, combine, load_rows8, row_totals, store_rows, transpose, where_positive
-from crossfade.lab.train.simd import load8, pointer, store, total
-from crossfade.lab.train.vecmath import exp8, log8
+from crossfade.lab.train.tables import panels
+from crossfade.lab.train.tables.layout import aligned, layout
+from crossfade.lab.train.tables.rows import add, combine, load_rows8, row_totals, store_rows, transpose, where_positive
+from crossfade.lab.train.tables.simd import load8, pointer, store, total
+from crossfade.lab.train.tables.vecmath import exp8, log8
 
 
 @numba.njit

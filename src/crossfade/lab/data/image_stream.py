@@ -14,11 +14,12 @@ import numpy as np
 import torch
 
 from crossfade.errors import UserError
-from crossfade.lab.trial import digest
+from crossfade.lab.trial import Shape, digest
 
 if TYPE_CHECKING:
-    from crossfade.lab.train.deep_batches import Batch
-    from crossfade.lab.train.deep_recipe import Hardware, ImageRecipe
+    from crossfade.lab.train.deep.batches import Batch
+    from crossfade.lab.train.deep.recipe import ImageRecipe
+    from crossfade.lab.train.hardware import Hardware
 
 __all__ = ["FilePart", "StreamBatches", "StreamSplit", "StreamTask", "find_imagenet", "stream_task"]
 
@@ -66,9 +67,9 @@ class StreamTask:
         return {"files": digest(parts), "preprocessing": 1}
 
     @property
-    def shape(self) -> tuple[int, int, int]:
+    def shape(self) -> Shape:
         """Training images, values of one as the network sees it, classes."""
-        return len(self.train), 3 * 224 * 224, len(self.classes)
+        return Shape(len(self.train), 3 * 224 * 224, len(self.classes))
 
     def split(self, repeat: int) -> StreamSplit:
         """The same for every repeat."""
@@ -178,12 +179,12 @@ class StreamBatches:
         return len(self._bounds()) - 1
 
     def _bounds(self) -> list[int]:
-        from crossfade.lab.train.deep_batches import bounds
+        from crossfade.lab.train.deep.batches import bounds
 
         return bounds(len(self.files), self.recipe.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        from crossfade.lab.train.deep_batches import epoch_seed
+        from crossfade.lab.train.deep.batches import epoch_seed
 
         order = np.arange(len(self.files))
         if self.training:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from crossfade.errors import UserError
 from crossfade.lab.data.divide import held_out
-from crossfade.lab.trial import stream_seed
+from crossfade.lab.trial import Shape, stream_seed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -188,10 +188,10 @@ class ImageTask:
         }  # fmt: skip
 
     @property
-    def shape(self) -> tuple[int, int, int]:
+    def shape(self) -> Shape:
         """Training images, pixels times colours, classes."""
         images, classes = self.data.train.images, len(self.data.classes)
-        return min(len(images), (self.per_class or len(images)) * classes), images[0].numel(), classes
+        return Shape(min(len(images), (self.per_class or len(images)) * classes), images[0].numel(), classes)
 
     def split(self, repeat: int) -> ImageSplit:
         """The parts of one repeat; the same for every method."""

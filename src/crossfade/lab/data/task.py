@@ -13,7 +13,7 @@ import numpy as np
 from crossfade.errors import UserError
 from crossfade.lab.data.columns import MAX_CATEGORIES
 from crossfade.lab.data.table import Table, content_digest
-from crossfade.lab.trial import stream_seed
+from crossfade.lab.trial import Shape, stream_seed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -77,11 +77,11 @@ class TableTask:
         }  # fmt: skip
 
     @cached_property
-    def shape(self) -> tuple[int, int, int]:
+    def shape(self) -> Shape:
         """Rows, inputs and classes, roughly."""
         categories = [self.table.features[c.name].nunique() for c in self.table.columns if c.kind == "category"]
         inputs = sum(min(number, MAX_CATEGORIES) for number in categories) + len(self.table.columns) - len(categories)
-        return len(self.table.labels), inputs, len(self.table.classes)
+        return Shape(len(self.table.labels), inputs, len(self.table.classes))
 
     def split(self, repeat: int) -> Split:
         """Rows of one repeat as float32, the pipeline fitted on its training part alone.

@@ -13,7 +13,7 @@ import numpy as np
 
 from crossfade.errors import UserError
 from crossfade.lab.data.divide import held_out
-from crossfade.lab.trial import stream_seed
+from crossfade.lab.trial import Shape, stream_seed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -133,10 +133,10 @@ class TextTask:
         }  # fmt: skip
 
     @cached_property
-    def shape(self) -> tuple[int, int, int]:
+    def shape(self) -> Shape:
         """Words to learn from, 1, classes: roughly."""
         words, examples = self.data.train.words, len(self.data.train)
-        return max(1, words * min(examples, self.limit or examples) // examples), 1, len(self.data.classes)
+        return Shape(max(1, words * min(examples, self.limit or examples) // examples), 1, len(self.data.classes))
 
     def split(self, repeat: int) -> TextSplit:
         """The parts of one repeat; the same for every method."""

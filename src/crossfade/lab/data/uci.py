@@ -18,6 +18,7 @@ import numpy as np
 
 from crossfade.errors import UserError
 from crossfade.lab.data.uci_names import UCI_NAMES
+from crossfade.lab.trial import Shape
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -46,10 +47,10 @@ class UciTask:
         return {"data": bytes_.hexdigest(), "splits": "klambauer"}
 
     @cached_property
-    def shape(self) -> tuple[int, int, int]:
+    def shape(self) -> Shape:
         """Rows, inputs, classes."""
         x, y, _, _ = self._arrays
-        return len(y), x.shape[1], int(y.max()) + 1
+        return Shape(len(y), x.shape[1], int(y.max()) + 1)
 
     def split(self, repeat: int) -> Split:
         """The published rows of split ``repeat % 4``, as they are."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from crossfade.errors import UserError
 from crossfade.lab.nets import check_name
 from crossfade.lab.paper.image_study import TITLES, Cell
-from crossfade.lab.train.augment import Augment
+from crossfade.lab.train.deep.augment import Augment
 
 if TYPE_CHECKING:
     from crossfade.lab.data.image_stream import StreamTask

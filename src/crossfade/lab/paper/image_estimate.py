@@ -12,10 +12,11 @@ from torch.nn.functional import cross_entropy
 
 from crossfade.lab.data.images import ImageTask
 from crossfade.lab.nets import build
-from crossfade.lab.train.deep_graphs import Job, seconds_an_epoch, serves
+from crossfade.lab.train.deep.side_by_side import Job, seconds_an_epoch, serves
 
 if TYPE_CHECKING:
-    from crossfade.lab.train.deep_recipe import Hardware, ImageRecipe
+    from crossfade.lab.train.deep.recipe import ImageRecipe
+    from crossfade.lab.train.hardware import Hardware
     from crossfade.lab.trial import Trial
 
 __all__ = ["estimate"]

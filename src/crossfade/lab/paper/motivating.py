@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from crossfade.lab.paper.image_study import MIXTURES, Cell, ImageStudy
-from crossfade.lab.train.deep_recipe import ImageRecipe
+from crossfade.lab.train.deep.recipe import ImageRecipe
 
 __all__ = ["PAPER_COUNTS", "STUDY"]
 

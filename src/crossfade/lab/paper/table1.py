@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from crossfade.lab.paper.image_study import MIXTURES, TITLES, Cell, ImageStudy
-from crossfade.lab.train.augment import Augment
-from crossfade.lab.train.deep_recipe import ImageRecipe
+from crossfade.lab.train.deep.augment import Augment
+from crossfade.lab.train.deep.recipe import ImageRecipe
 
 __all__ = ["CIFAR", "CINIC", "ROTATION", "STUDY", "cinic_recipe"]
 

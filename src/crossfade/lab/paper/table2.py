@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from crossfade.lab.paper.image_study import MIXTURES, Cell, ImageStudy
-from crossfade.lab.train.augment import Augment
-from crossfade.lab.train.deep_recipe import ImageRecipe
+from crossfade.lab.train.deep.augment import Augment
+from crossfade.lab.train.deep.recipe import ImageRecipe
 
 __all__ = ["STUDY", "imagenet_recipe"]
 

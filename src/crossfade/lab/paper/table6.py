@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from crossfade.lab.paper.image_study import Cell, ImageStudy
 from crossfade.lab.paper.table1 import ROTATION, cinic_recipe
-from crossfade.lab.train.augment import Augment
-from crossfade.lab.train.deep_recipe import ImageRecipe
+from crossfade.lab.train.deep.augment import Augment
+from crossfade.lab.train.deep.recipe import ImageRecipe
 
 __all__ = ["STUDY"]
 

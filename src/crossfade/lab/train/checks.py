@@ -1,0 +1,70 @@
+"""Checks that recipes, settings and members share: each raises one clear line."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TypeVar
+
+from crossfade.errors import UserError
+
+__all__ = [
+    "INDEX",
+    "check_choice",
+    "check_count",
+    "check_positive",
+    "check_rising",
+    "check_seed",
+    "check_share",
+    "expect",
+]
+
+_T = TypeVar("_T")
+INDEX = 2**31  # rows and weights are counted in 32 bits
+
+
+def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
+    """Raise UserError unless the value is one of the choices."""
+    if value not in choices:
+        raise UserError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+
+
+def check_count(name: str, value: object, least: int = 1) -> None:
+    """Raise UserError unless the value is a whole number in [least, 2^31)."""
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value < INDEX:
+        raise UserError(f"{name} must be a whole number of at least {least}, got {value!r}")
+
+
+def check_positive(name: str, value: float, *, zero: bool = False) -> None:
+    """Raise UserError unless the value is finite and above zero; ``zero`` admits zero."""
+    if not (0.0 < value < math.inf or (zero and value == 0.0)):
+        raise UserError(f"{name} must be a finite number {'of at least' if zero else 'above'} 0, got {value!r}")
+
+
+def check_share(name: str, value: float) -> None:
+    """Raise UserError unless the value lies in [0, 1)."""
+    if not 0.0 <= value < 1.0:
+        raise UserError(f"{name} must be in [0, 1), got {value!r}")
+
+
+def check_rising(name: str, values: Sequence[float]) -> None:
+    """Raise UserError unless the values rise."""
+    if list(values) != sorted(values):
+        raise UserError(f"{name} must rise, got {values!r}")
+
+
+def check_seed(value: object) -> None:
+    """Raise UserError unless the value is a seed in [0, 2^63)."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
+        raise UserError(f"seed must be a whole number in [0, 2^63), got {value!r}")
+
+
+def expect(name: str, value: object, kind: type[_T]) -> _T:
+    """Return the value, which must be of this kind: a task's split or a trial's recipe belongs to one family.
+
+    Raises:
+        TypeError: it is of another.
+    """
+    if not isinstance(value, kind):
+        raise TypeError(f"{name}: expected a {kind.__name__}, got a {type(value).__name__}")
+    return value

@@ -1,0 +1,1 @@
+"""Training of image networks and pretrained transformers."""

@@ -1,0 +1,1 @@
+"""Training of LSTM classifiers on texts."""

@@ -1,0 +1,70 @@
+"""The recurrence of many LSTM layers of one shape at once, differentiable: on a GPU two kernel launches a token."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from crossfade import kernels
+
+__all__ = ["recurrence", "reference"]
+
+
+def recurrence(gates: Tensor, weight: Tensor) -> Tensor:
+    """Outputs of n LSTM layers, each with weights and inputs of its own, from zeros as the first state.
+
+    With (i, f, g, o) = gates_t + h_{t-1} W^T:  c_t = sigmoid(f) c_{t-1} + sigmoid(i) tanh(g) and
+    h_t = sigmoid(o) tanh(c_t). Not differentiable twice where the kernels run.
+
+    Args:
+        gates: (n, time, batch, 4 * cells), contiguous: what the inputs and the biases add, in nn.LSTM's order.
+        weight: (n, 4 * cells, cells), each as ``nn.LSTM.weight_hh_l0``.
+
+    Returns:
+        (n, time, batch, cells). Products are TF32's where ``torch.backends.cuda.matmul`` says so.
+    """
+    if kernels.usable(gates) and gates.dtype == torch.float32:
+        outputs: Tensor = _Recurrence.apply(gates, weight)
+        return outputs
+    return reference(gates, weight)
+
+
+def reference(gates: Tensor, weight: Tensor) -> Tensor:
+    """As :func:`recurrence`, in operations of PyTorch: any device and type, and what the kernels must agree with."""
+    h = c = gates.new_zeros(len(gates), gates.shape[2], weight.shape[2])
+    outputs = []
+    for now in gates.unbind(1):
+        i, f, g, o = torch.baddbmm(now, h, weight.mT).chunk(4, -1)
+        c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+        h = o.sigmoid() * c.tanh()
+        outputs.append(h)
+    return torch.stack(outputs, 1)
+
+
+class _Recurrence(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, gates: Tensor, weight: Tensor) -> Tensor:
+        from crossfade.lab.train.lstm import triton as lstm_triton
+
+        count, time, rows, _ = gates.shape
+        # Place 0 holds the state before the first token.
+        h, c = (gates.new_empty(count, time + 1, rows, weight.shape[2]) for _ in range(2))
+        h[:, 0].zero_()
+        c[:, 0].zero_()
+        active = torch.empty_like(gates)
+        lstm_triton.forward(gates, weight, h, c, active)
+        ctx.save_for_backward(weight, h, c, active)
+        return h[:, 1:]
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor]:
+        from crossfade.lab.train.lstm import triton as lstm_triton
+
+        weight, h, c, active = ctx.saved_tensors
+        d_gates = torch.empty_like(active)
+        lstm_triton.backward(weight, active, c, upstream.contiguous(), d_gates)
+        # One product over all tokens: the states before each of them are the first ``time`` of the states.
+        return d_gates, d_gates.flatten(1, 2).mT @ h[:, :-1].flatten(1, 2)

@@ -1,0 +1,1 @@
+"""Training of many tiny networks on tables."""

@@ -1,0 +1,192 @@
+"""Many networks of one shape as one batched PyTorch computation: on any device, with any g.
+
+The gradient is written out (softmax minus onehot, times a number a row): a tape for each of 10^5 steps would cost more
+than the steps. A member's result must not depend on its company, but libraries choose their algorithms by the shape of
+a stack, by threads and by where a matrix begins in memory. So a stack always has the same number of slots, the last
+one filled up with copies; the CPU uses one thread; and every matrix is filled up with zeros to begin with a cache line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from crossfade.lab.own_loss import value_and_slope
+from crossfade.lab.train.tables.record import best_epoch, empty_curves, history
+from crossfade.lab.train.tables.setup import cost, initial_weights, mixture_table, row_orders
+from crossfade.lab.train.tables.types import Floats, History, Member, Recipe, Split
+
+_SLOTS_CPU = 16  # networks in a stack
+_SLOTS = 256  # a step on a GPU takes no longer for these than for 16
+_LINE = 16  # floats in a cache line
+_ROWS = 1024  # rows that are classified at once
+
+
+def train_batched(
+    members: Sequence[Member], recipe: Recipe, device: str, on_progress: Callable[[float], None]
+) -> list[History]:
+    """Train all members, in stacks."""
+    slots = _SLOTS_CPU if torch.device(device).type == "cpu" else _SLOTS
+    out: dict[int, History] = {}
+    order = sorted(range(len(members)), key=lambda i: _shape(members[i].split))
+    threads, done, total = torch.get_num_threads(), 0.0, sum(cost(member, recipe) for member in members) * recipe.epochs
+    torch.set_num_threads(1)
+    try:
+        for _, alike in groupby(order, key=lambda i: _shape(members[i].split)):
+            group = list(alike)
+            for start in range(0, len(group), slots):
+                chosen = group[start : start + slots]
+                filled = [members[i] for i in chosen + chosen[:1] * (slots - len(chosen))]
+                stack = _Stack(filled, len(chosen), recipe, torch.device(device))
+                epoch = len(chosen) * cost(members[chosen[0]], recipe) / total
+
+                def report(epoch: float = epoch) -> None:
+                    nonlocal done
+                    done += epoch
+                    on_progress(done)
+
+                with torch.no_grad():
+                    out.update(zip(chosen, stack.train(report), strict=True))
+    finally:
+        torch.set_num_threads(threads)
+    return [out[i] for i in range(len(members))]
+
+
+def _shape(split: Split) -> tuple[int, ...]:
+    return split.features, split.classes, len(split.y_train), len(split.y_val), len(split.y_test)
+
+
+def _filled(stack: Floats, axes: Sequence[int] | None = None) -> Floats:
+    """Zeros at the end of each axis (the first is the stack's), to a whole number of cache lines."""
+    chosen = range(1, stack.ndim) if axes is None else axes
+    return np.pad(stack, [(0, -size % _LINE if axis in chosen else 0) for axis, size in enumerate(stack.shape)])
+
+
+class _Stack:
+    """Networks of one shape on data sets of one shape; the first ``count`` of them are wanted."""
+
+    def __init__(self, members: Sequence[Member], count: int, recipe: Recipe, device: torch.device) -> None:
+        self.members, self.count, self.recipe, self.device = members, count, recipe, device
+        split = members[0].split
+        sizes = recipe.sizes(split.features, split.classes)
+        starts = [initial_weights(member.seed, sizes) for member in members]
+        self.shapes = [array.shape for array in starts[0]]
+        self.weights = [self._put(_filled(np.stack(arrays))) for arrays in zip(*starts, strict=True)]
+        self.velocity = [torch.zeros_like(weight) for weight in self.weights]
+        self.rate = self._put(np.array([member.learning_rate for member in members], np.float32))
+        splits = list({id(member.split): member.split for member in members}.values())
+        which = [next(k for k, s in enumerate(splits) if s is member.split) for member in members]
+        self.which = torch.tensor(which, device=device)
+        self.classes = split.classes
+        self.parts = {
+            part: (
+                self._put(_filled(np.stack([getattr(s, f"x_{part}") for s in splits]), axes=(2,))),
+                self._put(np.stack([getattr(s, f"y_{part}") for s in splits])),
+            )
+            for part in ("train", "val", "test")
+        }
+        tables = [mixture_table(member.method.schedule, recipe, len(split.y_train)) for member in members]
+        self.mixture = self._put(np.stack(tables, -1))  # epoch, step, (alpha, beta), member
+        losses = {id(member.method.g): member.method.g for member in members}.values()
+        self.custom = [
+            (g, torch.tensor([member.method.g is g for member in members], device=device)[:, None])
+            for g in losses
+            if g is not None
+        ]
+
+    def _put(self, array: NDArray[Any]) -> Tensor:
+        return torch.from_numpy(array).to(self.device)
+
+    def train(self, on_epoch: Callable[[], None]) -> list[History]:
+        recipe, members = self.recipe, self.members
+        rows = len(members[0].split.y_train)
+        orders = {seed: row_orders(seed, rows, recipe.epochs) for seed in {member.seed for member in members}}
+        curves = [empty_curves(recipe.epochs) for _ in members]
+        chosen, alive = [-1] * len(members), [True] * len(members)
+        best = [weight.clone() for weight in self.weights]
+        for epoch in range(recipe.epochs):
+            order = self._put(np.stack([orders[member.seed][epoch] for member in members]).astype(np.int64))
+            lost = torch.zeros(len(members), device=self.device)
+            for step, batch in enumerate(torch.split(order, recipe.batch_size, 1)):
+                lost += self._step(batch, self.mixture[epoch, min(step, self.mixture.shape[1] - 1)])
+            finite = torch.stack([weight.flatten(1).isfinite().all(1) for weight in self.weights]).all(0)
+            measured = torch.stack([lost / rows, *self._evaluate("val"), *self._evaluate("test"), finite], 1)
+            better = []
+            for slot, row in enumerate(measured.double().cpu().numpy()):
+                alive[slot] &= bool(row[5] and np.isfinite(row[[0, 2]]).all())
+                if alive[slot]:
+                    curves[slot][epoch] = row[:5]
+                    if best_epoch(curves[slot][: epoch + 1], recipe.tie) == epoch:
+                        chosen[slot] = epoch
+                        better.append(slot)
+            for kept, weight in zip(best, self.weights, strict=True):
+                kept[better] = weight[better]
+            on_epoch()
+        self.weights = best
+        shown = torch.cat([logits.softmax(-1) for logits, _ in self._logits("test")], 1).cpu().numpy()
+        return [history(curves[k], chosen[k], shown[k], self._unfilled(k), "batched") for k in range(self.count)]
+
+    def _unfilled(self, slot: int) -> list[Floats]:
+        both = zip(self.weights, self.shapes, strict=True)
+        return [weight[slot].cpu().numpy()[tuple(map(slice, shape))].copy() for weight, shape in both]
+
+    def _forward(self, x: Tensor) -> list[Tensor]:
+        """The inputs of each layer, and the logits."""
+        values = [x]
+        for n, (weight, bias) in enumerate(zip(self.weights[::2], self.weights[1::2], strict=True)):
+            z = torch.baddbmm(bias[:, None], values[-1], weight.transpose(1, 2))
+            values.append(z[..., : self.classes] if 2 * n + 2 == len(self.weights) else z.relu())
+        return values
+
+    def _step(self, rows: Tensor, mixture: Tensor) -> Tensor:
+        """One step for every member on its own rows (member, row); the sums of their losses."""
+        x, y = (part[self.which[:, None], rows] for part in self.parts["train"])
+        *values, logits = self._forward(x)
+        log_p = logits.log_softmax(-1)
+        ce = -log_p.gather(-1, y[..., None])[..., 0]
+        alpha, beta = mixture[0, :, None], mixture[1, :, None]
+        p = (-ce).exp()
+        weight, loss = alpha + beta * p, alpha * ce + beta * (1 - p)
+        for g, mine in self.custom:
+            value, slope = (part.view_as(ce) for part in value_and_slope(g, ce.flatten()))
+            weight, loss = torch.where(mine, slope, weight), torch.where(mine, value, loss)
+        weight = (weight / rows.shape[1])[..., None]
+        d = (log_p.exp() * weight).scatter_add_(-1, y[..., None], -weight)
+        d = F.pad(d, (0, -self.classes % _LINE))
+        for n in range(len(values) - 1, -1, -1):
+            gradients = d.transpose(1, 2) @ values[n], d.sum(1)
+            if n:
+                d = (d @ self.weights[2 * n]).masked_fill_(values[n] <= 0, 0.0)
+            for k, gradient in enumerate(gradients, 2 * n):
+                self._descend(k, gradient)
+        return loss.sum(1)
+
+    def _descend(self, k: int, gradient: Tensor) -> None:
+        recipe, weight, velocity = self.recipe, self.weights[k], self.velocity[k]
+        if recipe.weight_decay:
+            gradient = gradient.add(weight, alpha=recipe.weight_decay)
+        velocity.mul_(recipe.momentum).add_(gradient)
+        weight.addcmul_(self.rate.view(-1, *[1] * (weight.dim() - 1)), velocity, value=-1.0)
+
+    def _logits(self, part: str) -> list[tuple[Tensor, Tensor]]:
+        """Logits (member, row, class) and labels (member, row), a thousand rows at a time."""
+        x, y = self.parts[part]
+        return [
+            (self._forward(inputs[self.which])[-1], labels[self.which])
+            for inputs, labels in zip(torch.split(x, _ROWS, 1), torch.split(y, _ROWS, 1), strict=True)
+        ]
+
+    def _evaluate(self, part: str) -> tuple[Tensor, Tensor]:
+        """Rows classified right and mean CE of each member."""
+        right, nll = torch.zeros_like(self.rate), torch.zeros_like(self.rate)
+        for logits, y in self._logits(part):
+            right += (logits.argmax(-1) == y).sum(1)
+            nll += F.cross_entropy(logits.transpose(1, 2), y, reduction="none").sum(1)
+        return right, nll / self.parts[part][1].shape[1]
