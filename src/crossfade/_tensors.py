@@ -7,10 +7,12 @@ import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
 from torch.utils import _python_dispatch
 
+_PLAIN = (Tensor, torch.nn.Parameter)
+
 
 def is_plain(tensor: Tensor) -> bool:
     """Return whether this is a tensor or a parameter of PyTorch itself, not of a subclass such as DTensor."""
-    return type(tensor) in (Tensor, torch.nn.Parameter)
+    return type(tensor) in _PLAIN
 
 
 def is_observed() -> bool:
