@@ -16,7 +16,7 @@ from crossfade.lab import settings as groups
 from crossfade.lab.settings import Images, Settings, Texts, check_kind
 
 if TYPE_CHECKING:
-    from crossfade.lab.comparison import ComparisonResult
+    from crossfade.lab.result import ComparisonResult
 
 __all__ = ["compare"]
 
@@ -124,7 +124,7 @@ def _tell(answer: ComparisonResult, output: Output) -> int:
     """Print and write the answer; return the exit status."""
     from json import dumps
 
-    from crossfade.lab.answer import write_text
+    from crossfade.lab.files import write_text
     from crossfade.lab.frames import failure_lines
 
     for line in failure_lines(answer.failures):

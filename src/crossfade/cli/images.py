@@ -132,7 +132,7 @@ def _announce(planned: ImagePlan, hardware: Hardware, store: Path, retry_failed:
 
 def _write(planned: ImagePlan, store: Path, report: Path) -> str:
     from crossfade.lab import frames
-    from crossfade.lab.answer import write_text
+    from crossfade.lab.files import write_text
     from crossfade.lab.paper.image_tables import markdown
     from crossfade.lab.store import Store
 

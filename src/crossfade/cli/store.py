@@ -19,8 +19,13 @@ __all__ = ["export", "report", "status"]
 
 _STORE = Path("crossfade.db")
 
-# Functions that write another page than a comparison's, given a store, the runs of one command and a path. By study.
-PAGES = {"table4": "crossfade.cli.table4:write_page"}
+# Functions that write another page than a comparison's, given a store, the runs of one command and a path: by the
+# study's name up to a hyphen.
+PAGES = {
+    "table4": "crossfade.cli.table4:write_page",
+    "dynamics": "crossfade.lab.paper.why.study:write_page",
+    "escape": "crossfade.lab.paper.why.study:write_page",
+}
 
 
 def status(store: Path = _STORE, /) -> int:
@@ -60,7 +65,7 @@ def report(store: Path = _STORE, /, *, output: Path = Path("report.html"), run: 
         run: Which request, as `crossfade status` names it. [default: the latest]
     """
     from crossfade.cli.options import check_output
-    from crossfade.lab.answer import ComparisonResult
+    from crossfade.lab.result import ComparisonResult
     from crossfade.lab.store import Store
 
     check_output(output, "--output")
@@ -101,7 +106,7 @@ def export(
 
     from crossfade.cli.options import check_output
     from crossfade.lab import frames
-    from crossfade.lab.answer import write_bytes
+    from crossfade.lab.files import write_bytes
     from crossfade.lab.store import Store
 
     suffix = output.suffix.lower()

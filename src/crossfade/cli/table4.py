@@ -122,7 +122,7 @@ def write_page(store: Store, runs: object, report: Path) -> str:
     from typing import cast
 
     from crossfade.lab import frames
-    from crossfade.lab.answer import write_text
+    from crossfade.lab.files import write_text
     from crossfade.lab.paper.table4_page import net_table, page, text
     from crossfade.lab.store import Run
     from crossfade.report import render_page

@@ -178,7 +178,7 @@ def _study(
 
 def _write(planned: TextPlan, store: Path, report: Path, table: Callable[[pd.DataFrame], str]) -> str:
     from crossfade.lab import frames
-    from crossfade.lab.answer import write_text
+    from crossfade.lab.files import write_text
     from crossfade.lab.paper.text_tables import profile_figure
     from crossfade.lab.store import Store
     from crossfade.stats import to_svg

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from crossfade.errors import UserError
-from crossfade.lab.answer import ComparisonResult
 from crossfade.lab.described import SCHEDULE_GRID, describe_run
 from crossfade.lab.kinds import on_images, on_tables, on_texts
 from crossfade.lab.methods import DEFAULT_METHODS, METHODS, Method, method, shared_epochs
 from crossfade.lab.own_loss import check_loss_function, load_loss
+from crossfade.lab.result import ComparisonResult
 from crossfade.lab.run import run_request
 from crossfade.lab.settings import Data, Images, Kind, Settings, Texts, Training, check_kind, given, option
 from crossfade.lab.store import Run, Store

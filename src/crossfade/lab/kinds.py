@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from crossfade.lab.train.deep.recipe import ImageRecipe
     from crossfade.lab.train.deep.text_recipe import TextRecipe
     from crossfade.lab.train.lstm.types import LstmRecipe
-    from crossfade.lab.train.tables.types import Recipe
+    from crossfade.lab.train.tables.recipe import Recipe
     from crossfade.lab.trial import Task
 
     AnyRecipe: TypeAlias = Recipe | LstmRecipe | TextRecipe | ImageRecipe
@@ -61,7 +61,7 @@ def on_tables(tables: Sequence[Table], settings: Settings) -> Question:
         UserError: rows that can't be divided, or settings that don't belong together.
     """
     from crossfade.lab.data.task import TableTask
-    from crossfade.lab.train.tables.types import Recipe
+    from crossfade.lab.train.tables.recipe import Recipe
 
     training = settings.training
     if training.net == "linear" and (training.width is not None or training.depth not in (None, 1)):

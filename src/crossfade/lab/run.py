@@ -20,10 +20,10 @@ from crossfade.lab.store import Run, Store
 from crossfade.lab.train.executor import Batch, Executor, Tick, cost
 from crossfade.lab.train.hardware import Hardware, process_rank
 from crossfade.lab.train.lstm.types import LstmRecipe
+from crossfade.lab.train.tables.recipe import Recipe
 from crossfade.lab.train.tables.run import compute
 from crossfade.lab.train.tables.run import executor as tables_executor
 from crossfade.lab.train.tables.stack import Engine
-from crossfade.lab.train.tables.types import Recipe
 from crossfade.lab.trial import Trial
 
 __all__ = [
@@ -61,6 +61,7 @@ def run_request(
     store: Store | str | Path,
     hardware: Hardware = Hardware(),  # noqa: B008  (frozen)
     *,
+    execute: Callable[[Path], Executor] | None = None,
     ray: str | None = None,
     keep_weights: Path | None = None,
     retry_failed: bool = False,
@@ -75,6 +76,8 @@ def run_request(
         store: A file, or an open store. Of several processes (DDP, torchrun) only the first writes it. Deep networks'
             checkpoints lie in a folder beside it until they aren't needed.
         hardware: Where to train.
+        execute: Another way to compute trials than their family's: gets a folder for what an interrupted trial goes on
+            from, and returns the executor.
         ray: The address of a Ray cluster to train on instead, with one thread a task.
         keep_weights: A folder for deep networks' weights as safetensors; None keeps none.
         retry_failed: Run failed trials again.
@@ -95,10 +98,10 @@ def run_request(
         resumable(trials, opened, path),
         shown(label, progress and first) as on_progress,
     ):
-        execute = _executor(trials, hardware, work, keep_weights, ray)
+        compute_all = execute(work) if execute else _executor(trials, hardware, work, keep_weights, ray)
         for one in runs:
             opened.save(one)
-        return run(trials, opened, execute=execute, retry_failed=retry_failed, on_progress=on_progress)
+        return run(trials, opened, execute=compute_all, retry_failed=retry_failed, on_progress=on_progress)
 
 
 @contextmanager

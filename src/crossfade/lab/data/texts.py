@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from crossfade.errors import UserError
-from crossfade.lab.data.divide import held_out
+from crossfade.lab.data.split import held_out
 from crossfade.lab.trial import Shape, stream_seed
 
 if TYPE_CHECKING:

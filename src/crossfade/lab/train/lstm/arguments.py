@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from crossfade.lab.train.lstm.layout import MASK, LstmLayout, lstm_layout
 from crossfade.lab.train.lstm.setup import empty_curves, epoch_batches, initial_state, scoring_batches
 from crossfade.lab.train.lstm.types import LstmMember, LstmRecipe, TokenPart, TokenSplit
-from crossfade.lab.train.tables.layout import aligned
+from crossfade.lab.train.outcome import Floats
+from crossfade.lab.train.tables.panels import aligned
 from crossfade.lab.train.tables.simd import WIDE
-from crossfade.lab.train.tables.types import Floats
 
 __all__ = ["Arguments", "Preparation", "kept"]
 

@@ -31,7 +31,7 @@ from crossfade.lab.train.lstm.setup import (
     scoring_batches,
 )
 from crossfade.lab.train.lstm.types import LstmHistory, LstmMember, LstmRecipe
-from crossfade.lab.train.tables.types import Floats
+from crossfade.lab.train.outcome import Floats
 
 __all__ = ["SLOTS", "train_batched"]
 

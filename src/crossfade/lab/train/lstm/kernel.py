@@ -71,8 +71,7 @@ from crossfade.lab.train.lstm.layout import (
 )
 from crossfade.lab.train.lstm.products import backward_panels, forward_panels, from_gates, to_gates, to_weights
 from crossfade.lab.train.lstm.tiles import HEIGHT
-from crossfade.lab.train.tables.rows import call_loss
-from crossfade.lab.train.tables.simd import jit, load8, offset, store
+from crossfade.lab.train.tables.simd import call_loss, jit, load8, offset, store
 
 _f = np.float32
 

@@ -18,9 +18,9 @@ from crossfade.lab.train.lstm.products import PACKED
 from crossfade.lab.train.lstm.setup import shapes
 from crossfade.lab.train.lstm.tiles import HEIGHT
 from crossfade.lab.train.lstm.types import LstmRecipe
-from crossfade.lab.train.tables.layout import aligned
+from crossfade.lab.train.outcome import Floats
+from crossfade.lab.train.tables.panels import aligned
 from crossfade.lab.train.tables.simd import WIDE
-from crossfade.lab.train.tables.types import Floats
 
 # columns of ``layers``, one row a layer. In the weights:
 INPUTS, IN_LANES, W_IH, W_HH, B_IH, B_HH = range(6)

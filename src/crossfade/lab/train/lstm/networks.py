@@ -12,7 +12,7 @@ from torch import Tensor
 from crossfade.lab.train.lstm.recurrence import recurrence
 from crossfade.lab.train.lstm.setup import initial_state, shapes
 from crossfade.lab.train.lstm.types import LstmMember, LstmRecipe
-from crossfade.lab.train.tables.types import Floats
+from crossfade.lab.train.outcome import Floats
 
 __all__ = ["Networks", "filled"]
 

@@ -22,7 +22,7 @@ from crossfade.lab.train.lstm.setup import (
     scoring_batches,
 )
 from crossfade.lab.train.lstm.types import LstmHistory, LstmMember, LstmRecipe, TokenPart
-from crossfade.lab.train.tables.types import Floats
+from crossfade.lab.train.outcome import Floats
 
 Batch = tuple[Tensor, Tensor, Tensor]
 

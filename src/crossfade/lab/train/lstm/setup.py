@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossfade.lab.train.lstm.types import LstmHistory, LstmRecipe, TokenSplit
-from crossfade.lab.train.tables.types import Curve, Floats
+from crossfade.lab.train.outcome import Curve, Floats
 
 if TYPE_CHECKING:
     from crossfade.schedules import Schedule

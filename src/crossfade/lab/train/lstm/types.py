@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossfade.errors import UserError
-from crossfade.lab.train.tables.types import Curve, Floats
+from crossfade.lab.train.outcome import Curve, Floats
 
 if TYPE_CHECKING:
     from crossfade.lab.methods import Method
