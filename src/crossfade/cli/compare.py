@@ -16,7 +16,7 @@ from crossfade.lab import settings as groups
 from crossfade.lab.settings import Images, Settings, Texts, check_kind
 
 if TYPE_CHECKING:
-    from crossfade.lab.comparison import ComparisonResult
+    from crossfade.lab.result import ComparisonResult
 
 __all__ = ["compare"]
 

@@ -19,7 +19,8 @@ __all__ = ["export", "report", "status"]
 
 _STORE = Path("crossfade.db")
 
-# Functions that write another page than a comparison's, given a store, the runs of one command and a path. By study.
+# Functions that write another page than a comparison's, given a store, the runs of one command and a path: by the
+# study's name up to a hyphen.
 PAGES = {
     "table4": "crossfade.lab.paper.table4_page:write_page",
     "dynamics": "crossfade.lab.paper.why.study:write_page",
