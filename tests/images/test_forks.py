@@ -5,20 +5,23 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from deep_cases import CPU
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from image_cases import method
 
 from crossfade.lab.methods import Method
-from crossfade.lab.train.deep.fork import shared_epochs
+from crossfade.lab.train.deep.network import job_starts
 from crossfade.lab.train.deep.recipe import ImageRecipe
 from crossfade.lab.train.deep.run import executor
-from crossfade.lab.train.hardware import Hardware
 from crossfade.lab.trial import Trial
 from crossfade.schedules import switch
 
-CPU = Hardware(accelerator="cpu")
 NAMES = ("ce", "f0", "f0-late", "gradual", "cot", "focal")
+
+
+def shared_epochs(first, second, recipe):
+    return job_starts([first, second], [0, 0], recipe)[1].epoch
 
 
 def outcomes(trials, work):

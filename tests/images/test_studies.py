@@ -173,7 +173,7 @@ def test_differences_are_paired_over_seeds():
 
 def test_escapes_are_counted_by_group(tmp_path):
     from crossfade.diagnostics import ProbabilityRecorder
-    from crossfade.lab.train.deep.run import escapes
+    from crossfade.lab.train.deep.watch import escapes
 
     recorder = ProbabilityRecorder(tmp_path, 5, 4)
     target = torch.zeros(5, dtype=torch.long)
@@ -326,7 +326,8 @@ def test_pairing_of_seeds_over_methods_and_networks(tmp_path):
 
 
 def test_files_are_decoded_by_workers_and_meet_every_process_count_alike(tmp_path):
-    from crossfade.lab.data.image_stream import StreamBatches, stream_task
+    from crossfade.lab.data.image_stream import stream_task
+    from crossfade.lab.train.deep.batches import StreamBatches
 
     for part in ("train", "val"):
         folder(tmp_path / "imagenet" / part, each=7)
@@ -334,9 +335,8 @@ def test_files_are_decoded_by_workers_and_meet_every_process_count_alike(tmp_pat
     recipe = ImageRecipe(net="tiny", epochs=2, batch_size=6, milestones=(), size=24)
 
     def epoch(workers: int, rank: int = 0, world: int = 1) -> dict[int, torch.Tensor]:
-        hardware = Hardware(accelerator="cpu", workers=workers)
         batches = StreamBatches(
-            split.train, split, recipe, hardware, 3, training=True, device="cpu", rank=rank, world=world
+            split.train, split, recipe, 3, training=True, workers=workers, device="cpu", rank=rank, world=world
         )
         batches.set_epoch(1)
         return {int(i): x for images, _, index, _ in batches for i, x in zip(index, images, strict=True)}

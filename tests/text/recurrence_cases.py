@@ -27,7 +27,8 @@ pytestmark = pytest.mark.skipif(
 
 @settings(max_examples=60 if GPU else 12, deadline=None)
 @given(
-    count=st.integers(1, 4 if GPU else 2), time=st.integers(1, 6 if GPU else 3), rows=st.sampled_from([1, 5, 16, 63, 64, 70]),
+    count=st.integers(1, 4 if GPU else 2), time=st.integers(1, 6 if GPU else 3),
+    rows=st.sampled_from([1, 5, 16, 63, 64, 70]),
     cells=st.sampled_from([1, 15, 16, 33, 50, 75, 100, 130]), seed=st.integers(0, 99),
 )  # fmt: skip
 def test_outputs_and_gradients(count, time, rows, cells, seed):

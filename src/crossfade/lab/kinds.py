@@ -14,8 +14,7 @@ from crossfade.lab.settings import Settings, Texts, Training, given
 if TYPE_CHECKING:
     from crossfade.lab.data.table import Table
     from crossfade.lab.data.texts import TextSet
-    from crossfade.lab.train.deep.recipe import ImageRecipe
-    from crossfade.lab.train.deep.text_recipe import TextRecipe
+    from crossfade.lab.train.deep.recipe import ImageRecipe, TextRecipe
     from crossfade.lab.train.lstm.recipe import LstmRecipe
     from crossfade.lab.train.tables.recipe import Recipe
     from crossfade.lab.trial import Task
@@ -98,7 +97,7 @@ def on_texts(data: TextSet, settings: Settings) -> Question:
         net = _LSTM
         tokenize(split, recipe)  # what can't be read is told before anything is trained
     else:
-        from crossfade.lab.train.deep.text_models import check_model
+        from crossfade.lab.train.deep.pretrained import check_model
 
         net = recipe.net
         recipe = replace(recipe, digest=check_model(recipe.model, recipe.max_length))
@@ -108,7 +107,7 @@ def on_texts(data: TextSet, settings: Settings) -> Question:
 
 
 def _text_recipe(settings: Settings) -> LstmRecipe | TextRecipe:
-    from crossfade.lab.train.deep.text_recipe import TextRecipe
+    from crossfade.lab.train.deep.recipe import TextRecipe
     from crossfade.lab.train.lstm.recipe import LstmRecipe
 
     training, texts = settings.training, settings.texts
@@ -138,8 +137,7 @@ def on_images(folder: Path, settings: Settings) -> Question:
     from crossfade.lab.data.image_folder import load_folder
     from crossfade.lab.data.images import ImageTask
     from crossfade.lab.nets import SMALL_NETS, check_name
-    from crossfade.lab.train.deep.augment import Augment
-    from crossfade.lab.train.deep.recipe import ImageRecipe
+    from crossfade.lab.train.deep.recipe import Augment, ImageRecipe
 
     training, images = settings.training, settings.images
     net, pretrained = training.net or "resnet20", images.pretrained

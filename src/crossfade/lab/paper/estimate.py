@@ -13,8 +13,9 @@ from torch.nn.functional import cross_entropy
 from crossfade.lab.data.images import ImageSplit, ImageTask
 from crossfade.lab.methods import TwoPass
 from crossfade.lab.nets import build
+from crossfade.lab.train.deep.network import Job
 from crossfade.lab.train.deep.recipe import ImageRecipe
-from crossfade.lab.train.deep.side_by_side import Job, seconds_an_epoch, serves
+from crossfade.lab.train.deep.side_by_side import seconds_an_epoch, serves
 
 if TYPE_CHECKING:
     from torch import nn

@@ -12,7 +12,7 @@ from crossfade.errors import UserError
 from crossfade.lab.data.glue import GLUE, load_glue
 from crossfade.lab.paper.page import MarkdownStudy, paired_gaps, plus_minus, row, signed
 from crossfade.lab.paper.study import Cell, NotHereError, Prepared, Request, check_known
-from crossfade.lab.train.deep.text_recipe import TextRecipe
+from crossfade.lab.train.deep.recipe import TextRecipe
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -66,7 +66,7 @@ class _Figure2(MarkdownStudy[TextRecipe, "TextSet"]):
 
     def prepare(self, cell: Cell[TextRecipe], data: TextSet, request: Request) -> Prepared:
         from crossfade.lab.data.texts import TextTask
-        from crossfade.lab.train.deep.text_models import check_model
+        from crossfade.lab.train.deep.pretrained import check_model
 
         recipe, limit, repeats = cell.recipe, self.limit, cell.repeats
         if request.scale != "paper":

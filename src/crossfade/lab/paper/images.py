@@ -15,8 +15,7 @@ from crossfade.lab.methods import Method, method
 from crossfade.lab.nets import check_name
 from crossfade.lab.paper.page import MarkdownStudy, row, table
 from crossfade.lab.paper.study import MIXTURES, Cell, NotHereError, Prepared, Request, check_known
-from crossfade.lab.train.deep.augment import Augment
-from crossfade.lab.train.deep.recipe import ImageRecipe
+from crossfade.lab.train.deep.recipe import Augment, ImageRecipe
 
 if TYPE_CHECKING:
     from crossfade.lab.data.images import ImageSet

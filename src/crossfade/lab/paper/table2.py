@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from crossfade.lab.paper.images import ImageStudy, image_cell
-from crossfade.lab.train.deep.augment import Augment
-from crossfade.lab.train.deep.recipe import ImageRecipe
+from crossfade.lab.train.deep.recipe import Augment, ImageRecipe
 
 __all__ = ["STUDY", "imagenet_recipe"]
 

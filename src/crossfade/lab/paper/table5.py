@@ -6,8 +6,7 @@ from dataclasses import replace
 
 from crossfade.lab.paper.images import ImageStudy, image_cell
 from crossfade.lab.paper.table2 import imagenet_recipe
-from crossfade.lab.train.deep.augment import Augment
-from crossfade.lab.train.deep.recipe import ImageRecipe
+from crossfade.lab.train.deep.recipe import Augment, ImageRecipe
 
 __all__ = ["STUDY"]
 

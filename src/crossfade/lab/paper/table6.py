@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from crossfade.lab.paper.images import ImageStudy, image_cell
 from crossfade.lab.paper.table1 import cinic_recipe
-from crossfade.lab.train.deep.augment import Augment
+from crossfade.lab.train.deep.recipe import Augment
 
 __all__ = ["STUDY"]
 
