@@ -143,8 +143,11 @@ class Classifier(pl.LightningModule):  # type: ignore[misc]
                 group["lr"] = rate
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
-        inputs, labels, _, share = batch
-        loss = loss_of(self.job.method.g, self(inputs), labels, self.alpha, self.beta)
+        inputs, labels, index, share = batch
+        logits = self(inputs)
+        loss = loss_of(self.job.method.g, logits, labels, self.alpha, self.beta)
+        if self.job.observe is not None and share:
+            self.job.observe(self.current_epoch, "train", index, logits.detach(), labels)
         self._loss.add_loss(loss.detach(), len(labels) if share else 0)
         if self.automatic_optimization:
             return loss * share

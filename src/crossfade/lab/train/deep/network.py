@@ -33,7 +33,8 @@ class Job:
         method: The loss, or the way to step.
         seed: Of initial weights, order, augmentation and dropout: the same for every method of a repeat.
         folder: For its checkpoint, from which training goes on, and its log; None: nothing is written.
-        observe: Called with (epoch, ``"val"`` or ``"test"``, index, logits, labels) of every batch that is scored.
+        observe: Called with (epoch, part, index, logits, labels) of every batch of ``"val"`` and ``"test"`` that is
+            scored and, by Lightning's loop, of every training batch (part ``"train"``).
     """
 
     split: DeepSplit

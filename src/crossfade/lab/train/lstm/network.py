@@ -61,7 +61,7 @@ class Texts:
         self._tokens, self._lengths, self._labels = (torch.from_numpy(array).to(device) for array in arrays)
 
     def rows(self, places: Tensor, length: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return tokens (\\*places, length), lengths and labels of the examples at these places (of any shape).
+        """Return tokens (..., length), lengths (...) and labels (...) of the examples at these places (...).
 
         Args:
             places: On the device.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ThreadPoolExecutor, wait
 from copy import copy, deepcopy
 from functools import partial
 
@@ -64,12 +64,15 @@ class Training:
         return other
 
     def train_epoch(self, stop: threading.Event) -> None:
-        """Train for an epoch and score it; soon after ``stop`` is set return in the middle of it."""
+        """Train for an epoch and score it.
+
+        Raises:
+            CancelledError: soon after ``stop`` was set.
+        """
         recipe, split, epoch, lost = self.recipe, self.member.split, int(self.done), 0.0
         batches = epoch_batches(self.member.seed, epoch, split.train.lengths, recipe.batch_size)
         for step, places in enumerate(batches):
-            if stop.is_set():
-                return
+            _check(stop)
             alpha, beta = self.mixture[epoch, min(step, self.mixture.shape[1] - 1)].tolist()
             tokens, lengths, target = self._rows("train", places)
             logits = self.net(tokens, lengths)
@@ -85,7 +88,8 @@ class Training:
             lost += loss.item() * len(places)
             self.done = epoch + step / len(batches)
         finite = all(bool(weight.isfinite().all()) for weight in self.net.parameters())
-        if self.record.add(epoch, lost / len(split.train), self._scores("val"), self._scores("test"), finite):
+        val, test = self._scores("val", stop), self._scores("test", stop)
+        if self.record.add(epoch, lost / len(split.train), val, test, finite):
             self.weights = _weights(self.net)
         self.done = epoch + 1.0 if self.record.finite else float(recipe.epochs)
 
@@ -98,14 +102,23 @@ class Training:
         return texts.rows(torch.from_numpy(places).to(self.device), int(texts.lengths[places].max()))
 
     @torch.no_grad()
-    def _scores(self, part: str) -> Scores:
+    def _scores(self, part: str, stop: threading.Event) -> Scores:
         batches = scoring_batches(self.texts[part].lengths, self.recipe.batch_size)
         if not batches:
             return Scores(np.nan, np.nan, self.record.probabilities)
+        logits, labels = [], []
+        for places in batches:
+            _check(stop)
+            tokens, lengths, target = self._rows(part, places)
+            logits.append(self.net(tokens, lengths))
+            labels.append(target)
         order = np.argsort(np.concatenate(batches))
-        rows = [self._rows(part, places) for places in batches]
-        logits, labels = torch.cat([self.net(*row[:2]) for row in rows]), torch.cat([row[2] for row in rows])
-        return scores(logits[order], labels[order])
+        return scores(torch.cat(logits)[order], torch.cat(labels)[order])
+
+
+def _check(stop: threading.Event) -> None:
+    if stop.is_set():
+        raise CancelledError
 
 
 def _weights(net: nn.Module) -> dict[str, Floats]:
@@ -135,8 +148,8 @@ def train_plain(
         on_progress: Told the fraction of the work that is done.
         dtype: Of weights and computation; float64 is for tests.
     """
-    begins, place = _starts(members, recipe), torch.device(device)
-    texts = {split: _texts(split, place) for split in dict.fromkeys(member.split for member in members)}
+    begins, where = _starts(members, recipe), torch.device(device)
+    texts = {split: _texts(split, where) for split in dict.fromkeys(member.split for member in members)}
     begun: dict[int, Training] = {}  # by the member's place
     running: dict[Future[None], int] = {}
     total = sum(_cost(member) * (recipe.epochs - start.epoch) for member, start in zip(members, begins, strict=True))
@@ -147,7 +160,7 @@ def train_plain(
             if at in begun:
                 continue
             if source is None:
-                begun[at] = Training(member, recipe, texts[member.split], place, dtype)
+                begun[at] = Training(member, recipe, texts[member.split], where, dtype)
             elif source in begun and source not in running.values() and begun[source].done in (epoch, recipe.epochs):
                 begun[at] = begun[source].fork(member)
 
@@ -158,7 +171,7 @@ def train_plain(
                 begin()
                 idle = [at for at, one in begun.items() if one.done < recipe.epochs and at not in running.values()]
                 # The one with most before it first, so that no thread has a long way to go alone at the end.
-                idle.sort(key=lambda at: _cost(members[at]) * (begun[at].done - recipe.epochs))
+                idle.sort(key=lambda at: _cost(members[at]) * (recipe.epochs - begun[at].done), reverse=True)
                 for at in idle[: threads - len(running)]:
                     running[pool.submit(begun[at].train_epoch, stop)] = at
                 if not running:

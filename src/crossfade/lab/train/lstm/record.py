@@ -15,7 +15,7 @@ from crossfade.lab.train.outcome import Curve, Floats, History, chosen_epoch, pr
 
 __all__ = ["Record", "Scores", "scores"]
 
-_CURVES = ("train_loss", "val_accuracy", "val_nll", "test_accuracy", "test_nll")
+_CURVES = ("val_accuracy", "test_accuracy", "val_nll", "test_nll", "train_loss")
 
 
 class Scores(NamedTuple):
@@ -49,7 +49,7 @@ class Record:
         self.finite &= finite and bool(np.isfinite([loss, val.nll]).all())
         if not self.finite:
             return False
-        for name, value in zip(_CURVES, (loss, *val[:2], *test[:2]), strict=True):
+        for name, value in zip(_CURVES, (val.accuracy, test.accuracy, val.nll, test.nll, loss), strict=True):
             self.curves[name][epoch] = value
         if self.select == "validation" and chosen_epoch(self.curves["val_accuracy"]) != epoch:
             return False

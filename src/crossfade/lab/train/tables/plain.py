@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 
 import numpy as np
@@ -16,6 +16,9 @@ from crossfade.lab.train.outcome import Floats, History
 from crossfade.lab.train.tables.recipe import Member, Recipe
 from crossfade.lab.train.tables.setup import Record, initial_weights, row_orders, state_dict, steps_in_epoch
 
+Observe = Callable[[int, str, Tensor, Tensor, Tensor], None]
+Look = Callable[[int, nn.Module], None]
+
 
 def network(weights: Mapping[str, Floats]) -> nn.Sequential:
     """Return linear layers with these weights and biases, ReLU between them."""
@@ -28,8 +31,15 @@ def network(weights: Mapping[str, Floats]) -> nn.Sequential:
     return net
 
 
-def train_plain(member: Member, recipe: Recipe) -> History:
-    """Train one member."""
+def train_plain(member: Member, recipe: Recipe, *, observe: Observe | None = None, look: Look | None = None) -> History:
+    """Train one member.
+
+    Args:
+        member, recipe: What to train, and how.
+        observe: Called with (epoch, part, rows, logits, labels) of every batch of the part ``"train"`` and, after each
+            epoch, of the parts ``"val"`` and ``"test"``.
+        look: Called with (epochs done, network) before the first epoch and after each.
+    """
     split, method = member.split, member.method
     (x, y), validation, test = [(torch.from_numpy(x), torch.from_numpy(y)) for x, y in split.parts]
     sizes = recipe.sizes(split.features, split.classes)
@@ -39,6 +49,8 @@ def train_plain(member: Member, recipe: Recipe) -> History:
     )
     table = mixture_table(method.schedule, recipe.epochs, steps_in_epoch(recipe, len(x)))
     record, best = Record(recipe), deepcopy(net)
+    if look is not None:
+        look(0, net)
     for epoch, order in enumerate(row_orders(member.seed, len(x), recipe.epochs)):
         lost = 0.0
         for step, rows in enumerate(torch.split(torch.from_numpy(order), recipe.batch_size)):
@@ -52,7 +64,15 @@ def train_plain(member: Member, recipe: Recipe) -> History:
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             lost += loss.item() * len(rows)
+            if observe is not None:
+                observe(epoch, "train", rows, logits.detach(), target)
         measured = (lost / len(x), *evaluate(net, *validation), *evaluate(net, *test))
+        if observe is not None:
+            with torch.no_grad():
+                for name, (inputs, labels) in (("val", validation), ("test", test)):
+                    observe(epoch, name, torch.arange(len(labels)), net(inputs), labels)
+        if look is not None:
+            look(epoch + 1, net)
         if not (np.isfinite([measured[0], measured[2]]).all() and all(p.isfinite().all() for p in net.parameters())):
             break
         if record.add(epoch, measured):

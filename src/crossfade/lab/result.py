@@ -1,0 +1,172 @@
+"""The result of a comparison: its numbers, table, verdict and page, read from a store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import pandas as pd
+
+from crossfade.errors import UserError
+from crossfade.lab import frames
+from crossfade.lab.files import write_text
+from crossfade.stats.words import decimal, percent, points, points_range, text_table
+
+if TYPE_CHECKING:
+    from crossfade.lab.store import Run, Store
+    from crossfade.stats import Comparison
+
+__all__ = ["ComparisonResult"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ComparisonResult:
+    """The result of a comparison, complete or as far as it has run.
+
+    Attributes:
+        results: One row a trial: data set, method, repeat, accuracy, NLL, ECE, Brier, learning rate, epoch, ...
+        curves: One row a trial and epoch.
+        meta: Data, recipe, versions, methods: what a report says about the run.
+        failures: (data set, method, repeat, error) of trials that failed.
+        pending: Number of trials that have not been run.
+        settings: The settings of the request, as they were resolved.
+    """
+
+    results: pd.DataFrame
+    curves: pd.DataFrame
+    meta: Mapping[str, Any]
+    failures: tuple[tuple[str, str, int, str], ...] = ()
+    pending: int = 0
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, store: Store, run: Run) -> Self:
+        """Read the result as far as the store knows it."""
+        results, failed = frames.results(store, run.keys), tuple(frames.failures(store, run.keys))
+        pending = len(run.keys) - len(results) - len(failed)
+        missing = [f"{task} · {method} · repeat {repeat}: {error}" for task, method, repeat, error in failed]
+        missing += [f"{pending} trials have not been run yet"] if pending else []
+        meta = {**run.request["meta"], "missing": missing}
+        return cls(results, frames.curves(store, run.keys), meta, failed, pending, run.request["settings"])
+
+    @cached_property
+    def comparison(self) -> Comparison:
+        """Everything the statistics say (``crossfade.stats.compare_methods``).
+
+        Raises:
+            UserError: too few results for a comparison.
+        """
+        from crossfade.stats import compare_methods
+
+        control = str(self.meta["control"])
+        there = list(dict.fromkeys(self.results["method"]))
+        if control not in there or len(there) < 2:
+            raise UserError(f"no comparison: results of {' and '.join(there) or 'no method'} alone; {self._why()}")
+        return compare_methods(self.results, control=control, missing="drop", titles=self._titles)
+
+    @property
+    def comparable(self) -> bool:
+        """Whether there are enough results for a table and a verdict."""
+        try:
+            return bool(self.comparison)
+        except UserError:
+            return False
+
+    @property
+    def verdict(self) -> str:
+        """What can be said about each method, a sentence a line, and reasons for care."""
+        there = set(self.results["method"])
+        lost = [f"{name} has no result: {self._why(name)}." for name in self._titles if name not in there]
+        return "\n".join([*self.comparison.lines, *lost, *(f"Mind: {line}" for line in self.comparison.warnings)])
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """A row a method, over all data sets; accuracies and their differences are fractions."""
+        rows = {}
+        for row in self.comparison.overall:
+            span, counts = row.interval, row.counts
+            rows[row.method] = {
+                "accuracy": row.accuracy,
+                "delta": row.delta,
+                "low": span.low if span else None,
+                "high": span.high if span else None,
+                "wins": counts.wins if counts else None,
+                "ties": counts.ties if counts else None,
+                "losses": counts.losses if counts else None,
+                "mean_rank": row.mean_rank,
+                "nll": row.nll,
+                "ece": row.ece,
+            }
+        return pd.DataFrame.from_dict(rows, orient="index").rename_axis("method").astype("float64")
+
+    def display(self) -> tuple[list[str], list[list[str]]]:
+        """Return headings and cells of ``table`` for people: titles, percent, points."""
+        headings = ["Method", "Accuracy %", "Δ vs CE", "95 % interval", "W/T/L", "Mean rank", "NLL", "ECE %"]
+        cells = [
+            [
+                self._titles.get(row.method, row.method),
+                percent(row.accuracy),
+                "" if row.delta is None else points(row.delta),
+                points_range(row.interval.low, row.interval.high) if row.interval else "",
+                f"{row.counts.wins}/{row.counts.ties}/{row.counts.losses}" if row.counts else "",
+                decimal(row.mean_rank, 2),
+                "" if row.nll is None else decimal(row.nll),
+                "" if row.ece is None else percent(row.ece, 1),
+            ]
+            for row in self.comparison.overall
+        ]
+        return headings, cells
+
+    def report(self, path: str | Path) -> Path:
+        """Write the page, one self-contained HTML file, and return its path.
+
+        Raises:
+            UserError: too few results, or a folder that can't be written to.
+        """
+        from crossfade.report import render_comparison
+
+        page = render_comparison(self.comparison, self.results, self.curves, self.meta)
+        return write_text(Path(path), page, "report")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the same numbers for scripts, as plain data."""
+        rows = self.results.drop(columns=["key"]).astype("object")
+        return {
+            "meta": dict(self.meta),
+            "settings": dict(self.settings),
+            "comparison": self.comparison.to_dict(),
+            "verdict": self.verdict.splitlines(),
+            "results": rows.where(rows.notna(), None).to_dict("records"),
+            "failures": [
+                {"dataset": dataset, "method": method, "repeat": repeat, "error": error}
+                for dataset, method, repeat, error in self.failures
+            ],
+            "pending": self.pending,
+        }
+
+    def __repr__(self) -> str:
+        try:
+            headings, cells = self.display()
+        except UserError as error:
+            return f"ComparisonResult({len(self.results)} results; {error})"
+        return f"{text_table(headings, cells)}\n\n{self.verdict}"
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        headings, cells = self.display()
+        table = pd.DataFrame(cells, columns=headings).to_html(index=False, escape=True, border=0)
+        return table + "".join(f"<p>{escape(line)}</p>" for line in self.verdict.splitlines())
+
+    @property
+    def _titles(self) -> dict[str, str]:
+        return {str(entry["name"]): str(entry["title"]) for entry in self.meta["methods"]}
+
+    def _why(self, method: str | None = None) -> str:
+        errors = [error for _, name, _, error in self.failures if method in (None, name)]
+        if errors:
+            return f"{len(errors)} trials failed, the first with: {errors[0]}"
+        return f"{self.pending} trials have not been run yet"

@@ -1,0 +1,219 @@
+"""Verdicts, notes and cautions in plain words, never saying more than the numbers carry."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from crossfade.stats.evidence import AcrossComparison, Outcome, PairedComparison
+from crossfade.stats.intervals import Interval
+from crossfade.stats.words import count, level, listed, p_value, percent, points, points_range
+
+# A method whose mean calibration error is this much above the control's is named, whatever its accuracy.
+_WORSE_CALIBRATION = 0.01
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One sentence about one method; ``dataset`` is ``None`` where it speaks of all data sets together."""
+
+    dataset: str | None
+    method: str
+    outcome: Outcome
+    text: str
+
+
+def verdict(comparison: PairedComparison | AcrossComparison, titles: Mapping[str, str] | None = None) -> Verdict:
+    """Say in one sentence what a comparison shows, and what it does not.
+
+    Args:
+        comparison: from `compare_repeats`, `compare_datasets` or `compare_methods`.
+        titles: names to print instead of the methods' own.
+
+    Example:
+        >>> from crossfade.stats import compare_repeats
+        >>> comparison = compare_repeats(
+        ...     [0.91, 0.93, 0.92, 0.94], [0.91, 0.92, 0.93, 0.92],
+        ...     dataset="iris", method="gradual", control="ce", n_train=90, n_test=30)
+        >>> print(verdict(comparison).text)
+        On iris, gradual changes accuracy by +0.5 points against ce (95 % −2.6 to +3.6): no reliable difference at 4 repeats; a true difference of 4.2 points would have been found in 4 runs of 5.
+    """  # noqa: E501
+    names = dict(titles or {})
+    method, control = names.get(comparison.method, comparison.method), names.get(comparison.control, comparison.control)
+    if isinstance(comparison, AcrossComparison):
+        return Verdict(None, comparison.method, comparison.outcome, _across(comparison, method, control))
+    return Verdict(comparison.dataset, comparison.method, comparison.outcome, _within(comparison, method, control))
+
+
+def dataset_line(comparisons: Sequence[PairedComparison], titles: Mapping[str, str] | None = None) -> str:
+    """Say in one line about one data set what is reliable there, or what difference could have been seen."""
+    names = dict(titles or {})
+    first = comparisons[0]
+    firm = [c for c in comparisons if c.outcome in ("better", "worse")]
+    rest = [names.get(c.method, c.method) for c in comparisons if c not in firm]
+    found = [f"{names.get(c.method, c.method)} {_change(c.mean, c.interval)}" for c in firm]
+    rows = f", on the same {first.n_test:g} test rows" if first.fixed_test else ""
+    head = f"{first.dataset} ({count(first.repeats, 'repeat')}{rows}): "
+    if first.repeats == 1:
+        shown = [f"{names.get(c.method, c.method)} {points(c.mean, 1)}" for c in comparisons]
+        return head + f"{listed(shown)} points; one repeat carries no interval."
+    if not firm:
+        seen = min((c.detectable for c in comparisons if c.detectable is not None), default=None)
+        return f"{head}no reliable difference for any method{_power(seen)}."
+    return head + f"reliable: {listed(found)}" + (f"; not: {listed(rest)}." if rest else ".")
+
+
+def notes(paired: tuple[PairedComparison, ...], across: tuple[AcrossComparison, ...]) -> tuple[str, ...]:
+    """Say what the intervals and p-values of a comparison cover."""
+    fresh = list(dict.fromkeys(c.dataset for c in paired if c.interval and not c.fixed_test))
+    fixed = list(dict.fromkeys(c.dataset for c in paired if c.interval and c.fixed_test))
+    alpha = level(1 - paired[0].confidence)
+    found: list[str] = []
+    if fresh:
+        found.append(
+            f"Intervals within a data set ({listed(fresh)}): corrected resampled t (Nadeau and Bengio 2003). They "
+            "cover another draw of training and test rows of these sizes, and allow (approximately) for shared rows."
+        )
+    if fixed:
+        found.append(
+            f"Intervals on fixed test rows ({listed(fixed)}): Student t over repeats. They cover training randomness "
+            "only, on exactly these test rows; another test set could give another answer."
+        )
+    if paired[0].comparisons > 1:
+        found.append(
+            f"Each interval is for one comparison by itself; a difference within a data set is called reliable where "
+            f"Holm's p over all {paired[0].comparisons} comparisons is at most {alpha}."
+        )
+    if across:
+        first = across[0]
+        kind = next((c.interval.kind for c in across if c.interval and any(c.differences)), "Student t")
+        found.append(
+            f"Over data sets: {kind} interval for the mean of {first.datasets} mean differences; Wilcoxon signed-rank "
+            f"test, Holm over {first.comparisons}. They speak of data sets like these, if these are a fair sample."
+        )
+    return tuple(found)
+
+
+def cautions(paired: tuple[PairedComparison, ...], ece: Mapping[str, float | None], control: str) -> Iterator[str]:
+    """Yield reasons for care: test sets so small that a row outweighs the difference, and worse calibration."""
+    small: dict[str, list[PairedComparison]] = {}
+    for c in paired:
+        if 0 < abs(c.mean) < 1 / c.n_test:
+            small.setdefault(c.dataset, []).append(c)
+    if len(small) > 4:
+        yield (
+            f"On {len(small)} of {len({c.dataset for c in paired})} data sets ({listed(small)}) some difference is "
+            "smaller than what one test row is worth."
+        )
+    else:
+        for dataset, found in small.items():
+            shown = listed(f"{c.method} {points(c.mean, 2)}" for c in found)
+            worth = percent(1 / found[0].n_test)
+            yield (
+                f"{dataset}: one of its {found[0].n_test:g} test rows is worth {worth} points, more than the "
+                f"difference found for {shown}."
+            )
+    base = ece.get(control)
+    for name, value in ece.items():
+        if value is not None and base is not None and value - base >= _WORSE_CALIBRATION:
+            yield (
+                f"{name}: calibration error {percent(value, 1)} points against {percent(base, 1)} "
+                f"of {control}: its probabilities say less about how often it is right (means, not tested)."
+            )
+
+
+def _within(c: PairedComparison, method: str, control: str) -> str:
+    where = f"On {c.dataset}, {method}"
+    if c.outcome == "one repeat":
+        change = f"differs from {control} by {points(c.mean, 2)} points" if c.mean else f"equals {control}"
+        return f"{where} {change} in the only repeat; one repeat carries no interval, so nothing follows from it."
+    if c.outcome == "identical":
+        return f"{where} and {control} have identical accuracy in all {c.repeats} repeats."
+    if c.outcome == "no spread":
+        return (
+            f"{where} differs from {control} by the same {points(c.mean, 2)} points in all {c.repeats} repeats: "
+            "there is no spread to make an interval from."
+        )
+    scope = ", training randomness only" if c.fixed_test else ""
+    change = _sentence(c.outcome, c.mean, c.interval, control, scope)
+    if c.outcome == "no reliable difference":
+        end = f"no reliable difference at {c.repeats} repeats{_multiplicity(c)}{_power(c.detectable)}"
+    else:
+        end = f"a reliable {'gain' if c.outcome == 'better' else 'loss'} at {c.repeats} repeats ({_holm(c)})"
+        if c.fixed_test:
+            end += f" on these {c.n_test:g} test rows; other rows were not tried"
+    return f"{where} {change}: {end}."
+
+
+def _across(c: AcrossComparison, method: str, control: str) -> str:
+    n, counts = c.datasets, c.counts
+    where = f"Over {n} data sets, {method}"
+    if c.outcome == "identical":
+        return f"{where} and {control} have identical mean accuracy on every one."
+    change = _sentence(c.outcome, c.mean, c.interval, control, "", on_average=True)
+    tally = f"{count(counts.wins, 'win')}, {count(counts.ties, 'tie')}, {count(counts.losses, 'loss')}"
+    if c.outcome == "too few data sets":
+        least = f"a signed-rank test over {n} cannot give p below {c.smallest_p:g}"
+        if c.comparisons > 1:
+            least += f", or {min(1.0, c.smallest_p * c.comparisons):g} after allowing for {c.comparisons} comparisons"
+        return f"{where} {change}, {tally}: {n} data sets are too few to conclude anything beyond them ({least})."
+    if c.outcome == "no reliable difference":
+        end = f"no reliable difference (signed-rank {_holm(c)})"
+    elif c.outcome == "mixed":
+        often = "better more often than worse" if c.usually_better else "worse more often than better"
+        end = f"ranked {often} (signed-rank {_holm(c)}), but the mean difference does not reliably follow"
+    else:
+        end = f"a reliable {'gain' if c.outcome == 'better' else 'loss'} (signed-rank {_holm(c)})"
+    return f"{where} {change}, {tally}: {end}."
+
+
+def _sentence(
+    outcome: Outcome, mean: float, interval: Interval | None, control: str, scope: str, *, on_average: bool = False
+) -> str:
+    verb = {"better": "raises", "worse": "lowers"}.get(outcome, "changes")
+    digits = _digits(mean, interval)
+    size = points(mean, digits) if verb == "changes" else percent(abs(mean), digits)
+    average = " on average" if on_average else ""
+    return f"{verb} accuracy by {size} points{average} against {control}{_span(interval, digits, scope)}"
+
+
+def _change(mean: float, interval: Interval | None) -> str:
+    digits = _digits(mean, interval)
+    return f"{points(mean, digits)} points{_span(interval, digits, '')}"
+
+
+def _span(interval: Interval | None, digits: int, scope: str) -> str:
+    if interval is None:
+        return ""
+    return f" ({level(interval.confidence)} {points_range(interval.low, interval.high, digits)}{scope})"
+
+
+def _digits(mean: float, interval: Interval | None) -> int:
+    """Return one decimal, or more where a bound that excludes zero, or the mean itself, would print as zero."""
+    bounds = [mean] if interval is None else [interval.low, interval.high] if interval.excludes_zero() else []
+    narrow = interval is not None and 100 * (interval.high - interval.low) < 0.4
+    digits = 2 if narrow else 1
+    while digits < 4 and any(value and round(100 * value, digits) == 0 for value in bounds):
+        digits += 1
+    return digits
+
+
+def _power(detectable: float | None) -> str:
+    if detectable is None:
+        return ""
+    if detectable >= 1:
+        return "; so few repeats could not have shown any difference"
+    return f"; a true difference of {percent(detectable, 1)} points would have been found in 4 runs of 5"
+
+
+def _holm(c: PairedComparison | AcrossComparison) -> str:
+    if c.p_adjusted is None:
+        return "no p-value"
+    text = p_value(c.p_adjusted, 3 if c.p_adjusted < 0.1 else 2)
+    return f"Holm {text} over {c.comparisons} comparisons" if c.comparisons > 1 else text
+
+
+def _multiplicity(c: PairedComparison) -> str:
+    if c.interval is None or not c.interval.excludes_zero():
+        return ""
+    return f" (the interval by itself excludes zero, but not after allowing for the number of comparisons: {_holm(c)})"
