@@ -24,16 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossfade.lab.train.outcome import Curve, Floats
-from crossfade.lab.train.tables.panels import (
-    Layer,
-    Sgd,
-    back,
-    contract,
-    descend,
-    first_hidden,
-    to_rows,
-    to_units,
-)
+from crossfade.lab.train.tables.panels import Layer, Sgd, back, contract, descend, first_hidden, to_rows, to_units
 from crossfade.lab.train.tables.setup import TEST_CORRECT, TEST_NLL, TRAIN_LOSS, VAL_CORRECT, VAL_NLL
 from crossfade.lab.train.tables.simd import (
     ROWS,
@@ -396,7 +387,7 @@ def fingerprint(function: Callable[..., object]) -> int:
         name, value = waiting.pop()
         if isinstance(value, (Number, str, tuple)):
             constants.add(f"{name}={value!r}")
-        found = inspect.unwrap(cast("Callable[..., object]", value)) if callable(value) else None  # numba wraps
+        found = inspect.unwrap(value) if callable(value) else None  # numba wraps functions
         if isinstance(found, FunctionType) and found not in seen and found.__module__.partition(".")[0] == package:
             seen.add(found)
             files.add(found.__code__.co_filename)
