@@ -7,10 +7,10 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
-from cases import CASES
 
 import crossfade as cf
 from crossfade.testing import CHECKS, check_loss
+from tests.core.cases import CASES
 
 # Where p_y = 0 the slope of (max p - p_y) ce is infinite: no value of the gradient would be right.
 SKIP = {"mpce": ("extreme_logits",)}

@@ -10,7 +10,6 @@ import mpmath
 import pytest
 import torch
 import torch.nn.functional as F
-from cases import CASES, FORMULAS, p_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -18,6 +17,7 @@ from torch import Tensor
 import crossfade as cf
 from crossfade import _fast, _heart
 from crossfade._transforms import Mixture, focal
+from tests.core.cases import CASES, FORMULAS, p_of
 
 
 def batch(n: int, c: int, *rest: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:

@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 import torch
-from image_cases import method, noise, tiny
 
 from crossfade.lab.data.images import ImageSet, ImageTask
 from crossfade.lab.nets import SMALL_NETS
@@ -15,6 +14,7 @@ from crossfade.lab.store import Run
 from crossfade.lab.train.deep.augment import Augment
 from crossfade.lab.train.deep.recipe import Hardware, ImageRecipe
 from crossfade.lab.train.deep.run import image_trial
+from tests.images.image_cases import method, noise, tiny
 
 
 def work(folder: Path, devices: int) -> None:

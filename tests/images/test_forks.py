@@ -7,13 +7,13 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from image_cases import method
 
 from crossfade.lab.methods import Method
 from crossfade.lab.train.deep.fork import shared_epochs
 from crossfade.lab.train.deep.recipe import Hardware, ImageRecipe
 from crossfade.lab.train.deep.run import deep, image_trial
 from crossfade.schedules import switch
+from tests.images.image_cases import method
 
 CPU = Hardware(accelerator="cpu")
 NAMES = ("ce", "f0", "f0-late", "gradual", "cot", "focal")

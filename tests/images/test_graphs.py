@@ -7,13 +7,11 @@ import subprocess
 import sys
 import textwrap
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from image_cases import method
 
 from crossfade.lab.data.images import ImageTask
 from crossfade.lab.train.deep import member as deep_member
@@ -23,6 +21,7 @@ from crossfade.lab.train.deep.lightning import train
 from crossfade.lab.train.deep.recipe import Hardware, ImageRecipe
 from crossfade.lab.train.deep.run import deep, image_trial
 from crossfade.lab.train.deep.side_by_side import Job, seconds_an_epoch, serves, train_side_by_side
+from tests.images.image_cases import method
 
 CPU = Hardware(accelerator="cpu")
 NAMES = ("ce", "f0", "f0-late", "gradual", "focal", "ce-volume-own")
@@ -86,9 +85,8 @@ def test_an_epoch_is_timed_without_a_trace(task: ImageTask, recipe, device, tmp_
 @settings(max_examples=8, deadline=None)
 @given(st.sets(st.sampled_from(NAMES), min_size=1), st.sets(st.integers(0, 2), min_size=1), st.booleans())
 def test_a_network_depends_on_no_other(names, seeds, by_step):
-    from image_cases import noise
-
     from crossfade.lab.data.images import ImageSet
+    from tests.images.image_cases import noise
 
     split = ImageTask(ImageSet("toy", tuple("abcd"), noise(61), noise(20, seed=1))).split(0)
     recipe = ImageRecipe(
@@ -117,8 +115,7 @@ def test_stopped_and_resumed_is_undisturbed(task, recipe, tmp_path, device):
 
 KILLED = """
     import os, pathlib, signal, sys
-    sys.path.insert(0, sys.argv[1])
-    from image_cases import method, noise, tiny
+    from tests.images.image_cases import method, noise, tiny
     from crossfade.lab.data.images import ImageSet, ImageTask
     from crossfade.lab.nets import SMALL_NETS
     from crossfade.lab.train.deep import side_by_side as deep_graphs
@@ -130,22 +127,19 @@ KILLED = """
     split = ImageTask(ImageSet("toy", tuple("abcd"), noise(203), noise(50, seed=1))).split(0)
     recipe = ImageRecipe(net="tiny", epochs=6, batch_size=20, milestones=(3,), learning_rate=0.05, augment=Augment(1))
     jobs = [
-        deep_graphs.Job(split, method(name), 3, pathlib.Path(sys.argv[2], name)) for name in ("ce", "f0", "f0-late")
+        deep_graphs.Job(split, method(name), 3, pathlib.Path(sys.argv[1], name)) for name in ("ce", "f0", "f0-late")
     ]
-    stop = float(sys.argv[3])
+    stop = float(sys.argv[2])
     told = lambda part: os.kill(os.getpid(), signal.SIGKILL) if part >= stop else None
     found = deep_graphs.train_side_by_side(jobs, recipe, hardware=Hardware("cpu"), device="cpu", on_progress=told)
     print([history.rows for history in found])
 """
 
 
-def test_killed_and_run_again(tmp_path):
-    script = tmp_path / "run.py"
-    script.write_text(textwrap.dedent(KILLED))
-
+def test_killed_and_run_again(tmp_path, request):
     def run(folder, stop):
-        command = [sys.executable, str(script), str(Path(__file__).parent), str(tmp_path / folder), str(stop)]
-        return subprocess.run(command, capture_output=True, text=True, check=False)
+        command = [sys.executable, "-c", textwrap.dedent(KILLED), str(tmp_path / folder), str(stop)]
+        return subprocess.run(command, capture_output=True, text=True, check=False, cwd=request.config.rootpath)
 
     undisturbed = run("quiet", 2.0)
     assert undisturbed.returncode == 0, undisturbed.stderr

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from ddp_worker_images import work
 from safetensors.torch import load_file
 
 from crossfade.lab import frames
 from crossfade.lab.store import Store
+from tests.images.ddp_worker_images import work
 
-WORKER = Path(__file__).with_name("ddp_worker_images.py")
+ROOT = Path(__file__).parents[2]
+WORKER = "tests.images.ddp_worker_images"
 
 
 def results(folder: Path):
@@ -33,7 +34,8 @@ def _free_port() -> int:
 def _start(folder: Path, rank: int, port: int) -> subprocess.Popen[str]:
     told = {"LOCAL_RANK": rank, "NODE_RANK": 0, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     env = {**os.environ, "OMP_NUM_THREADS": "1", **{name: str(value) for name, value in told.items()}}
-    return subprocess.Popen([sys.executable, str(WORKER), str(folder)], env=env, stderr=subprocess.PIPE, text=True)
+    command = [sys.executable, "-m", WORKER, str(folder)]
+    return subprocess.Popen(command, cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True)
 
 
 @pytest.mark.slow

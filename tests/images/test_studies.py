@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from image_cases import noise
 from PIL import Image
 
 from crossfade.errors import UserError
@@ -27,6 +26,7 @@ from crossfade.lab.paper.image_tables import beside_paper, escape_table, markdow
 from crossfade.lab.store import Store
 from crossfade.lab.train.deep.recipe import Hardware, ImageRecipe
 from crossfade.lab.train.deep.weights import load_model, read_provenance
+from tests.images.image_cases import noise
 
 CPU = Hardware(accelerator="cpu")
 
@@ -311,7 +311,7 @@ def test_pairing_of_seeds_over_methods_and_networks(tmp_path):
     from crossfade.lab.trial import seed
 
     task = ImageTask(ImageSet("toy", tuple("abcd"), noise(40), noise(20, seed=1)))
-    from image_cases import method
+    from tests.images.image_cases import method
 
     trials = [
         image_trial("s", task, method(name), ImageRecipe(net=net), repeat)

@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from image_cases import method
 from scipy.integrate import dblquad, quad
 
 from crossfade.errors import UserError
@@ -25,6 +24,7 @@ from crossfade.lab.train.deep.lightning import train
 from crossfade.lab.train.deep.recipe import Hardware, ImageRecipe
 from crossfade.lab.train.deep.scores import Tally
 from crossfade.schedules import Weights, gradual
+from tests.images.image_cases import method
 
 CPU = Hardware(accelerator="cpu")
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 import tempfile
 
 import torch
@@ -95,8 +94,7 @@ def hugging_face(rank):
     """The Trainer on two processes x 2 accumulated batches; test_distributed.py compares with one process."""
     import transformers
 
-    sys.path.insert(0, os.path.dirname(__file__))
-    from test_hf_trainer import causal_lm, parameters, rows, train
+    from tests.integrations.test_hf_trainer import causal_lm, parameters, rows, train
 
     transformers.logging.set_verbosity_error()
     data = [*rows(16), *({"input_ids": row["input_ids"], "labels": torch.full((6,), -100)} for row in rows(16))]

@@ -15,16 +15,18 @@ pytest.importorskip("transformers")
 from crossfade import CrossfadeLoss, linear
 from crossfade.integrations.distributed import global_count, global_mean
 
-WORKER = Path(__file__).with_name("ddp_worker.py")
+ROOT = Path(__file__).parents[2]
+WORKER = "tests.integrations.ddp_worker"
 
 
 @pytest.fixture(scope="module")
 def results():
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(WORKER)]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", WORKER]
     # A process that waits for another's collective waits for ever: the time limit is the test for hangs.
     run = subprocess.run(
-        command, capture_output=True, text=True, timeout=240, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False
-    )
+        command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=240,
+        check=False,
+    )  # fmt: skip
     lines = [line for line in run.stdout.splitlines() if line.startswith("RESULT ")]
     assert lines, run.stderr[-3000:]
     return json.loads(lines[0].removeprefix("RESULT "))
@@ -44,8 +46,7 @@ def test_accelerate_accumulates_to_the_mean_over_all_targets(results):
 def test_trainer_on_two_processes_is_the_trainer_on_one(results, monkeypatch):
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.syspath_prepend(str(WORKER.parent))
-    import ddp_worker
+    from tests.integrations import ddp_worker
 
     alone = ddp_worker.hugging_face(0)
     schedule = [list(linear()(step / 4)) for step in range(4)]

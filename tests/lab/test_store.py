@@ -206,12 +206,12 @@ def test_a_read_only_store_can_be_read_in_a_read_only_folder(tmp_path):
         tmp_path.chmod(0o755)
 
 
-def test_a_writer_killed_at_any_moment_leaves_whole_rows(tmp_path):
+def test_a_writer_killed_at_any_moment_leaves_whole_rows(tmp_path, request):
     path = tmp_path / "s.db"
     script = (
-        "import sys; sys.path.insert(0, sys.argv[2])\n"
+        "import sys\n"
         "from crossfade.lab.store import Store, Outcome\n"
-        "from test_store import FakeTrial\n"
+        "from tests.lab.test_store import FakeTrial\n"
         "with Store(sys.argv[1]) as store:\n"
         "    start = len(list(store.rows()))\n"
         "    print('ready', flush=True)\n"
@@ -221,7 +221,7 @@ def test_a_writer_killed_at_any_moment_leaves_whole_rows(tmp_path):
     draw, seen = random.Random(1), 0
     for _ in range(4):
         writer = subprocess.Popen(
-            [sys.executable, "-c", script, str(path), str(Path(__file__).parent)], stdout=subprocess.PIPE
+            [sys.executable, "-c", script, str(path)], cwd=request.config.rootpath, stdout=subprocess.PIPE
         )
         assert writer.stdout.readline() == b"ready\n"
         time.sleep(draw.uniform(0.005, 0.1))

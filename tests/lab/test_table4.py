@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from uci_copy import write_uci
 
 from crossfade.lab import frames
 from crossfade.lab.paper.table4 import NETS, PAPER, Request, plan, with_tie
 from crossfade.lab.run import Summary, local, run
 from crossfade.lab.store import Store
+from tests.lab.uci_copy import write_uci
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
-from linear_reference import cubed, gradients, problem, reference_loss
 
 import crossfade as cf
+from tests.linear.linear_reference import cubed, gradients, problem, reference_loss
 
 # The smallest budget: one row at a time.
 ONE_ROW = 1e-6

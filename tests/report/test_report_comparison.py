@@ -6,16 +6,15 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from report_cases import make
-from report_markup import Page
 
 from crossfade.errors import UserError
 from crossfade.report import comparison_page
+from tests.report.report_cases import make
+from tests.report.report_markup import Page
 
 MEGABYTE = 1_000_000
 
@@ -130,10 +129,9 @@ def test_the_order_of_rows_and_the_hash_seed_change_nothing() -> None:
     plain = comparison_page(results, curves, meta)
     shuffled = results.sample(frac=1, random_state=1), curves.sample(frac=1, random_state=2)
     assert comparison_page(*shuffled, meta) == plain
-    code = "import report_cases, sys; from crossfade.report import comparison_page as page; " \
+    code = "import sys; from tests.report import report_cases; from crossfade.report import comparison_page as page; " \
            "sys.stdout.buffer.write(page(*report_cases.make(3, 4, 3, epochs=8)).encode())"  # fmt: skip
-    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
-    environment = {**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": path}
+    environment = {**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": os.pathsep.join(sys.path)}
     other = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True).stdout
     assert other.decode() == plain
 

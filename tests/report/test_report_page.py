@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from markupsafe import Markup
-from report_markup import Page as Parsed
 
 from crossfade.report import (
     Cell,
@@ -30,6 +29,7 @@ from crossfade.report import (
     render_page,
     svg,
 )
+from tests.report.report_markup import Page as Parsed
 
 STYLE = Path(svg.__file__).with_name("templates") / "page.css"
 

@@ -10,13 +10,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lstm_cases import CURVES, draw, reference
 
 from crossfade import kernels
 from crossfade.lab.methods import method
 from crossfade.lab.train.lstm import recurrence as lstm_recurrence
 from crossfade.lab.train.lstm.batched import train_batched
 from crossfade.lab.train.lstm.types import LstmMember, LstmRecipe
+from tests.text.lstm_cases import CURVES, draw, reference
 
 GPU = torch.cuda.is_available()
 DEVICE = "cuda" if GPU else "cpu"

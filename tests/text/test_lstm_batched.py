@@ -11,7 +11,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lstm_cases import CURVES, draw, reference, same
 
 from crossfade.errors import UserError
 from crossfade.lab.methods import Method, method
@@ -22,6 +21,7 @@ from crossfade.lab.train.lstm.feed import Feed
 from crossfade.lab.train.lstm.setup import epoch_batches, scoring_batches
 from crossfade.lab.train.lstm.stack import train_lstm_stack
 from crossfade.lab.train.lstm.types import LstmMember, LstmRecipe
+from tests.text.lstm_cases import CURVES, draw, reference, same
 
 HERE = Path(__file__).parent
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]

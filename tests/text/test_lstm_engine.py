@@ -13,7 +13,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lstm_cases import CURVES, draw, reference, same
 
 from crossfade.errors import UserError
 from crossfade.lab.methods import Method, method
@@ -22,6 +21,7 @@ from crossfade.lab.train.lstm.setup import epoch_batches, initial_state, shapes
 from crossfade.lab.train.lstm.stack import train_lstm_stack
 from crossfade.lab.train.lstm.types import LstmMember, LstmRecipe, TokenPart, TokenSplit
 from crossfade.lab.trial import Shape
+from tests.text.lstm_cases import CURVES, draw, reference, same
 
 
 def apart(ce):  # has no compiled form

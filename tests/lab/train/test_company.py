@@ -73,9 +73,8 @@ NARROW = """
 import sys
 import crossfade.lab.train.tables.simd as simd
 simd.WIDE = 8
-sys.path.insert(0, {folder!r})
-from conftest import draw
-from test_company import digest
+from tests.lab.train.conftest import draw
+from tests.lab.train.test_company import digest
 print(digest(draw))
 """
 
@@ -96,6 +95,6 @@ def digest(make_split):
 
 def test_the_same_bits_with_narrower_vectors(make_split, request):
     """A processor without AVX-512 takes vectors of eight: other code, the same sums in the same order."""
-    code = NARROW.format(folder=str(request.path.parent))
-    narrow = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    command, root = [sys.executable, "-c", NARROW], request.config.rootpath
+    narrow = subprocess.run(command, capture_output=True, text=True, check=True, cwd=root).stdout.strip()
     assert narrow == digest(make_split)
