@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from crossfade.lab.methods import Method
@@ -13,6 +13,7 @@ from crossfade.lab.train.deep.fork import shared_epochs
 from crossfade.lab.train.deep.recipe import Hardware, ImageRecipe
 from crossfade.lab.train.deep.run import deep, image_trial
 from crossfade.schedules import switch
+from tests.examples import examples
 from tests.images.image_cases import method
 
 CPU = Hardware(accelerator="cpu")
@@ -63,7 +64,7 @@ def test_as_many_epochs_as_the_schedules_agree_on(first, second, epochs, granula
     assert shared_epochs(method(first), method(second), recipe) == expected
 
 
-@settings(deadline=None, max_examples=25)
+@examples(25)
 @given(percent=st.integers(1, 99), epochs=st.integers(1, 8))
 def test_no_step_of_a_shared_epoch_differs(percent, epochs):
     recipe = ImageRecipe(epochs=epochs, milestones=(), granularity="step")

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from crossfade.lab.data.images import ImageTask
@@ -21,6 +21,7 @@ from crossfade.lab.train.deep.lightning import train
 from crossfade.lab.train.deep.recipe import Hardware, ImageRecipe
 from crossfade.lab.train.deep.run import deep, image_trial
 from crossfade.lab.train.deep.side_by_side import Job, seconds_an_epoch, serves, train_side_by_side
+from tests.examples import examples
 from tests.images.image_cases import method
 
 CPU = Hardware(accelerator="cpu")
@@ -82,7 +83,7 @@ def test_an_epoch_is_timed_without_a_trace(task: ImageTask, recipe, device, tmp_
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@settings(max_examples=8, deadline=None)
+@examples(8)
 @given(st.sets(st.sampled_from(NAMES), min_size=1), st.sets(st.integers(0, 2), min_size=1), st.booleans())
 def test_a_network_depends_on_no_other(names, seeds, by_step):
     from crossfade.lab.data.images import ImageSet

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.integrate import dblquad, quad
 
@@ -24,6 +24,7 @@ from crossfade.lab.train.deep.lightning import train
 from crossfade.lab.train.deep.recipe import Hardware, ImageRecipe
 from crossfade.lab.train.deep.scores import Tally
 from crossfade.schedules import Weights, gradual
+from tests.examples import examples
 from tests.images.image_cases import method
 
 CPU = Hardware(accelerator="cpu")
@@ -110,7 +111,7 @@ def test_a_scaled_rate_is_a_scaled_rate(task, recipe):
 
 
 @given(st.floats(0, 3), st.floats(0, 3))
-@settings(max_examples=20, deadline=None)
+@examples(20)
 def test_gradient_volumes_are_the_integrals_of_equation_13(alpha, beta):
     own, _ = quad(lambda p: beta * p**2 + p * (alpha - beta) - alpha, 0, 1)
     others, _ = dblquad(lambda p, q: q * (beta * p + alpha), 0, 1, 0, 1)

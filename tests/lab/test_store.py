@@ -10,11 +10,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from crossfade.errors import UserError
 from crossfade.lab.store import Outcome, Run, Store
+from tests.examples import examples
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
 outcomes = st.builds(
@@ -45,7 +46,7 @@ def one_line(error) -> str:
     return str(error.value)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(st.dictionaries(st.text(min_size=1), outcomes, max_size=6))
 def test_what_goes_in_comes_out(written):
     with Store(":memory:") as store:

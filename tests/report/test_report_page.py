@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from markupsafe import Markup
 
@@ -29,6 +29,7 @@ from crossfade.report import (
     render_page,
     svg,
 )
+from tests.examples import examples
 from tests.report.report_markup import Page as Parsed
 
 STYLE = Path(svg.__file__).with_name("templates") / "page.css"
@@ -74,7 +75,7 @@ def test_text_stays_text(text: str) -> None:
     assert names == [shown] * 4
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.text(min_size=1))
 def test_any_text_gives_a_valid_page(text: str) -> None:
     visible = text if text.strip() else "x"

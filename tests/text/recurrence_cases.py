@@ -8,7 +8,7 @@ import os
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from crossfade import kernels
@@ -16,6 +16,7 @@ from crossfade.lab.methods import method
 from crossfade.lab.train.lstm import recurrence as lstm_recurrence
 from crossfade.lab.train.lstm.batched import train_batched
 from crossfade.lab.train.lstm.types import LstmMember, LstmRecipe
+from tests.examples import examples
 from tests.text.lstm_cases import CURVES, draw, reference
 
 GPU = torch.cuda.is_available()
@@ -25,7 +26,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@settings(max_examples=60 if GPU else 12, deadline=None)
+@examples(60 if GPU else 12)
 @given(
     count=st.integers(1, 4), time=st.integers(1, 6), rows=st.sampled_from([1, 5, 16, 63, 64, 70]),
     cells=st.sampled_from([1, 15, 16, 33, 50, 75, 100, 130]), seed=st.integers(0, 99),

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from crossfade.errors import UserError
@@ -21,6 +21,7 @@ from crossfade.lab.train.lstm.feed import Feed
 from crossfade.lab.train.lstm.setup import epoch_batches, scoring_batches
 from crossfade.lab.train.lstm.stack import train_lstm_stack
 from crossfade.lab.train.lstm.types import LstmMember, LstmRecipe
+from tests.examples import examples
 from tests.text.lstm_cases import CURVES, draw, reference, same
 
 HERE = Path(__file__).parent
@@ -74,7 +75,7 @@ def test_preparing_a_capture_leaves_no_trace(monkeypatch, replayed):
         same(one, other)
 
 
-@settings(max_examples=10, deadline=None)
+@examples(10)
 @given(
     hidden=st.integers(1, 20), embedding=st.integers(1, 20), layers=st.integers(1, 2), batch=st.integers(1, 30),
     longest=st.integers(1, 20), classes=st.integers(2, 5), seed=st.integers(0, 99),
@@ -116,7 +117,7 @@ def test_stacks_of_few(slots, monkeypatch):
     assert told[-1] == 1.0
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=3), st.integers(1, 9), st.integers(1, 40), st.integers(0, 3))
 def test_a_feed_gives_every_text_once(sizes, rows, longest, seed):
     """Of each source, whole, in its order; what fills up isn't real; and values come back in the part's order."""

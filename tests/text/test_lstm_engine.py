@@ -11,7 +11,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from crossfade.errors import UserError
@@ -21,6 +21,7 @@ from crossfade.lab.train.lstm.setup import epoch_batches, initial_state, shapes
 from crossfade.lab.train.lstm.stack import train_lstm_stack
 from crossfade.lab.train.lstm.types import LstmMember, LstmRecipe, TokenPart, TokenSplit
 from crossfade.lab.trial import Shape
+from tests.examples import examples
 from tests.text.lstm_cases import CURVES, draw, reference, same
 
 
@@ -52,7 +53,7 @@ def test_weights_and_curves_are_those_of_the_plain_loop_in_float64(name, recipe)
     np.testing.assert_allclose(ours.test_probabilities, theirs.test_probabilities, atol=1e-5)
 
 
-@settings(max_examples=12, deadline=None)
+@examples(12)
 @given(
     hidden=st.integers(1, 41), embedding=st.integers(1, 41), layers=st.integers(1, 2), batch=st.integers(1, 20),
     longest=st.integers(1, 12), classes=st.integers(1, 6), seed=st.integers(0, 99),
@@ -83,7 +84,7 @@ def parting(at, after):
     return Method(f"{at} {after}", "parting", schedule=lambda progress: (1.0, 0.0) if progress < at else after)
 
 
-@settings(max_examples=15, deadline=None)
+@examples(15)
 @given(
     parts=st.lists(st.tuples(st.sampled_from([0.0, 0.3, 0.5, 0.8, 1.0]), st.sampled_from([(1.0, 1.0), (0.0, 1.0)]))),
     names=st.sets(st.sampled_from(["ce", "f0", "f0-late", "gradual", "focal"])), seeds=st.sets(st.integers(0, 1)),
@@ -211,7 +212,7 @@ def test_a_loss_without_compiled_form_goes_to_the_plain_loop(caplog):
         train_lstm_stack(members, recipe, engine="stacked")
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=300), st.integers(1, 9), st.integers(0, 5), st.integers(0, 5))
 def test_batches(lengths, size, seed, epoch):
     """Every example once, the longest of a batch first, the same again, another order in another epoch."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from crossfade.functional import crossfade_loss
@@ -21,6 +21,7 @@ from crossfade.lab.train.deep.scores import Tally
 from crossfade.lab.train.deep.text import TextBatches
 from crossfade.lab.train.deep.text_models import load_classifier, load_tokenizer
 from crossfade.lab.train.deep.text_recipe import TextRecipe
+from tests.examples import examples
 
 CPU = Hardware(accelerator="cpu")
 
@@ -98,7 +99,7 @@ def test_killed_and_resumed_is_undisturbed(split, recipe, tmp_path):
     assert whole.rows == resumed.rows
 
 
-@settings(max_examples=20, deadline=None)
+@examples(20)
 @given(size=st.integers(1, 40), pieces=st.integers(1, 5), world=st.integers(1, 3), epoch=st.integers(0, 3))
 def test_every_example_counts_once(bert, sentences, size, pieces, world, epoch):
     size = max(size, pieces)

@@ -5,7 +5,7 @@ from itertools import pairwise
 import numba
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from crossfade.lab.train.tables import panels
@@ -13,6 +13,7 @@ from crossfade.lab.train.tables.layout import aligned, layout
 from crossfade.lab.train.tables.rows import add, combine, load_rows8, row_totals, store_rows, transpose, where_positive
 from crossfade.lab.train.tables.simd import load8, pointer, store, total
 from crossfade.lab.train.tables.vecmath import exp8, log8
+from tests.examples import examples
 
 
 @numba.njit
@@ -66,7 +67,7 @@ def test_log():
 
 
 @given(seed=st.integers(0, 2**32 - 1))
-@settings(max_examples=30, deadline=None)
+@examples(30)
 def test_blocks(seed):
     generator = np.random.default_rng(seed)
     x = generator.normal(size=(8, 8)).astype(np.float32)
@@ -84,7 +85,7 @@ def test_blocks(seed):
 
 
 @given(sizes=st.lists(st.integers(1, 50), min_size=2, max_size=5).map(tuple))
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_weights_lie_where_they_are_found_again(sizes):
     plan = layout(sizes)
     generator = np.random.default_rng(0)
