@@ -32,7 +32,8 @@ from crossfade.lab.train.deep.augment import Augment
 from crossfade.lab.train.deep.batches import TrainBatches
 from crossfade.lab.train.deep.image_member import ImageFeed, ImageMember
 from crossfade.lab.train.deep.member import Job
-from crossfade.lab.train.deep.recipe import Hardware, ImageRecipe
+from crossfade.lab.train.deep.recipe import ImageRecipe
+from crossfade.lab.train.hardware import Hardware
 
 IMAGES = 50_000
 _WARM_UP = 400  # images

@@ -28,9 +28,9 @@ from crossfade.lab.data.glue import GLUE, load_glue
 from crossfade.lab.data.texts import TextTask
 from crossfade.lab.methods import method
 from crossfade.lab.train.deep.lightning import train
-from crossfade.lab.train.deep.recipe import Hardware
 from crossfade.lab.train.deep.side_by_side import Job, train_side_by_side
 from crossfade.lab.train.deep.text_recipe import TextRecipe
+from crossfade.lab.train.hardware import Hardware
 
 
 class _LabClock(pl.Callback):  # type: ignore[misc]

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from crossfade.lab.paper.escape_figures import predicted_rise
+from crossfade.lab.paper.why.escape_figures import predicted_rise
 
 GROUPS = ("wrong and hopeless", "wrong and near", "right")
 PAPER = {"wrong and hopeless": (2623, 88), "wrong and near": (611, 235), "right": (6766, 6482)}
@@ -253,9 +253,7 @@ def _minima(minima: pd.DataFrame) -> str:
 def _rise(minima: pd.DataFrame) -> str:
     rows = []
     for step in (1, 10, 50):
-        predicted = minima.apply(
-            lambda row, step=step: predicted_rise({k: str(v) for k, v in row.items()}, step), axis=1
-        )
+        predicted = predicted_rise(minima, step)
         ratio = (minima[f"rise{step}"] / predicted)[predicted > 0]
         rows.append(
             [

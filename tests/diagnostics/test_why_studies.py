@@ -1,7 +1,8 @@
-"""The studies at their smallest scale, on scikit-learn's data: what they write, and that they resume."""
+"""The why-studies at their smallest scale, on scikit-learn's data: what they write, and that they go on."""
 
 import csv
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -11,12 +12,16 @@ import torch
 
 from crossfade.diagnostics import Recording
 from crossfade.errors import UserError
-from crossfade.lab.methods import Method
-from crossfade.lab.paper import dynamics, escape, escape_simulation, figure1, taylor
-from crossfade.lab.paper.escape_figures import predicted_rise
-from crossfade.lab.paper.why_tables import Table
-from crossfade.lab.paper.why_training import epochs_of, tabular
-from crossfade.schedules import cross_entropy, gradual
+from crossfade.lab.methods import Method, method
+from crossfade.lab.paper.why import dynamics, escape, figure1, study, taylor
+from crossfade.lab.paper.why.escape_figures import predicted_rise
+from crossfade.lab.paper.why.simulation import pair_rows
+from crossfade.lab.paper.why.watched import follow, spread, table_task
+from crossfade.lab.store import Outcome, Store
+from crossfade.lab.train import Recipe
+from crossfade.lab.trial import Trial
+
+SMALL = Recipe(width=8, epochs=4, batch_size=16, learning_rates=(0.1,))
 
 
 def rows_of(path):
@@ -44,57 +49,80 @@ def test_taylor_tables(tmp_path):
     assert (tmp_path / "taylor.svg").read_text().startswith("<?xml")
 
 
-def test_dynamics_tables_agree_with_the_recordings_and_a_second_run_changes_nothing(tmp_path, monkeypatch):
-    dynamics.run(tmp_path, scale="smoke", methods=("ce", "el"))
-    table = rows_of(tmp_path / "transitions.csv")
+@pytest.fixture(scope="module")
+def followed(tmp_path_factory):
+    """`run dynamics` with two methods, and its store."""
+    out = tmp_path_factory.mktemp("dynamics")
+    store = out / "store.db"
+    command = ["crossfade", "run", "dynamics"]
+    failed = study.run_dynamics(None, ("ce", "el"), (), "smoke", command, store=store, out=out / "out", workers=1)
+    assert failed == 0
+    return out
+
+
+def test_dynamics_tables_agree_with_the_results_and_a_second_run_changes_nothing(followed, monkeypatch):
+    out = followed / "out"
+    table = rows_of(out / "transitions.csv")
     assert len(table) == 2 * 2 * 3
     ends = ["to wrong and hopeless", "to wrong and near", "to right"]
-    for method in ("ce", "el"):
-        recording = Recording(tmp_path / "recordings" / "smoke" / "wine" / method / "0" / "test")
-        own = [row for row in table if row["method"] == method and row["part"] == "test"]
-        assert sum(int(row[end]) for row in own for end in ends) == recording.examples
-        assert sum(int(row["to right"]) for row in own) == recording.correct(recording.epochs - 1).sum()
-    mass = rows_of(tmp_path / "mass.csv")
+    with Store(followed / "store.db", "read") as store:
+        results = {row.method: row.outcome.result for row in store.rows()}
+    for name in ("ce", "el"):
+        own = [row for row in table if row["method"] == name and row["part"] == "test"]
+        assert sum(int(row[end]) for row in own for end in ends) == results[name]["n_test"]
+        right = round(results[name]["accuracy"] * results[name]["n_test"])
+        assert sum(int(row["to right"]) for row in own) == right
+    mass = rows_of(out / "mass.csv")
     assert all(sum(float(row[f"bin{k}"]) for k in range(10)) == pytest.approx(1, abs=1e-3) for row in mass)
-    before = (tmp_path / "transitions.csv").read_bytes()
-    assert {"transitions.svg", "mass.svg", "calibration.svg"} <= {path.name for path in tmp_path.iterdir()}
-    monkeypatch.setattr(dynamics, "draw", lambda out: None)  # it takes longer than everything else
-    dynamics.run(tmp_path, scale="smoke", methods=("ce", "el"))
-    assert (tmp_path / "transitions.csv").read_bytes() == before
-    assert "machine" in json.loads((tmp_path / "provenance.json").read_text())
+    assert {"transitions.svg", "mass.svg", "calibration.svg"} <= {path.name for path in out.iterdir()}
+    before = (out / "transitions.csv").read_bytes()
+    monkeypatch.setattr(study, "figures_of", lambda name, tables: {})  # they take longer than everything else
+    monkeypatch.setattr(dynamics, "compute", lambda trial, folder: pytest.fail("a known trial was trained again"))
+    study.run_dynamics(None, ("ce", "el"), (), "smoke", ["x"], store=followed / "store.db", out=out, workers=1)
+    assert (out / "transitions.csv").read_bytes() == before
+    assert "machine" in json.loads((out / "provenance.json").read_text())
+    assert not (followed / "store.db.work").exists()
 
 
-def test_a_training_run_stopped_between_epochs_goes_on_bit_for_bit(tmp_path):
-    problem = tabular("iris", None)
-    options = {"epochs": 4, "learning_rate": 0.1, "batch_size": 16, "seed": 1, "momentum": 0.9}
-    *_, (_, whole) = epochs_of(problem, gradual(), **options)
-    steps = epochs_of(problem, gradual(), **options, state=tmp_path / "state.pt")
-    for epoch, _ in steps:
-        if epoch == 2:
-            break
-    *_, (last, resumed) = epochs_of(problem, gradual(), **options, state=tmp_path / "state.pt")
-    assert last == 4
-    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
+def test_what_is_recorded_is_what_the_network_says(tmp_path, monkeypatch):
+    """The recordings of a trial against the logits of the network that trained it."""
+    kept = {}
+    monkeypatch.setattr(dynamics.shutil, "rmtree", lambda folder: kept.setdefault("folder", folder))
+    trial = Trial("dynamics", table_task("iris", None), method("ce"), SMALL, 0)
+    outcome = dynamics.compute(trial, tmp_path / trial.key)
+    history = follow(trial, SMALL, tmp_path / "again")
+    recording = Recording(kept["folder"] / "test")
+    right = [int(recording.correct(epoch).sum()) for epoch in range(4)]
+    assert right == [round(value * recording.examples) for value in history.curves["test_accuracy"]]
+    assert outcome.result["accuracy"] == pytest.approx(history.curves["test_accuracy"][-1])
+    assert Recording(kept["folder"] / "train").complete() == [0, 1, 2, 3]
 
 
-def test_methods_share_weights_and_batches():
-    problem = tabular("wine", None)
-    options = {"epochs": 1, "learning_rate": 0.1, "batch_size": 16, "seed": 3}
+def test_methods_share_weights_and_batches(tmp_path):
     seen = {}
-    for name, schedule in {"ce": cross_entropy(), "gradual": gradual()}.items():
-        rows = []
-        run = epochs_of(problem, schedule, **options, on_batch=lambda e, r, q, y, rows=rows: rows.append(r.tolist()))
-        first = next(run)[1]
-        seen[name] = ([p.detach().clone() for p in first.parameters()], rows)
-        list(run)
+    for name in ("ce", "gradual"):
+        weights, rows = [], []
+        trial = Trial("dynamics", table_task("wine", None), method(name), SMALL, 1)
+
+        def look(done, net, weights=weights):
+            if done == 0:
+                weights.extend(p.detach().clone() for p in net.parameters())
+
+        def observe(epoch, part, index, logits, labels, rows=rows):
+            if part == "train" and epoch == 0:
+                rows.append(index.tolist())
+
+        follow(trial, SMALL, tmp_path, observe=observe, look=look)
+        seen[name] = (weights, rows)
     assert all(torch.equal(a, b) for a, b in zip(seen["ce"][0], seen["gradual"][0], strict=True))
     assert seen["ce"][1] == seen["gradual"][1]
 
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
+    """`run escape`, and its store."""
     out = tmp_path_factory.mktemp("escape")
-    escape.run(out, scale="smoke")
+    assert study.run_escape(None, (), "smoke", ["x"], store=out / "store.db", out=out, workers=1) == 0
     return out
 
 
@@ -118,75 +146,108 @@ def test_escape_rows_say_what_the_definitions_say(measured):
 
 
 def test_the_first_sgd_step_from_a_minimum_rises_as_predicted(measured):
-    for row in rows_of(measured / "minima.csv"):
-        spread = float(row["rise1_se"]) + abs(predicted_rise(row, 1)) * 0.7  # 4 probes: a rough Tr(H Sigma)
-        assert abs(float(row["rise1"]) - predicted_rise(row, 1)) < 5 * spread
+    with Store(measured / "store.db", "read") as store:
+        minima = study.tables_of(store, store.runs()[0])["minima"]
+    predicted = predicted_rise(minima, 1)
+    spread_ = minima["rise1_se"] + predicted.abs() * 0.7  # 4 probes: a rough Tr(H Sigma)
+    assert ((minima["rise1"] - predicted).abs() < 5 * spread_).all()
 
 
-def test_killed_and_run_again_the_tables_are_those_of_an_undisturbed_run(measured, tmp_path):
-    """kill -9 whenever a table has grown; the rows of wine alone are those of all sets."""
-    command = [sys.executable, "-m", "crossfade.cli", "run", "escape", "--scale", "smoke", "--sets", "wine"]
-    tables, kills = ("along", "minima", "sharpness", "slices"), 0
+def test_a_store_serves_status_report_and_export(measured, call, tmp_path):
+    store = measured / "store.db"
+    status, out, _ = call("status", store)
+    assert (status, "9 of 9 done" in out) == (0, True)
+    assert call("report", store, "--output", tmp_path / "page.html")[0] == 0
+    assert (tmp_path / "page.html").read_text().count("<svg") >= 5
+    assert call("export", tmp_path / "rows.csv", "--store", store, "--curves")[0] == 0
+    tables = {row["table"] for row in rows_of(tmp_path / "rows.csv")}
+    assert tables == {"along", "minima", "sharpness", "simulation", "slices"}
 
-    def sizes():
-        return [path.stat().st_size for path in tmp_path.glob("*.csv")]
 
-    while kills < 3:
-        before = sizes()
-        process = subprocess.Popen([*command, "--out", str(tmp_path)], stderr=subprocess.DEVNULL)
-        while sizes() == before and process.poll() is None:
-            time.sleep(0.01)
-        assert process.poll() is None, "it was over before it could be killed so often"
-        process.kill()
-        process.wait()
-        kills += 1
-    subprocess.run([*command, "--out", str(tmp_path)], check=True, capture_output=True, timeout=300)
-    for name in tables:
-        mine = rows_of(tmp_path / f"{name}.csv")
+@pytest.mark.parametrize("name", ["dynamics", "escape"])
+def test_killed_and_run_again_the_tables_are_those_of_an_undisturbed_run(name, request, tmp_path, call):
+    """kill -9 whenever a trial was stored; the rows of wine alone are those of all sets."""
+    whole = request.getfixturevalue("followed") / "out" if name == "dynamics" else request.getfixturevalue("measured")
+    store, out = tmp_path / "store.db", tmp_path / "out"
+    command = ["run", name, "--scale", "smoke", "--sets", "wine"]
+    command += ["--out", str(out), "--store", str(store), "--workers", "1"]
+    command += ["--methods", "ce,el"] if name == "dynamics" else []
+
+    def known():
+        try:
+            with Store(store, "read") as opened:
+                return len(list(opened.rows()))
+        except UserError:
+            return 0
+
+    process = subprocess.Popen([sys.executable, "-m", "crossfade.cli", *command], stderr=subprocess.DEVNULL)
+    while not known() and process.poll() is None:
+        time.sleep(0.01)
+    assert process.poll() is None, "it was over before it could be killed"
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    status, _, err = call(*command)
+    assert status == 0, err
+    tables = [path.name for path in out.glob("*.csv")]
+    assert len(tables) >= 4
+    for table in tables:
+        mine = rows_of(out / table)
         units = {row["unit"] for row in mine}
-        assert mine == [row for row in rows_of(measured / f"{name}.csv") if row["unit"] in units]
+        assert mine == [row for row in rows_of(whole / table) if row["unit"] in units]
         assert all("wine" in unit for unit in units)
 
 
-def test_an_interrupted_study_goes_on(measured, monkeypatch):
-    (measured / "minima.csv").unlink()
-    monkeypatch.setattr(escape.escape_figures, "draw", lambda out: None)
-    kept = {path.name: path.read_bytes() for path in measured.glob("*.csv")}
+def test_an_escape_training_goes_on_with_the_moments_that_were_measured(tmp_path, monkeypatch):
+    """A trial that stops between two moments measures the first one only once."""
+    task, recipe = table_task("wine", None), escape.Along(SMALL, (0, 2, 4), 2, 50)
+    trial = Trial("escape", task, method("ce"), recipe, 0)
+    whole = escape.compute(trial, tmp_path / "whole")
+    measured, rows = [], escape.along_rows
 
-    def stop(*args, **kwargs):
-        raise KeyboardInterrupt
+    def stop(*arguments):
+        if len(measured) == 1:
+            measured.append("stopped")
+            raise RuntimeError("stopped")
+        measured.append("measured")
+        return rows(*arguments)
 
-    with monkeypatch.context() as patched:
-        patched.setattr(escape, "minimum_rows", stop)
-        with pytest.raises(KeyboardInterrupt):
-            escape.run(measured, scale="smoke")
-    escape.run(measured, scale="smoke")
-    assert len(rows_of(measured / "minima.csv")) == 12
-    assert all((measured / name).read_bytes() == content for name, content in kept.items())
+    monkeypatch.setattr(escape, "along_rows", stop)
+    with pytest.raises(RuntimeError):
+        escape.compute(trial, tmp_path / "folder")
+    assert escape.compute(trial, tmp_path / "folder") == whole
+    assert measured == ["measured", "stopped", "measured", "measured"]
+
+
+def test_several_workers_give_the_same_numbers_and_a_failure_stays_alone(tmp_path):
+    trials = [Trial("dynamics", table_task("iris", None), method(name), SMALL, 0) for name in ("ce", "el")]
+    alone = {trial.key: outcome for trial, outcome in spread(dynamics.compute, tmp_path / "1", 1)([trials], print)}
+    together = {trial.key: outcome for trial, outcome in spread(dynamics.compute, tmp_path / "2", 2)([trials], print)}
+    assert alone == together
+    assert all(outcome.status == "done" for outcome in alone.values())
+
+    def fails(trial, folder):
+        if trial.method.name == "ce":
+            raise ValueError("no")
+        return Outcome({})
+
+    found = {trial.method.name: outcome.error for trial, outcome in spread(fails, tmp_path, 1)([trials], print)}
+    assert found == {"ce": "ValueError: no", "el": None}
 
 
 def test_pair_rows_are_consistent():
-    rows = list(escape_simulation.pair_rows())
+    rows = list(pair_rows())
     assert all(row["gain"] == pytest.approx(row["derived_bound"], rel=1e-9, abs=1e-12) for row in rows)
     at_half = {row["mixture"]: row["gain"] > row["printed_bound"] for row in rows if row["p"] == 0.5}
     assert at_half == {"f0": True, "f0.1": True, "f0.2": False, "f0.3": False, "f0.4": False}
 
 
-def test_a_table_is_whole_after_every_unit(tmp_path):
-    table = Table(tmp_path / "t.csv")
-    table.add("a", [{"x": 1.0}])
-    table.add("b", [{"x": 2.0, "y": "later column"}])
-    again = Table(tmp_path / "t.csv")
-    assert "a" in again
-    assert "c" not in again
-    assert [row["x"] for row in again.rows] == ["1", "2"]
-    assert list(tmp_path.iterdir()) == [tmp_path / "t.csv"]
-
-
 def test_bad_input(tmp_path):
+    where = {"store": tmp_path / "s.db", "out": tmp_path}
     with pytest.raises(UserError, match="scale must be"):
-        escape.run(tmp_path, scale="huge")
+        study.run_escape(None, (), "huge", ["x"], **where)
+    with pytest.raises(UserError, match="--sets"):
+        study.run_dynamics(None, (), ("nothing",), "smoke", ["x"], **where)
     with pytest.raises(UserError, match="--data-dir"):
-        tabular("yeast", None)
+        table_task("yeast", None)
     with pytest.raises(UserError, match="UCI"):
-        tabular("yeast", tmp_path)
+        table_task("yeast", tmp_path)

@@ -9,11 +9,12 @@ import torch
 
 from crossfade.lab.data.images import ImageSet, ImageTask
 from crossfade.lab.nets import SMALL_NETS
-from crossfade.lab.paper.image_run import run_trials
+from crossfade.lab.run import run_request
 from crossfade.lab.store import Run
 from crossfade.lab.train.deep.augment import Augment
-from crossfade.lab.train.deep.recipe import Hardware, ImageRecipe
-from crossfade.lab.train.deep.run import image_trial
+from crossfade.lab.train.deep.recipe import ImageRecipe
+from crossfade.lab.train.hardware import Hardware
+from crossfade.lab.trial import Trial
 from tests.images.image_cases import method, noise, tiny
 
 
@@ -25,10 +26,10 @@ def work(folder: Path, devices: int) -> None:
         net="tiny_plain", epochs=2, batch_size=20, milestones=(1,), learning_rate=0.05,
         augment=Augment(crop=1, rotation=5, erasing=0.5), watch=1,
     )  # fmt: skip
-    trials = [image_trial("ddp", ImageTask(data), method(name), recipe, 0) for name in ("gradual", "cot")]
+    trials = [Trial("ddp", ImageTask(data), method(name), recipe, 0) for name in ("gradual", "cot")]
     run = Run("ddp", {}, tuple(trial.key for trial in trials))
     hardware = Hardware(accelerator="cpu", devices=devices)
-    run_trials(trials, run, folder / "s.db", hardware, keep_weights=folder / "weights", progress=False)
+    run_request([run], trials, folder / "s.db", hardware, keep_weights=folder / "weights", progress=False)
 
 
 if __name__ == "__main__":

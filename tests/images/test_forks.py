@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 
 from crossfade.lab.methods import Method
 from crossfade.lab.train.deep.fork import shared_epochs
-from crossfade.lab.train.deep.recipe import Hardware, ImageRecipe
-from crossfade.lab.train.deep.run import deep, image_trial
+from crossfade.lab.train.deep.recipe import ImageRecipe
+from crossfade.lab.train.deep.run import executor
+from crossfade.lab.train.hardware import Hardware
+from crossfade.lab.trial import Trial
 from crossfade.schedules import switch
 from tests.examples import examples
 from tests.images.image_cases import method
@@ -21,7 +23,7 @@ NAMES = ("ce", "f0", "f0-late", "gradual", "cot", "focal")
 
 
 def outcomes(trials, work):
-    done = dict(deep(CPU, work)([trials], lambda part: None))
+    done = dict(executor(CPU, work)([trials], lambda part: None))
     results = {trial.method.name: (outcome.result, outcome.curves) for trial, outcome in done.items()}
     numbers = {
         name: ({key: value for key, value in result.items() if key not in ("seconds", "shared_epochs")}, curves)
@@ -32,7 +34,7 @@ def outcomes(trials, work):
 
 def test_shared_and_alone_give_the_same_numbers(task, recipe, tmp_path):
     recipe = replace(recipe, granularity="step")
-    trials = [image_trial("study", task, method(name), recipe, 0) for name in NAMES]
+    trials = [Trial("study", task, method(name), recipe, 0) for name in NAMES]
     together, shared = outcomes(tuple(trials), tmp_path / "together")
     alone = {}
     for trial in trials:

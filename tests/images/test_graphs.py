@@ -18,9 +18,11 @@ from crossfade.lab.train.deep import member as deep_member
 from crossfade.lab.train.deep import side_by_side as deep_graphs
 from crossfade.lab.train.deep.augment import Augment
 from crossfade.lab.train.deep.lightning import train
-from crossfade.lab.train.deep.recipe import Hardware, ImageRecipe
-from crossfade.lab.train.deep.run import deep, image_trial
+from crossfade.lab.train.deep.recipe import ImageRecipe
+from crossfade.lab.train.deep.run import executor
 from crossfade.lab.train.deep.side_by_side import Job, seconds_an_epoch, serves, train_side_by_side
+from crossfade.lab.train.hardware import Hardware
+from crossfade.lab.trial import Trial
 from tests.examples import examples
 from tests.images.image_cases import method
 
@@ -122,7 +124,8 @@ KILLED = """
     from crossfade.lab.train.deep import side_by_side as deep_graphs
     from crossfade.lab.train.deep import member as deep_member
     from crossfade.lab.train.deep.augment import Augment
-    from crossfade.lab.train.deep.recipe import Hardware, ImageRecipe
+    from crossfade.lab.train.deep.recipe import ImageRecipe
+    from crossfade.lab.train.hardware import Hardware
     deep_graphs._SAVE_SECONDS = 0.0
     SMALL_NETS["tiny"] = tiny(norm=True)
     split = ImageTask(ImageSet("toy", tuple("abcd"), noise(203), noise(50, seed=1))).split(0)
@@ -202,11 +205,11 @@ def test_the_runner_takes_as_many_as_fit(task, recipe, tmp_path, monkeypatch, ro
         calls.append(len(jobs))
         return train_side_by_side(jobs, recipe, device="cpu", **options)
 
-    trials = tuple(image_trial("study", task, method(n), recipe, k) for k in (0, 1) for n in ("ce", "f0", "cot"))
-    expected = {trial.key: outcome for trial, outcome in deep(CPU, tmp_path / "alone")([trials], lambda part: None)}
+    trials = tuple(Trial("study", task, method(n), recipe, k) for k in (0, 1) for n in ("ce", "f0", "cot"))
+    expected = {trial.key: outcome for trial, outcome in executor(CPU, tmp_path / "alone")([trials], lambda part: None)}
     monkeypatch.setattr(deep_graphs, "serves", lambda hardware, recipe, method: method.name != "cot")
     monkeypatch.setattr(deep_graphs, "train_side_by_side", on_cpu)
-    found = {trial.key: outcome for trial, outcome in deep(CPU, tmp_path / "work")([trials], lambda part: None)}
+    found = {trial.key: outcome for trial, outcome in executor(CPU, tmp_path / "work")([trials], lambda part: None)}
     assert calls == {8: [4], 3: [2, 2], 0: []}[room]
     assert found.keys() == expected.keys()
     for key, outcome in found.items():

@@ -20,12 +20,14 @@ from crossfade.lab.data.images import ImageSet, ImageTask
 from crossfade.lab.image_compare import FolderSettings, compare_folder, plan_folder
 from crossfade.lab.paper import motivating
 from crossfade.lab.paper.image_estimate import estimate
-from crossfade.lab.paper.image_run import IMAGE_STUDIES, image_study, run_study, unknown
+from crossfade.lab.paper.image_run import IMAGE_STUDIES, image_study, run_study
 from crossfade.lab.paper.image_study import ImageRequest, plan_images, scaled
 from crossfade.lab.paper.image_tables import beside_paper, escape_table, markdown
+from crossfade.lab.run import unknown
 from crossfade.lab.store import Store
-from crossfade.lab.train.deep.recipe import Hardware, ImageRecipe
+from crossfade.lab.train.deep.recipe import ImageRecipe
 from crossfade.lab.train.deep.weights import load_model, read_provenance
+from crossfade.lab.train.hardware import Hardware
 from tests.images.image_cases import noise
 
 CPU = Hardware(accelerator="cpu")
@@ -307,14 +309,13 @@ def test_the_command_compares_a_folder_and_names_what_is_broken(tmp_path):
 
 
 def test_pairing_of_seeds_over_methods_and_networks(tmp_path):
-    from crossfade.lab.train.deep.run import image_trial
-    from crossfade.lab.trial import seed
+    from crossfade.lab.trial import Trial, seed
 
     task = ImageTask(ImageSet("toy", tuple("abcd"), noise(40), noise(20, seed=1)))
     from tests.images.image_cases import method
 
     trials = [
-        image_trial("s", task, method(name), ImageRecipe(net=net), repeat)
+        Trial("s", task, method(name), ImageRecipe(net=net), repeat)
         for name in ("ce", "el") for net in ("resnet20", "resnet32") for repeat in (0, 1)
     ]  # fmt: skip
     assert len({trial.key for trial in trials}) == 8

@@ -21,8 +21,9 @@ from crossfade.lab.scores import brier_score, expected_calibration_error
 from crossfade.lab.train.deep.augment import Augment
 from crossfade.lab.train.deep.batches import TrainBatches, epoch_seed
 from crossfade.lab.train.deep.lightning import train
-from crossfade.lab.train.deep.recipe import Hardware, ImageRecipe
+from crossfade.lab.train.deep.recipe import ImageRecipe
 from crossfade.lab.train.deep.scores import Tally
+from crossfade.lab.train.hardware import Hardware
 from crossfade.schedules import Weights, gradual
 from tests.examples import examples
 from tests.images.image_cases import method

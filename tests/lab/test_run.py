@@ -18,7 +18,7 @@ from crossfade.lab.run import compute, cost, local, pack, run
 from crossfade.lab.scores import brier_score, expected_calibration_error
 from crossfade.lab.store import Store
 from crossfade.lab.train import Member, Recipe, select, train_stack
-from crossfade.lab.trial import Trial, seed
+from crossfade.lab.trial import Shape, Trial, seed
 from tests.examples import examples
 
 RECIPE = Recipe(epochs=3, learning_rates=(0.01, 0.001))
@@ -190,7 +190,7 @@ def test_batches_hold_every_trial_once_and_keep_methods_together(budget, repeats
 
 class _Sized:
     def __init__(self, name, rows):
-        self.name, self.content, self.shape = name, {}, (rows, 5, 3)
+        self.name, self.content, self.shape = name, {}, Shape(rows, 5, 3)
 
 
 @given(st.integers(1, 60), st.integers(2, 6), st.integers(0, 2**32 - 1))
@@ -228,7 +228,7 @@ def test_the_number_of_workers_is_that_of_the_cores_one_may_use(tasks, monkeypat
         asked.append(options["threads"])
         return train_stack(members, recipe)
 
-    monkeypatch.setattr("crossfade.lab.train.train_stack", fake)
+    monkeypatch.setattr("crossfade.lab.train.tables.run.train_stack", fake)
     trial = Trial("t", tasks[0], method("ce"), RECIPE, 0)
     with Store(":memory:") as store:
         run([trial], store)

@@ -155,7 +155,7 @@ def test_on_a_ray_cluster_with_a_node_killed(data: Path, tmp_path: Path) -> None
     nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
     try:
         cluster.wait_for_nodes()
-        distributed = on_ray(cluster.address)
+        distributed = on_ray(cluster.address, local(1))
         killed = []
 
         def execute(batches: object, tick: object) -> object:

@@ -29,17 +29,19 @@ def make(
     rng = np.random.default_rng(seed)
     tasks = datasets if isinstance(datasets, list) else [f"data{k}" for k in range(datasets)]
     losses = methods if isinstance(methods, list) else names(methods)
-    results, curves = [], []
+    keys, results, curves = [], [], []
     for t, task in enumerate(tasks):
         n_test, level = 40 + 35 * t, rng.uniform(0.75, 0.97)
         for repeat in range(repeats):
             shared = rng.normal(0, 0.02)
             for m, loss in enumerate(losses):
                 p = float(np.clip(level + shared + rng.normal(0.002 * m, 0.01), 0.05, 1))
-                key = {"dataset": task, "method": loss, "repeat": repeat}
-                results.append(key | _result(p, m, n_test, epochs, rng))
-                curves.append(pd.DataFrame(key | _curve(p, m, epochs, rng)))
-    return pd.DataFrame(results), pd.concat(curves, ignore_index=True), meta(tasks, losses, repeats, epochs)
+                keys.append({"dataset": task, "method": loss, "repeat": repeat})
+                results.append(keys[-1] | _result(p, m, n_test, epochs, rng))
+                curves.append(_curve(p, m, epochs, rng))
+    labels = pd.DataFrame(keys).loc[np.repeat(np.arange(len(keys)), epochs)].reset_index(drop=True)
+    lines = {column: np.concatenate([curve[column] for curve in curves]) for column in curves[0]}
+    return pd.DataFrame(results), labels.assign(**lines), meta(tasks, losses, repeats, epochs)
 
 
 def _result(p: float, m: int, n_test: int, epochs: int, rng: np.random.Generator) -> dict[str, Any]:

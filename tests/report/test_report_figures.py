@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 from crossfade.report import comparison_page
+from crossfade.report.figures import schedule_figure
 from crossfade.report.inputs import MethodInfo
-from crossfade.report.schedule import schedule_figure
 from tests.report.report_cases import SCHEDULES, make
 from tests.report.test_report_drawings import axis_of, dot_places, read_path
 

@@ -28,13 +28,13 @@ NAMES = {"block": "task", "method": "loss", "score": "f1", "repeat": "seed"}
 
 
 @pytest.mark.parametrize("suffix", ["csv", "tsv", "parquet"])
-def test_prints_and_writes(tmp_path, capsys, frame, suffix):
+def test_prints_the_tables_of_any_file(tmp_path, capsys, frame, suffix):
     path = tmp_path / f"results.{suffix}"
     if suffix == "parquet":
         frame.to_parquet(path)
     else:
         frame.to_csv(path, sep="\t" if suffix == "tsv" else ",", index=False)
-    assert stats(path, **NAMES, control="ce", out=tmp_path / "figures", json=tmp_path / "numbers.json") == 0
+    assert stats(path, **NAMES, control="ce") == 0
     said = capsys.readouterr().out
     matrix = score_matrix(frame, **NAMES)
     row = summarize(matrix, "ce")[1]
@@ -45,6 +45,12 @@ def test_prints_and_writes(tmp_path, capsys, frame, suffix):
     assert "a [bold]name[/bold]" in said
     assert "Against ce" in said
     assert "…" not in said
+
+
+def test_writes_figures_and_numbers(tmp_path, frame):
+    path, matrix = tmp_path / "results.csv", score_matrix(frame, **NAMES)
+    frame.to_csv(path, index=False)
+    assert stats(path, **NAMES, control="ce", out=tmp_path / "figures", json=tmp_path / "numbers.json") == 0
     assert {path.name for path in (tmp_path / "figures").iterdir()} == {
         "ranks.svg", "signs.svg", "profile.svg", "differences.svg",
     }  # fmt: skip
@@ -109,9 +115,8 @@ def test_repeats_numbered_block_by_block_have_no_summary_a_repeat(frame):
 
 def test_importing_the_statistics_is_light():
     code = (
-        "import sys, crossfade.stats as s; heavy = {'torch', 'pandas', 'scipy', 'matplotlib', 'sklearn'}; "
-        "assert not heavy & set(sys.modules), heavy & set(sys.modules); "
-        "[getattr(s, name) for name in s.__all__]; assert 'torch' not in sys.modules"
+        "import sys, crossfade.stats; heavy = {'torch', 'pandas', 'scipy', 'matplotlib', 'sklearn'}; "
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 

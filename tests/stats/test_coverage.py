@@ -5,7 +5,7 @@ import pytest
 
 from crossfade.stats import corrected_resampled_t, paired_t
 
-DATASETS, REPEATS, ROWS, TEST, FEATURES = 300, 30, 120, 30, 5
+DATASETS, REPEATS, ROWS, TEST, FEATURES = 150, 30, 120, 30, 5
 SHIFT = np.array([0.9, 0.4, 0.0, 0.0, 0.0])
 MIX = np.eye(FEATURES) + 0.5 * np.tri(FEATURES, k=-1)
 
@@ -34,8 +34,8 @@ def difference(x, y, x_test, y_test):
 @pytest.fixture(scope="module")
 def truth():
     rng = np.random.default_rng(1)
-    x, y = draw(rng, (10_000, ROWS - TEST))
-    x_test, y_test = draw(rng, (10_000, 60))
+    x, y = draw(rng, (5_000, ROWS - TEST))
+    x_test, y_test = draw(rng, (5_000, 60))
     return difference(x, y, x_test, y_test).mean()
 
 

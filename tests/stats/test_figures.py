@@ -1,10 +1,10 @@
 import re
 import xml.etree.ElementTree as ElementTree
+from functools import cache
 
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from crossfade.errors import UserError
 from crossfade.stats import (
@@ -12,10 +12,12 @@ from crossfade.stats import (
     conover,
     contiguous_groups,
     critical_difference_diagram,
+    new_figure,
     paired_difference_plot,
     performance_plot,
     performance_profile,
     rank_matrix,
+    save_svg,
     sign_plot,
     to_svg,
 )
@@ -23,6 +25,7 @@ from crossfade.stats import (
 LONG = "crossfade loss $2 with label_smoothing=0.1, schedule=staircase([0, .1, .2]) & a <long> tail"
 
 
+@cache
 def table(k, long=False, n=30):
     rng = np.random.default_rng(k)
     names = [f"{LONG} {j}" if long else f"m{j}" for j in range(k)]
@@ -30,22 +33,23 @@ def table(k, long=False, n=30):
     return pd.DataFrame(np.clip(values, 0, 1), columns=names)
 
 
-def drawn(matrix, title="Over data sets"):
+def drawn(matrix, names=(), title="Over data sets"):
     ranks, p = rank_matrix(matrix).mean(), conover(matrix)
     differences = matrix.iloc[:, 1:].sub(matrix.iloc[:, 0], axis=0)
     spans = {name: Interval(-0.01, 0.02, 0.95, "t") for name in differences}
-    return {
-        "ranks": critical_difference_diagram(ranks, p, critical=1.0, title=title),
-        "signs": sign_plot(p, ranks, title=title),
-        "profile": performance_plot(performance_profile(matrix), title=title),
-        "errors": performance_plot(performance_profile(1 - matrix, lower_is_better=True), title=title),
-        "differences": paired_difference_plot(differences, spans, title=title),
+    makers = {
+        "ranks": lambda: critical_difference_diagram(ranks, p, critical=1.0, title=title),
+        "signs": lambda: sign_plot(p, ranks, title=title),
+        "profile": lambda: performance_plot(performance_profile(matrix), title=title),
+        "errors": lambda: performance_plot(performance_profile(1 - matrix, lower_is_better=True), title=title),
+        "differences": lambda: paired_difference_plot(differences, spans, title=title),
     }
+    return {name: makers[name]() for name in names or makers}
 
 
 def texts(figure):
     """Every text that is drawn, with its box in pixels."""
-    FigureCanvasAgg(figure).draw()
+    figure.draw_without_rendering()
     found = list(figure.texts)
     for axes in figure.axes:
         found += [*axes.texts, axes.xaxis.label, axes.yaxis.label]
@@ -56,11 +60,14 @@ def texts(figure):
     return [(text.get_text(), text.get_window_extent()) for text in found if text.get_text().strip()]
 
 
-@pytest.mark.parametrize(("k", "long"), [(2, False), (2, True), (6, False), (20, False), (20, True)])
-def test_labels_fit_and_do_not_overlap(k, long):
+@pytest.mark.parametrize(("k", "long"), [(2, False), (2, True), (11, False), (11, True)])
+def test_labels_are_there_in_full_fit_and_do_not_overlap(k, long):
     for name, figure in drawn(table(k, long)).items():
         width, height = figure.bbox.size
         boxes = texts(figure)
+        if name in ("ranks", "signs", "profile"):
+            shown = " ".join(text.replace("\n", " ") for text, _ in boxes)
+            assert all(method in shown for method in table(k, long))
         for text, box in boxes:
             assert box.x0 > -1, (name, text)
             assert box.y0 > -1, (name, text)
@@ -75,17 +82,9 @@ def test_labels_fit_and_do_not_overlap(k, long):
                 assert apart, (name, text, other)
 
 
-def test_every_name_is_there_in_full():
-    figures = drawn(table(6, long=True))
-    for name in ("ranks", "signs", "profile"):
-        shown = " ".join(text.replace("\n", " ") for text, _ in texts(figures[name]))
-        for j in range(6):
-            assert f"{LONG} {j}" in shown, name
-
-
 @pytest.mark.parametrize("name", ["ranks", "signs", "profile", "errors", "differences"])
 def test_svg_stands_alone(name):
-    figure = drawn(table(5, long=True))[name]
+    figure = drawn(table(5, long=True), [name])[name]
     svg = to_svg(figure, prefix="a-")
     ElementTree.fromstring(svg)
     assert svg.startswith("<svg")
@@ -98,7 +97,21 @@ def test_svg_stands_alone(name):
     used = re.findall(r'href="#([^"]*)"', svg) + re.findall(r"url\(#([^)]*)\)", svg)
     assert set(used) <= set(identifiers)
     assert len(svg) < 300_000
-    assert svg == to_svg(drawn(table(5, long=True))[name], prefix="a-")
+    assert svg == to_svg(drawn(table(5, long=True), [name])[name], prefix="a-")
+
+
+def test_figures_with_panels_are_saved_with_the_same_bytes(tmp_path):
+    for name in ("a.svg", "b.svg", "text.svg"):
+        figure, axes = new_figure(2, 2, height=1.5, share_x=True)
+        assert len(axes) == 4
+        axes[2].plot([1, 2], [3, 4], label="a line")
+        axes[2].legend()
+        save_svg(figure, tmp_path / name, outlines=name != "text.svg")
+    outlined, again, text = ((tmp_path / name).read_text() for name in ("a.svg", "b.svg", "text.svg"))
+    assert outlined == again
+    assert ">a line</text>" in text
+    assert "<text" not in outlined
+    ElementTree.fromstring(outlined)
 
 
 def bars(figure):
@@ -131,8 +144,8 @@ def test_degenerate_tables_can_be_drawn():
     tied = pd.DataFrame(np.full((3, 3), 0.5), columns=list("abc"))
     agree = pd.DataFrame([[0.1, 0.2, 0.3]] * 3, columns=list("abc"))
     zeros = pd.DataFrame(np.zeros((3, 3)), columns=list("abc"))
-    for matrix in (tied, agree, zeros):
-        for figure in drawn(matrix).values():
+    for matrix, names in ((tied, ()), (agree, ()), (zeros, ("profile", "errors"))):  # ranks of zeros are those of ties
+        for figure in drawn(matrix, names).values():
             to_svg(figure)
 
 

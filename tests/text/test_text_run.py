@@ -13,9 +13,10 @@ import torch
 from crossfade.lab.data.texts import TextTask, load_texts
 from crossfade.lab.methods import Method, method
 from crossfade.lab.train.lstm import stack as lstm_stack
-from crossfade.lab.train.lstm.run import stacked, text_trial
+from crossfade.lab.train.lstm.run import stacked
 from crossfade.lab.train.lstm.types import LstmRecipe
 from crossfade.lab.train.lstm.words import tokenize
+from crossfade.lab.trial import Trial
 
 RECIPE = LstmRecipe(4, 5, epochs=1)
 BAD = Method("bad", "bad", lambda ce: ce * 2.0)
@@ -28,7 +29,7 @@ def task(table):
 
 def trials(task, names=("ce", "gradual"), repeats=(0, 1), recipe=RECIPE):
     chosen = [BAD if name == "bad" else method(name) for name in names]
-    return tuple(text_trial("study", task, one, recipe, at) for at in repeats for one in chosen)
+    return tuple(Trial("study", task, one, recipe, at) for at in repeats for one in chosen)
 
 
 @pytest.fixture

@@ -15,12 +15,12 @@ from crossfade.lab.methods import COT, method
 from crossfade.lab.train.deep import member as deep_member
 from crossfade.lab.train.deep import side_by_side as deep_graphs
 from crossfade.lab.train.deep.lightning import train
-from crossfade.lab.train.deep.recipe import Hardware
-from crossfade.lab.train.deep.run import deep
+from crossfade.lab.train.deep.run import executor
 from crossfade.lab.train.deep.side_by_side import Job, serves, train_side_by_side
 from crossfade.lab.train.deep.text_member import TextFeed
 from crossfade.lab.train.deep.text_recipe import TextRecipe
-from crossfade.lab.train.lstm.run import text_trial
+from crossfade.lab.train.hardware import Hardware
+from crossfade.lab.trial import Trial
 
 CPU = Hardware(accelerator="cpu")
 NAMES = ("ce", "f0", "f0-late", "gradual", "focal")
@@ -201,8 +201,8 @@ def test_the_runner_trains_them_side_by_side(task, recipe, tmp_path, monkeypatch
 
     monkeypatch.setattr(deep_graphs, "serves", lambda hardware, recipe, method: True)
     monkeypatch.setattr(deep_graphs, "train_side_by_side", on_cpu)
-    trials = tuple(text_trial("study", task, method(n), replace(recipe, epochs=1), k) for k in (0, 1) for n in NAMES)
-    found = {trial.key: outcome for trial, outcome in deep(CPU, tmp_path / "work")([trials], lambda part: None)}
+    trials = tuple(Trial("study", task, method(n), replace(recipe, epochs=1), k) for k in (0, 1) for n in NAMES)
+    found = {trial.key: outcome for trial, outcome in executor(CPU, tmp_path / "work")([trials], lambda part: None)}
     assert calls == [8, 2]
     assert len(found) == 10
     assert all(outcome.result["device"] == "cpu" for outcome in found.values())

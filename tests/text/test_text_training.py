@@ -16,11 +16,11 @@ from crossfade.lab.data.texts import TextPart, TextTask, load_texts
 from crossfade.lab.methods import method
 from crossfade.lab.train.deep.batches import epoch_seed
 from crossfade.lab.train.deep.lightning import train
-from crossfade.lab.train.deep.recipe import Hardware
 from crossfade.lab.train.deep.scores import Tally
 from crossfade.lab.train.deep.text import TextBatches
 from crossfade.lab.train.deep.text_models import load_classifier, load_tokenizer
 from crossfade.lab.train.deep.text_recipe import TextRecipe
+from crossfade.lab.train.hardware import Hardware
 from tests.examples import examples
 
 CPU = Hardware(accelerator="cpu")

@@ -64,8 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         app = _app(called=arguments)
         status = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()
-    except KeyboardInterrupt:
-        _say("stopped")
+    except KeyboardInterrupt as interrupt:
+        _say(str(interrupt) or "stopped")
         status = 130
     except BrokenPipeError:  # the reader, `head` say, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

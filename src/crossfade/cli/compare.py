@@ -13,9 +13,9 @@ from cyclopts import Parameter
 from crossfade.errors import UserError
 
 if TYPE_CHECKING:
-    from crossfade.lab.answer import ComparisonResult
     from crossfade.lab.comparison import Plan
     from crossfade.lab.data.table import Table
+    from crossfade.lab.result import ComparisonResult
 
 __all__ = ["check_output", "check_workers", "compare"]
 
@@ -166,7 +166,7 @@ def _announce(planned: Plan) -> None:
 def _tell(answer: ComparisonResult, store: Path, report: Path, json: Path | None) -> int:
     from json import dumps
 
-    from crossfade.lab.answer import write_text
+    from crossfade.lab.files import write_text
     from crossfade.lab.frames import failure_lines
 
     for line in failure_lines(answer.failures):

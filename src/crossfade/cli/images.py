@@ -12,7 +12,7 @@ from crossfade.errors import UserError
 
 if TYPE_CHECKING:
     from crossfade.lab.paper.image_study import ImagePlan
-    from crossfade.lab.train.deep.recipe import Hardware
+    from crossfade.lab.train.hardware import Hardware
 
 __all__ = ["compare_images", "motivating", "normmatched", "table1", "table2", "table5", "table6"]
 
@@ -205,7 +205,7 @@ def compare_images(
 
 def _announce(planned: ImagePlan, hardware: Hardware, store: Path, retry_failed: bool) -> None:
     from crossfade.lab.paper.image_estimate import estimate
-    from crossfade.lab.paper.image_run import unknown
+    from crossfade.lab.run import unknown
 
     if not _first():
         return
@@ -222,7 +222,7 @@ def _announce(planned: ImagePlan, hardware: Hardware, store: Path, retry_failed:
 
 def _write(planned: ImagePlan, store: Path, report: Path) -> str:
     from crossfade.lab import frames
-    from crossfade.lab.answer import write_text
+    from crossfade.lab.files import write_text
     from crossfade.lab.paper.image_tables import markdown
     from crossfade.lab.store import Store
 
@@ -233,7 +233,7 @@ def _write(planned: ImagePlan, store: Path, report: Path) -> str:
 
 
 def _hardware(accelerator: str, devices: int, nodes: int, compile: bool, workers: int, logger: str) -> Hardware:
-    from crossfade.lab.train.deep.recipe import Hardware
+    from crossfade.lab.train.hardware import Hardware
 
     for option, value in (("--devices", devices), ("--nodes", nodes)):
         if value < 1:
@@ -242,7 +242,7 @@ def _hardware(accelerator: str, devices: int, nodes: int, compile: bool, workers
 
 
 def _first() -> bool:
-    from crossfade.lab.train.deep.run import process_rank
+    from crossfade.lab.train.hardware import process_rank
 
     return process_rank() == 0
 

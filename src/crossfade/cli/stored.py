@@ -20,7 +20,11 @@ __all__ = ["export", "report", "status"]
 _STORE = Path("crossfade.db")
 
 # Pages of other studies: a function of (store, the runs of one command, path), by the study's name up to a hyphen.
-PAGES = {"table4": "crossfade.cli.table4:write_page"}
+PAGES = {
+    "table4": "crossfade.cli.table4:write_page",
+    "dynamics": "crossfade.lab.paper.why.study:write_page",
+    "escape": "crossfade.lab.paper.why.study:write_page",
+}
 
 
 def status(store: Path = _STORE, /) -> int:
@@ -60,7 +64,7 @@ def report(store: Path = _STORE, /, *, output: Path = Path("report.html"), run: 
         run: Which request, as `crossfade status` names it. [default: the latest]
     """
     from crossfade.cli.compare import check_output
-    from crossfade.lab.answer import ComparisonResult
+    from crossfade.lab.result import ComparisonResult
     from crossfade.lab.store import Store
 
     check_output(output, "--output")
@@ -101,7 +105,7 @@ def export(
 
     from crossfade.cli.compare import check_output
     from crossfade.lab import frames
-    from crossfade.lab.answer import write_bytes
+    from crossfade.lab.files import write_bytes
     from crossfade.lab.store import Store
 
     suffix = output.suffix.lower()

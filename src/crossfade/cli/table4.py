@@ -92,19 +92,18 @@ def table4(
 
 
 def _run(planned: Plan, store: Store, workers: int | None, ray: str | None, retry_failed: bool) -> Summary:
-    from crossfade.lab.progress import shown
-    from crossfade.lab.run import local, run
+    from crossfade.lab.run import run_request
+    from crossfade.lab.train.hardware import Hardware
 
-    for one in planned.runs.values():
-        store.save(one)
-    if ray is not None:
-        from crossfade.lab.ray import on_ray
-
-        execute = on_ray(ray)
-    else:
-        execute = local(workers)
-    with shown("Table 4") as on_progress:
-        return run(planned.trials, store, execute=execute, retry_failed=retry_failed, on_progress=on_progress)
+    return run_request(
+        planned.runs.values(),
+        planned.trials,
+        store,
+        Hardware(threads=workers),
+        ray=ray,
+        retry_failed=retry_failed,
+        label="Table 4",
+    )
 
 
 def _tell_failures(store: Store, planned: Plan, path: Path) -> None:
@@ -123,7 +122,7 @@ def write_page(store: Store, runs: object, report: Path) -> str:
     from typing import cast
 
     from crossfade.lab import frames
-    from crossfade.lab.answer import write_text
+    from crossfade.lab.files import write_text
     from crossfade.lab.paper.table4_page import net_table, page, text
     from crossfade.lab.store import Run
     from crossfade.report import render_page

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from crossfade.lab.paper.text_study import TextPlan
-    from crossfade.lab.train.deep.recipe import Hardware
+    from crossfade.lab.train.hardware import Hardware
 
 __all__ = ["compare_texts", "figure2", "table3"]
 
@@ -251,7 +252,7 @@ def _study(
     workers: int | None = None,
 ) -> int:
     from crossfade.cli.compare import check_output
-    from crossfade.lab.train.lstm.run import run_texts
+    from crossfade.lab.run import run_request
 
     check_output(report, "--report")
     if _first():
@@ -259,8 +260,8 @@ def _study(
     if plan:
         return 0
     summary = _stoppable(
-        lambda: run_texts(
-            planned.trials, planned.run, store, hardware, workers=workers, retry_failed=retry_failed,
+        lambda: run_request(
+            [planned.run], planned.trials, store, replace(hardware, threads=workers), retry_failed=retry_failed,
             label=planned.run.study,
         ),
         planned, store,
@@ -277,7 +278,7 @@ def _study(
 
 def _write(planned: TextPlan, store: Path, report: Path, table: Callable[[pd.DataFrame], str]) -> str:
     from crossfade.lab import frames
-    from crossfade.lab.answer import write_text
+    from crossfade.lab.files import write_text
     from crossfade.lab.paper.text_tables import profile_figure
     from crossfade.lab.store import Store
     from crossfade.stats import to_svg

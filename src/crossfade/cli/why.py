@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 import sys
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
-
-from crossfade.errors import UserError
-
-if TYPE_CHECKING:
-    from crossfade.lab.paper.why_tables import Progress
+from typing import Literal, TypeAlias
 
 __all__ = ["dynamics", "escape", "figure1", "taylor"]
 
-_LOG_SECONDS = 15.0
+_Scale: TypeAlias = Literal["smoke", "short", "paper"]
 
 
-def figure1(
-    *,
-    loss: list[str] | None = None,
-    out: Path = Path("figure1"),
-    scale: Literal["smoke", "short", "paper"] = "short",
-) -> int:
+def figure1(*, loss: list[str] | None = None, out: Path = Path("figure1"), scale: _Scale = "short") -> int:
     """Figure 1: how hard a loss pulls on an example, over p; the mixtures on both scales, and the other losses.
 
     Args:
@@ -31,22 +20,21 @@ def figure1(
         scale: How many points a curve has.
     """
     from crossfade.lab.own_loss import load_loss
-    from crossfade.lab.paper import figure1 as study
+    from crossfade.lab.paper.why import figure1 as study
 
-    own = tuple(load_loss(one) for value in loss or [] for one in value.split(","))
-    return _written(study.run(_folder(out), None, scale, losses=own))
+    return _written(study.run(out, scale, losses=tuple(load_loss(one) for one in _words(loss))))
 
 
-def taylor(*, out: Path = Path("taylor"), scale: Literal["smoke", "short", "paper"] = "short") -> int:
+def taylor(*, out: Path = Path("taylor"), scale: _Scale = "short") -> int:
     """Eq. 11: Taylor's remainder of CE around EL, and the text's statements about it, checked.
 
     Args:
         out: Folder for the tables and the figure.
         scale: How many points are looked at.
     """
-    from crossfade.lab.paper import taylor as study
+    from crossfade.lab.paper.why import taylor as study
 
-    return _written(study.run(_folder(out), None, scale))
+    return _written(study.run(out, scale))
 
 
 def dynamics(
@@ -54,8 +42,11 @@ def dynamics(
     data_dir: Path | None = None,
     methods: list[str] | None = None,
     sets: list[str] | None = None,
-    scale: Literal["smoke", "short", "paper"] = "short",
+    scale: _Scale = "short",
     out: Path = Path("dynamics"),
+    store: Path = Path("crossfade.db"),
+    workers: int | None = None,
+    retry_failed: bool = False,
 ) -> int:
     """Who is won during training: p of every example followed, the motivating example's table, calibration.
 
@@ -66,22 +57,29 @@ def dynamics(
         methods: Mixtures to train with. [default: ce,f0,f0-late,gradual,gradual-unit,el]
         sets: Only these data sets.
         scale: smoke takes seconds; short cuts CIFAR-100 down; paper is ResNet-32 for 90 epochs.
-        out: Folder for the tables, figures and recordings.
+        out: Folder for the tables and figures.
+        store: Keeps every result.
+        workers: Trainings side by side, each on one core. [default: all cores]
+        retry_failed: Run failed trials again.
     """
-    from crossfade.lab.paper import dynamics as study
+    from crossfade.lab.paper.why.study import run_dynamics
 
-    chosen = _words(methods) or study.METHODS
-    return _written(
-        study.run(_folder(out), data_dir, scale, methods=chosen, only=_words(sets), on_progress=_progress("dynamics"))
-    )
+    failed = run_dynamics(
+        data_dir, _words(methods), _words(sets), scale, ["crossfade", *sys.argv[1:]],
+        store=store, out=out, workers=workers, retry_failed=retry_failed,
+    )  # fmt: skip
+    return _written(out, failed)
 
 
 def escape(
     *,
     data_dir: Path | None = None,
     sets: list[str] | None = None,
-    scale: Literal["smoke", "short", "paper"] = "short",
+    scale: _Scale = "short",
     out: Path = Path("escape"),
+    store: Path = Path("crossfade.db"),
+    workers: int | None = None,
+    retry_failed: bool = False,
 ) -> int:
     """Eq. 15-18: escaping efficiency along real training runs, at minima, and counted on a known landscape.
 
@@ -92,42 +90,25 @@ def escape(
         sets: Only these data sets, or simulation.
         scale: smoke takes seconds; short about an hour on one core; paper uses all of CIFAR-100.
         out: Folder for the tables and figures.
+        store: Keeps every result.
+        workers: Measurements side by side, each on one core. [default: all cores]
+        retry_failed: Run failed trials again.
     """
-    from crossfade.lab.paper import escape as study
+    from crossfade.lab.paper.why.study import run_escape
 
-    return _written(study.run(_folder(out), data_dir, scale, only=_words(sets), on_progress=_progress("escape")))
+    failed = run_escape(
+        data_dir, _words(sets), scale, ["crossfade", *sys.argv[1:]],
+        store=store, out=out, workers=workers, retry_failed=retry_failed,
+    )  # fmt: skip
+    return _written(out, failed)
 
 
 def _words(values: list[str] | None) -> tuple[str, ...]:
     return tuple(word for value in values or [] for word in value.split(",") if word)
 
 
-def _folder(out: Path) -> Path:
-    if out.exists() and not out.is_dir():
-        raise UserError(f"--out {out}: a file, expected a folder")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--out {out}: can't be made ({error.strerror})") from None
-    return out
-
-
-def _written(out: Path) -> int:
+def _written(out: Path, failed: int = 0) -> int:
     print(f"Written to {out}: {', '.join(sorted(p.name for p in out.iterdir() if p.suffix in ('.csv', '.svg')))}")
-    return 0
-
-
-def _progress(label: str) -> Progress:
-    """A line now and then; on a terminal one line that stays in place."""
-    started = last = time.monotonic()
-    terminal = sys.stderr.isatty()
-
-    def say(fraction: float, text: str) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if terminal or now - last >= _LOG_SECONDS:
-            last = now
-            line = f"{label}: {100 * fraction:3.0f} %  {text}  ({now - started:.0f} s)"
-            print(f"\r\x1b[2K{line}" if terminal else line, end="" if terminal else "\n", file=sys.stderr, flush=True)
-
-    return say
+    if failed:
+        print(f"crossfade: {failed} trials failed; see `crossfade status`", file=sys.stderr)
+    return 1 if failed else 0

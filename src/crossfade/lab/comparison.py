@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crossfade.errors import UserError
-from crossfade.lab.answer import ComparisonResult
 from crossfade.lab.config import Settings, resolve
 from crossfade.lab.described import SCHEDULE_GRID, describe_run
-from crossfade.lab.progress import shown
-from crossfade.lab.run import local, run
+from crossfade.lab.result import ComparisonResult
+from crossfade.lab.run import run_request
 from crossfade.lab.store import Run, Store
+from crossfade.lab.train.hardware import Hardware
 from crossfade.lab.trial import Trial
 
 if TYPE_CHECKING:
@@ -154,9 +154,15 @@ def execute(
     retry_failed: bool = False,
 ) -> ComparisonResult:
     """Run what the store doesn't know yet and read the answer from the store."""
-    store.save(planned.run)
-    with shown("Comparing", progress) as on_progress:
-        run(planned.trials, store, execute=local(workers), retry_failed=retry_failed, on_progress=on_progress)
+    run_request(
+        [planned.run],
+        planned.trials,
+        store,
+        Hardware(threads=workers),
+        retry_failed=retry_failed,
+        progress=progress,
+        label="Comparing",
+    )
     return ComparisonResult.load(store, planned.run)
 
 

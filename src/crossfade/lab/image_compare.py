@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crossfade.errors import UserError
-from crossfade.lab.answer import ComparisonResult
 from crossfade.lab.described import describe_run
+from crossfade.lab.result import ComparisonResult
 from crossfade.lab.store import Run, Store
 from crossfade.lab.train.deep.augment import Augment
-from crossfade.lab.train.deep.recipe import Hardware, ImageRecipe
-from crossfade.lab.train.deep.run import image_trial
+from crossfade.lab.train.deep.recipe import ImageRecipe
+from crossfade.lab.train.hardware import Hardware
+from crossfade.lab.trial import Trial
 
 if TYPE_CHECKING:
     from crossfade.lab.data.images import ImageTask
     from crossfade.lab.methods import Method
-    from crossfade.lab.trial import Trial
 
 __all__ = ["FolderSettings", "ImageComparison", "compare_folder", "execute_folder", "plan_folder"]
 
@@ -121,7 +121,7 @@ def plan_folder(
     task = ImageTask(data, select="validation", test_size=settings.test_size, seed=settings.seed)
     recipe = settings.recipe(data.train.images.shape[2]).fitting(len(task.split(0).train))
     trials = tuple(
-        image_trial(_STUDY, task, method, recipe, repeat) for repeat in range(settings.repeats) for method in methods
+        Trial(_STUDY, task, method, recipe, repeat) for repeat in range(settings.repeats) for method in methods
     )
     notes = ["the test part is the folder's own, the same in every repeat"] if data.test is not None else []
     meta = describe_run(f"Losses compared on {task.name}", trials, command, seed=settings.seed, notes=notes)
@@ -138,10 +138,10 @@ def execute_folder(
     retry_failed: bool = False,
 ) -> ComparisonResult:
     """Train what the store doesn't know yet and read the answer from it."""
-    from crossfade.lab.paper.image_run import run_trials
+    from crossfade.lab.run import run_request
 
-    run_trials(
-        planned.trials, planned.run, store, planned.hardware, keep_weights=keep_weights, progress=progress,
+    run_request(
+        [planned.run], planned.trials, store, planned.hardware, keep_weights=keep_weights, progress=progress,
         retry_failed=retry_failed, label="Comparing",
     )  # fmt: skip
     with Store(store, mode="read") as opened:

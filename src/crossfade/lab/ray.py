@@ -12,18 +12,22 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from crossfade.errors import UserError
-from crossfade.lab.run import Batch, Executor, compute, cost
+from crossfade.lab.train.executor import Batch, Executor, Tick, cost
 
 if TYPE_CHECKING:
-    from crossfade.lab.run import Tick
     from crossfade.lab.store import Outcome
     from crossfade.lab.trial import Trial
 
 __all__ = ["on_ray"]
 
 
-def on_ray(address: str) -> Executor:
-    """Compute on the Ray cluster at ``address`` (``"auto"``: the one that this machine belongs to), a core a task.
+def on_ray(address: str, execute: Executor, *, gpus: int = 0) -> Executor:
+    """Return an executor that computes on a Ray cluster, a batch a task.
+
+    Args:
+        address: The cluster's; ``"auto"`` is the one that this machine belongs to.
+        execute: What computes a batch on a worker, with one core.
+        gpus: How many a task needs.
 
     Raises:
         UserError: Ray isn't installed, or no cluster answers.
@@ -33,24 +37,25 @@ def on_ray(address: str) -> Executor:
     except ImportError:
         raise UserError("--ray needs Ray: pip install 'crossfade[ray]'") from None
 
-    def execute(batches: Sequence[Batch], tick: Tick) -> Iterator[tuple[Trial, Outcome]]:
+    def work(batch: Batch) -> dict[str, Outcome]:
+        return {trial.key: outcome for trial, outcome in execute([batch], lambda unfinished: None)}
+
+    def distribute(batches: Sequence[Batch], tick: Tick) -> Iterator[tuple[Trial, Outcome]]:
         _connect(ray, address)
         try:
             _ship_losses(ray, batches)
             # max_retries=-1: a task whose node died has done nothing wrong. What a user's loss raises is an outcome.
-            task = ray.remote(num_cpus=1, max_retries=-1)(_work)
+            task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=-1)(work)
             waiting = {task.remote(batch): batch for batch in sorted(batches, key=lambda b: -sum(map(cost, b)))}
             while waiting:
                 (ready,), _ = ray.wait(list(waiting), num_returns=1)
-                yield from zip(waiting.pop(ready), ray.get(ready), strict=True)
+                outcomes = ray.get(ready)
+                for trial in waiting.pop(ready):
+                    yield trial, outcomes[trial.key]
         finally:
             ray.shutdown()
 
-    return execute
-
-
-def _work(batch: Batch) -> list[Outcome]:
-    return compute(batch, threads=1)
+    return distribute
 
 
 def _connect(ray: Any, address: str) -> None:

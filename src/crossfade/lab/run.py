@@ -1,45 +1,35 @@
-"""Run the trials of a request that the store doesn't know yet.
+"""Run the trials of a request that the store doesn't know yet: one driver for every family of training.
 
-Trials with one recipe are trained together: all methods, learning rates and several repeats (and data sets) in one
-call of the stacked engine. What a trial's numbers are never depends on which others were in the call, so a run that
-was killed, split over workers or extended by a method gives the same numbers.
+Trials with one recipe are trained together where their family can. What a trial's numbers are never depends on which
+others were in the call, so a run that was killed, split over workers or extended by a method gives the same numbers.
 """
 
 from __future__ import annotations
 
-import math
-import os
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, Protocol
+from pathlib import Path
 
-from crossfade.errors import UserError
+from crossfade.lab.progress import shown
 from crossfade.lab.provenance import provenance
-from crossfade.lab.scores import brier_score, expected_calibration_error
-from crossfade.lab.store import Outcome, Store
-from crossfade.lab.trial import Trial, seed
+from crossfade.lab.store import Run, Store
+from crossfade.lab.train.executor import Batch, Executor, Tick, cost
+from crossfade.lab.train.hardware import Hardware, process_rank
+from crossfade.lab.train.lstm.types import LstmRecipe
+from crossfade.lab.train.tables.run import compute
+from crossfade.lab.train.tables.run import executor as tables_executor
+from crossfade.lab.train.tables.stack import Engine
+from crossfade.lab.train.tables.types import Recipe
+from crossfade.lab.trial import Trial
 
-if TYPE_CHECKING:
-    from crossfade.lab.train import History, Recipe, Split
-
-__all__ = ["Batch", "Executor", "Summary", "compute", "cost", "line", "local", "pack", "run", "short"]
-
-Batch = tuple[Trial, ...]
-Tick = Callable[[float], None]
+__all__ = ["Batch", "Executor", "Summary", "Tick", "compute", "cost", "local", "pack", "run", "run_request", "unknown"]
 
 # Multiply-adds of one call: a few seconds on two cores. That is what a kill can cost, and how long Ctrl-C may wait.
 _BUDGET = 2e10
-
-
-class Executor(Protocol):
-    """Where batches are computed: here (`local`) or on a cluster. Results may come in any order, trial by trial.
-
-    ``tick`` may be told how much of ``cost`` is done in trials that haven't come yet.
-    """
-
-    def __call__(self, batches: Sequence[Batch], tick: Tick) -> Iterator[tuple[Trial, Outcome]]: ...
 
 
 @dataclass(frozen=True)
@@ -50,6 +40,67 @@ class Summary:
     failed: int
     known: int
     seconds: float
+
+
+def run_request(
+    runs: Iterable[Run],
+    trials: Sequence[Trial],
+    store: Store | str | Path,
+    hardware: Hardware = Hardware(),  # noqa: B008  (frozen)
+    *,
+    execute: Callable[[Path], Executor] | None = None,
+    ray: str | None = None,
+    keep_weights: Path | None = None,
+    retry_failed: bool = False,
+    progress: bool = True,
+    label: str = "Training",
+) -> Summary:
+    """Save a request and train what the store doesn't know yet. A run that was stopped goes on where it was.
+
+    Args:
+        runs: What to save of the request.
+        trials: All with recipes of one family: tables, LSTMs, or deep networks.
+        store: A file, or an open store. Of several processes (DDP, torchrun) only the first writes it. Deep networks'
+            checkpoints lie in a folder beside it until they aren't needed.
+        hardware: Where to train.
+        execute: Another way to compute trials than their family's: gets a folder for what an interrupted trial goes on
+            from, and returns the executor.
+        ray: The address of a Ray cluster to train on instead, with one thread a task.
+        keep_weights: A folder for deep networks' weights as safetensors; None keeps none.
+        retry_failed: Run failed trials again.
+        progress: Show it on standard error.
+        label: What the progress is of.
+
+    Raises:
+        UserError: the store can't be written, or the hardware isn't there.
+        KeyboardInterrupt: says how much is stored, and how to go on.
+    """
+    first = process_rank() == 0
+    path = Path(store.path if isinstance(store, Store) else store)
+    if not first:  # it trains what the first process trains, and leaves the writing to it
+        trials = unknown(trials, path, retry_failed)
+    with _work_folder(path, first) as work:
+        compute_all = execute(work) if execute else _executor(trials, hardware, work, keep_weights, ray)
+        with nullcontext(store) if isinstance(store, Store) else Store(path if first else ":memory:") as opened:
+            for one in runs:
+                opened.save(one)
+            try:
+                with shown(label, progress and first) as on_progress:
+                    return run(trials, opened, execute=compute_all, retry_failed=retry_failed, on_progress=on_progress)
+            except KeyboardInterrupt:
+                known = len(opened.statuses([trial.key for trial in trials]))
+                raise KeyboardInterrupt(
+                    f"stopped; {known} of {len(trials)} trials are in {path}. Run the same command again to go on."
+                ) from None
+
+
+def unknown(trials: Sequence[Trial], path: Path, retry_failed: bool = False) -> list[Trial]:
+    """Return the trials that the store at ``path`` has no result of; ``retry_failed`` counts failed ones too."""
+    if not path.exists():
+        return list(trials)
+    with Store(path, mode="read") as store:
+        statuses = store.statuses([trial.key for trial in trials])
+    return [t for t in trials if t.key not in statuses or (retry_failed and statuses[t.key] == "failed")]
 
 
 def run(
@@ -97,13 +148,13 @@ def run(
     return Summary(done, failed, len(known), time.monotonic() - started)
 
 
-def cost(trial: Trial) -> float:
-    """Multiply-adds that a trial takes, roughly: for progress and for the size of batches, never for results."""
-    return trial.recipe.cost(trial.task.shape)
-
-
 def pack(trials: Iterable[Trial], budget: float | None = None) -> list[Batch]:
-    """Batches for one call each: one recipe, every method of a repeat of a task together, several of these if small."""
+    """Return batches for one call each: one recipe, the methods of a task's repeat together, several of these if small.
+
+    Args:
+        trials: In the order in which results are wanted.
+        budget: Cost of a batch that holds several repeats or tasks, at most.
+    """
     batches: list[list[Trial]] = []
     room = 0.0
     for _, group in groupby(trials, key=lambda trial: (trial.recipe, id(trial.task), trial.repeat)):
@@ -117,119 +168,43 @@ def pack(trials: Iterable[Trial], budget: float | None = None) -> list[Batch]:
     return [tuple(batch) for batch in batches]
 
 
-def local(workers: int | None = None, engine: str = "auto", device: str = "cpu") -> Executor:
-    """Compute in this process; ``workers`` threads share the work of each call (default: all cores it may use)."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = workers or allowed
-
-    def execute(batches: Sequence[Batch], tick: Tick) -> Iterator[tuple[Trial, Outcome]]:
-        for batch in batches:
-            whole = sum(map(cost, batch))
-            options = {"engine": engine, "device": device, "threads": threads}
-            outcomes = compute(batch, on_progress=lambda fraction, whole=whole: tick(fraction * whole), **options)
-            yield from zip(batch, outcomes, strict=True)
-
-    return execute
+def local(workers: int | None = None, engine: Engine = "auto", device: str = "cpu") -> Executor:
+    """Return an executor for tables in this process, with so many threads (default: all cores it may use)."""
+    return tables_executor(Hardware(threads=workers), engine=engine, device=device)
 
 
-def compute(batch: Sequence[Trial], **options: Any) -> list[Outcome]:
-    """Outcomes of trials with one recipe, in their order: what a worker does.
+def _executor(
+    trials: Sequence[Trial], hardware: Hardware, work: Path, keep_weights: Path | None, ray: str | None
+) -> Executor:
+    """Return what trains the family that these trials belong to, here or on a Ray cluster."""
+    if ray is not None:
+        from crossfade.lab.ray import on_ray
 
-    A trial fails alone: with its data (a column that overflows), with its own loss (an exception in a user's g), or
-    because its weights diverge in the first epoch at every
-    learning rate (one that diverges later keeps its best epoch before).
-
-    Args:
-        batch: Trials of one recipe.
-        options: For ``crossfade.lab.train.train_stack``.
-    """
-    splits: dict[tuple[int, int], Split | Outcome] = {}
-    for trial in batch:
-        at = (id(trial.task), trial.repeat)
-        if at not in splits:
-            try:
-                splits[at] = trial.task.split(trial.repeat)
-            except (UserError, MemoryError) as error:
-                splits[at] = Outcome(error=line(error))
-    found = [splits[id(trial.task), trial.repeat] for trial in batch]
-    ready = [(trial, split) for trial, split in zip(batch, found, strict=True) if not isinstance(split, Outcome)]
-    computed = iter(_train(ready, options))
-    return [split if isinstance(split, Outcome) else next(computed) for split in found]
+        remote = _here(trials, replace(hardware, threads=1), work, keep_weights)
+        return on_ray(ray, remote, gpus=int(hardware.accelerator in ("gpu", "cuda")))
+    return _here(trials, hardware, work, keep_weights)
 
 
-def _train(ready: Sequence[tuple[Trial, Split]], options: dict[str, Any]) -> list[Outcome]:
-    """Train all; if that raises, one method after the other, so that the others aren't lost with it."""
-    from crossfade.lab.train import Member, train_stack
+def _here(trials: Sequence[Trial], hardware: Hardware, work: Path, keep_weights: Path | None) -> Executor:
+    if not trials or isinstance(trials[0].recipe, Recipe):
+        return tables_executor(hardware)
+    if isinstance(trials[0].recipe, LstmRecipe):
+        from crossfade.lab.train.lstm.run import executor as lstm_executor
 
-    if not ready:
-        return []
-    recipe = ready[0][0].recipe
-    members = [
-        Member(split, trial.method, rate, seed(trial, "train"))
-        for trial, split in ready
-        for rate in recipe.learning_rates
-    ]
-    started = time.perf_counter()
-    try:
-        histories = train_stack(members, recipe, **options)
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except Exception as error:
-        methods = list(dict.fromkeys(trial.method.name for trial, _ in ready))
-        if len(methods) == 1:
-            return [Outcome(error=line(error))] * len(ready)
-        parts = {name: [pair for pair in ready if pair[0].method.name == name] for name in methods}
-        alone = {name: iter(_train(part, options)) for name, part in parts.items()}
-        return [next(alone[trial.method.name]) for trial, _ in ready]
-    seconds = (time.perf_counter() - started) / len(ready)
-    rates = len(recipe.learning_rates)
-    return [
-        _outcome(split, recipe, histories[rates * at : rates * (at + 1)], seconds)
-        for at, (_, split) in enumerate(ready)
-    ]
+        return lstm_executor(hardware)
+    from crossfade.lab.train.deep.run import executor as deep_executor
+
+    return deep_executor(hardware, work, keep_weights)
 
 
-def _outcome(split: Split, recipe: Recipe, histories: Sequence[History], seconds: float) -> Outcome:
-    """Choose learning rate and epoch on the validation part, and score the test part there."""
-    from crossfade.lab.train import select
-
-    usable = [place for place, history in enumerate(histories) if history.best_epoch >= 0]
-    if not usable:
-        rates = ", ".join(f"{rate:g}" for rate in recipe.learning_rates)
-        return Outcome(error=f"weights diverge in the first epoch at every learning rate ({rates}); try smaller ones")
-    chosen, epoch = select([histories[place] for place in usable])
-    best = histories[usable[chosen]]
-    n_val, n_test = len(split.y_val), len(split.y_test)
-    result = {
-        "accuracy": int(best.test_correct[epoch]) / n_test,
-        "nll": short(best.test_nll[epoch]),
-        "ece": short(expected_calibration_error(best.test_probabilities, split.y_test)),
-        "brier": short(brier_score(best.test_probabilities, split.y_test)),
-        "learning_rate": recipe.learning_rates[usable[chosen]],
-        "epoch": int(epoch) + 1,
-        "n_train": len(split.y_train),
-        "n_val": n_val,
-        "n_test": n_test,
-        "classes": split.classes,
-        "seconds": round(seconds, 4),
-        "engine": best.engine,
-    }
-    curves: dict[str, Any] = {
-        "val_accuracy": [int(count) / n_val for count in best.val_correct],
-        "test_accuracy": [int(count) / n_test for count in best.test_correct],
-        "val_nll": [short(value) for value in best.val_nll],
-        "test_nll": [short(value) for value in best.test_nll],
-        "train_loss": [short(value) for value in best.train_loss],
-    }
-    return Outcome(result, curves)
-
-
-def short(value: float) -> float | None:
-    """Seven digits: what float32 holds, at half the space. None for what JSON can't say."""
-    return float(f"{value:.7g}") if math.isfinite(value) else None
-
-
-def line(error: BaseException) -> str:
-    """An error as the store keeps it."""
-    text = " ".join(str(error).split())
-    return (text if isinstance(error, UserError) else f"{type(error).__name__}: {text}".rstrip(": "))[:500]
+@contextmanager
+def _work_folder(store: Path, first: bool) -> Iterator[Path]:
+    """Yield a folder for checkpoints, which need not exist: beside the store, and removed if it is empty at the end."""
+    if str(store) == ":memory:":
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder)
+        return
+    work = store.with_name(store.name + ".work")
+    yield work
+    if first and work.is_dir() and not any(work.iterdir()):
+        work.rmdir()

@@ -45,7 +45,7 @@ class Outcome:
     """What became of one trial: ``result`` and ``curves`` when it is done, ``error`` (one line) when it failed."""
 
     result: Mapping[str, Any] | None = None
-    curves: Mapping[str, Sequence[float | None]] | None = None
+    curves: Mapping[str, Sequence[float | str | None]] | None = None
     error: str | None = None
 
     @property

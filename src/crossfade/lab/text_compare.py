@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crossfade.errors import UserError
-from crossfade.lab.answer import ComparisonResult
 from crossfade.lab.paper.text_study import TextPlan, plan_of
+from crossfade.lab.result import ComparisonResult
 from crossfade.lab.store import Store
-from crossfade.lab.train.deep.recipe import Hardware
 from crossfade.lab.train.deep.text_recipe import TextRecipe
+from crossfade.lab.train.hardware import Hardware
 from crossfade.lab.train.lstm.types import LstmRecipe
+from crossfade.lab.trial import Trial
 
 if TYPE_CHECKING:
     from crossfade.lab.data.texts import TextSet
@@ -92,7 +93,6 @@ def plan_texts(data: TextSet, settings: TextSettings, command: str | Sequence[st
         UserError: texts, network, methods or settings that can't be used.
     """
     from crossfade.lab.data.texts import TextTask
-    from crossfade.lab.train.lstm.run import text_trial
     from crossfade.lab.train.lstm.words import tokenize
 
     methods = _methods(settings)
@@ -109,7 +109,7 @@ def plan_texts(data: TextSet, settings: TextSettings, command: str | Sequence[st
 
         recipe = replace(recipe, digest=check_model(recipe.model, recipe.max_length))
     trials = [
-        text_trial("compare-texts", task, one, recipe, repeat) for repeat in range(settings.repeats) for one in methods
+        Trial("compare-texts", task, one, recipe, repeat) for repeat in range(settings.repeats) for one in methods
     ]
     notes = [*data.notes, *(["the test part is a file's own, the same in every repeat"] if data.test else [])]
     title = f"Losses compared on {task.name}"
@@ -126,12 +126,17 @@ def execute_texts(
     retry_failed: bool = False,
 ) -> ComparisonResult:
     """Train what the store doesn't know yet and read the answer from it."""
-    from crossfade.lab.train.lstm.run import run_texts
+    from crossfade.lab.run import run_request
 
-    run_texts(
-        planned.trials, planned.run, store, hardware, workers=workers, progress=progress, retry_failed=retry_failed,
+    run_request(
+        [planned.run],
+        planned.trials,
+        store,
+        replace(hardware, threads=workers),
+        progress=progress,
+        retry_failed=retry_failed,
         label="Comparing",
-    )  # fmt: skip
+    )
     with Store(store, mode="read") as opened:
         return ComparisonResult.load(opened, planned.run)
 

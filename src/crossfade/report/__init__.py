@@ -1,6 +1,6 @@
 """Reports: one self-contained HTML file from a frame of results, and the parts to build other pages from."""
 
-from crossfade.report.comparison import comparison_page
+from crossfade.report.comparison import comparison_page, render_comparison
 from crossfade.report.page import (
     Block,
     Cell,
@@ -35,5 +35,6 @@ __all__ = [
     "Table",
     "Text",
     "comparison_page",
+    "render_comparison",
     "render_page",
 ]

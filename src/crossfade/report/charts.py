@@ -1,4 +1,4 @@
-"""The three kinds of drawing on a page: dots by row, lines, and steps. Data in, one SVG out."""
+"""The two kinds of drawing on a page: dots by row, and lines; each is one SVG element."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from crossfade.report import svg
-
-__all__ = ["DotRow", "Line", "dot_chart", "line_chart", "thinned"]
 
 _TOP, _LEFT, _RIGHT = 6.0, 44.0, 352.0
 _DOT, _HIGHEST = 4.8, 6  # pixels between stacked dots, and how many a row has room for
@@ -47,7 +45,7 @@ def _slots(places: Sequence[float]) -> list[int]:
 
 
 def _stacked(places: Sequence[float], y: float, room: float) -> list[tuple[float, float]]:
-    """Dots that would hide each other stand on top of each other, from ``y`` upwards within ``room``."""
+    """Stack dots that would hide each other, from ``y`` upwards within ``room``."""
     taken: dict[int, int] = {}
     most = max(Counter(_slots(places)).values(), default=1)
     step = min(_DOT, room / most)
@@ -59,7 +57,7 @@ def _stacked(places: Sequence[float], y: float, room: float) -> list[tuple[float
 
 
 def dot_chart(rows: Sequence[DotRow], *, title: str, name: str, least: float) -> Markup:
-    """Differences as dots around a zero line, a row each, with the mean (diamond) and its interval (bar).
+    """Draw differences as dots around a zero line, a row each, with the mean (diamond) and its interval (bar).
 
     Args:
         rows: from top to bottom.
@@ -97,7 +95,7 @@ def line_chart(
     y_low: float | None = None,
     settled: float = 0.0,
 ) -> Markup:
-    """Lines over a common axis.
+    """Draw lines over a common axis.
 
     Args:
         lines: drawn in this order, the last on top.
@@ -129,6 +127,6 @@ def line_chart(
 
 
 def thinned(length: int, most: int) -> list[int]:
-    """At most ``most`` places of ``length``, evenly spread, the first and the last among them."""
+    """Return at most ``most`` places of ``length``, evenly spread, the first and the last among them."""
     kept = min(length, most)
     return sorted({round(k * (length - 1) / max(kept - 1, 1)) for k in range(kept)})

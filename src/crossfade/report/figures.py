@@ -1,8 +1,8 @@
-"""The figures of a comparison: paired differences, training curves, schedules."""
+"""The figures of a comparison's page: paired differences, training curves, schedules."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -11,13 +11,14 @@ from crossfade.report.charts import DotRow, Line, dot_chart, line_chart, thinned
 from crossfade.report.inputs import Inputs, MethodInfo
 from crossfade.report.page import Figure, Key, Panel
 from crossfade.report.svg import log_axis
-from crossfade.report.words import decimal, signed
+from crossfade.stats.words import decimal, signed
 
-__all__ = ["curves_figure", "differences_figure", "legend", "overall_curves_figure"]
-
-_UNITS = {"accuracy": "Δ accuracy (points)", "nll": "Δ NLL (nats)", "ece": "Δ ECE (points)"}
-_SCALES = {"accuracy": 100.0, "nll": 1.0, "ece": 100.0}
-_LEAST = {"accuracy": 0.5, "nll": 0.02, "ece": 0.5}
+# Of each metric: the title of its differences, the factor for what is shown, and the least width of the axis.
+_DIFFERENCES = {
+    "accuracy": ("Δ accuracy (points)", 100.0, 0.5),
+    "nll": ("Δ NLL (nats)", 1.0, 0.02),
+    "ece": ("Δ ECE (points)", 100.0, 0.5),
+}
 _MOST_POINTS = 40_000  # of all curves together: some 7 bytes each
 _CURVES = (
     ("val_accuracy", "Validation accuracy (%)", 100.0, False),
@@ -26,50 +27,37 @@ _CURVES = (
 )
 
 
-def legend(methods: Sequence[MethodInfo]) -> tuple[Key, ...]:
-    """One entry for each method."""
-    return tuple(Key(method.title, f"line {method.style}") for method in methods)
-
-
-def differences_figure(
-    inputs: Inputs,
-    metrics: Sequence[str],
-    caption: str,
-    *,
-    dataset: str | None = None,
-    intervals: Mapping[str, tuple[float, float] | None] | None = None,
-) -> Figure:
-    """Differences from the control, a panel a metric: one dot a repeat of ``dataset``, or one a data set.
+def differences_figure(inputs: Inputs, metrics: Sequence[str], caption: str, *, dataset: str | None = None) -> Figure:
+    """Draw differences from the control, a panel a metric: one dot a repeat of ``dataset``, or one a data set.
 
     Args:
-        inputs: the results.
+        inputs: the comparison.
         metrics: of accuracy, nll and ece.
         caption: below the figure.
         dataset: draw its repeats; None draws the means of the data sets.
-        intervals: of the first metric, by method.
     """
+    dot, where = ("data set", "") if dataset is None else ("repeat", f" on {dataset}")
     panels = []
-    for k, metric in enumerate(metrics):
-        wide = inputs.differences(metric) * _SCALES[metric]
-        by_dataset = wide.groupby(level="dataset", sort=False).mean()
-        part = by_dataset if dataset is None else wide.loc[[dataset]]
+    for metric in metrics:
+        title, scale, least = _DIFFERENCES[metric]
+        intervals = inputs.comparison.intervals(dataset) if metric == "accuracy" else {}
+        wide = inputs.differences(metric) * scale
+        part = wide.groupby(level="dataset", sort=False).mean() if dataset is None else wide.loc[[dataset]]
         rows, said = [], []
         for method in inputs.methods[1:]:
             values = part[method.name].to_numpy(dtype=float)
             mean = float(np.mean(values))
-            bounds = (intervals or {}).get(method.name) if k == 0 else None
-            scaled = None if bounds is None else (bounds[0] * _SCALES[metric], bounds[1] * _SCALES[metric])
-            rows.append(DotRow(method.title, method.style, values.tolist(), mean, scaled))
+            span = intervals.get(method.name)
+            bounds = None if span is None else (span.low * scale, span.high * scale)
+            rows.append(DotRow(method.title, method.style, values.tolist(), mean, bounds))
             said.append(f"{method.title} {signed(mean, 2)}")
-        dot = "repeat" if dataset is not None else "data set"
-        where = "" if dataset is None else f" on {dataset}"
-        name = f"{_UNITS[metric]} from {inputs.control.title}{where}, one dot a {dot}; means: {', '.join(said)}"
-        panels.append(Panel(dot_chart(rows, title=_UNITS[metric], name=name, least=_LEAST[metric]), _UNITS[metric]))
+        name = f"{title} from {inputs.control.title}{where}, one dot a {dot}; means: {', '.join(said)}"
+        panels.append(Panel(dot_chart(rows, title=title, name=name, least=least), title))
     return Figure(tuple(panels), caption)
 
 
 def curves_figure(inputs: Inputs, dataset: str) -> Figure | None:
-    """Accuracy and NLL over the epochs on one data set; None where no curves were recorded."""
+    """Draw accuracy and NLL over the epochs on one data set; None where no curves were recorded."""
     curves = inputs.curves[inputs.curves["dataset"] == dataset] if len(inputs.curves) else inputs.curves
     caption = (
         "Lines: mean accuracy and median NLL over the repeats, at the learning rate that was chosen. "
@@ -79,18 +67,14 @@ def curves_figure(inputs: Inputs, dataset: str) -> Figure | None:
 
 
 def overall_curves_figure(inputs: Inputs) -> Figure | None:
-    """Accuracy and NLL over the epochs, averaged over the data sets."""
+    """Draw accuracy and NLL over the epochs, averaged over the data sets; None where no curves were recorded."""
     cells = [_over_repeats(part).assign(dataset=name) for name, part in inputs.curves.groupby("dataset", sort=False)]
     if not cells:
         return None
     columns = [c for c, *_ in _CURVES if all(c in cell for cell in cells)]
     mean = pd.concat(cells).groupby(["method", "epoch"], sort=False)[columns].mean().reset_index()
-    return _curves(
-        inputs,
-        mean,
-        "over the data sets",
-        "Lines: mean over the data sets; within one, mean accuracy and median NLL over the repeats.",
-    )
+    caption = "Lines: mean over the data sets; within one, mean accuracy and median NLL over the repeats."
+    return _curves(inputs, mean, "over the data sets", caption)
 
 
 def _over_repeats(curves: pd.DataFrame) -> pd.DataFrame:
@@ -124,4 +108,62 @@ def _curves(inputs: Inputs, means: pd.DataFrame, where: str, caption: str) -> Fi
         )
         log_drawn = log and log_axis((v for line in lines for v in line.y), 0.0, 1.0).log
         panels.append(Panel(chart, f"{title}, log scale" if log_drawn else title))
-    return Figure(tuple(panels), caption, legend(inputs.methods))
+    legend = tuple(Key(method.title, f"line {method.style}") for method in inputs.methods)
+    return Figure(tuple(panels), caption, legend)
+
+
+def schedule_figure(methods: Sequence[MethodInfo]) -> Figure | None:
+    """Draw α and β of each schedule that changes over progress, and the row weight α + β p of its phases."""
+    panels = []
+    for method in methods:
+        phases = schedule_phases(method.schedule or ())
+        if len(phases) < 2:
+            continue
+        said = "; ".join(f"from progress {t:.3g} alpha {a:.3g}, beta {b:.3g}" for t, a, b in _few(phases))
+        x, alphas, betas = _stairs(phases)
+        lines = [Line("s1", x, alphas), Line("s2 dash", x, betas)]
+        panels.append(
+            _unit_panel(
+                lines, f"{method.title}: α and β", "progress of the training", f"Weights of {method.title}: {said}"
+            )
+        )
+        rows = [Line("s0 early", (0.0, 1.0), (a, a + b)) for _, a, b in _few(phases[:-1])]
+        _, a, b = phases[-1]
+        rows.append(Line("s0 late", (0.0, 1.0), (a, a + b)))
+        said = f"Row weight of {method.title} over p: at the end from {a:.3g} at p = 0 to {a + b:.3g} at p = 1"
+        panels.append(
+            _unit_panel(rows, f"{method.title}: row weight α + β p", "p, probability of the right class", said)
+        )
+    if not panels:
+        return None
+    caption = (
+        "The training loss is α · CE + β · EL. Its gradient is that of the cross entropy, row by row, times α + β p, "
+        "where p is the probability that the network gives to the right class. Thick: the last phase."
+    )
+    legend = (Key("α, weight of CE", "line s1"), Key("β, weight of EL", "line s2 dash"))
+    return Figure(tuple(panels), caption, legend, small=True)
+
+
+def schedule_phases(steps: Sequence[tuple[float, float, float]]) -> list[tuple[float, float, float]]:
+    """Return (progress, alpha, beta) at the steps where a weight changes."""
+    kept: list[tuple[float, float, float]] = []
+    for step in sorted(steps):
+        if not kept or step[1:] != kept[-1][1:]:
+            kept.append(step)
+    return kept
+
+
+def _unit_panel(lines: Sequence[Line], heading: str, x_title: str, name: str) -> Panel:
+    chart = line_chart(lines, x_title=x_title, name=name, x_range=(0.0, 1.0), height=160.0, y_low=0.0)
+    return Panel(chart, heading)
+
+
+def _few(phases: Sequence[tuple[float, float, float]], most: int = 8) -> list[tuple[float, float, float]]:
+    return [phases[k] for k in thinned(len(phases), most)]
+
+
+def _stairs(phases: Sequence[tuple[float, float, float]]) -> tuple[list[float], list[float], list[float]]:
+    """Return the corners of the lines of α and β: each step holds until the next, the last one to the end."""
+    ends = [*(start for start, _, _ in phases[1:]), 1.0]
+    x = [place for (start, _, _), end in zip(phases, ends, strict=True) for place in (start, max(start, end))]
+    return x, [alpha for _, alpha, _ in phases for _ in range(2)], [beta for _, _, beta in phases for _ in range(2)]

@@ -1,8 +1,8 @@
-"""What a comparison page is made of, checked once: complete pairs, and a list of all that is missing."""
+"""What a comparison's page shows beside the analysis: methods described, the rows that count, and what is missing."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 
 from crossfade.errors import UserError
-from crossfade.report.pairing import KEYS, METRICS, cell_name, complete_pairs, ordered
+from crossfade.stats import Comparison, Row
 
-__all__ = ["Inputs", "MethodInfo", "read_inputs"]
-
+_KEYS = ["dataset", "method", "repeat"]
+_METRICS = ("accuracy", "nll", "ece")
 _HUES, _DASHES = 6, ("", " dash", " dotted")
 
 
@@ -32,16 +32,19 @@ class MethodInfo:
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
-    """Results in which every repeat of every data set has a result of every method.
+    """An analysed comparison with what belongs on its page.
 
     Attributes:
-        results: the paired results.
+        comparison: the analysis; every number that it holds is shown from it.
+        results: the results of the repeats that count.
         curves: training curves of the same repeats; may be empty.
-        methods: those with results, the control first.
-        datasets: names in order.
+        methods: those that are compared, the control first.
+        datasets: names in the order of the page.
         gaps: trials without a result, and what was left out because of them, in words.
+        meta: what was run.
     """
 
+    comparison: Comparison
     results: pd.DataFrame
     curves: pd.DataFrame
     methods: tuple[MethodInfo, ...]
@@ -54,75 +57,60 @@ class Inputs:
         """The method that the others are compared with."""
         return self.methods[0]
 
-    @cached_property
-    def cells(self) -> pd.DataFrame:
-        """Means over the repeats: a row for each (dataset, method)."""
-        columns = [c for c in (*METRICS, "epoch") if c in self.results]
-        return self.results.groupby(["dataset", "method"], sort=False)[columns].mean()
+    @property
+    def only_dataset(self) -> str | None:
+        """The data set of a comparison on a single one."""
+        return self.datasets[0] if len(self.datasets) == 1 else None
+
+    def rows(self, dataset: str | None = None) -> list[tuple[MethodInfo, Row]]:
+        """Return the methods with their line of the table: on one data set, or (``None``) over all of them."""
+        lines = self.comparison.overall if dataset is None else self.comparison.rows
+        found = {row.method: row for row in lines if dataset in (None, row.dataset)}
+        return [(method, found[method.name]) for method in self.methods]
 
     @cached_property
-    def means(self) -> pd.DataFrame:
-        """Means over the data sets of the means over the repeats: a row for each method. NaN where one is missing."""
-        return self.cells.groupby(level="method", sort=False).mean(skipna=False)
-
-    def mean(self, method: MethodInfo, metric: str, *, change: bool = False) -> float:
-        """Mean of a method over the data sets, with ``change`` less that of the control. NaN where one is missing."""
-        own = float(self.means[metric][method.name])
-        return own - float(self.means[metric][self.control.name]) if change else own
-
-    @cached_property
-    def repeats(self) -> pd.Series[int]:
-        """Repeats used in each data set."""
-        return self.results.groupby("dataset", sort=False)["repeat"].nunique()
+    def repeats(self) -> dict[str, int]:
+        """Number of repeats that count, by data set."""
+        return {str(row.dataset): row.repeats for row in self.comparison.rows}
 
     def differences(self, metric: str) -> pd.DataFrame:
-        """``metric`` less that of the control: a row for each (dataset, repeat), a column for each method."""
-        wide = pd.DataFrame(self._wide[metric], columns=[method.name for method in self.methods])
+        """Return ``metric`` less that of the control: a row for each (data set, repeat), a column for each method."""
+        if metric == "accuracy":
+            wide = self.comparison.accuracy.sort_index()
+        else:
+            wide = self.results.pivot(index=["dataset", "repeat"], columns="method", values=metric)
         return wide.sub(wide[self.control.name], axis=0)
 
-    @cached_property
-    def _wide(self) -> pd.DataFrame:
-        return pd.DataFrame(self.results.pivot(index=["dataset", "repeat"], columns="method", values=list(METRICS)))
 
-
-def read_inputs(results: pd.DataFrame, curves: pd.DataFrame, meta: Mapping[str, Any]) -> Inputs:
-    """Check the frames and keep complete pairs. What is left out is named in ``gaps``.
+def checked_results(results: pd.DataFrame, meta: Mapping[str, Any]) -> pd.DataFrame:
+    """Return the results with names as text and scores as numbers, in an order that doesn't depend on that of the rows.
 
     Raises:
-        UserError: a column is missing, an accuracy is not a fraction, a result occurs twice, or no pair is complete.
+        UserError: a column is missing, an accuracy is not a fraction, or a result occurs twice.
     """
-    lacking = [c for c in (*KEYS, "accuracy") if c not in results]
+    lacking = [c for c in (*_KEYS, "accuracy") if c not in results]
     if lacking:
-        expected = ", ".join([*KEYS, "accuracy"])
+        expected = ", ".join([*_KEYS, "accuracy"])
         raise UserError(f"results: missing column {', '.join(lacking)}; expected one row a trial with {expected}")
     results = results.reset_index(drop=True)
-    numbers = {m: pd.to_numeric(results[m], errors="coerce").astype(float) if m in results else np.nan for m in METRICS}
-    results = results.assign(dataset=results["dataset"].astype(str), method=results["method"].astype(str), **numbers)
-    twice = results[results.duplicated(KEYS)]
+    scores = {m: pd.to_numeric(results[m], errors="coerce").astype(float) for m in _METRICS if m in results}
+    results = results.assign(dataset=results["dataset"].astype(str), method=results["method"].astype(str), **scores)
+    twice = results[results.duplicated(_KEYS)]
     if len(twice):
-        raise UserError(f"results: {cell_name(twice.iloc[0])} occurs more than once; expected one row a trial")
+        raise UserError(f"results: {_cell_name(twice.iloc[0])} occurs more than once; expected one row a trial")
     wrong = results[(results["accuracy"] < 0) | (np.isfinite(results["accuracy"]) & (results["accuracy"] > 1))]
     if len(wrong):
         raise UserError(
             "results: accuracy must be a fraction in [0, 1], "
-            f"got {wrong['accuracy'].iloc[0]:g} at {cell_name(wrong.iloc[0])}"
+            f"got {wrong['accuracy'].iloc[0]:g} at {_cell_name(wrong.iloc[0])}"
         )
-    control = str(meta.get("control", "ce"))
-    described = _described(results, meta, control)
-    tasks = dict.fromkeys([*(str(entry["name"]) for entry in meta.get("datasets", ())), *pd.unique(results["dataset"])])
-    # In one order whatever that of the rows is: sums, and with them the page, don't depend on it.
-    results = ordered(results, list(tasks), [method.name for method in described])
-    paired, gaps = complete_pairs(results, [method.name for method in described], meta)
-    if control not in set(paired["method"]):
-        raise UserError(f"results: no result of the control {control!r}, which the other methods are compared with")
-    present = set(paired["method"])
-    methods = tuple(method for method in described if method.name in present)
-    return Inputs(paired, _matching(curves, paired), methods, tuple(pd.unique(paired["dataset"])), tuple(gaps), meta)
+    return _ordered(results, _dataset_order(results, meta), [m.name for m in describe_methods(results, meta)])
 
 
-def _described(results: pd.DataFrame, meta: Mapping[str, Any], control: str) -> list[MethodInfo]:
+def describe_methods(results: pd.DataFrame, meta: Mapping[str, Any]) -> list[MethodInfo]:
+    """Describe the methods that were asked for or have results, the control first."""
     given = {str(entry["name"]): entry for entry in meta.get("methods", ())}
-    names = list(dict.fromkeys([control, *given, *pd.unique(results["method"])]))
+    names = list(dict.fromkeys([str(meta.get("control", "ce")), *given, *map(str, pd.unique(results["method"]))]))
     infos = []
     for k, name in enumerate(names):
         entry = given.get(name, {})
@@ -143,10 +131,80 @@ def _described(results: pd.DataFrame, meta: Mapping[str, Any], control: str) -> 
     return [replace(i, title=f"{i.title} ({i.name})") if titles.count(i.title) > 1 else i for i in infos]
 
 
-def _matching(curves: pd.DataFrame, paired: pd.DataFrame) -> pd.DataFrame:
-    if curves.empty or any(c not in curves for c in (*KEYS, "epoch")):
+def read_inputs(comparison: Comparison, results: pd.DataFrame, curves: pd.DataFrame, meta: Mapping[str, Any]) -> Inputs:
+    """Gather what the page of ``comparison`` shows, with a sentence for everything that is missing or was left out."""
+    described = describe_methods(results, meta)
+    methods = tuple(method for method in described if method.name in comparison.methods)
+    datasets = tuple(name for name in _dataset_order(results, meta) if name in comparison.datasets)
+    pairs = pd.MultiIndex.from_frame(results[["dataset", "repeat"]])
+    counted = results[pairs.isin(comparison.accuracy.index) & results["method"].isin(comparison.methods)]
+    absent = {metric: np.nan for metric in _METRICS if metric not in counted}
+    return Inputs(
+        comparison,
+        counted.assign(**absent),
+        _matching(curves, counted, datasets, methods),
+        methods,
+        datasets,
+        tuple(_gaps(comparison, results, [method.name for method in described], meta)),
+        meta,
+    )
+
+
+def _gaps(
+    comparison: Comparison, results: pd.DataFrame, names: Sequence[str], meta: Mapping[str, Any]
+) -> Iterator[str]:
+    """Yield a sentence for each thing that is missing, but for the trials that ``meta`` already names as missing."""
+    for _, row in results[~np.isfinite(results["accuracy"])].iterrows():
+        yield f"{_cell_name(row)}: the accuracy is not a finite number"
+    for name in names:
+        if name not in comparison.methods:
+            yield f"{name}: no result at all; the method is left out of every table"
+    kept = [name for name in names if name in comparison.methods]
+    there = set(results[_KEYS].itertuples(index=False, name=None))
+    said = tuple(str(item) for item in meta.get("missing", ()))
+    pairs = list(dict.fromkeys(results[["dataset", "repeat"]].itertuples(index=False, name=None)))
+    for dataset, repeat in pairs:
+        if (dataset, repeat) in comparison.accuracy.index:
+            continue
+        for cell in (f"{dataset} · {name} · repeat {repeat}:" for name in kept if (dataset, name, repeat) not in there):
+            if not any(item.startswith(cell) for item in said):
+                yield f"{cell} no result"
+        yield f"{dataset} · repeat {repeat}: left out for every method, because a pair needs all {len(kept)}"
+    done = results.groupby("dataset", sort=False)["repeat"].nunique()
+    for dataset in done.index:
+        if dataset not in comparison.datasets:
+            yield f"{dataset}: no repeat is complete; the data set is left out"
+    for entry in meta.get("datasets", ()):
+        if str(entry["name"]) not in done:
+            yield f"{entry['name']}: no result at all"
+    planned = int(meta.get("repeats") or 0)
+    for dataset, number in done.items():
+        if number < planned:
+            yield f"{dataset}: {number} of {planned} repeats have results"
+
+
+def _cell_name(row: pd.Series[Any]) -> str:
+    return f"{row['dataset']} · {row['method']} · repeat {row['repeat']}"
+
+
+def _dataset_order(results: pd.DataFrame, meta: Mapping[str, Any]) -> list[str]:
+    return list(dict.fromkeys([*(str(entry["name"]) for entry in meta.get("datasets", ())), *results["dataset"]]))
+
+
+def _ordered(frame: pd.DataFrame, datasets: Sequence[str], methods: Sequence[str]) -> pd.DataFrame:
+    """Sort rows by data set, method, repeat and epoch, so that sums, and with them the page, are always the same."""
+    places = {"dataset": datasets, "method": methods}
+    ranks = {column: frame[column].map({name: k for k, name in enumerate(names)}) for column, names in places.items()}
+    order = [column for column in (*_KEYS, "epoch") if column in frame]
+    return frame.loc[frame[order].assign(**ranks).sort_values(order, kind="stable").index]
+
+
+def _matching(
+    curves: pd.DataFrame, counted: pd.DataFrame, datasets: Sequence[str], methods: Sequence[MethodInfo]
+) -> pd.DataFrame:
+    """Return the curves of the trials that count."""
+    if curves.empty or any(c not in curves for c in (*_KEYS, "epoch")):
         return curves.iloc[:0]
     curves = curves.assign(dataset=curves["dataset"].astype(str), method=curves["method"].astype(str))
-    index = pd.MultiIndex.from_frame(paired[KEYS])
-    kept = curves[pd.MultiIndex.from_frame(curves[KEYS]).isin(index)].reset_index(drop=True)
-    return ordered(kept, list(pd.unique(paired["dataset"])), list(pd.unique(paired["method"])))
+    inside = pd.MultiIndex.from_frame(curves[_KEYS]).isin(pd.MultiIndex.from_frame(counted[_KEYS]))
+    return _ordered(curves[inside].reset_index(drop=True), datasets, [method.name for method in methods])

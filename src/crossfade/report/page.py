@@ -1,8 +1,8 @@
 """The parts of a page and `render_page`, which writes them as one self-contained HTML file.
 
-A page is plain data: a verdict, then sections of text, tables, figures, facts and code. Whoever has results builds a
-`Page`; only this module and its template know HTML. Everything in a page is text and is escaped, with one exception:
-the drawings in a `Panel`, which `crossfade.report.svg` makes and escapes itself.
+A page is plain data: a verdict, then sections of text, tables, figures, facts and code. Only this module and its
+template know HTML. Everything in a page is text and is escaped, except for the drawings in a `Panel`, which
+`crossfade.report.svg` makes and escapes itself.
 """
 
 from __future__ import annotations
@@ -14,25 +14,6 @@ from typing import ClassVar, Literal, TypeAlias
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
-
-__all__ = [
-    "Block",
-    "Cell",
-    "Code",
-    "Column",
-    "Facts",
-    "Figure",
-    "Fold",
-    "Items",
-    "Key",
-    "Page",
-    "Panel",
-    "Section",
-    "Table",
-    "Text",
-    "Tone",
-    "render_page",
-]
 
 Tone: TypeAlias = Literal["", "good", "bad", "best", "warn", "quiet"]
 
@@ -219,7 +200,7 @@ def _template() -> Template:
 
 
 def render_page(page: Page) -> str:
-    """One HTML file: inline style and drawings, no script, no address fetched. The same page gives the same bytes.
+    """Return one HTML file with inline style and drawings, without scripts and addresses; the same bytes every time.
 
     Raises:
         ValueError: two sections with the same ``id``, or one that can't be an anchor.

@@ -1,23 +1,21 @@
-"""What was run, what was not, and how to run it again."""
+"""The sections on how the numbers came about: the losses, what was run, what was not, and how to run it again."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from crossfade.report.figures import schedule_figure, schedule_phases
 from crossfade.report.inputs import Inputs, MethodInfo
 from crossfade.report.page import Block, Cell, Code, Column, Facts, Fold, Items, Section, Table, Text
-from crossfade.report.schedule import schedule_figure, schedule_phases
-from crossfade.report.words import MISSING, count, decimal
-
-__all__ = ["losses_section", "not_run_section", "reproduce_section", "run_section"]
+from crossfade.stats.words import MISSING, count, decimal
 
 _SHORT_HASH = 12
 _AUTOMATIC = {"width": "as many as inputs"}  # what None means in a recipe
 
 
 def losses_section(inputs: Inputs) -> Section:
-    """The losses in a table, and the schedules that change drawn."""
+    """Show the losses in a table, and draw the schedules that change."""
     rows = tuple((method.title, method.name, _formula(method)) for method in inputs.methods)
     columns = (Column("Method", align="left"), Column("Name", align="left"), Column("Loss", align="left"))
     table = Table("The losses that were compared", columns, rows)
@@ -48,7 +46,7 @@ def _weights(alpha: float, beta: float) -> str:
 
 
 def run_section(inputs: Inputs) -> Section:
-    """Data, recipe, versions and machine."""
+    """Show data, recipe, versions and machine."""
     meta = inputs.meta
     blocks: list[Block] = []
     data = list(meta.get("datasets", ()))
@@ -103,7 +101,7 @@ def _data_table(inputs: Inputs, given: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def not_run_section(inputs: Inputs) -> Section:
-    """Everything that was asked for and has no result, and what was left out because of it."""
+    """List everything that was asked for and has no result, and what was left out because of it."""
     said = [str(item) for item in inputs.meta.get("missing", ())]
     blocks: list[Block] = []
     if said:
@@ -123,7 +121,7 @@ def _items(items: Sequence[str], most: int = 30) -> Block:
 
 
 def reproduce_section(inputs: Inputs) -> Section:
-    """The command, and what has to be the same."""
+    """Show the command, and say what has to be the same."""
     meta = inputs.meta
     blocks: list[Block] = []
     if meta.get("command"):
@@ -146,7 +144,7 @@ def _spaced(key: object) -> str:
 
 
 def _written(value: object) -> str:
-    """Any plain value in words."""
+    """Write any plain value in words."""
     if value is None or value == "":
         return MISSING
     if isinstance(value, bool):

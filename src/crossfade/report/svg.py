@@ -12,27 +12,12 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-__all__ = [
-    "Axis",
-    "bar",
-    "dots",
-    "drawing",
-    "frame",
-    "grid_x",
-    "line",
-    "log_axis",
-    "mean_mark",
-    "span",
-    "text",
-    "window",
-]
-
 WIDTH = 360
 
 
 @dataclass(frozen=True)
 class Axis:
-    """Maps values in [low, high] to places in [start, end]; on a log axis low must be positive."""
+    """A map from values in [low, high] to places in [start, end]; on a log axis low must be positive."""
 
     low: float
     high: float
@@ -48,7 +33,7 @@ class Axis:
         return self.start + (value - low) / (high - low) * (self.end - self.start)
 
     def ticks(self, count: int = 5) -> list[float]:
-        """Round values inside the axis, about ``count`` of them."""
+        """Return round values inside the axis, about ``count`` of them."""
         if self.log:
             return _log_ticks(self.low, self.high, count)
         rough = (self.high - self.low) / count
@@ -68,7 +53,7 @@ def _log_ticks(low: float, high: float, count: int) -> list[float]:
 
 
 def span(values: Iterable[float], *, include: Sequence[float] = (), least: float = 0.0) -> tuple[float, float]:
-    """Lowest and highest finite value with a little room, at least ``least`` apart; (0, 1) when there is none."""
+    """Return the lowest and highest finite value with a little room, at least ``least`` apart; (0, 1) without any."""
     finite = [v for v in (*values, *include) if math.isfinite(v)]
     if not finite:
         return 0.0, 1.0
@@ -81,7 +66,7 @@ def span(values: Iterable[float], *, include: Sequence[float] = (), least: float
 
 
 def log_axis(values: Iterable[float], start: float, end: float, *, ratio: float = 30.0) -> Axis:
-    """An axis for values that are not negative: logarithmic where they span more than ``ratio``, else linear."""
+    """Return an axis for values that are not negative, logarithmic where they span more than ``ratio``."""
     finite = [v for v in values if math.isfinite(v)]
     positive = [v for v in finite if v > 0.0]
     if positive and max(positive) > ratio * min(positive):
@@ -99,13 +84,13 @@ def _tick_text(value: float) -> str:
 
 
 def text(x: float, y: float, words: str, style: str = "") -> str:
-    """A label; ``style`` is one of name, end and mid, or several."""
+    """Write a label; ``style`` is one of name, end and mid, or several."""
     styled = f' class="{style}"' if style else ""
     return f'<text x="{_number(x)}" y="{_number(y)}"{styled}>{escape(words)}</text>'
 
 
 def frame(x: Axis, y: Axis, *, x_title: str, y_ticks: int = 5) -> str:
-    """Horizontal grid lines with their values, the values of the x axis, and its title."""
+    """Draw horizontal grid lines with their values, the values of the x axis, and its title."""
     left, right, bottom = x.start, x.end, y.start
     parts = []
     for tick in y.ticks(y_ticks):
@@ -117,7 +102,7 @@ def frame(x: Axis, y: Axis, *, x_title: str, y_ticks: int = 5) -> str:
 
 
 def grid_x(x: Axis, top: float, bottom: float, *, title: str, zero: bool = True) -> str:
-    """Vertical grid lines with their values below; zero stands out."""
+    """Draw vertical grid lines with their values below; zero stands out."""
     parts = []
     for tick in x.ticks(5):
         style = "zero" if zero and abs(tick) < 1e-12 else "grid"
@@ -128,7 +113,7 @@ def grid_x(x: Axis, top: float, bottom: float, *, title: str, zero: bool = True)
 
 
 def line(points: Iterable[tuple[float, float]], style: str) -> str:
-    """A line through places on the page; it breaks where one isn't finite."""
+    """Draw a line through places on the page; it breaks where one isn't finite."""
     path, pen, at = [], False, (0, 0)
     for x, y in points:
         if not (math.isfinite(x) and math.isfinite(y)):
@@ -146,25 +131,25 @@ def line(points: Iterable[tuple[float, float]], style: str) -> str:
 
 
 def dots(points: Iterable[tuple[float, float]], style: str) -> str:
-    """Round dots, all in one path."""
+    """Draw round dots, all in one path."""
     path = "".join(f"M{_number(x)} {_number(y)}h0" for x, y in points if math.isfinite(x) and math.isfinite(y))
     return f'<path class="dots {style}" d="{path}"/>' if path else ""
 
 
 def bar(low: float, high: float, y: float, style: str) -> str:
-    """A horizontal interval with ends."""
+    """Draw a horizontal interval with its ends."""
     low_, high_, y_ = _number(low), _number(high), _number(y)
     ends = "".join(f"M{end} {_number(y - 4)}v8" for end in (low_, high_))
     return f'<path class="bar {style}" d="M{low_} {y_}H{high_}{ends}"/>'
 
 
 def mean_mark(x: float, y: float, style: str) -> str:
-    """A diamond."""
+    """Draw a diamond."""
     return f'<path class="mean {style}" d="M{_number(x)} {_number(y - 6)}l5 6-5 6-5-6z"/>'
 
 
 def window(body: str, left: float, top: float, right: float, bottom: float) -> str:
-    """Show of ``body`` what lies in the rectangle, and the width of a line around it. A clip path would need an id."""
+    """Show the part of ``body`` in the rectangle, with a line's width around it; a clip path would need an id."""
     left, top, width, height = left - 2, top - 2, right - left + 4, bottom - top + 4
     box = " ".join(map(_number, (left, top, width, height)))
     place = f'x="{_number(left)}" y="{_number(top)}" width="{_number(width)}" height="{_number(height)}"'
@@ -172,7 +157,7 @@ def window(body: str, left: float, top: float, right: float, bottom: float) -> s
 
 
 def drawing(parts: Iterable[str], height: float, name: str) -> Markup:
-    """The parts as one picture, ``name`` being what a screen reader says for it."""
+    """Put the parts together as one picture, ``name`` being what a screen reader says for it."""
     body = "".join(part for part in parts if part)
     box, label = f"0 0 {WIDTH} {_number(height)}", escape(name)
     return Markup(f'<svg class="chart" viewBox="{box}" role="img" aria-label="{label}">{body}</svg>')

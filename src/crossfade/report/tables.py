@@ -1,4 +1,4 @@
-"""The tables of a comparison that need no inference: accuracy by data set, calibration, learning rates."""
+"""The tables of a comparison's page: results, accuracy by data set, calibration, learning rates."""
 
 from __future__ import annotations
 
@@ -9,21 +9,69 @@ import numpy as np
 import pandas as pd
 
 from crossfade.report.inputs import Inputs
-from crossfade.report.page import Cell, Column, Table, Tone
-from crossfade.report.words import MISSING, decimal, percent, points, signed
-
-__all__ = ["accuracy_table", "calibration_sentences", "calibration_table", "learning_rate_notes", "learning_rate_table"]
+from crossfade.report.page import Cell, Column, Table, Text, Tone
+from crossfade.stats import Row
+from crossfade.stats.words import MISSING, count, decimal, level, p_value, percent, points, points_range, signed
 
 _SAME = 1e-12  # means that differ by less differ by the order of a sum
+_READINGS = {
+    "better": "reliable gain",
+    "worse": "reliable loss",
+    "one repeat": "one repeat: no interval",
+    "no spread": "no spread: no interval",
+}  # of an outcome, where it is not the outcome itself
+
+
+def results_table(inputs: Inputs, dataset: str | None = None) -> Table:
+    """Return a row a method: accuracy, its difference from the control, wins, rank and calibration.
+
+    Args:
+        inputs: the comparison.
+        dataset: its repeats; None is over all data sets (or the only one's repeats).
+    """
+    comparison, only = inputs.comparison, inputs.only_dataset
+    outcomes = {v.method: v.outcome for v in comparison.verdicts if v.dataset == (dataset or only)}
+    columns = (
+        Column("Method", align="left"),
+        Column("Accuracy", "%"),
+        Column("Δ accuracy", f"points, {level(comparison.confidence)} interval"),
+        Column("Reading", f"at level {level(1 - comparison.confidence)}", align="left"),
+        Column("Wins / ties / losses", "repeats" if dataset or only else "data sets"),
+        Column("Mean rank", "1 is best"),
+        Column("NLL", "nats"),
+        Column("ECE", "%"),
+    )
+    rows = tuple((method.title, *_cells(row, outcomes.get(method.name, ""))) for method, row in inputs.rows(dataset))
+    if dataset is not None:
+        return Table(f"Results on {dataset}", columns, rows)
+    mean = f" on {only}, mean over the repeats" if only else f", mean over {count(len(inputs.datasets), 'data set')}"
+    return Table(f"Results{mean}", columns, rows)
+
+
+def _cells(row: Row, outcome: str) -> tuple[Cell | str, ...]:
+    rank, scores = decimal(row.mean_rank, 2), (decimal(row.nll), percent(row.ece))
+    if row.delta is None or row.counts is None:
+        return percent(row.accuracy), MISSING, Cell("control", tone="quiet"), MISSING, rank, *scores
+    tones: dict[str, Tone] = {"better": "good", "worse": "bad"}
+    tone = tones.get(outcome, "")
+    interval = "no interval" if row.interval is None else points_range(row.interval.low, row.interval.high)
+    p = "" if row.p_adjusted is None else f"adjusted {p_value(row.p_adjusted)}"
+    return (
+        percent(row.accuracy),
+        Cell(points(row.delta), interval, tone),
+        Cell(_READINGS.get(outcome, outcome), p, tone),
+        f"{row.counts.wins} / {row.counts.ties} / {row.counts.losses}",
+        rank,
+        *scores,
+    )
 
 
 def accuracy_table(inputs: Inputs) -> Table:
-    """Mean accuracy of every method on every data set, the best of each row marked."""
-    wide = inputs.cells["accuracy"].unstack("method")
+    """Return the mean accuracy of every method on every data set, the best of each row marked."""
     columns = (Column("Data set", align="left"), *(Column(method.title) for method in inputs.methods))
     rows = []
     for dataset in inputs.datasets:
-        values = [float(wide[method.name][dataset]) for method in inputs.methods]
+        values = [row.accuracy for _, row in inputs.rows(dataset)]
         best = max(values)
         cells = (Cell(f"{percent(v)}*", tone="best") if v >= best - _SAME else percent(v) for v in values)
         rows.append((dataset, *cells))
@@ -32,7 +80,7 @@ def accuracy_table(inputs: Inputs) -> Table:
 
 
 def calibration_table(inputs: Inputs) -> Table:
-    """NLL and ECE beside accuracy, with their differences from the control."""
+    """Return NLL and ECE beside accuracy, with their differences from the control."""
     columns = (
         Column("Method", align="left"),
         Column("Accuracy", "%, higher is better"),
@@ -41,14 +89,24 @@ def calibration_table(inputs: Inputs) -> Table:
         Column("ECE", "%, lower is better"),
         Column("Δ ECE", "points"),
     )
+    changes = _calibration_changes(inputs)
     rows: list[tuple[Cell | str, ...]] = []
-    for method in inputs.methods:
-        nll, ece = (inputs.mean(method, metric, change=True) for metric in ("nll", "ece"))
-        changes = (Cell(signed(nll), tone=_tone(nll, 3)), Cell(points(ece), tone=_tone(100 * ece, 2)))
-        first, second = changes if method is not inputs.control else (MISSING, MISSING)
-        accuracy, own_nll, own_ece = (inputs.mean(method, metric) for metric in ("accuracy", "nll", "ece"))
-        rows.append((method.title, percent(accuracy), decimal(own_nll), first, percent(own_ece), second))
+    for method, row in inputs.rows():
+        nll, ece = changes.get(method.title, (math.nan, math.nan))
+        cells = (Cell(signed(nll), tone=_tone(nll, 3)), Cell(points(ece), tone=_tone(100 * ece, 2)))
+        first, second = cells if method is not inputs.control else (MISSING, MISSING)
+        rows.append((method.title, percent(row.accuracy), decimal(row.nll), first, percent(row.ece), second))
     return Table("Accuracy and calibration on the test rows", columns, tuple(rows))
+
+
+def _calibration_changes(inputs: Inputs) -> dict[str, tuple[float, float]]:
+    """Return the differences of NLL and ECE from the control's, by title; NaN where one is missing."""
+
+    def less(own: float | None, base: float | None) -> float:
+        return math.nan if own is None or base is None else own - base
+
+    (_, control), *others = inputs.rows()
+    return {method.title: (less(row.nll, control.nll), less(row.ece, control.ece)) for method, row in others}
 
 
 def _tone(difference: float, digits: int) -> Tone:  # of a measure that is better when lower
@@ -57,28 +115,30 @@ def _tone(difference: float, digits: int) -> Tone:  # of a measure that is bette
     return "bad" if difference > 0 else "good"
 
 
-def calibration_sentences(inputs: Inputs) -> tuple[str, ...]:
-    """Why these columns stand beside accuracy, and what they say here."""
+def calibration_sentences(inputs: Inputs) -> tuple[Text, Text]:
+    """Say why these columns stand beside accuracy, and what they show here."""
     why = (
         "The expectation loss asks for right answers, not for right probabilities: it drives them towards 0 and 1, and "
         "is known to trade calibration for accuracy. So two measures of the probabilities stand beside it: NLL, the "
         "mean cross entropy on the test rows, and ECE, how far confidence and accuracy lie apart. Lower is better."
     )
-    changes = {m.title: [inputs.mean(m, metric, change=True) for metric in ("nll", "ece")] for m in inputs.methods[1:]}
-    both = [title for title, (nll, ece) in changes.items() if nll > 0 and ece > 0]
-    one = [title for title, (nll, ece) in changes.items() if (nll > 0) != (ece > 0)]
+    changes = _calibration_changes(inputs)
     if not all(math.isfinite(value) for pair in changes.values() for value in pair):
-        return why, f"Some of these numbers are missing ({MISSING}) or infinite; they were not recorded as finite."
-    control = inputs.control.title
-    rest = [title for title in changes if title not in (*both, *one)]
-    groups = (("worse", both, "in both"), ("worse", one, "in one of the two"), ("no worse", rest, "in either"))
-    here = [f"{word} than {control} {where}: {', '.join(titles)}" for word, titles, where in groups if titles]
-    advice = " If you use the probabilities themselves, weigh that." if both or one else ""
-    return why, f"Here, on average: {'; '.join(here)}.{advice}"
+        here = f"Some of these numbers are missing ({MISSING}) or infinite; they were not recorded as finite."
+        return Text(why), Text(here)
+    worse = {title: (nll > 0) + (ece > 0) for title, (nll, ece) in changes.items()}
+    groups = ((2, "worse", "in both"), (1, "worse", "in one of the two"), (0, "no worse", "in either"))
+    parts = [
+        f"{word} than {inputs.control.title} {where}: {', '.join(t for t, n in worse.items() if n == number)}"
+        for number, word, where in groups
+        if number in worse.values()
+    ]
+    advice = " If you use the probabilities themselves, weigh that." if any(worse.values()) else ""
+    return Text(why), Text(f"Here, on average: {'; '.join(parts)}.{advice}")
 
 
 def learning_rate_table(inputs: Inputs) -> Table | None:
-    """How often each learning rate was chosen, and at which epoch; None where neither was recorded."""
+    """Count how often each learning rate was chosen, and at which epoch; None where no rate was recorded."""
     results = inputs.results
     if "learning_rate" not in results:
         return None
@@ -112,7 +172,7 @@ def _grid(inputs: Inputs) -> list[float]:
 
 
 def learning_rate_notes(inputs: Inputs) -> tuple[str, ...]:
-    """A warning for each method that mostly took an end of the grid: better rates may lie outside."""
+    """Warn of methods that mostly took an end of the grid: better rates may lie outside."""
     if "learning_rate" not in inputs.results:
         return ()
     grid = _grid(inputs)

@@ -1,22 +1,21 @@
-"""Everything about one table of scores at once: what ``crossfade stats`` prints."""
+"""The whole analysis of one table of scores, as ``crossfade stats`` prints it."""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from crossfade.errors import UserError
 from crossfade.stats.evidence import mean_interval
-from crossfade.stats.groups import contiguous_groups
 from crossfade.stats.intervals import Interval
-from crossfade.stats.omnibus import Friedman, check_fraction, conover, critical_difference, friedman
+from crossfade.stats.omnibus import Friedman, conover, contiguous_groups, critical_difference, friedman
 from crossfade.stats.paired import ControlTest, compare_with_control
-from crossfade.stats.plain import plain
-from crossfade.stats.profile import performance_profile
-from crossfade.stats.ranking import MethodSummary, rank_matrix, summarize, summarize_repeats
-from crossfade.stats.shape import known, score_matrix
+from crossfade.stats.ranking import MethodSummary, performance_profile, rank_matrix, summarize, summarize_repeats
+from crossfade.stats.shape import check_fraction, known, score_matrix
+from crossfade.stats.words import Plain, plain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,14 +23,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Analysis:
-    """What a block × method matrix shows.
+    """The findings on a block × method matrix.
 
     Attributes:
         matrix: scores, repeats averaged.
         summary: Table 4's three summaries of ``matrix``.
         by_repeat: the same, repeat by repeat and then averaged, as the paper does; ``None`` without repeats, or where a
             repeat does not cover every block.
-        friedman: is there any difference?
+        friedman: the test of whether there is any difference.
         p_values: Conover's, over all pairs, adjusted by Benjamini and Hochberg.
         groups: runs of methods not told apart at ``alpha``.
         critical_difference: Nemenyi's at ``alpha``.
@@ -56,7 +55,7 @@ class Analysis:
     lower_is_better: bool
 
     def differences(self) -> pd.DataFrame:
-        """Score − score of the control, blocks × the other methods.
+        """Return score − score of the control, blocks × the other methods.
 
         Raises:
             UserError: there is no control.
@@ -66,7 +65,7 @@ class Analysis:
         return self.matrix.drop(columns=self.control).sub(self.matrix[self.control], axis=0)
 
     def figures(self) -> dict[str, Figure]:
-        """The figures by name: ranks, signs, profile (no negative score) and differences (with a control)."""
+        """Draw the figures, by name: ranks, signs, profile (no negative score) and differences (with a control)."""
         from crossfade.stats.figures import (
             critical_difference_diagram,
             paired_difference_plot,
@@ -76,13 +75,9 @@ class Analysis:
 
         ranks = {row.method: row.mean_rank for row in self.summary}
         blocks = f"{len(self.matrix)} blocks"
+        caption = f"Mean ranks over {blocks}; bars join methods not told apart"
         found = {
-            "ranks": critical_difference_diagram(
-                ranks,
-                self.p_values,
-                alpha=self.alpha,
-                title=f"Mean ranks over {blocks}; bars join methods not told apart",
-            ),
+            "ranks": critical_difference_diagram(ranks, self.p_values, alpha=self.alpha, title=caption),
             "signs": sign_plot(self.p_values, ranks, title=f"Pairwise p-values over {blocks} (Conover, adjusted)"),
         }
         if (self.matrix >= 0).all(axis=None):
@@ -90,32 +85,35 @@ class Analysis:
             found["profile"] = performance_plot(profile, title=f"Performance profile over {blocks}")
         if self.control is not None:
             found["differences"] = paired_difference_plot(
-                self.differences(), self.intervals, scale=1.0, label=f"difference to {self.control}",
+                self.differences(),
+                self.intervals,
+                scale=1.0,
+                label=f"difference to {self.control}",
                 title=f"Paired differences over {blocks}",
-            )  # fmt: skip
+            )
         return found
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data, ready for strict JSON."""
+    def to_dict(self) -> dict[str, Plain]:
+        """Return plain data, ready for strict JSON."""
         names = [str(name) for name in self.matrix.columns]
-        table = self.matrix.to_numpy().tolist()
         pairs = self.p_values.to_numpy().tolist()
-        return {
+        found = {
             "blocks": [str(name) for name in self.matrix.index],
             "methods": names,
-            "scores": table,
-            "summary": plain(self.summary),
-            "by_repeat": plain(self.by_repeat),
-            "friedman": plain(self.friedman),
-            "conover_bh": dict(zip(names, (dict(zip(names, row, strict=True)) for row in pairs), strict=True)),
-            "groups": plain(self.groups),
+            "scores": self.matrix.to_numpy().tolist(),
+            "summary": self.summary,
+            "by_repeat": self.by_repeat,
+            "friedman": self.friedman,
+            "conover_bh": {name: dict(zip(names, row, strict=True)) for name, row in zip(names, pairs, strict=True)},
+            "groups": self.groups,
             "nemenyi_critical_difference": self.critical_difference,
             "control": self.control,
-            "against_control": plain(self.against_control),
-            "intervals": plain(self.intervals),
+            "against_control": self.against_control,
+            "intervals": self.intervals,
             "alpha": self.alpha,
             "lower_is_better": self.lower_is_better,
         }
+        return {name: plain(value) for name, value in found.items()}
 
 
 def analyze(
@@ -129,7 +127,7 @@ def analyze(
     lower_is_better: bool = False,
     alpha: float = 0.05,
 ) -> Analysis:
-    """The whole analysis of a block × method table: summaries, Friedman, all pairs, every method against a control.
+    """Analyze a block × method table: summaries, Friedman, all pairs, and every method against a control.
 
     Args:
         frame: a row a result.
@@ -150,11 +148,18 @@ def analyze(
         known(control, list(matrix.columns), "control")
     p_values = conover(matrix)
     ranks = rank_matrix(matrix, lower_is_better=lower_is_better).mean()
+    by_repeat = None
+    # Averaging the summaries of repeats needs two or more, and the same ones on every block.
+    if repeat is not None and frame[repeat].nunique() > 1 and frame.groupby(block)[repeat].nunique().nunique() == 1:
+        with suppress(UserError):  # repeats are numbered differently from block to block
+            by_repeat = summarize_repeats(
+                frame, control, block=block, method=method, score=score, repeat=repeat, lower_is_better=lower_is_better
+            )
     against = () if control is None else compare_with_control(matrix, control, lower_is_better=lower_is_better)
     return Analysis(
         matrix=matrix,
         summary=summarize(matrix, control, lower_is_better=lower_is_better),
-        by_repeat=_by_repeat(frame, control, block, method, score, repeat, lower_is_better),
+        by_repeat=by_repeat,
         friedman=friedman(matrix),
         p_values=p_values,
         groups=tuple(tuple(group) for group in contiguous_groups(ranks, p_values, alpha=alpha)),
@@ -168,16 +173,3 @@ def analyze(
         alpha=alpha,
         lower_is_better=lower_is_better,
     )
-
-
-def _by_repeat(
-    frame: pd.DataFrame, control: str | None, block: str, method: str, score: str, repeat: str | None, lower: bool
-) -> tuple[MethodSummary, ...] | None:
-    if repeat is None or frame.groupby(block)[repeat].nunique().nunique() > 1 or frame[repeat].nunique() < 2:
-        return None
-    try:
-        return summarize_repeats(
-            frame, control, block=block, method=method, score=score, repeat=repeat, lower_is_better=lower
-        )
-    except UserError:  # repeats are numbered differently from block to block
-        return None

@@ -1,11 +1,13 @@
-"""`compare_methods`: from a frame of results to the table, the evidence and the verdicts of a comparison."""
+"""The comparison of several losses with a control: its table, its evidence and its verdicts, from a frame of runs."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, fields
-from typing import Any, Literal
+import math
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
+import numpy as np
 import pandas as pd
 
 from crossfade.errors import UserError
@@ -17,18 +19,48 @@ from crossfade.stats.evidence import (
     judged_together,
 )
 from crossfade.stats.intervals import Interval
-from crossfade.stats.omnibus import Friedman, check_fraction, friedman
-from crossfade.stats.plain import plain
-from crossfade.stats.remarks import notes, remarks
-from crossfade.stats.runs import Sizes, complete_runs, run_sizes
-from crossfade.stats.shape import by_dataset, known, listed, tidy
-from crossfade.stats.table import Row, table_rows
-from crossfade.stats.wording import Verdict, dataset_line, verdict
+from crossfade.stats.omnibus import Friedman, friedman
+from crossfade.stats.ranking import WinTieLoss, rank_scores
+from crossfade.stats.shape import Sizes, by_dataset, check_fraction, complete_runs, known, run_sizes, tidy
+from crossfade.stats.verdicts import Verdict, cautions, dataset_line, notes, verdict
+from crossfade.stats.words import Plain, listed, plain
+
+_Extras: TypeAlias = dict[tuple[str | None, str], dict[str, float | None]]
+_EXTRA_SCORES = ("nll", "ece", "brier")
+_PLAIN = (
+    "control", "confidence", "datasets", "methods", "rows", "overall", "paired", "across", "friedman", "verdicts",
+    "lines", "notes", "warnings",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table. Accuracies are fractions; ``dataset`` is ``None`` in the rows over all data sets.
+
+    ``delta``, ``interval``, ``p``, ``p_adjusted`` and ``counts`` compare with the control and are ``None`` for itself.
+    ``counts`` are over repeats within a data set and over data sets overall, and so is ``mean_rank`` (1 is best).
+    ``best`` counts the repeats, overall the data sets, on which no method is better: Table 4's wins.
+    """
+
+    dataset: str | None
+    method: str
+    repeats: int
+    accuracy: float
+    delta: float | None
+    interval: Interval | None
+    p: float | None
+    p_adjusted: float | None
+    counts: WinTieLoss | None
+    best: int
+    mean_rank: float
+    nll: float | None
+    ece: float | None
+    brier: float | None
 
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Everything that `compare_methods` found.
+    """Everything that `compare_methods` found: what the terminal, the JSON and the page all show.
 
     Attributes:
         rows: a line a data set and method.
@@ -37,9 +69,11 @@ class Comparison:
         across: the evidence over data sets; empty with a single one.
         friedman: Friedman's test over data sets; ``None`` with a single one.
         verdicts: over all data sets first (if several), then data set by data set.
-        lines: what to print: the verdicts, one line a method; with several data sets a line each of them follows.
+        dataset_lines: with several data sets, a sentence on each of them.
         notes: what the intervals and p-values cover.
-        warnings: reasons for care: tiny test sets, worse calibration, results left out.
+        left_out: what was left out because results are missing; empty where nothing was.
+        cautions: other reasons for care: tiny test sets, worse calibration.
+        accuracy: the accuracies that count, index (data set, repeat), a column a method.
         matrix: mean accuracy, data sets × methods.
     """
 
@@ -53,13 +87,30 @@ class Comparison:
     across: tuple[AcrossComparison, ...]
     friedman: Friedman | None
     verdicts: tuple[Verdict, ...]
-    lines: tuple[str, ...]
+    dataset_lines: Mapping[str, str]
     notes: tuple[str, ...]
-    warnings: tuple[str, ...]
+    left_out: str
+    cautions: tuple[str, ...]
+    accuracy: pd.DataFrame
     matrix: pd.DataFrame
 
+    @property
+    def overall_verdicts(self) -> tuple[Verdict, ...]:
+        """One verdict a method: over all data sets, or on the only one."""
+        return self.verdicts[: len(self.methods) - 1]
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The sentences to print: `overall_verdicts`, then a line on each of several data sets."""
+        return (*(verdict.text for verdict in self.overall_verdicts), *self.dataset_lines.values())
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """All reasons for care."""
+        return (self.left_out, *self.cautions) if self.left_out else self.cautions
+
     def differences(self, dataset: str | None = None) -> pd.DataFrame:
-        """Paired differences to the control, a column a method: a row a repeat of ``dataset``.
+        """Return paired differences to the control, a column a method and a row a repeat of ``dataset``.
 
         ``None`` gives a row a data set, or the repeats of the only one.
         """
@@ -72,15 +123,14 @@ class Comparison:
         return pd.DataFrame({c.method: c.differences for c in self.paired if c.dataset == dataset})
 
     def intervals(self, dataset: str | None = None) -> dict[str, Interval | None]:
-        """The intervals that belong to `differences`, by method."""
+        """Return the intervals that belong to `differences`, by method."""
         if dataset is None and self.across:
             return {c.method: c.interval for c in self.across}
         return {c.method: c.interval for c in self.paired if dataset in (None, c.dataset)}
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain lists, dictionaries, strings and numbers, ready for strict JSON: NaN and infinity become ``None``."""
-        data = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "matrix"}
-        return {name: plain(value) for name, value in data.items()}
+    def to_dict(self) -> dict[str, Plain]:
+        """Return plain lists, dictionaries, strings and numbers for strict JSON; NaN and infinity become ``None``."""
+        return {name: plain(getattr(self, name)) for name in _PLAIN}
 
 
 def compare_methods(
@@ -119,59 +169,113 @@ def compare_methods(
     if len(methods) < 2:
         raise UserError(f"only one method, {listed(methods)}: a comparison needs two or more")
     known(control, methods, "control")
-    wide, dropped = complete_runs(wide, missing)
+    wide, left_out = complete_runs(wide, missing)
     if not ((wide >= 0) & (wide <= 1)).all(axis=None):
         raise UserError("accuracy must be a fraction between 0 and 1; divide percentages by 100")
-    datasets = tuple(by_dataset(wide))
+    parts = by_dataset(wide)
     matrix = wide.groupby(level=0, sort=False).mean()
-    paired = judged_together(_within(wide, run_sizes(results, fixed_test), control, confidence))
-    across = judged_together(_over(matrix, control, confidence)) if len(datasets) > 1 else ()
-    rows, overall = table_rows(results, wide, paired, across)
-    verdicts = (*(verdict(c, titles) for c in across), *(verdict(c, titles) for c in paired))
-    lines = [v.text for v in verdicts[: len(methods) - 1]]
-    if across:
-        lines += [dataset_line([c for c in paired if c.dataset == dataset], titles) for dataset in datasets]
+    paired = judged_together(list(_within(parts, run_sizes(results, fixed_test), control, confidence)))
+    across = judged_together(list(_over(matrix, control, confidence))) if len(parts) > 1 else ()
+    by_set = {name: [c for c in paired if c.dataset == name] for name in parts}
+    extras = _extras(results, wide)
+    rows = [row for name, part in parts.items() for row in _rows(name, part, len(part), by_set[name], extras)]
+    overall = list(_rows(None, matrix, min(map(len, parts.values())), across, extras)) if across else rows
     return Comparison(
         control=control,
         confidence=confidence,
-        datasets=datasets,
+        datasets=tuple(parts),
         methods=methods,
-        rows=rows,
-        overall=overall,
+        rows=tuple(rows),
+        overall=tuple(overall),
         paired=paired,
         across=across,
         friedman=friedman(matrix) if across else None,
-        verdicts=verdicts,
-        lines=tuple(lines),
+        verdicts=(*(verdict(c, titles) for c in across), *(verdict(c, titles) for c in paired)),
+        dataset_lines={name: dataset_line(by_set[name], titles) for name in parts} if across else {},
         notes=notes(paired, across),
-        warnings=(*dropped, *remarks(paired, {row.method: row.ece for row in overall}, control)),
+        left_out=left_out,
+        cautions=tuple(cautions(paired, {row.method: row.ece for row in overall}, control)),
+        accuracy=wide,
         matrix=matrix,
     )
 
 
-def _within(wide: pd.DataFrame, sizes: Mapping[str, Sizes], control: str, confidence: float) -> list[PairedComparison]:
-    return [
-        compare_repeats(
-            part[name].to_numpy(),
-            part[control].to_numpy(),
-            dataset=dataset,
-            method=name,
-            control=control,
-            n_train=sizes[dataset].n_train,
-            n_test=sizes[dataset].n_test,
-            fixed_test=sizes[dataset].fixed_test,
-            confidence=confidence,
-        )
-        for dataset, part in by_dataset(wide).items()
-        for name in map(str, wide.columns)
-        if name != control
-    ]
+def _within(
+    parts: Mapping[str, pd.DataFrame], sizes: Mapping[str, Sizes], control: str, confidence: float
+) -> Iterator[PairedComparison]:
+    for dataset, part in parts.items():
+        for name in part.columns.drop(control):
+            yield compare_repeats(
+                part[name].to_numpy(),
+                part[control].to_numpy(),
+                dataset=dataset,
+                method=str(name),
+                control=control,
+                n_train=sizes[dataset].n_train,
+                n_test=sizes[dataset].n_test,
+                fixed_test=sizes[dataset].fixed_test,
+                confidence=confidence,
+            )
 
 
-def _over(matrix: pd.DataFrame, control: str, confidence: float) -> list[AcrossComparison]:
+def _over(matrix: pd.DataFrame, control: str, confidence: float) -> Iterator[AcrossComparison]:
     base = matrix[control].to_numpy()
-    return [
-        compare_datasets(matrix[name].to_numpy(), base, method=name, control=control, confidence=confidence)
-        for name in map(str, matrix.columns)
-        if name != control
-    ]
+    for name in matrix.columns.drop(control):
+        scores = matrix[name].to_numpy()
+        yield compare_datasets(scores, base, method=str(name), control=control, confidence=confidence)
+
+
+def _rows(
+    dataset: str | None,
+    scores: pd.DataFrame,
+    repeats: int,
+    comparisons: Collection[PairedComparison | AcrossComparison],
+    extras: _Extras,
+) -> Iterator[Row]:
+    """Yield the lines of one data set, or (``None``) those over all of them; ``scores`` are the accuracies there."""
+    evidence = {c.method: c for c in comparisons}
+    values = scores.to_numpy(dtype=np.float64)
+    ranks = rank_scores(values)
+    first = ranks.min(axis=1)
+    for j, method in enumerate(map(str, scores.columns)):
+        found = evidence.get(method)
+        extra = extras.get((dataset, method), {})
+        yield Row(
+            dataset=dataset,
+            method=method,
+            repeats=repeats,
+            accuracy=float(values[:, j].mean()),
+            delta=found.mean if found else None,
+            interval=found.interval if found else None,
+            p=found.p if found else None,
+            p_adjusted=found.p_adjusted if found else None,
+            counts=found.counts if found else None,
+            best=int((ranks[:, j] == first).sum()),
+            mean_rank=float(ranks[:, j].mean()),
+            nll=extra.get("nll"),
+            ece=extra.get("ece"),
+            brier=extra.get("brier"),
+        )
+
+
+def _extras(results: pd.DataFrame, wide: pd.DataFrame) -> _Extras:
+    """Average the other scores over the repeats that count, and these means over the data sets."""
+    there = [name for name in _EXTRA_SCORES if name in results.columns]
+    if not there:
+        return {}
+    scores = results[there].apply(pd.to_numeric, errors="coerce")
+    scores["dataset"], scores["method"] = results["dataset"].astype(str), results["method"].astype(str)
+    scores["repeat"] = results["repeat"]
+    counted = pd.MultiIndex.from_frame(scores[["dataset", "repeat"]]).isin(wide.index)
+    # A NaN among the repeats makes the mean NaN: a mean over the others would flatter the method.
+    means = scores[counted].groupby(["dataset", "method"], sort=False)[there].agg(lambda part: part.mean(skipna=False))
+    table: _Extras = {}
+    for dataset, method in means.index:
+        table[str(dataset), str(method)] = _numbers(means.loc[(dataset, method)])
+    for method in wide.columns:
+        table[None, str(method)] = _numbers(means.xs(method, level=1).mean(skipna=False))
+    return table
+
+
+def _numbers(row: pd.Series[float]) -> dict[str, float | None]:
+    return {str(name): None if math.isnan(value) else float(value) for name, value in row.items()}

@@ -1,4 +1,4 @@
-"""A method against the control on one data set (many repeats) and over several: the numbers behind a verdict."""
+"""The numbers behind a verdict: a method against the control on one data set (many repeats) and over several."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Outcome = Literal[
 
 @dataclass(frozen=True)
 class PairedComparison:
-    """A method against the control on one data set. Accuracies and their differences are fractions, not percent.
+    """A method against the control on one data set; differences of accuracies are fractions, not percent.
 
     ``interval`` and ``p`` belong to this comparison alone, ``p_adjusted`` is Holm's over all ``comparisons`` that are
     judged together. ``None``: one repeat, or no spread among the repeats. ``detectable`` is the true difference this
@@ -57,10 +57,12 @@ class PairedComparison:
 
     @property
     def repeats(self) -> int:
+        """Number of paired repeats."""
         return len(self.differences)
 
     @property
     def outcome(self) -> Outcome:
+        """What may be concluded from the adjusted p-value, or why nothing may."""
         if self.repeats == 1:
             return "one repeat"
         if not any(self.differences):
@@ -95,10 +97,12 @@ class AcrossComparison:
 
     @property
     def datasets(self) -> int:
+        """Number of data sets."""
         return len(self.differences)
 
     @property
     def outcome(self) -> Outcome:
+        """What may be concluded from the adjusted p-value and the interval together, or why nothing may."""
         alpha = 1 - self.confidence
         if not any(self.differences):
             return "identical"
@@ -112,7 +116,7 @@ class AcrossComparison:
 
     @property
     def usually_better(self) -> bool:
-        """The direction in which the signed ranks point; it can differ from that of the mean."""
+        """Whether the signed ranks point towards the method; they can point the other way than the mean."""
         d = np.array(self.differences)
         return bool((np.sign(d) * rankdata(np.abs(d))).sum() > 0)
 
@@ -200,9 +204,10 @@ def compare_datasets(
 
 
 def mean_interval(scores: npt.ArrayLike, control_scores: npt.ArrayLike, confidence: float = 0.95) -> Interval | None:
-    """Interval for the mean difference over blocks: Student's below 20, where a bootstrap is too narrow, then BCa.
+    """Return an interval for the mean difference over blocks.
 
-    ``None`` where a Student interval has nothing to go by: one block, or the same non-zero difference on all.
+    It is Student's below 20 blocks, where a bootstrap is too narrow, and the BCa bootstrap from there on. ``None``
+    where Student's has no spread to go by: one block, or the same non-zero difference on all.
 
     Raises:
         UserError: unpaired, empty or non-finite scores.
@@ -217,11 +222,10 @@ Evidence = TypeVar("Evidence", PairedComparison, AcrossComparison)
 
 
 def judged_together(comparisons: Sequence[Evidence]) -> tuple[Evidence, ...]:
-    """Adjust the p-values of comparisons whose verdicts are read together (Holm), and what they could detect."""
-    family = [c for c in comparisons if c.p is not None]
-    p = adjust_p([c.p for c in family if c.p is not None], "holm")
-    adjusted = dict(zip(map(id, family), p.tolist(), strict=True))
-    return tuple(_in_family(c, adjusted.get(id(c)), max(1, len(family))) for c in comparisons)
+    """Adjust the p-values (by Holm's method) and the detectable differences of verdicts that are read together."""
+    family = [c.p for c in comparisons if c.p is not None]
+    adjusted = iter(adjust_p(family, "holm").tolist())
+    return tuple(_in_family(c, None if c.p is None else next(adjusted), size=max(1, len(family))) for c in comparisons)
 
 
 def _in_family(comparison: Evidence, p_adjusted: float | None, size: int) -> Evidence:

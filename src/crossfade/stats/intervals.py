@@ -1,4 +1,4 @@
-"""How sure is a mean difference? Student, corrected resampled and bootstrap intervals, and what could be detected."""
+"""Intervals for a mean difference (Student's, corrected resampled, bootstrap), and what a run could have detected."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import numpy.typing as npt
 from scipy import optimize, stats
 
 from crossfade.errors import UserError
-from crossfade.stats.omnibus import check_fraction
 from crossfade.stats.ranking import Floats, settle
+from crossfade.stats.shape import check_fraction
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,13 @@ class Interval:
     kind: str
 
     def excludes_zero(self) -> bool:
+        """Say whether both bounds lie on the same side of zero."""
         return self.low > 0 or self.high < 0
 
 
 @dataclass(frozen=True)
 class MeanTest:
-    """Mean of paired differences with its standard error, t-test and interval.
+    """The mean of paired differences with its standard error, t-test and interval.
 
     ``interval`` and ``p`` are ``None`` where the data hold no spread to judge by: a single difference, or the same
     non-zero difference every time. All differences zero: standard error 0, p = 1, interval [0, 0].
@@ -45,7 +46,7 @@ class MeanTest:
 
 
 def paired_t(differences: npt.ArrayLike, *, confidence: float = 0.95) -> MeanTest:
-    """Student's t for the mean of independent differences: d̄ ± t(1-α/2, R-1) · s / √R.
+    """Test the mean of independent differences with Student's t; its interval is d̄ ± t(1-α/2, R-1) · s / √R.
 
     Raises:
         UserError: no difference, one that is not finite, or a confidence outside (0, 1).
@@ -56,7 +57,7 @@ def paired_t(differences: npt.ArrayLike, *, confidence: float = 0.95) -> MeanTes
 def corrected_resampled_t(
     differences: npt.ArrayLike, n_train: float, n_test: float, *, confidence: float = 0.95
 ) -> MeanTest:
-    """Interval and test for repeated random splits of *one* data set (Nadeau and Bengio 2003).
+    """Test the mean difference over repeated random splits of *one* data set (Nadeau and Bengio 2003).
 
     The repeats share rows, so their differences are correlated and Student's s²/R is far too small. With R repeats the
     variance of the mean is taken as::
@@ -93,7 +94,7 @@ def bootstrap_interval(
     resamples: int = 9999,
     seed: int = 0,
 ) -> Interval:
-    """Paired bootstrap interval for the mean difference over blocks (``scipy.stats.bootstrap``).
+    """Return a paired bootstrap interval for the mean difference over blocks (``scipy.stats.bootstrap``).
 
     Blocks are drawn with replacement, each with both of its scores, so the pairing is kept. The differences are sorted
     first: the answer doesn't depend on the order of the rows. Below some 20 blocks it is too narrow; use `paired_t`.
@@ -122,7 +123,7 @@ def bootstrap_interval(
 
 
 def detectable_difference(standard_error: float, df: int, *, alpha: float = 0.05, power: float = 0.8) -> float:
-    """The smallest true mean difference that a two-sided t-test at ``alpha`` finds with probability ``power``.
+    """Return the smallest true mean difference that a two-sided t-test at ``alpha`` finds with probability ``power``.
 
     Solves P(T' > t(1-α/2, df)) = power for the non-centrality of T' and multiplies it by the standard error. The spread
     is the observed one, so this is a guide to what the run could have shown, not a property of the methods.

@@ -1,7 +1,8 @@
-"""Is there any difference among the methods? Friedman's test, and the post-hoc tests over all pairs."""
+"""Tests among all methods at once: Friedman's, the post-hoc tests over all pairs, and what they don't tell apart."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,6 +13,8 @@ from scipy import stats
 
 from crossfade.errors import UserError
 from crossfade.stats.ranking import Floats, rank_matrix
+from crossfade.stats.shape import check_fraction
+from crossfade.stats.words import listed
 
 Adjust = Literal["holm", "fdr_bh", "none"]
 
@@ -29,9 +32,9 @@ class Friedman:
 
 
 def friedman(matrix: pd.DataFrame, *, correct_ties: bool = True) -> Friedman:
-    """Friedman's rank test over a complete block × method matrix, with the F form of Iman and Davenport (1980).
+    """Test with Friedman's ranks whether the methods of a complete block × method matrix differ at all.
 
-    With ranks r_ij, rank sums R_j, N blocks and k methods::
+    With ranks r_ij, rank sums R_j, N blocks and k methods, F being the form of Iman and Davenport (1980)::
 
         chi2 = (k - 1) Σ_j (R_j - N(k+1)/2)² / Σ_ij (r_ij - (k+1)/2)²      k - 1 degrees of freedom
         F    = (N - 1) chi2 / (N(k - 1) - chi2)                            k - 1 and (k - 1)(N - 1)
@@ -67,7 +70,7 @@ def friedman(matrix: pd.DataFrame, *, correct_ties: bool = True) -> Friedman:
 
 
 def conover(matrix: pd.DataFrame, *, adjust: Adjust = "fdr_bh") -> pd.DataFrame:
-    """Conover's post-hoc p-values for all pairs, adjusted for their number: the test behind the paper's Figure 3.
+    """Return Conover's post-hoc p-values for all pairs, adjusted for their number, as in the paper's Figure 3.
 
     The numbers are those of ``scikit_posthocs.posthoc_conover_friedman``. Where all blocks agree on one order its
     variance is zero and it divides by it; here such a pair has p = 0 (the limit) if the ranks differ and p = 1 if the
@@ -98,7 +101,7 @@ def conover(matrix: pd.DataFrame, *, adjust: Adjust = "fdr_bh") -> pd.DataFrame:
 
 
 def nemenyi(matrix: pd.DataFrame) -> pd.DataFrame:
-    """Nemenyi's p-values for all pairs (``scikit_posthocs.posthoc_nemenyi_friedman``), methods × methods.
+    """Return Nemenyi's p-values for all pairs (``scikit_posthocs.posthoc_nemenyi_friedman``), methods × methods.
 
     They already allow for the number of pairs. p < α is the same as a difference of mean ranks above
     `critical_difference`.
@@ -115,10 +118,11 @@ def nemenyi(matrix: pd.DataFrame) -> pd.DataFrame:
 def critical_difference(
     methods: int, blocks: int, *, alpha: float = 0.05, test: Literal["nemenyi", "bonferroni-dunn"] = "nemenyi"
 ) -> float:
-    """The difference of mean ranks above which two methods differ at level ``alpha``: CD = q_α sqrt(k(k+1) / 6N).
+    """Return the difference of mean ranks above which two methods differ at level ``alpha``.
 
-    q_α is the studentized range over √2 (``"nemenyi"``, all pairs), or the normal quantile at α / (2(k-1))
-    (``"bonferroni-dunn"``, every method against one control). Demšar (2006), eq. and Table 5 of §3.2.2.
+    CD = q_α sqrt(k(k+1) / 6N) for k methods on N blocks. q_α is the studentized range over √2 (``"nemenyi"``, all
+    pairs), or the normal quantile at α / (2(k-1)) (``"bonferroni-dunn"``, every method against one control). Demšar
+    (2006), §3.2.2 with Table 5.
 
     Raises:
         UserError: fewer than two methods, fewer than one block, or ``alpha`` outside (0, 1).
@@ -160,8 +164,38 @@ def adjust_p(p: npt.ArrayLike, method: Adjust) -> Floats:
     return adjusted
 
 
-def check_fraction(name: str, value: float) -> float:
-    """Raise `UserError` unless 0 < value < 1."""
-    if not 0 < value < 1:
-        raise UserError(f"{name} must lie between 0 and 1, got {value}")
-    return value
+def contiguous_groups(
+    mean_ranks: Mapping[str, float] | pd.Series[float], p_values: pd.DataFrame, *, alpha: float = 0.05
+) -> list[list[str]]:
+    """Return the longest runs of methods, neighbours in mean rank, in which no pair differs at level ``alpha``.
+
+    These are the bars of a critical-difference diagram. A run holds every method between its ends, so that no bar
+    covers two methods that differ. With tests whose p-values do not fall as ranks part (Wilcoxon on each pair), two
+    methods that don't differ can be in no common run; `sign_plot` shows all pairs.
+
+    Args:
+        mean_ranks: mean rank by method.
+        p_values: methods × methods, such as from `conover`; p ≤ ``alpha`` is a difference.
+        alpha: the level.
+
+    Returns:
+        Runs of two or more methods, best first.
+
+    Raises:
+        UserError: ``p_values`` lacks a method.
+    """
+    ranks = pd.Series(mean_ranks, dtype=float).sort_values(kind="stable")
+    lacking = [name for name in ranks.index if name not in p_values.index or name not in p_values.columns]
+    if lacking:
+        raise UserError(f"p_values must have a row and a column for every method; lacking: {listed(lacking)}")
+    apart = (p_values.loc[ranks.index, ranks.index] <= alpha).to_numpy()
+    groups: list[list[str]] = []
+    reached = 0
+    for start in range(len(ranks)):
+        end = start + 1
+        while end < len(ranks) and not apart[start:end, end].any():
+            end += 1
+        if end - start > 1 and end > reached:
+            groups.append([str(name) for name in ranks.index[start:end]])
+            reached = end
+    return groups

@@ -1,4 +1,4 @@
-"""Two methods on the same blocks: signed rank, sign, and every method against one control."""
+"""Tests of two methods on the same blocks (signed rank, sign), and of every method against one control."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Ties = Literal["split", "drop"]
 
 @dataclass(frozen=True)
 class ControlTest:
-    """One method against the control: ``statistic`` is z for ranks, the smaller rank sum T for Wilcoxon."""
+    """A method against the control; ``statistic`` is z for ranks, the smaller rank sum T for Wilcoxon."""
 
     method: str
     mean_delta: float
@@ -31,7 +31,7 @@ class ControlTest:
 
 
 def wilcoxon(scores: npt.ArrayLike, control: npt.ArrayLike, *, ties: Ties = "split") -> tuple[float, float]:
-    """Wilcoxon's signed-rank test on paired scores (``scipy.stats.wilcoxon``): statistic T and two-sided p-value.
+    """Return T and the two-sided p-value of Wilcoxon's signed-rank test on paired scores (``scipy.stats.wilcoxon``).
 
     Exact up to 50 pairs without, up to 13 with ties; a normal approximation beyond.
 
@@ -56,9 +56,9 @@ def wilcoxon(scores: npt.ArrayLike, control: npt.ArrayLike, *, ties: Ties = "spl
 
 
 def _all_signs(differences: Floats) -> tuple[float, float]:
-    """The exact test where sizes are tied or zero: the rank sum under each of the 2^n ways to set the signs.
+    """Test exactly where sizes are tied or zero: take the rank sum under each of the 2^n ways to set the signs.
 
-    SciPy does the same for up to 13 pairs, one pattern at a time: seconds a test, the same p-value.
+    SciPy does the same for up to 13 pairs, one pattern at a time, which takes seconds for the same p-value.
     """
     ranks = stats.rankdata(np.abs(differences))
     split = ranks[differences == 0].sum() / 2
@@ -73,7 +73,7 @@ def _all_signs(differences: Floats) -> tuple[float, float]:
 
 
 def sign_test(scores: npt.ArrayLike, control: npt.ArrayLike, *, ties: Ties = "split") -> float:
-    """Two-sided p-value of the sign test: the binomial chance of so uneven a count of wins and losses.
+    """Return the two-sided p-value of the sign test, the binomial chance of so uneven a count of wins and losses.
 
     ``ties="split"`` gives half of the ties to each side and ignores an odd one (Demšar 2006, §3.1.4); ``"drop"``
     leaves ties out. Every pair equal: p = 1.
@@ -101,7 +101,7 @@ def compare_with_control(
     adjust: Adjust = "holm",
     lower_is_better: bool = False,
 ) -> tuple[ControlTest, ...]:
-    """Every other method against ``control``, with p-values adjusted for the number of methods.
+    """Test every other method against ``control``, with p-values adjusted for the number of methods.
 
     Args:
         matrix: scores, a row a block, a column a method.

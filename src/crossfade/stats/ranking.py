@@ -1,4 +1,4 @@
-"""Ranks, and the three summaries of the paper's Table 4."""
+"""Ranks of methods, the three summaries of the paper's Table 4, and performance profiles (Dolan and Moré 2002)."""
 
 from __future__ import annotations
 
@@ -12,17 +12,16 @@ import pandas as pd
 from scipy.stats import rankdata
 
 from crossfade.errors import UserError
-from crossfade.stats.shape import check_matrix, holes, known, listed, tidy
+from crossfade.stats.shape import check_matrix, holes, known, tidy
+from crossfade.stats.words import listed
 
-Floats = npt.NDArray[np.float64]
-
-
+Floats: TypeAlias = npt.NDArray[np.float64]
 RankTies: TypeAlias = Literal["average", "min"]
 
 
 @dataclass(frozen=True)
 class MethodSummary:
-    """One row of Table 4. ``wins`` is whole for one matrix and may be fractional when seeds are averaged."""
+    """A row of Table 4. ``wins`` is whole for one matrix and may be fractional when seeds are averaged."""
 
     method: str
     mean_score: float
@@ -33,15 +32,26 @@ class MethodSummary:
 
 @dataclass(frozen=True)
 class WinTieLoss:
-    """On how many blocks a method beats, equals and falls behind the control."""
+    """The numbers of blocks on which a method beats, equals and falls behind the control."""
 
     wins: int
     ties: int
     losses: int
 
 
+@dataclass(frozen=True, eq=False)
+class Profile:
+    """A performance profile; ``ratios`` (blocks × methods) says how many times worse than the best: from 1 to ∞."""
+
+    ratios: pd.DataFrame
+
+    def share(self, factor: float) -> pd.Series[float]:
+        """Return ρ(τ), the share of blocks on which each method is within ``factor`` τ ≥ 1 of the best."""
+        return (self.ratios <= factor).mean()
+
+
 def settle(values: npt.ArrayLike, scale: float | None = None) -> Floats:
-    """Give numbers of a row that differ only by rounding errors the same value (the smallest of them).
+    """Give the numbers of a row that differ only by rounding errors one value, the smallest of them.
 
     Two methods with the same hits over the same repeats differ in the last bits of their means, because floating-point
     sums depend on order. Without this, such ties would be ranked, and counted as wins, by rounding errors. Neighbours
@@ -71,7 +81,7 @@ def rank_matrix(matrix: pd.DataFrame, *, lower_is_better: bool = False, ties: Ra
 
 
 def rank_scores(scores: Floats, *, lower_is_better: bool = False, ties: RankTies = "average") -> Floats:
-    """`rank_matrix` of a bare array, one row or more, unchecked."""
+    """Rank as `rank_matrix` does, in an array of one row or more that is not checked."""
     settled = settle(scores)
     return np.asarray(rankdata(settled if lower_is_better else -settled, method=ties, axis=-1), dtype=np.float64)
 
@@ -83,7 +93,7 @@ def win_tie_loss(scores: npt.ArrayLike, control: npt.ArrayLike, *, lower_is_bett
 
 
 def paired_differences(scores: npt.ArrayLike, control: npt.ArrayLike) -> Floats:
-    """``scores − control``; sizes that differ, or differ from zero, only by rounding errors are made equal (`settle`).
+    """Return ``scores − control``; sizes that differ from each other or from zero by rounding alone become equal.
 
     Raises:
         UserError: the two have different lengths, are empty, or hold something that is not a finite number.
@@ -105,7 +115,7 @@ def summarize(
     lower_is_better: bool = False,
     ties: RankTies = "average",
 ) -> tuple[MethodSummary, ...]:
-    """The three summaries of Table 4, a row a method.
+    """Return the three summaries of Table 4, a row a method.
 
     * wins: blocks on which the method "outperformed or matched all other methods". A tie for the best counts for every
       method in it, so the wins do not sum to the number of blocks.
@@ -148,7 +158,7 @@ def summarize_repeats(
     lower_is_better: bool = False,
     ties: RankTies = "average",
 ) -> tuple[MethodSummary, ...]:
-    """Table 4 as the paper averages its two seeds: summarize every seed by itself, then average the summaries.
+    """Summarize every seed by itself and average the summaries, as the paper averages its two seeds in Table 4.
 
     This differs from summarizing the averaged scores: averaging first breaks ties, so it gives fewer wins.
 
@@ -176,3 +186,33 @@ def summarize_repeats(
         )
         for same in zip(*rows, strict=True)
     )
+
+
+def performance_profile(matrix: pd.DataFrame, *, lower_is_better: bool = False) -> Profile:
+    """Return the ratios of a performance profile: best / score, or score / best where lower is better.
+
+    Accuracies (the paper's Figure 2) ask for best / score: a ratio of at most τ says the score is "as high as the best
+    method times a threshold" 1/τ. Where the best is zero the quotient is undefined; here a method that reaches it has
+    ratio 1 and any other ∞. Ratios of errors weigh easy blocks heavily (error 0.01 against 0.02 counts as much as 0.2
+    against 0.4), while those of accuracies hardly tell methods apart: say which of the two you draw.
+
+    Raises:
+        UserError: a negative score, a hole in the matrix, or fewer than two blocks or methods.
+
+    Example:
+        >>> import pandas as pd
+        >>> errors = pd.DataFrame({"ce": [0.0, 0.2], "el": [0.1, 0.1]})
+        >>> performance_profile(errors, lower_is_better=True).ratios.to_numpy().tolist()
+        [[1.0, inf], [2.0, 1.0]]
+    """
+    check_matrix(matrix)
+    scores = settle(matrix.to_numpy(dtype=np.float64))
+    if (scores < 0).any():
+        where = listed(str(matrix.index[i]) for i in np.unique(np.argwhere(scores < 0)[:, 0]))
+        raise UserError(f"a performance profile needs scores of zero or more; negative scores in {where}")
+    best = scores.min(axis=1, keepdims=True) if lower_is_better else scores.max(axis=1, keepdims=True)
+    above, below = (scores, best) if lower_is_better else (best, scores)
+    with np.errstate(over="ignore"):
+        ratios = np.divide(above, below, out=np.full(scores.shape, np.inf), where=below > 0)
+    ratios[scores == best] = 1.0
+    return Profile(pd.DataFrame(ratios, index=matrix.index, columns=matrix.columns))

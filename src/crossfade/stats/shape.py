@@ -1,25 +1,45 @@
-"""From a long frame of results to a block × method matrix, refusing whatever would make a test lie."""
+"""Checked scores: from a frame with a row a result to matrices that a test can be trusted with."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from crossfade.errors import UserError
+from crossfade.stats.words import listed
 
 
-def listed(items: Iterable[object], limit: int = 8) -> str:
-    """``a, b, c and 4 more``: enough names to act on, never a screenful."""
-    names = [str(item) for item in items]
-    shown = ", ".join(names[:limit])
-    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
+@dataclass(frozen=True)
+class Sizes:
+    """Rows of a data set's repeats (means over them), and whether every repeat is tested on the same rows."""
+
+    n_train: float
+    n_test: float
+    fixed_test: bool
+
+
+def check_fraction(name: str, value: float) -> float:
+    """Return ``value`` if it lies between 0 and 1, both excluded.
+
+    Raises:
+        UserError: it does not.
+    """
+    if not 0 < value < 1:
+        raise UserError(f"{name} must lie between 0 and 1, got {value}")
+    return value
 
 
 def known(name: str, choices: Sequence[str], what: str) -> str:
-    """Return ``name`` if it is one of ``choices``; else raise with the nearest one."""
+    """Return ``name`` if it is one of ``choices``.
+
+    Raises:
+        UserError: it is none of them; the message names the nearest one.
+    """
     if name in choices:
         return name
     near = get_close_matches(name, choices, 1, cutoff=0.5)
@@ -28,7 +48,7 @@ def known(name: str, choices: Sequence[str], what: str) -> str:
 
 
 def tidy(frame: pd.DataFrame, *, block: str, method: str, score: str, repeat: str | None = None) -> pd.DataFrame:
-    """Scores as repeats × methods: index (block, repeat), a column a method, NaN where a cell is missing.
+    """Arrange scores as repeats × methods: index (block, repeat), a column a method, NaN where a cell is missing.
 
     Blocks, repeats and methods keep the order in which they first appear. Without ``repeat`` every block has one row.
 
@@ -66,7 +86,7 @@ def score_matrix(
     score: str = "accuracy",
     repeat: str | None = None,
 ) -> pd.DataFrame:
-    """The complete block × method matrix that every rank test needs.
+    """Return the complete block × method matrix that every rank test needs.
 
     Repeats are averaged inside their block before anything is ranked: a repeat is not a block (Demšar 2006, §3.2), and
     counting it as one would make every p-value too small.
@@ -99,7 +119,7 @@ def score_matrix(
 
 
 def check_matrix(matrix: pd.DataFrame) -> None:
-    """Raise `UserError` unless ``matrix`` is a complete, finite table of two or more blocks and two or more methods."""
+    """Raise a `UserError` unless ``matrix`` has a finite score in every cell, and two blocks and methods or more."""
     values = matrix.to_numpy(dtype=np.float64)
     if matrix.shape[1] < 2:
         raise UserError(f"only one method, {listed(matrix.columns)}: a comparison needs two or more")
@@ -117,12 +137,12 @@ def check_matrix(matrix: pd.DataFrame) -> None:
 
 
 def by_dataset(wide: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """The repeats × methods part of every block of a `tidy` frame."""
+    """Return the repeats × methods part of every block of a `tidy` frame."""
     return {str(block): part.droplevel(0) for block, part in wide.groupby(level=0, sort=False)}
 
 
 def holes(wide: pd.DataFrame) -> list[str]:
-    """The missing cells of a `tidy` frame, ``(block, method)`` when every repeat of the cell is missing."""
+    """List the missing cells of a `tidy` frame, as ``(block, method)`` where every repeat of the cell is missing."""
     found: list[str] = []
     for block, part in wide.isna().groupby(level=0, sort=False):
         for name in part.columns[part.any()]:
@@ -135,13 +155,59 @@ def holes(wide: pd.DataFrame) -> list[str]:
 
 
 def require_complete(wide: pd.DataFrame) -> None:
-    """Raise `UserError` that lists the holes of a `tidy` frame."""
+    """Raise a `UserError` that lists the holes of a `tidy` frame, if there are any."""
     missing = holes(wide)
     if missing:
         raise UserError(
             f"{len(missing)} results are missing: {listed(missing)}; finish the run, or leave out these blocks, "
             "methods or repeats (dropping them silently would change the answer)"
         )
+
+
+def complete_runs(wide: pd.DataFrame, missing: str) -> tuple[pd.DataFrame, str]:
+    """Return the repeats that every method has, and a sentence on what was left out (empty where nothing was).
+
+    Raises:
+        UserError: something is missing and ``missing="error"``, or nothing is left.
+    """
+    if missing not in ("error", "drop"):
+        raise UserError(f"missing must be 'error' or 'drop', got {missing!r}")
+    if missing == "error":
+        require_complete(wide)
+    gone = holes(wide)
+    if not gone:
+        return wide, ""
+    kept = wide.dropna()
+    if kept.empty:
+        raise UserError(f"no repeat has a result for every method, so nothing can be compared; missing: {listed(gone)}")
+    left = set(kept.index.get_level_values(0))
+    lost = [str(name) for name in pd.unique(wide.index.get_level_values(0)) if name not in left]
+    text = f"{len(gone)} results are missing ({listed(gone)}): {len(wide) - len(kept)} of {len(wide)} repeats left out"
+    return kept, f"{text}, and with them all of {listed(lost)}." if lost else f"{text}."
+
+
+def run_sizes(results: pd.DataFrame, fixed_test: bool | Collection[str] | None) -> dict[str, Sizes]:
+    """Return the `Sizes` of every data set.
+
+    Raises:
+        UserError: row counts are missing or not positive; ``fixed_test`` names no data set, holds something else than
+            true and false, or varies within a data set.
+    """
+    columns = [str(name) for name in results.columns]
+    for column in ("n_train", "n_test"):
+        known(column, columns, "column")
+        if not (pd.to_numeric(results[column], errors="coerce") > 0).all():
+            raise UserError(f"column {column!r} must hold positive row counts in every row")
+    names = results["dataset"].astype(str).to_numpy()
+    marks = _fixed(results, names, fixed_test)
+    sizes: dict[str, Sizes] = {}
+    for name in dict.fromkeys(names.tolist()):
+        here = names == name
+        if len(set(marks[here])) > 1:
+            raise UserError(f"column 'fixed_test' must be the same in all rows of a data set; it varies for {name}")
+        n_train, n_test = (float(pd.to_numeric(results.loc[here, column]).mean()) for column in ("n_train", "n_test"))
+        sizes[name] = Sizes(n_train, n_test, bool(marks[here][0]))
+    return sizes
 
 
 def _check_unique(labels: pd.DataFrame, repeat: str | None) -> None:
@@ -164,3 +230,19 @@ def _finite(column: pd.Series[float], labels: pd.DataFrame) -> pd.Series[float]:
         ]
         raise UserError(f"column {column.name!r} must hold finite numbers; got {listed(first)}")
     return numbers
+
+
+def _fixed(
+    results: pd.DataFrame, names: npt.NDArray[np.object_], fixed_test: bool | Collection[str] | None
+) -> npt.NDArray[np.bool_]:
+    if isinstance(fixed_test, bool):
+        return np.full(len(names), fixed_test)
+    if fixed_test is not None:
+        for name in fixed_test:
+            known(name, list(dict.fromkeys(names)), "data set in fixed_test")
+        return np.isin(names, list(fixed_test))
+    if "fixed_test" not in results.columns:
+        return np.zeros(len(names), dtype=bool)
+    if not results["fixed_test"].isin([True, False]).all():
+        raise UserError("column 'fixed_test' must hold true or false in every row")
+    return results["fixed_test"].to_numpy(dtype=bool)

@@ -18,7 +18,8 @@ from crossfade.lab.trial import Shape, digest
 
 if TYPE_CHECKING:
     from crossfade.lab.train.deep.batches import Batch
-    from crossfade.lab.train.deep.recipe import Hardware, ImageRecipe
+    from crossfade.lab.train.deep.recipe import ImageRecipe
+    from crossfade.lab.train.hardware import Hardware
 
 __all__ = ["FilePart", "StreamBatches", "StreamSplit", "StreamTask", "find_imagenet", "stream_task"]
 

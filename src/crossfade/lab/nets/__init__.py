@@ -61,6 +61,7 @@ def _small_stem(name: str) -> Callable[[int], nn.Module]:
 
 
 SMALL_NETS: dict[str, Callable[[int], nn.Module]] = {
+    "resnet8": _resnet(8),
     "resnet20": _resnet(20),
     "resnet32": _resnet(32),
     "resnet44": _resnet(44),

@@ -9,6 +9,7 @@ from pathlib import Path
 from crossfade.errors import UserError
 from crossfade.lab.paper.text_study import MIXTURES, TextPlan, check_scale, plan_of
 from crossfade.lab.train.deep.text_recipe import TextRecipe
+from crossfade.lab.trial import Trial
 
 __all__ = ["CHOICES", "plan_figure2"]
 
@@ -49,7 +50,6 @@ def plan_figure2(
     from crossfade.lab.data.texts import TextTask
     from crossfade.lab.methods import method
     from crossfade.lab.train.deep.text_models import check_model
-    from crossfade.lab.train.lstm.run import text_trial
 
     check_scale(scale, repeats)
     known = {task.name.lower(): task for task in GLUE}
@@ -80,7 +80,7 @@ def plan_figure2(
         label = data.name if used >= rows else f"{data.name} ({used:,} of {rows:,} rows)"
         task = TextTask(data, "last", limit=limit, label=label)
         notes += list(data.notes)
-        trials += [text_trial("figure2", task, one, recipe, at) for at in range(repeats or seeds) for one in chosen]
+        trials += [Trial("figure2", task, one, recipe, at) for at in range(repeats or seeds) for one in chosen]
     if not trials:
         raise UserError(f"figure2: no data. {missing[0]}")
     title = f"Figure 2: {recipe.net} on GLUE"

@@ -15,7 +15,8 @@ from crossfade.lab.nets import build
 from crossfade.lab.train.deep.side_by_side import Job, seconds_an_epoch, serves
 
 if TYPE_CHECKING:
-    from crossfade.lab.train.deep.recipe import Hardware, ImageRecipe
+    from crossfade.lab.train.deep.recipe import ImageRecipe
+    from crossfade.lab.train.hardware import Hardware
     from crossfade.lab.trial import Trial
 
 __all__ = ["estimate"]

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from crossfade.errors import UserError
-from crossfade.lab.store import Store
+from crossfade.lab.run import run_request
 
 if TYPE_CHECKING:
     from crossfade.lab.paper.image_study import ImagePlan, ImageStudy
     from crossfade.lab.run import Summary
-    from crossfade.lab.trial import Trial
 
-__all__ = ["IMAGE_STUDIES", "image_study", "run_study", "run_trials", "unknown"]
+__all__ = ["IMAGE_STUDIES", "image_study", "run_study"]
 
 IMAGE_STUDIES = {
     "table1": "CE and its mixtures: CIFAR-100 and CINIC-10, eight networks",
@@ -42,7 +40,6 @@ def run_study(
     plan: ImagePlan,
     store_path: Path,
     *,
-    work: Path | None = None,
     keep_weights: Path | None = None,
     progress: bool = True,
     retry_failed: bool = False,
@@ -52,52 +49,17 @@ def run_study(
     Args:
         plan: From ``plan_images``.
         store_path: The store; of several processes (DDP, torchrun) only the first writes it.
-        work: Checkpoints. Default: a folder beside the store, named after it.
         keep_weights: Where weights are kept as safetensors; None: nowhere.
         progress: Show it on standard error.
         retry_failed: Run failed trials again.
     """
-    return run_trials(
-        plan.trials, plan.run, store_path, plan.request.hardware, work=work, keep_weights=keep_weights,
-        progress=progress, retry_failed=retry_failed, label=plan.request.study.name,
-    )  # fmt: skip
-
-
-def run_trials(
-    trials: Sequence[Trial],
-    request: Any,
-    store_path: Path,
-    hardware: Any,
-    *,
-    work: Path | None = None,
-    keep_weights: Path | None = None,
-    progress: bool = True,
-    retry_failed: bool = False,
-    label: str = "Training",
-) -> Summary:
-    """As ``run_study``, for any trials of image networks; ``request`` is the ``Run`` to save."""
-    from crossfade.lab.progress import shown
-    from crossfade.lab.run import run
-    from crossfade.lab.train.deep.run import deep, process_rank
-
-    work = work or store_path.with_name(store_path.name + ".work")
-    execute = deep(hardware, work, keep_weights)
-    first = process_rank() == 0
-    if not first:  # it trains what the first process trains, and leaves the writing to it
-        trials = unknown(trials, store_path, retry_failed)
-    with Store(store_path if first else ":memory:") as store:
-        store.save(request)
-        with shown(label, progress and first) as tick:
-            summary = run(trials, store, execute=execute, retry_failed=retry_failed, on_progress=tick)
-    if first and work.is_dir() and not any(work.iterdir()):
-        work.rmdir()
-    return summary
-
-
-def unknown(trials: Sequence[Trial], path: Path, retry_failed: bool = False) -> list[Trial]:
-    """Those that the store at ``path`` has no result of."""
-    if not path.exists():
-        return list(trials)
-    with Store(path, mode="read") as store:
-        statuses = store.statuses([trial.key for trial in trials])
-    return [t for t in trials if t.key not in statuses or (retry_failed and statuses[t.key] == "failed")]
+    return run_request(
+        [plan.run],
+        plan.trials,
+        store_path,
+        plan.request.hardware,
+        keep_weights=keep_weights,
+        progress=progress,
+        retry_failed=retry_failed,
+        label=plan.request.study.name,
+    )

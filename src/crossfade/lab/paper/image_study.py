@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 from crossfade.errors import UserError
 from crossfade.lab.described import describe_run
 from crossfade.lab.store import Run
-from crossfade.lab.train.deep.recipe import Hardware, ImageRecipe
-from crossfade.lab.train.deep.run import image_trial
+from crossfade.lab.train.deep.recipe import ImageRecipe
+from crossfade.lab.train.hardware import Hardware
+from crossfade.lab.trial import Trial
 
 if TYPE_CHECKING:
     from crossfade.lab.data.image_stream import StreamTask
     from crossfade.lab.data.images import ImageTask
-    from crossfade.lab.trial import Trial
 
 __all__ = ["SHORTENED", "Cell", "ImagePlan", "ImageRequest", "ImageStudy", "plan_images", "scaled"]
 
@@ -175,7 +175,7 @@ def plan_images(request: ImageRequest, command: str | Sequence[str]) -> ImagePla
             recipe = recipe.fitting(len(tasks[at].split(0).train))
         recipe = replace(recipe, precision=request.precision)  # type: ignore[arg-type]
         trials += [
-            image_trial(request.study.name, tasks[at], method(name, deep=True), recipe, repeat)
+            Trial(request.study.name, tasks[at], method(name, deep=True), recipe, repeat)
             for repeat in range(repeats)
             for name in methods_of(cell, request)
         ]

@@ -9,6 +9,7 @@ from pathlib import Path
 from crossfade.errors import UserError
 from crossfade.lab.paper.text_study import MIXTURES, TextPlan, check_scale, plan_of
 from crossfade.lab.train.lstm.types import LstmRecipe
+from crossfade.lab.trial import Trial
 
 __all__ = ["ARCHITECTURES", "CHOICES", "PAPER", "plan_table3"]
 
@@ -58,7 +59,6 @@ def plan_table3(
     from crossfade.lab.data.reviews import load_reviews
     from crossfade.lab.data.texts import TextTask
     from crossfade.lab.methods import method
-    from crossfade.lab.train.lstm.run import text_trial
 
     check_scale(scale, repeats)
     unknown = sorted(set(architectures) - set(ARCHITECTURES))
@@ -79,7 +79,7 @@ def plan_table3(
         size, layers = ARCHITECTURES[name]
         own = replace(recipe, embedding=size, hidden=size, layers=layers)
         task = TextTask(data, test_size=_TEST_SIZE, limit=limit, label=f"Reviews · {name}")
-        trials += [text_trial("table3", task, one, own, at) for at in range(repeats or seeds) for one in chosen]
+        trials += [Trial("table3", task, one, own, at) for at in range(repeats or seeds) for one in chosen]
     return plan_of(
         "table3", "Table 3: clothing reviews, five LSTMs", trials, command, scale=scale, notes=data.notes,
         choices=CHOICES,

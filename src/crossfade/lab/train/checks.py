@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TypeVar
 
 from crossfade.errors import UserError
 
-__all__ = ["INDEX", "check_choice", "check_count", "check_positive", "check_rising", "check_seed", "check_share"]
+__all__ = [
+    "INDEX",
+    "check_choice",
+    "check_count",
+    "check_positive",
+    "check_rising",
+    "check_seed",
+    "check_share",
+    "expect",
+]
 
+_T = TypeVar("_T")
 INDEX = 2**31  # rows and weights are counted in 32 bits
 
 
@@ -46,3 +57,14 @@ def check_seed(value: object) -> None:
     """Raise UserError unless the value is a seed in [0, 2^63)."""
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
         raise UserError(f"seed must be a whole number in [0, 2^63), got {value!r}")
+
+
+def expect(name: str, value: object, kind: type[_T]) -> _T:
+    """Return the value, which must be of this kind: a task's split or a trial's recipe belongs to one family.
+
+    Raises:
+        TypeError: it is of another.
+    """
+    if not isinstance(value, kind):
+        raise TypeError(f"{name}: expected a {kind.__name__}, got a {type(value).__name__}")
+    return value

@@ -15,7 +15,8 @@ from crossfade.lab.train.deep.augment import Augment, Draws, Pixels, draw
 
 if TYPE_CHECKING:
     from crossfade.lab.data.image_stream import StreamSplit
-    from crossfade.lab.train.deep.recipe import Hardware, ImageRecipe
+    from crossfade.lab.train.deep.recipe import ImageRecipe
+    from crossfade.lab.train.hardware import Hardware
 
 __all__ = ["Batch", "EvalBatches", "TrainBatches", "bounds", "epoch_seed", "feeds"]
 

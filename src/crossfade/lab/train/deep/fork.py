@@ -17,7 +17,7 @@ import lightning.pytorch as pl
 from crossfade.lab.methods import Method
 
 if TYPE_CHECKING:
-    from crossfade.lab.train.deep.recipe import Hardware
+    from crossfade.lab.train.hardware import Hardware
     from crossfade.lab.trial import Trial
 
 __all__ = ["Forks", "shared_epochs"]

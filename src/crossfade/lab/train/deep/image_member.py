@@ -15,7 +15,8 @@ from crossfade.lab.data.images import ImageSplit
 from crossfade.lab.nets import build
 from crossfade.lab.train.deep.batches import EvalBatches, TrainBatches
 from crossfade.lab.train.deep.member import Kind, Member
-from crossfade.lab.train.deep.recipe import Hardware, ImageRecipe
+from crossfade.lab.train.deep.recipe import ImageRecipe
+from crossfade.lab.train.hardware import Hardware
 
 __all__ = ["ImageFeed", "ImageMember"]
 

@@ -29,10 +29,11 @@ from crossfade.lab.methods import Method, TwoPass
 from crossfade.lab.nets import build
 from crossfade.lab.train.deep.batches import Batch, epoch_seed, feeds
 from crossfade.lab.train.deep.logger import make_logger
-from crossfade.lab.train.deep.recipe import Hardware, ImageRecipe
+from crossfade.lab.train.deep.recipe import ImageRecipe
 from crossfade.lab.train.deep.record import Observer, Record, scored, step_settings
 from crossfade.lab.train.deep.scores import Tally
 from crossfade.lab.train.deep.text_recipe import TextRecipe
+from crossfade.lab.train.hardware import Hardware
 from crossfade.losses import CrossfadeLoss
 
 __all__ = ["Classifier", "DeepHistory", "train"]
@@ -134,8 +135,11 @@ class Classifier(pl.LightningModule):  # type: ignore[misc]
                 group["lr"] = rate
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
-        inputs, labels, _, share = batch
-        loss = self._primary(self(inputs), labels)
+        inputs, labels, index, share = batch
+        logits = self(inputs)
+        loss = self._primary(logits, labels)
+        if self.observe is not None and share:
+            self.observe(self.current_epoch, "train", index, logits.detach(), labels)
         self._loss.add_loss(loss.detach(), len(labels) if share else 0)
         if self.automatic_optimization:
             return loss * share
@@ -189,6 +193,25 @@ class Classifier(pl.LightningModule):  # type: ignore[misc]
         self.record.restore(checkpoint["crossfade"])
 
 
+class _Look(pl.Callback):  # type: ignore[misc]
+    """Shows the network, in evaluation mode, before the first epoch and after each."""
+
+    def __init__(self, look: Callable[[int, nn.Module], None]) -> None:
+        self.look = look
+
+    def on_train_start(self, trainer: pl.Trainer, module: Classifier) -> None:
+        if trainer.current_epoch == 0:
+            self._show(0, module)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: Classifier) -> None:
+        self._show(trainer.current_epoch + 1, module)
+
+    def _show(self, done: int, module: Classifier) -> None:
+        module.net.eval()
+        self.look(done, module.net)
+        module.net.train()
+
+
 class _Progress(pl.Callback):  # type: ignore[misc]
     def __init__(self, tell: Callable[[float], None]) -> None:
         self.tell, self._last = tell, 0.0
@@ -212,6 +235,7 @@ def train(
     hardware: Hardware = Hardware(),  # noqa: B008  (frozen)
     folder: Path | None = None,
     observe: Observer | None = None,
+    look: Callable[[int, nn.Module], None] | None = None,
     callbacks: Sequence[pl.Callback] = (),
     on_progress: Callable[[float], None] | None = None,
     max_epochs: int | None = None,
@@ -226,7 +250,9 @@ def train(
         hardware: Where.
         folder: For the checkpoint after every epoch (``last.ckpt``) and the log. If one lies there, training goes on
             from it. None: nothing is written.
-        observe: Called with (epoch, ``"val"`` or ``"test"``, index, logits, labels) of every batch that is scored.
+        observe: Called with (epoch, part, index, logits, labels) of every training batch (part ``"train"``) and of
+            every batch of ``"val"`` and ``"test"`` that is scored.
+        look: Called with (epochs done, network) before the first epoch and after each, before its checkpoint.
         callbacks: More of Lightning's.
         on_progress: Told the fraction done now and then.
         max_epochs: Stop after so many, as a kill would; the recipe's schedules stay as they are.
@@ -238,6 +264,7 @@ def train(
     module = recipe.classifier()(split, method, recipe, seed, hardware, observe)
     checkpoint = None if folder is None else folder / "last.ckpt"
     more = list(callbacks) + ([] if on_progress is None else [_Progress(on_progress)])
+    more += [] if look is None else [_Look(look)]
     if folder is not None:
         more.append(
             ModelCheckpoint(folder, filename="last", enable_version_counter=False, save_on_train_epoch_end=True)

@@ -22,9 +22,9 @@ from crossfade.functional import crossfade_loss, probability_loss
 from crossfade.lab.methods import Method
 from crossfade.lab.train.deep.batches import Batch, epoch_seed
 from crossfade.lab.train.deep.lightning import DeepHistory
-from crossfade.lab.train.deep.recipe import Hardware
 from crossfade.lab.train.deep.record import Observer, Record, scored, step_settings
 from crossfade.lab.train.graphs import Graphs, begun, optimizer_state
+from crossfade.lab.train.hardware import Hardware
 
 __all__ = ["Feed", "Job", "Kind", "Member"]
 

@@ -1,4 +1,4 @@
-"""How an image network is trained, and on what machine. The recipe decides the numbers, the machine only the time."""
+"""How an image network is trained: the recipe decides the numbers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from crossfade.lab.train.deep.member import Member
     from crossfade.lab.trial import Shape
 
-__all__ = ["Hardware", "ImageRecipe"]
+__all__ = ["ImageRecipe"]
 
 _PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
 
@@ -130,25 +130,3 @@ class ImageRecipe:
     def cost(self, shape: Shape) -> float:
         """A training counts by its images and epochs alone."""
         return 3.0 * shape.rows * shape.inputs * self.epochs
-
-
-@dataclass(frozen=True)
-class Hardware:
-    """Where and how fast; nothing of this belongs to a trial's key.
-
-    Args:
-        accelerator: Lightning's word: ``"auto"``, ``"cpu"``, ``"gpu"``, ``"mps"``, ...
-        devices, nodes: More than one device in all means DDP. Under torchrun it joins the processes that are there.
-        compile: ``torch.compile`` the network.
-        channels_last: Memory format of images and weights.
-        workers: Processes that decode images too large to live on the device.
-        logger: A Lightning logger's name, see ``make_logger``, or ``""`` for none.
-    """
-
-    accelerator: str = "auto"
-    devices: int = 1
-    nodes: int = 1
-    compile: bool = False
-    channels_last: bool = True
-    workers: int = 4
-    logger: str = ""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -12,36 +11,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from crossfade.errors import UserError
-from crossfade.lab.run import Batch, Executor, cost, line, short
 from crossfade.lab.store import Outcome
+from crossfade.lab.train.executor import Batch, Executor, cost, error_line
+from crossfade.lab.train.hardware import Hardware, process_rank
+from crossfade.lab.train.outcome import short
 from crossfade.lab.trial import Trial, seed
 
 if TYPE_CHECKING:
     from crossfade.lab.data.images import ImageSplit
-    from crossfade.lab.methods import Method
-    from crossfade.lab.train import Recipe
     from crossfade.lab.train.deep.lightning import DeepHistory
-    from crossfade.lab.train.deep.recipe import Hardware, ImageRecipe
-    from crossfade.lab.trial import Task
+    from crossfade.lab.train.deep.recipe import ImageRecipe
 
-__all__ = ["deep", "escapes", "image_trial", "process_rank"]
+__all__ = ["escapes", "executor"]
 
 _AT_ONCE = 8  # networks side by side: more don't train faster on an H200
 _NEAR = 0.2  # p_y that parts the wrong predictions in "A Motivating Example"
 
 
-def image_trial(study: str, task: object, method: Method, recipe: ImageRecipe, repeat: int) -> Trial:
-    """A trial whose task gives images and whose recipe is a deep one; the store and the runner ask for no more."""
-    return Trial(study, cast("Task", task), method, cast("Recipe", recipe), repeat)
-
-
-def process_rank() -> int:
-    """Which of several processes this is, before any of them has met the others; 0 if it is alone."""
-    return next((int(os.environ[name]) for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK") if name in os.environ), 0)
-
-
-def deep(hardware: Hardware, work: Path, keep: Path | None = None) -> Executor:
-    """An executor for ``crossfade.lab.run.run`` that trains deep networks: each with Lightning, one after the other.
+def executor(hardware: Hardware, work: Path, keep: Path | None = None) -> Executor:
+    """Return an executor that trains deep networks: each with Lightning, one after the other.
 
     On one GPU, networks that ``deep_graphs`` serves are trained side by side.
 
@@ -165,7 +153,7 @@ def _compute(
     except (RuntimeError, ValueError) as error:
         if isinstance(error, UserError):
             raise
-        return Outcome(error=line(error))
+        return Outcome(error=error_line(error))
     return _finished(trial, split, history, recorder, work, keep)
 
 

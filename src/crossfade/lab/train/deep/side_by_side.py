@@ -25,8 +25,9 @@ from crossfade.lab.methods import Method, TwoPass
 from crossfade.lab.train.deep.fork import shared_epochs
 from crossfade.lab.train.deep.lightning import DeepHistory
 from crossfade.lab.train.deep.member import Feed, Job, Member
-from crossfade.lab.train.deep.recipe import Hardware, ImageRecipe
+from crossfade.lab.train.deep.recipe import ImageRecipe
 from crossfade.lab.train.deep.text_recipe import TextRecipe
+from crossfade.lab.train.hardware import Hardware
 
 __all__ = ["Job", "seconds_an_epoch", "serves", "train_side_by_side"]
 

@@ -17,8 +17,8 @@ from crossfade.lab.train.lstm.setup import epoch_batches
 
 if TYPE_CHECKING:
     from crossfade.lab.data.texts import TextSplit
-    from crossfade.lab.train.deep.recipe import Hardware
     from crossfade.lab.train.deep.text_recipe import TextRecipe
+    from crossfade.lab.train.hardware import Hardware
 
 __all__ = ["TextFeed", "TextMember"]
 

@@ -1,94 +1,59 @@
-"""Trials on texts: LSTMs in stacks, pretrained transformers as ``deep_run`` trains networks."""
+"""Trials of LSTMs on texts: the methods of a repeat are trained together."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from crossfade.errors import UserError
-from crossfade.lab.run import Batch, Executor, Summary, cost, line, run, short
+from crossfade.lab.data.texts import TextSplit
 from crossfade.lab.scores import brier_score, expected_calibration_error
-from crossfade.lab.store import Outcome, Run, Store
-from crossfade.lab.train.deep.run import process_rank
+from crossfade.lab.store import Outcome
+from crossfade.lab.train.checks import expect
+from crossfade.lab.train.executor import Batch, Executor, Tick, cost, train_in_parts
+from crossfade.lab.train.hardware import Hardware, check_device, process_rank, torch_device
 from crossfade.lab.train.lstm.types import LstmMember, LstmRecipe
+from crossfade.lab.train.outcome import short
 from crossfade.lab.trial import Trial, canonical, seed
 
 if TYPE_CHECKING:
-    from crossfade.lab.data.texts import TextSplit
-    from crossfade.lab.methods import Method
-    from crossfade.lab.train import Recipe
-    from crossfade.lab.train.deep.recipe import Hardware
-    from crossfade.lab.train.deep.text_recipe import TextRecipe
     from crossfade.lab.train.lstm.types import LstmHistory, TokenSplit
-    from crossfade.lab.trial import Task
 
-__all__ = ["run_texts", "stacked", "text_trial"]
-
-
-def text_trial(study: str, task: object, method: Method, recipe: LstmRecipe | TextRecipe, repeat: int) -> Trial:
-    """A trial whose task gives texts; the store and the runner ask for no more."""
-    return Trial(study, cast("Task", task), method, cast("Recipe", recipe), repeat)
+__all__ = ["executor", "stacked"]
 
 
-def run_texts(
-    trials: Sequence[Trial],
-    request: Run,
-    store_path: Path,
-    hardware: Hardware,
-    *,
-    workers: int | None = None,
-    engine: str = "auto",
-    progress: bool = True,
-    retry_failed: bool = False,
-    label: str = "Training",
-) -> Summary:
-    """Train what the store doesn't know yet. A run that was stopped goes on where it was.
+def executor(hardware: Hardware) -> Executor:
+    """Return an executor that trains LSTMs here, on one device.
 
-    Args:
-        trials: All with LSTMs, or all with transformers.
-        request: The run to save.
-        store_path: The store; transformers' checkpoints lie in a folder beside it until they aren't needed.
-        hardware: Where.
-        workers: Threads for LSTMs; default: all cores.
-        engine: For ``train_lstm_stack``.
-        progress: Show it on standard error.
-        retry_failed: Run failed trials again.
-        label: What the progress is of.
+    Raises:
+        UserError: there are several devices or processes, or the device can't be used.
     """
-    if not isinstance(trials[0].recipe, LstmRecipe):
-        from crossfade.lab.paper.image_run import run_trials
-
-        return run_trials(
-            trials, request, store_path, hardware, progress=progress, retry_failed=retry_failed, label=label
-        )
-    from crossfade.lab.progress import shown
-
     if hardware.devices * hardware.nodes > 1 or process_rank() > 0:
         raise UserError("--devices, --nodes: LSTMs are trained on one device; leave them at 1")
-    with Store(store_path) as store, shown(label, progress) as tick:
-        store.save(request)
-        execute = stacked(workers, engine, _device(hardware))
-        return run(trials, store, execute=execute, retry_failed=retry_failed, on_progress=tick)
+    device = torch_device(hardware)
+    check_device(device)
+    return stacked(hardware.threads, "auto", device)
 
 
 def stacked(workers: int | None = None, engine: str = "auto", device: str = "cpu") -> Executor:
     """An executor for ``crossfade.lab.run.run``: the methods of a repeat are trained together."""
 
-    def execute(batches: Sequence[Batch], tick: Callable[[float], None]) -> Iterator[tuple[Trial, Outcome]]:
+    def execute(batches: Sequence[Batch], tick: Tick) -> Iterator[tuple[Trial, Outcome]]:
         known: dict[str, TokenSplit] = {}
         for batch in batches if device == "cpu" else _joined(batches):
-            recipe = cast("LstmRecipe", batch[0].recipe)
+            recipe = expect("recipe", batch[0].recipe, LstmRecipe)
             keys = [_texts(trial, recipe) for trial in batch]
             known = _tokens(dict(zip(keys, batch, strict=True)), recipe, known)
             splits = [known[key] for key in keys]
             whole = sum(map(cost, batch))
             options = {"engine": engine, "device": device, "threads": workers}
-            yield from zip(
-                batch, _train(batch, splits, recipe, options, lambda part, whole=whole: tick(part * whole)), strict=True
-            )
+
+            def report(fraction: float, whole: float = whole) -> None:
+                tick(fraction * whole)
+
+            yield from zip(batch, _train(batch, splits, recipe, options, report), strict=True)
 
     return execute
 
@@ -98,7 +63,7 @@ def _tokens(wanted: Mapping[str, Trial], recipe: LstmRecipe, known: Mapping[str,
     from crossfade.lab.train.lstm.words import tokenize
 
     return {
-        key: known.get(key) or tokenize(cast("TextSplit", trial.task.split(trial.repeat)), recipe)
+        key: known.get(key) or tokenize(expect("split", trial.task.split(trial.repeat), TextSplit), recipe)
         for key, trial in wanted.items()
     }
 
@@ -122,52 +87,36 @@ def _joined(batches: Sequence[Batch]) -> list[Batch]:
 
 
 def _train(
-    batch: Batch, splits: Sequence[TokenSplit], recipe: LstmRecipe, options: dict[str, Any], tick: Any
+    batch: Batch, splits: Sequence[TokenSplit], recipe: LstmRecipe, options: dict[str, Any], tick: Tick
 ) -> list[Outcome]:
-    """Train all together; where that fails in parts, so that nothing is lost with one loss that raises.
+    """Train all together, or in parts; one that can't be trained on a GPU in a stack in the plain loop."""
 
-    Halves where a GPU's memory was full; the networks of each loss of a user's by themselves; one by one; and one that
-    can't be trained on a GPU in a stack in the plain loop.
-    """
+    def train(places: Sequence[int]) -> list[Outcome]:
+        trials, mine = [batch[at] for at in places], [splits[at] for at in places]
+        try:
+            return _train_stack(trials, mine, recipe, options, tick)
+        except Exception:
+            if len(places) > 1 or options["device"] == "cpu" or options["engine"] != "auto":
+                raise
+        return _train_stack(trials, mine, recipe, options | {"engine": "plain"}, tick)
+
+    return train_in_parts(batch, train)
+
+
+def _train_stack(
+    batch: Sequence[Trial], splits: Sequence[TokenSplit], recipe: LstmRecipe, options: dict[str, Any], tick: Tick
+) -> list[Outcome]:
     import time
 
-    from crossfade.lab.train.graphs import out_of_memory
     from crossfade.lab.train.lstm.stack import train_lstm_stack
 
     members = [
         LstmMember(split, trial.method, seed(trial, "train")) for trial, split in zip(batch, splits, strict=True)
     ]
     started = time.perf_counter()
-    try:
-        histories = train_lstm_stack(members, recipe, on_progress=tick, **options)
-    except UserError:
-        raise
-    except Exception as error:
-        failed, full = line(error), out_of_memory(error)
-    else:
-        seconds = (time.perf_counter() - started) / len(batch)
-        return [_outcome(split, recipe, one, seconds) for split, one in zip(splits, histories, strict=True)]
-    # Only now has the exception let go of the stack and its memory.
-    if len(batch) == 1:
-        if options["device"] != "cpu" and options["engine"] == "auto":
-            return _train(batch, splits, recipe, options | {"engine": "plain"}, tick)
-        return [Outcome(error=failed)]
-    outcomes: dict[int, Outcome] = {}
-    for group in _parts(batch, full):
-        mine = _train(tuple(batch[at] for at in group), [splits[at] for at in group], recipe, options, tick)
-        outcomes.update(zip(group, mine, strict=True))
-    return [outcomes[at] for at in range(len(batch))]
-
-
-def _parts(batch: Batch, full: bool) -> list[list[int]]:
-    """Places of the batch, in parts that are tried by themselves."""
-    places = list(range(len(batch)))
-    if full:
-        return [places[: len(places) // 2], places[len(places) // 2 :]]
-    groups: dict[int, list[int]] = {}
-    for at, trial in enumerate(batch):
-        groups.setdefault(id(trial.method.g), []).append(at)
-    return list(groups.values()) if len(groups) > 1 else [[at] for at in places]
+    histories = train_lstm_stack(members, recipe, on_progress=tick, **options)
+    seconds = (time.perf_counter() - started) / len(members)
+    return [_outcome(split, recipe, one, seconds) for split, one in zip(splits, histories, strict=True)]
 
 
 def _outcome(split: TokenSplit, recipe: LstmRecipe, history: LstmHistory, seconds: float) -> Outcome:
@@ -192,10 +141,3 @@ def _outcome(split: TokenSplit, recipe: LstmRecipe, history: LstmHistory, second
     names = ("val_accuracy", "test_accuracy", "val_nll", "test_nll", "train_loss")
     curves: dict[str, Any] = {name: [short(value) for value in getattr(history, name)] for name in names}
     return Outcome(result, curves)
-
-
-def _device(hardware: Hardware) -> str:
-    import torch
-
-    wanted = hardware.accelerator
-    return "cuda" if wanted in ("gpu", "cuda") or (wanted == "auto" and torch.cuda.is_available()) else "cpu"

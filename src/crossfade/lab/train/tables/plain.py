@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import deepcopy
 
 import numpy as np
@@ -15,6 +16,8 @@ from crossfade.lab.train.tables.setup import initial_weights, mixture_table, row
 from crossfade.lab.train.tables.types import Floats, History, Member, Recipe
 
 Part = tuple[Tensor, Tensor]
+Observe = Callable[[int, str, Tensor, Tensor, Tensor], None]
+Look = Callable[[int, nn.Module], None]
 
 
 def network(weights: list[Floats]) -> nn.Sequential:
@@ -29,8 +32,15 @@ def network(weights: list[Floats]) -> nn.Sequential:
     return nn.Sequential(*layers[:-1])
 
 
-def train_plain(member: Member, recipe: Recipe) -> History:
-    """Train one member."""
+def train_plain(member: Member, recipe: Recipe, *, observe: Observe | None = None, look: Look | None = None) -> History:
+    """Train one member.
+
+    Args:
+        member, recipe: What to train, and how.
+        observe: Called with (epoch, part, rows, logits, labels) of every batch of the part ``"train"`` and, after each
+            epoch, of the parts ``"val"`` and ``"test"``.
+        look: Called with (epochs done, network) before the first epoch and after each.
+    """
     split, method = member.split, member.method
     parts: list[Part] = [
         (torch.from_numpy(x), torch.from_numpy(y))
@@ -43,6 +53,8 @@ def train_plain(member: Member, recipe: Recipe) -> History:
     )
     table = mixture_table(method.schedule, recipe, len(x))
     curves, chosen, best = empty_curves(recipe.epochs), -1, deepcopy(net)
+    if look is not None:
+        look(0, net)
     for epoch, order in enumerate(row_orders(member.seed, len(x), recipe.epochs)):
         lost = 0.0
         for step, rows in enumerate(torch.split(torch.from_numpy(order), recipe.batch_size)):
@@ -56,7 +68,15 @@ def train_plain(member: Member, recipe: Recipe) -> History:
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             lost += loss.item() * len(rows)
+            if observe is not None:
+                observe(epoch, "train", rows, logits.detach(), target)
         row = (lost / len(x), *evaluate(net, *parts[1]), *evaluate(net, *parts[2]))
+        if observe is not None:
+            with torch.no_grad():
+                for name, (x_part, y_part) in zip(("val", "test"), parts[1:], strict=True):
+                    observe(epoch, name, torch.arange(len(y_part)), net(x_part), y_part)
+        if look is not None:
+            look(epoch + 1, net)
         if not (np.isfinite([row[0], row[2]]).all() and all(p.isfinite().all() for p in net.parameters())):
             break
         curves[epoch] = row

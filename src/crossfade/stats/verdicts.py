@@ -1,13 +1,16 @@
-"""Verdicts in plain words: never more than the numbers carry."""
+"""Verdicts, notes and cautions in plain words, never saying more than the numbers carry."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from crossfade.stats.evidence import AcrossComparison, Outcome, PairedComparison
 from crossfade.stats.intervals import Interval
-from crossfade.stats.shape import listed
+from crossfade.stats.words import count, level, listed, p_value, percent, points, points_range
+
+# A method whose mean calibration error is this much above the control's is named, whatever its accuracy.
+_WORSE_CALIBRATION = 0.01
 
 
 @dataclass(frozen=True)
@@ -18,25 +21,6 @@ class Verdict:
     method: str
     outcome: Outcome
     text: str
-
-
-def points(fraction: float, digits: int = 1, *, signed: bool = True) -> str:
-    """A fraction as percentage points: ``+0.4``, ``−0.4``, ``0.0``."""
-    text = f"{100 * fraction:+.{digits}f}"
-    if float(text) == 0:
-        text = text[1:]
-    return (text if signed else text.lstrip("+-")).replace("-", "−")
-
-
-def p_text(p: float) -> str:
-    """``p = 0.012``, ``p < 0.001``; never p = 0."""
-    if p < 0.001:
-        return "p < 0.001"
-    return f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
-
-
-def percent(confidence: float) -> str:
-    return f"{100 * confidence:g} %"
 
 
 def verdict(comparison: PairedComparison | AcrossComparison, titles: Mapping[str, str] | None = None) -> Verdict:
@@ -62,21 +46,80 @@ def verdict(comparison: PairedComparison | AcrossComparison, titles: Mapping[str
 
 
 def dataset_line(comparisons: Sequence[PairedComparison], titles: Mapping[str, str] | None = None) -> str:
-    """One line about all methods on one data set: what is reliable there, and what could have been seen."""
+    """Say in one line about one data set what is reliable there, or what difference could have been seen."""
     names = dict(titles or {})
     first = comparisons[0]
     firm = [c for c in comparisons if c.outcome in ("better", "worse")]
     rest = [names.get(c.method, c.method) for c in comparisons if c not in firm]
     found = [f"{names.get(c.method, c.method)} {_change(c.mean, c.interval)}" for c in firm]
     rows = f", on the same {first.n_test:g} test rows" if first.fixed_test else ""
-    head = f"{first.dataset} ({_count(first.repeats, 'repeat')}{rows}): "
+    head = f"{first.dataset} ({count(first.repeats, 'repeat')}{rows}): "
     if first.repeats == 1:
-        shown = [f"{names.get(c.method, c.method)} {points(c.mean)}" for c in comparisons]
+        shown = [f"{names.get(c.method, c.method)} {points(c.mean, 1)}" for c in comparisons]
         return head + f"{listed(shown)} points; one repeat carries no interval."
     if not firm:
         seen = min((c.detectable for c in comparisons if c.detectable is not None), default=None)
         return f"{head}no reliable difference for any method{_power(seen)}."
     return head + f"reliable: {listed(found)}" + (f"; not: {listed(rest)}." if rest else ".")
+
+
+def notes(paired: tuple[PairedComparison, ...], across: tuple[AcrossComparison, ...]) -> tuple[str, ...]:
+    """Say what the intervals and p-values of a comparison cover."""
+    fresh = list(dict.fromkeys(c.dataset for c in paired if c.interval and not c.fixed_test))
+    fixed = list(dict.fromkeys(c.dataset for c in paired if c.interval and c.fixed_test))
+    alpha = level(1 - paired[0].confidence)
+    found: list[str] = []
+    if fresh:
+        found.append(
+            f"Intervals within a data set ({listed(fresh)}): corrected resampled t (Nadeau and Bengio 2003). They "
+            "cover another draw of training and test rows of these sizes, and allow (approximately) for shared rows."
+        )
+    if fixed:
+        found.append(
+            f"Intervals on fixed test rows ({listed(fixed)}): Student t over repeats. They cover training randomness "
+            "only, on exactly these test rows; another test set could give another answer."
+        )
+    if paired[0].comparisons > 1:
+        found.append(
+            f"Each interval is for one comparison by itself; a difference within a data set is called reliable where "
+            f"Holm's p over all {paired[0].comparisons} comparisons is at most {alpha}."
+        )
+    if across:
+        first = across[0]
+        kind = next((c.interval.kind for c in across if c.interval and any(c.differences)), "Student t")
+        found.append(
+            f"Over data sets: {kind} interval for the mean of {first.datasets} mean differences; Wilcoxon signed-rank "
+            f"test, Holm over {first.comparisons}. They speak of data sets like these, if these are a fair sample."
+        )
+    return tuple(found)
+
+
+def cautions(paired: tuple[PairedComparison, ...], ece: Mapping[str, float | None], control: str) -> Iterator[str]:
+    """Yield reasons for care: test sets so small that a row outweighs the difference, and worse calibration."""
+    small: dict[str, list[PairedComparison]] = {}
+    for c in paired:
+        if 0 < abs(c.mean) < 1 / c.n_test:
+            small.setdefault(c.dataset, []).append(c)
+    if len(small) > 4:
+        yield (
+            f"On {len(small)} of {len({c.dataset for c in paired})} data sets ({listed(small)}) some difference is "
+            "smaller than what one test row is worth."
+        )
+    else:
+        for dataset, found in small.items():
+            shown = listed(f"{c.method} {points(c.mean, 2)}" for c in found)
+            worth = percent(1 / found[0].n_test)
+            yield (
+                f"{dataset}: one of its {found[0].n_test:g} test rows is worth {worth} points, more than the "
+                f"difference found for {shown}."
+            )
+    base = ece.get(control)
+    for name, value in ece.items():
+        if value is not None and base is not None and value - base >= _WORSE_CALIBRATION:
+            yield (
+                f"{name}: calibration error {percent(value, 1)} points against {percent(base, 1)} "
+                f"of {control}: its probabilities say less about how often it is right (means, not tested)."
+            )
 
 
 def _within(c: PairedComparison, method: str, control: str) -> str:
@@ -94,8 +137,7 @@ def _within(c: PairedComparison, method: str, control: str) -> str:
     scope = ", training randomness only" if c.fixed_test else ""
     change = _sentence(c.outcome, c.mean, c.interval, control, scope)
     if c.outcome == "no reliable difference":
-        end = f"no reliable difference at {c.repeats} repeats{_multiplicity(c)}"
-        end += _power(c.detectable)
+        end = f"no reliable difference at {c.repeats} repeats{_multiplicity(c)}{_power(c.detectable)}"
     else:
         end = f"a reliable {'gain' if c.outcome == 'better' else 'loss'} at {c.repeats} repeats ({_holm(c)})"
         if c.fixed_test:
@@ -109,7 +151,7 @@ def _across(c: AcrossComparison, method: str, control: str) -> str:
     if c.outcome == "identical":
         return f"{where} and {control} have identical mean accuracy on every one."
     change = _sentence(c.outcome, c.mean, c.interval, control, "", on_average=True)
-    tally = f"{_count(counts.wins, 'win')}, {_count(counts.ties, 'tie')}, {_count(counts.losses, 'loss')}"
+    tally = f"{count(counts.wins, 'win')}, {count(counts.ties, 'tie')}, {count(counts.losses, 'loss')}"
     if c.outcome == "too few data sets":
         least = f"a signed-rank test over {n} cannot give p below {c.smallest_p:g}"
         if c.comparisons > 1:
@@ -130,7 +172,7 @@ def _sentence(
 ) -> str:
     verb = {"better": "raises", "worse": "lowers"}.get(outcome, "changes")
     digits = _digits(mean, interval)
-    size = points(mean, digits, signed=verb == "changes")
+    size = points(mean, digits) if verb == "changes" else percent(abs(mean), digits)
     average = " on average" if on_average else ""
     return f"{verb} accuracy by {size} points{average} against {control}{_span(interval, digits, scope)}"
 
@@ -143,11 +185,11 @@ def _change(mean: float, interval: Interval | None) -> str:
 def _span(interval: Interval | None, digits: int, scope: str) -> str:
     if interval is None:
         return ""
-    return f" ({percent(interval.confidence)} {points(interval.low, digits)} to {points(interval.high, digits)}{scope})"
+    return f" ({level(interval.confidence)} {points_range(interval.low, interval.high, digits)}{scope})"
 
 
 def _digits(mean: float, interval: Interval | None) -> int:
-    """One decimal, more where a bound that excludes zero, or the mean itself, would print as zero."""
+    """Return one decimal, or more where a bound that excludes zero, or the mean itself, would print as zero."""
     bounds = [mean] if interval is None else [interval.low, interval.high] if interval.excludes_zero() else []
     narrow = interval is not None and 100 * (interval.high - interval.low) < 0.4
     digits = 2 if narrow else 1
@@ -161,13 +203,13 @@ def _power(detectable: float | None) -> str:
         return ""
     if detectable >= 1:
         return "; so few repeats could not have shown any difference"
-    return f"; a true difference of {points(detectable, signed=False)} points would have been found in 4 runs of 5"
+    return f"; a true difference of {percent(detectable, 1)} points would have been found in 4 runs of 5"
 
 
 def _holm(c: PairedComparison | AcrossComparison) -> str:
     if c.p_adjusted is None:
         return "no p-value"
-    text = p_text(c.p_adjusted)
+    text = p_value(c.p_adjusted, 3 if c.p_adjusted < 0.1 else 2)
     return f"Holm {text} over {c.comparisons} comparisons" if c.comparisons > 1 else text
 
 
@@ -175,7 +217,3 @@ def _multiplicity(c: PairedComparison) -> str:
     if c.interval is None or not c.interval.excludes_zero():
         return ""
     return f" (the interval by itself excludes zero, but not after allowing for the number of comparisons: {_holm(c)})"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {'losses' if what == 'loss' else what + 's'}"

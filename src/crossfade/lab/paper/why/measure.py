@@ -12,8 +12,7 @@ from crossfade.diagnostics.inequality import EscapingEfficiency, concavity, esca
 from crossfade.diagnostics.passes import Batch, PerExample
 from crossfade.diagnostics.sharpness import largest_eigenvalue, loss_slice, random_direction
 from crossfade.functional import crossfade_loss
-from crossfade.lab.paper.why_tables import Row
-from crossfade.lab.paper.why_training import Problem
+from crossfade.lab.paper.why.watched import Arrays, Row
 from crossfade.schedules import Weights, weights
 
 __all__ = ["MIXTURES", "along_rows", "loss_of", "minimum_rows", "sharpness_rows", "slice_rows"]
@@ -33,16 +32,16 @@ def loss_of(value: Weights) -> PerExample:
     return functools.partial(crossfade_loss, alpha=value.alpha, beta=value.beta, reduction="none")
 
 
-def _data(problem: Problem, examples: int) -> list[Batch]:
-    """Batches of the first training examples, in the network's evaluation order."""
-    return list(zip(torch.split(problem.x[:examples], 256), torch.split(problem.y[:examples], 256), strict=True))
+def _batches(data: Arrays, examples: int) -> list[Batch]:
+    """Return the first training examples in batches."""
+    return list(zip(torch.split(data.x[:examples], 256), torch.split(data.y[:examples], 256), strict=True))
 
 
-def along_rows(model: nn.Module, problem: Problem, examples: int, probes: int, seed: int) -> Iterator[Row]:
+def along_rows(model: nn.Module, data: Arrays, examples: int, probes: int, seed: int) -> Iterator[Row]:
     """One row for each mixture, all from the same probes at the same weights."""
-    data = _data(problem, examples)
-    found = escaping_efficiency(model, data, probes=probes, seed=seed)
-    concave = _concave_share(model, data, found.dimension, seed)
+    batches = _batches(data, examples)
+    found = escaping_efficiency(model, batches, probes=probes, seed=seed)
+    concave = _concave_share(model, batches, found.dimension, seed)
     for name, value in MIXTURES.items():
         yield {**_row(found, name, value), "concave_share": concave}
 
@@ -68,25 +67,25 @@ def _row(found: EscapingEfficiency, name: str, value: Weights) -> dict[str, obje
     return row
 
 
-def _concave_share(model: nn.Module, data: Sequence[Batch], dimension: int, seed: int, directions: int = 4) -> float:
+def _concave_share(model: nn.Module, batches: Sequence[Batch], dimension: int, seed: int, directions: int = 4) -> float:
     """The share of (example, random direction) pairs along which p_y is concave, as the derivation of (18) assumes."""
     generator = torch.Generator().manual_seed(seed)
     shares = []
     for _ in range(directions):
         direction = torch.randn(dimension, generator=generator)
-        shares.append(float((concavity(model, data, direction) >= 0).float().mean()))
+        shares.append(float((concavity(model, batches, direction) >= 0).float().mean()))
     return sum(shares) / len(shares)
 
 
-def minimum_rows(problem: Problem, kind: str, probes: int, walkers: int) -> Iterator[Row]:
+def minimum_rows(data: Arrays, kind: str, probes: int, walkers: int) -> Iterator[Row]:
     """For CE, and from CE's end for each mixture: L-BFGS to a stationary point, (18) there, the rise under SGD.
 
     A small ridge (1e-3 |W|^2 / 2) keeps the minimum at finite weights; the measurements are of the loss without it, as
     eq. (16)-(18) are, and ``gradient_norm2`` says what it leaves.
     """
     torch.manual_seed(0)
-    x, y = problem.x[:1000].double(), problem.y[:1000]
-    inputs, classes = x.shape[1], problem.classes
+    x, y = data.x[:1000].double(), data.y[:1000]
+    inputs, classes = x.shape[1], data.classes
     hidden = [nn.Linear(inputs, 8), nn.Tanh(), nn.Linear(8, classes)]  # smooth, so that L-BFGS gets to the bottom
     model = (nn.Linear(inputs, classes) if kind == "linear" else nn.Sequential(*hidden)).double()
     end_of_ce: dict[str, Tensor] = {}
@@ -99,7 +98,7 @@ def minimum_rows(problem: Problem, kind: str, probes: int, walkers: int) -> Iter
         found = escaping_efficiency(model, [(x, y)], probes=probes, seed=0)
         concave = _concave_share64(model, x, y, found.dimension)
         rise = _rise(model, x, y, value, walkers)
-        yield {"dataset": problem.name, "network": kind, **_row(found, name, value), "concave_share": concave, **rise}
+        yield {"network": kind, **_row(found, name, value), "concave_share": concave, **rise}
 
 
 def _concave_share64(model: nn.Module, x: Tensor, y: Tensor, dimension: int) -> float:
@@ -156,33 +155,33 @@ def _rise(model: nn.Module, x: Tensor, y: Tensor, value: Weights, walkers: int) 
     return {"sgd_rate": rate, "sgd_batch": m, "ridge": _RIDGE, **rises}
 
 
-def sharpness_rows(model: nn.Module, problem: Problem, examples: int) -> Iterator[Row]:
+def sharpness_rows(model: nn.Module, data: Arrays, examples: int) -> Iterator[Row]:
     """The largest eigenvalue of the Hessian of CE, F = 0 and EL at this solution, and accuracy and losses there."""
-    data = _data(problem, examples)
+    batches = _batches(data, examples)
     with torch.no_grad():
-        test = torch.cat([model(part) for part in torch.split(problem.x_test, 500)])
-    accuracy = float((test.argmax(1) == problem.y_test).double().mean())
-    test_ce = float(torch.nn.functional.cross_entropy(test, problem.y_test))
+        test = torch.cat([model(part) for part in torch.split(data.x_test, 500)])
+    accuracy = float((test.argmax(1) == data.y_test).double().mean())
+    test_ce = float(torch.nn.functional.cross_entropy(test, data.y_test))
     for name in ("ce", "f0", "el"):
-        value, _ = largest_eigenvalue(model, data, loss_of(MIXTURES[name]), tolerance=1e-2)
+        value, _ = largest_eigenvalue(model, batches, loss_of(MIXTURES[name]), tolerance=1e-2)
         with torch.no_grad():
-            train = torch.cat([loss_of(MIXTURES[name])(model(x), y) for x, y in data])
+            train = torch.cat([loss_of(MIXTURES[name])(model(x), y) for x, y in batches])
         yield {
             "loss": name, "largest_eigenvalue": value, "train_loss": float(train.mean()), "test_accuracy": accuracy,
             "test_ce": test_ce,
         }  # fmt: skip
 
 
-def slice_rows(model: nn.Module, problem: Problem, examples: int, points: int = 11) -> Iterator[Row]:
+def slice_rows(model: nn.Module, data: Arrays, examples: int, points: int = 11) -> Iterator[Row]:
     """1-D and 2-D slices of CE and of EL along filter-normalised random directions (the same for every solution)."""
-    data = _data(problem, min(examples, 512))
+    batches = _batches(data, min(examples, 512))
     first, second = random_direction(model, 0), random_direction(model, 1)
     steps = torch.linspace(-1, 1, points).tolist()
     for name in ("ce", "el"):
-        line = loss_slice(model, data, loss_of(MIXTURES[name]), [first], steps)
+        line = loss_slice(model, batches, loss_of(MIXTURES[name]), [first], steps)
         for s, loss in zip(steps, line.tolist(), strict=True):
-            yield {"loss": name, "s": s, "t": "", "value": loss}
-        plane = loss_slice(model, data, loss_of(MIXTURES[name]), [first, second], steps)
+            yield {"loss": name, "s": s, "t": None, "value": loss}
+        plane = loss_slice(model, batches, loss_of(MIXTURES[name]), [first, second], steps)
         for s, row in zip(steps, plane.tolist(), strict=True):
             for t, loss in zip(steps, row, strict=True):
                 yield {"loss": name, "s": s, "t": t, "value": loss}

@@ -2,20 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 
 from crossfade.diagnostics.inequality import derived_coefficients, printed_coefficient
 from crossfade.diagnostics.simulate import DoubleWell, simulate_escapes
-from crossfade.lab.paper.escape_measure import MIXTURES
-from crossfade.lab.paper.why_tables import Progress, Row, Table
-from crossfade.schedules import Weights
+from crossfade.lab.paper.why.measure import MIXTURES
+from crossfade.lab.paper.why.watched import Row
+from crossfade.lab.trial import Shape
 
-__all__ = ["WELLS", "fill", "pair_rows"]
+__all__ = ["WELLS", "WellTask", "escape_rows", "pair_rows"]
 
-#: height is the margin at the sharp minimum: p there is 0.73, 0.88, 0.98.
-WELLS = {
-    "p = 0.73": DoubleWell(height=1.0), "p = 0.88": DoubleWell(height=2.0), "p = 0.98": DoubleWell(height=4.0),
-}  # fmt: skip
+
+@dataclass(frozen=True)
+class WellTask:
+    """A double well with a known sharp minimum as a trial's task.
+
+    Args:
+        name: What tables call it.
+        height: The margin at the sharp minimum.
+    """
+
+    name: str
+    height: float
+
+    @property
+    def content(self) -> Mapping[str, float]:
+        """What decides the numbers."""
+        return {"height": self.height}
+
+    @property
+    def shape(self) -> Shape:
+        """One example, one weight."""
+        return Shape(1, 1, 2)
+
+    def split(self, repeat: int) -> DoubleWell:
+        """The landscape; the same for every repeat."""
+        return DoubleWell(height=self.height)
+
+    def describe(self) -> dict[str, object]:
+        """One entry of a report's ``datasets``."""
+        return {"name": self.name, "source": "a double well with a known sharp minimum", **asdict(self)}
+
+
+WELLS = (WellTask("p = 0.73", 1.0), WellTask("p = 0.88", 2.0), WellTask("p = 0.98", 4.0))
 _RATES = (0.02, 0.05, 0.1)
 
 
@@ -40,23 +70,9 @@ def pair_rows() -> Iterator[Row]:
             }  # fmt: skip
 
 
-def fill(pair: Table, simulation: Table, scale: str, on_progress: Progress | None = None) -> None:
-    """Both tables, unit by unit."""
-    if "pair" not in pair:
-        pair.add("pair", pair_rows())
-    wells = dict(list(WELLS.items())[1:2]) if scale == "smoke" else WELLS
-    steps, walkers = (30, 50) if scale == "smoke" else (1000, 1000)
-    for well_name, well in wells.items():
-        for name in ("ce", "f0", "f0.2", "f0.4", "f0.4-unit", "el"):
-            value = MIXTURES[name]
-            unit = f"{scale}/{well_name}/{name}"
-            if unit not in simulation:
-                if on_progress is not None:
-                    on_progress(0.0, f"simulation {unit}")
-                simulation.add(unit, list(_escapes(well, well_name, name, value, steps, walkers)))
-
-
-def _escapes(well: DoubleWell, well_name: str, name: str, value: Weights, steps: int, walkers: int) -> Iterator[Row]:
+def escape_rows(well: DoubleWell, name: str, steps: int, walkers: int) -> Iterator[Row]:
+    """Count the walkers that escape a mixture's sharp minimum, for each learning rate, noise and kind of walk."""
+    value = MIXTURES[name]
     minimum, barrier = well.minimum_and_barrier(value)
     ce_minimum, _ = well.minimum_and_barrier(MIXTURES["ce"])
     curvature, noise = well.curvature_and_noise(minimum, value)
@@ -72,10 +88,10 @@ def _escapes(well: DoubleWell, well_name: str, name: str, value: Weights, steps:
                 )  # fmt: skip
                 half = (found.escaped >= walkers / 2).nonzero()
                 yield {
-                    "well": well_name, "mixture": name, "kind": kind, "rate": rate, "matched": matched,
+                    "kind": kind, "rate": rate, "matched": matched,
                     "own_rate": own, "steps": steps, "walkers": walkers, "minimum": minimum, "barrier": barrier,
                     "h": curvature, "sigma": noise, "h_sigma": curvature * noise, "stable": found.stable,
                     "escaped_10pct": int(found.escaped[steps // 10]), "escaped": int(found.escaped[-1]),
-                    "median_steps": int(half[0]) if len(half) else "",
+                    "median_steps": int(half[0]) if len(half) else None,
                     "rise1": float(found.rise[1]), "predicted1": found.predicted_slope,
                 }  # fmt: skip

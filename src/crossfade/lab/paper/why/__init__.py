@@ -1,0 +1,1 @@
+"""Studies of why the fade works: gradient curves, Taylor's remainder, dynamics of training, escaping efficiency."""

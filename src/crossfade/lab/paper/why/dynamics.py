@@ -1,0 +1,223 @@
+"""Training dynamics on real runs: who moves from wrong and hopeless, wrong and near, or right to what.
+
+Every trial records p_y of every training example (as it is trained on) and of every test example (after each epoch).
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+
+from crossfade.diagnostics.dynamics import (
+    GROUPS,
+    calibration_history,
+    forgetting,
+    gradient_mass,
+    histograms,
+    transitions,
+)
+from crossfade.diagnostics.recorder import ProbabilityRecorder, Recording
+from crossfade.lab.methods import method
+from crossfade.lab.paper.why.files import COLOURS
+from crossfade.lab.paper.why.watched import Row, arrays_of, cifar, follow, table_task, watched
+from crossfade.lab.store import Outcome
+from crossfade.lab.train import Recipe
+from crossfade.lab.train.deep.augment import Augment
+from crossfade.lab.train.deep.recipe import ImageRecipe
+from crossfade.lab.trial import Task, Trial
+from crossfade.stats.drawing import new_figure
+
+__all__ = ["METHODS", "Cell", "cells", "compute", "figures", "plan"]
+
+STUDY = "dynamics"
+METHODS = ("ce", "f0", "f0-late", "gradual", "gradual-unit", "el")
+_MASS_OF = {"ce": (1.0, 0.0), "f0": (1.0, 1.0), "f0.4": (0.2, 1.0), "el": (0.0, 1.0)}
+_BINS = 10
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A data set and the way it is trained, with as many seeds."""
+
+    name: str
+    task: Task
+    recipe: Recipe | ImageRecipe
+    seeds: int
+
+
+def cells(data_dir: Path | None, scale: str, only: Sequence[str] = ()) -> list[Cell]:
+    """Return what is trained at each scale: without ``data_dir`` only scikit-learn's sets."""
+    smoke, paper = scale == "smoke", scale == "paper"
+    seeds = 1 if smoke else 3 if paper else 2
+    names = ["wine"] if smoke else ["digits", "breast_cancer"]
+    if data_dir is not None and not smoke:
+        names += ["statlog-vehicle", "yeast", "wine-quality-red"]
+    recipe = Recipe(width=32, epochs=6 if smoke else 45, batch_size=8, learning_rates=(0.01,))
+    found = [Cell(name, table_task(name, data_dir), recipe, seeds) for name in names if not only or name in only]
+    name = "cifar100" if paper else "cifar100-small"
+    if data_dir is not None and (not only or name in only):
+        found.append(Cell(name, *_images(data_dir, smoke, paper), seeds))
+    return found
+
+
+def _images(data_dir: Path, smoke: bool, paper: bool) -> tuple[Task, ImageRecipe]:
+    epochs, pixels = (90, 32) if paper else (3, 8) if smoke else (27, 16)
+    recipe = ImageRecipe(
+        net="resnet32" if paper else "resnet8",
+        epochs=epochs,
+        batch_size=128 if paper else 64,
+        learning_rate=0.1 if paper else 0.05,
+        milestones=(epochs / 3, 2 * epochs / 3),
+        augment=Augment(crop=pixels // 8),
+        granularity="epoch",
+        scale="paper" if paper else "own",
+    )
+    classes, per_class = (100, 500) if paper else (4, 20) if smoke else (20, 250)
+    return cifar(data_dir, classes=classes, per_class=per_class, pixels=pixels, net=recipe.net), recipe
+
+
+def plan(chosen: Sequence[Cell], methods: Sequence[str]) -> list[Trial]:
+    """Return the study's trials.
+
+    Raises:
+        UserError: an unknown method.
+    """
+    return [
+        Trial(STUDY, cell.task, method(name), cell.recipe, seed)
+        for cell in chosen
+        for name in methods
+        for seed in range(cell.seeds)
+    ]
+
+
+def compute(trial: Trial, folder: Path) -> Outcome:
+    """Train, record p_y of every example in every epoch, and return the tables of what was recorded."""
+    recipe, data = trial.recipe, arrays_of(trial)
+    if not isinstance(recipe, Recipe | ImageRecipe):
+        raise TypeError(f"expected a recipe for tables or images, got {type(recipe).__name__}")
+    recorders = {
+        "train": ProbabilityRecorder(folder / "train", len(data.y), recipe.epochs),
+        "test": ProbabilityRecorder(folder / "test", len(data.y_test), recipe.epochs),
+    }
+
+    def observe(epoch: int, part: str, index: Tensor, logits: Tensor, labels: Tensor) -> None:
+        if part in recorders:
+            recorders[part].record(epoch, index, logits, labels)
+
+    def flush(done: int, net: nn.Module) -> None:
+        for recorder in recorders.values():  # before the checkpoint: what it says is done must be on disk
+            recorder.flush()
+
+    history = follow(trial, recipe, folder, observe=observe, look=flush)
+    if not history.finite:
+        return Outcome(error=f"the weights diverge at learning rate {recipe.learning_rates[0]:g}")
+    tables: dict[str, list[Row]] = {}
+    for part in recorders:
+        for name, rows in _described(Recording(folder / part), recipe.epochs, part).items():
+            tables.setdefault(name, []).extend({"epochs": recipe.epochs, "part": part, **row} for row in rows)
+    last = calibration_history(Recording(folder / "test"), epochs=[recipe.epochs - 1])[0]._asdict()
+    about = {"learning_rate": recipe.learning_rates[0], "epoch": recipe.epochs, "classes": data.classes}
+    shutil.rmtree(folder)
+    return watched({**last, **about, "n_train": len(data.y), "n_test": len(data.y_test)}, tables)
+
+
+def watched_epoch(epochs: int) -> int:
+    """Return the epoch, counted from 0, after which 70/90 of the training is done, as in the motivating example."""
+    return max(0, round(epochs * 70 / 90) - 1)
+
+
+def _described(recording: Recording, epochs: int, part: str) -> dict[str, list[Row]]:
+    watch, last = watched_epoch(epochs), epochs - 1
+    close = sorted({0, epochs // 4, epochs // 2, watch, last})  # epochs that are looked at closely
+    moves = transitions(recording, watch, last)
+    rows: dict[str, list[Row]] = {"transitions": [], "histograms": [], "mass": [], "forgetting": []}
+    for i, start in enumerate(GROUPS):
+        ends = {f"to {end}": int(moves.counts[i, j]) for j, end in enumerate(GROUPS)}
+        rows["transitions"].append({"from": start, "first_epoch": watch + 1, "last_epoch": last + 1, **ends})
+    scored = range(epochs) if part == "test" else close  # every epoch of both parts would be a megabyte
+    scores = calibration_history(recording, epochs=scored)
+    rows["calibration"] = [{"epoch": epoch + 1, **found._asdict()} for epoch, found in zip(scored, scores, strict=True)]
+    counts = histograms(recording, _BINS)
+    for epoch in close:
+        rows["histograms"].append({"epoch": epoch + 1, **{f"bin{k}": int(counts[epoch, k]) for k in range(_BINS)}})
+        for loss, (alpha, beta) in _MASS_OF.items():
+
+            def g(ce: Tensor, alpha: float = alpha, beta: float = beta) -> Tensor:
+                return alpha * ce - beta * torch.expm1(-ce)
+
+            share = gradient_mass(recording, g, epoch, _BINS)
+            bins = {f"bin{k}": round(float(share[k]), 4) for k in range(_BINS)}
+            rows["mass"].append({"epoch": epoch + 1, "loss": loss, **bins})
+    events = forgetting(recording)
+    learnt = events.first_learned >= 0
+    for count in range(int(events.events.max()) + 1):
+        rows["forgetting"].append({"events": str(count), "examples": int((learnt & (events.events == count)).sum())})
+    rows["forgetting"].append({"events": "never learnt", "examples": int((~learnt).sum())})
+    return rows
+
+
+def figures(tables: dict[str, pd.DataFrame]) -> dict[str, Figure]:
+    """Return the study's figures by name, drawn from its tables."""
+    return {
+        "transitions": _transitions(tables["transitions"]),
+        "mass": _mass(tables["mass"]),
+        "calibration": _calibration(tables["calibration"]),
+    }
+
+
+def _transitions(table: pd.DataFrame) -> Figure:
+    """The share of the wrong and near test examples that are right at the end, all seeds together."""
+    near = table[(table["part"] == "test") & (table["from"] == "wrong and near")]
+    ends = near.groupby(["dataset", "method"], sort=False)[[f"to {end}" for end in GROUPS]].sum().astype("float64")
+    share = (100 * ends["to right"] / ends.sum(axis=1)).unstack("method")
+    figure, (axis,) = new_figure(1, width=7.2, height=2.9)
+    width = 0.8 / len(share.columns)
+    for k, name in enumerate(share.columns):
+        axis.bar(np.arange(len(share)) + k * width, share[name], width, label=name, color=COLOURS.get(name))
+    labels = [name.replace(", ", "\n").replace(" (", "\n(") for name in share.index]
+    axis.set_xticks(np.arange(len(share)) + 0.4 - width / 2, labels, fontsize=7)
+    axis.set(ylabel="wrong and near → right, %")
+    axis.legend(frameon=False, fontsize=7, ncols=3)
+    return figure
+
+
+def _mass(table: pd.DataFrame) -> Figure:
+    dataset = table["dataset"].iloc[-1]
+    own = table[(table["dataset"] == dataset) & (table["method"] == "ce") & (table["part"] == "train")]
+    bins = [f"bin{k}" for k in range(_BINS)]
+    means = own.groupby(["epoch", "loss"], sort=False)[bins].mean().astype("float64")
+    epochs = sorted(own["epoch"].unique())
+    figure, axes = new_figure(max(1, len(epochs)), share_y=True, height=2.4)
+    centres = (np.arange(_BINS) + 0.5) / _BINS
+    for axis, epoch in zip(axes, epochs, strict=False):
+        for loss in _MASS_OF:
+            share = 100 * means.loc[(epoch, loss)]
+            axis.plot(centres, share, "o-", ms=2.5, lw=1.2, color=COLOURS[loss], label=loss)
+        axis.set(title=f"epoch {epoch}", xlabel="p")
+    axes[0].set_ylabel("share of the gradient, %")
+    axes[-1].legend(frameon=False, fontsize=7)
+    figure.suptitle(f"{dataset}, trained with CE", fontsize=9)
+    return figure
+
+
+def _calibration(table: pd.DataFrame) -> Figure:
+    dataset = table["dataset"].iloc[-1]
+    own = table[(table["dataset"] == dataset) & (table["part"] == "test")]
+    figure, axes = new_figure(4, height=2.2)
+    for axis, score in zip(axes, ("accuracy", "nll", "ece", "brier"), strict=True):
+        means = own.groupby(["method", "epoch"], sort=False)[score].mean().astype("float64")
+        for name in own["method"].unique():
+            curve = means.loc[name].sort_index()
+            axis.plot(curve.index, curve, lw=1.2, color=COLOURS.get(name), label=name)
+        axis.set(title=score, xlabel="epoch")
+    axes[0].legend(frameon=False, fontsize=6)
+    figure.suptitle(f"{dataset}, test examples", fontsize=9)
+    return figure

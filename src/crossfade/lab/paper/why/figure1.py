@@ -1,0 +1,122 @@
+"""Figure 1: |dL/dq_y| over p_y for mixtures of CE and EL, both scales, and for the other losses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+
+from crossfade.diagnostics.curves import criterion_curve, gradient_curve, numeric_peak, peak
+from crossfade.functional import mpce_loss
+from crossfade.lab.methods import METHODS, Method
+from crossfade.lab.paper.why.files import COLOURS, check_scale, output_folder, write_provenance, write_table
+from crossfade.schedules import Weights, weights
+from crossfade.stats.drawing import new_figure, save_svg
+
+__all__ = ["FOCUSES", "run"]
+
+FOCUSES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
+_NAMED = ("focal", "mae", "gce", "tgce", "tce", "poly")
+
+
+def run(out: Path, scale: str = "short", *, losses: tuple[Method, ...] = ()) -> Path:
+    """Write ``curves.csv``, ``peaks.csv``, ``figure1.svg`` and ``losses.svg`` into ``out``; return ``out``.
+
+    Args:
+        out: A folder. The curves are exact and take a second, so they are written anew every time.
+        scale: How many points a curve has.
+        losses: Own losses (methods with a g) beside the library's.
+
+    Raises:
+        UserError: unknown scale.
+    """
+    check_scale(scale)
+    output_folder(out)
+    p = torch.linspace(0, 1, {"smoke": 51, "short": 201, "paper": 1001}[scale], dtype=torch.float64)
+    chosen = [method for method in METHODS if method.name in _NAMED] + [one for one in losses if one.g is not None]
+    mixtures, own = list(_mixtures(p)), list(_losses(p, chosen))
+    peaks = pd.DataFrame([row for row, _ in [*mixtures, *own]])
+    curves = pd.concat([*(curve for _, curve in [*mixtures, *own]), _two_class(p)], ignore_index=True)
+    write_table(peaks, out / "peaks.csv")
+    write_table(curves, out / "curves.csv")
+    save_svg(_draw_mixtures(curves), out / "figure1.svg", outlines=False)
+    save_svg(_draw_losses(curves, [method.name for method in chosen]), out / "losses.svg", outlines=False)
+    write_provenance(out, "figure1", scale, {"points": len(p)})
+    return out
+
+
+def _curve(unit: str, title: str, p: torch.Tensor, gradient: torch.Tensor) -> pd.DataFrame:
+    return pd.DataFrame({"unit": unit, "loss": title, "p": p.numpy(), "gradient": gradient.numpy()})
+
+
+def _mixtures(p: torch.Tensor) -> Iterator[tuple[dict[str, object], pd.DataFrame]]:
+    """Yield the peak and the curve of CE and of the mixtures on both scales."""
+    named = {"ce": ("CE", Weights(1.0, 0.0))}
+    for scale in ("paper", "unit"):
+        for focus in FOCUSES:
+            named[f"{scale}-{focus:g}"] = (f"F = {focus:g}, {scale} scale", weights(focus, scale))
+    for unit, (title, (alpha, beta)) in named.items():
+        found = peak(alpha, beta)
+        row = {
+            "unit": unit,
+            "loss": title,
+            "alpha": alpha,
+            "beta": beta,
+            "peak_p": found.p,
+            "peak_height": found.height,
+        }
+
+        def mixture(ce: torch.Tensor, alpha: float = alpha, beta: float = beta) -> torch.Tensor:
+            return alpha * ce - beta * torch.expm1(-ce)
+
+        yield row, _curve(unit, title, p, gradient_curve(mixture, p))
+
+
+def _losses(p: torch.Tensor, chosen: list[Method]) -> Iterator[tuple[dict[str, object], pd.DataFrame]]:
+    """Yield the peak and the curve of losses that are a function of ce."""
+    for method in chosen:
+        if method.g is not None:
+            found = numeric_peak(method.g)
+            row = {
+                "unit": method.name,
+                "loss": method.title,
+                "scale": "",
+                "peak_p": found.p,
+                "peak_height": found.height,
+            }
+            yield row, _curve(method.name, method.title, p, gradient_curve(method.g, p))
+
+
+def _two_class(p: torch.Tensor) -> pd.DataFrame:
+    """Return MPCE's curve (eq. 7), which isn't a function of ce: with two classes it is 0 once p_y > 1/2."""
+    inner = p[(p > 0) & (p < 1)]
+    curve = criterion_curve(lambda logits, target: mpce_loss(logits, target, reduction="none"), inner)
+    return _curve("mpce", "MPCE, 2 classes", inner, curve)
+
+
+def _draw_mixtures(curves: pd.DataFrame) -> Figure:
+    figure, axes = new_figure(2, share_x=True)
+    for axis, scale in zip(axes, ("paper", "unit"), strict=True):
+        for unit in ("ce", *(f"{scale}-{focus:g}" for focus in FOCUSES)):
+            focus = unit.partition("-")[2]
+            colour = COLOURS["ce" if unit == "ce" else "el" if focus == "0.5" else f"f{focus}"]
+            own = curves[curves["unit"] == unit]
+            label, style = (f"F = {focus}", "-") if focus else ("CE", "--")
+            axis.plot(own["p"], own["gradient"], color=colour, lw=1.6, ls=style, label=label)
+        axis.set(title=f"{scale} scale", xlabel="p, the probability of the right class")
+    axes[0].set_ylabel("|dL/dq_y|")
+    axes[1].legend(frameon=False, fontsize=8)
+    return figure
+
+
+def _draw_losses(curves: pd.DataFrame, losses: list[str]) -> Figure:
+    figure, (axis,) = new_figure(height=3.2, width=5.2)
+    for unit in ("ce", "unit-0", "unit-0.5", *losses, "mpce"):
+        own = curves[curves["unit"] == unit]
+        axis.plot(own["p"], own["gradient"], lw=1.5, label=own["loss"].iloc[0])
+    axis.set(xlabel="p, the probability of the right class", ylabel="|dL/dq_y|")
+    axis.legend(frameon=False, fontsize=7, loc="upper right")
+    return figure

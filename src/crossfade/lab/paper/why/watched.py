@@ -1,0 +1,204 @@
+"""Trials that are watched while they train: data, trainings, and what was seen as rows in the store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from joblib import Parallel, delayed, parallel_config
+from torch import Tensor, nn
+
+from crossfade.errors import UserError
+from crossfade.lab.data.builtin import BUILTIN, load_builtin
+from crossfade.lab.data.images import ImageSet, ImageSplit, ImageTask, Part
+from crossfade.lab.data.task import TableTask
+from crossfade.lab.data.uci import uci_tasks
+from crossfade.lab.store import Outcome, Run, Store
+from crossfade.lab.train import Member, Recipe, Split
+from crossfade.lab.train.deep.recipe import ImageRecipe
+from crossfade.lab.train.executor import Batch, Executor, Tick, error_line
+from crossfade.lab.trial import Task, Trial, seed
+
+if TYPE_CHECKING:
+    from crossfade.lab.train.outcome import History
+
+__all__ = [
+    "Arrays",
+    "Look",
+    "Observe",
+    "Row",
+    "arrays_of",
+    "cifar",
+    "follow",
+    "seen",
+    "spread",
+    "table_task",
+    "watched",
+]
+
+Row: TypeAlias = Mapping[str, object]
+Observe: TypeAlias = Callable[[int, str, Tensor, Tensor, Tensor], None]  # epoch, part, index, logits, labels
+Look: TypeAlias = Callable[[int, nn.Module], None]  # epochs done, network
+
+
+def table_task(name: str, data_dir: Path | None) -> Task:
+    """Return one of scikit-learn's four sets, or one of the 121 UCI sets in ``data_dir``.
+
+    Raises:
+        UserError: the UCI set isn't there.
+    """
+    if name in BUILTIN:
+        return TableTask(load_builtin(name), 0.25, 0)
+    if data_dir is None:
+        raise UserError(f"data set {name!r} is one of the UCI sets: --data-dir must say where they are")
+    tasks, missing = uci_tasks(data_dir, (name,))
+    if missing:
+        raise UserError(f"{data_dir}: UCI set {name!r} is not there; `crossfade data uci --download` gets it")
+    return tasks[0]
+
+
+def cifar(data_dir: Path, *, classes: int, per_class: int, pixels: int, net: str) -> ImageTask:
+    """Return CIFAR-100, or its first classes and images at lower resolution: the name says what was cut."""
+    from crossfade.lab.data.image_sets import load_images
+
+    whole = load_images("cifar100", data_dir)
+    if (classes, per_class, pixels) == (100, 500, 32) or whole.test is None:
+        return ImageTask(whole, label=f"CIFAR-100, {net}")
+
+    def cut(part: Part) -> Part:
+        kept = part.labels < classes
+        small = F.adaptive_avg_pool2d(part.images[kept].float(), pixels).round().to(torch.uint8)
+        return Part(small, part.labels[kept])
+
+    name = f"CIFAR-100 ({classes} classes x {per_class}, {pixels} px), {net}"
+    data = ImageSet(name, whole.classes[:classes], cut(whole.train), cut(whole.test), source=whole.source)
+    return ImageTask(data, per_class=per_class)
+
+
+@dataclass(frozen=True, eq=False)
+class Arrays:
+    """A repeat's training and test part as the network takes them."""
+
+    x: Tensor
+    y: Tensor
+    x_test: Tensor
+    y_test: Tensor
+    classes: int
+
+
+def arrays_of(trial: Trial) -> Arrays:
+    """Return what a trial trains and tests on."""
+    split = trial.task.split(trial.repeat)
+    if isinstance(split, Split):
+        x, y, x_test, y_test = map(torch.from_numpy, (split.x_train, split.y_train, split.x_test, split.y_test))
+        return Arrays(x, y, x_test, y_test, split.classes)
+    if not isinstance(split, ImageSplit):
+        raise TypeError(f"expected a table or images, got {type(split).__name__}")
+    mean, std = (moment.float().view(3, 1, 1) for moment in (split.mean, split.std))
+    train, test = ((part.images.float() / 255 - mean) / std for part in (split.train, split.test))
+    return Arrays(train, split.train.labels, test, split.test.labels, split.classes)
+
+
+def follow(
+    trial: Trial,
+    recipe: Recipe | ImageRecipe,
+    folder: Path,
+    *,
+    observe: Observe | None = None,
+    look: Look | None = None,
+) -> History:
+    """Train the plain way while somebody watches.
+
+    Args:
+        trial: Gives data, method and seed.
+        recipe: How to train.
+        folder: For an image network's checkpoints, from which an interrupted training goes on.
+        observe: Called with (epoch, part, index, logits, labels) of every training batch (part ``"train"``) and, after
+            each epoch, of the parts ``"val"`` and ``"test"``.
+        look: Called with (epochs done, network) before the first epoch and after each, before the checkpoint.
+    """
+    split = trial.task.split(trial.repeat)
+    if isinstance(recipe, Recipe) and isinstance(split, Split):
+        from crossfade.lab.train.tables.plain import train_plain
+
+        member = Member(split, trial.method, recipe.learning_rates[0], seed(trial, "train"))
+        return train_plain(member, recipe, observe=observe, look=look)
+    if isinstance(recipe, ImageRecipe) and isinstance(split, ImageSplit):
+        from crossfade.lab.train.deep.lightning import train
+
+        return train(split, trial.method, recipe, seed=seed(trial, "train"), folder=folder, observe=observe, look=look)
+    raise TypeError(f"a {type(recipe).__name__} doesn't train on a {type(split).__name__}")
+
+
+def spread(compute: Callable[[Trial, Path], Outcome], work: Path, workers: int) -> Executor:
+    """Return an executor that computes trial by trial, each on one core, in as many processes as there are workers.
+
+    Args:
+        compute: Trains and measures one trial; gets a folder of its own for what an interrupted one goes on from.
+        work: Where these folders are.
+        workers: With one, everything happens in this process.
+    """
+
+    def execute(batches: Sequence[Batch], tick: Tick) -> Iterator[tuple[Trial, Outcome]]:
+        trials = [trial for batch in batches for trial in batch]
+        backend = "sequential" if workers == 1 or len(trials) == 1 else "loky"
+        with parallel_config(backend, n_jobs=workers):
+            calls = (delayed(_numbered)(compute, work / trial.key, trial, at) for at, trial in enumerate(trials))
+            for at, outcome in Parallel(return_as="generator_unordered")(calls):
+                yield trials[at], outcome
+                tick(0.0)
+
+    return execute
+
+
+def _numbered(compute: Callable[[Trial, Path], Outcome], folder: Path, trial: Trial, at: int) -> tuple[int, Outcome]:
+    try:
+        with _one_thread():
+            return at, compute(trial, folder)
+    except Exception as error:
+        return at, Outcome(error=error_line(error))
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """One core a trial: its numbers don't depend on how many others are computed beside it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def watched(result: Mapping[str, object], tables: Mapping[str, Sequence[Row]]) -> Outcome:
+    """Return the outcome of a trial with the rows of its tables: one long table, its column ``table`` says which."""
+    parts = [pd.DataFrame(rows).assign(table=name) for name, rows in tables.items() if rows]
+    whole = pd.concat(parts, ignore_index=True).astype("object")
+    whole = whole.where(whole.notna() & ~whole.isin([float("inf"), float("-inf")]), None)
+    return Outcome(dict(result), {str(name): whole[name].tolist() for name in ["table", *whole.columns.drop("table")]})
+
+
+def seen(store: Store, run: Run, method: str = "method") -> dict[str, pd.DataFrame]:
+    """Return the tables that a run's trials have filled so far, each row with its data set, method and seed.
+
+    Args:
+        store: Holds the results.
+        run: The request.
+        method: What the column with the method's name is called.
+    """
+    found: dict[str, list[pd.DataFrame]] = {}
+    for row in store.rows(run.keys, curves=True):
+        if row.outcome.curves:
+            whole = pd.DataFrame(row.outcome.curves)
+            head = {"dataset": row.task, method: row.method, "seed": row.repeat}
+            for name, part in whole.groupby("table", sort=False):
+                own = part.drop(columns="table").dropna(axis=1, how="all").infer_objects()
+                lead = {key: value for key, value in head.items() if key not in own}
+                found.setdefault(str(name), []).append(pd.DataFrame(lead, index=own.index).join(own))
+    return {name: pd.concat(parts, ignore_index=True).convert_dtypes() for name, parts in found.items()}

@@ -1,0 +1,75 @@
+"""The one face that every family shows to the runner: an executor takes batches of trials and yields their outcomes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol, TypeAlias
+
+from crossfade.errors import UserError
+from crossfade.lab.store import Outcome
+from crossfade.lab.trial import Trial
+
+__all__ = ["Batch", "Executor", "Tick", "cost", "error_line", "train_in_parts"]
+
+Batch: TypeAlias = tuple[Trial, ...]
+Tick: TypeAlias = Callable[[float], None]
+
+
+class Executor(Protocol):
+    """Where batches are computed: here or on a cluster. Results may come in any order, trial by trial.
+
+    ``tick`` may be told how much of ``cost`` is done in trials that haven't come yet.
+    """
+
+    def __call__(self, batches: Sequence[Batch], tick: Tick) -> Iterator[tuple[Trial, Outcome]]: ...
+
+
+def cost(trial: Trial) -> float:
+    """Return the multiply-adds that a trial takes, roughly: for progress and the size of batches, never for results."""
+    return trial.recipe.cost(trial.task.shape)
+
+
+def error_line(error: BaseException) -> str:
+    """Return an error as the store keeps it: one line."""
+    text = " ".join(str(error).split())
+    return (text if isinstance(error, UserError) else f"{type(error).__name__}: {text}".rstrip(": "))[:500]
+
+
+def train_in_parts(trials: Sequence[Trial], train: Callable[[Sequence[int]], list[Outcome]]) -> list[Outcome]:
+    """Train all trials together; where that raises in parts, so that nothing is lost with one loss that raises.
+
+    The parts are halves where a device's memory was full; otherwise the trials of each loss of a user's by themselves,
+    and then one by one. A trial that can't be trained alone either has failed.
+
+    Args:
+        trials: Of one recipe.
+        train: Returns the outcomes of the trials at these places.
+    """
+    return _train_places(trials, train, range(len(trials)))
+
+
+def _train_places(
+    trials: Sequence[Trial], train: Callable[[Sequence[int]], list[Outcome]], places: Sequence[int]
+) -> list[Outcome]:
+    try:
+        return train(places)
+    except Exception as error:
+        from crossfade.lab.train.graphs import out_of_memory
+
+        failed, full = error_line(error), out_of_memory(error)
+    # Only now has the exception let go of the networks and their memory.
+    if len(places) == 1:
+        return [Outcome(error=failed)]
+    outcomes: dict[int, Outcome] = {}
+    for part in _parts(trials, places, full):
+        outcomes.update(zip(part, _train_places(trials, train, part), strict=True))
+    return [outcomes[at] for at in places]
+
+
+def _parts(trials: Sequence[Trial], places: Sequence[int], full: bool) -> list[Sequence[int]]:
+    if full:
+        return [places[: len(places) // 2], places[len(places) // 2 :]]
+    losses: dict[int, list[int]] = {}
+    for at in places:
+        losses.setdefault(id(trials[at].method.g), []).append(at)
+    return list(losses.values()) if len(losses) > 1 else [[at] for at in places]

@@ -1,0 +1,129 @@
+"""Trials on tables: all methods, learning rates and several repeats (and data sets) in one call of ``train_stack``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from crossfade.errors import UserError
+from crossfade.lab.scores import brier_score, expected_calibration_error
+from crossfade.lab.store import Outcome
+from crossfade.lab.train.checks import expect
+from crossfade.lab.train.executor import Batch, Executor, Tick, cost, error_line, train_in_parts
+from crossfade.lab.train.hardware import Hardware, processors
+from crossfade.lab.train.outcome import short
+from crossfade.lab.train.tables.stack import Engine, select, train_stack
+from crossfade.lab.train.tables.types import History, Member, Recipe, Split
+from crossfade.lab.trial import Trial, seed
+
+__all__ = ["compute", "executor"]
+
+
+def executor(hardware: Hardware, *, engine: Engine = "auto", device: str = "cpu") -> Executor:
+    """Return an executor that shares the work of each batch among the hardware's threads."""
+    threads = hardware.threads or processors()
+
+    def execute(batches: Sequence[Batch], tick: Tick) -> Iterator[tuple[Trial, Outcome]]:
+        for batch in batches:
+            whole = sum(map(cost, batch))
+
+            def report(fraction: float, whole: float = whole) -> None:
+                tick(fraction * whole)
+
+            outcomes = compute(batch, engine=engine, device=device, threads=threads, on_progress=report)
+            yield from zip(batch, outcomes, strict=True)
+
+    return execute
+
+
+def compute(
+    batch: Sequence[Trial],
+    *,
+    engine: Engine = "auto",
+    device: str = "cpu",
+    threads: int | None = None,
+    on_progress: Tick | None = None,
+) -> list[Outcome]:
+    """Return the outcomes of trials with one recipe, in their order.
+
+    A trial fails alone: with its data (a column that overflows), with its own loss (an exception in a user's g), or
+    because its weights diverge in the first epoch at every learning rate (one that diverges later keeps its best epoch
+    before).
+
+    Args:
+        batch: Trials of one recipe.
+        engine, device, threads, on_progress: For ``train_stack``.
+    """
+    splits: dict[tuple[int, int], Split | Outcome] = {}
+    for trial in batch:
+        at = (id(trial.task), trial.repeat)
+        if at not in splits:
+            splits[at] = _split(trial)
+    found = [splits[id(trial.task), trial.repeat] for trial in batch]
+    ready = [(trial, split) for trial, split in zip(batch, found, strict=True) if isinstance(split, Split)]
+
+    def train(places: Sequence[int]) -> list[Outcome]:
+        return _train([ready[at] for at in places], engine, device, threads, on_progress)
+
+    computed = iter(train_in_parts([trial for trial, _ in ready], train) if ready else [])
+    return [next(computed) if isinstance(split, Split) else split for split in found]
+
+
+def _split(trial: Trial) -> Split | Outcome:
+    try:
+        return expect("split", trial.task.split(trial.repeat), Split)
+    except (UserError, MemoryError) as error:
+        return Outcome(error=error_line(error))
+
+
+def _train(
+    ready: Sequence[tuple[Trial, Split]], engine: Engine, device: str, threads: int | None, on_progress: Tick | None
+) -> list[Outcome]:
+    recipe = expect("recipe", ready[0][0].recipe, Recipe)
+    members = [
+        Member(split, trial.method, rate, seed(trial, "train"))
+        for trial, split in ready
+        for rate in recipe.learning_rates
+    ]
+    started = time.perf_counter()
+    histories = train_stack(members, recipe, engine=engine, device=device, threads=threads, on_progress=on_progress)
+    seconds = (time.perf_counter() - started) / len(ready)
+    rates = len(recipe.learning_rates)
+    return [
+        _outcome(split, recipe, histories[rates * at : rates * (at + 1)], seconds)
+        for at, (_, split) in enumerate(ready)
+    ]
+
+
+def _outcome(split: Split, recipe: Recipe, histories: Sequence[History], seconds: float) -> Outcome:
+    """Choose learning rate and epoch on the validation part, and score the test part there."""
+    usable = [place for place, history in enumerate(histories) if history.best_epoch >= 0]
+    if not usable:
+        rates = ", ".join(f"{rate:g}" for rate in recipe.learning_rates)
+        return Outcome(error=f"weights diverge in the first epoch at every learning rate ({rates}); try smaller ones")
+    chosen, epoch = select([histories[place] for place in usable])
+    best = histories[usable[chosen]]
+    n_val, n_test = len(split.y_val), len(split.y_test)
+    result = {
+        "accuracy": int(best.test_correct[epoch]) / n_test,
+        "nll": short(best.test_nll[epoch]),
+        "ece": short(expected_calibration_error(best.test_probabilities, split.y_test)),
+        "brier": short(brier_score(best.test_probabilities, split.y_test)),
+        "learning_rate": recipe.learning_rates[usable[chosen]],
+        "epoch": int(epoch) + 1,
+        "n_train": len(split.y_train),
+        "n_val": n_val,
+        "n_test": n_test,
+        "classes": split.classes,
+        "seconds": round(seconds, 4),
+        "engine": best.engine,
+    }
+    curves: dict[str, Any] = {
+        "val_accuracy": [int(count) / n_val for count in best.val_correct],
+        "test_accuracy": [int(count) / n_test for count in best.test_correct],
+        "val_nll": [short(value) for value in best.val_nll],
+        "test_nll": [short(value) for value in best.test_nll],
+        "train_loss": [short(value) for value in best.train_loss],
+    }
+    return Outcome(result, curves)

@@ -1,0 +1,102 @@
+"""Results as text and as plain data: numbers, lists and tables for people, JSON for programs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, is_dataclass
+from typing import TypeAlias
+
+#: What JSON knows.
+Plain: TypeAlias = bool | int | float | str | list["Plain"] | dict[str, "Plain"] | None
+
+MISSING = "—"
+_PLURALS = {"loss": "losses", "other loss": "other losses", "reliable loss": "reliable losses", "entry": "entries"}
+
+
+def decimal(value: float | None, digits: int = 3) -> str:
+    """Write a number as ``0.153``; a dash stands for a missing one, and zero has no minus sign."""
+    if value is None or math.isnan(value):
+        return MISSING
+    if math.isinf(value):
+        return "∞" if value > 0 else "−∞"
+    written = f"{value:,.{digits}f}".replace(",", "\u202f")
+    return (written.removeprefix("-") if float(f"{value:.{digits}f}") == 0 else written).replace("-", "−")
+
+
+def signed(value: float, digits: int = 3) -> str:
+    """Write a difference as ``+0.041``, ``−0.020`` or ``0.000``."""
+    written = decimal(value, digits)
+    return f"+{written}" if value > 0 and float(f"{value:.{digits}f}") != 0 else written
+
+
+def percent(fraction: float | None, digits: int = 2) -> str:
+    """Write a fraction in percent, without the percent sign: ``86.67``."""
+    return decimal(None if fraction is None else 100 * fraction, digits)
+
+
+def points(fraction: float, digits: int = 2) -> str:
+    """Write a difference of fractions in percentage points: ``+0.41``."""
+    return signed(100 * fraction, digits)
+
+
+def points_range(low: float, high: float, digits: int = 2) -> str:
+    """Write an interval of differences of fractions in percentage points: ``−1.00 to +0.92``."""
+    return f"{points(low, digits)} to {points(high, digits)}"
+
+
+def level(fraction: float) -> str:
+    """Write a level of confidence or significance: ``95 %``."""
+    return f"{100 * fraction:g} %"
+
+
+def p_number(p: float, digits: int = 3) -> str:
+    """Write a p-value for a table: ``0.012`` or ``< 0.001``, never 0."""
+    return "< 0.001" if p < 0.001 else f"{p:.{digits}f}"
+
+
+def p_value(p: float, digits: int = 3) -> str:
+    """Write a p-value for a sentence: ``p = 0.012`` or ``p < 0.001``."""
+    return f"p {p_number(p, digits)}" if p < 0.001 else f"p = {p_number(p, digits)}"
+
+
+def count(number: int, noun: str) -> str:
+    """Write a number with its noun: ``1 repeat``, ``10 repeats``."""
+    return f"{number:,} {noun if number == 1 else _PLURALS.get(noun, noun + 's')}".replace(",", "\u202f")
+
+
+def listed(items: Iterable[object], limit: int = 8) -> str:
+    """Join names as ``a, b, c and 4 more``: enough to act on, never a screenful."""
+    names = [str(item) for item in items]
+    shown = ", ".join(names[:limit])
+    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
+
+
+def text_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Lay out a table for a terminal: the first column to the left, all others to the right."""
+    lines = [headings, *rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join([first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True))])
+        for first, *rest in lines
+    )
+
+
+def plain(value: object) -> Plain:
+    """Turn dataclasses, tuples and numpy's numbers into what JSON knows; NaN and infinity become ``None``."""
+    if is_dataclass(value) and not isinstance(value, type):
+        # An outcome that is computed (a property) belongs to the data as much as one that is stored.
+        outcome = {"outcome": value.outcome} if hasattr(value, "outcome") else {}
+        return plain({**asdict(value), **outcome})
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    item = getattr(value, "item", None)
+    if item is None:
+        raise TypeError(f"plain data expected, got {type(value).__name__}")
+    return plain(item())
