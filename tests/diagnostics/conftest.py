@@ -1,5 +1,6 @@
 import pytest
-from dense_truth import Small, small_network
+
+from tests.diagnostics.dense_truth import Small, small_network
 
 
 @pytest.fixture

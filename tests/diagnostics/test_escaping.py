@@ -7,12 +7,12 @@ import curvlinops
 import pytest
 import torch
 import torch.nn.functional as F
-from dense_truth import all_signs, centred_covariance, small_network
 from torch import nn
 
 from crossfade import crossfade_loss, focal_loss
 from crossfade.diagnostics import escaping, noise_and_curvature
 from crossfade.diagnostics.passes import Problem
+from tests.diagnostics.dense_truth import all_signs, centred_covariance, small_network
 
 CE = partial(F.cross_entropy, reduction="none")
 LOSSES = {

@@ -4,12 +4,12 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
-from dense_truth import all_signs, centred_covariance
 from torch import nn
 
 from crossfade import Weights, crossfade_loss
 from crossfade.diagnostics import concavity, escaping_efficiency, inequality
 from crossfade.diagnostics.inequality import derived_coefficients, printed_coefficient
+from tests.diagnostics.dense_truth import all_signs, centred_covariance
 
 WEIGHTS = [Weights(1.0, 0.0), Weights(1.0, 1.0), Weights(1.0, 2.5), Weights(0.0, 1.0), Weights(0.4, 1.0)]
 

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from image_cases import noise
 from PIL import Image
 
 from crossfade.errors import UserError
@@ -29,6 +28,7 @@ from crossfade.lab.store import Store
 from crossfade.lab.train.deep.recipe import ImageRecipe
 from crossfade.lab.train.deep.weights import load_model, read_provenance
 from crossfade.lab.train.hardware import Hardware
+from tests.images.image_cases import noise
 
 CPU = Hardware(accelerator="cpu")
 
@@ -315,7 +315,7 @@ def test_pairing_of_seeds_over_methods_and_networks(tmp_path):
     from crossfade.lab.trial import Trial, seed
 
     task = ImageTask(ImageSet("toy", tuple("abcd"), noise(40), noise(20, seed=1)))
-    from image_cases import method
+    from tests.images.image_cases import method
 
     trials = [
         Trial("s", task, method(name), ImageRecipe(net=net), repeat)

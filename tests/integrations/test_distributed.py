@@ -13,7 +13,7 @@ pytest.importorskip("accelerate")
 pytest.importorskip("transformers")
 
 from accelerate import Accelerator
-from test_hf_trainer import causal_lm, parameters, rows, train
+from tests.integrations.test_hf_trainer import causal_lm, parameters, rows, train
 
 from crossfade import CrossfadeLoss, constant, linear
 from crossfade.integrations.distributed import global_count, global_mean

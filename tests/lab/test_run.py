@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import brier_score_loss
 
@@ -19,6 +19,7 @@ from crossfade.lab.scores import brier_score, expected_calibration_error
 from crossfade.lab.store import Store
 from crossfade.lab.train import Member, Recipe, select, train_stack
 from crossfade.lab.trial import Shape, Trial, seed
+from tests.examples import examples
 
 RECIPE = Recipe(epochs=3, learning_rates=(0.01, 0.001))
 NAMES = ("ce", "gradual", "el")
@@ -167,7 +168,7 @@ def test_progress_only_grows_and_ends_at_one(trials):
 
 
 @given(st.floats(1, 1e12), st.integers(1, 4))
-@settings(max_examples=30, deadline=None)
+@examples(30)
 def test_batches_hold_every_trial_once_and_keep_methods_together(budget, repeats):
     tasks = [_Sized("a", 10), _Sized("b", 10_000)]
     recipes = (Recipe(), Recipe(net="linear"))
@@ -193,7 +194,7 @@ class _Sized:
 
 
 @given(st.integers(1, 60), st.integers(2, 6), st.integers(0, 2**32 - 1))
-@settings(max_examples=50, deadline=None)
+@examples(50)
 def test_scores_against_other_implementations(rows, classes, state):
     draw = np.random.default_rng(state)
     probabilities = draw.dirichlet(np.full(classes, 0.3), rows).astype(np.float32)

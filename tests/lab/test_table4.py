@@ -17,7 +17,6 @@ from typing import NamedTuple
 
 import pandas as pd
 import pytest
-from uci_copy import write_uci
 
 from crossfade.cli import main
 from crossfade.lab import frames
@@ -27,6 +26,7 @@ from crossfade.lab.paper.table4 import NETS, PAPER, STUDY, with_tie
 from crossfade.lab.run import Batch, Executor, Summary, Tick, local, run
 from crossfade.lab.store import Outcome, Store
 from crossfade.lab.trial import Trial
+from tests.lab.uci_copy import write_uci
 
 SETS = ("iris", "wine", "breast-cancer-wisc-diag")
 Call = Callable[..., tuple[int, str, str]]
