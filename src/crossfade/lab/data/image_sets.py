@@ -126,7 +126,7 @@ def _npz(path: Path) -> tuple[Part, Part, tuple[str, ...]]:
 
 
 def _cifar(batches: tuple[str, ...], test: str, labels: str, meta: str, names: str) -> Callable[[Path], Any]:
-    """Return a reader of the archives of Krizhevsky 2009, as torchvision unpacks them: pickles of plain arrays and lists."""
+    """Return a reader of the archives of Krizhevsky 2009 as torchvision unpacks them: pickles of arrays and lists."""
 
     def read(folder: Path) -> tuple[Part, Part, tuple[str, ...]]:
         parts = []
