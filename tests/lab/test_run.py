@@ -14,9 +14,9 @@ from crossfade.lab import frames
 from crossfade.lab.data.builtin import load_builtin
 from crossfade.lab.data.task import TableTask
 from crossfade.lab.methods import Method, method
-from crossfade.lab.run import compute, cost, local, pack, run
+from crossfade.lab.run import compute, cost, local, pack, run, run_request
 from crossfade.lab.scores import brier_score, expected_calibration_error
-from crossfade.lab.store import Store
+from crossfade.lab.store import Run, Store
 from crossfade.lab.train import Member, Recipe, select, train_stack
 from crossfade.lab.trial import Shape, Trial, seed
 from tests.examples import examples
@@ -157,6 +157,20 @@ def test_data_that_cannot_be_used_fails_alone(tasks, trials):
         summary = run([trials[0], Trial("t", broken, method("ce"), RECIPE, 0)], store)
         assert (summary.done, summary.failed) == (1, 1)
         assert frames.failures(store) == [("broken", "ce", 0, "a column overflows")]
+
+
+def test_a_request_that_is_stopped_says_how_to_go_on(trials, tmp_path, monkeypatch):
+    asked = Run("t", {}, tuple(trial.key for trial in trials[:3]))
+    assert run_request([asked], trials[:2], tmp_path / "s.db", progress=False).done == 2
+
+    def stopped(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("crossfade.lab.run.run", stopped)
+    with pytest.raises(KeyboardInterrupt, match=r"stopped; 2 of 3 trials are in .*s\.db\. Run the same command again"):
+        run_request([asked], trials[:3], tmp_path / "s.db", progress=False)
+    with Store(tmp_path / "s.db", mode="read") as store:
+        assert store.runs() == [asked]
 
 
 def test_progress_only_grows_and_ends_at_one(trials):
