@@ -35,19 +35,19 @@ COMMANDS = {
 
 # ``crossfade run NAME``
 STUDIES = {
-    "table1": Command("crossfade.cli.images:table1", "Table 1: CE and its mixtures on CIFAR-100 and CINIC-10."),
-    "table2": Command("crossfade.cli.images:table2", "Table 2: CE and its mixtures on ImageNet."),
-    "table3": Command("crossfade.cli.text:table3", "Table 3: clothing reviews, five LSTMs."),
-    "figure2": Command("crossfade.cli.text:figure2", "Figure 2: BERT on GLUE, and the methods' profile."),
-    "table4": Command("crossfade.cli.table4:table4", "Table 4, Figure 3: losses on the 121 UCI sets."),
-    "table5": Command("crossfade.cli.images:table5", "Table 5: complement objective training (COT)."),
-    "table6": Command("crossfade.cli.images:table6", "Table 6: more regularisation, ResNet34 on CINIC-10."),
-    "motivating": Command("crossfade.cli.images:motivating", "A motivating example: wrong images below p_y = 0.2."),
+    "table1": Command("crossfade.cli.run:table1", "Table 1: CE and its mixtures on CIFAR-100 and CINIC-10."),
+    "table2": Command("crossfade.cli.run:table2", "Table 2: CE and its mixtures on ImageNet."),
+    "table3": Command("crossfade.cli.run:table3", "Table 3: clothing reviews, five LSTMs."),
+    "figure2": Command("crossfade.cli.run:figure2", "Figure 2: BERT on GLUE, and the methods' profile."),
+    "table4": Command("crossfade.cli.run:table4", "Table 4, Figure 3: losses on the 121 UCI sets."),
+    "table5": Command("crossfade.cli.run:table5", "Table 5: complement objective training (COT)."),
+    "table6": Command("crossfade.cli.run:table6", "Table 6: more regularisation, ResNet34 on CINIC-10."),
+    "motivating": Command("crossfade.cli.run:motivating", "A motivating example: wrong images below p_y = 0.2."),
     "figure1": Command("crossfade.cli.why:figure1", "Figure 1: the gradient's size over p, for every loss."),
     "taylor": Command("crossfade.cli.why:taylor", "Eq. 11: CE and EL, the remainder, and the bounds quoted."),
     "dynamics": Command("crossfade.cli.why:dynamics", "Who moves from wrong to right in training."),
     "escape": Command("crossfade.cli.why:escape", "Eq. 15-18: escaping efficiency, measured."),
-    "normmatched": Command("crossfade.cli.images:normmatched", "Eq. 20-22: CE at the mixture's gradient volume."),
+    "normmatched": Command("crossfade.cli.run:normmatched", "Eq. 20-22: CE at the mixture's gradient volume."),
 }
 
 

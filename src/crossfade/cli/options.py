@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
@@ -15,7 +15,7 @@ from crossfade.errors import UserError
 if TYPE_CHECKING:
     from crossfade.lab.train.hardware import Hardware
 
-__all__ = ["Machine", "Names", "Numbers", "check_output", "check_workers"]
+__all__ = ["Devices", "Machine", "Names", "Numbers", "check_count", "check_output"]
 
 _OUR_PAGE = b'name="generator" content="crossfade'
 
@@ -38,22 +38,20 @@ Numbers: TypeAlias = Annotated[tuple[float, ...] | None, Parameter(converter=_nu
 
 
 @dataclass(frozen=True)
-class Machine:
-    """Where the networks are trained; none of it changes a number.
+class Devices:
+    """Where deep networks are trained; none of it changes a number.
 
     Attributes:
-        accelerator: Texts, images: auto, cpu, gpu, ...
-        devices: Images, and texts with bert: more than one is DDP.
-        nodes: Images, and texts with bert: machines; start the same command on each with torchrun.
-        workers: Tables, and texts with lstm: threads. [default: all cores]
-        compile: Images: compile the network first.
-        logger: Images: tensorboard, csv (into STORE.work/logs), another of Lightning's (MLFlowLogger), or module:Class.
+        accelerator: auto, cpu, gpu, ...
+        devices: How many of them on each machine; more than one is DDP.
+        nodes: Machines; start the same command on each with torchrun.
+        compile: Compile the networks first.
+        logger: tensorboard or csv, into STORE.work/logs, another of Lightning's (MLFlowLogger), or module:Class.
     """
 
     accelerator: str = "auto"
     devices: int = 1
     nodes: int = 1
-    workers: int | None = None
     compile: bool = False
     logger: str = ""
 
@@ -61,28 +59,49 @@ class Machine:
         """Return what these options say.
 
         Raises:
-            UserError: no device, machine or thread.
+            UserError: no device or machine.
         """
         from crossfade.lab.train.hardware import Hardware
 
-        for name in ("devices", "nodes"):
-            if getattr(self, name) < 1:
-                raise UserError(f"--{name}: expected a whole number of at least 1, got {getattr(self, name)}")
-        check_workers(self.workers)
-        return Hardware(
-            self.accelerator,
-            self.devices,
-            self.nodes,
-            compile=self.compile,
-            logger=self.logger,
-            threads=self.workers,
-        )
+        check_count("--devices", self.devices)
+        check_count("--nodes", self.nodes)
+        return Hardware(self.accelerator, self.devices, self.nodes, compile=self.compile, logger=self.logger)
 
 
-def check_workers(workers: int | None) -> None:
-    """Raise UserError for fewer threads than one."""
-    if workers is not None and workers < 1:
-        raise UserError(f"--workers: expected a whole number of at least 1, got {workers}")
+@dataclass(frozen=True)
+class Machine(Devices):
+    """Where the networks of a comparison are trained; none of it changes a number.
+
+    Attributes:
+        accelerator: Texts, images: auto, cpu, gpu, ...
+        devices: Images, and texts with bert: more than one is DDP.
+        nodes: Images, and texts with bert: machines; start the same command on each with torchrun.
+        compile: Images: compile the network first.
+        logger: Images: tensorboard, csv (into STORE.work/logs), another of Lightning's (MLFlowLogger), or module:Class.
+        workers: Tables, and texts with lstm: threads. [default: all cores]
+    """
+
+    workers: int | None = None
+
+    def hardware(self) -> Hardware:
+        """Return what these options say.
+
+        Raises:
+            UserError: no device, machine or thread.
+        """
+        check_count("--workers", self.workers)
+        return replace(super().hardware(), threads=self.workers)
+
+
+def check_count(option: str, value: int | None, most: int | None = None) -> None:
+    """Refuse a number below 1 or above ``most``; None, which isn't given, is fine.
+
+    Raises:
+        UserError: the number is out of range.
+    """
+    if value is not None and not 1 <= value <= (most or value):
+        expected = "of at least 1" if most is None else f"from 1 to {most}"
+        raise UserError(f"{option}: expected a whole number {expected}, got {value}")
 
 
 def check_output(path: Path | None, option: str) -> None:

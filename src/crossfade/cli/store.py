@@ -20,7 +20,7 @@ __all__ = ["export", "report", "status"]
 _STORE = Path("crossfade.db")
 
 # Functions that write another page than a comparison's, given a store, the runs of one command and a path. By study.
-PAGES = {"table4": "crossfade.cli.table4:write_page"}
+PAGES = {"table4": "crossfade.lab.paper.table4_page:write_page"}
 
 
 def status(store: Path = _STORE, /) -> int:
