@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import multiprocessing
 import os
 import random
-import signal
-import subprocess
-import sys
+import runpy
 import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 import pytest
 from uci_copy import write_uci
 
+from crossfade.cli import main
+from crossfade.errors import UserError
 from crossfade.lab import frames
-from crossfade.lab.paper.table4 import NETS, PAPER, Request, plan, with_tie
-from crossfade.lab.run import Summary, local, run
-from crossfade.lab.store import Store
+from crossfade.lab.methods import METHODS
+from crossfade.lab.paper.study import Request, plan
+from crossfade.lab.paper.table4 import NETS, PAPER, STUDY, with_tie
+from crossfade.lab.run import Batch, Executor, Summary, Tick, local, run
+from crossfade.lab.store import Outcome, Store
+from crossfade.lab.trial import Trial
+
+SETS = ("iris", "wine", "breast-cancer-wisc-diag")
+TRIALS = 3 * 2 * 6 * 2  # data sets, networks, methods, seeds
+Call = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")
@@ -25,10 +38,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_uci(tmp_path_factory.mktemp("data"))
 
 
-def command(data: Path, store: Path, *more: str) -> list[str]:
+def command(data: Path, store: Path, *more: str, scale: str = "short") -> list[str]:
     page = store.with_suffix(".html")
-    given = ["--data-dir", str(data), "--store", str(store), "--report", str(page), "--scale", "short", *more]
-    return [sys.executable, "-m", "crossfade.cli", "run", "table4", *given]
+    given = ["--data-dir", str(data), "--store", str(store), "--report", str(page), "--scale", scale, *more]
+    return ["run", "table4", *given]
 
 
 def results(path: Path) -> pd.DataFrame:
@@ -36,31 +49,48 @@ def results(path: Path) -> pd.DataFrame:
         return frames.results(store).drop(columns="seconds").sort_values("key", ignore_index=True)
 
 
-def test_end_to_end(data: Path, tmp_path: Path) -> None:
-    done = subprocess.run(command(data, tmp_path / "t.db"), capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert "3 of 121 UCI sets" in done.stderr
-    assert "miniboone" in done.stderr
+class Whole(NamedTuple):
+    """A run that nothing has disturbed: its store and what it printed."""
+
+    store: Path
+    out: str
+    err: str
+
+
+@pytest.fixture(scope="module")
+def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    store = tmp_path_factory.mktemp("whole") / "t.db"
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as stopped:
+        main(command(data, store))
+    assert stopped.value.code == 0, err.getvalue()
+    return Whole(store, out.getvalue(), err.getvalue())
+
+
+def test_end_to_end(call: Call, data: Path, whole: Whole) -> None:
+    assert "3 of 121 UCI sets" in whole.err
+    assert "miniboone" in whole.err
     for heading in (*NETS.values(), "Friedman", "2.12"):  # the paper's mean rank of the gradual fade
-        assert heading in done.stdout
-    page = (tmp_path / "t.html").read_text()
+        assert heading in whole.out
+    page = whole.store.with_suffix(".html").read_text()
     assert "miniboone" in page
     assert "<svg" in page
-    frame = results(tmp_path / "t.db")
-    assert len(frame) == 3 * 2 * 6 * 2
+    frame = results(whole.store)
+    assert len(frame) == TRIALS
     assert set(frame["n_test"].groupby(frame["dataset"]).nunique()) == {1}
-    again = subprocess.run(command(data, tmp_path / "t.db"), capture_output=True, text=True, timeout=300)
-    assert "0 trials computed" in again.stderr
-    assert again.stdout == done.stdout
+    code, again, err = call(*command(data, whole.store))
+    assert code == 0
+    assert "0 trials computed" in err
+    assert again == whole.out
 
 
-def test_a_loss_of_one_s_own_is_a_row(data: Path, tmp_path: Path) -> None:
+def test_a_loss_of_one_s_own_is_a_row(call: Call, data: Path, tmp_path: Path) -> None:
     own = tmp_path / "mine.py"
     own.write_text("import torch\n\ndef cubic(ce):\n    return (1 - torch.exp(-ce)) ** 3\n")
     more = ["--loss", f"{own}:cubic", "--methods", "ce,gradual", "--net", "linear", "--sets", "iris,wine"]
-    done = subprocess.run(command(data, tmp_path / "t.db", *more), capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert "cubic" in done.stdout
+    code, out, err = call(*command(data, tmp_path / "t.db", *more))
+    assert code == 0, err
+    assert "cubic" in out
     assert set(results(tmp_path / "t.db")["method"]) == {"ce", "gradual", "cubic"}
 
 
@@ -78,40 +108,68 @@ def test_a_loss_of_one_s_own_is_a_row(data: Path, tmp_path: Path) -> None:
         (["--ray", "127.0.0.1:1"], "no cluster answers"),
     ],
 )
-def test_bad_requests_are_one_line(data: Path, tmp_path: Path, more: list[str], line: str) -> None:
+def test_bad_requests_are_one_line(call: Call, data: Path, tmp_path: Path, more: list[str], line: str) -> None:
     if "--ray" in more:
         pytest.importorskip("ray")
-    done = subprocess.run(command(data, tmp_path / "t.db", *more), capture_output=True, text=True, timeout=120)
-    assert done.returncode == 2
-    last = done.stderr.strip().splitlines()[-1]
+    code, _, err = call(*command(data, tmp_path / "t.db", *more))
+    assert code == 2
+    last = err.strip().splitlines()[-1]
     assert line in last
-    assert "Traceback" not in done.stderr
+    assert "Traceback" not in err
 
 
-def test_killed_at_random_moments_and_resumed(data: Path, tmp_path: Path) -> None:
-    subprocess.run(command(data, tmp_path / "whole.db"), capture_output=True, timeout=300, check=True)
-    moments = random.Random(4)
-    for _ in range(6):
-        victim = subprocess.Popen(
-            command(data, tmp_path / "cut.db"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        time.sleep(moments.uniform(0.8, 3.0))
-        os.kill(victim.pid, signal.SIGKILL)
-        victim.wait()
-    subprocess.run(command(data, tmp_path / "cut.db"), capture_output=True, timeout=300, check=True)
-    pd.testing.assert_frame_equal(results(tmp_path / "cut.db"), results(tmp_path / "whole.db"))
+SCRIPT = """
+import os, sys
+import crossfade.lab.run
+from crossfade.cli import main
+crossfade.lab.run._BUDGET = 1.0  # a repeat a batch, so that there are many moments between two of them
+sys.stdout = sys.stderr = open(os.devnull, "w")
+main({command})
+"""
 
 
-def _run(data: Path, path: Path, execute: object = None, **changes: object) -> Summary:
-    from crossfade.lab.methods import METHODS
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a fork server, to start many processes quickly")
+def test_killed_at_random_moments_and_resumed(call: Call, data: Path, tmp_path: Path) -> None:
+    def smoke(store: Path) -> list[str]:
+        return command(data, store, "--sets", ",".join(SETS), scale="smoke")
 
-    methods = tuple(method for method in METHODS if method.name in ("ce", "gradual", "focal"))
-    request = Request(data, methods, **{"scale": "short", "seeds": 2, **changes})  # type: ignore[arg-type]
-    planned = plan(request, "test")
+    call(*smoke(tmp_path / "whole.db"))
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(["torch", "crossfade.lab.paper.table4", "crossfade.lab.run", "crossfade.stats"])
+    cut, script, moments, halfway = tmp_path / "cut.db", tmp_path / "run.py", random.Random(4), 0
+    script.write_text(SCRIPT.format(command=smoke(cut)))
+    while halfway < 3 and known(cut) < TRIALS:
+        victim = server.Process(target=runpy.run_path, args=(str(script),))
+        victim.start()
+        before = known(cut)
+        while victim.is_alive() and known(cut) == before:
+            time.sleep(0.05)
+        time.sleep(moments.uniform(0.0, 0.05))
+        victim.kill()
+        victim.join()
+        halfway += 0 < known(cut) < TRIALS
+    code, _, err = call(*smoke(cut))
+    assert code == 0, err
+    assert halfway
+    pd.testing.assert_frame_equal(results(cut), results(tmp_path / "whole.db"))
+
+
+def known(path: Path) -> int:
+    try:
+        with Store(path, "read") as store:
+            return len(list(store.rows()))
+    except UserError:  # it isn't there yet, or is just being made
+        return 0
+
+
+def _run(data: Path, path: Path, execute: Executor | None = None, *, seeds: int = 2, splits: int = 1) -> Summary:
+    names = tuple(method.name for method in METHODS if method.name in ("ce", "gradual", "focal"))
+    request = Request(data, "smoke", datasets=SETS, methods=names, repeats=seeds)
+    planned = plan(replace(STUDY, splits=splits), request, "test")
     with Store(path) as store:
-        for one in planned.runs.values():
+        for one in planned.runs:
             store.save(one)
-        return run(planned.trials, store, execute=execute)  # type: ignore[arg-type]
+        return run(planned.trials, store, execute=execute)
 
 
 def test_seeds_and_splits_extend_what_is_known(data: Path, tmp_path: Path) -> None:
@@ -158,9 +216,9 @@ def test_on_a_ray_cluster_with_a_node_killed(data: Path, tmp_path: Path) -> None
         distributed = on_ray(cluster.address, local(1))
         killed = []
 
-        def execute(batches: object, tick: object) -> object:
-            small = [(trial,) for batch in batches for trial in batch]  # type: ignore[attr-defined]
-            for count, pair in enumerate(distributed(small, tick)):  # type: ignore[arg-type]
+        def execute(batches: Sequence[Batch], tick: Tick) -> Iterator[tuple[Trial, Outcome]]:
+            small = [(trial,) for batch in batches for trial in batch]
+            for count, pair in enumerate(distributed(small, tick)):
                 if count == 3:
                     cluster.remove_node(nodes[0], allow_graceful=False)
                     killed.append(count)

@@ -213,13 +213,13 @@ def test_figure2(call, sentences, bert, folder):
 def test_a_folder_stands_for_its_content(bert, sentences, folder):
     import shutil
 
-    from crossfade.lab.paper.figure2 import plan_figure2
+    from crossfade.lab.paper.figure2 import study
+    from crossfade.lab.paper.study import Request, plan
 
     write_glue(folder, sentences)
     shutil.copytree(bert, "elsewhere/bert-tiny")
     keys = [
-        [trial.key for trial in plan_figure2(folder, "test", model=model, tasks=["RTE"]).trials]
-        for model in (bert, "elsewhere/bert-tiny")
+        plan(study(model), Request(folder, datasets=("RTE",)), "test").keys for model in (bert, "elsewhere/bert-tiny")
     ]
     assert keys[0] == keys[1]
 
