@@ -11,7 +11,7 @@ import pandas as pd
 from crossfade.errors import UserError
 from crossfade.lab.data.glue import GLUE, load_glue
 from crossfade.lab.paper.page import MarkdownStudy, paired_gaps, plus_minus, row, signed
-from crossfade.lab.paper.study import Cell, NotHereError, Prepared, Request, check_known
+from crossfade.lab.paper.study import Cell, NotHereError, Prepared, Request, check_known, examples
 from crossfade.lab.train.deep.recipe import TextRecipe
 
 if TYPE_CHECKING:
@@ -80,8 +80,9 @@ class _Figure2(MarkdownStudy[TextRecipe, "TextSet"]):
         notes = data.notes
         if request.scale == "paper" and (changed := _changes(cell.recipe, recipe, limit)):
             notes = (f"not the paper's protocol: {', '.join(changed)}", *notes)
-        about = f"{recipe.epochs} epochs, batch {recipe.batch_size}, learning rate {recipe.learning_rate:g}"
         task = TextTask(data, "last", limit=limit, label=label)
+        terms = f"{recipe.epochs} epochs, batch {recipe.batch_size}, learning rate {recipe.learning_rate:g}"
+        about = f"{examples(task)} · {terms}"
         return Prepared(label, (task,), recipe, tuple(range(request.repeats or repeats)), about, notes)
 
     def tables(self, results: pd.DataFrame) -> str:

@@ -75,10 +75,8 @@ class ImageStudy(MarkdownStudy[ImageRecipe, "ImageSet | Path"]):
         for net in request.nets:
             check_name(net)
         folders = {name for name in request.datasets if Path(name).is_dir()}
-        check_known(
-            "--datasets", sorted(set(request.datasets) - folders), list(TITLES), self.name,
-            more=", and any folder of class folders",
-        )  # fmt: skip
+        published = sorted(set(request.datasets) - folders)
+        check_known("--datasets", published, list(TITLES), self.name, more=", and any folder of class folders")
         names = Counter(place.name for place in {Path(name).resolve() for name in folders})
         if twice := [name for name, count in names.items() if count > 1]:
             raise UserError(f"--datasets: two folders are called {twice[0]!r}, and tables go by it; rename one")
