@@ -28,11 +28,11 @@ import saved
 from crossfade.lab.data.images import ImageSet, ImageSplit, ImageTask, Part
 from crossfade.lab.methods import method
 from crossfade.lab.nets import build
-from crossfade.lab.train.deep.augment import Augment
 from crossfade.lab.train.deep.batches import TrainBatches
-from crossfade.lab.train.deep.image_member import ImageFeed, ImageMember
-from crossfade.lab.train.deep.member import Job
-from crossfade.lab.train.deep.recipe import ImageRecipe
+from crossfade.lab.train.deep.feeds import ImageFeed
+from crossfade.lab.train.deep.network import Job
+from crossfade.lab.train.deep.recipe import Augment, ImageRecipe
+from crossfade.lab.train.deep.side_by_side import Member
 from crossfade.lab.train.hardware import Hardware
 
 IMAGES = 50_000
@@ -208,7 +208,7 @@ def graph_epochs(split: ImageSplit, args: argparse.Namespace) -> dict[str, tuple
     hardware = Hardware(compile=args.compile)
     feed = ImageFeed(split, recipe, hardware, 0, torch.device("cuda"))
     methods = [method(("ce", "gradual")[number % 2]) for number in range(args.beside)]
-    members = [ImageMember(Job(split, one, 0), feed, recipe, hardware) for one in methods]
+    members = [Member(Job(split, one, 0), feed, recipe, hardware) for one in methods]
 
     def run(count: int, make: bool) -> Callable[[], None]:
         def epoch() -> None:

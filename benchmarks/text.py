@@ -3,14 +3,14 @@
     python benchmarks/text.py [--reviews reviews.csv] [--model FOLDER --data-dir DIR] [--rounds 3] [--threads 2]
                                [--output DIR]
 
-lstm: networks * examples a second of training, of Table 3's architectures. One arm is ``train_lstm_stack`` as a study
-calls it, 4 methods x 2 seeds over ten epochs (preparation included, evaluation of a few texts), which trains once what
-methods share; beside it eight networks that share nothing (CE with eight seeds, one epoch). The other is a clean loop
-that trains them one by one with ``nn.LSTM`` and fused Adam on the same batches, made beforehand, timed on an epoch of
-one network. All may use the same number of threads and take turns; printed are medians over the rounds and the median
-ratios to the loop, by the clock and by processor time (which doesn't reward the stack for using all cores). Which of
-the loop's variants is fastest (padded or packed, time or batch first, one thread or all) is measured first, and that
-one is the rival. Without ``--reviews`` (the CSV of Women's Clothing E-Commerce Reviews) texts of its lengths,
+lstm: networks * examples a second of training, of Table 3's architectures. One arm is ``train`` as a study calls
+it, 4 methods x 2 seeds over ten epochs (preparation included, scoring of a few texts), which trains once what methods
+share; beside it eight networks that share nothing (CE with eight seeds, one epoch). The other is a clean loop that
+trains them one by one with ``nn.LSTM`` and fused Adam on the same batches, made beforehand, timed on an epoch of one
+network. All may use the same number of threads and take turns; printed are medians over the rounds and the median
+ratios to the loop, by the clock and by processor time (which doesn't reward an arm for using all cores). Which of the
+loop's variants is fastest (padded or packed, time or batch first, one thread or all) is measured first, and that one is
+the rival. Without ``--reviews`` (the CSV of Women's Clothing E-Commerce Reviews) texts of its lengths,
 vocabulary and word frequencies are drawn at random.
 
 BERT (with ``--model``): see ``text_bert.py`` beside this file.
@@ -25,7 +25,6 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -35,10 +34,10 @@ from torch import Tensor
 
 import saved
 from crossfade.lab.methods import method
-from crossfade.lab.train.lstm.plain import LstmClassifier, pad
-from crossfade.lab.train.lstm.setup import epoch_batches
-from crossfade.lab.train.lstm.stack import train_lstm_stack
-from crossfade.lab.train.lstm.types import LstmMember, LstmRecipe, TokenPart, TokenSplit
+from crossfade.lab.train.lstm.network import LstmClassifier, Texts
+from crossfade.lab.train.lstm.recipe import LstmMember, LstmRecipe
+from crossfade.lab.train.lstm.run import train
+from crossfade.lab.train.lstm.tokens import TokenPart, TokenSplit, epoch_batches, words
 
 METHODS = ("ce", "f0", "f0-late", "gradual")
 SEEDS = 2
@@ -56,8 +55,6 @@ def texts(file: Path | None, examples: int) -> tuple[TokenSplit, str]:
         tokens = np.minimum((8084 ** generator.random(lengths.sum())).astype(np.int32), 8083)  # Zipf's law
         labels, vocabulary, source = generator.integers(0, 5, len(lengths)), 8084, "random"
     else:
-        from crossfade.lab.train.lstm.words import words
-
         with file.open(encoding="utf8", newline="") as lines:
             rows = [row for row in csv.DictReader(lines) if row["Review Text"].strip()]
         chosen = [rows[i] for i in generator.permutation(len(rows))]
@@ -77,6 +74,13 @@ def texts(file: Path | None, examples: int) -> tuple[TokenSplit, str]:
 
     whole = len(lengths)
     return TokenSplit(part(0, examples), part(examples, whole - 64), part(whole - 64, whole), vocabulary, 5), source
+
+
+def padded(part: TokenPart, batch_size: int, device: str = "cpu") -> list[Batch]:
+    """The batches of an epoch, on the device."""
+    texts = Texts([part], torch.device(device))
+    places = epoch_batches(0, 0, part.lengths, batch_size)
+    return [texts.rows(torch.from_numpy(rows).to(device), int(part.lengths[rows].max())) for rows in places]
 
 
 def one_by_one(
@@ -150,13 +154,12 @@ def lstm(file: Path | None, rounds: int, threads: int, steps: int) -> list[list[
         once = replace(recipe, epochs=1)
         members = [LstmMember(split, method(name), seed) for name in METHODS for seed in range(SEEDS)]
         strangers = [LstmMember(split, method("ce"), seed) for seed in range(len(members))]
-        order, starts = epoch_batches(0, 0, split.train.lengths, recipe.batch_size)
-        batches = [pad(split.train, order[a:b]) for a, b in pairwise(starts)]
+        batches = padded(split.train, recipe.batch_size)
         run, variant = rival(split, recipe, batches, threads)
-        train_lstm_stack(members[:1], once, threads=threads)  # compilation, or its cache
+        train(members[:1], once, threads=threads)  # what PyTorch prepares at a first call
         arms: dict[str, tuple[Callable[[], object], int]] = {
-            "study": (partial(train_lstm_stack, members, recipe, threads=threads), EPOCHS * len(members)),
-            "strangers": (partial(train_lstm_stack, strangers, once, threads=threads), len(members)),
+            "study": (partial(train, members, recipe, threads=threads), EPOCHS * len(members)),
+            "strangers": (partial(train, strangers, once, threads=threads), len(members)),
             "loop": (run, 1),
         }
         speeds: dict[str, list[tuple[float, ...]]] = {name: [] for name in arms}

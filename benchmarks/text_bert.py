@@ -28,8 +28,9 @@ from crossfade.lab.data.glue import GLUE, load_glue
 from crossfade.lab.data.texts import TextTask
 from crossfade.lab.methods import method
 from crossfade.lab.train.deep.lightning import train
-from crossfade.lab.train.deep.side_by_side import Job, train_side_by_side
-from crossfade.lab.train.deep.text_recipe import TextRecipe
+from crossfade.lab.train.deep.network import Job
+from crossfade.lab.train.deep.recipe import TextRecipe
+from crossfade.lab.train.deep.side_by_side import train_side_by_side
 from crossfade.lab.train.hardware import Hardware
 
 
@@ -54,7 +55,7 @@ class _TrainerClock(TrainerCallback):  # type: ignore[misc]
 def lab(split: Any, recipe: TextRecipe) -> float:
     """Seconds of an epoch under F=0-0.5."""
     clock = _LabClock()
-    train(split, method("gradual"), recipe, seed=0, hardware=Hardware(accelerator="cpu"), callbacks=[clock])
+    train(Job(split, method("gradual"), 0), recipe, hardware=Hardware(accelerator="cpu"), callbacks=[clock])
     return clock.seconds
 
 

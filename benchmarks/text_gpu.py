@@ -3,11 +3,11 @@
     python benchmarks/text_gpu.py [--reviews reviews.csv] [--rounds 3] [--steps 283] [--epochs 2]
                                   [--model FOLDER --data-dir DIR] [--output DIR]
 
-LSTMs: networks * examples a second of training, of Table 3's architectures. One arm is ``train_lstm_stack`` as a study
-calls it, 4 methods x 8 seeds, everything included (orders, capture of graphs, scoring after each epoch). The other is a
-clean loop that trains one network after the other with ``nn.LSTM`` and fused Adam, on the same batches, which lie on
-the GPU already, without a look at the loss; it is timed on an epoch. Its fastest variant (padded or packed, time or
-batch first) is measured first, and that one is the rival. The arms take turns; printed are medians over the rounds and
+LSTMs: networks * examples a second of training, of Table 3's architectures. One arm is ``train`` as a study calls
+it, 4 methods x 8 seeds, everything included (orders, capture of graphs, scoring after each epoch). The other is a clean
+loop that trains one network after the other with ``nn.LSTM`` and fused Adam, on the same batches, which lie on the GPU
+already, without a look at the loss; it is timed on an epoch. Its fastest variant (padded or packed, time or batch
+first) is measured first, and that one is the rival. The arms take turns; printed are medians over the rounds and
 the median ratio. Both have TF32 products, cuDNN's default. Texts as for ``benchmarks/text.py``.
 
 BERT (with ``--model``): see ``bert_gpu`` in ``text_bert.py``.
@@ -18,18 +18,15 @@ from __future__ import annotations
 import argparse
 import statistics
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 
 import torch
 
 import saved
 from crossfade.lab.methods import method
-from crossfade.lab.train.lstm.plain import pad
-from crossfade.lab.train.lstm.setup import epoch_batches
-from crossfade.lab.train.lstm.stack import train_lstm_stack
-from crossfade.lab.train.lstm.types import LstmMember, LstmRecipe
-from text import ARCHITECTURES, METHODS, VARIANTS, Batch, one_by_one, seconds, texts
+from crossfade.lab.train.lstm.recipe import LstmMember, LstmRecipe
+from crossfade.lab.train.lstm.run import train
+from text import ARCHITECTURES, METHODS, VARIANTS, one_by_one, padded, seconds, texts
 
 SEEDS = 8
 
@@ -45,16 +42,15 @@ def lstm(file: Path | None, rounds: int, steps: int, epochs: int) -> list[list[o
     for hidden, layers in ARCHITECTURES:
         recipe = LstmRecipe(hidden, hidden, layers, epochs=epochs, granularity="step")
         members = [LstmMember(split, method(name), seed) for name in METHODS for seed in range(SEEDS)]
-        order, starts = epoch_batches(0, 0, split.train.lengths, recipe.batch_size)
-        batches: list[Batch] = [pad(split.train, order[a:b], "cuda") for a, b in pairwise(starts)]
+        batches = padded(split.train, recipe.batch_size, "cuda")
         found = {}
         for variant in VARIANTS:
             run = one_by_one(split, recipe, batches[:40], variant, "cuda")
             run()
             found[variant] = min(seconds(run), seconds(run))
         variant = min(found, key=lambda name: found[name])
-        study = partial(train_lstm_stack, members, recipe, device="cuda")
-        train_lstm_stack(members[:1], recipe, device="cuda")  # compilation
+        study = partial(train, members, recipe, device="cuda")
+        train(members[:1], recipe, device="cuda")  # compilation
         loop = one_by_one(split, recipe, batches, variant, "cuda")
         loop()
         speeds = []

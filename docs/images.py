@@ -14,8 +14,9 @@ from pathlib import Path
 import pandas as pd
 
 from crossfade.lab import frames
-from crossfade.lab.paper.image_run import image_study
-from crossfade.lab.paper.image_tables import beside_paper, markdown
+from crossfade.lab.methods import method
+from crossfade.lab.paper.catalogue import IMAGE_STUDIES
+from crossfade.lab.paper.page import beside_paper
 from crossfade.lab.store import Store
 
 FOLDER = Path(__file__).parent.parent / "results" / "images"
@@ -47,7 +48,7 @@ def collect(store: Path, name: str, hardware: str) -> None:
         one = {"command": command, "trials": number, "commit": commit, "time": time, "hardware": hardware}
         runs.append(one | {"versions": json.loads(versions)})
     whole = pd.read_csv(FOLDER / f"{name}.csv")
-    methods = [method(method, deep=True) for method in dict.fromkeys(whole["method"])]
+    methods = [method(found, deep=True) for found in dict.fromkeys(whole["method"])]
     meta["methods"] = [{"name": one.name, "title": one.title, "note": one.note} for one in methods]
     meta |= {"repeats": int(whole["repeat"].max()) + 1, "runs": runs}
     about.write_text(json.dumps(meta, indent=1, ensure_ascii=False) + "\n")
@@ -66,13 +67,13 @@ def study(name: str) -> str:
         f"{said}: {len(results)} runs, {results['seconds'].median():.0f} seconds each (median). {'; '.join(made)}. "
         f"Everything else: `results/images/{name}.json`, and the CSV files beside it."
     )
-    return head + "\n\n" + markdown(image_study(str(results["study"].iloc[0])), results, about["scale"]).strip()
+    return head + "\n\n" + IMAGE_STUDIES[str(results["study"].iloc[0])].page(results, about["scale"]).strip()
 
 
 def short() -> str:
     """The row of Table 1 that was run as printed, for the README."""
     results = pd.read_csv(FOLDER / "table1-paper-resnet20.csv")
-    ours = beside_paper(image_study("table1"), results)
+    ours = beside_paper(IMAGE_STUDIES["table1"].cells, results)
     whole = f"240 epochs of all four took {results['seconds'].sum() / 60:.1f} minutes of an {results['device'][0]}:"
     lines = [whole, "", "| method | accuracy, % | Δ to CE | the paper's | Δ |", "|---|--:|--:|--:|--:|"]
     for row in ours[ours["seeds"] > 0].itertuples():

@@ -16,19 +16,13 @@ import pandas as pd
 from scipy.stats import ttest_1samp
 
 from crossfade.lab import frames
-from crossfade.lab.paper.image_tables import signed
-from crossfade.lab.paper.text_tables import (
-    experiments,
-    figure2_markdown,
-    glue_scores,
-    profile_figure,
-    table3_markdown,
-)
+from crossfade.lab.paper import figure2, table3
+from crossfade.lab.paper.page import signed
 from crossfade.lab.store import Run, Store
 from crossfade.stats import to_svg
 
 FOLDER = Path(__file__).parent.parent / "results" / "text"
-TABLES = {"table3": table3_markdown, "figure2": figure2_markdown}
+STUDIES = {"table3": table3.STUDY, "figure2": figure2.study()}
 _COMMAND = re.compile(r"(--(?:data-dir|store|report|model)) \S*?([^/\s]*)(?= |$)")
 _DIGITS = 7
 _BRIEF = {"table3-gpu"}  # the same study once more: in one line a method
@@ -127,7 +121,7 @@ def short() -> str:
         )
         gaps = sorted(100 * (found[method] - found["ce"]).mean() for method in found.columns if method != "ce")
         leads.append(f"{signed(gaps[0])} to {signed(gaps[-1])}")
-    matrix = experiments(pd.read_csv(FOLDER / "figure2-protocol.csv"))
+    matrix = figure2.experiments(pd.read_csv(FOLDER / "figure2-protocol.csv"))
     best = matrix.eq(matrix.max(axis=1), axis=0).sum()
     gap = 100 * (matrix["gradual"] - matrix["ce"]).mean()
     return (
@@ -162,16 +156,16 @@ def blocks() -> dict[str, str]:
             f"{_seconds(results['seconds'].median())} seconds each (median). Recipe and versions: "
             f"`results/text/{path.name}`."
         ]
-        if study in TABLES and path.stem not in _BRIEF:
-            lines += ["", TABLES[study](results)]
+        if study in STUDIES and path.stem not in _BRIEF:
+            lines += ["", STUDIES[study].tables(results)]
         if study == "table3":
             lines += ["", "Over all pairs of an architecture and a seed:", "", pairs(results, "accuracy", "repeat")]
         if study == "figure2":
-            scores = glue_scores(results)
+            scores = figure2.glue_scores(results)
             lines += ["", "Over all pairs of a task and a seed, without WNLI, the official metric:", ""]
             lines.append(pairs(scores[scores["task"] != "WNLI"], "score", "dataset"))
         found[f"results/text/{path.stem}"] = "\n".join(lines)
-        figure = profile_figure(results, "") if study == "figure2" else None
+        figure = STUDIES[study].figure(results, "") if study in STUDIES else None
         if figure is not None:
             (FOLDER.parent.parent / "docs" / "results" / f"{path.stem}.svg").write_text(to_svg(figure))
     return found

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import gc
+import multiprocessing
 import os
 import signal
+import socket
 import threading
+import traceback
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -16,6 +20,73 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 # A shell that starts the tests in the background has SIGINT ignored, and so would every command that a test interrupts.
 if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def frozen_imports():
+    """Exempt what has been imported from garbage collection, which the frameworks' trainers start again and again."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session")
+def processes():
+    """Return a function that calls another in several gloo processes: ``processes(world, function, *arguments)``.
+
+    It returns the result of rank 0. The processes are forks of one that has imported what they all need, so that they
+    start quickly. A process that waits for ever is killed, and the test fails.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(
+        ["crossfade.losses", "torch.distributed.tensor.parallel", "accelerate", "transformers.trainer"]
+    )
+
+    def run(world, function, *arguments):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        answers = context.SimpleQueue()
+        started = [
+            context.Process(target=gloo_process, args=(rank, world, port, answers, function, *arguments))
+            for rank in range(world)
+        ]
+        for process in started:
+            process.start()
+        for process in started:
+            process.join(timeout=300)
+        codes = [process.exitcode for process in started]
+        for process in started:
+            if process.is_alive():
+                process.kill()
+        failed = codes != [0] * world
+        assert not failed, f"exit codes {codes}" if answers.empty() else answers.get()
+        return answers.get()
+
+    return run
+
+
+def gloo_process(rank, world, port, answers, function, *arguments):
+    os.environ.update(
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port),
+        GLOO_SOCKET_IFNAME="lo",
+        RANK=str(rank),
+        LOCAL_RANK=str(rank),
+        WORLD_SIZE=str(world),
+        LOCAL_WORLD_SIZE=str(world),
+    )
+    import torch
+
+    torch.set_num_threads(1)
+    try:
+        torch.distributed.init_process_group("gloo")
+        answer = function(*arguments)
+        if rank == 0:
+            answers.put(answer)
+        torch.distributed.destroy_process_group()
+    except BaseException:
+        answers.put(f"process {rank}: {traceback.format_exc()}")
+        os._exit(1)  # the others wait for this one and are killed
 
 
 @pytest.fixture

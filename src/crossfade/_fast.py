@@ -1,8 +1,8 @@
-"""The fast form on the CPU: softmax once, and its own buffer becomes the gradient.
+"""The fast form of a loss on the CPU: the softmax's memory becomes the gradient.
 
-``F.cross_entropy`` touches four N x C arrays (logits, log-probabilities, the gradient of these, the gradient of the
-logits). Here the softmax is turned, in place and already in the forward pass, into g'(ce) * (softmax - onehot); the
-backward pass scales it and hands it over. A second backward pass, or a differentiable one, recomputes by rows.
+``F.cross_entropy`` reads or writes four N x C arrays (logits, log-probabilities, the gradient of these, the gradient of
+the logits). Here the forward pass already turns the softmax, in place, into g'(ce) * (softmax - onehot); the backward
+pass only scales it. A second backward pass, or one that is to be differentiated, computes the loss again by rows.
 """
 
 from __future__ import annotations
@@ -10,47 +10,35 @@ from __future__ import annotations
 from typing import Any, cast
 
 import torch
-import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
-from torch.utils import _python_dispatch
 
-from crossfade._transforms import Mixture, Transform, evaluate
+from crossfade._tensors import is_observed, is_plain, wide
+from crossfade._transforms import Mixture, Transform, is_learnable, value_and_slope
 
-_PLAIN = (Tensor, torch.nn.Parameter)
-# Where p_y is smaller, float32 is near its underflow: ce is computed from the logits.
+# Where p_y is smaller than this, float32 is near its underflow, and ce is computed from the logits.
 _UNDERFLOW = 1e-30
-# Half-precision rows are widened a piece at a time, small enough to stay in the cache.
+# Half-precision logits are widened this many at a time, few enough to stay in the processor's cache.
 _PIECE = 524_288
 
 
-def transformed() -> bool:
-    """Whether a function transform, forward-mode AD, a compiler or a dispatch mode looks on: each needs plain ops."""
-    return bool(
-        torch.compiler.is_compiling()
-        or torch._C._functorch.peek_interpreter_stack() is not None
-        or forward_ad._current_level >= 0
-        or torch._C._get_tracing_state() is not None
-        or _python_dispatch._get_current_dispatch_mode() is not None
-    )
-
-
 def fast_applies(logits: Tensor, target: Tensor, weight: Tensor | None) -> bool:
-    """Plain CPU tensors of floating type in eager mode, class indices, and shapes that ``F.cross_entropy`` takes."""
+    """Return whether :func:`fast` serves these tensors.
+
+    It serves plain CPU tensors of a floating type in eager mode, class indices, and shapes that ``F.cross_entropy``
+    takes.
+    """
     return (
         not torch.compiler.is_compiling()
-        and type(logits) in _PLAIN
-        and type(target) in _PLAIN
+        and is_plain(logits)
+        and is_plain(target)
         and logits.device.type == target.device.type == "cpu"
         and logits.is_floating_point()
         and target.dtype == torch.int64
         and logits.dim() >= 2
         and logits.numel() > 0
         and logits.shape[:1] + logits.shape[2:] == target.shape
-        and (
-            weight is None
-            or (type(weight) in _PLAIN and not weight.requires_grad and weight.shape == logits.shape[1:2])
-        )
-        and not transformed()
+        and (weight is None or (is_plain(weight) and not weight.requires_grad and weight.shape == logits.shape[1:2]))
+        and not is_observed()
     )
 
 
@@ -62,7 +50,7 @@ def _in_range(target: Tensor, classes: int) -> bool:
 def fast(
     g: Transform, logits: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int, reduction: str
 ) -> Tensor | None:
-    """The loss, or None where the composed form has to serve (a g with its own learnable tensors, a bad target)."""
+    """Return the loss, or None where the form by rows has to serve: a g with learnable tensors, or bad arguments."""
     if reduction not in ("none", "mean", "sum"):
         return None
     if not (torch.is_grad_enabled() and logits.requires_grad):
@@ -74,36 +62,27 @@ def fast(
         target = target.masked_fill(ignored, 0)
         if not _in_range(target, classes):
             return None
-    if isinstance(g, Mixture):
-        if _learnable(g.alpha) or _learnable(g.beta):
-            return None
-        g = Mixture(float(g.alpha), float(g.beta))
-    elif g(torch.ones(1, dtype=torch.float64)).requires_grad:
+    if is_learnable(g, logits.device):
         return None
-    row_weight = None if weight is None else weight.to(_row_dtype(logits))[target]
+    if isinstance(g, Mixture):
+        g = Mixture(float(g.alpha), float(g.beta))
+    precise = wide(logits.dtype)
+    row_weight = None if weight is None else weight.to(precise)[target]
     if ignored is not None:
-        ones = torch.ones(target.shape, dtype=_row_dtype(logits)) if row_weight is None else row_weight
+        ones = torch.ones(target.shape, dtype=precise) if row_weight is None else row_weight
         row_weight = ones.masked_fill(ignored, 0.0)
     return cast(Tensor, _Fast.apply(logits, target, g, row_weight, reduction))
 
 
 def pieces(logits: Tensor) -> list[slice]:
-    """Slices of the rows, each with few enough logits to be widened in the cache."""
+    """Return slices of the rows, each with few enough logits to be widened in the processor's cache."""
     step = max(1, _PIECE * logits.shape[0] // max(1, logits.numel()))
     return [slice(start, start + step) for start in range(0, logits.shape[0], step)]
 
 
-def _learnable(value: float | Tensor) -> bool:
-    return isinstance(value, Tensor) and value.requires_grad
-
-
-def _row_dtype(logits: Tensor) -> torch.dtype:
-    return torch.float64 if logits.dtype == torch.float64 else torch.float32
-
-
 def _composed(g: Transform, logits: Tensor, target: Tensor, row_weight: Tensor | None, reduction: str) -> Tensor:
-    """The same loss from plain differentiable operations."""
-    rows = g(torch.nn.functional.cross_entropy(logits.to(_row_dtype(logits)), target, reduction="none"))
+    """Return the same loss, made of PyTorch's differentiable operations."""
+    rows = g(torch.nn.functional.cross_entropy(logits.to(wide(logits.dtype)), target, reduction="none"))
     if row_weight is not None:
         rows = torch.where(row_weight == 0, 0.0, rows) * row_weight
     if reduction == "none":
@@ -125,32 +104,27 @@ def _cross_entropy(p_y: Tensor, logits: Tensor, index: Tensor) -> Tensor:
     return ce
 
 
-def _value_and_slope(g: Transform, ce: Tensor, missing: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """g(ce), and g'(ce) times ``scale``, with missing = p_y - 1."""
+def _scaled_slope(g: Transform, ce: Tensor, missing: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """Return g(ce) and scale * g'(ce), given missing = p_y - 1."""
     if isinstance(g, Mixture):
         alpha, beta = float(g.alpha), float(g.beta)
         slope = (missing * (beta * scale)).add_((alpha + beta) * scale)
         if alpha == 0.0:
             return missing * -beta, slope
         return torch.sub(ce if alpha == 1.0 else ce * alpha, missing, alpha=beta), slope
-    with torch.enable_grad():
-        # A derivative at ce = inf is a limit: take it where every p is 0 and the arithmetic is still finite.
-        leaf = ce.squeeze(1).clamp(max=torch.finfo(ce.dtype).max / 4).requires_grad_()
-        value = evaluate(g, leaf)
-        slope = torch.autograd.grad(value.sum(), leaf)[0] if value.requires_grad else torch.zeros_like(leaf)
-    value = g(ce.squeeze(1)) if ce.isinf().any() else value.detach()
+    value, slope = value_and_slope(g, ce.squeeze(1))
     return value.unsqueeze(1), slope.unsqueeze(1) * scale
 
 
 def _piece(
     g: Transform, logits: Tensor, index: Tensor, row_weight: Tensor | None, scale: float
 ) -> tuple[Tensor, Tensor]:
-    """Per-example losses, and their gradient times ``scale`` in full precision and in memory of its own."""
-    p = torch.softmax(logits.to(_row_dtype(logits)), 1)
+    """Return the losses of the rows, and their gradient times ``scale`` in full precision and in new memory."""
+    p = torch.softmax(logits.to(wide(logits.dtype)), 1)
     p_y = p.gather(1, index)
     ce = _cross_entropy(p_y, logits, index)
     missing = p_y.sub_(1.0)
-    rows, slope = _value_and_slope(g, ce, missing, scale)
+    rows, slope = _scaled_slope(g, ce, missing, scale)
     if row_weight is not None:
         row_weight = row_weight.unsqueeze(1)
         rows = torch.where(row_weight == 0, 0.0, rows * row_weight)
@@ -166,10 +140,10 @@ class _Fast(torch.autograd.Function):
         index = target.unsqueeze(1)
         count = _count(target, row_weight) if reduction == "mean" else 1.0
         scale = 1.0 / count if count else 1.0
-        if logits.dtype == _row_dtype(logits):
+        if logits.dtype == wide(logits.dtype):
             rows, gradient = _piece(g, logits, index, row_weight, scale)
         else:
-            rows = torch.empty(target.shape, dtype=_row_dtype(logits))
+            rows = torch.empty(target.shape, dtype=wide(logits.dtype))
             gradient = torch.empty(logits.shape, dtype=logits.dtype)
             for at in pieces(logits):
                 weights = None if row_weight is None else row_weight[at]
@@ -187,9 +161,9 @@ class _Fast(torch.autograd.Function):
         if gradient is None or torch.is_grad_enabled():
             return _recomputed(ctx, upstream), None, None, None, None
         factor = upstream.unsqueeze(1) if ctx.loss[1] == "none" else upstream
-        if transformed() or torch._C._functorch.is_legacy_batchedtensor(upstream):
+        if is_observed() or torch._C._functorch.is_legacy_batchedtensor(upstream):
             return gradient * factor.to(gradient.dtype), None, None, None, None
-        ctx.gradient = None  # the caller's from here on
+        ctx.gradient = None  # from here on it belongs to the caller
         if ctx.loss[1] == "none" or upstream.item() != 1.0:
             gradient.mul_(factor.to(gradient.dtype))
         return gradient, None, None, None, None

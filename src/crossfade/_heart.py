@@ -1,14 +1,15 @@
 """The heart: logits -> ce = -log p_y -> g(ce), and the gradient g'(ce) * (softmax - onehot).
 
-Three forms of one loss, chosen by :func:`probability`:
+A loss has three forms, and :func:`probability` chooses among them:
 
-* ``by_class`` applies g to every class's -log p and lets ``F.nll_loss`` pick, weigh, ignore and reduce. It is the
+* :func:`by_class` applies g to -log p of every class and lets ``F.nll_loss`` pick, weigh, ignore and reduce. It is the
   definition, sum_c w_c v_c g(-log p_c) with v the target distribution, and the only form for soft targets.
-* ``by_row`` applies g to the vector of ce. The form under ``torch.compile``, ``torch.func``, and on a GPU; for a
-  DTensor, too, where ``_sharded`` makes the vector.
-* ``_fast.fast`` keeps one N x C buffer from the logits to their gradient. Large batches on the CPU, in eager mode.
+* :func:`by_row` applies g to the vector of ce. It serves ``torch.compile``, ``torch.func`` and GPUs. A DTensor's vector
+  of ce comes from ``_sharded``.
+* ``_fast.fast`` uses one N x C buffer for the softmax and for the gradient. It serves large batches on the CPU in eager
+  mode.
 
-The first two give ``F.cross_entropy``'s bits for g(ce) = ce, the third agrees within rounding.
+For g(ce) = ce the first two give the bits of ``F.cross_entropy``; the third agrees within rounding.
 """
 
 from __future__ import annotations
@@ -20,24 +21,33 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from crossfade import kernels
-from crossfade._fast import fast, fast_applies, pieces, transformed
+from crossfade._fast import fast, fast_applies, pieces
 from crossfade._sharded import is_sharded, replicated, whole_rows
+from crossfade._tensors import (
+    check_per_class,
+    class_dim,
+    full_precision,
+    is_half,
+    is_observed,
+    is_soft,
+    target_weight,
+)
 from crossfade._transforms import Mixture, Transform, evaluate
 
 Reduction: TypeAlias = Literal["none", "mean", "sum"]
 
-# Below this many logits the count of autograd nodes is the cost, and by_class has the fewest (benchmarks/loss_cpu.py).
+# Up to this many logits the time goes into autograd's nodes, and by_class has the fewest (benchmarks/loss_cpu.py).
 _FEW_LOGITS = 16_384
-_HALF = (torch.float16, torch.bfloat16)
 
 
-def is_soft(logits: Tensor, target: Tensor) -> bool:
-    """Whether the target holds class probabilities, by ``F.cross_entropy``'s own rule: it has the logits' shape."""
-    return logits.shape == target.shape
+def check_reduction(reduction: str) -> None:
+    """Refuse an unknown reduction.
 
-
-def full_precision(logits: Tensor) -> Tensor:
-    return logits.float() if logits.dtype in _HALF else logits
+    Raises:
+        ValueError: reduction isn't "none", "mean" or "sum".
+    """
+    if reduction not in ("none", "mean", "sum"):
+        raise ValueError(f"reduction must be 'none', 'mean' or 'sum', got {reduction!r}")
 
 
 def probability(
@@ -49,7 +59,7 @@ def probability(
     label_smoothing: float,
     reduction: Reduction,
 ) -> Tensor:
-    """Choose the form. Arguments as ``F.cross_entropy``'s."""
+    """Return the loss g(ce) in the form that serves these arguments, which are those of ``F.cross_entropy``."""
     if is_sharded(logits):
         return _sharded(g, logits, target, weight, ignore_index, label_smoothing, reduction)
     if label_smoothing > 0 or is_soft(logits, target):
@@ -64,11 +74,6 @@ def probability(
     return by_row(g, logits, target, weight, ignore_index, reduction)
 
 
-def refuse_sharded(logits: Tensor, name: str) -> None:
-    if is_sharded(logits):
-        raise ValueError(f"{name} is not a function of ce: logits that are a DTensor need full_tensor() first")
-
-
 def _sharded(
     g: Transform,
     logits: Tensor,
@@ -80,7 +85,7 @@ def _sharded(
 ) -> Tensor:
     if label_smoothing > 0 or is_soft(logits, target):
         raise ValueError("logits that are a DTensor need class indices without label_smoothing, as under loss_parallel")
-    weight = class_weight(weight, logits)
+    check_per_class("weight", weight, logits.shape[class_dim(logits)])
     ce, target, weight = whole_rows(full_precision(logits), target, weight, ignore_index)
     return replicated(reduce_rows(evaluate(g, ce), target, weight, ignore_index, reduction), logits)
 
@@ -88,37 +93,29 @@ def _sharded(
 def by_row(
     g: Transform, logits: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int, reduction: Reduction
 ) -> Tensor:
-    """Class indices, no label smoothing: g on the vector of ce."""
+    """Return the loss for class indices without label smoothing, with g applied to the vector of ce."""
+    check_per_class("weight", weight, logits.shape[class_dim(logits)])
     ce = _cross_entropies(logits, target, ignore_index)
-    return reduce_rows(evaluate(g, ce), target, class_weight(weight, logits), ignore_index, reduction)
+    return reduce_rows(evaluate(g, ce), target, weight, ignore_index, reduction)
 
 
 def _cross_entropies(logits: Tensor, target: Tensor, ignore_index: int) -> Tensor:
     if kernels.available(logits, target):
         return kernels.ce_rows(logits, target, ignore_index=ignore_index)
-    whole = logits.dtype not in _HALF or logits.dim() < 2 or logits.shape[:1] != target.shape[:1]
-    if whole or (torch.is_grad_enabled() and logits.requires_grad) or transformed():
+    whole = not is_half(logits.dtype) or logits.dim() < 2 or logits.shape[:1] != target.shape[:1]
+    if whole or (torch.is_grad_enabled() and logits.requires_grad) or is_observed():
         return F.cross_entropy(full_precision(logits), target, ignore_index=ignore_index, reduction="none")
-    # An evaluation, too, never holds the whole batch in float32.
+    # Half-precision logits without a gradient: piece by piece, so that they are never all there in float32.
     rows = torch.empty(target.shape, dtype=torch.float32, device=logits.device)
     for at in pieces(logits):
         rows[at] = F.cross_entropy(logits[at].float(), target[at], ignore_index=ignore_index, reduction="none")
     return rows
 
 
-def class_weight(weight: Tensor | None, logits: Tensor) -> Tensor | None:
-    classes = logits.shape[class_dim(logits)]
-    if weight is not None and weight.shape != (classes,):
-        raise RuntimeError(
-            f"weight should have one element for each of the {classes} classes, got shape {tuple(weight.shape)}"
-        )
-    return weight
-
-
 def reduce_rows(rows: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int, reduction: Reduction) -> Tensor:
-    """Reduce per-example losses as ``F.cross_entropy`` reduces its own, in the same order of sums.
+    """Reduce the losses of rows as ``F.cross_entropy`` reduces its own, in the same order of sums.
 
-    ``F.nll_loss`` over a single class does the sums: torch.sum adds in another order, and the bits would differ.
+    ``F.nll_loss`` over a single class adds up: ``torch.sum`` adds in another order, and the bits would differ.
     """
     ignored = target == ignore_index
     only_class = torch.where(ignored, -100, 0)
@@ -130,7 +127,7 @@ def reduce_rows(rows: Tensor, target: Tensor, weight: Tensor | None, ignore_inde
 
     if weight is None:
         return reduce(rows, reduction)
-    row_weight = weight.to(rows.dtype)[target.masked_fill(ignored, 0)]
+    row_weight = target_weight(weight.to(rows.dtype), target, ignored)
     if reduction != "mean":
         return reduce(rows * row_weight, reduction)
     return reduce(rows * row_weight, "sum") / reduce(row_weight, "sum")
@@ -145,16 +142,10 @@ def by_class(
     label_smoothing: float,
     reduction: Reduction,
 ) -> Tensor:
-    """The definition: sum_c w_c v_c g(-log p_c)."""
+    """Return the loss by its definition, sum_c w_c v_c g(-log p_c)."""
     log_p = torch.log_softmax(full_precision(logits), class_dim(logits))
     scores = g.of_log_probability(log_p) if isinstance(g, Mixture) else -evaluate(g, -log_p)
     return reduce_classes(scores, logits, target, weight, ignore_index, label_smoothing, reduction)
-
-
-def class_dim(logits: Tensor) -> int:
-    if logits.dim() == 0:
-        raise RuntimeError("logits must have at least one dimension, that of the classes; got a 0-dim tensor")
-    return 0 if logits.dim() == 1 else 1
 
 
 def reduce_classes(
@@ -166,13 +157,16 @@ def reduce_classes(
     label_smoothing: float,
     reduction: Reduction,
 ) -> Tensor:
-    """Reduce ``scores``, minus the loss of each class (N, C, d1, ...), as ``F.cross_entropy`` reduces log_softmax."""
+    """Reduce the scores (N, C, d1, ...) as ``F.cross_entropy`` reduces log_softmax.
+
+    A score is minus the loss that the row would have if the class were its target.
+    """
     if weight is not None:
         weight = weight.to(scores.dtype)
     if is_soft(logits, target):
         return _soft(scores, logits, target, weight, ignore_index, label_smoothing, reduction)
     picked = F.nll_loss(scores, target, weight, None, ignore_index, None, reduction)
-    if label_smoothing <= 0:  # F.cross_entropy, too, takes a negative value for none
+    if label_smoothing <= 0:  # like F.cross_entropy, which takes a negative value for none
         return picked
     if label_smoothing > 1:
         return _refusal(logits, target, weight, ignore_index, label_smoothing)
@@ -183,7 +177,7 @@ def reduce_classes(
     if reduction == "sum":
         spread = spread.sum()
     elif reduction == "mean":
-        valid = ~ignored if weight is None else weight[target.masked_fill(ignored, 0)].masked_fill(ignored, 0.0)
+        valid = ~ignored if weight is None else target_weight(weight, target, ignored)
         spread = spread.sum() / valid.sum()
     return (1 - label_smoothing) * picked + spread * (label_smoothing / scores.shape[dim])
 
@@ -201,6 +195,7 @@ def _soft(
     wrong_weight = weight is not None and weight.shape != (scores.shape[dim],)
     if wrong_weight or not target.is_floating_point() or ignore_index >= 0 or not 0 <= label_smoothing <= 1:
         return _refusal(logits, target, weight, ignore_index, label_smoothing)
+    check_reduction(reduction)
     if label_smoothing > 0:
         target = target * (1 - label_smoothing) + label_smoothing / scores.shape[dim]
     product = scores * target
@@ -210,12 +205,11 @@ def _soft(
         return -product.sum(dim)
     if reduction == "sum":
         return -product.sum()
-    if reduction != "mean":
-        raise ValueError(f"{reduction} is not a valid value for reduction")
     return -product.sum() / (scores.numel() / scores.shape[dim])
 
 
 def _along(weight: Tensor, scores: Tensor) -> Tensor:
+    """Return the class weights as a view that broadcasts against the scores."""
     return weight.view([-1 if d == class_dim(scores) else 1 for d in range(scores.dim())])
 
 

@@ -1,29 +1,42 @@
 """Logits as a DTensor, such as those that a class-parallel output projection leaves sharded over the classes.
 
 ``torch.distributed.tensor.parallel.loss_parallel`` computes log_softmax followed by nll_loss without gathering such
-logits, and only the two together: its log_softmax alone has a wrong gradient. So ce comes from ``F.cross_entropy`` in
-one call, and the rest is a vector's work, done on the whole vector by every process.
+logits, and only both together: its log_softmax alone has a wrong gradient. So ce comes from one call of
+``F.cross_entropy``, and every process does the rest on the whole vector of ce.
 """
 
 from __future__ import annotations
 
 from typing import cast
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_PLAIN = (Tensor, torch.nn.Parameter)
+from crossfade._tensors import is_plain
 
 
-def is_sharded(logits: Tensor) -> bool:
-    return type(logits) not in _PLAIN and hasattr(logits, "placements")
+def is_sharded(tensor: Tensor) -> bool:
+    """Return whether this is a DTensor."""
+    return not is_plain(tensor) and hasattr(tensor, "placements")
+
+
+def refuse_sharded(logits: Tensor, name: str) -> None:
+    """Refuse a DTensor for a loss that isn't a function of ce.
+
+    Raises:
+        ValueError: with the loss's name.
+    """
+    if is_sharded(logits):
+        raise ValueError(f"{name} is not a function of ce: call logits.full_tensor() before it, got a DTensor")
 
 
 def whole_rows(
     logits: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """ce of all rows, the target and the class weights as plain tensors, the same in every process. Differentiable."""
+    """Return ce of all rows, the target and the class weights as plain tensors, the same in every process.
+
+    ce is differentiable.
+    """
     from torch.distributed.tensor import DTensor
 
     ce = F.cross_entropy(logits, target, ignore_index=ignore_index, reduction="none")
@@ -36,7 +49,7 @@ def whole_rows(
 
 
 def replicated(loss: Tensor, logits: Tensor) -> Tensor:
-    """A loss that every process has, as the DTensor that ``F.cross_entropy`` would return."""
+    """Return a loss that every process has computed as the DTensor that ``F.cross_entropy`` would return."""
     from torch.distributed.tensor import DTensor, Replicate
 
     mesh = cast(DTensor, logits).device_mesh

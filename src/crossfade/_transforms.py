@@ -15,8 +15,8 @@ from torch import Tensor
 
 Transform: TypeAlias = Callable[[Tensor], Tensor]
 
-# exp(-800) is 0 in float64 already: beyond it p and its derivative are 0, and clamp's derivative is 0 as well, so that
-# autograd never multiplies 0 by the inf that ce itself may be.
+# exp(-800) is already 0 in float64: beyond it p and its derivative are 0, and so is the derivative of clamp, so that
+# autograd never multiplies 0 by an infinite ce.
 _P_IS_ZERO = 800.0
 
 
@@ -25,7 +25,11 @@ def _one_minus_p(ce: Tensor) -> Tensor:
 
 
 def finite(name: str, value: float | Tensor) -> None:
-    """Refuse NaN and inf in a float, and anything but one number in a tensor (whose value may live on a device)."""
+    """Refuse a number that isn't finite, and a tensor with more than one element (its value may be on a GPU).
+
+    Raises:
+        ValueError: with the argument's name.
+    """
     if isinstance(value, Tensor):
         if value.numel() != 1:
             raise ValueError(f"{name} must be a number or a tensor with one element, got shape {tuple(value.shape)}")
@@ -34,7 +38,11 @@ def finite(name: str, value: float | Tensor) -> None:
 
 
 def evaluate(g: Transform, ce: Tensor) -> Tensor:
-    """g(ce), refused where it isn't a loss for each ce."""
+    """Return g(ce).
+
+    Raises:
+        ValueError: g's result isn't a tensor of the shape of ce.
+    """
     loss = g(ce)
     if not isinstance(loss, Tensor) or loss.shape != ce.shape:
         got = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
@@ -45,9 +53,13 @@ def evaluate(g: Transform, ce: Tensor) -> Tensor:
 
 
 class Mixture:
-    """alpha * ce + beta * (1 - p), eq. (12), with its derivative alpha + beta * p in closed form.
+    """The transform alpha * ce + beta * (1 - p), eq. (12).
 
-    ``is_fixed`` tells whether both weights are numbers, not tensors. A plain class, as every call of a loss makes one.
+    Attributes:
+        alpha, beta: the weights, numbers or tensors with one element.
+        is_fixed: whether both weights are numbers.
+
+    A class with slots and not a dataclass, because every call of a loss makes one.
     """
 
     __slots__ = ("alpha", "beta", "is_fixed")
@@ -69,7 +81,7 @@ class Mixture:
         return self.alpha * ce.masked_fill(switched_off, 0.0) - self.beta * torch.expm1(-ce)
 
     def of_log_probability(self, log_p: Tensor) -> Tensor:
-        """-g(-log p) with the fewest autograd nodes: on a small batch their overhead is the cost of a loss."""
+        """Return -g(-log p) with the fewest autograd nodes: on a small batch these are the cost of a loss."""
         if isinstance(self.alpha, Tensor) or isinstance(self.beta, Tensor):
             return -self(-log_p)
         if self.alpha == 0.0:
@@ -78,8 +90,32 @@ class Mixture:
         return scaled if self.beta == 0.0 else torch.add(scaled, torch.expm1(log_p), alpha=self.beta)
 
 
+def value_and_slope(g: Transform, ce: Tensor) -> tuple[Tensor, Tensor]:
+    """Return g(ce) and g'(ce), both without gradient, for a tensor of any shape. The host doesn't wait for a GPU."""
+    if isinstance(g, Mixture):
+        return g(ce), torch.exp(-ce).mul_(g.beta).add_(g.alpha)
+    with torch.enable_grad():
+        # A derivative at ce = inf is a limit: take it where every p is 0 and the arithmetic is still finite.
+        leaf = ce.clamp(max=torch.finfo(ce.dtype).max / 4).requires_grad_()
+        value = evaluate(g, leaf)
+        slope = torch.zeros_like(ce)
+        if value.requires_grad:
+            (slope,) = torch.autograd.grad(value.sum(), leaf, allow_unused=True, materialize_grads=True)
+    if not ce.is_cpu or ce.isinf().any():  # on a GPU, asking for infinities would wait for it
+        value = torch.where(ce.isinf(), g(ce), value)
+    # Autograd may give a constant slope as one number in many places, into which nothing can be written.
+    return value.detach().contiguous(), slope.contiguous()
+
+
+def is_learnable(g: Transform, device: torch.device) -> bool:
+    """Return whether g contains tensors that require a gradient. Call it with gradients enabled."""
+    if isinstance(g, Mixture):
+        return any(isinstance(weight, Tensor) and weight.requires_grad for weight in (g.alpha, g.beta))
+    return evaluate(g, torch.ones(1, device=device)).requires_grad
+
+
 def focal(gamma: float = 2.0, alpha: float = 0.25) -> Transform:
-    """alpha * (1 - p)**gamma * ce, eq. (2) with Lin et al.'s factor alpha."""
+    """Return alpha * (1 - p)**gamma * ce, eq. (2) with Lin et al.'s factor alpha."""
     finite("alpha", alpha)
     if not (math.isfinite(gamma) and gamma >= 0):
         raise ValueError(f"gamma must be a finite number >= 0, got {gamma!r}")
@@ -96,7 +132,7 @@ def focal(gamma: float = 2.0, alpha: float = 0.25) -> Transform:
 
 
 def mae() -> Transform:
-    """2 * (1 - p) = ||onehot - p||_1, eq. (3)."""
+    """Return 2 * (1 - p) = ||onehot - p||_1, eq. (3)."""
 
     def g(ce: Tensor) -> Tensor:
         return -2.0 * torch.expm1(-ce)
@@ -110,7 +146,7 @@ def _check_q(q: float) -> None:
 
 
 def generalized(q: float = 0.7) -> Transform:
-    """(1 - p**q) / q, L_q of Zhang and Sabuncu."""
+    """Return (1 - p**q) / q, L_q of Zhang and Sabuncu."""
     _check_q(q)
 
     def g(ce: Tensor) -> Tensor:
@@ -120,7 +156,7 @@ def generalized(q: float = 0.7) -> Transform:
 
 
 def truncated(q: float = 0.7, k: float = 0.5) -> Transform:
-    """L_q where p > k, and the constant (1 - k**q) / q where p <= k."""
+    """Return L_q where p > k, and the constant (1 - k**q) / q where p <= k."""
     _check_q(q)
     if not 0.0 < k < 1.0:
         raise ValueError(f"k must be in (0, 1), a probability, got {k!r}")
@@ -133,7 +169,7 @@ def truncated(q: float = 0.7, k: float = 0.5) -> Transform:
 
 
 def tamed(alpha: float = 0.5) -> Transform:
-    """((1 + ce)**(1 - alpha) - 1 / (1 - alpha)) / (1 - alpha), eq. (4) as printed."""
+    """Return ((1 + ce)**(1 - alpha) - 1 / (1 - alpha)) / (1 - alpha), eq. (4) as printed."""
     finite("alpha", alpha)
     if alpha == 1.0:
         raise ValueError("alpha must not be 1: eq. (4) divides by 1 - alpha; take a value such as 0.99")
@@ -146,5 +182,5 @@ def tamed(alpha: float = 0.5) -> Transform:
 
 
 def poly(epsilon: float = 1.0) -> Transform:
-    """ce + epsilon * (1 - p), Poly-1."""
+    """Return ce + epsilon * (1 - p), Poly-1."""
     return Mixture(1.0, epsilon)

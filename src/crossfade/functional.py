@@ -14,7 +14,7 @@ g(ce) = 1 - p it is 1 - <v, p>, the expected zero-one loss. For a class index y 
 gradient with respect to the logits is weight_y g'(ce_y) (softmax - onehot).
 
 Half-precision logits give a float32 loss: the cross entropy of a row is computed in float32. Bad shapes, targets and
-reductions raise what ``F.cross_entropy`` raises; a bad option (say gamma < 0) raises ``ValueError``. Equation and
+reductions raise what ``F.cross_entropy`` raises; a bad option, such as gamma < 0, raises ``ValueError``. Equation and
 table numbers are those of Battash, Hazan and Wolf, "Mixing between the cross entropy and the expectation loss terms".
 """
 
@@ -26,6 +26,9 @@ from torch import Tensor
 
 from crossfade import _heart, _transforms
 from crossfade._heart import Reduction
+from crossfade._linear import linear_crossfade_loss
+from crossfade._sharded import refuse_sharded
+from crossfade._tensors import check_per_class, class_dim, full_precision, is_soft
 from crossfade._transforms import Transform
 
 __all__ = [
@@ -34,7 +37,7 @@ __all__ = [
     "expectation_loss",
     "focal_loss",
     "generalized_cross_entropy",
-    "linear_crossfade_loss",  # noqa: F822
+    "linear_crossfade_loss",
     "mae_loss",
     "mpce_loss",
     "poly_loss",
@@ -42,15 +45,6 @@ __all__ = [
     "tamed_cross_entropy",
     "truncated_cross_entropy",
 ]
-
-
-def __getattr__(name: str) -> object:
-    # The fused output projection is a module of its own, and not everybody's import.
-    if name == "linear_crossfade_loss":
-        from crossfade._linear import linear_crossfade_loss
-
-        return linear_crossfade_loss
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def probability_loss(
@@ -63,11 +57,13 @@ def probability_loss(
     label_smoothing: float = 0.0,
     reduction: Reduction = "mean",
 ) -> Tensor:
-    """Any loss g(ce) of the cross entropy ce = -log p_y: the heart of the family.
+    """Return any loss g(ce) of the cross entropy ce = -log p_y.
+
+    Every loss of the family is made this way, with a g of its own.
 
     Args:
         g: an elementwise, differentiable function of ce >= 0. It may be infinite at ce = inf (p_y = 0), but should not
-            be NaN there. ``crossfade.testing.check_loss`` tells.
+            be NaN there; ``crossfade.testing.check_loss`` checks that.
         logits, target, weight, ignore_index, label_smoothing, reduction: as in the module's description.
 
     Raises:
@@ -92,7 +88,7 @@ def crossfade_loss(
     label_smoothing: float = 0.0,
     reduction: Reduction = "mean",
 ) -> Tensor:
-    """alpha * CE + beta * EL, eq. (12). Row weight alpha + beta p, eq. (13).
+    """Return alpha * CE + beta * EL, eq. (12). Its row weight is alpha + beta p, eq. (13).
 
     Args:
         alpha, beta: numbers, or tensors with one element (a schedule then changes them without recompiling; they may
@@ -115,7 +111,9 @@ def expectation_loss(
     label_smoothing: float = 0.0,
     reduction: Reduction = "mean",
 ) -> Tensor:
-    """EL = 1 - p_y, eq. (9): the expected zero-one loss. For soft targets 1 - <v, p>. Row weight p, eq. (10).
+    """Return EL = 1 - p_y, eq. (9), the expected zero-one loss. Its row weight is p, eq. (10).
+
+    For soft targets it is 1 - <v, p>.
 
     >>> round(expectation_loss(torch.tensor([[2.0, 0.0]]), torch.tensor([0])).item(), 4)
     0.1192
@@ -135,7 +133,7 @@ def focal_loss(
     label_smoothing: float = 0.0,
     reduction: Reduction = "mean",
 ) -> Tensor:
-    """alpha (1 - p)^gamma ce, eq. (2) with the factor alpha of Lin et al. 2017, for softmax probabilities.
+    """Return alpha (1 - p)^gamma ce, eq. (2) with the factor alpha of Lin et al. 2017, for softmax probabilities.
 
     ``torchvision.ops.sigmoid_focal_loss`` is the binary, per-class-sigmoid form of the same idea: another function.
     """
@@ -152,7 +150,7 @@ def mae_loss(
     label_smoothing: float = 0.0,
     reduction: Reduction = "mean",
 ) -> Tensor:
-    """||onehot - p||_1 = 2 (1 - p), eq. (3). For soft targets its expectation over labels, 2 (1 - <v, p>)."""
+    """Return ||onehot - p||_1 = 2 (1 - p), eq. (3). For soft targets its expectation over labels, 2 (1 - <v, p>)."""
     g = _transforms.mae()
     return _heart.probability(g, logits, target, weight, ignore_index, label_smoothing, reduction)
 
@@ -167,7 +165,7 @@ def generalized_cross_entropy(
     label_smoothing: float = 0.0,
     reduction: Reduction = "mean",
 ) -> Tensor:
-    """L_q = (1 - p^q) / q, Zhang and Sabuncu 2018: CE as q -> 0, EL at q = 1. Row weight p^q."""
+    """Return L_q = (1 - p^q) / q, Zhang and Sabuncu 2018: CE as q -> 0, EL at q = 1. Its row weight is p^q."""
     g = _transforms.generalized(q)
     return _heart.probability(g, logits, target, weight, ignore_index, label_smoothing, reduction)
 
@@ -183,7 +181,7 @@ def truncated_cross_entropy(
     label_smoothing: float = 0.0,
     reduction: Reduction = "mean",
 ) -> Tensor:
-    """Truncated L_q, Zhang and Sabuncu 2018: L_q where p > k; where p <= k the constant (1 - k^q) / q, no gradient."""
+    """Return truncated L_q, Zhang and Sabuncu 2018: where p <= k it is the constant (1 - k^q) / q, without gradient."""
     g = _transforms.truncated(q, k)
     return _heart.probability(g, logits, target, weight, ignore_index, label_smoothing, reduction)
 
@@ -198,9 +196,10 @@ def tamed_cross_entropy(
     label_smoothing: float = 0.0,
     reduction: Reduction = "mean",
 ) -> Tensor:
-    """((1 + ce)^(1 - alpha) - 1 / (1 - alpha)) / (1 - alpha), eq. (4) as printed. Row weight (1 + ce)^(-alpha).
+    """Return ((1 + ce)^(1 - alpha) - 1 / (1 - alpha)) / (1 - alpha), eq. (4) as printed.
 
-    The printed constant makes a perfect prediction's loss -alpha / (1 - alpha)^2, not 0; the gradient is unaffected.
+    Its row weight is (1 + ce)^(-alpha). The printed constant makes the loss of a perfect prediction
+    -alpha / (1 - alpha)^2 and not 0; the gradient is unaffected.
 
     Raises:
         ValueError: alpha = 1, where eq. (4) divides by 0.
@@ -219,7 +218,7 @@ def poly_loss(
     label_smoothing: float = 0.0,
     reduction: Reduction = "mean",
 ) -> Tensor:
-    """Poly-1, ce + epsilon (1 - p), Leng et al., ICLR 2022: eq. (12) with alpha = 1, beta = epsilon."""
+    """Return Poly-1, ce + epsilon (1 - p), Leng et al., ICLR 2022: eq. (12) with alpha = 1, beta = epsilon."""
     g = _transforms.poly(epsilon)
     return _heart.probability(g, logits, target, weight, ignore_index, label_smoothing, reduction)
 
@@ -233,17 +232,18 @@ def complement_entropy(
     label_smoothing: float = 0.0,
     reduction: Reduction = "mean",
 ) -> Tensor:
-    """-sum_{j != y} r_j log r_j with r_j = p_j / (1 - p_y), eq. (6): the entropy of the other classes, in nats.
+    """Return -sum_{j != y} r_j log r_j with r_j = p_j / (1 - p_y), eq. (6): the entropy of the other classes, in nats.
 
     Complement objective training (Chen et al. 2019) *maximises* it, in a second step after each step on CE: there,
     minimise ``-complement_entropy(logits, target) / logits.shape[1]``. The gradient with respect to the target's own
     logit is 0. With one class the entropy is 0. For soft targets the expectation over labels, computed in float64.
     """
-    _heart.refuse_sharded(logits, "complement_entropy")
-    logits32 = _heart.full_precision(logits)
-    if not _heart.is_soft(logits, target) and label_smoothing <= 0:
-        dim = _heart.class_dim(logits32)
-        # F.cross_entropy refuses what it refuses before anything is gathered.
+    refuse_sharded(logits, "complement_entropy")
+    logits32 = full_precision(logits)
+    if not is_soft(logits, target) and label_smoothing <= 0:
+        dim = class_dim(logits32)
+        check_per_class("weight", weight, logits.shape[dim])
+        # F.cross_entropy refuses bad targets here, before anything is scattered.
         F.cross_entropy(logits32.detach(), target, ignore_index=ignore_index, reduction="none")
         own = torch.zeros_like(logits32, dtype=torch.bool).scatter(
             dim, target.masked_fill(target == ignore_index, 0).unsqueeze(dim), True
@@ -251,19 +251,20 @@ def complement_entropy(
         # The other classes' distribution is a softmax without the target's logit: no 1 - p_y, nothing cancels.
         log_r = torch.log_softmax(logits32.masked_fill(own, float("-inf")), dim)
         entropy = _entropy(log_r, dim) if logits32.shape[dim] > 1 else (logits32 * 0.0).sum(dim)
-        return _heart.reduce_rows(entropy, target, _heart.class_weight(weight, logits), ignore_index, reduction)
+        return _heart.reduce_rows(entropy, target, weight, ignore_index, reduction)
     scores = -_complement_entropies(logits32.double()).to(logits32.dtype)
     return _heart.reduce_classes(scores, logits, target, weight, ignore_index, label_smoothing, reduction)
 
 
 def _entropy(log_p: Tensor, dim: int) -> Tensor:
+    """Return the entropy of distributions, in which a class may have probability 0."""
     absent = log_p == float("-inf")
     return -(log_p.exp() * log_p.masked_fill(absent, 0.0)).sum(dim)
 
 
 def _complement_entropies(logits: Tensor) -> Tensor:
-    """Eq. (6) for every class as the target: (sum_{j != y} p_j ce_j) / (1 - p_y) + log(1 - p_y)."""
-    dim = _heart.class_dim(logits)
+    """Return eq. (6) for every class as the target: (sum_{j != y} p_j ce_j) / (1 - p_y) + log(1 - p_y)."""
+    dim = class_dim(logits)
     if logits.shape[dim] == 1:
         return logits * 0.0
     log_p = torch.log_softmax(logits, dim)
@@ -281,14 +282,15 @@ def mpce_loss(
     label_smoothing: float = 0.0,
     reduction: Reduction = "mean",
 ) -> Tensor:
-    """(max_j p_j - p_y) ce, eq. (7): 0, with no gradient, wherever the prediction is right.
+    """Return (max_j p_j - p_y) ce, eq. (7): 0 and without gradient wherever the prediction is right.
 
     The authors of eq. (7) published no code, and the paper reports that networks trained on it from scratch don't
     converge: with many classes and nearly uniform p the loss starts near 0.
     """
-    _heart.refuse_sharded(logits, "mpce_loss")
-    dim = _heart.class_dim(logits)
-    log_p = torch.log_softmax(_heart.full_precision(logits), dim)
+    refuse_sharded(logits, "mpce_loss")
+    dim = class_dim(logits)
+    log_p = torch.log_softmax(full_precision(logits), dim)
     p = log_p.exp()
-    scores = (p.amax(dim, keepdim=True) - p) * log_p
+    # Not amax: its gradient looks for the maximum again, and a compiler that computes p twice may find none.
+    scores = (p.max(dim, keepdim=True).values - p) * log_p
     return _heart.reduce_classes(scores, logits, target, weight, ignore_index, label_smoothing, reduction)

@@ -1,4 +1,4 @@
-"""Criteria: the losses as ``nn.Module``s."""
+"""Criteria: losses as modules of PyTorch."""
 
 from __future__ import annotations
 
@@ -9,25 +9,18 @@ import torch
 from torch import Tensor, nn
 
 from crossfade import _heart, functional
-from crossfade._heart import Reduction
+from crossfade._heart import Reduction, check_reduction
+from crossfade._tensors import class_dim, full_precision
 from crossfade.schedules import Schedule, Weights, gradual
 
-__all__ = ["CrossfadeLoss", "LinearCrossfadeLoss", "MaxMahalanobisCenterLoss"]  # noqa: F822
-
-
-def __getattr__(name: str) -> object:
-    if name == "LinearCrossfadeLoss":
-        from crossfade._linear import LinearCrossfadeLoss
-
-        return LinearCrossfadeLoss
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__all__ = ["CrossfadeLoss", "LinearCrossfadeLoss", "MaxMahalanobisCenterLoss"]
 
 
 class CrossfadeLoss(nn.Module):
-    """alpha * CE + beta * EL with the weights of a schedule: ``nn.CrossEntropyLoss`` and one verb, :meth:`at`.
+    """The loss alpha * CE + beta * EL with the weights of a schedule: ``nn.CrossEntropyLoss`` and a method :meth:`at`.
 
-    The trainer owns time, the loss owns none: there is no ``step()`` and nothing to restore on resume. Progress is
-    computed from the trainer's own step, ``criterion.at(step / total_steps)(logits, target)``; by epochs,
+    The criterion doesn't count steps: there is no ``step()`` and nothing to restore when a training resumes. Progress
+    is computed from the trainer's own step, ``criterion.at(step / total_steps)(logits, target)``, or from its epoch,
     ``criterion.at(epoch / epochs)``.
 
     Args:
@@ -63,8 +56,7 @@ class CrossfadeLoss(nn.Module):
             raise TypeError(
                 f"schedule must be a function of progress, such as gradual(); got {type(schedule).__name__}"
             )
-        if reduction not in ("none", "mean", "sum"):
-            raise ValueError(f"reduction must be 'none', 'mean' or 'sum', got {reduction!r}")
+        check_reduction(reduction)
         if not 0.0 <= label_smoothing <= 1.0:
             raise ValueError(f"label_smoothing must be in [0, 1], got {label_smoothing!r}")
         self.schedule = schedule
@@ -86,6 +78,7 @@ class CrossfadeLoss(nn.Module):
         return self
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Return the loss at the progress that was set last."""
         alpha, beta = self._current()
         return functional.crossfade_loss(
             logits,
@@ -99,9 +92,10 @@ class CrossfadeLoss(nn.Module):
         )
 
     def _current(self) -> tuple[float | Tensor, float | Tensor]:
+        """Return alpha and beta as numbers where that costs no wait for a device, else as copies of the buffers."""
         alpha, beta = self.alpha, self.beta
         if torch.compiler.is_compiling() or not alpha.is_cpu:
-            # the next at() overwrites the buffers, and this loss's backward pass may come after it
+            # The next at() overwrites the buffers, and the backward pass of this loss may come after it.
             return alpha.clone(), beta.clone()
         return alpha.item(), beta.item()
 
@@ -112,7 +106,7 @@ class CrossfadeLoss(nn.Module):
 
     def _set(self, weights: Weights, device: torch.device) -> None:
         self._weights = weights
-        # 0-dim float64 doesn't promote float32 logits, and keeps 1/(1 - 2F) exact for float64 ones.
+        # A 0-dim float64 tensor doesn't promote float32 logits, and keeps 1 / (1 - 2F) exact for float64 ones.
         dtype = torch.float32 if device.type == "mps" else torch.float64
         for name, value in zip(("alpha", "beta"), weights, strict=True):
             self.register_buffer(name, torch.tensor(value, dtype=dtype, device=device), persistent=False)
@@ -125,10 +119,71 @@ class CrossfadeLoss(nn.Module):
         return self
 
 
-def max_mahalanobis_centers(num_classes: int, dim: int, norm: float = 10.0) -> Tensor:
-    """Centres of the Max-Mahalanobis distribution (Pang et al. 2018, algorithm 1): (num_classes, dim), float64.
+class LinearCrossfadeLoss(CrossfadeLoss):
+    """:class:`CrossfadeLoss` fused with the output projection: see :func:`crossfade.linear_crossfade_loss`.
 
-    All have the given norm and every pair the inner product -norm^2 / (num_classes - 1): a regular simplex.
+    Args:
+        schedule, weight, ignore_index, label_smoothing, reduction: as :class:`CrossfadeLoss`'s.
+        softcap, memory_budget_mb: as :func:`crossfade.linear_crossfade_loss`'s.
+
+    >>> criterion, lm_head = LinearCrossfadeLoss(), torch.nn.Linear(4, 10)
+    >>> hidden, target = torch.zeros(3, 4), torch.tensor([1, 2, 3])
+    >>> loss = criterion.at(0.5)(hidden, lm_head.weight, target, bias=lm_head.bias)
+    """
+
+    def __init__(
+        self,
+        schedule: Schedule | None = None,
+        *,
+        weight: Tensor | None = None,
+        ignore_index: int = -100,
+        label_smoothing: float = 0.0,
+        reduction: Reduction = "mean",
+        softcap: float | None = None,
+        memory_budget_mb: float | None = None,
+    ) -> None:
+        super().__init__(
+            schedule, weight=weight, ignore_index=ignore_index, label_smoothing=label_smoothing, reduction=reduction
+        )
+        self.softcap = softcap
+        self.memory_budget_mb = memory_budget_mb
+
+    def forward(  # type: ignore[override]
+        self,
+        hidden: Tensor,
+        linear_weight: Tensor,
+        target: Tensor,
+        *,
+        bias: Tensor | None = None,
+        sample_weight: Tensor | None = None,
+        return_stats: bool = False,
+    ) -> Any:
+        """Return the loss, or (loss, stats). ``linear_weight`` and ``bias`` are the output projection's."""
+        return functional.linear_crossfade_loss(  # type: ignore[call-overload, misc]
+            hidden,
+            linear_weight,
+            target,
+            bias=bias,
+            alpha=self.alpha,
+            beta=self.beta,
+            weight=self.weight,
+            sample_weight=sample_weight,
+            ignore_index=self.ignore_index,
+            label_smoothing=self.label_smoothing,
+            reduction=self.reduction,
+            softcap=self.softcap,
+            memory_budget_mb=self.memory_budget_mb,
+            return_stats=return_stats,
+        )
+
+
+def max_mahalanobis_centers(num_classes: int, dim: int, norm: float = 10.0) -> Tensor:
+    """Return the centres of the Max-Mahalanobis distribution (Pang et al. 2018, algorithm 1).
+
+    All have the given norm, and every pair has the inner product -norm^2 / (num_classes - 1): a regular simplex.
+
+    Returns:
+        (num_classes, dim), float64.
 
     Raises:
         ValueError: fewer than 2 classes, or more than dim + 1, which have no such simplex.
@@ -156,12 +211,13 @@ class MaxMahalanobisCenterLoss(nn.Module):
     """Half the squared distance of the features to their class's Max-Mahalanobis centre, eq. (5), Pang et al. 2019.
 
     L = ||z - mu_y||^2 / 2. Eq. (5) prints the norm without its square; the published loss has it, and
-    ``squared=False`` is the printed form (whose gradient is undefined at the centre, and taken as 0). Features, not
-    logits, go in: the output of the layer before a classifier. :meth:`logits` turns features into scores.
+    ``squared=False`` is the printed form (whose gradient is undefined at the centre, and taken as 0). The input are
+    features, the output of the layer before a classifier, and not logits. :meth:`logits` turns features into scores.
 
     Args:
         num_classes, dim: classes C, and size D of the features; C <= D + 1.
         norm: length of the centres (Pang et al.'s C_MM).
+        squared: whether the distance is squared.
         weight, ignore_index, label_smoothing, reduction: as ``nn.CrossEntropyLoss``'s. Soft targets give the
             expectation over labels.
 
@@ -187,7 +243,7 @@ class MaxMahalanobisCenterLoss(nn.Module):
         reduction: Reduction = "mean",
     ) -> None:
         super().__init__()
-        # A function of the arguments: not in the state dict, so that any checkpoint of the network loads.
+        # The centres follow from the arguments: they stay out of the state dict, so that any checkpoint loads.
         centers = max_mahalanobis_centers(num_classes, dim, norm).to(torch.get_default_dtype())
         self.register_buffer("centers", centers, persistent=False)
         self.register_buffer("weight", weight)
@@ -197,18 +253,19 @@ class MaxMahalanobisCenterLoss(nn.Module):
         self.reduction: Reduction = reduction
 
     def logits(self, features: Tensor) -> Tensor:
-        """-||z - mu_c||^2 / 2 for every class: (N, C, d1, ...). Its argmax is the nearest centre."""
+        """Return -||z - mu_c||^2 / 2 for every class, (N, C, d1, ...). Its argmax is the nearest centre."""
         return -self._distances(features, squared=True)
 
     def forward(self, features: Tensor, target: Tensor) -> Tensor:
-        features = _heart.full_precision(features)
+        """Return the loss of the features."""
+        features = full_precision(features)
         scores = -self._distances(features, self.squared)
         return _heart.reduce_classes(
             scores, scores, target, self.weight, self.ignore_index, self.label_smoothing, self.reduction
         )
 
     def _distances(self, features: Tensor, squared: bool) -> Tensor:
-        dim = _heart.class_dim(features)
+        dim = class_dim(features)
         if features.shape[dim] != self.centers.shape[1]:
             raise ValueError(
                 f"features must have size {self.centers.shape[1]} in dimension {dim}, got shape {tuple(features.shape)}"

@@ -1,4 +1,4 @@
-"""Criteria for those who come from another loss: the same gradients as what they had, and here everything can fade.
+"""Criteria with the gradients of other packages' losses, for users who come from those and want to fade.
 
 * ``SFTConfig(loss_type="dft")`` in TRL: :func:`from_dft`; its row weight, the factor of CE's gradient, is p
 * Poly-1, ``timm.loss.PolyCrossEntropy(epsilon)``: :func:`from_poly`; 1 + epsilon p
@@ -23,16 +23,17 @@ from torch import Tensor
 
 from crossfade.functional import focal_loss, generalized_cross_entropy
 from crossfade.losses import CrossfadeLoss
-from crossfade.schedules import Weights, expectation
+from crossfade.schedules import expectation, fixed
 
 __all__ = ["from_dft", "from_focal", "from_gce", "from_poly"]
 
 
 def from_dft(**options: Any) -> CrossfadeLoss:
-    """Dynamic fine-tuning (Wu et al. 2025), -p.detach() log p: its gradient is that of EL = 1 - p, eq. (9).
+    """Return dynamic fine-tuning (Wu et al. 2025), -p.detach() log p: its gradient is that of EL = 1 - p, eq. (9).
 
-    The values differ: DFT reports p ce, which isn't the function whose gradient is applied; this reports 1 - p, which
-    is. Where p starts out small its weight p hardly learns; ``CrossfadeLoss(gradual())`` begins with the weight 1 + p.
+    The values differ: DFT reports p ce, whose gradient isn't the one that is applied; this reports 1 - p, whose
+    gradient is. Where p is small at first, the row weight p is too small to learn from; ``CrossfadeLoss(gradual())``
+    begins with the row weight 1 + p.
 
     >>> import torch
     >>> round(from_dft()(torch.tensor([[2.0, 0.0]]), torch.tensor([0])).item(), 4)
@@ -42,7 +43,7 @@ def from_dft(**options: Any) -> CrossfadeLoss:
 
 
 def from_poly(epsilon: float = 1.0, **options: Any) -> CrossfadeLoss:
-    """Poly-1 (Leng et al. 2022), ce + epsilon (1 - p): eq. (12) with alpha = 1, beta = epsilon, throughout training.
+    """Return Poly-1 (Leng et al. 2022), ce + epsilon (1 - p): eq. (12) with alpha = 1 and beta = epsilon throughout.
 
     epsilon = 1 is the paper's F = 0; epsilon = 2 is F = 0.25 (eq. 14).
 
@@ -50,13 +51,13 @@ def from_poly(epsilon: float = 1.0, **options: Any) -> CrossfadeLoss:
     >>> round(from_poly(2.0)(torch.tensor([[2.0, 0.0]]), torch.tensor([0])).item(), 4)  # 0.1269 + 2 * 0.1192
     0.3653
     """
-    return CrossfadeLoss(partial(_fixed, Weights(1.0, epsilon)), **options)
+    return CrossfadeLoss(fixed(1.0, epsilon), **options)
 
 
 def from_focal(gamma: float = 2.0, alpha: float = 1.0, **options: Any) -> Callable[[Tensor, Tensor], Tensor]:
-    """Multi-class focal loss on the softmax (Lin et al. 2017), alpha (1 - p)^gamma ce; eq. (2) has alpha = 1.
+    """Return the multi-class focal loss on the softmax (Lin et al. 2017), alpha (1 - p)^gamma ce.
 
-    A list of alphas, one a class, as some implementations take, is ``weight=`` here.
+    Eq. (2) has alpha = 1. A list of alphas, one a class, as some implementations take, is ``weight=`` here.
 
     >>> import torch
     >>> round(from_focal()(torch.tensor([[2.0, 0.0]]), torch.tensor([0])).item(), 4)  # 0.1192^2 * 0.1269
@@ -66,14 +67,10 @@ def from_focal(gamma: float = 2.0, alpha: float = 1.0, **options: Any) -> Callab
 
 
 def from_gce(q: float = 0.7, **options: Any) -> Callable[[Tensor, Tensor], Tensor]:
-    """Generalized cross entropy (Zhang and Sabuncu 2018), (1 - p^q) / q: CE as q goes to 0, and EL at q = 1.
+    """Return the generalized cross entropy (Zhang and Sabuncu 2018), (1 - p^q) / q: CE as q goes to 0, EL at q = 1.
 
     >>> import torch
     >>> round(from_gce(1.0)(torch.tensor([[2.0, 0.0]]), torch.tensor([0])).item(), 4)
     0.1192
     """
     return partial(generalized_cross_entropy, q=q, **options)
-
-
-def _fixed(weights: Weights, progress: float) -> Weights:
-    return weights

@@ -1,6 +1,6 @@
 """Schedules: pure functions from training progress in [0, 1] to the weights of eq. (12).
 
-The trainer owns time. A schedule has no state, so there is nothing to save, step or restore:
+A schedule has no state: the trainer counts the steps, and there is nothing to save or to restore.
 
 >>> schedule = gradual()
 >>> schedule(0.0)
@@ -47,7 +47,7 @@ Schedule: TypeAlias = Callable[[float], Weights]
 
 
 def weights(focus: float, scale: Scale = "paper") -> Weights:
-    r"""Weights whose gradient with respect to the target's logit peaks at p_y = ``focus`` (eq. 14).
+    r"""Return the weights whose gradient with respect to the target's logit peaks at p_y = ``focus`` (eq. 14).
 
     The gradient's size is (1 - p)(alpha + beta p), which peaks at p = (1 - alpha/beta) / 2.
 
@@ -75,6 +75,7 @@ def weights(focus: float, scale: Scale = "paper") -> Weights:
 
 
 def _checked(progress: float) -> float:
+    """Return the progress, which may miss [0, 1] by a rounding, within [0, 1]."""
     progress = float(progress)
     if not -_ROUNDING <= progress <= 1.0 + _ROUNDING:  # NaN fails too
         raise ValueError(
@@ -85,28 +86,38 @@ def _checked(progress: float) -> float:
 
 # Schedules are partials of module-level functions, not closures: estimators and criteria that hold one can be pickled
 # (joblib, spawned processes, torch.save).
+def fixed(alpha: float, beta: float) -> Schedule:
+    """Return a schedule with the same two weights throughout."""
+    return partial(_fixed, Weights(alpha, beta))
+
+
 def _fixed(value: Weights, progress: float) -> Weights:
     _checked(progress)
     return value
 
 
 def cross_entropy() -> Schedule:
-    """CE throughout: (1, 0). The baseline."""
-    return partial(_fixed, Weights(1.0, 0.0))
+    """Return the schedule of CE throughout, (1, 0): the baseline."""
+    return fixed(1.0, 0.0)
 
 
 def expectation() -> Schedule:
-    """EL throughout: (0, 1), eq. (9). Not competitive from scratch (Table 4); the end point of every fade."""
-    return partial(_fixed, Weights(0.0, 1.0))
+    """Return the schedule of EL throughout, (0, 1), eq. (9).
+
+    It isn't competitive from scratch (Table 4); the paper's fades end with it.
+    """
+    return fixed(0.0, 1.0)
 
 
 def constant(focus: float = 0.0, scale: Scale = "paper") -> Schedule:
-    """One focus throughout. ``constant(0.0)`` is the paper's recipe 1, F = [0]."""
-    return partial(_fixed, weights(focus, scale))
+    """Return a schedule with one focus throughout. ``constant(0.0)`` is the paper's recipe 1, F = [0]."""
+    return fixed(*weights(focus, scale))
 
 
 def switch(first: float = 0.0, second: float = 0.5, at: float = 0.95, scale: Scale = "paper") -> Schedule:
-    """Focus ``first``, then ``second`` from progress ``at`` on. The defaults are the paper's recipe 2, F = [0, 0.5].
+    """Return a schedule with the focus ``first``, and from progress ``at`` on ``second``.
+
+    The defaults are the paper's recipe 2, F = [0, 0.5].
 
     >>> late = switch(0.0, 0.5, at=0.95)
     >>> late(227 / 240), late(228 / 240)
@@ -122,7 +133,7 @@ def _switch(before: Weights, after: Weights, at: float, progress: float) -> Weig
 
 
 def staircase(focuses: Sequence[float], scale: Scale = "paper") -> Schedule:
-    """One phase of equal length for each focus, in order.
+    """Return a schedule with one phase of equal length for each focus, in order.
 
     >>> staircase([0.0, 0.25])(0.5)
     Weights(alpha=1.0, beta=2.0)
@@ -139,12 +150,12 @@ def _staircase(steps: tuple[Weights, ...], progress: float) -> Weights:
 
 
 def gradual(scale: Scale = "paper") -> Schedule:
-    """The paper's recipe 3, F = [0, 0.1, 0.2, 0.3, 0.4, 0.5] in six equal phases ("F=0-0.5")."""
+    """Return the paper's recipe 3: F = [0, 0.1, 0.2, 0.3, 0.4, 0.5] in six equal phases ("F=0-0.5")."""
     return staircase([0.0, 0.1, 0.2, 0.3, 0.4, 0.5], scale)
 
 
 def linear(start: float = 0.0, end: float = 0.5, scale: Scale = "unit") -> Schedule:
-    """The focus moves from ``start`` to ``end`` in a straight line: a fade without steps.
+    """Return a schedule whose focus moves from ``start`` to ``end`` in a straight line: a fade without steps.
 
     The default scale is ``"unit"``: on the paper's scale beta grows without bound as the focus nears 0.5.
     """
@@ -153,6 +164,6 @@ def linear(start: float = 0.0, end: float = 0.5, scale: Scale = "unit") -> Sched
 
 
 def _linear(start: float, end: float, scale: Scale, progress: float) -> Weights:
-    # min/max: the interpolation may leave [start, end] by a rounding, and weights() would refuse 0.5000000001
+    # The interpolation may leave [start, end] by a rounding, and weights() would refuse 0.5000000001.
     focus = min(max(start + (end - start) * _checked(progress), min(start, end)), max(start, end))
     return weights(focus, scale)

@@ -1,4 +1,4 @@
-"""The contract of a classification loss as one call: ``check_loss(loss)``.
+"""A check of the contract that classification losses keep: ``check_loss(loss)``.
 
 >>> import torch.nn.functional as F
 >>> print(check_loss(F.cross_entropy, skip=("half_precision",)))  # F.cross_entropy rounds bfloat16 losses to bfloat16
@@ -23,7 +23,7 @@ _OPTIONS = ("weight", "ignore_index", "label_smoothing", "reduction")
 
 @dataclass(frozen=True)
 class LossReport:
-    """Names of the checks that passed, and of those that were left out."""
+    """The names of the checks that passed, and of those that were left out."""
 
     passed: tuple[str, ...]
     skipped: tuple[str, ...]
@@ -38,23 +38,23 @@ def check_loss(
 ) -> LossReport:
     """Check that ``loss(logits, target, *, weight, ignore_index, label_smoothing, reduction)`` keeps the contract.
 
-    A loss without one of the keywords skips the checks that need it. A criterion (``nn.Module``) has its options
-    already: its plain call is what is checked.
+    Checks that need a keyword which the loss doesn't have are skipped. A criterion (``nn.Module``) has its options
+    already, and is checked as it is.
 
     Args:
         loss: a function or module of logits (N, C, d1, ...) and a target of class indices.
         classes: C, at least 3.
-        inputs: size of dimension 1 where it isn't C (a loss of features).
+        inputs: size of dimension 1 if it isn't C, for a loss of features.
         skip: names of checks to leave out, from :data:`CHECKS`.
-        compile: also compile the loss with ``fullgraph=True`` (seconds, and needs a C++ compiler).
+        compile: whether to compile the loss, too, with ``fullgraph=True``. That takes seconds and a C++ compiler.
 
     Raises:
-        AssertionError: one line for each check that failed, what was expected and what came.
-        ValueError: a name in ``skip`` that is no check.
+        AssertionError: with a line for each check that failed, what was expected and what came.
+        ValueError: a name in ``skip`` that isn't a check's.
     """
     unknown = set(skip) - set(CHECKS)
     if unknown:
-        raise ValueError(f"skip names unknown checks {sorted(unknown)}; there are {', '.join(CHECKS)}")
+        raise ValueError(f"skip names unknown checks {sorted(unknown)}; the checks are {', '.join(CHECKS)}")
     options = _options(loss)
     case = _Case(loss, classes, inputs or classes)
     passed, skipped, failed = [], [], []
@@ -65,7 +65,7 @@ def check_loss(
         torch.manual_seed(0)
         try:
             check(case)
-        except Exception as error:  # any error of the user's loss is a finding
+        except Exception as error:  # the user's loss may raise anything
             line = " ".join(str(error).split())
             failed.append(f"{name}: {line[:300] or type(error).__name__}")
         else:
@@ -137,7 +137,7 @@ def second_derivative(case: _Case) -> None:
 
 
 def _sizes(case: _Case) -> Iterator[tuple[Tensor, Tensor]]:
-    """A batch small enough, and one large enough, for either side of any switch by size."""
+    """Yield a small and a large batch: a loss may compute them in different ways."""
     yield case.batch(8)
     yield case.batch(40_000 // case.inputs)
 

@@ -1,7 +1,6 @@
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 
@@ -12,7 +11,6 @@ from sklearn.datasets import load_iris
 from crossfade.cli import COMMANDS
 
 QUICK = ["--repeats", "2", "--epochs", "2", "--learning-rates", "0.01"]
-RUN = [sys.executable, "-m", "crossfade.cli"]
 
 
 @pytest.fixture(autouse=True)
@@ -119,7 +117,7 @@ def test_failed_trials_are_told_and_the_exit_status_is_1(call, iris, folder):
     [
         (["comprae"], 'Did you mean "compare"'),
         (["compare", "--repaets", "3"], "--repeats"),
-        (["compare", "--repeats", "-3"], "repeats: expected a whole number of at least 1, got -3"),
+        (["compare", "--repeats", "-3"], "repeats must be a whole number of at least 1, got -3"),
         (["compare", "--repeats", "many"], "--repeats"),
         (["compare", "--methods", "gradal"], "gradual"),
         (["compare", "--learning-rates", "fast"], "--learning-rates: expected numbers"),
@@ -162,24 +160,40 @@ def test_an_option_of_images_wants_a_folder(call):
     assert "nothing: not a folder" in refused(call("compare", "nothing", "--accelerator", "cpu"))
 
 
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["iris.csv", "--pretrained"], "iris.csv: not a folder; --pretrained needs a folder of images"),
+        (["iris.csv", "--learning-rate", "0.1"], "a table alone has --learning-rates"),
+        (["iris.csv", "--max-length", "9"], "iris.csv: a table; --max-length needs a table with --text COLUMN"),
+        (["iris.csv", "--text", "x", "--drop", "y"], "iris.csv: texts; --drop needs a table without --text"),
+        (["iris.csv", "--text", "x", "--compile"], "iris.csv: not a folder; --compile needs a folder of images"),
+        (["images", "--target", "x"], "images: a folder of images; --target needs a table"),
+        (["images", "--text", "x"], "images: a folder of images; --text needs a table"),
+        (["images", "--learning-rates", "0.1"], "other data have --learning-rate"),
+        (["--keep-weights", "w"], "crossfade: --keep-weights needs a folder of images"),
+        (["--text", "x"], "--text needs a FILE"),
+    ],
+)
+def test_an_option_that_does_not_suit_the_data_is_refused(call, iris, folder, arguments, says):
+    (folder / "images").mkdir()
+    assert says in refused(call("compare", *arguments))
+    assert sorted(os.listdir(folder)) == ["images", "iris.csv"]
+
+
+def test_the_help_of_compare_has_groups(call):
+    help_ = call("compare", "--help")[1]
+    headings = re.findall(r"╭─ (\w+) ─", help_)
+    assert headings == ["Arguments", "Data", "Texts", "Images", "Training", "Machine", "Output"]
+    options = re.findall(r"│ (--[a-z-]+)", help_)
+    assert len(options) == len(set(options)) == 39
+
+
 def test_another_run_on_the_same_store_is_refused(call, folder):
     from crossfade.lab.store import Store
 
     with Store(folder / "crossfade.db"):
         assert "another run is writing" in refused(call("compare", *QUICK))
-
-
-def test_interrupted_it_says_how_to_go_on_and_does(folder):
-    command = [*RUN, "compare", "--epochs", "40", "--methods", "ce,gradual"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert process.stderr.readline().startswith("iris, wine")  # what it is going to do: it is under way
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 130, (out, err)
-    assert not out
-    assert re.search(r"crossfade: stopped; \d+ of 80 trials are in crossfade.db. Run the same command again", err), err
-    assert "Traceback" not in err
-    assert os.listdir(folder) == ["crossfade.db"]
 
 
 def test_a_reader_that_has_seen_enough_is_no_error(folder):

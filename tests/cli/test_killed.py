@@ -1,10 +1,12 @@
-"""Killed with -9 at random moments and run again, a comparison ends with the numbers of an undisturbed one."""
+"""A comparison that is stopped or killed at any moment, and run again, ends with the numbers of an undisturbed one."""
 
 import json
 import multiprocessing
 import os
 import random
+import re
 import runpy
+import signal
 import time
 
 import pytest
@@ -12,7 +14,7 @@ from sklearn.datasets import load_wine
 
 from crossfade.lab.store import Store
 
-KILLS = 20
+KILLS = 8
 # A repeat a batch, so that there are many moments between two of them.
 SCRIPT = """
 import os, sys
@@ -109,3 +111,32 @@ def test_killed_at_random_moments_and_run_again(start, tmp_path):
     assert numbers(killed) == expected
     left = {name for name in os.listdir(killed) if not name.startswith(".")}  # a page, if killed while writing it
     assert left == {"crossfade.db", "out.json", "report.html", "run.py"}
+
+
+STOPPED = """
+import os, sys
+from crossfade.cli import main
+os.chdir(os.path.dirname(__file__))
+sys.stdout, sys.stderr = open("../out.txt", "w"), open("../err.txt", "w", buffering=1)
+main(["compare", "--epochs", "40", "--methods", "ce,gradual"])
+"""
+
+
+def test_interrupted_it_says_how_to_go_on_and_does(start, tmp_path):
+    place = tmp_path / "place"
+    place.mkdir()
+    (place / "run.py").write_text(STOPPED)
+    told = tmp_path / "err.txt"
+    process = start(place)
+    deadline = time.monotonic() + 60
+    while not (told.exists() and "\n" in told.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert told.read_text().startswith("iris, wine")  # what it is going to do: it is under way
+    os.kill(process.pid, signal.SIGINT)
+    process.join(timeout=60)
+    assert process.exitcode == 130
+    assert not (tmp_path / "out.txt").read_text()
+    err = told.read_text()
+    assert re.search(r"crossfade: stopped; \d+ of 80 trials are in crossfade.db. Run the same command again", err), err
+    assert "Traceback" not in err
+    assert sorted(os.listdir(place)) == ["crossfade.db", "run.py"]

@@ -1,4 +1,4 @@
-"""The one table of losses that every contract test walks."""
+"""The table of losses that the tests of the core go through."""
 
 from __future__ import annotations
 

@@ -75,8 +75,8 @@ SHAPES = {"rows": (9, 5), "one": (1, 4), "image": (2, 4, 3, 5), "line": (3, 4, 6
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_cross_entropy_s_bits(shape: tuple[int, ...], dtype: torch.dtype) -> None:
-    """alpha = 1, beta = 0 is F.cross_entropy bit for bit, on the forms by class and by row, in every option."""
+def test_bits_of_cross_entropy(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    """alpha = 1, beta = 0 is F.cross_entropy bit for bit, in the forms by class and by row, with every option."""
     torch.manual_seed(1)
     classes = shape[min(1, len(shape) - 1)]
     logits = torch.randn(shape, dtype=dtype)
@@ -102,7 +102,7 @@ def test_cross_entropy_s_bits(shape: tuple[int, ...], dtype: torch.dtype) -> Non
 
 
 @pytest.mark.parametrize("rows", [1, 33, 5000])
-def test_cross_entropy_s_bits_by_row_in_large(rows: int) -> None:
+def test_bits_of_cross_entropy_by_row_in_large_batches(rows: int) -> None:
     logits, target = batch(rows, 17, dtype=torch.float32)
     weight = torch.rand(17)
     for w in (None, weight):
@@ -117,7 +117,7 @@ def test_cross_entropy_s_bits_by_row_in_large(rows: int) -> None:
 @pytest.mark.parametrize(
     "g", [Mixture(1.0, 0.0), Mixture(0.3, 2.0), Mixture(0.0, 1.0), focal()], ids=["ce", "mixture", "el", "focal"]
 )
-def test_fast_walks_with_its_reference(dtype: torch.dtype, shape: tuple[int, ...], reduction: str, g: object) -> None:
+def test_fast_form_agrees_with_by_row(dtype: torch.dtype, shape: tuple[int, ...], reduction: str, g: object) -> None:
     torch.manual_seed(2)
     logits = (torch.randn(shape) * 4).to(dtype).requires_grad_()
     target = torch.randint(shape[1], shape[:1] + shape[2:])
@@ -140,7 +140,7 @@ def test_fast_walks_with_its_reference(dtype: torch.dtype, shape: tuple[int, ...
 
 @pytest.mark.parametrize("rows", [3, 6000])
 def test_underflow(rows: int) -> None:
-    """ce is right where p_y < 1e-30, in float32, against mpmath; so are the losses made of it."""
+    """Where p_y < 1e-30 in float32, ce and the losses made of it agree with mpmath."""
     gaps = torch.tensor([50.0, 69.0, 70.0, 88.0, 104.0, 300.0, 9999.0])
     logits = torch.zeros(rows, 7)
     logits[:, 0] = gaps.repeat(rows)[:rows]
@@ -215,7 +215,7 @@ BAD_ARGUMENTS = {
 
 @pytest.mark.parametrize("name", BAD_ARGUMENTS)
 @pytest.mark.parametrize("large", [False, True])
-def test_errors_are_cross_entropy_s(name: str, large: bool) -> None:
+def test_errors_are_those_of_cross_entropy(name: str, large: bool) -> None:
     logits, target, options = BAD_ARGUMENTS[name]
     if large and logits.dim() > 1:
         logits, target = logits.repeat_interleave(3000, 0), target.repeat_interleave(3000, 0)

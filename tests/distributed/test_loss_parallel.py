@@ -1,14 +1,9 @@
-"""Logits sharded over the classes: losses and gradients equal one device's, in 2 and 4 gloo processes."""
+"""With logits sharded over the classes of 2 and 4 gloo processes, losses and gradients equal those of one device."""
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import socket
-import traceback
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from functools import partial
-from typing import Any
 
 import pytest
 import torch
@@ -96,7 +91,7 @@ def check_uneven_shards(world: int) -> None:
 
 
 def check_projection(world: int) -> None:
-    """A column-parallel output layer, the way it is used: gradients of its weight and of the hidden states."""
+    """Check a column-parallel output layer in use: the gradients of its weight and of the hidden states."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.tensor import Replicate, Shard
     from torch.distributed.tensor.parallel import ColwiseParallel, loss_parallel, parallelize_module
@@ -118,7 +113,7 @@ def check_projection(world: int) -> None:
 
 
 def check_two_dimensional_mesh(world: int) -> None:
-    """Batch and classes sharded: the mean is over all rows, which F.cross_entropy refuses to compute here."""
+    """Check batch and classes sharded: the mean is over all rows, which F.cross_entropy refuses to compute here."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.tensor import Replicate, Shard, distribute_tensor
     from torch.distributed.tensor.parallel import loss_parallel
@@ -139,7 +134,7 @@ def check_two_dimensional_mesh(world: int) -> None:
 
 
 def check_refusals(world: int) -> None:
-    """What loss_parallel can't do is refused, not computed with a wrong gradient."""
+    """Check that what loss_parallel can't do is refused, and not computed with a wrong gradient."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.tensor import Shard, distribute_tensor
     from torch.distributed.tensor.parallel import loss_parallel
@@ -161,47 +156,14 @@ def check_refusals(world: int) -> None:
         cf.linear_crossfade_loss(hidden, weight, target)
 
 
-CHECKS = {
-    check.__name__: check
-    for check in (check_all_losses, check_uneven_shards, check_projection, check_two_dimensional_mesh, check_refusals)
-}
+def run_checks(world: int, *checks: Callable[[int], None]) -> None:
+    for check in checks:
+        check(world)
 
 
-def process(rank: int, world: int, port: int, names: tuple[str, ...], errors: Any) -> None:
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), GLOO_SOCKET_IFNAME="lo")
-    torch.set_num_threads(1)
-    try:
-        dist.init_process_group("gloo", rank=rank, world_size=world)
-        for name in names:
-            CHECKS[name](world)
-        dist.destroy_process_group()
-    except BaseException:
-        errors.put(f"process {rank}: {traceback.format_exc()}")
-        os._exit(1)  # the others wait in a collective: end with them
+def test_two_processes(processes: Callable[..., None]) -> None:
+    processes(2, run_checks, 2, check_all_losses, check_projection, check_refusals)
 
 
-def run(world: int, *names: str) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    context = multiprocessing.get_context("forkserver")  # a clean process that imports torch once for all
-    context.set_forkserver_preload(["crossfade.losses", "torch.distributed.tensor.parallel"])
-    errors = context.SimpleQueue()
-    processes = [context.Process(target=process, args=(r, world, port, names, errors)) for r in range(world)]
-    for p in processes:
-        p.start()
-    for p in processes:
-        p.join(timeout=300)
-    codes = [p.exitcode for p in processes]
-    for p in processes:
-        if p.is_alive():
-            p.kill()
-    assert errors.empty() and codes == [0] * world, errors.get() if not errors.empty() else f"exit codes {codes}"  # noqa: PT018
-
-
-def test_two_processes() -> None:
-    run(2, "check_all_losses", "check_projection", "check_refusals")
-
-
-def test_four_processes_with_uneven_shards() -> None:
-    run(4, "check_uneven_shards", "check_projection", "check_two_dimensional_mesh")
+def test_four_processes_with_uneven_shards(processes: Callable[..., None]) -> None:
+    processes(4, run_checks, 4, check_uneven_shards, check_projection, check_two_dimensional_mesh)

@@ -5,8 +5,7 @@ import torch
 
 from crossfade.lab.data.images import ImageSet, ImageTask
 from crossfade.lab.nets import SMALL_NETS
-from crossfade.lab.train.deep.augment import Augment
-from crossfade.lab.train.deep.recipe import ImageRecipe
+from crossfade.lab.train.deep.recipe import Augment, ImageRecipe
 from tests.images.image_cases import noise, tiny
 
 

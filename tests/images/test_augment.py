@@ -17,9 +17,9 @@ from torchvision.transforms import RandomErasing
 
 from crossfade.errors import UserError
 from crossfade.lab.data.images import ImageSet, ImageTask, Part
-from crossfade.lab.train.deep.augment import Augment, Draws, Pixels, _turn_hue, draw
+from crossfade.lab.train.deep.augment import Draws, Pixels, _turn_hue, draw
 from crossfade.lab.train.deep.batches import EvalBatches, TrainBatches, bounds
-from crossfade.lab.train.deep.recipe import ImageRecipe
+from crossfade.lab.train.deep.recipe import Augment, ImageRecipe
 from tests.examples import examples
 
 MEAN, STD = torch.tensor([0.5, 0.4, 0.3]), torch.tensor([0.2, 0.25, 0.3])

@@ -9,17 +9,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crossfade.lab.methods import Method
-from crossfade.lab.train.deep.fork import shared_epochs
+from crossfade.lab.train.deep.network import job_starts
 from crossfade.lab.train.deep.recipe import ImageRecipe
 from crossfade.lab.train.deep.run import executor
-from crossfade.lab.train.hardware import Hardware
 from crossfade.lab.trial import Trial
 from crossfade.schedules import switch
 from tests.examples import examples
+from tests.images.deep_cases import CPU
 from tests.images.image_cases import method
 
-CPU = Hardware(accelerator="cpu")
 NAMES = ("ce", "f0", "f0-late", "gradual", "cot", "focal")
+
+
+def shared_epochs(first, second, recipe):
+    return job_starts([first, second], [0, 0], recipe)[1].epoch
 
 
 def outcomes(trials, work):

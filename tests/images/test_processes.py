@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,11 +12,25 @@ import torch
 from safetensors.torch import load_file
 
 from crossfade.lab import frames
-from crossfade.lab.store import Store
-from tests.images.ddp_worker_images import work
+from crossfade.lab.data.images import ImageSet, ImageTask
+from crossfade.lab.run import run_request
+from crossfade.lab.store import Run, Store
+from crossfade.lab.train.deep.recipe import Augment, ImageRecipe
+from crossfade.lab.train.hardware import Hardware
+from crossfade.lab.trial import Trial
+from tests.images.image_cases import method, noise
 
-ROOT = Path(__file__).parents[2]
-WORKER = "tests.images.ddp_worker_images"
+
+def work(folder: Path, devices: int) -> None:
+    data = ImageSet("toy", tuple("abcd"), noise(203), noise(51, seed=1))
+    recipe = ImageRecipe(
+        net="tiny_plain", epochs=2, batch_size=20, milestones=(1,), learning_rate=0.05,
+        augment=Augment(crop=1, rotation=5, erasing=0.5), watch=1,
+    )  # fmt: skip
+    trials = [Trial("ddp", ImageTask(data), method(name), recipe, 0) for name in ("gradual", "cot")]
+    run = Run("ddp", {}, tuple(trial.key for trial in trials))
+    hardware = Hardware(accelerator="cpu", devices=devices)
+    run_request([run], trials, folder / "s.db", hardware, keep_weights=folder / "weights", progress=False)
 
 
 def results(folder: Path):
@@ -31,11 +44,11 @@ def _free_port() -> int:
         return probe.getsockname()[1]
 
 
-def _start(folder: Path, rank: int, port: int) -> subprocess.Popen[str]:
+def _work_as(rank: int, folder: Path, port: int) -> None:
+    """As torchrun starts a process."""
     told = {"LOCAL_RANK": rank, "NODE_RANK": 0, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    env = {**os.environ, "OMP_NUM_THREADS": "1", **{name: str(value) for name, value in told.items()}}
-    command = [sys.executable, "-m", WORKER, str(folder)]
-    return subprocess.Popen(command, cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True)
+    os.environ |= {name: str(value) for name, value in told.items()}
+    work(folder, devices=2)
 
 
 @pytest.mark.slow
@@ -43,10 +56,13 @@ def test_two_processes_train_the_network_that_one_does(tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     one.mkdir(), two.mkdir()
     work(one, devices=1)
-    started = [_start(two, rank, port) for port in [_free_port()] for rank in range(2)]
+    port, context = _free_port(), multiprocessing.get_context("fork")
+    started = [context.Process(target=_work_as, args=(rank, two, port)) for rank in range(2)]
     for process in started:
-        _, said = process.communicate(timeout=300)
-        assert process.returncode == 0, said[-3000:]
+        process.start()
+    for process in started:
+        process.join(300)
+        assert process.exitcode == 0
     (alone, alone_curves), (shared, shared_curves) = results(one), results(two)
     for name in ("gradual", "cot"):
         key = alone.loc[name, "key"]

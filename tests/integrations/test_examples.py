@@ -1,4 +1,4 @@
-"""Every example runs, at its smallest size. In this process: a new one would spend its time on imports."""
+"""Every example runs at its smallest size, in this process: a new one would spend its time on imports."""
 
 import runpy
 import sys

@@ -38,7 +38,7 @@ def bert(head, **options):
 
 
 def rows(count=32, length=6, seed=3):
-    """Token rows whose labels are ignored in a number that differs from row to row."""
+    """Return rows of tokens. The number of ignored labels differs from row to row."""
     generator = torch.Generator().manual_seed(seed)
     tokens = torch.randint(3, VOCABULARY, (count, length), generator=generator)
     labels = tokens.clone()

@@ -17,7 +17,7 @@ FADE = linear()  # every step has weights of its own
 
 
 class Body:
-    """What a module of either package does."""
+    """The common part of the modules of both packages."""
 
     def __init__(self, schedule=FADE, stop_at=None, criterion=None):
         super().__init__()

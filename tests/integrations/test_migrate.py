@@ -1,4 +1,4 @@
-"""Gradients of the losses people come from, against implementations of their own."""
+"""Gradients of the losses that users come from, against their own implementations."""
 
 import pickle
 

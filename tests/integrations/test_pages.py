@@ -1,4 +1,4 @@
-"""Every Python block on the integrations' pages runs as it stands there, on stand-ins for what the reader brings."""
+"""Every Python block on the integrations' pages runs as printed, with small models and data for the reader's."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 
 def classifier() -> dict[str, Any]:
-    """What a plain loop has at hand: a model, batches, an optimizer, where it is."""
+    """Return the names that a plain loop uses: a model, batches, an optimizer, its progress."""
     torch.manual_seed(0)
     model = nn.Linear(4, 3)
     loader = [(torch.randn(8, 4), torch.randint(3, (8,))) for _ in range(2)]

@@ -1,4 +1,4 @@
-"""A criterion under another reduction is the same criterion: whatever happens to one holds for the other."""
+"""A criterion and its copy with another reduction always have the same weights; helpers of the integrations."""
 
 import copy
 import subprocess

@@ -1,4 +1,4 @@
-"""CrossfadeClassifier as scikit-learn sees it, and the skorch callback under skorch's own nets."""
+"""CrossfadeClassifier by scikit-learn's checks, and the skorch callback with skorch's own nets."""
 
 import pickle
 
@@ -31,7 +31,7 @@ def iris():
     return StandardScaler().fit_transform(X), y
 
 
-@parametrize_with_checks([CrossfadeClassifier()])
+@parametrize_with_checks([CrossfadeClassifier(max_epochs=25)])
 def test_scikit_learn_estimator_checks(estimator, check):
     check(estimator)
 
@@ -80,7 +80,7 @@ def test_the_global_generator_is_left_alone(iris):
 
 @pytest.mark.parametrize("focus", [0.0, 0.25])
 def test_weights_are_row_factors_of_the_loss(iris, focus):
-    """A linear model on one batch is a convex-ish problem: its gradient at the end is the weighted formula's."""
+    """One step of a linear model on one batch is along the gradient of the weighted formula."""
     X, y = iris
     row_weight = np.random.default_rng(0).integers(0, 4, len(y)).astype(float)
     model = CrossfadeClassifier(

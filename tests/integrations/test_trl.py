@@ -69,7 +69,7 @@ class Watch(TrainerCallback):
 
 
 def train(tokenizer, data, tmp_path, criterion=None, *, form="fused", kill_at=None, resume=None, **options):
-    """form: "fused" is the callback alone, "logits" adds compute_loss_func, "none" is TRL without us."""
+    """Train. The form "fused" uses the callback alone, "logits" adds compute_loss_func, "none" is TRL's own loss."""
     fade = None if form == "none" else CrossfadeCallback(criterion or CrossfadeLoss(FADE))
     watch = Watch(fade and fade.criterion, kill_at)
     defaults = {
@@ -103,7 +103,7 @@ def close(first, second, atol=2e-6):
 @pytest.mark.parametrize("data", [texts, prompts])
 @pytest.mark.parametrize("options", [{}, {"packing": True}], ids=["padded", "packed"])
 def test_the_fused_loss_is_the_loss_of_the_logits(tokenizer, tmp_path, data, options):
-    """Two ways through TRL that share no code: its fused head with g in between, and the full logits."""
+    """TRL's fused head with g, and the full logits, share no code and agree."""
     fused = train(tokenizer, data(), tmp_path, **options)
     logits = train(tokenizer, data(), tmp_path, form="logits", **options)
     plain = train(tokenizer, data(), tmp_path, form="none", **options)
@@ -125,7 +125,7 @@ def test_accumulation_is_one_big_batch(tokenizer, tmp_path):
 
 
 def test_prompts_are_not_learned(tokenizer, tmp_path):
-    """Prompts come ignored, and a batch that holds nothing else has the loss 0 and no gradient."""
+    """Prompts are ignored, and a batch that holds nothing else has the loss 0 and no gradient."""
     trainer, _ = train(tokenizer, prompts(), tmp_path, max_steps=1)
     batch = next(iter(trainer.get_train_dataloader()))
     assert (batch["labels"] == -100).any()

@@ -18,7 +18,7 @@ from torch import Tensor
 
 import crossfade as cf
 from crossfade import _heart, kernels
-from crossfade._linear import checks
+from crossfade._linear import api
 from tests.examples import examples
 
 GPU = torch.cuda.is_available()
@@ -61,7 +61,7 @@ def test_losses_and_gradients(dtype: torch.dtype, classes: int) -> None:
 
 @pytest.mark.parametrize("dtype", TYPES)
 def test_the_largest_vocabulary(dtype: torch.dtype) -> None:
-    check(*batch(2, 262_144, dtype))
+    check(*batch(1, 262_144, dtype))
 
 
 @examples(40)
@@ -203,7 +203,7 @@ def test_refusals() -> None:
 @pytest.mark.parametrize(
     "options", [{}, {"reduction": "sum"}, {"weight": torch.rand(400)}, {"alpha": torch.tensor(0.5)}]
 )
-def test_the_heart_takes_them(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_losses_use_the_kernels(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     options = {k: v.to(DEVICE) if isinstance(v, Tensor) else v for k, v in options.items()}
     logits, target = batch(6, 400, torch.float32)
     target[0] = -100
@@ -229,15 +229,15 @@ def test_the_heart_takes_them(options: dict[str, Any], monkeypatch: pytest.Monke
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("softcap", [None, 4.0])
 @pytest.mark.parametrize("reduction", ["mean", "none"])
-@pytest.mark.parametrize(("rows", "dim"), [(40, 16), (100, 32), (30, 64)])
+@pytest.mark.parametrize(("rows", "dim"), [(24, 16), (62, 24), (23, 64)])
 def test_fused_linear(
     dtype: torch.dtype, softcap: float | None, reduction: str, rows: int, dim: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The kernels inside linear_crossfade_loss walk with its torch body; half types go over the classes once more.
+    """linear_crossfade_loss with the kernels agrees with its PyTorch form; half types pass over the classes once more.
 
-    From 32 columns on, the first walk's logits lie where the weight's gradient will be.
+    With more than 16 columns the first pass's logits lie where the weight's gradient will be.
     """
-    monkeypatch.setattr(checks, "compute_type", lambda *_: dtype)
+    monkeypatch.setattr(api, "compute_type", lambda *_: dtype)
     generator = torch.Generator().manual_seed(0)
     hidden, weight, bias = (
         torch.randn(*shape, generator=generator).to(DEVICE, dtype).requires_grad_()

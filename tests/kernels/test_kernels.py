@@ -1,4 +1,4 @@
-"""Runs the kernels' cases in Triton's interpreter, and compiles the kernels for GPUs that needn't be there."""
+"""The kernels' cases in Triton's interpreter, and the kernels compiled for GPUs that aren't here."""
 
 from __future__ import annotations
 

@@ -9,10 +9,10 @@ from sklearn.datasets import load_iris, load_wine
 from crossfade.errors import UserError
 from crossfade.lab import compare
 from crossfade.lab.comparison import execute, plan
-from crossfade.lab.config import Settings, read_toml, resolve
 from crossfade.lab.data.builtin import load_builtin
 from crossfade.lab.data.table import from_file
 from crossfade.lab.methods import DEFAULT_METHODS, METHODS, Method
+from crossfade.lab.settings import Images, Settings, Texts, Training
 from crossfade.lab.store import Store
 from crossfade.schedules import constant
 
@@ -71,7 +71,7 @@ def test_arrays_frames_and_files_give_the_same_numbers(tmp_path):
     frame.to_parquet(tmp_path / "iris.parquet")
     expected = scores(compare(X, names, **QUICK))
     for path in ("iris.csv", "iris.parquet"):
-        planned = plan([from_file(tmp_path / path, "species")], resolve(QUICK), "test")
+        planned = plan([from_file(tmp_path / path, "species")], Settings.of(QUICK), "test")
         with Store(":memory:") as store:
             pd.testing.assert_frame_equal(scores(execute(planned, store)), expected)
 
@@ -99,7 +99,7 @@ def test_own_losses_as_functions_objects_and_files(tmp_path, monkeypatch):
     own = [root, Method("half", "half way", schedule=constant(0.25))]
     named = compare(X, y, methods=own, **QUICK)
     assert list(named.table.index) == ["ce", "root", "half"]
-    settings = resolve({**QUICK, "loss": ["mine.py:bent"], "methods": ["ce", "f0"]})
+    settings = Settings.of({**QUICK, "loss": ["mine.py:bent"], "methods": ["ce", "f0"]})
     planned = plan([load_builtin("iris")], settings, "test")
     with Store(":memory:") as store:
         assert list(execute(planned, store).table.index) == ["ce", "f0", "bent"]
@@ -135,10 +135,12 @@ def test_a_failing_method_is_named_and_the_others_are_compared():
 
 
 def test_schedules_that_few_epochs_make_the_same_are_pointed_out():
-    planned = plan([load_builtin("iris")], resolve({"epochs": 10, "methods": ["ce", "f0", "f0-late"]}), "test")
+    planned = plan([load_builtin("iris")], Settings.of({"epochs": 10, "methods": ["ce", "f0", "f0-late"]}), "test")
     assert "f0-late is the same as f0 at 10 epochs" in " ".join(planned.notes)
-    assert not plan([load_builtin("iris")], resolve({"epochs": 20, "methods": ["ce", "f0", "f0-late"]}), "test").notes
-    step = resolve({"epochs": 10, "methods": ["ce", "f0", "f0-late"], "granularity": "step"})
+    assert not plan(
+        [load_builtin("iris")], Settings.of({"epochs": 20, "methods": ["ce", "f0", "f0-late"]}), "test"
+    ).notes
+    step = Settings.of({"epochs": 10, "methods": ["ce", "f0", "f0-late"], "granularity": "step"})
     assert not plan([load_builtin("iris")], step, "test").notes
 
 
@@ -177,7 +179,7 @@ def test_what_was_decided_about_the_data_is_said_and_kept():
         ({"methods": [3]}, "expected names, Method objects or functions"),
         ({"methods": [lambda ce: ce, lambda ce: 2 * ce]}, "two different losses are called 'lambda'"),
         ({"methods": [Method("ce", "mine", g=lambda ce: ce), "ce"]}, "two different losses are called 'ce'"),
-        ({"repeats": -3}, "repeats: expected a whole number of at least 1, got -3"),
+        ({"repeats": -3}, "repeats must be a whole number of at least 1, got -3"),
         ({"repeats": 2.5}, "repeats"),
         ({"repeats": True}, "repeats"),
         ({"epochs": 0}, "epochs"),
@@ -187,7 +189,7 @@ def test_what_was_decided_about_the_data_is_said_and_kept():
         ({"learning_rates": (float("nan"),)}, "learning-rates"),
         ({"momentum": 1.0}, "momentum"),
         ({"test_size": 0.5}, "test-size"),
-        ({"net": "mpl"}, "net: expected mlp or linear, got 'mpl'"),
+        ({"net": "mpl"}, "net must be one of linear, mlp, got 'mpl'"),
         ({"net": "linear", "width": 5}, "no hidden layer"),
         ({"width": 0}, "width"),
         ({"seed": -1}, "seed"),
@@ -201,7 +203,7 @@ def test_requests_that_cannot_be_carried_out(options, says):
 
 
 def test_all_methods_of_the_library_run():
-    planned = plan([load_builtin("iris")], resolve({"methods": ["all"], "repeats": 1, "epochs": 1}), "test")
+    planned = plan([load_builtin("iris")], Settings.of({"methods": ["all"], "repeats": 1, "epochs": 1}), "test")
     with Store(":memory:") as store:
         result = execute(planned, store)
     assert set(result.results["method"]) == {one.name for one in METHODS}
@@ -210,25 +212,50 @@ def test_all_methods_of_the_library_run():
 def test_settings_from_toml_are_overridden_and_read_back(tmp_path):
     path = tmp_path / "c.toml"
     path.write_text('net = "linear"\nbatch-size = 16\nlearning_rates = [0.1, 1]\nmethods = ["ce", "el"]\n')
-    settings = resolve(read_toml(path), {"batch_size": 32, "epochs": None})
-    assert settings == Settings(net="linear", batch_size=32, learning_rates=(0.1, 1.0), methods=("ce", "el"))
-    assert resolve(json.loads(json.dumps(settings.to_dict()))) == settings
+    settings = Settings.of(Settings.read(path).given() | {"batch_size": 32, "epochs": None})
+    expected = Training(net="linear", batch_size=32, learning_rates=(0.1, 1.0), methods=("ce", "el"))
+    assert settings == Settings(expected)
+    stored = plan([load_builtin("iris")], settings, "test").run.request["settings"]
+    assert plan([load_builtin("iris")], Settings.of(json.loads(json.dumps(stored))), "test").trials[0].key
     for text, says in (
         ("epoch = 3", "setting 'epoch' is unknown (did you mean 'epochs'?)"),
         ("epochs = ", "not valid TOML"),
-        ("epochs = -1", "epochs: expected a whole number"),
+        ("epochs = -1", "epochs must be a whole number"),
         ("methods = 3", "methods: expected names"),
     ):
         path.write_text(text)
         with pytest.raises(UserError, match=re.escape(says)):
-            read_toml(path)
+            Settings.read(path)
     with pytest.raises(UserError, match="can't be read"):
-        read_toml(tmp_path / "none.toml")
+        Settings.read(tmp_path / "none.toml")
 
 
 def test_the_store_keeps_the_resolved_settings(tmp_path):
     compare(*load_iris(return_X_y=True), methods=["ce", "f0"], store=tmp_path / "s.db", **QUICK)
     with Store(tmp_path / "s.db", "read") as store:
         run = store.runs()[0]
-    kept = resolve(run.request["settings"])
+    kept = Settings.of(run.request["settings"]).training
     assert (kept.repeats, kept.epochs, kept.methods, kept.momentum) == (3, 3, ("ce", "f0"), 0.9)
+
+
+def test_paths_and_texts_from_python(tmp_path):
+    X, y = load_iris(return_X_y=True, as_frame=True)
+    X.assign(species=y).to_csv(tmp_path / "iris.csv", index=False)
+    from_path = compare(tmp_path / "iris.csv", "species", methods=["el"], **QUICK)
+    pd.testing.assert_frame_equal(scores(from_path), scores(compare(X, y, methods=["el"], **QUICK)))
+    words = pd.DataFrame({"said": [f"so {name} it is" for name in ("red", "blue", "green") * 20], "n": range(60)})
+    words["colour"] = words["said"].str.split().str[1]
+    words.to_csv(tmp_path / "words.csv", index=False)
+    options = {"texts": Texts(text=("said",)), "methods": ["el"], "epochs": 1, "repeats": 2, "width": 4, "workers": 1}
+    from_frame = compare(words, words["colour"], **options)
+    from_path = compare(str(tmp_path / "words.csv"), "colour", **options)
+    same = ["dataset", "study", "seconds", "engine", "key"]
+    expected = from_path.results.drop(columns=same)
+    pd.testing.assert_frame_equal(from_frame.results.drop(columns=same), expected)
+    assert set(from_frame.results["study"]) == {"compare-texts"}
+    with pytest.raises(UserError, match="--drop needs a table without --text"):
+        compare(tmp_path / "words.csv", "colour", drop=["n"], **options)
+    with pytest.raises(UserError, match="--image-size needs a folder of images"):
+        compare(X, y, images=Images(image_size=32))
+    with pytest.raises(UserError, match="y, test: of a path"):
+        compare(tmp_path / "iris.csv", y)

@@ -399,7 +399,7 @@ def test_no_bytes_make_reading_fail_in_another_way(tmp_path_factory, content):
         from_file(path, str(frame.columns[-1]))
 
 
-@examples(60)
+@examples(25)
 @given(st.lists(st.tuples(st.text(max_size=6), st.text(max_size=6)), min_size=1, max_size=12))
 def test_no_cells_make_it_fail_in_another_way(cells):
     frame = pd.DataFrame(cells, columns=["a", "b"])

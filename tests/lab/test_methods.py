@@ -102,7 +102,7 @@ def test_a_loss_by_module_or_file(losses, reference):
     x, y = generator.normal(size=(30, 3)), generator.integers(0, 2, 30)
     (h,) = train_stack([Member(Split(x, y, x, y, x, y, 2), own, 0.01, 0)], Recipe(epochs=2))
     assert h.engine == "kernel"
-    assert 0 < h.train_loss[-1] < 1  # (1 - p)^2
+    assert 0 < h.curves["train_loss"][-1] < 1  # (1 - p)^2
 
 
 def test_a_loss_by_absolute_path_from_elsewhere(losses, tmp_path_factory, monkeypatch):

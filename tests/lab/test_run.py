@@ -80,11 +80,11 @@ def test_a_result_is_what_the_engine_says_at_the_selected_learning_rate_and_epoc
     trial = trials[1]
     split = trial.task.split(trial.repeat)
     histories = train_stack([Member(split, trial.method, rate, seed(trial, "train")) for rate in (0.01, 0.001)], RECIPE)
-    best = max(range(2), key=lambda k: (histories[k].val_correct.max(), -k))
-    epoch = int(histories[best].val_correct.argmax())
+    best = max(range(2), key=lambda k: (histories[k].curves["val_accuracy"].max(), -k))
+    epoch = int(histories[best].curves["val_accuracy"].argmax())
     assert select(histories) == (best, epoch)
     row = undisturbed[0].loc[trial.key]
-    probabilities = histories[best].test_probabilities
+    probabilities = histories[best].probabilities
     assert row["learning_rate"] == (0.01, 0.001)[best]
     assert row["epoch"] == epoch + 1
     assert row["accuracy"] == np.mean(probabilities.argmax(1) == split.y_test)
@@ -93,7 +93,7 @@ def test_a_result_is_what_the_engine_says_at_the_selected_learning_rate_and_epoc
     assert row["brier"] == pytest.approx(brier_score_loss(split.y_test, probabilities, scale_by_half=False), rel=1e-5)
     curve = undisturbed[1].query("dataset == 'iris' and method == 'gradual' and repeat == 0")
     assert list(curve["epoch"]) == [1, 2, 3]
-    np.testing.assert_allclose(curve["test_nll"], histories[best].test_nll, rtol=1e-6)
+    np.testing.assert_allclose(curve["test_nll"], histories[best].curves["test_nll"], rtol=1e-6)
 
 
 def test_only_what_is_missing_is_run(trials, tmp_path):

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 import pytest
 
+from crossfade.cli import main
 from crossfade.lab import frames
-from crossfade.lab.paper.table4 import NETS, PAPER, Request, plan, with_tie
-from crossfade.lab.run import Summary, local, run
-from crossfade.lab.store import Store
+from crossfade.lab.methods import METHODS
+from crossfade.lab.paper.study import Request, plan
+from crossfade.lab.paper.table4 import NETS, PAPER, STUDY, with_tie
+from crossfade.lab.run import Batch, Executor, Summary, Tick, local, run
+from crossfade.lab.store import Outcome, Store
+from crossfade.lab.trial import Trial
 from tests.lab.uci_copy import write_uci
+
+SETS = ("iris", "wine", "breast-cancer-wisc-diag")
+Call = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +40,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def command(data: Path, store: Path, *more: str) -> list[str]:
     page = store.with_suffix(".html")
     given = ["--data-dir", str(data), "--store", str(store), "--report", str(page), "--scale", "short", *more]
-    return [sys.executable, "-m", "crossfade.cli", "run", "table4", *given]
+    return ["run", "table4", *given]
 
 
 def results(path: Path) -> pd.DataFrame:
@@ -36,31 +48,48 @@ def results(path: Path) -> pd.DataFrame:
         return frames.results(store).drop(columns="seconds").sort_values("key", ignore_index=True)
 
 
-def test_end_to_end(data: Path, tmp_path: Path) -> None:
-    done = subprocess.run(command(data, tmp_path / "t.db"), capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert "3 of 121 UCI sets" in done.stderr
-    assert "miniboone" in done.stderr
+class Whole(NamedTuple):
+    """A run that nothing has disturbed: its store and what it printed."""
+
+    store: Path
+    out: str
+    err: str
+
+
+@pytest.fixture(scope="module")
+def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    store = tmp_path_factory.mktemp("whole") / "t.db"
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as stopped:
+        main(command(data, store))
+    assert stopped.value.code == 0, err.getvalue()
+    return Whole(store, out.getvalue(), err.getvalue())
+
+
+def test_end_to_end(call: Call, data: Path, whole: Whole) -> None:
+    assert "3 of 121 UCI sets" in whole.err
+    assert "miniboone" in whole.err
     for heading in (*NETS.values(), "Friedman", "2.12"):  # the paper's mean rank of the gradual fade
-        assert heading in done.stdout
-    page = (tmp_path / "t.html").read_text()
+        assert heading in whole.out
+    page = whole.store.with_suffix(".html").read_text()
     assert "miniboone" in page
     assert "<svg" in page
-    frame = results(tmp_path / "t.db")
+    frame = results(whole.store)
     assert len(frame) == 3 * 2 * 6 * 2
     assert set(frame["n_test"].groupby(frame["dataset"]).nunique()) == {1}
-    again = subprocess.run(command(data, tmp_path / "t.db"), capture_output=True, text=True, timeout=300)
-    assert "0 trials computed" in again.stderr
-    assert again.stdout == done.stdout
+    code, again, err = call(*command(data, whole.store))
+    assert code == 0
+    assert "0 trials computed" in err
+    assert again == whole.out
 
 
-def test_a_loss_of_one_s_own_is_a_row(data: Path, tmp_path: Path) -> None:
+def test_a_loss_of_one_s_own_is_a_row(call: Call, data: Path, tmp_path: Path) -> None:
     own = tmp_path / "mine.py"
     own.write_text("import torch\n\ndef cubic(ce):\n    return (1 - torch.exp(-ce)) ** 3\n")
     more = ["--loss", f"{own}:cubic", "--methods", "ce,gradual", "--net", "linear", "--sets", "iris,wine"]
-    done = subprocess.run(command(data, tmp_path / "t.db", *more), capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert "cubic" in done.stdout
+    code, out, err = call(*command(data, tmp_path / "t.db", *more))
+    assert code == 0, err
+    assert "cubic" in out
     assert set(results(tmp_path / "t.db")["method"]) == {"ce", "gradual", "cubic"}
 
 
@@ -78,40 +107,40 @@ def test_a_loss_of_one_s_own_is_a_row(data: Path, tmp_path: Path) -> None:
         (["--ray", "127.0.0.1:1"], "no cluster answers"),
     ],
 )
-def test_bad_requests_are_one_line(data: Path, tmp_path: Path, more: list[str], line: str) -> None:
+def test_bad_requests_are_one_line(call: Call, data: Path, tmp_path: Path, more: list[str], line: str) -> None:
     if "--ray" in more:
         pytest.importorskip("ray")
-    done = subprocess.run(command(data, tmp_path / "t.db", *more), capture_output=True, text=True, timeout=120)
-    assert done.returncode == 2
-    last = done.stderr.strip().splitlines()[-1]
+    code, _, err = call(*command(data, tmp_path / "t.db", *more))
+    assert code == 2
+    last = err.strip().splitlines()[-1]
     assert line in last
-    assert "Traceback" not in done.stderr
+    assert "Traceback" not in err
 
 
-def test_killed_at_random_moments_and_resumed(data: Path, tmp_path: Path) -> None:
-    subprocess.run(command(data, tmp_path / "whole.db"), capture_output=True, timeout=300, check=True)
+def test_killed_at_random_moments_and_resumed(call: Call, data: Path, tmp_path: Path, whole: Whole) -> None:
     moments = random.Random(4)
-    for _ in range(6):
+    for _ in range(4):
         victim = subprocess.Popen(
-            command(data, tmp_path / "cut.db"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            [sys.executable, "-m", "crossfade.cli", *command(data, tmp_path / "cut.db")],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
         time.sleep(moments.uniform(0.8, 3.0))
         os.kill(victim.pid, signal.SIGKILL)
         victim.wait()
-    subprocess.run(command(data, tmp_path / "cut.db"), capture_output=True, timeout=300, check=True)
-    pd.testing.assert_frame_equal(results(tmp_path / "cut.db"), results(tmp_path / "whole.db"))
+    code, _, err = call(*command(data, tmp_path / "cut.db"))
+    assert code == 0, err
+    pd.testing.assert_frame_equal(results(tmp_path / "cut.db"), results(whole.store))
 
 
-def _run(data: Path, path: Path, execute: object = None, **changes: object) -> Summary:
-    from crossfade.lab.methods import METHODS
-
-    methods = tuple(method for method in METHODS if method.name in ("ce", "gradual", "focal"))
-    request = Request(data, methods, **{"scale": "short", "seeds": 2, **changes})  # type: ignore[arg-type]
-    planned = plan(request, "test")
+def _run(data: Path, path: Path, execute: Executor | None = None, *, seeds: int = 2, splits: int = 1) -> Summary:
+    names = tuple(method.name for method in METHODS if method.name in ("ce", "gradual", "focal"))
+    request = Request(data, "smoke", datasets=SETS, methods=names, repeats=seeds)
+    planned = plan(replace(STUDY, splits=splits), request, "test")
     with Store(path) as store:
-        for one in planned.runs.values():
+        for one in planned.runs:
             store.save(one)
-        return run(planned.trials, store, execute=execute)  # type: ignore[arg-type]
+        return run(planned.trials, store, execute=execute)
 
 
 def test_seeds_and_splits_extend_what_is_known(data: Path, tmp_path: Path) -> None:
@@ -158,9 +187,9 @@ def test_on_a_ray_cluster_with_a_node_killed(data: Path, tmp_path: Path) -> None
         distributed = on_ray(cluster.address, local(1))
         killed = []
 
-        def execute(batches: object, tick: object) -> object:
-            small = [(trial,) for batch in batches for trial in batch]  # type: ignore[attr-defined]
-            for count, pair in enumerate(distributed(small, tick)):  # type: ignore[arg-type]
+        def execute(batches: Sequence[Batch], tick: Tick) -> Iterator[tuple[Trial, Outcome]]:
+            small = [(trial,) for batch in batches for trial in batch]
+            for count, pair in enumerate(distributed(small, tick)):
                 if count == 3:
                     cluster.remove_node(nodes[0], allow_graceful=False)
                     killed.append(count)

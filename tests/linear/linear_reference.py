@@ -63,7 +63,7 @@ def problem(
     dtype: torch.dtype = torch.float64,
     seed: int = 0,
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
-    """hidden, linear_weight, bias or None, target."""
+    """Return hidden, linear_weight, bias or None, and target."""
     generator = torch.Generator().manual_seed(seed)
 
     def normal(*shape: int) -> Tensor:

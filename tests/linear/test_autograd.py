@@ -1,4 +1,4 @@
-"""How the fused loss behaves in a graph."""
+"""The fused loss as a part of autograd's graph."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_checkpointing(use_reentrant: bool) -> None:
 
 
 def matrix_work(rows: int, dim: int, classes: int) -> int:
-    """Operations of one product between hidden, weight and logits."""
+    """Return the operations of one matrix product between hidden, weight and logits."""
     return 2 * rows * dim * classes
 
 
@@ -126,7 +126,7 @@ def flops(backward: bool, hidden: torch.Tensor, *arguments: object, **options: o
 
 
 def test_matrix_work() -> None:
-    """Three products for mean; four for none; one less for each frozen input; the forward's alone without gradients."""
+    """Three products for mean, four for none, one less for each frozen input, and one without gradients."""
     hidden, weight, _, target = problem(rows=40, dim=8, classes=30)
     one = matrix_work(40, 8, 30)
     assert flops(True, hidden, weight, target) == 3 * one

@@ -1,4 +1,4 @@
-"""torch.compile takes the fused loss whole, and a schedule never makes it compile again."""
+"""torch.compile captures the fused loss without a graph break, and a schedule never makes it compile again."""
 
 from __future__ import annotations
 
@@ -56,6 +56,7 @@ def test_whole_graph_and_no_recompilation(fn: Callable[[cf.LinearCrossfadeLoss],
 def test_operator_keeps_its_contract() -> None:
     hidden, weight, bias, target = (x.detach() for x in ARGUMENTS)
     one = torch.tensor(1.0, dtype=torch.float64)
-    arguments = (hidden, weight, bias, target, None, None, one, one, -100, 0.0, None, torch.float32, 1e-3)
+    tensors = (hidden, weight, bias, target, None)
+    options = (None, one, one, -100, 0.0, None, 1e-3, True)
     for needs in ([True, True, True], [True, False, False], [False, False, False]):
-        torch.library.opcheck(torch.ops.crossfade.linear_loss.default, (*arguments, needs, True))
+        torch.library.opcheck(torch.ops.crossfade.linear_loss.default, (*tensors, torch.float32, needs, *options))

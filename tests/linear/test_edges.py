@@ -1,4 +1,4 @@
-"""Nothing valid, bad arguments, statistics."""
+"""The fused loss without a valid row, with bad arguments, and its statistics."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.linear.linear_reference import cubed, gradients, problem
 @pytest.mark.parametrize("rows", [0, 5])
 @pytest.mark.parametrize("options", [{}, {"g": cubed}, {"label_smoothing": 0.1}, {"alpha": torch.tensor(0.5)}])
 def test_nothing_valid(rows: int, options: dict[str, object]) -> None:
-    """What F.cross_entropy does: mean NaN, sum 0, none 0; the graph is connected and the gradients are 0."""
+    """As in F.cross_entropy: mean NaN, sum 0, none 0; the graph is connected and the gradients are 0."""
     hidden, weight, bias, target = problem(rows=rows, bias=True, ignored=1.1)
     for reduction, value in (("mean", float("nan")), ("sum", 0.0)):
         loss = cf.linear_crossfade_loss(hidden, weight, target, bias=bias, reduction=reduction, **options)
@@ -36,6 +36,16 @@ def test_class_weights_of_zero_give_torchs_nan() -> None:
     assert loss.isnan()
     assert expected.isnan()
     assert gradients(loss, (weight,))[0].isnan().all() == gradients(expected, (weight,))[0].isnan().all()
+
+
+def test_a_g_with_a_constant_slope() -> None:
+    """Label smoothing needs g' at every class; for g(ce) = ce autograd stores it as one number."""
+    hidden, weight, _, target = problem()
+    class_weight = torch.rand(11, dtype=torch.float64)
+    loss = cf.linear_crossfade_loss(hidden, weight, target, g=lambda ce: ce, weight=class_weight, label_smoothing=0.1)
+    expected = F.cross_entropy(F.linear(hidden, weight), target, class_weight, label_smoothing=0.1)
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(gradients(loss, (hidden, weight)), gradients(expected, (hidden, weight)))
 
 
 @pytest.mark.parametrize("bad", [-1, 11, -101, 2**40])

@@ -1,4 +1,4 @@
-"""Half precision and autocast: every error stays within that of the reference in the same type."""
+"""Half precision and autocast: no error is larger than that of the reference in the same type."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import crossfade as cf
-from crossfade._linear import checks
+from crossfade._linear import api
 from tests.linear.linear_reference import gradients, problem, reference_loss
 
 HALVES = [torch.bfloat16, torch.float16]
@@ -56,7 +56,7 @@ def test_types(dtype: torch.dtype) -> None:
 
 
 def test_loss_scaling_survives_float16() -> None:
-    """Mean gradients of 1e-8 are 0 in float16; scaled by 2^16 from above, as GradScaler does, they aren't."""
+    """Mean gradients of 1e-8 are 0 in float16; with an upstream gradient of 2^16, as GradScaler gives, they aren't."""
     hidden, weight, target = inputs_of(torch.float16)
     small = (weight.detach() * 1e-3).requires_grad_()
     loss = cf.linear_crossfade_loss(hidden * 1e-3, small, target, memory_budget_mb=PIECES) * 65536.0
@@ -68,7 +68,7 @@ def test_loss_scaling_survives_float16() -> None:
 
 @pytest.mark.parametrize("reduction", ["mean", "none"])
 def test_autocast(reduction: str) -> None:
-    """float32 parameters under autocast: float32 gradients, and float32's exactness on the CPU."""
+    """float32 parameters under autocast have float32 gradients, as exact as float32 on the CPU."""
     hidden, weight, bias, target = problem(rows=40, classes=30, bias=True, ignored=0.2, dtype=torch.float32)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         loss = cf.linear_crossfade_loss(hidden, weight, target, bias=bias, reduction=reduction)
@@ -100,8 +100,8 @@ def rows_then_sum(*arguments: torch.Tensor, **options: object) -> torch.Tensor:
 def test_products_in_half_precision(
     dtype: torch.dtype, weight_type: str, fn: object, options: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What a GPU does: the weight's gradient is written once, class by class, from logits computed a second time."""
-    monkeypatch.setattr(checks, "compute_type", lambda *_: dtype)
+    """As on a GPU, the weight's gradient is written once, class by class, from logits computed a second time."""
+    monkeypatch.setattr(api, "compute_type", lambda *_: dtype)
     hidden, weight, target = inputs_of(dtype)
     if weight_type == "float32":
         weight = weight.detach().float().requires_grad_()

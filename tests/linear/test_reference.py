@@ -1,4 +1,4 @@
-"""The fused loss walks with the readable reference, in float64: values and gradients, every option, every reduction."""
+"""The fused loss agrees with the readable reference in float64: values and gradients, all options and reductions."""
 
 from __future__ import annotations
 

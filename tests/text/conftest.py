@@ -7,6 +7,8 @@ import pytest
 import torch
 from sklearn import datasets
 
+from crossfade.lab.data.texts import TextSet, load_texts
+
 
 @pytest.fixture(scope="session")
 def sentences() -> pd.DataFrame:
@@ -25,6 +27,14 @@ def table(sentences, tmp_path):
     path = tmp_path / "sentences.csv"
     sentences.to_csv(path, index=False)
     return path
+
+
+@pytest.fixture(scope="session")
+def few(sentences, tmp_path_factory) -> TextSet:
+    """A third of the sentences, for networks that take their time."""
+    path = tmp_path_factory.mktemp("texts") / "few.csv"
+    sentences[::3].to_csv(path, index=False)
+    return load_texts(path, ["sentence"], "about")
 
 
 @pytest.fixture(scope="session")

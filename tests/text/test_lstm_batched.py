@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +17,11 @@ from crossfade.errors import UserError
 from crossfade.lab.methods import Method, method
 from crossfade.lab.train.lstm import batched as lstm_batched
 from crossfade.lab.train.lstm import run as text_run
-from crossfade.lab.train.lstm.batched import train_batched
-from crossfade.lab.train.lstm.feed import Feed
-from crossfade.lab.train.lstm.setup import epoch_batches, scoring_batches
-from crossfade.lab.train.lstm.stack import train_lstm_stack
-from crossfade.lab.train.lstm.types import LstmMember, LstmRecipe
+from crossfade.lab.train.lstm.batched import Batches, train_batched
+from crossfade.lab.train.lstm.recipe import LstmMember, LstmRecipe
+from crossfade.lab.train.lstm.tokens import epoch_batches, scoring_batches
 from tests.examples import examples
-from tests.text.lstm_cases import CURVES, draw, reference, same
+from tests.text.lstm_cases import close, draw, reference, same
 
 HERE = Path(__file__).parent
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -35,15 +34,6 @@ def whole_products(monkeypatch):
 
 def together(members, recipe, device="cpu"):
     return train_batched(members, recipe, device, lambda part: None)
-
-
-def close(ours, theirs, atol=1e-5):
-    for key, weight in theirs.weights.items():
-        np.testing.assert_allclose(ours.weights[key], weight, rtol=1e-5, atol=atol, err_msg=key)
-    for curve in CURVES:
-        np.testing.assert_allclose(getattr(ours, curve), getattr(theirs, curve), rtol=1e-5, atol=atol, err_msg=curve)
-    np.testing.assert_allclose(ours.test_probabilities, theirs.test_probabilities, atol=atol)
-    assert ours.best_epoch == theirs.best_epoch
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -75,17 +65,6 @@ def test_preparing_a_capture_leaves_no_trace(monkeypatch, replayed):
         same(one, other)
 
 
-@examples(10)
-@given(
-    hidden=st.integers(1, 20), embedding=st.integers(1, 20), layers=st.integers(1, 2), batch=st.integers(1, 30),
-    longest=st.integers(1, 20), classes=st.integers(2, 5), seed=st.integers(0, 99),
-)  # fmt: skip
-def test_any_shape(hidden, embedding, layers, batch, longest, classes, seed):
-    recipe = LstmRecipe(embedding, hidden, layers, epochs=1, batch_size=batch, select="last")
-    member = LstmMember(draw(seed, 23, 8, 9, 6, classes, longest), method("gradual"), seed)
-    close(together([member], recipe)[0], reference(member, recipe), atol=2e-5)
-
-
 @pytest.mark.parametrize("device", DEVICES)
 def test_one_that_diverges_leaves_the_others_alone(device):
     def huge(progress):
@@ -96,11 +75,11 @@ def test_one_that_diverges_leaves_the_others_alone(device):
     members = [LstmMember(draw(), chosen, 1) for chosen in (method("ce"), late, never)]
     good, late_one, bad = together(members, recipe, device)
     close(good, reference(members[0], recipe), atol=1e-4)
-    assert np.isfinite(late_one.val_nll[:2]).all()
-    assert np.isnan(late_one.val_nll[2:]).all()
-    assert late_one.best_epoch in (0, 1)
+    assert np.isfinite(late_one.curves["val_nll"][:2]).all()
+    assert np.isnan(late_one.curves["val_nll"][2:]).all()
+    assert late_one.chosen in (0, 1)
     assert np.isfinite(late_one.weights["embedding.weight"]).all()
-    assert bad.best_epoch == -1
+    assert bad.chosen == -1
     assert all(np.isnan(weight).all() for weight in bad.weights.values())
 
 
@@ -119,56 +98,52 @@ def test_stacks_of_few(slots, monkeypatch):
 
 @examples(30)
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=3), st.integers(1, 9), st.integers(1, 40), st.integers(0, 3))
-def test_a_feed_gives_every_text_once(sizes, rows, longest, seed):
-    """Of each source, whole, in its order; what fills up isn't real; and values come back in the part's order."""
+def test_batches_hold_every_text_once(sizes, rows, longest, seed):
+    """Each network's, whole, in its order; what fills a batch isn't real; values come back in the part's order."""
     parts = [draw(at, train=size, longest=longest).train for at, size in enumerate(sizes)]
-    feed = Feed(parts, rows, torch.device("cpu"))
+    batches = Batches(parts, rows, torch.device("cpu"))
     for orders in (
         [scoring_batches(part.lengths, rows) for part in parts],
         [epoch_batches(seed, 0, part.lengths, rows) for part in parts],
     ):
-        feed.order = None
-        lengths = feed.lay(orders)
+        lengths = batches.lay(orders)
         seen = [[] for _ in parts]
-        numbers = np.full((len(lengths), len(parts), rows), -1.0, dtype=np.float32)
+        numbers = torch.full((len(lengths), len(parts), rows), -1)
         for step, length in enumerate(lengths):
-            texts = feed.batch(torch.tensor([step]), length)
-            for at, row in texts.real.nonzero().tolist():
-                count = int(texts.lengths[at, row])
-                seen[at].append((texts.tokens[at, row, :count].tolist(), int(texts.labels[at, row])))
+            tokens, own_lengths, labels, real = batches.batch(torch.tensor([step]), length)
+            for at, row in real.nonzero().tolist():
+                seen[at].append((tokens[at, row, : own_lengths[at, row]].tolist(), int(labels[at, row])))
                 numbers[step, at, row] = len(seen[at]) - 1
-        for at, (part, (order, _)) in enumerate(zip(parts, orders, strict=True)):
-            texts_ = [part.tokens[a:b].tolist() for a, b in zip(part.offsets, part.offsets[1:], strict=False)]
-            assert seen[at] == [(texts_[i], int(part.labels[i])) for i in order]
-            np.testing.assert_array_equal(feed.own(numbers[:, at], at)[order], np.arange(len(part)))
+        for at, (part, mine) in enumerate(zip(parts, orders, strict=True)):
+            order = np.concatenate(mine)
+            texts = [part.tokens[a:b].tolist() for a, b in pairwise(part.offsets)]
+            assert seen[at] == [(texts[i], int(part.labels[i])) for i in order]
+            np.testing.assert_array_equal(batches.own(numbers[:, at], at)[order], np.arange(len(part)))
 
 
-def test_cuda_takes_the_stack_and_others_the_plain_loop(monkeypatch):
-    """Which engine serves a device, without the device. On a GPU nothing is compiled: any g is as good as another."""
-    from crossfade.lab.train.lstm import plain as lstm_plain
-    from crossfade.lab.train.lstm import stack as lstm_stack
-
-    monkeypatch.setattr(lstm_stack, "_check_device", lambda device: device != "cpu")
+def test_cuda_takes_the_stack_and_other_devices_the_plain_engine(monkeypatch):
+    """Which engine serves a device, without the device, and whatever the loss."""
     asked = []
-    monkeypatch.setattr(lstm_batched, "train_batched", lambda some, *_: asked.append(len(some)) or [None] * len(some))
-    monkeypatch.setattr(lstm_plain, "train_plain", lambda *rest: asked.append("plain"))
+    monkeypatch.setattr(text_run, "check_device", lambda device: device != "cpu")
+    monkeypatch.setattr(text_run, "train_batched", lambda some, *_: asked.append(("batched", len(some))))
+    monkeypatch.setattr(text_run, "train_plain", lambda some, *_, threads, **__: asked.append(("plain", threads)))
     apart = Method("apart", "apart", lambda ce: torch.stack([value.square() for value in ce]))
     members = [LstmMember(draw(), chosen, 1) for chosen in (method("ce"), apart, method("focal"))]
-    train_lstm_stack(members, LstmRecipe(4, 4, epochs=1), device="cuda")
-    assert asked == [3]
-    train_lstm_stack(members[:1], LstmRecipe(4, 4, epochs=1), device="mps")
-    assert asked == [3, "plain"]
-    with pytest.raises(UserError, match="the stacked engine can't use device 'mps': take 'cpu', 'cuda' or"):
-        train_lstm_stack(members, LstmRecipe(4, 4), engine="stacked", device="mps")
+    for device, engine in (("cuda", "auto"), ("cuda", "plain"), ("mps", "auto"), ("cpu", "auto"), ("cpu", "batched")):
+        text_run.train(members, LstmRecipe(4, 4, epochs=1), engine=engine, device=device, threads=5)
+    assert asked == [("batched", 3), ("plain", 1), ("plain", 1), ("plain", 5), ("batched", 3)]
+    with pytest.raises(UserError, match="the batched engine can't use device 'mps': take 'cpu', 'cuda' or"):
+        text_run.train(members, LstmRecipe(4, 4), engine="batched", device="mps")
 
 
-def test_a_gpu_gets_the_repeats_of_a_recipe_together():
+def test_the_repeats_of_a_recipe_are_trained_together():
     class One:
         def __init__(self, recipe):
             self.recipe = recipe
 
     batches = [(One("a"),) * 30, (One("a"),) * 30, (One("a"),) * 30, (One("b"),), (One("b"),)]
-    assert [len(batch) for batch in text_run._joined(batches)] == [60, 30, 2]
+    assert [len(batch) for batch in text_run.joined(batches, 64)] == [60, 30, 2]
+    assert [len(batch) for batch in text_run.joined(batches, 2)] == [30, 30, 30, 2]
 
 
 def test_kernels():

@@ -19,8 +19,8 @@ from crossfade.errors import UserError
 from crossfade.lab.data.glue import GLUE, load_glue
 from crossfade.lab.data.texts import TextPart, TextSet, TextTask, load_texts
 from crossfade.lab.store import Store
-from crossfade.lab.train.lstm.types import LstmRecipe
-from crossfade.lab.train.lstm.words import UNKNOWN, tokenize, words
+from crossfade.lab.train.lstm.recipe import LstmRecipe
+from crossfade.lab.train.lstm.tokens import UNKNOWN, tokenize, words
 
 QUICK = ["--repeats", "2", "--epochs", "2", "--batch-size", "16"]
 DATA = Path(__file__).parents[3] / "shared" / "data"
@@ -213,13 +213,13 @@ def test_figure2(call, sentences, bert, folder):
 def test_a_folder_stands_for_its_content(bert, sentences, folder):
     import shutil
 
-    from crossfade.lab.paper.figure2 import plan_figure2
+    from crossfade.lab.paper.figure2 import study
+    from crossfade.lab.paper.study import Request, plan
 
     write_glue(folder, sentences)
     shutil.copytree(bert, "elsewhere/bert-tiny")
     keys = [
-        [trial.key for trial in plan_figure2(folder, "test", model=model, tasks=["RTE"]).trials]
-        for model in (bert, "elsewhere/bert-tiny")
+        plan(study(model), Request(folder, datasets=("RTE",)), "test").keys for model in (bert, "elsewhere/bert-tiny")
     ]
     assert keys[0] == keys[1]
 

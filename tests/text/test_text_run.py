@@ -12,10 +12,11 @@ import torch
 
 from crossfade.lab.data.texts import TextTask, load_texts
 from crossfade.lab.methods import Method, method
-from crossfade.lab.train.lstm import stack as lstm_stack
-from crossfade.lab.train.lstm.run import stacked
-from crossfade.lab.train.lstm.types import LstmRecipe
-from crossfade.lab.train.lstm.words import tokenize
+from crossfade.lab.train.hardware import Hardware
+from crossfade.lab.train.lstm import run as lstm_run
+from crossfade.lab.train.lstm.recipe import LstmRecipe
+from crossfade.lab.train.lstm.run import executor
+from crossfade.lab.train.lstm.tokens import tokenize
 from crossfade.lab.trial import Trial
 
 RECIPE = LstmRecipe(4, 5, epochs=1)
@@ -39,7 +40,7 @@ def called(monkeypatch):
     class Called(list):
         fails = staticmethod(lambda members, options: None)
 
-    calls, train = Called(), lstm_stack.train_lstm_stack
+    calls, train = Called(), lstm_run.train
 
     def fake(members, recipe, *, on_progress, **options):
         calls.append((list(members), options))
@@ -50,12 +51,12 @@ def called(monkeypatch):
             raise error
         return train(members, recipe, threads=1)
 
-    monkeypatch.setattr(lstm_stack, "train_lstm_stack", fake)
+    monkeypatch.setattr(lstm_run, "train", fake)
     return calls
 
 
-def run(batches, **options):
-    found = dict(stacked(1, **options)(batches, lambda part: None))
+def run(batches, device="cpu"):
+    found = dict(executor(Hardware(threads=1), device=device)(batches, lambda part: None))
     return {(trial.method.name, trial.repeat): outcome for trial, outcome in found.items()}
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,23 +11,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crossfade.functional import crossfade_loss
-from crossfade.lab.data.texts import TextPart, TextTask, load_texts
+from crossfade.lab.data.texts import TextPart, TextTask
 from crossfade.lab.methods import method
-from crossfade.lab.train.deep.batches import epoch_seed
-from crossfade.lab.train.deep.lightning import train
-from crossfade.lab.train.deep.scores import Tally
-from crossfade.lab.train.deep.text import TextBatches
-from crossfade.lab.train.deep.text_models import load_classifier, load_tokenizer
-from crossfade.lab.train.deep.text_recipe import TextRecipe
-from crossfade.lab.train.hardware import Hardware
+from crossfade.lab.train.deep.batches import TextBatches, epoch_seed
+from crossfade.lab.train.deep.pretrained import load_classifier, load_tokenizer
+from crossfade.lab.train.deep.recipe import TextRecipe
+from crossfade.lab.train.deep.record import Tally
 from tests.examples import examples
+from tests.images.deep_cases import rows, train, without_dropout
 
-CPU = Hardware(accelerator="cpu")
 
-
-@pytest.fixture
-def split(table):
-    return TextTask(load_texts(table, ["sentence"], "about"), "last").split(0)
+@pytest.fixture(scope="module")
+def split(few):
+    return TextTask(few, "last").split(0)
 
 
 @pytest.fixture
@@ -36,8 +31,8 @@ def recipe(bert):
     return TextRecipe(bert, epochs=2, batch_size=20, learning_rate=1e-3, max_length=32, clip=0.5)
 
 
-def flat(net) -> torch.Tensor:
-    return torch.cat([p.detach().flatten().double() for p in net.parameters()])
+def flat(weights) -> torch.Tensor:
+    return torch.cat([value.detach().flatten().double() for value in weights.values()])
 
 
 def by_hand(split, recipe, name, seed):
@@ -63,40 +58,38 @@ def by_hand(split, recipe, name, seed):
 
 @pytest.mark.parametrize("name", ["ce", "gradual"])
 def test_the_loop_written_out(split, recipe, name):
-    ours = train(split, method(name), recipe, seed=5, hardware=CPU)
-    torch.testing.assert_close(flat(ours.module), flat(by_hand(split, recipe, name, 5)), rtol=0, atol=1e-6)
-    assert ours.rows[-1]["test_nll"] != ours.rows[0]["test_nll"]
+    ours = train(split, method(name), recipe, seed=5)
+    torch.testing.assert_close(flat(ours.last), flat(by_hand(split, recipe, name, 5).state_dict()), rtol=0, atol=1e-6)
+    assert rows(ours)[-1]["test_nll"] != rows(ours)[0]["test_nll"]
 
 
 def test_mixed_precision(split, recipe):
     """With its gradient limited, and pieces of a batch; near what float32 gives."""
     recipe = replace(recipe, epochs=1)
-    whole = train(split, method("gradual"), recipe, seed=5, hardware=CPU)
+    whole = train(split, method("gradual"), recipe, seed=5)
     for pieces in (1, 2):
         mixed = replace(recipe, precision="bf16-mixed", accumulate=pieces)
-        found = train(split, method("gradual"), mixed, seed=5, hardware=CPU)
-        assert found.rows[0]["train_loss"] == pytest.approx(whole.rows[0]["train_loss"], rel=0.05)
-        assert not torch.equal(flat(found.module), flat(whole.module))
+        found = train(split, method("gradual"), mixed, seed=5)
+        assert rows(found)[0]["train_loss"] == pytest.approx(rows(whole)[0]["train_loss"], rel=0.05)
+        assert not torch.equal(flat(found.last), flat(whole.last))
 
 
-def test_a_batch_in_pieces_is_the_batch(split, recipe):
-    plain = replace(recipe, epochs=1, clip=0.5)
-    for module in ("attention_probs_dropout_prob", "hidden_dropout_prob"):  # pieces would draw other masks
-        config = Path(recipe.model) / "config.json"
-        config.write_text(config.read_text().replace(f'"{module}": 0.1', f'"{module}": 0.0'))
-    whole = train(split, method("gradual"), plain, seed=1, hardware=CPU)
+def test_a_batch_in_pieces_is_the_batch(split, recipe, tmp_path):
+    model = without_dropout(recipe.model, tmp_path / "model")  # pieces would draw other masks
+    plain = replace(recipe, model=model, epochs=1, clip=0.5)
+    whole = train(split, method("gradual"), plain, seed=1)
     for pieces in (2, 3, 7):
-        parts = train(split, method("gradual"), replace(plain, accumulate=pieces), seed=1, hardware=CPU)
-        torch.testing.assert_close(flat(parts.module), flat(whole.module), rtol=0, atol=2e-5)
-        assert parts.rows[-1]["train_loss"] == pytest.approx(whole.rows[-1]["train_loss"], rel=1e-4)
+        parts = train(split, method("gradual"), replace(plain, accumulate=pieces), seed=1)
+        torch.testing.assert_close(flat(parts.last), flat(whole.last), rtol=0, atol=2e-5)
+        assert rows(parts)[-1]["train_loss"] == pytest.approx(rows(whole)[-1]["train_loss"], rel=1e-4)
 
 
 def test_killed_and_resumed_is_undisturbed(split, recipe, tmp_path):
-    whole = train(split, method("gradual"), recipe, seed=2, hardware=CPU)
-    train(split, method("gradual"), recipe, seed=2, hardware=CPU, folder=tmp_path, max_epochs=1)
-    resumed = train(split, method("gradual"), recipe, seed=2, hardware=CPU, folder=tmp_path)
-    assert torch.equal(flat(whole.module), flat(resumed.module))
-    assert whole.rows == resumed.rows
+    whole = train(split, method("gradual"), recipe, seed=2)
+    train(split, method("gradual"), recipe, seed=2, folder=tmp_path, max_epochs=1)
+    resumed = train(split, method("gradual"), recipe, seed=2, folder=tmp_path)
+    assert torch.equal(flat(whole.last), flat(resumed.last))
+    assert rows(whole) == rows(resumed)
 
 
 @examples(20)
@@ -130,8 +123,8 @@ def test_f1_and_correlation_are_scikit_learns():
     for classes in (2, 4):
         labels, logits = rng.integers(classes, size=90), rng.normal(size=(90, classes))
         tallies = [Tally(classes), Tally(classes)]
-        for tally, rows in zip(tallies, (slice(0, 30), slice(30, 90)), strict=True):
-            tally.add(torch.from_numpy(logits[rows]), torch.from_numpy(labels[rows]))
+        for tally, places in zip(tallies, (slice(0, 30), slice(30, 90)), strict=True):
+            tally.add(torch.from_numpy(logits[places]), torch.from_numpy(labels[places]))
         found = tallies[0].scores(sum(tally.total(torch.device("cpu")) for tally in tallies))
         predicted = logits.argmax(1)
         average = "binary" if classes == 2 else "macro"

@@ -1,6 +1,5 @@
-"""The loss fused with the output projection. Not named ``crossfade.linear``: that is a schedule."""
+"""The loss fused with the output projection. (``crossfade.linear`` is a schedule.)"""
 
 from crossfade._linear.api import LinearLossStats, linear_crossfade_loss
-from crossfade._linear.module import LinearCrossfadeLoss
 
-__all__ = ["LinearCrossfadeLoss", "LinearLossStats", "linear_crossfade_loss"]
+__all__ = ["LinearLossStats", "linear_crossfade_loss"]

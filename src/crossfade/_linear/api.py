@@ -1,24 +1,26 @@
-"""The public function: arguments checked, types chosen, the rows' losses reduced."""
+"""The public function: it checks the arguments, chooses the products' type and reduces the losses of the rows."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Literal, overload
 
 import torch
 from torch import Tensor
 
-from crossfade._heart import Reduction
-from crossfade._linear import autograd, checks
-from crossfade._linear.autograd import Losses
-from crossfade._linear.pieces import value_and_slope
-from crossfade._linear.problem import Inputs, Options, wide
-from crossfade._transforms import Mixture, Transform, evaluate
+from crossfade._heart import Reduction, check_reduction
+from crossfade._linear import autograd
+from crossfade._linear.passes import Inputs, Losses
+from crossfade._linear.pieces import Options
+from crossfade._sharded import is_sharded
+from crossfade._tensors import check_per_class, is_half, target_weight, wide
+from crossfade._transforms import Mixture, Transform, evaluate, is_learnable, value_and_slope
 
 
 @dataclass(frozen=True)
 class LinearLossStats:
-    """What a training log wants to know of every token: in the target's shape, without gradient, 0 where ignored.
+    """What a training log shows of every token: in the target's shape, without gradient, 0 where ignored.
 
     Attributes:
         ce: -log p_y, in nats, without class weights and label smoothing.
@@ -41,7 +43,7 @@ class LinearLossStats:
 
     @property
     def weight_mass(self) -> Tensor:
-        """Sum of the row weights: CE's gradient on that many tokens. Under EL, the expected number of hits."""
+        """Sum of the row weights, in tokens of CE's gradient. Under EL it is the expected number of hits."""
         return self.row_weight.sum()
 
 
@@ -155,25 +157,102 @@ def linear_crossfade_loss(
     """
     if g is not None and not (isinstance(alpha, float | int) and isinstance(beta, float | int) and alpha == beta == 1):
         raise ValueError("g replaces the mixture: pass either g or alpha and beta")
-    checks.refuse_transforms()
-    checks.check(hidden, linear_weight, target, bias, weight, sample_weight, softcap, memory_budget_mb)
-    checks.check_reduction(label_smoothing, reduction)
+    _check_tensors(hidden, linear_weight, target, bias, weight, sample_weight)
+    _check_numbers(label_smoothing, softcap, memory_budget_mb)
+    check_reduction(reduction)
     g = _mixture(alpha, beta) if g is None else g
-    compute = checks.compute_type(hidden, linear_weight, bias)
+    compute = compute_type(hidden, linear_weight, bias)
     options = Options(g, ignore_index, max(label_smoothing, 0.0), softcap, compute, memory_budget_mb)
     inputs = Inputs(hidden.reshape(-1, hidden.shape[-1]), linear_weight, bias, target.reshape(-1), weight)
-    factor = None if sample_weight is None else sample_weight.reshape(-1).to(wide(compute))
+    ignored = inputs.target == ignore_index
+    factor = None
+    if sample_weight is not None:
+        factor = sample_weight.reshape(-1).to(wide(compute)).masked_fill(ignored, 0.0)
     compute_losses = _losses
     if torch.compiler.is_compiling() and not isinstance(g, Mixture) and (label_smoothing > 0 or return_stats):
-        # These need g' in the middle of the walk, and an operator takes tensors and numbers only: a graph break.
+        # These need g' between the matrix products, and the operator takes tensors and numbers only: a graph break.
         compute_losses = torch.compiler.disable(_losses)  # type: ignore[no-untyped-call]
-    losses = compute_losses(inputs, options, factor, reduction, return_stats)
+    losses = compute_losses(inputs, options, factor, ignored, reduction, return_stats)
     loss = losses.loss.reshape(target.shape) if reduction == "none" else losses.loss
-    return (loss, _stats(losses, inputs, options, factor, target)) if return_stats else loss
+    if not return_stats:
+        return loss
+    row_weight = losses.row_weight if factor is None else losses.row_weight * factor.detach()
+    of_rows = (losses.ce, torch.exp(-losses.ce).masked_fill(ignored, 0.0), losses.correct, row_weight, ~ignored)
+    return loss, LinearLossStats(*(values.reshape(target.shape) for values in of_rows))
+
+
+def compute_type(hidden: Tensor, linear_weight: Tensor, bias: Tensor | None) -> torch.dtype:
+    """Return the type of the matrix products: autocast's where it would cast, the inputs' elsewhere; on a CPU no half.
+
+    A CPU without bfloat16 instructions emulates them at a small fraction of float32's speed, and sums in them.
+    """
+    device, dtype = hidden.device.type, hidden.dtype
+    given = [t.dtype for t in (hidden, linear_weight, bias) if t is not None]
+    if not all(d.is_floating_point for d in given):
+        raise RuntimeError(f"hidden, linear_weight and bias must be floating point, got {', '.join(map(str, given))}")
+    if torch.is_autocast_enabled(device) and torch.float64 not in given:
+        dtype = torch.get_autocast_dtype(device)
+    elif len(set(given)) > 1:
+        raise RuntimeError(f"hidden, linear_weight and bias must have the same type, got {', '.join(map(str, given))}")
+    return torch.float32 if device == "cpu" and is_half(dtype) else dtype
+
+
+def _check_tensors(
+    hidden: Tensor,
+    linear_weight: Tensor,
+    target: Tensor,
+    bias: Tensor | None,
+    weight: Tensor | None,
+    sample_weight: Tensor | None,
+) -> None:
+    """Refuse what ``F.linear`` or ``F.cross_entropy`` would refuse, with the same kind of error."""
+    # Dispatch modes (FLOP counters, memory trackers) and tracing only look on: they are welcome.
+    if not torch.compiler.is_compiling() and torch._C._functorch.peek_interpreter_stack() is not None:
+        raise RuntimeError(
+            "linear_crossfade_loss doesn't run under torch.func's transforms: take the reference, which does: "
+            "crossfade.probability_loss(g, torch.nn.functional.linear(hidden, linear_weight, bias), target)"
+        )
+    for name, tensor in (("hidden", hidden), ("linear_weight", linear_weight)):
+        if is_sharded(tensor):
+            raise ValueError(
+                f"{name} is a DTensor: pass {name}.full_tensor(), or keep the logits sharded over classes and call "
+                "probability_loss on them under torch.distributed.tensor.parallel.loss_parallel()"
+            )
+    if hidden.dim() < 1 or linear_weight.dim() != 2 or hidden.shape[-1] != linear_weight.shape[1]:
+        raise RuntimeError(
+            "expected hidden (..., D) and linear_weight (C, D), "
+            f"got {tuple(hidden.shape)} and {tuple(linear_weight.shape)}"
+        )
+    if target.is_floating_point():
+        raise RuntimeError(
+            "target must hold class indices, got class probabilities: take crossfade.crossfade_loss on the logits"
+        )
+    if target.dtype != torch.int64:
+        raise RuntimeError(f"expected target of type torch.int64, got {target.dtype}")
+    if target.shape != hidden.shape[:-1]:
+        raise ValueError(
+            f"expected target of shape {tuple(hidden.shape[:-1])}, hidden's without D, got {tuple(target.shape)}"
+        )
+    for name, per_class in (("bias", bias), ("weight", weight)):
+        check_per_class(name, per_class, linear_weight.shape[0])
+    if sample_weight is not None and sample_weight.shape != target.shape:
+        raise ValueError(
+            f"sample_weight must have target's shape {tuple(target.shape)}, got {tuple(sample_weight.shape)}"
+        )
+    if weight is not None and weight.requires_grad:
+        raise ValueError("weight gets no gradient here: detach it, or take crossfade.crossfade_loss on the logits")
+
+
+def _check_numbers(label_smoothing: float, softcap: float | None, memory_budget_mb: float | None) -> None:
+    if label_smoothing > 1:  # F.cross_entropy takes a negative value for none
+        raise RuntimeError(f"label_smoothing must be between 0.0 and 1.0, got {label_smoothing!r}")
+    for name, number in (("softcap", softcap), ("memory_budget_mb", memory_budget_mb)):
+        if number is not None and not (math.isfinite(number) and number > 0):
+            raise ValueError(f"{name} must be a positive number or None, got {number!r}")
 
 
 def _mixture(alpha: float | Tensor, beta: float | Tensor) -> Mixture:
-    """In a copy: the backward pass may come after the schedule's next step has overwritten the tensors."""
+    """Return the mixture of copies: the schedule may change the tensors before the backward pass."""
 
     def copied(value: float | Tensor) -> float | Tensor:
         if not isinstance(value, Tensor):
@@ -183,68 +262,48 @@ def _mixture(alpha: float | Tensor, beta: float | Tensor) -> Mixture:
     return Mixture(copied(alpha), copied(beta))
 
 
-def _learnable(g: Transform, hidden: Tensor) -> bool:
-    if not torch.is_grad_enabled():
-        return False
-    if isinstance(g, Mixture):
-        return any(isinstance(w, Tensor) and w.requires_grad for w in (g.alpha, g.beta))
-    return bool(evaluate(g, torch.ones(1, device=hidden.device)).requires_grad)
-
-
-def _losses(inputs: Inputs, options: Options, factor: Tensor | None, reduction: str, stats: bool) -> Losses:
-    valid = inputs.target != options.ignore_index
-    if factor is not None:
-        factor = torch.where(valid, factor, 0.0)
+def _losses(
+    inputs: Inputs, options: Options, factor: Tensor | None, ignored: Tensor, reduction: Reduction, with_stats: bool
+) -> Losses:
+    """Return the rows' losses times ``factor``, reduced, with the rest of the rows' results."""
     opaque = torch.compiler.is_compiling() and not isinstance(options.g, Mixture)
-    if opaque or _learnable(options.g, inputs.hidden):
-        losses = _outside(inputs, options, valid, stats)
+    if opaque or (torch.is_grad_enabled() and is_learnable(options.g, inputs.hidden.device)):
+        losses = _outside(inputs, options, ignored, with_stats)
     elif reduction == "none" or (factor is not None and factor.requires_grad):
-        losses = autograd.rows(inputs, options, stats)
+        losses = autograd.rows(inputs, options, with_stats)
     else:
-        losses = autograd.total(inputs, options, factor, stats)
-        return losses if reduction == "sum" else losses._replace(loss=_mean(losses.loss, inputs, factor, valid))
-    rows = losses.loss if factor is None else losses.loss * factor
-    if reduction == "none":
-        return losses._replace(loss=rows)
-    return losses._replace(loss=rows.sum() if reduction == "sum" else _mean(rows.sum(), inputs, factor, valid))
+        losses = autograd.total(inputs, options, factor, with_stats)
+    loss = losses.loss
+    if loss.dim():
+        loss = loss if factor is None else loss * factor
+        loss = loss if reduction == "none" else loss.sum()
+    if reduction == "mean":
+        loss = _divided(loss, inputs, factor, ignored)
+    return losses._replace(loss=loss)
 
 
-def _outside(inputs: Inputs, options: Options, valid: Tensor, stats: bool) -> Losses:
-    """g by autograd on the vector of ce: a g with learnable tensors, or one that no operator takes."""
+def _outside(inputs: Inputs, options: Options, ignored: Tensor, with_stats: bool) -> Losses:
+    """Return the rows' losses by autograd on the vector of ce: for a g that has learnable tensors or is no mixture."""
     if options.smoothing > 0:
         raise ValueError(
             "label_smoothing needs g at every class, and there alpha, beta or tensors in g get no gradient: take "
-            " crossfade.probability_loss(g, torch.nn.functional.linear(hidden, linear_weight, bias), target)"
+            "crossfade.probability_loss(g, torch.nn.functional.linear(hidden, linear_weight, bias), target)"
         )
-    plain = Options(Mixture(1.0, 0.0), options.ignore_index, 0.0, options.softcap, options.compute, options.budget_mb)
-    losses = autograd.rows(inputs._replace(class_weight=None), plain, stats)
-    ce = losses.loss.masked_fill(~valid, 1.0)  # any number at which every g has a derivative
+    losses = autograd.rows(inputs._replace(class_weight=None), replace(options, g=Mixture(1.0, 0.0)), with_stats)
+    ce = losses.loss.masked_fill(ignored, 1.0)  # any number at which every g has a derivative
     rows = evaluate(options.g, ce)
-    slope = value_and_slope(options.g, ce.detach())[1].detach() if stats else losses.row_weight
+    slope = value_and_slope(options.g, ce.detach())[1].detach() if with_stats else losses.row_weight
     if inputs.class_weight is not None:
-        own = inputs.class_weight.to(rows.dtype)[inputs.target.masked_fill(~valid, 0)]
+        own = target_weight(inputs.class_weight.to(rows.dtype), inputs.target, ignored)
         rows, slope = rows * own, slope * own
-    return losses._replace(loss=rows.masked_fill(~valid, 0.0), row_weight=slope.masked_fill(~valid, 0.0))
+    return losses._replace(loss=rows.masked_fill(ignored, 0.0), row_weight=slope.masked_fill(ignored, 0.0))
 
 
-def _mean(total: Tensor, inputs: Inputs, factor: Tensor | None, valid: Tensor) -> Tensor:
-    mass = valid.to(total.dtype) if factor is None else factor
+def _divided(total: Tensor, inputs: Inputs, factor: Tensor | None, ignored: Tensor) -> Tensor:
+    """Return the mean: the sum of the losses divided by that of the rows' weights, NaN if no row is valid."""
+    mass = (~ignored).to(total.dtype) if factor is None else factor
     if inputs.class_weight is not None:
-        mass = mass * inputs.class_weight.to(total.dtype)[inputs.target.masked_fill(~valid, 0)].masked_fill(~valid, 0.0)
-    # Nothing valid: NaN, but beside the graph, whose gradients stay 0.
-    any_valid = valid.any()
+        mass = mass * target_weight(inputs.class_weight.to(total.dtype), inputs.target, ignored)
+    # The NaN is a constant beside the graph, so that the gradients stay 0.
+    any_valid = ~ignored.all()
     return torch.where(any_valid, total / torch.where(any_valid, mass.sum(), 1.0), float("nan"))
-
-
-def _stats(losses: Losses, inputs: Inputs, options: Options, factor: Tensor | None, target: Tensor) -> LinearLossStats:
-    valid = inputs.target != options.ignore_index
-    p = torch.exp(-losses.ce).masked_fill(~valid, 0.0)
-    row_weight = losses.row_weight if factor is None else (losses.row_weight * factor.detach()).masked_fill(~valid, 0.0)
-    shape = target.shape
-    return LinearLossStats(
-        ce=losses.ce.reshape(shape),
-        p=p.reshape(shape),
-        correct=losses.correct.reshape(shape),
-        row_weight=row_weight.reshape(shape),
-        valid=valid.reshape(shape),
-    )

@@ -1,52 +1,148 @@
-"""Row losses of ``hidden @ weight.T + bias`` and their gradients, a piece of the logits at a time.
+"""Passes over the rows of ``hidden @ weight.T + bias`` for their losses and gradients, a piece of the logits at a time.
 
-Nothing here knows autograd: :mod:`crossfade._linear.autograd` does.
+Nothing here uses autograd: :mod:`crossfade._linear.autograd` does.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
-from crossfade._linear.pieces import KernelPiece, choose
-from crossfade._linear.problem import Inputs, Needs, Options, Plan, wide
+from crossfade._linear.pieces import KernelPiece, Options, piece_type
+from crossfade._tensors import wide
+
+_MIB = 2**20
+# Without a budget: pieces of 48 MiB or of hidden's size, and at least 16 rows, which keeps the products efficient.
+_DEFAULT_BYTES = 48 * _MIB
+_DEFAULT_ROWS = 16
+_ALIGNED = 128  # a number of classes that suits a GPU's matrix products
+# Label smoothing needs g and g' for every class: their intermediate results have the size of the logits.
+_SMOOTHING_COPIES = 8
 
 Rows: TypeAlias = slice | Tensor
-Gradients: TypeAlias = tuple[Tensor | None, Tensor | None, Tensor | None]
 
 
-class Outcome(NamedTuple):
-    """Per row, 0 where ignored: loss, ce, w_y g'(ce), on request whether y is the argmax. Then the gradients needed."""
+class Inputs(NamedTuple):
+    """The tensors: hidden (N, D), weight (C, D), bias (C,), target (N,), class_weight (C,)."""
+
+    hidden: Tensor
+    weight: Tensor
+    bias: Tensor | None
+    target: Tensor
+    class_weight: Tensor | None
+
+
+class Needs(NamedTuple):
+    """Which gradients are wanted."""
+
+    hidden: bool = False
+    weight: bool = False
+    bias: bool = False
+
+
+class Losses(NamedTuple):
+    """Of each row, 0 where ignored: loss, ce, w_y g'(ce), and on request whether y is the argmax.
+
+    Instead of the rows' losses, ``loss`` may hold their sum.
+    """
 
     loss: Tensor
     ce: Tensor
     row_weight: Tensor
     correct: Tensor
-    gradients: Gradients
 
 
-def run(inputs: Inputs, options: Options, factor: Tensor | None, needs: Needs, argmax: bool = False) -> Outcome:
-    """The losses of all rows and the gradients of sum_i factor_i loss_i (factor None: all 1).
+class Gradients(NamedTuple):
+    """The gradients that are wanted, each in the type that it was summed in."""
 
-    Ignored rows take part in no matrix product. A gradient comes in the type that it was summed in.
+    hidden: Tensor | None
+    weight: Tensor | None
+    bias: Tensor | None
+
+
+def run(
+    inputs: Inputs, options: Options, factor: Tensor | None, needs: Needs, with_correct: bool = False
+) -> tuple[Losses, Gradients]:
+    """Return the losses of all rows and the gradients of sum_i factor_i loss_i (factor None: all 1).
+
+    Ignored rows take part in no matrix product.
 
     Raises:
         IndexError: a target that is neither a class nor ``ignore_index``.
     """
     with torch.no_grad(), torch.autocast(inputs.hidden.device.type, enabled=False):
-        walk = _Walk(inputs, options, factor, needs, argmax)
-        walk.over_rows()
-        if walk.plan.by_class and needs.weight:
-            walk.over_classes()
-        return Outcome(
-            walk.loss, walk.ce, walk.row_weight, walk.correct, (walk.of_hidden, walk.of_weight, walk.of_bias)
-        )
+        passes = _Passes(inputs, options, factor, needs, with_correct)
+        passes.over_rows()
+        if passes.plan.by_class and needs.weight:
+            passes.over_classes()
+        losses = Losses(passes.loss, passes.ce, passes.row_weight, passes.correct)
+        return losses, Gradients(passes.of_hidden, passes.of_weight, passes.of_bias)
 
 
-def valid_rows(target: Tensor, classes: int, ignore_index: int) -> Tensor | None:
-    """The rows that count, None for all of them. The one place that waits for the device."""
+@dataclass(frozen=True)
+class Plan:
+    """How the logits are cut: into pieces of ``rows`` rows with all classes.
+
+    A half-precision weight gradient would lose digits if it were summed piece by piece, and a float32 sum beside it
+    would take twice its memory. ``by_class`` computes the logits once more instead, ``classes`` classes of all rows at
+    a time, and writes each element of the gradient once. ``sums`` is the type that the weight's gradient is held in.
+    Until it is written, its memory is free: ``borrows`` says that the first pass's logits lie there, so that a piece
+    can have as many rows as the weight has columns.
+    """
+
+    rows: int
+    by_class: bool
+    classes: int
+    sums: torch.dtype
+    borrows: bool
+
+    @staticmethod
+    def of(count: int, inputs: Inputs, options: Options, in_place: bool, of_weight: bool) -> Plan:
+        """Return the plan for ``count`` valid rows.
+
+        Args:
+            in_place: whether a piece turns its logits into their gradient without further memory.
+            of_weight: whether the weight's gradient is wanted.
+        """
+        width, compute, smooth = inputs.weight.shape[0], options.compute, options.smoothing > 0
+        row_bytes = max(1, width * _bytes_per_logit(options, in_place))
+        if options.budget_mb is None:
+            budget = max(_DEFAULT_BYTES, inputs.hidden.numel() * inputs.hidden.element_size())
+            rows = max(_DEFAULT_ROWS, budget // row_bytes)
+        else:
+            budget = int(options.budget_mb * _MIB)
+            rows = max(1, budget // row_bytes)
+        pieces = max(1, -(-count // rows))
+        half = inputs.weight.dtype == compute and compute.itemsize < 4
+        by_class = half and pieces > 1 and not smooth
+        if by_class and options.budget_mb is None:
+            budget = _DEFAULT_BYTES
+        classes = budget * width // (row_bytes * max(1, count))
+        if classes > _ALIGNED:
+            classes -= classes % _ALIGNED
+        # float16 can't hold a sum over rows that is yet to be divided by their count.
+        once = half and (by_class or pieces == 1) and compute != torch.float16
+        sums = compute if once else wide(compute)
+        lent = inputs.weight.shape[1] * sums.itemsize // compute.itemsize
+        borrows = by_class and in_place and of_weight and inputs.weight.is_contiguous() and lent >= rows
+        if borrows:
+            pieces = -(-count // lent)
+        return Plan(max(1, -(-count // pieces)), by_class, max(1, min(width, classes)), sums, borrows)
+
+
+def _bytes_per_logit(options: Options, in_place: bool) -> int:
+    size, precise = options.compute.itemsize, wide(options.compute).itemsize
+    if in_place:
+        return size
+    copies = (size < precise) + (options.softcap is not None) + _SMOOTHING_COPIES * (options.smoothing > 0)
+    return size + copies * precise
+
+
+def _valid_rows(target: Tensor, classes: int, ignore_index: int) -> Tensor | None:
+    """Return the rows that count, None for all of them. Only here the host waits for the device."""
     ignored = target == ignore_index
     bad = ((target < 0) | (target >= classes)) & ~ignored
     bad_count, ignored_count = torch.stack([bad.sum(), ignored.sum()]).tolist()
@@ -58,20 +154,22 @@ def valid_rows(target: Tensor, classes: int, ignore_index: int) -> Tensor | None
     return (~ignored).nonzero().squeeze(1) if ignored_count else None
 
 
-class _Walk:
-    """One walk over the rows, and where the weight's gradient is written class by class, one over the classes."""
+class _Passes:
+    """One pass over the rows, and one over the classes where the weight's gradient is written class by class."""
 
-    def __init__(self, inputs: Inputs, options: Options, factor: Tensor | None, needs: Needs, argmax: bool) -> None:
+    def __init__(
+        self, inputs: Inputs, options: Options, factor: Tensor | None, needs: Needs, with_correct: bool
+    ) -> None:
         hidden, weight, bias, target, class_weight = inputs
         compute, precise = options.compute, wide(options.compute)
-        self.options, self.needs, self.argmax = options, needs, argmax
+        self.options, self.needs, self.with_correct = options, needs, with_correct
         self.hidden, self.target, self.factor = hidden, target, factor
         self.weight = weight.to(compute)
         self.bias = None if bias is None else bias.to(compute)
         self.class_weight = None if class_weight is None else class_weight.to(precise)
-        self.valid = valid_rows(target, len(weight), options.ignore_index)
+        self.valid = _valid_rows(target, len(weight), options.ignore_index)
         self.count = len(target) if self.valid is None else len(self.valid)
-        self.piece = choose(hidden, options)
+        self.piece = piece_type(hidden, options)
         self.plan = Plan.of(self.count, inputs, options, self.piece is KernelPiece, needs.weight)
 
         n, device = len(target), hidden.device
@@ -85,17 +183,18 @@ class _Walk:
         self.of_bias = torch.zeros(len(weight), dtype=precise, device=device) if needs.bias else None
 
     def over_rows(self) -> None:
-        buffer, piece_of = self._buffer(), slice(0, 0)
+        """Compute every row's loss, and the gradients but for a weight's that is written class by class."""
+        buffer, part = self._buffer(), slice(0, 0)
         for start in range(0, self.count, self.plan.rows):
-            piece_of = slice(start, min(start + self.plan.rows, self.count))
-            rows: Rows = piece_of if self.valid is None else self.valid[piece_of]
+            part = slice(start, min(start + self.plan.rows, self.count))
+            rows: Rows = part if self.valid is None else self.valid[part]
             hidden = self.hidden[rows].to(self.options.compute)
             logits = _affine(hidden, self.weight, self.bias, buffer[: len(hidden)])
             piece = self.piece(
-                logits, self.target[rows], self.options, self.class_weight, self.argmax, self.plan.by_class
+                logits, self.target[rows], self.options, self.class_weight, self.with_correct, self.plan.by_class
             )
             self.loss[rows], self.ce[rows], self.row_weight[rows] = piece.loss, piece.ce, piece.row_weight
-            if self.argmax:
+            if self.with_correct:
                 self.correct[rows] = piece.correct
             if self.plan.by_class:
                 self.norm[:, rows] = piece.norm
@@ -103,39 +202,10 @@ class _Walk:
                 gradient, scale = piece.gradient(None if self.factor is None else self.factor[rows])
                 self._add(gradient, scale, hidden, rows)
         if self.plan.borrows:
-            self.left = buffer[: piece_of.stop - piece_of.start]
-
-    def _buffer(self) -> Tensor:
-        """For the logits of a piece."""
-        shape = (min(self.plan.rows, self.count), len(self.weight))
-        if self.plan.borrows and self.of_weight is not None:
-            # The end of it: the second walk overwrites it from the beginning, and takes what is still there.
-            return self.of_weight.view(-1).view(self.options.compute)[-shape[0] * shape[1] :].view(shape)
-        return self.hidden.new_empty(shape, dtype=self.options.compute)
-
-    def _intact(self, first: int) -> Tensor:
-        """Rows of the last piece's gradient that the weight's gradient up to class ``first`` hasn't overwritten."""
-        if self.left is None or self.of_weight is None:
-            return self.weight.new_empty(0, len(self.weight))
-        written = self.of_weight[:first].numel() * self.of_weight.itemsize
-        before = self.left.data_ptr() - self.of_weight.data_ptr()
-        row = len(self.weight) * self.left.itemsize
-        return self.left[max(0, -(-(written - before) // row)) :]
-
-    def _add(self, gradient: Tensor, scale: Tensor | None, hidden: Tensor, rows: Rows) -> None:
-        """Scale the small operands, not the (rows, C) gradient."""
-        if self.of_hidden is not None:
-            product = gradient @ self.weight
-            self.of_hidden[rows] = product if scale is None else product.mul_(scale.unsqueeze(1))
-        if self.of_weight is not None and not self.plan.by_class:
-            _add_product(self.of_weight, gradient.t(), hidden if scale is None else hidden * scale.unsqueeze(1))
-        if self.of_bias is not None and scale is not None:
-            self.of_bias.addmv_(gradient.t(), scale)
-        elif self.of_bias is not None:
-            self.of_bias += gradient.sum(0, dtype=self.of_bias.dtype)
+            self.left = buffer[: part.stop - part.start]
 
     def over_classes(self) -> None:
-        """The weight's gradient, written once: the second time that these logits are computed."""
+        """Write the weight's gradient. The logits are computed for the second time."""
         assert self.of_weight is not None
         rows: Rows = slice(None) if self.valid is None else self.valid
         hidden, target = self.hidden[rows].to(self.options.compute), self.target[rows]
@@ -154,6 +224,35 @@ class _Walk:
             gradient[again:].copy_(intact[:, classes])
             _add_product(self.of_weight[classes], gradient.t(), hidden, keep=0)
 
+    def _buffer(self) -> Tensor:
+        """Return memory for the logits of a piece."""
+        shape = (min(self.plan.rows, self.count), len(self.weight))
+        if self.plan.borrows and self.of_weight is not None:
+            # Its end: the second pass overwrites it from the beginning, and uses what is still there.
+            return self.of_weight.view(-1).view(self.options.compute)[-shape[0] * shape[1] :].view(shape)
+        return self.hidden.new_empty(shape, dtype=self.options.compute)
+
+    def _intact(self, first: int) -> Tensor:
+        """Return the rows of the last piece's gradient that writing the weight's up to class ``first`` has left."""
+        if self.left is None or self.of_weight is None:
+            return self.weight.new_empty(0, len(self.weight))
+        written = self.of_weight[:first].numel() * self.of_weight.itemsize
+        before = self.left.data_ptr() - self.of_weight.data_ptr()
+        row = len(self.weight) * self.left.itemsize
+        return self.left[max(0, -(-(written - before) // row)) :]
+
+    def _add(self, gradient: Tensor, scale: Tensor | None, hidden: Tensor, rows: Rows) -> None:
+        """Add a piece's part to the gradients, scaling the small operands and not the (rows, C) gradient."""
+        if self.of_hidden is not None:
+            product = gradient @ self.weight
+            self.of_hidden[rows] = product if scale is None else product.mul_(scale.unsqueeze(1))
+        if self.of_weight is not None and not self.plan.by_class:
+            _add_product(self.of_weight, gradient.t(), hidden if scale is None else hidden * scale.unsqueeze(1))
+        if self.of_bias is not None and scale is not None:
+            self.of_bias.addmv_(gradient.t(), scale)
+        elif self.of_bias is not None:
+            self.of_bias += gradient.sum(0, dtype=self.of_bias.dtype)
+
 
 def _affine(hidden: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) -> Tensor:
     if bias is None:
@@ -162,7 +261,7 @@ def _affine(hidden: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) ->
 
 
 def _add_product(total: Tensor, left: Tensor, right: Tensor, keep: int = 1) -> None:
-    """total = keep * total + left @ right, summed in total's type."""
+    """Set total = keep * total + left @ right, summed in total's type."""
     if total.dtype == left.dtype:
         torch.addmm(total, left, right, beta=keep, out=total)
     elif total.is_cuda and torch.version.hip is None and torch.cuda.get_device_capability(total.device)[0] >= 8:

@@ -1,4 +1,4 @@
-"""The command line. A command's module is imported when the command is called: ``--help`` needs none of them."""
+"""The command line. A command's module is imported when it is called; ``crossfade --help`` imports none of them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 from crossfade.errors import UserError
@@ -18,7 +17,7 @@ __all__ = ["COMMANDS", "STUDIES", "Command", "main"]
 
 
 class Command(NamedTuple):
-    """``function`` is imported when it is needed; it returns the exit status, None meaning 0."""
+    """A command: its help, and where its function is, which returns the exit status (None for 0)."""
 
     function: str
     help: str
@@ -26,32 +25,29 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "compare": Command("crossfade.cli.compare:compare", "Would another loss help on your data? A verdict."),
-    "status": Command("crossfade.cli.stored:status", "What a store holds: done, failed and missing trials."),
-    "report": Command("crossfade.cli.stored:report", "Write the HTML page again from a store."),
-    "export": Command("crossfade.cli.stored:export", "Write a store's results (or curves) as CSV or Parquet."),
+    "status": Command("crossfade.cli.store:status", "What a store holds: done, failed and missing trials."),
+    "report": Command("crossfade.cli.store:report", "Write the HTML page again from a store."),
+    "export": Command("crossfade.cli.store:export", "Write a store's results (or curves) as CSV or Parquet."),
     "stats": Command("crossfade.cli.stats:stats", "Ranks, tests and intervals for any table of results."),
     "data": Command("crossfade.cli.data:data", "Data sets that the lab knows: what is here, and how to get the rest."),
     "list": Command("crossfade.cli.listing:show", "Methods, networks and studies that can be named."),
 }
 
-_COMPARE_FOLDER = Command("crossfade.cli.images:compare_images", "Would another loss help on your images? A verdict.")
-_COMPARE_TEXTS = Command("crossfade.cli.text:compare_texts", "Would another loss help on your texts? A verdict.")
-
 # ``crossfade run NAME``
 STUDIES = {
-    "table1": Command("crossfade.cli.images:table1", "Table 1: CE and its mixtures on CIFAR-100 and CINIC-10."),
-    "table2": Command("crossfade.cli.images:table2", "Table 2: CE and its mixtures on ImageNet."),
-    "table3": Command("crossfade.cli.text:table3", "Table 3: clothing reviews, five LSTMs."),
-    "figure2": Command("crossfade.cli.text:figure2", "Figure 2: BERT on GLUE, and the methods' profile."),
-    "table4": Command("crossfade.cli.table4:table4", "Table 4, Figure 3: losses on the 121 UCI sets."),
-    "table5": Command("crossfade.cli.images:table5", "Table 5: complement objective training (COT)."),
-    "table6": Command("crossfade.cli.images:table6", "Table 6: more regularisation, ResNet34 on CINIC-10."),
-    "motivating": Command("crossfade.cli.images:motivating", "A motivating example: wrong images below p_y = 0.2."),
+    "table1": Command("crossfade.cli.run:table1", "Table 1: CE and its mixtures on CIFAR-100 and CINIC-10."),
+    "table2": Command("crossfade.cli.run:table2", "Table 2: CE and its mixtures on ImageNet."),
+    "table3": Command("crossfade.cli.run:table3", "Table 3: clothing reviews, five LSTMs."),
+    "figure2": Command("crossfade.cli.run:figure2", "Figure 2: BERT on GLUE, and the methods' profile."),
+    "table4": Command("crossfade.cli.run:table4", "Table 4, Figure 3: losses on the 121 UCI sets."),
+    "table5": Command("crossfade.cli.run:table5", "Table 5: complement objective training (COT)."),
+    "table6": Command("crossfade.cli.run:table6", "Table 6: more regularisation, ResNet34 on CINIC-10."),
+    "motivating": Command("crossfade.cli.run:motivating", "A motivating example: wrong images below p_y = 0.2."),
     "figure1": Command("crossfade.cli.why:figure1", "Figure 1: the gradient's size over p, for every loss."),
     "taylor": Command("crossfade.cli.why:taylor", "Eq. 11: CE and EL, the remainder, and the bounds quoted."),
     "dynamics": Command("crossfade.cli.why:dynamics", "Who moves from wrong to right in training."),
     "escape": Command("crossfade.cli.why:escape", "Eq. 15-18: escaping efficiency, measured."),
-    "normmatched": Command("crossfade.cli.images:normmatched", "Eq. 20-22: CE at the mixture's gradient volume."),
+    "normmatched": Command("crossfade.cli.run:normmatched", "Eq. 20-22: CE at the mixture's gradient volume."),
 }
 
 
@@ -60,6 +56,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     # torch's own imports warn of what torch will change: nothing that a command's user could do.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\..*")
+    try:
+        from cyclopts import CycloptsError
+    except ImportError:
+        _say("the command line needs the lab: pip install 'crossfade[lab]'")
+        sys.exit(2)
     try:
         app = _app(called=arguments)
         status = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
@@ -70,13 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:  # the reader, `head` say, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 0
-    except (UserError, MemoryError, ImportError) as error:
-        if isinstance(error, ImportError) and not _is_missing_extra(error):
-            raise
-        _say(_explain(error))
-        status = 2
-    except Exception as error:
-        if not type(error).__module__.startswith("cyclopts"):
+    except (UserError, CycloptsError, MemoryError, ModuleNotFoundError) as error:
+        if isinstance(error, ModuleNotFoundError) and (error.name or "crossfade").startswith("crossfade"):
             raise
         _say(_explain(error))
         status = 2
@@ -84,11 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _app(called: Sequence[str]) -> App:
-    try:
-        from cyclopts import App, Parameter
-    except ImportError:
-        _say("the command line needs the lab: pip install 'crossfade[lab]'")
-        sys.exit(2)
+    from cyclopts import App, Parameter
+
     app = App(
         name="crossfade",
         help="Train classifiers for accuracy: start on the cross entropy, fade into the expectation loss 1 - p_y.",
@@ -98,8 +91,7 @@ def _app(called: Sequence[str]) -> App:
         help_format="plaintext",
         default_parameter=Parameter(negative=""),
     )
-    commands = COMMANDS | {"compare": _comparison(called)}
-    for place, (name, command) in enumerate(commands.items()):
+    for place, (name, command) in enumerate(COMMANDS.items()):
         # The command that is called explains itself in full, by its docstring; the others must not be imported.
         app.command(command.function, name=name, help=None if called[:1] == [name] else command.help, sort_key=place)
     studies = App(name="run", help="Run one of the paper's studies; resumes by itself.", sort_key=0.5)
@@ -110,31 +102,6 @@ def _app(called: Sequence[str]) -> App:
     return app
 
 
-def _comparison(called: Sequence[str]) -> Command:
-    """``compare`` has options of its own for texts and for a folder of images."""
-    if called[:1] == ["compare"] and any(word.partition("=")[0] == "--text" for word in called):
-        return _COMPARE_TEXTS
-    return _COMPARE_FOLDER if _names_folder(called) else COMMANDS["compare"]
-
-
-def _names_folder(called: Sequence[str]) -> bool:
-    """Whether this is ``compare FOLDER``, which has options of its own: the folder is no option's value.
-
-    With ``--target`` a table is meant, and its own command says that a folder is none. With an option that only images
-    have a folder is meant, and its command says where there is none.
-    """
-    flags = ("--pretrained", "--compile", "--retry-failed")
-    options = {word.partition("=")[0] for word in called}
-    if called[:1] != ["compare"] or "--target" in options:
-        return False
-    if options & {"--accelerator", "--augment", "--devices", "--image-size", "--nodes", "--precision", "--pretrained"}:
-        return True
-    return any(
-        os.path.isdir(word) and (not before.startswith("-") or before in flags or "=" in before)
-        for before, word in pairwise(called)
-    )
-
-
 def _version() -> str:
     from importlib.metadata import version
 
@@ -143,10 +110,6 @@ def _version() -> str:
 
 def _say(line: str) -> None:
     print(f"crossfade: {line}", file=sys.stderr)
-
-
-def _is_missing_extra(error: ImportError) -> bool:
-    return isinstance(error, ModuleNotFoundError) and not (error.name or "crossfade").startswith("crossfade")
 
 
 def _explain(error: BaseException) -> str:

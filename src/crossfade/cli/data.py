@@ -1,4 +1,4 @@
-"""``crossfade data``: what there is, what is here, and getting the rest."""
+"""``crossfade data``: the data sets that the lab knows, and how to get them."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def _get(name: str, folder: Path) -> None:
 
 
 class _Line:
-    """One line that grows on a terminal; in a log, one line for every tenth."""
+    """Progress of a download: one line that is overwritten on a terminal; in a log, one line for every tenth."""
 
     def __init__(self) -> None:
         self._tenth = -1

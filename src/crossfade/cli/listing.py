@@ -1,4 +1,4 @@
-"""``crossfade list``: everything that can be named on the command line."""
+"""``crossfade list``: the names that the command line knows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ _TEXT_NETS = (
     ("lstm", "word vectors, LSTM layers, a linear layer: --width, --depth"),
     ("bert:NAME", "a transformer of the Hugging Face hub, or a folder with one: bert:bert-base-uncased"),
 )
-_STUDIES = (("compare", "methods x repeats on your tables, or on four real data sets: crossfade compare"),)
+_STUDIES = (
+    ("compare", "methods x repeats on your tables, texts or images, or on four real data sets: crossfade compare"),
+)
 
 
 def show() -> int:
@@ -31,9 +33,12 @@ def show() -> int:
     ]
     studies = [*_STUDIES, *((name, f"{command.help} crossfade run {name}") for name, command in STUDIES.items())]
     for heading, entries in (
-        ("Methods (* compared by default)", named), ("Networks for tables", _NETS),
-        ("Networks for images", _IMAGE_NETS), ("Networks for texts", _TEXT_NETS), ("Studies", studies),
-    ):  # fmt: skip
+        ("Methods (* compared by default)", named),
+        ("Networks for tables", _NETS),
+        ("Networks for images", _IMAGE_NETS),
+        ("Networks for texts", _TEXT_NETS),
+        ("Studies", studies),
+    ):
         print(heading)
         width = max(len(name) for name, _ in entries)
         for name, text in entries:

@@ -50,7 +50,7 @@ def stats(
         alpha: Level of the tests; intervals are at 1 - alpha.
         json: Write the numbers to this file.
     """
-    from crossfade.cli.compare import check_output
+    from crossfade.cli.options import check_output
     from crossfade.lab.data.reading import read_frame
     from crossfade.stats import analyze
 

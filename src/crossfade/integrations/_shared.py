@@ -1,4 +1,4 @@
-"""What the integrations share: progress, and a criterion with another reduction."""
+"""Helpers of several integrations: progress, and criteria with another reduction."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from crossfade.losses import CrossfadeLoss
 
 @runtime_checkable
 class Scheduled(Protocol):
-    """A criterion whose weights follow a schedule: ``CrossfadeLoss`` and anything with the same verb."""
+    """A criterion whose weights follow a schedule: ``CrossfadeLoss``, or any other with the same method."""
 
     schedule: object
 
@@ -24,19 +24,20 @@ C = TypeVar("C", bound=CrossfadeLoss)
 
 
 def with_reduction(criterion: C, reduction: Reduction) -> C:
-    """The same criterion with another reduction: weights are shared, also when ``criterion.at`` changes them later."""
+    """Return the criterion with another reduction. Both share their weights, also after later calls of ``at``."""
     if not isinstance(criterion, CrossfadeLoss):
         raise TypeError(f"criterion must be a crossfade.CrossfadeLoss, got {type(criterion).__name__}")
-    # A shallow copy shares the dict of buffers, so alpha and beta stay one and the same.
+    # A shallow copy shares the dict of buffers, and with it alpha and beta.
     other = copy.copy(criterion)
     other.reduction = reduction
     return other
 
 
 def find_scheduled(module: nn.Module) -> list[Scheduled]:
+    """Return the criteria with a schedule among a module and its children."""
     return [child for child in module.modules() if isinstance(child, Scheduled)]
 
 
 def fraction(step: int, total: float) -> float:
-    """Training done, in [0, 1]; beyond ``total`` a schedule stays at its end."""
+    """Return the fraction of training done, in [0, 1]: beyond ``total`` a schedule stays at its end."""
     return min(step / total, 1.0)

@@ -1,8 +1,9 @@
-"""DDP: the mean over all processes' targets, however unevenly these are spread. Plain loops, Accelerate, Lightning.
+"""The mean over all processes' targets under DDP, for plain loops, Accelerate and Lightning.
 
-DDP averages gradients over processes. Each process's mean over its own targets, averaged, is not the mean over all
-targets when the counts differ (padding, ignored labels), and a process without any target makes it NaN for all. The
-same holds for the micro-batches of gradient accumulation. The Hugging Face ``Trainer`` and TRL do this themselves.
+DDP averages gradients over processes. The average of the processes' own means is not the mean over all targets if the
+processes have different numbers of them (padding, ignored labels), and a process without any target makes it NaN for
+all. The same holds for the micro-batches of gradient accumulation. The Hugging Face ``Trainer`` and TRL take care of
+this themselves.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import torch.distributed as dist
 from torch import Tensor
 
+from crossfade._tensors import class_dim, target_weight
 from crossfade.integrations._shared import with_reduction
 from crossfade.losses import CrossfadeLoss
 
@@ -24,15 +26,15 @@ def global_mean(
     count: Tensor | None = None,
     group: dist.ProcessGroup | None = None,
 ) -> Tensor:
-    """The loss whose DDP-averaged gradient is that of the mean over all targets of all processes: world x sum / count.
+    """Return the loss whose DDP-averaged gradient is that of the mean over all processes' targets: world x sum / count.
 
     Every process must call it the same number of times (it sums the count over processes, unless ``count`` is given).
     Its value is this process's share; the average over processes is the global mean. Without ``torch.distributed`` it
     is the mean.
 
     Args:
-        criterion: its weights, class weights and ``ignore_index`` hold; its ``reduction`` doesn't.
-        logits, target: as for the criterion. A process may have ignored targets only: its loss is 0, with a zero
+        criterion: everything of it counts but its ``reduction``.
+        logits, target: as for the criterion. A process may have only ignored targets: its loss is 0, with a zero
             gradient.
         count: :func:`global_count` of all targets of one optimizer step, when several calls make up the step: their
             losses then add up to the mean over all of them.
@@ -52,9 +54,10 @@ def global_mean(
 
 
 def global_count(criterion: CrossfadeLoss, *targets: Tensor, group: dist.ProcessGroup | None = None) -> Tensor:
-    """What ``reduction="mean"`` divides by, summed over the given targets and all processes: a 0-dim float32 tensor.
+    """Return the number that ``reduction="mean"`` divides by, for all given targets on all processes.
 
-    The number of targets that aren't ignored, each counted with its class weight if the criterion has them.
+    It is the number of targets that aren't ignored, each counted with its class weight if the criterion has them: a
+    0-dim float32 tensor.
     """
     total = sum(_count(criterion, target) for target in targets)
     if not isinstance(total, Tensor):
@@ -70,9 +73,8 @@ def _several() -> bool:
 
 def _count(criterion: CrossfadeLoss, target: Tensor) -> Tensor:
     if target.is_floating_point():  # class probabilities: every row counts once
-        classes = target.shape[0 if target.dim() == 1 else 1]
-        return target.new_tensor(target.numel() / classes).float()
-    valid = target != criterion.ignore_index
+        return target.new_tensor(target.numel() / target.shape[class_dim(target)]).float()
+    ignored = target == criterion.ignore_index
     if criterion.weight is None:
-        return valid.sum().float()
-    return criterion.weight.float()[target.masked_fill(~valid, 0)].masked_fill(~valid, 0.0).sum()
+        return (~ignored).sum().float()
+    return target_weight(criterion.weight.float(), target, ignored).sum()

@@ -1,4 +1,4 @@
-"""Lightning: a callback that moves the criterion's weights with the trainer's own step or epoch."""
+"""A callback for Lightning that moves the criterion's weights with the trainer's own step or epoch."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ __all__ = ["CrossfadeCallback"]
 
 
 class CrossfadeCallback(Callback):  # type: ignore[misc]
-    """Calls ``criterion.at(progress)`` before every training batch, for each criterion found in the module.
+    """A callback that calls ``criterion.at(progress)`` before every training batch, for each criterion of the module.
 
     Progress is ``trainer.global_step / total_steps`` (optimizer steps) or ``trainer.current_epoch /
-    trainer.max_epochs``. Both come back with Lightning's checkpoint, so a resumed run has the schedule's exact
-    weights and the callback saves nothing.
+    trainer.max_epochs``. Lightning's checkpoint restores both, so that a resumed run has exactly the schedule's weights
+    and the callback has nothing to save.
 
     Args:
         criterion: the criterion, if it is not an attribute of the module.
-        interval: ``"step"`` or ``"epoch"`` (Lightning's word for the same choice in learning rate schedules).
-        total_steps: optimizer steps of the whole training. Needed only where Lightning can't tell: loaders without a
-            length, no ``max_steps`` or ``max_epochs``, several optimizers. Training beyond it stays at the schedule's
-            end.
+        interval: ``"step"`` or ``"epoch"``, named as in Lightning's configuration of learning rate schedules.
+        total_steps: optimizer steps of the whole training. Needed only where Lightning doesn't know them: loaders
+            without a length, neither ``max_steps`` nor ``max_epochs``, several optimizers. After that many steps
+            the schedule stays at its end.
 
     Raises:
         UserError: at the start of training, if no criterion is found or the length of the training is unknown.

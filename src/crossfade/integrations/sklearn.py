@@ -1,4 +1,4 @@
-"""scikit-learn: a classifier with scikit-learn's manners; skorch trains it."""
+"""A classifier for scikit-learn, trained by skorch."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ class CrossfadeClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     (150, 3)
 
     Args:
-        schedule: from :mod:`crossfade.schedules`; None is ``gradual()``. It advances by epochs.
-        module: a function (n_features, n_classes) -> ``nn.Module`` that returns logits (N, C). None is one hidden
+        schedule: from :mod:`crossfade.schedules`; None means ``gradual()``. It advances by epochs.
+        module: a function (n_features, n_classes) -> ``nn.Module`` that returns logits (N, C). None means one hidden
             layer of ``hidden_units`` rectified linear units.
         hidden_units: width of the default network.
         optimizer: class of a torch optimizer, called with the parameters, ``lr`` and ``weight_decay``.
@@ -101,8 +101,8 @@ class CrossfadeClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         Args:
             X: (N, n_features) numbers. y: (N,) labels of any kind.
-            sample_weight: (N,), >= 0. A weight of 0 is the row's absence, and with one batch an epoch a weight of 2
-                is its repetition exactly.
+            sample_weight: (N,), >= 0. A row with weight 0 takes no part, and if the whole set is one batch, a row with
+                weight 2 counts exactly like two equal rows.
 
         Raises:
             ValueError: data that scikit-learn's checks refuse; no row with a weight above 0.
@@ -128,7 +128,7 @@ class CrossfadeClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.floating[Any]]:
-        """Probabilities of ``classes_``, (N, n_classes); rows sum to one."""
+        """Return the probabilities of ``classes_``, (N, n_classes); rows sum to one."""
         check_is_fitted(self)
         dtype = next(self.module_.parameters()).dtype
         features = validate_data(self, X, reset=False, dtype=np.float64 if dtype == torch.float64 else np.float32)
@@ -136,7 +136,7 @@ class CrossfadeClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return probabilities
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
-        """The most probable label of each row, (N,)."""
+        """Return the most probable label of each row, (N,)."""
         best = self.predict_proba(X).argmax(axis=1)
         labels: NDArray[Any] = self.classes_[best]
         return labels
@@ -170,7 +170,7 @@ class CrossfadeClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
 
 class _WeightedNet(NeuralNetClassifier):  # type: ignore[misc]
-    """The mean of weighted row losses; the weights travel with X and average one over the whole set."""
+    """A net whose loss is the mean of weighted row losses. The weights are part of X and have the mean 1."""
 
     def infer(self, x: dict[str, Tensor], **fit_params: Any) -> Any:
         return super().infer(x["X"], **fit_params)
@@ -182,7 +182,7 @@ class _WeightedNet(NeuralNetClassifier):  # type: ignore[misc]
 
 
 class _Rows(torch.utils.data.Dataset[Any]):
-    """Tensors as skorch passes them; :class:`_Batches` slices them whole, faster than collating row by row."""
+    """A data set of the tensors that skorch passes, to be sliced by :class:`_Batches`."""
 
     def __init__(self, X: dict[str, Tensor], y: Tensor | None = None) -> None:
         self.X = X
@@ -196,7 +196,7 @@ class _Rows(torch.utils.data.Dataset[Any]):
 
 
 class _Batches:
-    """A loader for :class:`_Rows`, with the arguments that skorch gives a ``DataLoader``."""
+    """A loader with the arguments that skorch gives a ``DataLoader``. Slicing is faster than collating single rows."""
 
     def __init__(self, dataset: _Rows, batch_size: int, shuffle: bool = False) -> None:
         self.dataset = dataset

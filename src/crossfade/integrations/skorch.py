@@ -16,12 +16,14 @@ __all__ = ["CrossfadeCallback", "softmax"]
 
 
 def softmax(logits: Tensor) -> Tensor:
-    """For skorch's ``predict_nonlinearity``: a function that pickles, unlike a lambda."""
+    """Return the softmax over the classes. As skorch's ``predict_nonlinearity`` it can be pickled, unlike a lambda."""
     return torch.softmax(logits, dim=-1)
 
 
 class CrossfadeCallback(Callback):  # type: ignore[misc]
-    """Calls ``criterion.at(epoch / max_epochs)`` as each epoch begins. The epoch is the length of ``net.history``.
+    """A callback that calls ``criterion.at(epoch / max_epochs)`` as each epoch begins.
+
+    The epoch is the length of ``net.history``.
 
     >>> from skorch import NeuralNetClassifier
     >>> from torch import nn
@@ -30,8 +32,8 @@ class CrossfadeCallback(Callback):  # type: ignore[misc]
     ...     nn.Linear(4, 3), criterion=CrossfadeLoss, predict_nonlinearity=softmax, callbacks=[CrossfadeCallback()]
     ... )
 
-    skorch knows ``nn.CrossEntropyLoss`` and turns its logits into probabilities; any other criterion's logits it
-    returns from ``predict_proba`` as they are, so a classifier has to name ``predict_nonlinearity``.
+    For ``nn.CrossEntropyLoss`` skorch turns logits into probabilities; with any other criterion ``predict_proba``
+    returns the logits as they are, unless the classifier is given a ``predict_nonlinearity``.
 
     Args:
         total_epochs: length of the whole training, if it is not ``net.max_epochs`` (several calls of ``partial_fit``).

@@ -1,4 +1,4 @@
-"""Hugging Face Trainer: one object that is a callback and holds the ``compute_loss_func``."""
+"""A callback for the Hugging Face Trainer that also provides the ``compute_loss_func``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["CrossfadeCallback"]
 
 
 class CrossfadeCallback(TrainerCallback):  # type: ignore[misc]
-    """Moves the criterion with the Trainer's step, and computes the loss: pass it twice.
+    """A callback that moves the criterion with the Trainer's step, and computes the loss: pass it for both.
 
     >>> from crossfade import CrossfadeLoss
     >>> fade = CrossfadeCallback(CrossfadeLoss())
@@ -30,8 +30,8 @@ class CrossfadeCallback(TrainerCallback):  # type: ignore[misc]
 
     Args:
         criterion: a ``CrossfadeLoss``; its ``reduction`` is not used, the Trainer's rule is: the sum over all targets
-            divided by ``num_items_in_batch``, which counts every micro-batch of an optimizer step and every process.
-            With class weights, too, the sum is divided by that count.
+            divided by ``num_items_in_batch``, which counts all micro-batches of an optimizer step on all processes.
+            With class weights the sum is divided by that count, too.
     """
 
     def __init__(self, criterion: CrossfadeLoss) -> None:
@@ -50,13 +50,13 @@ class CrossfadeCallback(TrainerCallback):  # type: ignore[misc]
     def compute_loss(
         self, outputs: Any, labels: Tensor | None, num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
-        """The Trainer's ``compute_loss_func``.
+        """Return the loss of a batch, as the Trainer's ``compute_loss_func``.
 
         Args:
             outputs: the model's output, a mapping with ``logits`` or a tuple that starts with them: (B, C), or (B, T,
                 C) for tokens.
             labels: class indices (B) or (B, T), -100 where ignored, or class probabilities of the logits' shape.
-            num_items_in_batch: what to divide by; the number of targets here, if None.
+            num_items_in_batch: the number to divide by; None means the number of this batch's targets.
 
         Raises:
             UserError: the callback isn't in the Trainer, or the outputs or the inputs lack logits or labels.
@@ -72,8 +72,7 @@ class CrossfadeCallback(TrainerCallback):  # type: ignore[misc]
                 "argument needs TrainingArguments(remove_unused_columns=False)"
             )
         logits = logits_of(outputs)
-        if self.criterion.alpha.device != logits.device:
-            self.criterion.to(logits.device)
+        self._move_to(logits.device)
         labels = labels.to(logits.device)
         if self._shift:
             labels = F.pad(labels, (0, 1), value=self.criterion.ignore_index)[..., 1:]
@@ -85,12 +84,17 @@ class CrossfadeCallback(TrainerCallback):  # type: ignore[misc]
         if labels.shape == logits.shape:  # class probabilities: the Trainer has counted C entries for each target
             count = count / logits.shape[-1]
         total: Tensor = self._summed(logits, labels)
-        # A step whose every label is ignored counts 0 items: its loss is 0, not NaN.
+        # A step in which all labels are ignored counts 0 items: its loss is 0, not NaN.
         return total / count.clamp(min=1)
+
+    def _move_to(self, device: torch.device) -> None:
+        """Move the criterion to the model's device, which the first batch shows."""
+        if self.criterion.alpha.device != device:
+            self.criterion.to(device)
 
 
 def shifts_labels(model: nn.Module) -> bool:
-    """Whether position t predicts label t + 1: the Trainer's own rule for counting the items of a batch."""
+    """Return whether position t predicts label t + 1, by the Trainer's own rule for counting the items of a batch."""
     unwrap = getattr(model, "get_base_model", None)  # PEFT
     inner = unwrap() if callable(unwrap) else model
     causal = LOSS_MAPPING.get(getattr(inner, "loss_type", None)) is ForCausalLMLoss
@@ -98,6 +102,11 @@ def shifts_labels(model: nn.Module) -> bool:
 
 
 def logits_of(outputs: Any) -> Tensor:
+    """Return the logits of a model's output.
+
+    Raises:
+        UserError: it holds none.
+    """
     logits = outputs.get("logits") if isinstance(outputs, Mapping) else outputs
     if isinstance(logits, (tuple, list)):
         logits = logits[0]

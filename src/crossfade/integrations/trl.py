@@ -1,4 +1,4 @@
-"""TRL's SFTTrainer: the per-token loss, on TRL's own fused output head, by one callback."""
+"""A callback for TRL's SFTTrainer that computes the loss per token on TRL's own fused output head."""
 
 from __future__ import annotations
 
@@ -16,16 +16,15 @@ __all__ = ["CrossfadeCallback"]
 
 
 class CrossfadeCallback(transformers.CrossfadeCallback):
-    """``SFTTrainer(..., callbacks=[CrossfadeCallback(CrossfadeLoss())])``, and nothing else.
+    """A callback that replaces the loss: ``SFTTrainer(..., callbacks=[CrossfadeCallback(CrossfadeLoss())])``.
 
     The trainer computes each token's log-probability in tiles, without the (tokens x vocabulary) logits, and its
-    ``loss_type="nll"`` sums them. This callback puts g(ce) = alpha ce + beta (1 - exp(-ce)) where -ce was, in the
-    model's
-    output: prompt masking, packing, accumulation, several processes and TRL's metrics stay TRL's.
-    With ``expectation()`` as the schedule the gradients are those of ``loss_type="dft"``.
+    ``loss_type="nll"`` sums them. In the model's output this callback replaces -ce by -g(ce), with
+    g(ce) = alpha ce + beta (1 - exp(-ce)). TRL still does prompt masking, packing, accumulation over batches and
+    processes, and its metrics. With ``expectation()`` as the schedule the gradients are those of ``loss_type="dft"``.
 
     A TRL without that fused head takes the full logits instead:
-    ``SFTTrainer(..., callbacks=[fade], compute_loss_func=fade.compute_loss)``, as with the Hugging Face Trainer.
+    ``SFTTrainer(..., callbacks=[fade], compute_loss_func=fade.compute_loss)``, as the Hugging Face Trainer does.
 
     Raises:
         UserError: a ``loss_type`` other than "nll", class weights or label smoothing (both need the full logits), or
@@ -53,12 +52,14 @@ class CrossfadeCallback(transformers.CrossfadeCallback):
             )
 
     def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the loss of the full logits, as ``compute_loss_func``."""
         self._form = "logits"
         return super().compute_loss(*args, **kwargs)
 
     def _replace(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        """Replace the log-probabilities in the model's output by minus the losses."""
         log_probs = getattr(output, "log_probs", None)
-        if log_probs is None or self._form == "logits":  # there, the fused head only feeds TRL's metrics
+        if log_probs is None or self._form == "logits":  # with full logits the fused head only serves TRL's metrics
             return
         if self.criterion.weight is not None or self.criterion.label_smoothing > 0:
             raise UserError(
@@ -66,8 +67,7 @@ class CrossfadeCallback(transformers.CrossfadeCallback):
                 "pass SFTTrainer(..., callbacks=[fade], compute_loss_func=fade.compute_loss)"
             )
         self._form = "fused"
-        if self.criterion.alpha.device != log_probs.device:
-            self.criterion.to(log_probs.device)
+        self._move_to(log_probs.device)
         # Ignored tokens have log_probs = 0, and g(0) = 0.
         g = Mixture(self.criterion.alpha.clone(), self.criterion.beta.clone())
         output.log_probs = -g(-log_probs)

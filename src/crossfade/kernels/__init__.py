@@ -1,12 +1,12 @@
-"""GPU kernels for the rows' cross entropy, in Triton: optional, and chosen by themselves for CUDA tensors.
+"""GPU kernels for the cross entropy of rows, in Triton: used for CUDA tensors where Triton is installed.
 
-A loss is g(ce), so that the kernels know ce alone: :func:`ce_rows` is differentiable, g and the reduction are
-autograd's work on a vector, and the gradient of a row is one number times (softmax - onehot).
+A loss is g(ce), so that the kernels only need to know ce: :func:`ce_rows` is differentiable, autograd applies g and the
+reduction to a vector, and the gradient of a row is one number times (softmax - onehot).
 
-* forward: one read of the logits (online softmax), ce of each row.
-* backward: one read and one write. With ``inplace=True`` the gradient takes over the logits' memory.
+* The forward kernel reads the logits once (online softmax) and returns ce of each row.
+* The backward kernel reads and writes them once. With ``inplace=True`` the gradient takes over the logits' memory.
 
-Both compute in float32, wait for nothing on the host, and take rows that lie 2^31 elements and more apart.
+Both compute in float32, never make the host wait, and take rows that lie 2^31 elements and more apart.
 """
 
 from __future__ import annotations
@@ -19,18 +19,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from crossfade._fast import transformed
+from crossfade._tensors import is_observed, is_plain
 
 __all__ = ["available", "backward", "ce_rows", "forward", "usable"]
 
 _TYPES = (torch.float32, torch.bfloat16, torch.float16)
-_PLAIN = (Tensor, torch.nn.Parameter)
 _MAX_CLASSES = 2**30
 
 
 @functools.cache
 def _interpreted() -> bool:
-    """Triton's interpreter runs the kernels on the CPU, for tests."""
+    """Return whether Triton's interpreter runs the kernels on the CPU, for tests."""
     return _has_triton() and os.environ.get("TRITON_INTERPRET", "0") == "1"
 
 
@@ -40,25 +39,26 @@ def _has_triton() -> bool:
 
 
 def usable(tensor: Tensor) -> bool:
-    """Whether the kernels serve tensors of this type on this device."""
+    """Return whether the kernels serve tensors of this type on this device."""
     here = tensor.is_cuda or (_interpreted() and tensor.device.type == "cpu")
     return here and tensor.dtype in _TYPES and _has_triton()
 
 
 def available(logits: Tensor, target: Tensor | None = None) -> bool:
-    """Whether :func:`ce_rows` serves these logits now: plain (N, C) of a served type, contiguous rows, eager mode.
+    """Return whether :func:`ce_rows` serves these logits now.
 
-    With a ``target``: and whether it is (N,) int64 on the same device.
+    It serves plain (N, C) logits of a served type with contiguous rows in eager mode. A ``target``, if given, must be
+    (N,) int64 on the same device.
     """
     return (
         not torch.compiler.is_compiling()
         and usable(logits)
-        and type(logits) in _PLAIN
+        and is_plain(logits)
         and logits.dim() == 2
         and (logits.stride(1) == 1 or logits.shape[1] == 1)
         and 0 < logits.shape[1] <= _MAX_CLASSES
         and (target is None or _fits(logits, target))
-        and not transformed()
+        and not is_observed()
     )
 
 
@@ -67,15 +67,17 @@ def _fits(logits: Tensor, target: Tensor) -> bool:
 
 
 def ce_rows(logits: Tensor, target: Tensor, *, ignore_index: int = -100, inplace: bool = False) -> Tensor:
-    """-log p_y of every row, as ``F.cross_entropy(logits.float(), target, reduction="none")``, differentiable.
+    """Return -log p_y of every row, like ``F.cross_entropy(logits.float(), target, reduction="none")``.
+
+    The result is differentiable.
 
     Args:
         logits: (N, C), float32, bfloat16 or float16, for which :func:`available` holds.
         target: (N,) int64. A target that is neither a class nor ``ignore_index`` gives NaN: finding it earlier would
             make the host wait for the device.
-        ignore_index: rows with this target give 0, and their gradient is 0 whatever comes from above.
-        inplace: the backward pass writes the gradient over the logits. Only where nothing reads them afterwards: a
-            second backward pass, or another operation's, raises PyTorch's error about in-place changes.
+        ignore_index: rows with this target give 0, and their gradient is 0 whatever the upstream gradient is.
+        inplace: whether the backward pass overwrites the logits with the gradient. Nothing may read them afterwards:
+            a second backward pass, or that of another operation, raises PyTorch's error about in-place changes.
 
     Returns:
         (N,) float32.
@@ -100,7 +102,7 @@ def ce_rows(logits: Tensor, target: Tensor, *, ignore_index: int = -100, inplace
 def forward(
     logits: Tensor, target: Tensor, *, ignore_index: int | None = None, softcap: float | None = None
 ) -> tuple[Tensor, Tensor]:
-    """ce (N,) and the softmax's norm (2, N), float32, of the rows; 0 where ignored. Not differentiable.
+    """Return ce (N,) and the softmax's norm (2, N) of the rows in float32, without gradient, 0 where ignored.
 
     The norm is the row's maximum and log(sum(exp(logits - maximum))): their sum is logsumexp.
     """
@@ -120,9 +122,9 @@ def backward(
     ignore_index: int | None = None,
     softcap: float | None = None,
 ) -> Tensor:
-    """factor * (softmax - onehot), written to ``out``, which may be ``logits``. (N, C) in out's type.
+    """Return factor * (softmax - onehot), (N, C), written to ``out``, which may be ``logits``.
 
-    The columns may be some of the classes only: ``target`` then counts from their first one, and may lie outside.
+    The columns may be only some of the classes: ``target`` then counts from the first one, and may lie outside.
     """
     from crossfade.kernels import triton_cross_entropy
 
@@ -140,7 +142,7 @@ class _CrossEntropyRows(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         logits, target, norm, ce = ctx.saved_tensors
-        if torch.is_grad_enabled():  # a derivative of the gradient is wanted: plain operations
+        if torch.is_grad_enabled():  # the gradient is to be differentiated: use PyTorch's operations
             again = torch.nn.functional.cross_entropy(
                 logits.float(), target, ignore_index=ctx.ignore_index, reduction="none"
             )

@@ -1,4 +1,4 @@
-"""The kernels. One program handles a row (forward) or a stretch of a row (backward)."""
+"""The Triton kernels. A program handles one row in the forward pass, and a block of one in the backward pass."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import triton  # type: ignore[import-untyped]
 import triton.language as tl  # type: ignore[import-untyped]
 from torch import Tensor
 
-# A lane without any class yet: finite, so that no inf - inf arises.
+# The maximum of a lane that has seen no class yet: finite, so that inf - inf never arises.
 _NOTHING = tl.constexpr(-3.4028234663852886e38)
 
 
 @triton.jit
 def _capped(x, softcap):  # type: ignore[no-untyped-def]
-    """tanh(x / softcap); exp(2 u) = inf gives 1, exp(2 u) = 0 gives -1."""
+    """Return tanh(x / softcap), which is 1 where exp(2 x / softcap) is inf, and -1 where it is 0."""
     return 1.0 - 2.0 / (tl.exp(2.0 * x / softcap) + 1.0)
 
 
@@ -47,7 +47,7 @@ def _forward_kernel(  # type: ignore[no-untyped-def]
         x = tl.load(start_of_row + column, mask=column < classes, other=-float("inf")).to(tl.float32)
         if CAPS:
             x = tl.where(column < classes, softcap * _capped(x, softcap), -float("inf"))
-        # Online softmax in every lane with one exp a logit: whichever of x and the maximum is smaller gets scaled.
+        # Online softmax in every lane with one exp per logit: the smaller of x and the maximum so far is scaled.
         scaled = tl.exp(-tl.abs(x - maximum))
         total = tl.where(x > maximum, total * scaled + 1.0, total + scaled)
         maximum = tl.maximum(maximum, x)
@@ -94,7 +94,7 @@ def _backward_kernel(  # type: ignore[no-untyped-def]
     if CAPS:
         t = _capped(x, softcap)
         x = softcap * t
-    # Not from logsumexp = maximum + log(total): where logits are large, that sum has lost log(total)'s digits.
+    # Not x - logsumexp: where logits are large, the sum maximum + log(total) has lost the digits of log(total).
     log_p = x - tl.load(norm + row) - tl.load(norm + rows + row)
     gradient = tl.where(column == y, tl.load(at_target + row), scale * tl.exp(log_p))
     if CAPS:
@@ -102,19 +102,21 @@ def _backward_kernel(  # type: ignore[no-untyped-def]
     tl.store(result, gradient, mask=inside)
 
 
-# Bytes of logits that a program and each of its warps take at a time, and loads ahead (benchmarks/loss_gpu.py --tune).
+# Bytes of logits that a program and each of its warps read at a time, and how many loads run ahead; chosen with
+# benchmarks/loss_gpu.py --tune.
 FORWARD = (4096, 1024, 3)
 BACKWARD = (4096, 1024)
 
 
 def block(logits: Tensor, program: int, warp: int) -> tuple[int, int]:
-    """Elements and warps of a program."""
+    """Return the elements and the warps of a program."""
     size = logits.element_size()
     elements = min(program // size, max(128, triton.next_power_of_2(logits.shape[1])))
     return elements, max(1, min(32, elements * size // warp))
 
 
 def forward(logits: Tensor, target: Tensor, ignore_index: int | None, softcap: float | None) -> tuple[Tensor, Tensor]:
+    """Launch the forward kernel, see :func:`crossfade.kernels.forward`."""
     rows, classes = logits.shape
     ce = torch.empty(rows, dtype=torch.float32, device=logits.device)
     norm = torch.zeros(2, rows, dtype=torch.float32, device=logits.device)
@@ -149,10 +151,11 @@ def backward(
     ignore_index: int | None,
     softcap: float | None,
 ) -> Tensor:
+    """Launch the backward kernel, see :func:`crossfade.kernels.backward`."""
     rows, classes = logits.shape
     if rows:
         size, warps = block(logits, *BACKWARD)
-        # expm1, not p - 1: the digits of 1 - p_y where p_y is nearly 1. A vector's work, done outside of the kernel.
+        # expm1, not p - 1, keeps the digits of 1 - p_y where p_y is nearly 1. A vector, computed outside of the kernel.
         at_target = torch.expm1(-ce).mul_(factor)
         _backward_kernel[(rows, triton.cdiv(classes, size))](
             logits,

@@ -1,30 +1,37 @@
-"""The question "would it help on my data?": methods × repeats on tables, from a request to an answer."""
+"""A comparison of losses on a user's data, whatever they are: from a request to an answer."""
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from crossfade.errors import UserError
-from crossfade.lab.config import Settings, resolve
 from crossfade.lab.described import SCHEDULE_GRID, describe_run
+from crossfade.lab.kinds import on_images, on_tables, on_texts
+from crossfade.lab.methods import DEFAULT_METHODS, METHODS, Method, method, shared_epochs
+from crossfade.lab.own_loss import check_loss_function, load_loss
 from crossfade.lab.result import ComparisonResult
 from crossfade.lab.run import run_request
+from crossfade.lab.settings import Data, Images, Kind, Settings, Texts, Training, check_kind, given, option
 from crossfade.lab.store import Run, Store
 from crossfade.lab.train.hardware import Hardware
 from crossfade.lab.trial import Trial
 
 if TYPE_CHECKING:
     from crossfade.lab.data.table import Table
-    from crossfade.lab.methods import Method
+    from crossfade.lab.data.texts import TextSet
+    from crossfade.lab.trial import Recipe
 
-__all__ = ["CONTROL", "ComparisonResult", "Plan", "compare", "execute", "plan"]
+    Loaded: TypeAlias = Sequence[Table] | TextSet | Path
+
+__all__ = ["CONTROL", "ComparisonResult", "Plan", "compare", "compare_folder", "execute", "kind_of", "load", "plan"]
 
 CONTROL = "ce"
-_STUDY = "compare"
+_MIXTURES = ("ce", "f0", "f0-late", "gradual")  # compared by default on texts and images, which take longer
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,52 +41,66 @@ class Plan:
     trials: tuple[Trial, ...]
     run: Run
     notes: tuple[str, ...]
+    heading: str
 
 
 def compare(
-    X: Any,
-    y: Any,
+    X: object,
+    y: object = None,
     *,
     methods: Sequence[str | Method | Callable[..., Any]] = (),
-    test: tuple[Any, Any] | None = None,
+    test: Any = None,
     categorical: Sequence[str] = (),
     drop: Sequence[str] = (),
     name: str = "data",
-    repeats: int = 10,
+    repeats: int | None = None,
     seed: int = 0,
     test_size: float = 0.2,
-    net: str = "mlp",
+    net: str | None = None,
     width: int | None = None,
-    depth: int = 1,
-    epochs: int = 50,
-    batch_size: int = 8,
-    learning_rates: Sequence[float] = (0.01, 0.005, 0.001),
-    momentum: float = 0.9,
-    weight_decay: float = 0.0,
-    granularity: str = "epoch",
-    tie: str = "first",
+    depth: int | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    learning_rates: Sequence[float] | None = None,
+    learning_rate: float | None = None,
+    momentum: float | None = None,
+    weight_decay: float | None = None,
+    granularity: str | None = None,
+    tie: str | None = None,
+    precision: str | None = None,
+    texts: Texts = Texts(),  # noqa: B008  (frozen)
+    images: Images = Images(),  # noqa: B008
+    hardware: Hardware = Hardware(),  # noqa: B008
     store: str | Path = ":memory:",
+    keep_weights: Path | None = None,
     workers: int | None = None,
     progress: bool = False,
 ) -> ComparisonResult:
     """Train the same small networks under different losses on your data, and say which differences are reliable.
 
     Every repeat draws a stratified split into training, validation and test rows; all methods of a repeat share it,
-    and the initial weights and batches too. Learning rate and epoch are chosen for each method on the validation rows.
+    and the initial weights and batches too. Learning rate (of tables) and epoch are chosen for each method on the
+    validation rows.
 
     Args:
-        X: (rows, features): a NumPy array or a pandas data frame; categories, dates and missing values are fine.
-        y: (rows,): class labels, numbers or text.
+        X: (rows, features): a NumPy array or a pandas data frame; categories, dates and missing values are fine. Or the
+            path of a table, or of a folder with a folder of images for each class.
+        y: (rows,): class labels, numbers or text. Of a path, the name of the column with the class.
         methods: Names (see ``crossfade list``), ``Method`` objects, or own losses g(ce) as functions; CE is always
-            among them. Default: the paper's six.
-        test: ``(X_test, y_test)`` to test every repeat on these rows; then only training and validation rows are drawn.
+            among them. Default: the paper's six on tables, CE and its three mixtures on texts and images.
+        test: ``(X_test, y_test)``, or of a path another path, to test every repeat on these rows; then only training
+            and validation rows are drawn.
         categorical: Columns whose numbers are names of categories.
         drop: Columns to leave out.
         name: What tables call the data.
-        repeats, seed, test_size, net, width, depth, epochs, batch_size, learning_rates, momentum, weight_decay, \
-granularity, tie: See ``crossfade.lab.config.Settings``.
+        repeats, seed, test_size, net, width, depth, epochs, batch_size, learning_rates, learning_rate, momentum, \
+weight_decay, granularity, tie, precision: See ``crossfade.lab.settings.Training``; None is the usual value.
+        texts: ``Texts(text=("review",))`` trains on a column of texts.
+        images: Size, augmentation and pretrained weights, for a folder.
+        hardware: Where to train.
         store: A file that keeps the results, so that a run that was stopped goes on; default: only memory.
-        workers: Threads; default: all cores.
+        keep_weights: A folder for the weights of networks for images.
+        workers: Threads, for tables and LSTMs; default: all cores.
         progress: Show how far it is, on standard error.
 
     Returns:
@@ -94,95 +115,194 @@ granularity, tie: See ``crossfade.lab.config.Settings``.
     ['ce', 'gradual']
     """
     from crossfade.lab.data.table import from_arrays
+    from crossfade.lab.data.texts import texts_from_arrays
 
-    own = [_as_method(given) for given in methods if not isinstance(given, str)]
-    settings = resolve(
+    named = [one for one in methods if isinstance(one, str)]
+    own = [_as_method(one) for one in methods if not isinstance(one, str)]
+    training = Settings.of(
         {
-            "methods": [given for given in methods if isinstance(given, str)], "repeats": repeats, "seed": seed,
-            "test_size": test_size, "net": net, "width": width, "depth": depth, "epochs": epochs,
-            "batch_size": batch_size, "learning_rates": list(learning_rates), "momentum": momentum,
-            "weight_decay": weight_decay, "granularity": granularity, "tie": tie,
+            "methods": named or None,
+            "repeats": repeats,
+            "seed": seed,
+            "test_size": test_size,
+            "net": net,
+            "width": width,
+            "depth": depth,
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "learning_rates": learning_rates,
+            "learning_rate": learning_rate,
+            "momentum": momentum,
+            "weight_decay": weight_decay,
+            "granularity": granularity,
+            "tie": tie,
+            "precision": precision,
         }
-    )  # fmt: skip
-    table = from_arrays(X, y, name=name, test=test, categorical=categorical, drop=drop)
-    planned = plan([table], settings, "crossfade.lab.compare(X, y)", own=own)
+    ).training
+    settings, command = Settings(training, texts, images), "crossfade.lab.compare(X, y)"
+    data: Loaded
+    if isinstance(X, str | Path):
+        if not isinstance(y, str | None) or not isinstance(test, str | Path | None):
+            raise UserError("y, test: of a path, expected the name of the column with the class, and another path")
+        columns = Data(y, None if test is None else Path(test), tuple(categorical) or None, tuple(drop) or None)
+        check_kind(kind_of(Path(X), settings), str(X), columns, training, texts, images)
+        data, command = load(Path(X), columns, settings), f"crossfade.lab.compare({str(X)!r})"
+    else:
+        check_kind(kind_of(None, settings), "", training, texts, images)
+        if texts.text is None:
+            data = [from_arrays(X, y, name=name, test=test, categorical=categorical, drop=drop)]
+        else:
+            data = texts_from_arrays(X, y, texts.text, name=name, test=test, numbers_are_names="y" in categorical)
+    planned = plan(data, settings, command, own)
     for note in planned.notes:
         warnings.warn(note, stacklevel=2)
     with Store(store) as opened:
-        return execute(planned, opened, workers=workers, progress=progress)
+        machine = hardware if workers is None else replace(hardware, threads=workers)
+        return execute(planned, opened, machine, keep_weights=keep_weights, progress=progress)
 
 
-def plan(tables: Sequence[Table], settings: Settings, command: str | Sequence[str], own: Sequence[Method] = ()) -> Plan:
-    """Check a request and write it down, before anything is trained.
+def compare_folder(
+    folder: str | Path, *, store: str | Path = "crossfade.db", progress: bool = True, **options: Any
+) -> ComparisonResult:
+    """Compare losses on a folder of class folders: ``compare`` with a store and progress."""
+    return compare(folder, store=store, progress=progress, **options)
+
+
+def kind_of(file: Path | None, settings: Settings) -> Kind:
+    """Return what the data are: a folder is one of images, and with a column of texts a table is one of texts."""
+    if file is not None and file.is_dir():
+        return Kind.IMAGES
+    return Kind.TEXTS if settings.texts.text else Kind.TABLE
+
+
+def load(file: Path | None, columns: Data, settings: Settings) -> Loaded:
+    """Read a table, or texts; a folder of images is read by ``plan``, which knows their size.
+
+    Args:
+        file: A table or a folder; None for four real data sets.
+        columns: The table's columns.
+        settings: Say whether the table holds texts.
 
     Raises:
-        UserError: unknown methods, or rows that can't be divided.
+        UserError: what can't be read, or a column that isn't there or wasn't named.
     """
-    from crossfade.lab.data.task import TableTask
+    from crossfade.lab.data.builtin import BUILTIN, load_builtin
+    from crossfade.lab.data.reading import read_frame
+    from crossfade.lab.data.table import from_file
+    from crossfade.lab.data.texts import load_texts
 
-    methods = _methods(settings, own)
-    recipe = settings.recipe()
-    tasks = [TableTask(table, settings.test_size, settings.seed) for table in tables]
+    kind = kind_of(file, settings)
+    if file is None:
+        for name in given(columns) | given(settings.texts):
+            raise UserError(f"{option(name)} needs a FILE: crossfade compare FILE --target COLUMN")
+        return [load_builtin(name) for name in BUILTIN]
+    if kind is Kind.IMAGES:
+        return file
+    if columns.target is None:
+        known = ", ".join(map(str, read_frame(file).frame.columns[:12]))
+        raise UserError(f"{file}: which column is the class? Add --target COLUMN (columns: {known})")
+    categorical = columns.categorical or ()
+    if kind is Kind.TEXTS:
+        text = [name for one in settings.texts.text or () for name in _column_names(one, file)]
+        numbers_are_names = columns.target in categorical
+        return load_texts(file, text, columns.target, test=columns.test, numbers_are_names=numbers_are_names)
+    return [from_file(file, columns.target, test=columns.test, categorical=categorical, drop=columns.drop or ())]
+
+
+def _column_names(text: str, file: Path) -> list[str]:
+    """Return the columns that a text names; one column's name may hold a comma."""
+    from crossfade.lab.data.reading import read_frame
+
+    whole = "," not in text or text in read_frame(file).frame.columns
+    return [text] if whole else [part.strip() for part in text.split(",") if part.strip()]
+
+
+def plan(data: Loaded, settings: Settings, command: str | Sequence[str], own: Sequence[Method] = ()) -> Plan:
+    """Check a request and write it down as trials, before anything is trained.
+
+    Args:
+        data: From ``load``: tables, texts, or a folder of images.
+        settings: What decides the numbers.
+        command: What was called, for the page.
+        own: Methods beside those that the settings name.
+
+    Raises:
+        UserError: data, network, methods or settings that can't be used.
+    """
+    from crossfade.lab.data.texts import TextSet
+
+    training = settings.training
+    if isinstance(data, Path):
+        methods = _methods(training, own, _MIXTURES, deep=True)
+        asked = on_images(data, settings)
+    elif isinstance(data, TextSet):
+        methods = _methods(training, own, _MIXTURES, deep=training.net not in (None, "lstm"))
+        asked = on_texts(data, settings)
+    else:
+        methods = _methods(training, own, DEFAULT_METHODS)
+        asked = on_tables(data, settings)
+    recipe = asked.recipe
     trials = tuple(
-        Trial(_STUDY, task, method, recipe, repeat)
-        for task in tasks
-        for repeat in range(settings.repeats)
+        Trial(asked.study, task, method, recipe, repeat)
+        for task in asked.tasks
+        for repeat in range(asked.repeats)
         for method in methods
     )
-    notes = [f"{table.source}: {note}" for table in tables for note in table.notes]
-    notes += _same_schedules(trials[: len(methods)])
-    request = {
-        "settings": settings.to_dict(),
-        "meta": describe_run(
-            f"Losses compared on {', '.join(task.name for task in tasks)}",
-            trials,
-            command,
-            seed=settings.seed,
-            notes=notes,
-            device="CPU",
-        ),
-    }
-    return Plan(trials, Run(_STUDY, request, tuple(trial.key for trial in trials)), tuple(notes))
+    notes = (*asked.notes, *_same_schedules(methods, recipe))
+    title = f"Losses compared on {', '.join(task.name for task in asked.tasks)}"
+    about = describe_run(title, trials, command, seed=training.seed or 0, notes=notes, device=asked.device)
+    run = Run(asked.study, {"settings": asked.settings, "meta": about}, tuple(trial.key for trial in trials))
+    rates = ", ".join(f"{rate:g}" for rate in recipe.learning_rates)
+    heading = (
+        f"{asked.data} · {', '.join(one.name for one in methods)} · {asked.repeats} repeats · {asked.net}, "
+        f"{recipe.epochs} epochs, batch {recipe.batch_size}, learning rate {rates}"
+    )
+    return Plan(trials, run, notes, heading)
 
 
 def execute(
     planned: Plan,
-    store: Store,
+    store: Store | Path,
+    hardware: Hardware = Hardware(),  # noqa: B008  (frozen)
     *,
-    workers: int | None = None,
+    keep_weights: Path | None = None,
     progress: bool = False,
     retry_failed: bool = False,
 ) -> ComparisonResult:
-    """Run what the store doesn't know yet and read the answer from the store."""
+    """Train what the store doesn't know yet, and read the answer from the store."""
     run_request(
         [planned.run],
         planned.trials,
         store,
-        Hardware(threads=workers),
+        hardware,
+        keep_weights=keep_weights,
         retry_failed=retry_failed,
         progress=progress,
         label="Comparing",
     )
-    return ComparisonResult.load(store, planned.run)
+    if isinstance(store, Store):
+        return ComparisonResult.load(store, planned.run)
+    with Store(store, mode="read") as opened:
+        return ComparisonResult.load(opened, planned.run)
 
 
-def _methods(settings: Settings, own: Sequence[Method]) -> list[Method]:
-    from crossfade.lab.methods import DEFAULT_METHODS, METHODS, method
-    from crossfade.lab.own_loss import check_loss_function, load_loss
-
-    names = list(settings.methods)
+def _methods(training: Training, own: Sequence[Method], usual: Sequence[str], *, deep: bool = False) -> list[Method]:
+    """Return what is compared: the control first, no name twice."""
+    names = list(training.methods or ())
     if names == ["all"]:
         names = [known.name for known in METHODS]
-    elif not names and not (own and not settings.loss):
-        names = list(DEFAULT_METHODS)
-    chosen = [method(name) for name in names] + [load_loss(spec) for spec in settings.loss] + list(own)
+    elif not names and not (own and not training.loss):
+        names = list(usual)
+    chosen = [method(name, deep=deep) for name in names]
+    chosen += [load_loss(reference) for reference in training.loss or ()]
+    chosen += own
     if all(one.name != CONTROL for one in chosen):
         chosen.insert(0, method(CONTROL))
     seen: dict[str, Method] = {}
     for one in chosen:
         if seen.setdefault(one.name, one) is not one:
             raise UserError(f"methods: two different losses are called {one.name!r}; rename one")
-    for one in seen.values():
+    for one in own:
         if one.g is not None and one not in METHODS:
             check_loss_function(one.g)
     if len(seen) < 2:
@@ -191,8 +311,6 @@ def _methods(settings: Settings, own: Sequence[Method]) -> list[Method]:
 
 
 def _as_method(given: object) -> Method:
-    from crossfade.lab.methods import Method
-
     if isinstance(given, Method):
         return given
     if not callable(given):
@@ -201,19 +319,15 @@ def _as_method(given: object) -> Method:
     return Method(name, name, g=given)
 
 
-def _same_schedules(trials: Sequence[Trial]) -> list[str]:
-    """Few epochs can make two schedules the same; a comparison of them would look like a tie."""
-    seen: dict[str, str] = {}
+def _same_schedules(methods: Sequence[Method], recipe: Recipe) -> list[str]:
+    """Return a note on each method that few epochs make the same as another: it would look like a tie."""
+    steps = 1 if recipe.granularity == "epoch" else math.ceil(SCHEDULE_GRID / recipe.epochs)
     notes = []
-    for trial in trials:
-        if trial.method.g is None:
-            epochs = trial.recipe.epochs
-            steps = epochs if trial.recipe.granularity == "epoch" else SCHEDULE_GRID
-            weights = repr([tuple(trial.method.schedule(step / steps)) for step in range(steps)])
-            if weights in seen:
-                notes.append(
-                    f"{trial.method.name} is the same as {seen[weights]} at {epochs} epochs; "
-                    "use more epochs or --granularity step"
-                )
-            seen.setdefault(weights, trial.method.name)
+    for at, one in enumerate(methods):
+        same = [two for two in methods[:at] if shared_epochs(two, one, recipe.epochs, steps) == recipe.epochs]
+        if same:
+            notes.append(
+                f"{one.name} is the same as {same[0].name} at {recipe.epochs} epochs; use more epochs or "
+                "--granularity step"
+            )
     return notes

@@ -1,10 +1,10 @@
-"""What a run's page says about it: what was run, with which losses, and where."""
+"""The description of a run that its page shows: data, recipe, losses, versions and machine."""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from crossfade.lab.provenance import provenance
 
@@ -25,9 +25,19 @@ def describe_run(
     seed: int = 0,
     notes: Sequence[str] = (),
     device: str = "",
-    **more: Any,
-) -> dict[str, Any]:
-    """The report's ``meta``, as plain data; ``device`` is put before the machine, ``more`` is added to it."""
+    **more: object,
+) -> dict[str, object]:
+    """Return the report's ``meta`` as plain data.
+
+    Args:
+        title: The page's heading.
+        trials: All of the run.
+        command: What the user called, as a line or as its words.
+        seed: The user's seed.
+        notes: Remarks on the data, a line each.
+        device: What stands before the machine's name; "" for nothing.
+        more: Further entries.
+    """
     origin = provenance()
     tasks = {trial.task.name: trial.task for trial in trials}
     methods = {trial.method.name: trial.method for trial in trials}
@@ -48,8 +58,8 @@ def describe_run(
     }
 
 
-def describe_method(one: Method) -> dict[str, Any]:
-    """One entry of the report's ``methods``."""
+def describe_method(one: Method) -> dict[str, object]:
+    """Return one entry of the report's ``methods``; a schedule is drawn at ``SCHEDULE_GRID`` + 1 points."""
     if one.g is None:
         grid = [step / SCHEDULE_GRID for step in range(SCHEDULE_GRID + 1)]
         drawn = [[progress, *map(float, one.schedule(progress))] for progress in grid]

@@ -13,25 +13,31 @@ if TYPE_CHECKING:
 __all__ = ["CURVE_COLUMNS", "RESULT_COLUMNS", "curves", "failure_lines", "failures", "results"]
 
 RESULT_COLUMNS = (
-    "study", "dataset", "method", "repeat", "accuracy", "nll", "ece", "brier", "learning_rate", "epoch",
-    "n_train", "n_val", "n_test", "fixed_test", "classes", "seconds", "net", "engine", "key",
-)  # fmt: skip
+    *("study", "dataset", "method", "repeat", "accuracy", "nll", "ece", "brier", "learning_rate", "epoch"),
+    *("n_train", "n_val", "n_test", "fixed_test", "classes", "seconds", "net", "engine", "key"),
+)
 CURVE_COLUMNS = (
-    "dataset", "method", "repeat", "epoch", "val_accuracy", "test_accuracy", "val_nll", "test_nll", "train_loss", "net",
-)  # fmt: skip
+    *("dataset", "method", "repeat", "epoch"),
+    *("val_accuracy", "test_accuracy", "val_nll", "test_nll", "train_loss", "net"),
+)
 
 
 def results(store: Store, keys: Collection[str] | None = None) -> pd.DataFrame:
-    """One row for each finished trial; accuracy and the like are fractions, an epoch is counted from 1."""
+    """Return one row for each finished trial; accuracy and the like are fractions, epochs are counted from 1."""
     rows = [
         {
-            "study": row.study, "dataset": row.task, "method": row.method, "repeat": row.repeat,
-            **row.outcome.result, "fixed_test": bool(row.content["task"].get("fixed_test", False)),
-            "net": row.content["recipe"].get("net"), "key": row.key,
+            "study": row.study,
+            "dataset": row.task,
+            "method": row.method,
+            "repeat": row.repeat,
+            **row.outcome.result,
+            "fixed_test": bool(row.content["task"].get("fixed_test", False)),
+            "net": row.content["recipe"].get("net"),
+            "key": row.key,
         }
         for row in store.rows(keys)
         if row.outcome.result is not None
-    ]  # fmt: skip
+    ]
     frame = pd.DataFrame(rows)
     known = [*RESULT_COLUMNS, *(column for column in frame.columns if column not in RESULT_COLUMNS)]
     frame = frame.reindex(columns=known)
@@ -40,25 +46,28 @@ def results(store: Store, keys: Collection[str] | None = None) -> pd.DataFrame:
 
 
 def curves(store: Store, keys: Collection[str] | None = None) -> pd.DataFrame:
-    """One row for each finished trial and epoch, at the selected learning rate."""
+    """Return one row for each finished trial and epoch, at the selected learning rate."""
     parts = [
         pd.DataFrame(
             {
-                "dataset": row.task, "method": row.method, "repeat": row.repeat,
-                "epoch": range(1, len(next(iter(row.outcome.curves.values()))) + 1), **row.outcome.curves,
+                "dataset": row.task,
+                "method": row.method,
+                "repeat": row.repeat,
+                "epoch": range(1, len(next(iter(row.outcome.curves.values()))) + 1),
+                **row.outcome.curves,
                 "net": row.content["recipe"].get("net"),
             }
         )
         for row in store.rows(keys, curves=True)
         if row.outcome.curves
-    ]  # fmt: skip
+    ]
     frame = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(CURVE_COLUMNS))
     numbers = [column for column in CURVE_COLUMNS if column.endswith(("accuracy", "nll", "loss"))]
     return frame.astype(dict.fromkeys((column for column in numbers if column in frame), "float64"))
 
 
 def failures(store: Store, keys: Collection[str] | None = None) -> list[tuple[str, str, int, str]]:
-    """(data set, method, repeat, error) of every failed trial."""
+    """Return data set, method, repeat and error of every failed trial."""
     return [
         (row.task, row.method, row.repeat, row.outcome.error)
         for row in store.rows(keys)
@@ -67,7 +76,7 @@ def failures(store: Store, keys: Collection[str] | None = None) -> list[tuple[st
 
 
 def failure_lines(failed: Sequence[tuple[str, str, int, str]]) -> list[str]:
-    """One line for each different error: where it came first, and how often it came."""
+    """Return one line for each different error: where it came first, and how often it came."""
     by_error: dict[str, list[str]] = {}
     for task, method, repeat, error in failed:
         by_error.setdefault(error, []).append(f"{task}, {method}, repeat {repeat}")

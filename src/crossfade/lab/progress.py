@@ -1,4 +1,4 @@
-"""How far it is: a bar on a terminal, a line now and then in a log."""
+"""Progress on standard error: a bar on a terminal, a line now and then in a log."""
 
 from __future__ import annotations
 
@@ -32,9 +32,13 @@ def _bar(label: str) -> Iterator[OnProgress]:
     from rich.console import Console
 
     columns = (
-        bar.TextColumn("{task.description}"), bar.BarColumn(), bar.TaskProgressColumn(),
-        bar.TextColumn("{task.fields[trials]}"), bar.TimeElapsedColumn(), bar.TimeRemainingColumn(),
-    )  # fmt: skip
+        bar.TextColumn("{task.description}"),
+        bar.BarColumn(),
+        bar.TaskProgressColumn(),
+        bar.TextColumn("{task.fields[trials]}"),
+        bar.TimeElapsedColumn(),
+        bar.TimeRemainingColumn(),
+    )
     with bar.Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(label, total=1.0, trials="")
 

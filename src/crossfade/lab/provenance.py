@@ -1,4 +1,4 @@
-"""Where numbers come from: versions, commit, machine and time."""
+"""The provenance of numbers: versions, commit, machine and time."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ import crossfade
 __all__ = ["commit", "provenance", "versions"]
 
 _PACKAGES = (
-    "crossfade", "torch", "torchvision", "lightning", "transformers", "tokenizers", "pillow", "numpy", "scipy",
-    "pandas", "scikit-learn", "numba",
-)  # fmt: skip
+    *("crossfade", "torch", "torchvision", "lightning", "transformers", "tokenizers", "pillow"),
+    *("numpy", "scipy", "pandas", "scikit-learn", "numba"),
+)
 
 
 def provenance() -> dict[str, Any]:
-    """What is written beside every trial."""
+    """Return what is written beside every trial."""
     return {
         "versions": versions(),
         "commit": commit(),
@@ -33,7 +33,7 @@ def provenance() -> dict[str, Any]:
 
 
 def versions(packages: Sequence[str] = _PACKAGES) -> dict[str, str]:
-    """Versions of Python and of the packages that numbers depend on, as far as they are installed."""
+    """Return the versions of Python and of the packages that numbers depend on, as far as they are installed."""
     found = {"python": platform.python_version()}
     for name in packages:
         try:
@@ -45,7 +45,7 @@ def versions(packages: Sequence[str] = _PACKAGES) -> dict[str, str]:
 
 @cache
 def commit() -> str | None:
-    """The commit of crossfade's own source tree, with ``+`` if it was changed since; None for an installed package."""
+    """Return the commit of crossfade's own source tree, with ``+`` if it was changed since; None if it is installed."""
     folder = Path(crossfade.__file__).parent
     try:
         git = ["git", "-C", str(folder)]

@@ -19,14 +19,27 @@ from crossfade.lab.provenance import provenance
 from crossfade.lab.store import Run, Store
 from crossfade.lab.train.executor import Batch, Executor, Tick, cost
 from crossfade.lab.train.hardware import Hardware, process_rank
-from crossfade.lab.train.lstm.types import LstmRecipe
+from crossfade.lab.train.lstm.recipe import LstmRecipe
+from crossfade.lab.train.tables.recipe import Recipe
 from crossfade.lab.train.tables.run import compute
 from crossfade.lab.train.tables.run import executor as tables_executor
 from crossfade.lab.train.tables.stack import Engine
-from crossfade.lab.train.tables.types import Recipe
 from crossfade.lab.trial import Trial
 
-__all__ = ["Batch", "Executor", "Summary", "Tick", "compute", "cost", "local", "pack", "run", "run_request", "unknown"]
+__all__ = [
+    "Batch",
+    "Executor",
+    "Summary",
+    "Tick",
+    "compute",
+    "cost",
+    "local",
+    "pack",
+    "resumable",
+    "run",
+    "run_request",
+    "unknown",
+]
 
 # Multiply-adds of one call: a few seconds on two cores. That is what a kill can cost, and how long Ctrl-C may wait.
 _BUDGET = 2e10
@@ -79,19 +92,37 @@ def run_request(
     path = Path(store.path if isinstance(store, Store) else store)
     if not first:  # it trains what the first process trains, and leaves the writing to it
         trials = unknown(trials, path, retry_failed)
-    with _work_folder(path, first) as work:
+    with (
+        _work_folder(path, first) as work,
+        nullcontext(store) if isinstance(store, Store) else Store(path if first else ":memory:") as opened,
+        resumable(trials, opened, path),
+        shown(label, progress and first) as on_progress,
+    ):
         compute_all = execute(work) if execute else _executor(trials, hardware, work, keep_weights, ray)
-        with nullcontext(store) if isinstance(store, Store) else Store(path if first else ":memory:") as opened:
-            for one in runs:
-                opened.save(one)
-            try:
-                with shown(label, progress and first) as on_progress:
-                    return run(trials, opened, execute=compute_all, retry_failed=retry_failed, on_progress=on_progress)
-            except KeyboardInterrupt:
-                known = len(opened.statuses([trial.key for trial in trials]))
-                raise KeyboardInterrupt(
-                    f"stopped; {known} of {len(trials)} trials are in {path}. Run the same command again to go on."
-                ) from None
+        for one in runs:
+            opened.save(one)
+        return run(trials, opened, execute=compute_all, retry_failed=retry_failed, on_progress=on_progress)
+
+
+@contextmanager
+def resumable(trials: Sequence[Trial], store: Store, path: Path) -> Iterator[None]:
+    """Say, where Ctrl-C stops what is inside, how many of the trials are stored and how to go on.
+
+    Args:
+        trials: What was asked for.
+        store: The open store.
+        path: What the user calls it.
+
+    Raises:
+        KeyboardInterrupt: with that sentence.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        known = len(store.statuses([trial.key for trial in trials]))
+        raise KeyboardInterrupt(
+            f"stopped; {known} of {len(trials)} trials are in {path}. Run the same command again to go on."
+        ) from None
 
 
 def unknown(trials: Sequence[Trial], path: Path, retry_failed: bool = False) -> list[Trial]:

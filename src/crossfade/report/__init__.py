@@ -1,40 +1,8 @@
-"""Reports: one self-contained HTML file from a frame of results, and the parts to build other pages from."""
+"""Reports: one self-contained HTML file from a frame of results, and the parts to build other pages from.
 
-from crossfade.report.comparison import comparison_page, render_comparison
-from crossfade.report.page import (
-    Block,
-    Cell,
-    Code,
-    Column,
-    Facts,
-    Figure,
-    Fold,
-    Items,
-    Key,
-    Page,
-    Panel,
-    Section,
-    Table,
-    Text,
-    render_page,
-)
+The names are listed in ``__init__.pyi`` and loaded on first use.
+"""
 
-__all__ = [
-    "Block",
-    "Cell",
-    "Code",
-    "Column",
-    "Facts",
-    "Figure",
-    "Fold",
-    "Items",
-    "Key",
-    "Page",
-    "Panel",
-    "Section",
-    "Table",
-    "Text",
-    "comparison_page",
-    "render_comparison",
-    "render_page",
-]
+import lazy_loader as lazy
+
+__getattr__, __dir__, __all__ = lazy.attach_stub(__name__, __file__)

@@ -1,7 +1,7 @@
 """A member's result is its own: the same bits whatever else is in the stack."""
 
 import hashlib
-import subprocess
+import importlib
 import sys
 
 import numpy as np
@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from crossfade.lab.methods import Method, method
-from crossfade.lab.train import Member, Recipe, train_stack
+from crossfade.lab.train import Member, Recipe, tables, train_stack
+from crossfade.lab.train.tables import kernel, threads
+from crossfade.schedules import constant, staircase, switch
 
 
 def apart(ce):  # has no compiled form
@@ -17,11 +19,14 @@ def apart(ce):  # has no compiled form
 
 
 def same(a, b):
-    for name in ("train_loss", "val_correct", "val_nll", "test_correct", "test_nll", "test_probabilities"):
-        np.testing.assert_array_equal(getattr(a, name), getattr(b, name), err_msg=name)
-    assert a.best_epoch == b.best_epoch
-    for left, right in zip(a.weights, b.weights, strict=True):
-        np.testing.assert_array_equal(left, right)
+    assert list(a.curves) == list(b.curves)
+    for name in a.curves:
+        np.testing.assert_array_equal(a.curves[name], b.curves[name], err_msg=name)
+    np.testing.assert_array_equal(a.probabilities, b.probabilities)
+    assert (a.chosen, a.finite) == (b.chosen, b.finite)
+    assert list(a.weights) == list(b.weights)
+    for name in a.weights:
+        np.testing.assert_array_equal(a.weights[name], b.weights[name], err_msg=name)
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +59,54 @@ def test_methods_share_their_start(make_split):
     a, b = train_stack([Member(make_split(), m, 0.01, 4) for m in (method("ce"), same_loss)], recipe)
     same(a, b)
     (c,) = train_stack([Member(make_split(), method("ce"), 0.01, 5)], recipe)
-    assert not np.array_equal(a.weights[0], c.weights[0])
+    assert not np.array_equal(a.weights["0.weight"], c.weights["0.weight"])
+
+
+def parting(*points):
+    """Schedules that begin alike and part at these progresses; one never parts from the first, two diverge together."""
+    chosen = [Method("first", "", schedule=constant(0.0)), Method("same", "", schedule=constant(0.0))]
+    chosen += [Method(f"at {point}", "", schedule=switch(0.0, 0.5, at=point)) for point in points]
+    for point in points:
+        wild = staircase([0.0, 0.0, 0.3])
+        chosen.append(
+            Method(f"wild {point}", "", schedule=lambda t, w=wild, p=point: (1e38, 0.0) if p > t > 0.4 else tuple(w(t)))
+        )
+    return chosen
+
+
+@pytest.mark.parametrize("recipe", [Recipe(epochs=9), Recipe(net="linear", epochs=4, granularity="step", tie="loss")])
+def test_what_begins_alike_is_trained_once_and_is_what_it_is_alone(make_split, monkeypatch, recipe):
+    spans = []
+
+    class Counting:
+        compile = kernel.compiled().compile
+
+        def __call__(self, *arguments):
+            spans.append(arguments[-1][:2])
+            return kernel.compiled()(*arguments)
+
+    monkeypatch.setattr(threads, "compiled", Counting)
+    splits = [make_split(), make_split(9, 2, rows=61)]
+    chosen = parting(0.5, 0.8, 0.95)
+    members = [Member(split, m, rate, 3) for split in splits for m in chosen for rate in (0.05, 0.01)]
+    order = np.random.default_rng(1).permutation(len(members))
+    together = dict(zip(order, train_stack([members[i] for i in order], recipe, threads=2), strict=True))
+    trained = sum(end - begin for begin, end in spans)
+    assert trained < 0.7 * recipe.epochs * len(members)
+    assert sum(not together[i].finite for i in order) == 3 * 2 * len(splits)
+    for i, member in enumerate(members):
+        spans.clear()
+        same(train_stack([member], recipe)[0], together[i])
+        assert spans == [(0, recipe.epochs)]
+
+
+def test_other_rows_seeds_rates_and_losses_share_nothing(make_split):
+    split, f0, late = make_split(), method("f0"), method("f0-late")
+    cases = [(split, f0, 0.05, 1), (make_split(), late, 0.05, 1), (split, late, 0.01, 1), (split, late, 0.05, 2)]
+    cases += [(split, method("focal"), 0.05, 1), (split, method("poly"), 0.05, 1)]
+    members = [Member(*case) for case in cases]
+    for member, history in zip(members, train_stack(members, Recipe(epochs=4)), strict=True):
+        same(train_stack([member], Recipe(epochs=4))[0], history)
 
 
 def test_progress_rises_to_one(crowd):
@@ -69,16 +121,6 @@ def test_no_members():
     assert train_stack([], Recipe()) == []
 
 
-NARROW = """
-import sys
-import crossfade.lab.train.tables.simd as simd
-simd.WIDE = 8
-from tests.lab.train.conftest import draw
-from tests.lab.train.test_company import digest
-print(digest(draw))
-"""
-
-
 def digest(make_split):
     members = [
         Member(make_split(features, classes), method(name), 0.05, 1)
@@ -88,13 +130,17 @@ def digest(make_split):
     bits = hashlib.sha256()
     for recipe in (Recipe(net="linear", epochs=3), Recipe(epochs=3, weight_decay=0.01), Recipe(epochs=3, depth=2)):
         for h in train_stack(members, recipe, engine="kernel"):
-            for array in (h.train_loss, h.val_nll, h.test_probabilities, *h.weights):
+            for array in (h.curves["train_loss"], h.curves["val_nll"], h.probabilities, *h.weights.values()):
                 bits.update(np.ascontiguousarray(array).tobytes())
     return bits.hexdigest()
 
 
-def test_the_same_bits_with_narrower_vectors(make_split, request):
+def test_the_same_bits_with_narrower_vectors(make_split, monkeypatch):
     """A processor without AVX-512 takes vectors of eight: other code, the same sums in the same order."""
-    command, root = [sys.executable, "-c", NARROW], request.config.rootpath
-    narrow = subprocess.run(command, capture_output=True, text=True, check=True, cwd=root).stdout.strip()
-    assert narrow == digest(make_split)
+    wide, package = digest(make_split), "crossfade.lab.train.tables"
+    for name in ("simd", "panels", "kernel", "threads"):
+        monkeypatch.setattr(tables, name, getattr(tables, name))  # restored with the modules
+        monkeypatch.delitem(sys.modules, f"{package}.{name}")
+    importlib.import_module(f"{package}.simd").WIDE = 8
+    assert digest(make_split) == wide
+    assert tables.panels.WIDE == 8

@@ -12,7 +12,7 @@ from crossfade.errors import UserError
 from crossfade.lab.methods import METHODS, Method, method
 from crossfade.lab.own_loss import check_loss_function as check
 from crossfade.lab.train import Member, Recipe, train_stack
-from crossfade.lab.train.tables.trace import _compiled_values, traced
+from crossfade.lab.train.tables.trace import TEMPLATES, compiled_values, traced
 from tests.examples import examples
 
 P = [1e-30, 1e-20, 1e-8, 1e-3, 0.1, 0.3, 0.49, 0.51, 0.7, 0.9, 0.999, 1 - 1e-6]
@@ -95,7 +95,7 @@ class Cube(torch.autograd.Function):
 def test_compiled_as_pytorch_computes_it(name):
     g = COMPILED[name]
     compiled = traced(g)
-    assert compiled.address, compiled.note
+    assert compiled.address, compiled.reason
     ce = torch.tensor([0.0, 1e-7, 0.013, 0.7, 0.99, 1.01, 2.5, 3.3, 17.0, 69.0], dtype=torch.float64).requires_grad_()
     value = g(ce)
     (slope,) = torch.autograd.grad(value.sum(), ce)
@@ -125,7 +125,7 @@ def test_compositions_are_compiled(tree):
         return ce + tree(ce)
 
     compiled = traced(g)
-    assert compiled.address, compiled.note
+    assert compiled.address, compiled.reason
     ce = torch.linspace(0.05, 9.0, 16, dtype=torch.float64).requires_grad_()
     (slope,) = torch.autograd.grad(g(ce).sum(), ce)
     np.testing.assert_allclose(call(compiled.compiled, ce.detach())[1], slope.float(), rtol=1e-5, atol=1e-6)
@@ -149,19 +149,17 @@ def test_what_cannot_be_compiled_is_trained_in_the_batched_engine(make_split, na
     assert "batched engine" in h.note
     assert h.note in caplog.text
     (plain,) = train_stack([member], Recipe(epochs=2), engine="plain")
-    np.testing.assert_allclose(h.val_nll, plain.val_nll, rtol=0, atol=1e-5)
-    np.testing.assert_allclose(h.train_loss, plain.train_loss, rtol=0, atol=1e-5)
+    for curve in ("val_nll", "train_loss"):
+        np.testing.assert_allclose(h.curves[curve], plain.curves[curve], rtol=0, atol=1e-5)
     with pytest.raises(UserError, match="take 'auto'"):
         train_stack([member], Recipe(epochs=2), engine="kernel")
 
 
 def test_a_wrong_translation_is_noticed(monkeypatch):
-    from crossfade.lab.train.tables import pointwise
-
-    monkeypatch.setitem(pointwise.TEMPLATES, "expm1", "math.exp({0})")
+    monkeypatch.setitem(TEMPLATES, "expm1", "math.exp({0})")
     result = traced(lambda ce: -torch.expm1(-ce))
     assert result.address == 0
-    assert "differs at ce = " in result.note
+    assert "differs at ce = " in result.reason
 
 
 @pytest.mark.parametrize(
@@ -189,4 +187,4 @@ def test_what_is_not_a_function_of_ce_is_refused(make_split, g, message, engine)
 def test_the_same_loss_is_compiled_once():
     g = method("focal").g
     assert traced(g) is traced(g)
-    assert np.isfinite(_compiled_values(traced(g).compiled)).all()
+    assert np.isfinite(compiled_values(traced(g).compiled)).all()

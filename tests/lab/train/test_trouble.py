@@ -12,7 +12,8 @@ import torch
 
 from crossfade.errors import UserError
 from crossfade.lab.methods import Method, method
-from crossfade.lab.train import Member, Recipe, Split, kernel, select, threads, train_stack
+from crossfade.lab.train import Member, Recipe, Split, select, train_stack
+from crossfade.lab.train.tables import kernel, threads
 
 ENGINES = ("kernel", "batched", "plain")
 
@@ -27,15 +28,15 @@ def test_divergence_is_reported_not_raised(make_split, engine, net):
     calm = Member(split, method("f0"), 0.01, 0)
     h, beside = train_stack([wild, calm], Recipe(net=net, epochs=8), engine=engine)
     assert not h.finite
-    assert 0 <= h.best_epoch < 4
-    assert np.isfinite(h.train_loss[:4]).all()
-    assert np.isnan(h.train_loss[-1])
-    assert np.isnan(h.val_nll[-1])
-    assert h.val_correct[-1] == h.test_correct[-1] == 0
-    assert np.isfinite(h.test_probabilities).all()
-    assert all(np.isfinite(weight).all() for weight in h.weights)
+    assert 0 <= h.chosen < 4
+    assert np.isfinite(h.curves["train_loss"][:4]).all()
+    assert np.isnan(h.curves["train_loss"][-1])
+    assert np.isnan(h.curves["val_nll"][-1])
+    assert h.curves["val_accuracy"][-1] == h.curves["test_accuracy"][-1] == 0
+    assert np.isfinite(h.probabilities).all()
+    assert all(np.isfinite(weight).all() for weight in h.weights.values())
     assert beside.finite
-    assert select([h, beside])[1] in (h.best_epoch, beside.best_epoch)
+    assert select([h, beside])[1] in (h.chosen, beside.chosen)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -44,11 +45,11 @@ def test_never_finite(make_split, engine):
     split.x_train[:] = np.nan
     members = [Member(split, method("ce"), 0.01, 0), Member(make_split(seed=1), method("ce"), 0.01, 0)]
     h, fine = train_stack(members, Recipe(epochs=3), engine=engine)
-    assert (h.best_epoch, h.finite) == (-1, False)
-    assert np.isnan(h.test_probabilities).all()
-    assert all(np.isnan(weight).all() for weight in h.weights)
+    assert (h.chosen, h.finite) == (-1, False)
+    assert np.isnan(h.probabilities).all()
+    assert all(np.isnan(weight).all() for weight in h.weights.values())
     assert fine.finite
-    assert select([h, fine]) == (1, fine.best_epoch)
+    assert select([h, fine]) == (1, fine.chosen)
     assert select([h, h]) == (0, -1)
 
 
@@ -56,10 +57,10 @@ def test_select_takes_the_best_validation_accuracy_and_the_first_of_equals(make_
     split = make_split(val=6)
     histories = train_stack([Member(split, method("f0"), 0.02, seed) for seed in range(12)], Recipe(epochs=4))
     index, epoch = select(histories)
-    score = [h.val_correct.max() for h in histories]
+    score = [h.curves["val_accuracy"].max() for h in histories]
     assert score[index] == max(score)
     assert index == score.index(max(score))
-    assert epoch == histories[index].best_epoch
+    assert epoch == histories[index].chosen
     with pytest.raises(UserError):
         select([])
 
@@ -106,7 +107,7 @@ def test_recipe_is_plain_data():
     ("options", "message"),
     [
         ({"engine": "gpu"}, "engine must be one of"),
-        ({"threads": 0}, "threads must be at least 1"),
+        ({"threads": 0}, "threads must be a whole number of at least 1, got 0"),
         ({"device": "abacus"}, "can't be used here"),
         ({"device": "meta", "engine": "kernel"}, "runs on the CPU"),
     ],
@@ -130,11 +131,11 @@ def test_a_schedule_must_give_two_numbers(make_split):
 
 def test_the_stop_flag_ends_the_kernel(make_split):
     """What an interruption sets: no epoch is finished after it."""
-    preparation = threads._Preparation(Recipe(epochs=1000), 1)
+    preparation = threads.Preparation(Recipe(epochs=1000), 1)
     progress = np.zeros(1, dtype=np.int64)
     preparation.stop[0] = 1
     arguments = preparation.arguments(Member(make_split(), method("ce"), 0.01, 0), 0, progress)
-    assert kernel.compiled()(*arguments[1:]) == -1
+    assert kernel.compiled()(*arguments, (0, 1000, -1)) == -1
     assert progress[0] == 0
 
 
@@ -157,16 +158,19 @@ HOURS = """
 import numpy as np
 from crossfade.lab.methods import method
 from crossfade.lab.train import Member, Recipe, Split, train_stack
-x, y = np.random.default_rng(0).normal(size=(20000, 200)), np.arange(20000) % 2
+from crossfade.lab.train.tables.kernel import compiled
+x, y = np.random.default_rng(0).normal(size=(2000, 600)), np.arange(2000) % 2
 split = Split(x, y, x[:9], y[:9], x[:9], y[:9], 2)
 members = [Member(split, method("ce"), 0.001, seed) for seed in range(400)]
-train_stack(members, Recipe(epochs=500), on_progress=lambda fraction: print(fraction, flush=True))
+report = lambda fraction: print(fraction, len(compiled().stats.cache_misses), flush=True)
+train_stack(members, Recipe(epochs=500), on_progress=report)
 """
 
 
-def test_a_signal_ends_hours_of_work():
+def test_a_signal_ends_hours_of_work_and_a_second_process_compiles_nothing(make_split):
+    train_stack([Member(make_split(), method("ce"), 0.01, 0)], Recipe(epochs=1))  # now the kernel is kept on disk
     with subprocess.Popen([sys.executable, "-c", HOURS], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        process.stdout.readline()
+        fraction, compilations = process.stdout.readline().split()
         process.send_signal(signal.SIGINT)
         try:
             _, errors = process.communicate(timeout=60)
@@ -175,6 +179,8 @@ def test_a_signal_ends_hours_of_work():
             pytest.fail("still running a minute after the signal")
     assert process.returncode != 0
     assert b"KeyboardInterrupt" in errors
+    assert float(fraction) < 0.1
+    assert int(compilations) == 0
 
 
 def test_without_a_folder_to_cache_in(monkeypatch):
@@ -192,7 +198,7 @@ def test_a_full_disk_costs_only_the_cache(make_split, monkeypatch, caplog):
         def compile(self, signature):
             raise OSError(28, "No space left on device")
 
-    threads._compile(Full(), (None, 1, 2))
+    threads.compile_kernel(Full(), (1, 2))
     assert "No space left" in caplog.text
 
 

@@ -1,5 +1,7 @@
-"""The kernel's parts on their own: exp and log, turning and adding blocks, where weights lie."""
+"""The kernel's parts on their own: exp and log, blocks, where weights lie, and what the compiled code is made of."""
 
+import importlib
+import sys
 from itertools import pairwise
 
 import numba
@@ -8,11 +10,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crossfade.lab.train.tables import panels
-from crossfade.lab.train.tables.layout import aligned, layout
-from crossfade.lab.train.tables.rows import add, combine, load_rows8, row_totals, store_rows, transpose, where_positive
-from crossfade.lab.train.tables.simd import load8, pointer, store, total
-from crossfade.lab.train.tables.vecmath import exp8, log8
+from crossfade.lab.train.tables import kernel, panels
+from crossfade.lab.train.tables.panels import Layer, Sgd, aligned, layout
+from crossfade.lab.train.tables.simd import (
+    add,
+    combine,
+    exp8,
+    load8,
+    load_rows8,
+    log8,
+    pointer,
+    row_totals,
+    store,
+    store_rows,
+    total,
+    transpose,
+    where_positive,
+)
 from tests.examples import examples
 
 
@@ -137,8 +151,71 @@ def test_panels_are_matrix_products(lanes, walk):
 
 @numba.njit
 def run_panels(panel, v, bias, lanes, walk, walked, values, h, z):
-    p = pointer(panel)
-    panels.first_hidden(p, 0, bias, lanes, walk, pointer(walked), pointer(h))
-    panels.contract(p, 0, bias, lanes, walk, pointer(values), pointer(z))
-    rate, mu, wd = np.float32(0.1), np.float32(0.9), np.float32(0.01)
-    panels.descend(p, pointer(v), 0, lanes, walk, pointer(walked), pointer(values), rate, mu, wd)
+    p, layer = pointer(panel), Layer(lanes, walk, 0, bias)
+    panels.first_hidden(p, layer, pointer(walked), pointer(h))
+    panels.contract(p, layer, pointer(values), pointer(z))
+    sgd = Sgd(np.float32(0.1), np.float32(0.9), np.float32(0.01))
+    panels.descend(p, pointer(v), layer, pointer(walked), pointer(values), sgd)
+
+
+PACKAGE = {
+    "__init__": "",
+    "main": """
+from numba import njit
+from made_up import unused
+from made_up.constants import SCALE
+from made_up.middle import middle
+
+@njit
+def kernel(x):
+    return SCALE * middle(x)
+""",
+    "middle": """
+from numba import njit
+from numba.extending import intrinsic
+from made_up.inner import emitted
+
+def loops(width):
+    @intrinsic
+    def written(typing, x):
+        return x(x), lambda context, builder, signature, values: emitted(builder, values[0], width)
+    return written
+
+written8 = loops(8)
+
+@njit
+def middle(x):
+    return written8(x)
+""",
+    "inner": "def emitted(builder, value, width):\n    return value\n",
+    "constants": "SCALE = 3\nOTHER = 4\n",
+    "unused": "def other():\n    return 1\n",
+}
+
+
+def test_the_cache_key_follows_every_module_that_the_kernel_is_compiled_from(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+
+    def key(**changes):
+        (tmp_path / "made_up").mkdir(exist_ok=True)
+        for name, source in {**PACKAGE, **changes}.items():
+            (tmp_path / "made_up" / f"{name}.py").write_text(source)
+        for name in [name for name in sys.modules if name.partition(".")[0] == "made_up"]:
+            monkeypatch.delitem(sys.modules, name)
+        return kernel.fingerprint(importlib.import_module("made_up.main").kernel)
+
+    known = key()
+    assert key() == known
+    for name in ("main", "middle", "inner"):
+        assert key(**{name: PACKAGE[name] + "# edited\n"}) != known
+    assert key(constants="SCALE = 4\nOTHER = 4\n") != known
+    assert key(constants="SCALE = 3\nOTHER = 5\n") == known
+    assert key(unused=PACKAGE["unused"] + "# edited\n") == known
+    assert key(middle=PACKAGE["middle"].replace("loops(8)", "loops(4)")) != known
+
+
+def test_the_kernels_key_follows_the_width_of_its_vectors(monkeypatch):
+    known = kernel.fingerprint(kernel._train)
+    monkeypatch.setattr(panels, "WIDE", 4)
+    assert kernel.fingerprint(kernel._train) != known

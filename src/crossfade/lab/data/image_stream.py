@@ -1,27 +1,19 @@
-"""ImageNet: too large to live on a device, so torchvision's data set and worker processes decode it as it is needed."""
+"""ImageNet: too large to live on a device, so its parts are lists of files."""
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 import torch
 
 from crossfade.errors import UserError
 from crossfade.lab.trial import Shape, digest
 
-if TYPE_CHECKING:
-    from crossfade.lab.train.deep.batches import Batch
-    from crossfade.lab.train.deep.recipe import ImageRecipe
-    from crossfade.lab.train.hardware import Hardware
-
-__all__ = ["FilePart", "StreamBatches", "StreamSplit", "StreamTask", "find_imagenet", "stream_task"]
+__all__ = ["FilePart", "StreamSplit", "StreamTask", "find_imagenet", "stream_task"]
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -124,79 +116,3 @@ def _first(samples: list[tuple[str, int]], each: int | None) -> FilePart:
         if taken[label] <= each:
             chosen.append((file, label))
     return FilePart(tuple(chosen))
-
-
-class _Files(torch.utils.data.Dataset[Any]):
-    """Decoding and augmentation in a worker; an image's randomness comes from (epoch seed, its place) alone."""
-
-    def __init__(self, part: FilePart, size: int, training: bool) -> None:
-        from torchvision.transforms import v2
-
-        crop = [v2.RandomResizedCrop(size), v2.RandomHorizontalFlip()] if training else []
-        whole = [] if training else [v2.Resize(round(size * 256 / 224)), v2.CenterCrop(size)]
-        self.transform = v2.Compose([*crop, *whole, v2.PILToTensor()])
-        self.part, self.seed = part, 0
-
-    def __len__(self) -> int:
-        return len(self.part)
-
-    def __getitem__(self, at: int) -> Any:
-        from PIL import Image
-
-        file, label = self.part.files[at]
-        torch.manual_seed((self.seed + at) % 2**63)
-        random.seed(self.seed + at)
-        try:
-            with Image.open(file) as image:
-                return self.transform(image.convert("RGB")), label, at
-        except (OSError, SyntaxError, ValueError) as error:
-            raise UserError(f"{file}: can't be read ({error}); repair or remove it") from None
-
-
-class StreamBatches:
-    """Batches of files, for training (shuffled, augmented) or scoring."""
-
-    def __init__(
-        self, part: FilePart, split: StreamSplit, recipe: ImageRecipe, hardware: Hardware, seed: int, *,
-        training: bool, device: Any, rank: int = 0, world: int = 1,
-    ) -> None:  # fmt: skip
-        self.files, self.recipe, self.hardware = _Files(part, recipe.size or 224, training), recipe, hardware
-        self.training, self.seed, self.epoch = training, seed, 0
-        self.rank, self.world, self.device = rank, world, torch.device(device)
-        self._scale = (1 / (255 * split.std)).view(3, 1, 1).to(self.device)
-        self._shift = (-split.mean / split.std).view(3, 1, 1).to(self.device)
-
-    @property
-    def sampler(self) -> StreamBatches:
-        """Where Lightning looks for ``set_epoch``."""
-        return self
-
-    def set_epoch(self, epoch: int) -> None:
-        """The next pass is this epoch's."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return len(self._bounds()) - 1
-
-    def _bounds(self) -> list[int]:
-        from crossfade.lab.train.deep.batches import bounds
-
-        return bounds(len(self.files), self.recipe.batch_size)
-
-    def __iter__(self) -> Iterator[Batch]:
-        from crossfade.lab.train.deep.batches import epoch_seed
-
-        order = np.arange(len(self.files))
-        if self.training:
-            order = np.random.default_rng(epoch_seed(self.seed, self.epoch, "order")).permutation(order)
-        self.files.seed = epoch_seed(self.seed, self.epoch, "augment") % 2**62
-        marks = self._bounds()
-        whole = [order[start:stop] for start, stop in pairwise(marks)]
-        mine = [np.array_split(batch, self.world)[self.rank].tolist() for batch in whole]
-        loader = torch.utils.data.DataLoader(
-            self.files, batch_sampler=mine, num_workers=self.hardware.workers, pin_memory=self.device.type == "cuda"
-        )
-        for batch, (images, labels, index) in zip(whole, loader, strict=True):
-            share = len(labels) * self.world / len(batch)
-            pixels = images.to(self.device, non_blocking=True).float().mul_(self._scale).add_(self._shift)
-            yield pixels, labels.to(self.device), index.to(self.device), share

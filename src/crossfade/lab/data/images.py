@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from crossfade.errors import UserError
-from crossfade.lab.data.divide import held_out
+from crossfade.lab.data.split import held_out
 from crossfade.lab.trial import Shape, stream_seed
 
 if TYPE_CHECKING:

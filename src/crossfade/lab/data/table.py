@@ -19,7 +19,7 @@ from crossfade.lab.data.reading import read_frame
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Table", "from_arrays", "from_file", "from_frame"]
+__all__ = ["Table", "as_frame", "as_labels", "from_arrays", "from_file", "from_frame"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,12 +80,12 @@ def from_arrays(
     drop: Sequence[str] = (),
 ) -> Table:
     """A table from NumPy arrays or pandas objects, with the same rules as a file."""
-    features, labels = _features(X, "X"), _labels(y, "y", _rows(X))
+    features, labels = as_frame(X, "X"), as_labels(y, "y", _rows(X))
     held = None
     if test is not None:
         if not isinstance(test, tuple | list) or len(test) != 2:
             raise UserError(f"test: expected a pair (X_test, y_test), got {type(test).__name__}")
-        held = _features(test[0], "X_test"), _labels(test[1], "y_test", _rows(test[0]))
+        held = as_frame(test[0], "X_test"), as_labels(test[1], "y_test", _rows(test[0]))
     return from_frame(
         features, labels, name=name, source="Python", where="X", target="y", test=held, test_where="X_test",
         categorical=[column for column in categorical if column != "y"], drop=drop,
@@ -186,7 +186,12 @@ def _parts(frame: pd.DataFrame, target: str, where: str) -> tuple[pd.DataFrame, 
     return frame.drop(columns=target), frame[target]
 
 
-def _features(X: Any, name: str) -> pd.DataFrame:
+def as_frame(X: Any, name: str) -> pd.DataFrame:
+    """Return an array or a data frame as a data frame whose columns have different names.
+
+    Raises:
+        UserError: no table, sparse, or empty.
+    """
     if hasattr(X, "tocsr"):
         raise UserError(f"{name}: sparse matrices aren't read; pass {name}.toarray()")
     if isinstance(X, pd.DataFrame):
@@ -205,7 +210,12 @@ def _features(X: Any, name: str) -> pd.DataFrame:
     return frame.reset_index(drop=True)
 
 
-def _labels(y: Any, name: str, rows: int) -> pd.Series:
+def as_labels(y: Any, name: str, rows: int) -> pd.Series:
+    """Return labels, one for each of so many rows.
+
+    Raises:
+        UserError: another shape.
+    """
     if isinstance(y, pd.DataFrame) and y.shape[1] == 1:
         y = y.iloc[:, 0]
     if not isinstance(y, pd.Series):

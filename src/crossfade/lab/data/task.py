@@ -12,6 +12,7 @@ import numpy as np
 
 from crossfade.errors import UserError
 from crossfade.lab.data.columns import MAX_CATEGORIES
+from crossfade.lab.data.split import Split
 from crossfade.lab.data.table import Table, content_digest
 from crossfade.lab.trial import Shape, stream_seed
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from sklearn.compose import ColumnTransformer
 
-    from crossfade.lab.train import Split
 
 __all__ = ["TableTask", "preprocessor"]
 
@@ -89,8 +89,6 @@ class TableTask:
         Raises:
             UserError: the inputs would not fit into memory, or aren't finite.
         """
-        from crossfade.lab.train import Split
-
         parts = self._parts(repeat)
         pipeline = preprocessor(self.table)
         with warnings.catch_warnings():  # unseen categories and all-missing training columns: handled as documented

@@ -7,19 +7,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from crossfade.errors import UserError
-from crossfade.lab.data.divide import held_out
+from crossfade.lab.data.split import held_out
 from crossfade.lab.trial import Shape, stream_seed
 
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-__all__ = ["TextPart", "TextSet", "TextSplit", "TextTask", "load_texts"]
+__all__ = ["TextPart", "TextSet", "TextSplit", "TextTask", "load_texts", "texts_from_arrays"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,38 +179,82 @@ def load_texts(
         UserError: no such column, no texts in it, labels that can't be classes, or a class of test rows alone.
     """
     from crossfade.lab.data.columns import check_names
-    from crossfade.lab.data.labels import encode, read_labels
     from crossfade.lab.data.reading import read_frame
 
-    if not 1 <= len(text) <= 2 or target in text:
-        raise UserError(f"--text: expected one column of texts, or two for pairs, other than {target!r}, got {text!r}")
-    raw = read_frame(path, target)
-    check_names([target], list(raw.frame.columns), "--target", str(path))
-    frame, notes = _with_text(raw.frame, text, str(path))
-    known = read_labels(frame[target], f"{path}: target {target!r}", 3 if test is None else 2, numbers_are_names)
+    if target in text:
+        raise UserError(f"--text: expected columns other than the target {target!r}, got {', '.join(text)}")
+    tables = []
+    for place in [path] if test is None else [path, test]:
+        raw = read_frame(place, target)
+        check_names([target], list(raw.frame.columns), "--target", str(place))
+        tables.append(_Labelled(raw.frame, raw.frame[target], str(place), raw.notes))
+    name = path.name.split(".")[0] or path.name
+    return _text_set(name, path.name, tables, text, f"{path}: target {target!r}", numbers_are_names)
+
+
+def texts_from_arrays(
+    X: object,
+    y: object,
+    text: Sequence[str],
+    *,
+    name: str = "data",
+    test: tuple[object, object] | None = None,
+    numbers_are_names: bool = False,
+) -> TextSet:
+    """Return the texts in one column of a data frame (or two, for pairs) with their labels; as ``load_texts``."""
+    from crossfade.lab.data.table import as_frame, as_labels
+
+    tables = []
+    for where, of, pair in (("X", "y", (X, y)), ("X_test", "y_test", test)):
+        if pair is not None:
+            frame = as_frame(pair[0], where)
+            tables.append(_Labelled(frame, as_labels(pair[1], of, len(frame)), where))
+    return _text_set(name, "Python", tables, text, "y", numbers_are_names)
+
+
+class _Labelled(NamedTuple):
+    """Rows with their labels, what messages call them, and remarks on how they were read."""
+
+    frame: pd.DataFrame
+    labels: pd.Series
+    where: str
+    notes: Sequence[str] = ()
+
+
+def _text_set(
+    name: str, source: str, tables: Sequence[_Labelled], text: Sequence[str], target: str, numbers_are_names: bool
+) -> TextSet:
+    """Return the texts of one table, or of two, of which the second holds the test rows."""
+    from crossfade.lab.data.labels import encode, read_labels
+
+    if not 1 <= len(text) <= 2:
+        raise UserError(f"--text: expected one column of texts, or two for pairs, got {', '.join(text)}")
+    learn = tables[0]
+    rows, notes = _with_text(learn.frame, text, learn.where)
+    least = 3 if len(tables) == 1 else 2  # rows of a class, one for each part that is drawn
+    known = read_labels(learn.labels[rows.index], target, least, numbers_are_names)
     keep = known.codes >= 0
-    notes = [*raw.notes, *notes, *known.notes]
+    notes = [*learn.notes, *notes, *known.notes]
     held = None
-    if test is not None:
-        other = read_frame(test, target)
-        check_names([target], list(other.frame.columns), "--target", str(test))
-        rows, more = _with_text(other.frame, text, str(test))
-        codes = encode(rows[target], known.classes, known.numeric)
+    for test in tables[1:]:
+        others, more = _with_text(test.frame, text, test.where)
+        labels = test.labels[others.index]
+        codes = encode(labels, known.classes, known.numeric)
         if (codes == -2).any():
-            at = rows.index[codes == -2][0]
+            at = others.index[codes == -2][0]
             raise UserError(
-                f"{test}: label {str(rows.loc[at, target]).strip()!r} (row {at + 1}) doesn't occur in the training "
-                "data; remove these rows or add such rows to the training data"
+                f"{test.where}: label {str(labels[at]).strip()!r} (row {at + 1}) doesn't occur in the training data; "
+                "remove these rows or add such rows to the training data"
             )
         if not (codes >= 0).any():
-            raise UserError(f"{test}: no row has a text and a label; the test rows need theirs to be scored")
-        notes += [f"{test.name}: {note}" for note in [*other.notes, *more]]
-        held = _part(rows[codes >= 0], text, codes[codes >= 0])
-    train = _part(frame[keep], text, known.codes[keep])
+            raise UserError(f"{test.where}: no row has a text and a label; the test rows need theirs to be scored")
+        notes += [f"{Path(test.where).name}: {note}" for note in [*test.notes, *more]]
+        held = _part(others[codes >= 0], text, codes[codes >= 0])
+    train = _part(rows[keep], text, known.codes[keep])
     twice = len(train) - len(set(zip(train.texts, train.seconds or train.texts, strict=True)))
     if twice > len(train) // 100:
         notes.append(f"{twice} of {len(train)} texts repeat an earlier one: copies may fall into both parts")
-    return TextSet(path.name.split(".")[0] or path.name, path.name, known.classes, train, None, held, tuple(notes))
+    return TextSet(name, source, known.classes, train, None, held, tuple(notes))
 
 
 def _with_text(frame: pd.DataFrame, text: Sequence[str], where: str) -> tuple[pd.DataFrame, list[str]]:

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from crossfade.errors import UserError
+from crossfade.lab.data.split import Split
 from crossfade.lab.data.uci_names import UCI_NAMES
 from crossfade.lab.trial import Shape
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from crossfade.lab.train import Split
 
 __all__ = ["SPLITS", "UCI_NAMES", "UciTask", "find_uci", "uci_tasks"]
 
@@ -54,8 +54,6 @@ class UciTask:
 
     def split(self, repeat: int) -> Split:
         """The published rows of split ``repeat % 4``, as they are."""
-        from crossfade.lab.train import Split
-
         x, y, test, validation = self._arrays
         is_test, is_validation = test[:, repeat % SPLITS] == 1, validation[:, repeat % SPLITS] == 1
         is_training = ~is_test & ~is_validation

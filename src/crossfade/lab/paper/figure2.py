@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import pandas as pd
 
 from crossfade.errors import UserError
-from crossfade.lab.paper.text_study import MIXTURES, TextPlan, check_scale, plan_of
-from crossfade.lab.train.deep.text_recipe import TextRecipe
-from crossfade.lab.trial import Trial
+from crossfade.lab.data.glue import GLUE, load_glue
+from crossfade.lab.paper.page import MarkdownStudy, paired_gaps, plus_minus, row, signed
+from crossfade.lab.paper.study import Cell, NotHereError, Prepared, Request, check_known
+from crossfade.lab.train.deep.recipe import TextRecipe
 
-__all__ = ["CHOICES", "plan_figure2"]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from crossfade.lab.data.texts import TextSet
+
+__all__ = ["experiments", "glue_scores", "study", "task_names"]
 
 CHOICES = (
     "printed: length 64, learning rate 2e-5, six epochs, four seeds, scored on the dev part (it chooses nothing here: "
@@ -20,70 +28,139 @@ CHOICES = (
     "batch 32: what the Hugging Face Trainer does by default; loss weights move by steps",
     "WNLI stands beside the seven tasks and isn't in the profile",
 )
-
-# epochs, training examples at most, seeds at most
+# Epochs, training examples at most, seeds.
 _SHORTENED = {"smoke": (1, 64, 1), "short": (3, 800, 2)}
+_TASKS = {task.name: task for task in GLUE}
+_METRICS = {"mcc": "Matthews", "f1": "F1", "accuracy": "accuracy"}
+_FACTORS = (1.0, 1.01, 1.02, 1.05)
 
 
-def plan_figure2(
-    data_dir: Path,
-    command: str | Sequence[str],
-    *,
-    model: str = "bert-base-uncased",
-    scale: str = "paper",
-    tasks: Sequence[str] = (),
-    methods: Sequence[str] = (),
-    repeats: int | None = None,
-    epochs: int | None = None,
-    limit: int | None = None,
-    learning_rate: float | None = None,
-    batch_size: int | None = None,
-    accumulate: int = 1,
-    precision: str = "32-true",
-) -> TextPlan:
-    """Write the study down as trials; tasks whose data isn't to be had are named, and the rest is planned.
+def study(model: str = "bert-base-uncased", limit: int | None = None) -> _Figure2:
+    """Return the study with a model of the Hugging Face hub or a folder; ``limit``: examples to learn from at most."""
+    recipe = TextRecipe(model)
+    cells = tuple(Cell(name, recipe.net, recipe, 4, name) for name in _TASKS)
+    return _Figure2("figure2", f"Figure 2: {recipe.net} on GLUE", cells, CHOICES, limit)
+
+
+def task_names(names: Sequence[str]) -> tuple[str, ...]:
+    """Return GLUE's own spelling of the names of tasks.
 
     Raises:
-        UserError: unknown names, values out of range, a model that can't be used, or no data at all.
+        UserError: an unknown name.
     """
-    from crossfade.lab.data.glue import GLUE, load_glue
-    from crossfade.lab.data.texts import TextTask
-    from crossfade.lab.methods import method
-    from crossfade.lab.train.deep.text_models import check_model
+    known = {name.lower(): name for name in _TASKS}
+    asked = [name.lower() for name in names]
+    check_known("--tasks", asked, list(known), "GLUE")
+    return tuple(known[name] for name in asked)
 
-    check_scale(scale, repeats)
-    known = {task.name.lower(): task for task in GLUE}
-    unknown = sorted({name.lower() for name in tasks} - set(known))
-    if unknown:
-        raise UserError(f"--tasks: {unknown[0]!r} isn't in GLUE (there are {', '.join(t.name for t in GLUE)})")
-    recipe, seeds = TextRecipe(model, precision=precision, accumulate=accumulate), 4  # type: ignore[arg-type]
-    if scale != "paper":
-        short_epochs, most, seeds = _SHORTENED[scale]
-        recipe = replace(recipe, epochs=short_epochs, evaluate=(short_epochs,), scale=scale)
-        limit = limit or most
-    said = {"epochs": epochs, "learning_rate": learning_rate, "batch_size": batch_size}
-    recipe = replace(recipe, **{key: value for key, value in said.items() if value is not None})  # type: ignore[arg-type]
-    printed = TextRecipe(model)
-    changed = [f"{key} {value:g}" for key, value in said.items() if value not in (None, getattr(printed, key))]
-    changed += [f"at most {limit:,} examples"] if limit else []
-    recipe = replace(recipe, digest=check_model(model, recipe.max_length))
-    chosen = [method(name) for name in dict.fromkeys(["ce", *(methods or MIXTURES)])]
-    trials, missing = [], []
-    notes = [f"not the paper's protocol: {', '.join(changed)}"] if changed and scale == "paper" else []
-    for name in [one.lower() for one in tasks] or known:
+
+@dataclass(frozen=True)
+class _Figure2(MarkdownStudy[TextRecipe, "TextSet"]):
+    limit: int | None = None
+
+    def load(self, data: str, request: Request) -> TextSet:
         try:
-            data = load_glue(known[name], data_dir)
-        except UserError as error:
-            missing.append(str(error))
-            continue
-        rows, used = known[name].rows, min(limit or len(data.train), len(data.train))
+            return load_glue(_TASKS[data], request.data_dir)
+        except UserError as error:  # the other tasks are run all the same
+            raise NotHereError(str(error)) from None
+
+    def prepare(self, cell: Cell[TextRecipe], data: TextSet, request: Request) -> Prepared:
+        from crossfade.lab.data.texts import TextTask
+        from crossfade.lab.train.deep.pretrained import check_model
+
+        recipe, limit, repeats = cell.recipe, self.limit, cell.repeats
+        if request.scale != "paper":
+            epochs, most, repeats = _SHORTENED[request.scale]
+            recipe = replace(recipe, epochs=epochs, evaluate=(epochs,), scale=request.scale)
+            limit = limit or most
+        recipe = replace(recipe, epochs=request.epochs or recipe.epochs, **request.recipe)
+        recipe = replace(recipe, digest=check_model(recipe.model, recipe.max_length))
+        rows, used = _TASKS[data.name].rows, min(limit or len(data.train), len(data.train))
         label = data.name if used >= rows else f"{data.name} ({used:,} of {rows:,} rows)"
+        notes = data.notes
+        if request.scale == "paper" and (changed := _changes(cell.recipe, recipe, limit)):
+            notes = (f"not the paper's protocol: {', '.join(changed)}", *notes)
+        about = f"{recipe.epochs} epochs, batch {recipe.batch_size}, learning rate {recipe.learning_rate:g}"
         task = TextTask(data, "last", limit=limit, label=label)
-        notes += list(data.notes)
-        trials += [Trial("figure2", task, one, recipe, at) for at in range(repeats or seeds) for one in chosen]
-    if not trials:
-        raise UserError(f"figure2: no data. {missing[0]}")
-    title = f"Figure 2: {recipe.net} on GLUE"
-    return plan_of(
-        "figure2", title, trials, command, scale=scale, missing=missing, notes=notes, choices=CHOICES,
-    )  # fmt: skip
+        return Prepared(label, (task,), recipe, tuple(range(request.repeats or repeats)), about, notes)
+
+    def tables(self, results: pd.DataFrame) -> str:
+        matrix = experiments(results)
+        return _scores_table(results) + ("" if len(matrix) < 2 else f"\n\n{_profile_table(matrix)}")
+
+    def figure(self, results: pd.DataFrame, title: str) -> Figure | None:
+        """Return the Dolan-Moré profile; None while there are fewer than two experiments."""
+        from crossfade.stats import performance_plot, performance_profile
+
+        matrix = experiments(results)
+        return None if len(matrix) < 2 else performance_plot(performance_profile(matrix), title=title)
+
+
+def _changes(printed: TextRecipe, recipe: TextRecipe, limit: int | None) -> list[str]:
+    """Return what isn't as printed, in words."""
+    changed = [
+        f"{name} {getattr(recipe, name):g}"
+        for name in ("epochs", "learning_rate", "batch_size")
+        if getattr(recipe, name) != getattr(printed, name)
+    ]
+    return changed + ([f"at most {limit:,} examples"] if limit else [])
+
+
+def glue_scores(results: pd.DataFrame) -> pd.DataFrame:
+    """Return the results with their ``task`` and its official metric (``score``, of ``metric``)."""
+    frame = results.assign(task=[name.partition(" ")[0] for name in results["dataset"]])
+    frame = frame.assign(metric=[_TASKS[name].metric for name in frame["task"]])
+    return frame.assign(score=[line[line["metric"]] for _, line in frame.iterrows()])
+
+
+def experiments(results: pd.DataFrame) -> pd.DataFrame:
+    """Return the official metric by experiment (a task and a seed) and method, without WNLI.
+
+    A correlation below zero is as useless as zero, and counts so.
+    """
+    frame = glue_scores(results)
+    own = frame[frame["task"] != "WNLI"]
+    matrix = own.pivot_table(index=["dataset", "repeat"], columns="method", values="score", sort=False)
+    matrix.index = pd.Index([f"{name}, seed {repeat}" for name, repeat in matrix.index])
+    return matrix.dropna().clip(lower=0.0)
+
+
+def _scores_table(results: pd.DataFrame) -> str:
+    """Return the official metric and accuracy of each task and method."""
+    lines = [
+        "| task | metric | method | score | Δ to CE | accuracy | Δ to CE | seeds |",
+        "|---|---|---|---:|---:|---:|---:|---:|",
+    ]
+    for (name, metric), own in glue_scores(results).groupby(["dataset", "metric"], sort=False):
+        scores, accuracies = (
+            own.pivot_table(index="repeat", columns="method", values=value, sort=False) * 100
+            for value in ("score", "accuracy")
+        )
+        for method in scores.columns:
+            cells = [
+                part
+                for values in (scores, accuracies)
+                for part in (
+                    plus_minus(values[method].mean(), values[method].std()),
+                    signed(paired_gaps(values, method).mean()),
+                )
+            ]
+            lines.append(row(name, _METRICS[str(metric)], method, *cells, scores[method].count()))
+    return "\n".join(lines)
+
+
+def _profile_table(matrix: pd.DataFrame) -> str:
+    """Return how often each method is near the best."""
+    from crossfade.stats import performance_profile
+
+    profile = performance_profile(matrix)
+    shares = {factor: profile.share(factor) for factor in _FACTORS}
+    lines = [
+        f"Share of the {len(matrix)} experiments (a task and a seed; WNLI isn't counted) in which a method's official "
+        "metric, times τ, is at least the best method's:",
+        "",
+        row("method", *(f"τ = {factor:g}" for factor in _FACTORS)),
+        "|---|" + "---:|" * len(_FACTORS),
+    ]
+    lines += [row(name, *(f"{shares[factor][name]:.2f}" for factor in _FACTORS)) for name in matrix.columns]
+    return "\n".join(lines)

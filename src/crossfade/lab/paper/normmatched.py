@@ -1,10 +1,10 @@
-"""Is it only a longer gradient? CE with its learning rate multiplied by M of eq. (20)-(22), beside F=0-0.5."""
+"""Whether a longer gradient explains it: CE with its learning rate multiplied by M of eq. (20)-(22), beside F=0-0.5."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from crossfade.lab.paper.image_study import Cell, ImageStudy
+from crossfade.lab.paper.images import ImageStudy, image_cell
 from crossfade.lab.paper.table1 import CIFAR
 
 __all__ = ["STUDY"]
@@ -15,7 +15,7 @@ STUDY = ImageStudy(
     "normmatched",
     "Gradient volume: CE at the rate that matches F=0-0.5",
     tuple(
-        Cell("cifar100", replace(CIFAR, net=net), _METHODS, 4, {}, f"CIFAR-100 · {title}")
+        image_cell("cifar100", title, replace(CIFAR, net=net), 4, methods=_METHODS)
         for net, title in (("resnet20", "ResNet20"), ("resnet32", "ResNet32"))
     ),
     choices=(

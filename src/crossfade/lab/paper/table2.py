@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from crossfade.lab.paper.image_study import MIXTURES, Cell, ImageStudy
-from crossfade.lab.train.deep.augment import Augment
-from crossfade.lab.train.deep.recipe import ImageRecipe
+from crossfade.lab.paper.images import ImageStudy, image_cell
+from crossfade.lab.train.deep.recipe import Augment, ImageRecipe
 
 __all__ = ["STUDY", "imagenet_recipe"]
 
@@ -27,17 +26,7 @@ def imagenet_recipe(net: str) -> ImageRecipe:
 STUDY = ImageStudy(
     "table2",
     "Table 2: seven networks on ImageNet",
-    tuple(
-        Cell(
-            "imagenet",
-            imagenet_recipe(net),
-            MIXTURES,
-            2,
-            dict(zip(MIXTURES, printed, strict=True)),
-            f"ImageNet · {title}",
-        )
-        for net, (title, *printed) in _NETS.items()
-    ),
+    tuple(image_cell("imagenet", title, imagenet_recipe(net), 2, printed) for net, (title, *printed) in _NETS.items()),
     choices=(
         "batch 256 and weight decay 1e-4, the defaults of PyTorch's ImageNet script, which the paper names",
         "ShuffleNet is ShuffleNetV2 1.0x, ResNeXt50 and 101 are torchvision's 32x4d and 32x8d: not printed",

@@ -1,39 +1,40 @@
 """Table 4 and Figure 3: six losses on the 121 UCI sets, with a linear classifier and with one hidden layer.
 
 The paper's protocol: 50 epochs, batch 8, learning rate from {0.01, 0.005, 0.001} and epoch chosen on the validation
-part, test accuracy there, two seeds. What it leaves open is chosen and named here: SGD with momentum 0.9
-(``momentum=0`` for the other reading), features as prepared by Klambauer et al., PyTorch's default initial weights,
-split 0 of the four published ones; among equal validation accuracies the learning rate named first, the first epoch.
+part, test accuracy there, two seeds.
 """
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from crossfade.errors import UserError
-from crossfade.lab.data.uci import SPLITS, UCI_NAMES, UciTask, uci_tasks
+from crossfade.lab.data.uci import SPLITS, UCI_NAMES, uci_tasks
+from crossfade.lab.methods import DEFAULT_METHODS, Method, method
+from crossfade.lab.paper.study import Cell, Plan, Prepared, Request, Scale, Study
 from crossfade.lab.store import Run
-from crossfade.lab.trial import Trial
+from crossfade.lab.train import Recipe
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pandas as pd
 
-    from crossfade.lab.methods import Method
+    from crossfade.lab.data.uci import UciTask
+    from crossfade.lab.store import Store
+    from crossfade.lab.trial import Trial
 
-__all__ = ["NETS", "PAPER", "SCALES", "PaperRow", "Plan", "Request", "plan", "with_tie"]
+__all__ = ["NETS", "PAPER", "STUDY", "PaperRow", "Table4", "with_tie"]
 
-Scale: TypeAlias = Literal["smoke", "short", "paper"]
 NETS = {"linear": "Linear classifier", "mlp": "One hidden layer"}
-# epochs, and how many of the smallest sets (None: all)
-SCALES: dict[Scale, tuple[int, int | None]] = {"smoke": (5, 6), "short": (20, None), "paper": (50, None)}
+# Epochs, and how many of the smallest sets (None: all).
+_SCALES: dict[Scale, tuple[int, int | None]] = {"smoke": (5, 6), "short": (20, None), "paper": (50, None)}
+_TINIEST = 5  # sets that smoke leaves out
 
 
-@dataclass(frozen=True)
-class PaperRow:
+class PaperRow(NamedTuple):
     """A row of the printed table: number of wins, mean difference to CE in points, mean rank."""
 
     wins: float
@@ -41,7 +42,7 @@ class PaperRow:
     rank: float
 
 
-PAPER: dict[str, dict[str, PaperRow]] = {
+PAPER = {
     "linear": {
         "ce": PaperRow(33, 0.0, 2.59),
         "f0": PaperRow(32, 0.09, 2.39),
@@ -61,114 +62,100 @@ PAPER: dict[str, dict[str, PaperRow]] = {
 }
 
 
-@dataclass(frozen=True)
-class Request:
-    """What to run. ``seeds`` and ``splits`` are counts; ``sets`` empty means all that are here."""
+class _Sets(NamedTuple):
+    """The UCI sets that are here, and the names of those that are asked for and aren't."""
 
-    data_dir: Path
-    methods: tuple[Method, ...]
-    nets: tuple[str, ...] = tuple(NETS)
-    seeds: int = 2
-    splits: int = 1
-    sets: tuple[str, ...] = ()
-    momentum: float = 0.9
-    scale: Scale = "paper"
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Trials of each network, and what is asked for but not here."""
-
-    request: Request
-    runs: dict[str, Run]
-    trials: tuple[Trial, ...]
-    tasks: tuple[UciTask, ...]
+    here: tuple[UciTask, ...]
     missing: tuple[str, ...]
 
-    def lines(self) -> list[str]:
-        """What will be run, for people."""
-        first = self.trials[0].recipe
-        count = len(self.trials) * len(first.learning_rates)
-        wanted = len(self.tasks) + len(self.missing)
-        scale = "" if self.request.scale == "paper" else f" · scale {self.request.scale}, not the paper's"
-        return [
-            f"table4 · {len(self.tasks)} of {wanted} UCI sets · {', '.join(self.request.nets)} · "
-            f"{', '.join(method.name for method in self.request.methods)} · {self.request.seeds} seeds × "
-            f"{self.request.splits} splits",
-            f"{count:,} networks · {first.epochs} epochs, batch {first.batch_size}, SGD with momentum "
-            f"{first.momentum:g}{scale}",
-            *([f"not here: {', '.join(self.missing)}"] if self.missing else []),
-        ]
 
+@dataclass(frozen=True)
+class Table4(Study[Recipe, _Sets]):
+    """The study; ``splits``: how many of the four published splits to train on.
 
-def plan(request: Request, command: str | Sequence[str]) -> Plan:
-    """Check a request, and write it down as trials.
-
-    Raises:
-        UserError: no data, an unknown set or network, a count out of range, CE not among the methods.
+    A request's data sets are names of UCI sets, its repeats are seeds.
     """
-    from crossfade.lab.train import Recipe
 
-    for name, value, most in (("seeds", request.seeds, 10_000), ("splits", request.splits, SPLITS)):
-        if not 1 <= value <= most:
-            raise UserError(f"--{name}: expected a whole number from 1 to {most}, got {value}")
-    if unknown := [net for net in request.nets if net not in NETS]:
-        raise UserError(f"--net: {unknown[0]!r} is unknown (known: {', '.join(NETS)})")
-    if request.scale not in SCALES:
-        raise UserError(f"--scale: expected {', '.join(SCALES)}, got {request.scale!r}")
-    names = [method.name for method in request.methods]
-    if "ce" not in names or len(set(names)) < 2:
-        raise UserError(
-            f"--methods: needs ce, the control, and another one to compare, got {', '.join(names) or 'none'}"
+    splits: int = 1
+
+    nets_option: ClassVar[str] = "--net"
+
+    def chosen(self, request: Request) -> list[Cell[Recipe]]:
+        """Return the networks that are asked for."""
+        return super().chosen(replace(request, datasets=()))
+
+    def methods(self, cell: Cell[Recipe], request: Request) -> list[Method]:
+        """Return the methods that are asked for, in their order, and the user's own losses."""
+        names = request.methods or cell.methods
+        found = [*(method(name) for name in names), *request.losses]
+        if "ce" not in names or len({one.name for one in found}) < 2:
+            given = ", ".join(one.name for one in found)
+            raise UserError(f"--methods: needs ce, the control, and another one to compare, got {given}")
+        return found
+
+    def load(self, data: str, request: Request) -> _Sets:
+        """Find the sets that are asked for; smoke takes some small ones."""
+        tasks, missing = uci_tasks(request.data_dir, request.datasets)
+        _, smallest = _SCALES[request.scale]
+        if smallest is not None and not request.datasets:
+            tasks, missing = sorted(tasks, key=lambda task: task.shape[0])[_TINIEST : _TINIEST + smallest], []
+        return _Sets(tuple(tasks), tuple(missing))
+
+    def prepare(self, cell: Cell[Recipe], data: _Sets, request: Request) -> Prepared:
+        """Return the sets and a network's recipe; with more seeds or splits the repeats keep their numbers."""
+        epochs, _ = _SCALES[request.scale]
+        recipe = replace(cell.recipe, epochs=request.epochs or epochs, **request.recipe)
+        seeds = range(request.repeats or cell.repeats)
+        repeats = tuple(seed * SPLITS + split for seed in seeds for split in range(self.splits))
+        about = (
+            f"{len(data.here)} of {len(data.here) + len(data.missing)} UCI sets · {recipe.epochs} epochs, batch "
+            f"{recipe.batch_size}, SGD with momentum {recipe.momentum:g}"
         )
-    tasks, missing = uci_tasks(request.data_dir, request.sets)
-    epochs, smallest = SCALES[request.scale]
-    if smallest is not None and not request.sets:
-        tasks, missing = sorted(tasks, key=lambda task: task.shape[0])[5 : 5 + smallest], []
-    both: tuple[Literal["linear", "mlp"], ...] = ("linear", "mlp")
-    recipes = {net: Recipe(net=net, epochs=epochs, momentum=request.momentum) for net in both if net in request.nets}
-    repeats = [seed * SPLITS + split for seed in range(request.seeds) for split in range(request.splits)]
-    runs: dict[str, Run] = {}
-    trials: list[Trial] = []
-    meta = _meta(request, tasks, missing, command)
-    for net in recipes:
-        own = [
-            Trial("table4", task, method, recipes[net], repeat)
-            for task in tasks
-            for repeat in repeats
-            for method in request.methods
-        ]
-        runs[net] = Run(f"table4-{net}", {"meta": {**meta, "net": net}, "settings": {}}, tuple(t.key for t in own))
-        trials += own
-    return Plan(request, runs, tuple(trials), tuple(tasks), tuple(missing))
+        return Prepared(cell.label, data.here, recipe, repeats, about, missing=data.missing)
+
+    def runs(
+        self, request: Request, parts: Sequence[tuple[Prepared, Sequence[Trial]]], meta: Mapping[str, Any]
+    ) -> list[Run]:
+        """Return a run for each network, with what the page says about it."""
+        runs = []
+        for ready, trials in parts:
+            recipe = ready.recipe.to_dict()
+            facts = {
+                "recipe": recipe,
+                "net": recipe["net"],
+                "momentum": recipe["momentum"],
+                "seeds": len(ready.repeats) // self.splits,
+                "splits": self.splits,
+                "sets": [task.name for task in ready.tasks],
+                "of": len(request.datasets) or len(UCI_NAMES),
+                "device": f"CPU ({meta['device']})",
+            }
+            keys = tuple(trial.key for trial in trials)
+            runs.append(Run(f"{self.name}-{recipe['net']}", {"meta": {**meta, **facts}, "settings": {}}, keys))
+        return runs
+
+    def write(self, store: Store, planned: Plan, report: Path) -> str:
+        """Write the page of both halves."""
+        from crossfade.lab.paper.table4_page import write_page
+
+        return write_page(store, planned.runs, report)
 
 
-def _meta(
-    request: Request, tasks: Sequence[UciTask], missing: Sequence[str], command: str | Sequence[str]
-) -> Mapping[str, Any]:
-    from crossfade.lab.provenance import provenance
-
-    origin = provenance()
-    return {
-        "title": "Table 4",
-        "command": command if isinstance(command, str) else shlex.join(command),
-        "scale": request.scale,
-        "momentum": request.momentum,
-        "seeds": request.seeds,
-        "splits": request.splits,
-        "versions": origin["versions"],
-        "device": f"CPU ({origin['machine']})",
-        "commit": origin["commit"],
-        "sets": [task.name for task in tasks],
-        "missing": list(missing),
-        "of": len(UCI_NAMES) if not request.sets else len(request.sets),
-        "methods": [{"name": method.name, "title": method.title} for method in request.methods],
-        "control": "ce",
-    }
+_NET: tuple[Literal["linear", "mlp"], ...] = ("linear", "mlp")
+STUDY = Table4(
+    "table4",
+    "Table 4: losses on the UCI sets",
+    tuple(Cell("uci121", net, Recipe(net=net), 2, NETS[net], methods=DEFAULT_METHODS) for net in _NET),
+    choices=(
+        "SGD with momentum 0.9 (momentum 0 is the other reading), features as prepared by Klambauer et al., PyTorch's "
+        "default initial weights, split 0 of the four published ones: not printed",
+        "among equal validation accuracies the learning rate named first and the first epoch count: not printed",
+    ),
+)
 
 
 def with_tie(results: pd.DataFrame, curves: pd.DataFrame, tie: Literal["first", "last", "loss"]) -> pd.DataFrame:
-    """The results that another rule for equal validation accuracies would have given, from the stored curves.
+    """Return the results that another rule for equal validation accuracies would have given, from the stored curves.
 
     The learning rate doesn't change with it: the best validation accuracy of each rate is the same under every rule.
     """

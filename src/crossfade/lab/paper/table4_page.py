@@ -1,26 +1,51 @@
-"""Table 4 and Figure 3 as text, as a page and as Markdown: ours beside the paper's, and how sure each difference is."""
+"""Table 4 and Figure 3 as text and as a page: ours beside the paper's, and how sure each difference is."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from crossfade.lab.paper.table4 import NETS, PAPER
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pandas as pd
 
+    from crossfade.lab.store import Run, Store
     from crossfade.report import Block, Page
     from crossfade.stats import Analysis, MethodSummary
 
-__all__ = ["COLUMNS", "NetTable", "net_table", "page", "text"]
+__all__ = ["write_page"]
 
-COLUMNS = ("Method", "Wins", "paper", "Δ points", "paper", "Mean rank", "paper", "95 % of Δ", "p (Holm)")
+_COLUMNS = ("Method", "Wins", "paper", "Δ points", "paper", "Mean rank", "paper", "95 % of Δ", "p (Holm)")
+
+
+def write_page(store: Store, runs: Sequence[Run], report: Path) -> str:
+    """Write the page of these runs, one for each network, from the store alone, and return its tables as text.
+
+    A data set with a failed trial is named and left out whole: a table with a hole compares unequal things.
+
+    Raises:
+        UserError: a data set lacks a method or repeat; all holes are listed.
+    """
+    from crossfade.lab import frames
+    from crossfade.lab.files import write_text
+    from crossfade.report import render_page
+
+    halves, meta = [], dict(runs[0].request["meta"])
+    for run in runs:
+        results, net = frames.results(store, run.keys), run.request["meta"]["net"]
+        failed = {name for name, *_ in frames.failures(store, run.keys)}
+        meta["missing"] = [*meta["missing"], *(f"{name} ({net})" for name in sorted(failed))]
+        halves.append(_half(results[~results["dataset"].isin(failed)], net))
+    write_text(report, render_page(_page(halves, meta)), "--report")
+    return _text(halves, meta)
 
 
 @dataclass(frozen=True)
-class NetTable:
+class _Half:
     """One half of Table 4: ``summary`` averages the seeds as the paper does, ``analysis`` averages scores first."""
 
     net: str
@@ -29,7 +54,7 @@ class NetTable:
     repeats: int
 
     def cells(self) -> Iterator[tuple[str, ...]]:
-        """A row a method, as in ``COLUMNS``; differences in points of accuracy."""
+        """Yield a row for each method, as in ``_COLUMNS``; differences in points of accuracy."""
         p_values = {test.method: test.p_adjusted for test in self.analysis.against_control}
         for row in self.summary:
             paper = PAPER[self.net].get(row.method)
@@ -47,30 +72,21 @@ class NetTable:
             )
 
 
-def net_table(results: pd.DataFrame, net: str) -> NetTable:
-    """The half for one network.
-
-    Raises:
-        UserError: a data set lacks a method or repeat; all holes are listed.
-    """
+def _half(results: pd.DataFrame, net: str) -> _Half:
     from crossfade.stats import analyze, summarize_repeats
 
-    own = results[results["net"] == net]
-    return NetTable(
-        net,
-        summarize_repeats(own, "ce", ties="min"),
-        analyze(own, repeat="repeat", control="ce"),
-        int(own["repeat"].nunique()),
-    )
+    summary = summarize_repeats(results, "ce", ties="min")
+    analysis = analyze(results, repeat="repeat", control="ce")
+    return _Half(net, summary, analysis, int(results["repeat"].nunique()))
 
 
-def text(tables: list[NetTable], meta: Mapping[str, Any]) -> str:
-    """For a terminal."""
+def _text(tables: Sequence[_Half], meta: Mapping[str, Any]) -> str:
+    """Return the tables for a terminal."""
     lines = []
     for table in tables:
         lines += [f"{NETS[table.net]}: {_scope(table, meta)}"]
-        rows = [COLUMNS, *table.cells()]
-        widths = [max(len(row[place]) for row in rows) for place in range(len(COLUMNS))]
+        rows = [_COLUMNS, *table.cells()]
+        widths = [max(len(row[place]) for row in rows) for place in range(len(_COLUMNS))]
         for row in rows:
             cells = [c.rjust(w) if i else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
             lines.append("  " + "  ".join(cells))
@@ -79,15 +95,14 @@ def text(tables: list[NetTable], meta: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _scope(table: NetTable, meta: Mapping[str, Any]) -> str:
+def _scope(table: _Half, meta: Mapping[str, Any]) -> str:
     sets = len(table.analysis.matrix)
     missing = f" (not here: {', '.join(meta['missing'])})" if meta["missing"] else ""
     scale = "" if meta["scale"] == "paper" else f", scale {meta['scale']}: not the paper's protocol"
     return f"{sets} of {meta['of']} sets{missing}, {table.repeats} repeats, momentum {meta['momentum']:g}{scale}"
 
 
-def page(tables: list[NetTable], meta: Mapping[str, Any]) -> Page:
-    """One self-contained page."""
+def _page(tables: Sequence[_Half], meta: Mapping[str, Any]) -> Page:
     from crossfade.report import Code, Facts, Items, Page, Section
 
     sections = [Section(table.net, NETS[table.net], tuple(_blocks(table, meta))) for table in tables]
@@ -112,7 +127,7 @@ def page(tables: list[NetTable], meta: Mapping[str, Any]) -> Page:
     )
 
 
-def _finding(table: NetTable) -> str:
+def _finding(table: _Half) -> str:
     others = [row for row in table.summary if row.method != "ce"]
     best = min(others, key=lambda row: row.mean_rank)
     own = next(row for row in table.summary if row.method == "ce")
@@ -124,7 +139,7 @@ def _finding(table: NetTable) -> str:
     )
 
 
-def _blocks(table: NetTable, meta: Mapping[str, Any]) -> Iterator[Block]:
+def _blocks(table: _Half, meta: Mapping[str, Any]) -> Iterator[Block]:
     from markupsafe import Markup
 
     from crossfade.report import Column, Figure, Panel, Table
@@ -133,7 +148,7 @@ def _blocks(table: NetTable, meta: Mapping[str, Any]) -> Iterator[Block]:
     titles = {entry["name"]: entry["title"] for entry in meta["methods"]}
     yield Table(
         f"Table 4, {NETS[table.net].lower()}: {_scope(table, meta)}",
-        tuple(Column(name, align="left" if not at else "right") for at, name in enumerate(COLUMNS)),
+        tuple(Column(name, align="left" if not at else "right") for at, name in enumerate(_COLUMNS)),
         tuple((titles.get(row[0], row[0]), *row[1:]) for row in table.cells()),
         notes=(f"Friedman: chi² = {table.analysis.friedman.chi2:.1f}, p = {table.analysis.friedman.chi2_p:.2g}.",),
     )

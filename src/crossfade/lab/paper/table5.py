@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from crossfade.lab.paper.image_study import TITLES, Cell, ImageStudy
+from crossfade.lab.paper.images import ImageStudy, image_cell
 from crossfade.lab.paper.table2 import imagenet_recipe
-from crossfade.lab.train.deep.augment import Augment
-from crossfade.lab.train.deep.recipe import ImageRecipe
+from crossfade.lab.train.deep.recipe import Augment, ImageRecipe
 
 __all__ = ["STUDY"]
 
@@ -33,13 +32,7 @@ def _recipe(data: str, net: str) -> ImageRecipe:
 STUDY = ImageStudy(
     "table5",
     "Table 5: complement objective training, CE and F=0-0.5",
-    tuple(
-        Cell(
-            data, _recipe(data, net), _METHODS, 1,
-            {name: (value, None) for name, value in zip(_METHODS, printed, strict=True)}, f"{TITLES[data]} · {title}",
-        )
-        for data, net, title, printed in _ROWS
-    ),
+    tuple(image_cell(data, title, _recipe(data, net), 1, printed, _METHODS) for data, net, title, printed in _ROWS),
     choices=(
         "COT: a second optimizer for the second pass, with the same settings, as in its published code",
         "the paper's COT numbers on Tiny-ImageNet and ImageNet are Chen et al.'s own; here all are trained alike",
@@ -47,4 +40,4 @@ STUDY = ImageStudy(
         "Tiny-ImageNet at 64x64 with torchvision's networks and a crop border of 8 pixels: not printed",
         "batch 128, one seed, no warm-up, the last epoch's result: not printed",
     ),
-)  # fmt: skip
+)

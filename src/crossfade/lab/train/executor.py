@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, TypeVar
 
 from crossfade.errors import UserError
 from crossfade.lab.store import Outcome
@@ -11,6 +11,7 @@ from crossfade.lab.trial import Trial
 
 __all__ = ["Batch", "Executor", "Tick", "cost", "error_line", "train_in_parts"]
 
+_T = TypeVar("_T")
 Batch: TypeAlias = tuple[Trial, ...]
 Tick: TypeAlias = Callable[[float], None]
 
@@ -35,7 +36,7 @@ def error_line(error: BaseException) -> str:
     return (text if isinstance(error, UserError) else f"{type(error).__name__}: {text}".rstrip(": "))[:500]
 
 
-def train_in_parts(trials: Sequence[Trial], train: Callable[[Sequence[int]], list[Outcome]]) -> list[Outcome]:
+def train_in_parts(trials: Sequence[Trial], train: Callable[[Sequence[int]], Sequence[_T]]) -> list[_T | Outcome]:
     """Train all trials together; where that raises in parts, so that nothing is lost with one loss that raises.
 
     The parts are halves where a device's memory was full; otherwise the trials of each loss of a user's by themselves,
@@ -43,27 +44,31 @@ def train_in_parts(trials: Sequence[Trial], train: Callable[[Sequence[int]], lis
 
     Args:
         trials: Of one recipe.
-        train: Returns the outcomes of the trials at these places.
+        train: Returns what became of the trials at these places.
+
+    Returns:
+        What ``train`` returned for each trial, or the outcome of one that has failed.
     """
     return _train_places(trials, train, range(len(trials)))
 
 
 def _train_places(
-    trials: Sequence[Trial], train: Callable[[Sequence[int]], list[Outcome]], places: Sequence[int]
-) -> list[Outcome]:
+    trials: Sequence[Trial], train: Callable[[Sequence[int]], Sequence[_T]], places: Sequence[int]
+) -> list[_T | Outcome]:
     try:
-        return train(places)
+        return list(train(places))
     except Exception as error:
-        from crossfade.lab.train.graphs import out_of_memory
+        from crossfade.lab.train.graphs import empty_memory, out_of_memory
 
         failed, full = error_line(error), out_of_memory(error)
-    # Only now has the exception let go of the networks and their memory.
+    if full:  # only now has the exception let go of the networks
+        empty_memory()
     if len(places) == 1:
         return [Outcome(error=failed)]
-    outcomes: dict[int, Outcome] = {}
+    results: dict[int, _T | Outcome] = {}
     for part in _parts(trials, places, full):
-        outcomes.update(zip(part, _train_places(trials, train, part), strict=True))
-    return [outcomes[at] for at in places]
+        results.update(zip(part, _train_places(trials, train, part), strict=True))
+    return [results[at] for at in places]
 
 
 def _parts(trials: Sequence[Trial], places: Sequence[int], full: bool) -> list[Sequence[int]]:

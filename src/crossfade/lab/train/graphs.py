@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import signal
 import threading
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["Graphs", "begun", "optimizer_state", "out_of_memory"]
+__all__ = ["Graphs", "begun", "empty_memory", "optimizer_state", "out_of_memory"]
 
 _WARM_UP = 2  # calls, of any of those that are alike, that compile and load what a capture must find there
 
@@ -145,6 +146,12 @@ def out_of_memory(error: BaseException | None) -> bool:
     while error is not None and not isinstance(error, torch.cuda.OutOfMemoryError):
         error = error.__cause__ or error.__context__
     return error is not None
+
+
+def empty_memory() -> None:
+    """Give back a device's memory that nothing uses any more."""
+    gc.collect()
+    torch.cuda.empty_cache()
 
 
 @contextmanager

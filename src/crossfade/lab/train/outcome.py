@@ -89,6 +89,7 @@ def outcome(
     about: Mapping[str, object],
     *,
     exact: Collection[str] = (),
+    epochs: bool = False,
 ) -> Outcome:
     """Return what the store keeps of a training: the test scores of the chosen epoch, and the curves.
 
@@ -97,15 +98,19 @@ def outcome(
         learning_rate: The one that it was trained with.
         about: What stands beside the scores: numbers of examples and classes, seconds, engine or device, ...
         exact: Curves that are kept with all their digits; the others with the seven that float32 holds.
+        epochs: Keep the epochs' numbers as a curve, too: for recipes that needn't score every epoch.
     """
     at = history.chosen
     result: dict[str, object] = {"accuracy": float(history.curves["test_accuracy"][at])}
     result |= {name: short(value) for name, value in history.scores.items()}
     result |= {"learning_rate": learning_rate, "epoch": int(history.curves["epoch"][at]), **about}
-    curves = {
+    curves: dict[str, list[float | None]] = {
         name: [float(value) if name in exact else short(float(value)) for value in values]
         for name, values in history.curves.items()
+        if name != "epoch"
     }
+    if epochs:
+        curves["epoch"] = [int(epoch) for epoch in history.curves["epoch"]]
     return Outcome(result, curves)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
-from torch import Tensor, nn
+from torch import Tensor
 
 from crossfade.diagnostics.dynamics import (
     GROUPS,
@@ -30,8 +30,7 @@ from crossfade.lab.paper.why.files import COLOURS
 from crossfade.lab.paper.why.watched import Row, arrays_of, cifar, follow, table_task, watched
 from crossfade.lab.store import Outcome
 from crossfade.lab.train import Recipe
-from crossfade.lab.train.deep.augment import Augment
-from crossfade.lab.train.deep.recipe import ImageRecipe
+from crossfade.lab.train.deep.recipe import Augment, ImageRecipe
 from crossfade.lab.trial import Task, Trial
 from crossfade.stats.drawing import new_figure
 
@@ -111,12 +110,11 @@ def compute(trial: Trial, folder: Path) -> Outcome:
     def observe(epoch: int, part: str, index: Tensor, logits: Tensor, labels: Tensor) -> None:
         if part in recorders:
             recorders[part].record(epoch, index, logits, labels)
+        if part == "test":  # a checkpoint may follow, and what it says is done must be on disk
+            for recorder in recorders.values():
+                recorder.flush()
 
-    def flush(done: int, net: nn.Module) -> None:
-        for recorder in recorders.values():  # before the checkpoint: what it says is done must be on disk
-            recorder.flush()
-
-    history = follow(trial, recipe, folder, observe=observe, look=flush)
+    history = follow(trial, recipe, folder, observe=observe)
     if not history.finite:
         return Outcome(error=f"the weights diverge at learning rate {recipe.learning_rates[0]:g}")
     tables: dict[str, list[Row]] = {}

@@ -30,8 +30,7 @@ from crossfade.lab.paper.why.simulation import WELLS, escape_rows
 from crossfade.lab.paper.why.watched import Row, arrays_of, cifar, follow, table_task, watched
 from crossfade.lab.store import Outcome
 from crossfade.lab.train import Recipe
-from crossfade.lab.train.deep.augment import Augment
-from crossfade.lab.train.deep.recipe import ImageRecipe
+from crossfade.lab.train.deep.recipe import Augment, ImageRecipe
 from crossfade.lab.trial import Shape, Task, Trial
 from crossfade.schedules import Weights
 

@@ -26,6 +26,8 @@ from crossfade.lab.train.executor import Batch, Executor, Tick, error_line
 from crossfade.lab.trial import Task, Trial, seed
 
 if TYPE_CHECKING:
+    from lightning.pytorch import Callback
+
     from crossfade.lab.train.outcome import History
 
 __all__ = [
@@ -131,9 +133,31 @@ def follow(
         return train_plain(member, recipe, observe=observe, look=look)
     if isinstance(recipe, ImageRecipe) and isinstance(split, ImageSplit):
         from crossfade.lab.train.deep.lightning import train
+        from crossfade.lab.train.deep.network import Job
 
-        return train(split, trial.method, recipe, seed=seed(trial, "train"), folder=folder, observe=observe, look=look)
+        job = Job(split, trial.method, seed(trial, "train"), folder, observe)
+        return train(job, recipe, callbacks=[] if look is None else [_looking(look)])
     raise TypeError(f"a {type(recipe).__name__} doesn't train on a {type(split).__name__}")
+
+
+def _looking(look: Look) -> Callback:
+    """Return a callback of Lightning that shows the network in evaluation mode."""
+    from lightning.pytorch import LightningModule, Trainer
+    from lightning.pytorch.callbacks import LambdaCallback
+
+    def show(done: int, module: LightningModule) -> None:
+        module.net.eval()
+        look(done, module.net)
+        module.net.train()
+
+    def start(trainer: Trainer, module: LightningModule) -> None:
+        if trainer.current_epoch == 0:
+            show(0, module)
+
+    def end(trainer: Trainer, module: LightningModule) -> None:
+        show(trainer.current_epoch + 1, module)
+
+    return LambdaCallback(on_train_start=start, on_train_epoch_end=end)
 
 
 def spread(compute: Callable[[Trial, Path], Outcome], work: Path, workers: int) -> Executor:

@@ -9,58 +9,18 @@ batch waits for the host.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from crossfade.errors import UserError
+from crossfade.lab.train.deep.recipe import Augment
 
-__all__ = ["Augment", "Draws", "Pixels", "draw"]
+__all__ = ["Draws", "Pixels", "draw"]
 
 _GREY = (0.2989, 0.587, 0.114)  # ITU-R 601, as torchvision and Pillow weigh
 _ATTEMPTS = 10
-
-
-@dataclass(frozen=True)
-class Augment:
-    """What is done to a training image, in this order: crop, flip, rotate, jitter, normalise, erase.
-
-    Args:
-        crop: Pixels of black border on each side from which a window of the image's size is cut; 0 for none.
-        flip: Mirror horizontally with probability 1/2.
-        rotation: Angle uniform in [-rotation, rotation], degrees; nearest pixel, black outside.
-        jitter: Brightness, contrast and saturation, each by a factor uniform in [1 - jitter, 1 + jitter], in random
-            order, hue among them (torchvision's ``ColorJitter``).
-        hue: How far hue is turned, uniform in [-hue, hue] of the colour circle.
-        erasing: Probability of a rectangle set to the mean colour. Its area is uniform in [0.02, 0.4] of the image and
-            its aspect ratio log-uniform in [0.3, 1/0.3] (Zhong et al. 2020).
-
-    Raises:
-        UserError: a value out of range.
-    """
-
-    crop: int = 4
-    flip: bool = True
-    rotation: float = 0.0
-    jitter: float = 0.0
-    erasing: float = 0.0
-    hue: float = 0.0
-
-    def __post_init__(self) -> None:
-        if isinstance(self.crop, bool) or not isinstance(self.crop, int) or self.crop < 0:
-            raise UserError(f"crop must be a whole number of pixels, at least 0, got {self.crop!r}")
-        for name, high in (("rotation", 180.0), ("jitter", 1.0), ("erasing", 1.0), ("hue", 0.5)):
-            if not 0.0 <= getattr(self, name) <= high:
-                raise UserError(f"{name} must be in [0, {high:g}], got {getattr(self, name)!r}")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data. No hue isn't mentioned: recipes that were stored before there was one keep their keys."""
-        return {name: value for name, value in asdict(self).items() if name != "hue" or value}
-
-
-NONE = Augment(crop=0, flip=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,7 +156,7 @@ class Pixels:
         return self._windows.index_select(0, place).view(len(index), 3, self.height, self.width)
 
     def _jitter(self, batch: Tensor, factor: Tensor, kind: Tensor) -> Tensor:
-        """The steps in each image's own order; hue, the dear one, is turned once for all images together."""
+        """The steps in each image's own order; hue, which costs the most, is turned once for all images together."""
         hue = kind == 3
         if factor.shape[1] == 3:
             return self._blend(batch, factor, kind)

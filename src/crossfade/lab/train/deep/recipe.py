@@ -1,50 +1,142 @@
-"""How an image network is trained: the recipe decides the numbers."""
+"""Recipes of deep networks: plain data that decide a training's numbers."""
 
 from __future__ import annotations
 
 import bisect
-import math
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from crossfade.errors import UserError
-from crossfade.lab.train.deep.augment import Augment
+from crossfade.lab.train.checks import check_choice, check_count, check_positive, check_rising, check_share
 
 if TYPE_CHECKING:
-    from crossfade.lab.train.deep.lightning import Classifier
-    from crossfade.lab.train.deep.member import Member
     from crossfade.lab.trial import Shape
 
-__all__ = ["ImageRecipe"]
+__all__ = ["Augment", "DeepRecipe", "ImageRecipe", "Precision", "TextRecipe"]
 
-_PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
+Precision: TypeAlias = Literal["32-true", "16-mixed", "bf16-mixed"]
 
 
 @dataclass(frozen=True)
-class ImageRecipe:
+class Augment:
+    """What is done to a training image, in this order: crop, flip, rotate, jitter, normalise, erase.
+
+    Args:
+        crop: Pixels of black border on each side from which a window of the image's size is cut; 0 for none.
+        flip: Mirror horizontally with probability 1/2.
+        rotation: Angle uniform in [-rotation, rotation], degrees; nearest pixel, black outside.
+        jitter: Brightness, contrast and saturation, each by a factor uniform in [1 - jitter, 1 + jitter], in random
+            order, hue among them (torchvision's ``ColorJitter``).
+        hue: How far hue is turned, uniform in [-hue, hue] of the colour circle.
+        erasing: Probability of a rectangle set to the mean colour. Its area is uniform in [0.02, 0.4] of the image and
+            its aspect ratio log-uniform in [0.3, 1/0.3] (Zhong et al. 2020).
+
+    Raises:
+        UserError: a value out of range.
+    """
+
+    crop: int = 4
+    flip: bool = True
+    rotation: float = 0.0
+    jitter: float = 0.0
+    erasing: float = 0.0
+    hue: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_count("crop", self.crop, least=0)
+        for name, high in (("rotation", 180.0), ("jitter", 1.0), ("erasing", 1.0), ("hue", 0.5)):
+            if not 0.0 <= getattr(self, name) <= high:
+                raise UserError(f"{name} must be in [0, {high:g}], got {getattr(self, name)!r}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data. No hue isn't mentioned: recipes stored before there was one keep their keys."""
+        return {name: value for name, value in asdict(self).items() if name != "hue" or value}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeepRecipe:
+    """What the recipes of deep networks have in common.
+
+    Args:
+        epochs, batch_size: The batch is the global one, over all processes.
+        learning_rate: The highest.
+        weight_decay: Of the optimiser.
+        precision: ``"32-true"``, or mixed with ``"16-mixed"`` or ``"bf16-mixed"``.
+        granularity: The loss's schedule moves at each ``"epoch"`` (progress = epoch / epochs) or each ``"step"``.
+        select: The result is the ``"last"`` epoch's, or that of the epoch with the best ``"validation"`` accuracy (the
+            first of several).
+        evaluate: Epochs (from 1) after which the parts are scored; empty for all. The last one always is.
+        scale: ``"paper"`` for a protocol as printed; anything shorter says so.
+        protocol: Raised when the meaning of a recipe changes.
+
+    Raises:
+        UserError: a value out of range.
+    """
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    granularity: Literal["epoch", "step"]
+    precision: Precision = "32-true"
+    select: Literal["last", "validation"] = "last"
+    evaluate: tuple[int, ...] = ()
+    scale: str = "paper"
+    protocol: int = 1
+
+    # What only one kind of recipe has a choice of.
+    accumulate = 1
+    clip = 0.0
+    watch = 0
+
+    def __post_init__(self) -> None:
+        check_choice("precision", self.precision, ("32-true", "16-mixed", "bf16-mixed"))
+        check_choice("granularity", self.granularity, ("epoch", "step"))
+        check_choice("select", self.select, ("last", "validation"))
+        check_count("epochs", self.epochs)
+        check_count("batch_size", self.batch_size)
+        check_count("protocol", self.protocol)
+        check_positive("learning_rate", self.learning_rate)
+        check_positive("weight_decay", self.weight_decay, zero=True)
+
+    @property
+    def learning_rates(self) -> tuple[float, ...]:
+        """One: a published protocol has its own."""
+        return (self.learning_rate,)
+
+    def rate(self, epoch: float) -> float:
+        """Return the learning rate after so many epochs, parts of one included."""
+        raise NotImplementedError
+
+    def cost(self, shape: Shape) -> float:
+        """Return what a training counts, by its examples and epochs alone."""
+        return 3.0 * shape.rows * self.epochs
+
+    def scored(self, epoch: int) -> bool:
+        """Return whether the parts are scored after this epoch (counted from 0)."""
+        return not self.evaluate or epoch + 1 in (*self.evaluate, self.watch, self.epochs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data, lists for tuples."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageRecipe(DeepRecipe):
     """SGD with a learning rate that falls in steps.
 
     Args:
         net: A name for ``crossfade.lab.nets.build``.
         pretrained: Start from torchvision's weights.
         dropout: Before the last linear layer.
-        epochs, batch_size: The batch is the global one, over all processes.
-        learning_rate, milestones, gamma: The rate is ``learning_rate * gamma ** (milestones passed)``, in epochs.
-        momentum, weight_decay: Of SGD.
+        milestones, gamma: The rate is ``learning_rate * gamma ** (milestones passed)``, in epochs.
+        momentum: Of SGD.
         augment: What is done to training images.
         size: Pixels a side of the images; None for the data's own.
-        precision: ``"32-true"``, or mixed with ``"16-mixed"`` or ``"bf16-mixed"``.
-        granularity: The loss's schedule moves at each ``"epoch"`` (progress = epoch / epochs) or each ``"step"``.
-        select: The result is the ``"last"`` epoch's, or that of the epoch with the best ``"validation"`` accuracy (the
-            first of several).
-        evaluate: Epochs (from 1) after which the parts are scored; empty for all. The last one always is.
         watch: Epoch (from 1) after which p_y of every test image is kept, to be compared with the last epoch's: the
             bookkeeping of "A Motivating Example". 0 for none.
-        scale: ``"paper"`` for a protocol as printed; anything shorter says so.
-        protocol: Raised when the meaning of a recipe changes.
 
-    Raises:
-        UserError: a value out of range.
+    The other arguments are :class:`DeepRecipe`'s.
     """
 
     net: str = "resnet20"
@@ -59,74 +151,83 @@ class ImageRecipe:
     weight_decay: float = 1e-4
     augment: Augment = field(default_factory=Augment)
     size: int | None = None
-    precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
     granularity: Literal["epoch", "step"] = "epoch"
-    select: Literal["last", "validation"] = "last"
-    evaluate: tuple[int, ...] = ()
     watch: int = 0
-    scale: str = "paper"
-    protocol: int = 1
 
     def __post_init__(self) -> None:
-        for name, choices in (
-            ("precision", _PRECISIONS), ("granularity", ("epoch", "step")), ("select", ("last", "validation")),
-        ):  # fmt: skip
-            if getattr(self, name) not in choices:
-                raise UserError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
-        for name in ("epochs", "batch_size", "protocol"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise UserError(f"{name} must be a whole number of at least 1, got {value!r}")
-        if not 0.0 < self.learning_rate < math.inf:
-            raise UserError(f"learning_rate must be a number above 0, got {self.learning_rate!r}")
-        if not 0.0 <= self.momentum < 1.0 or not 0.0 <= self.dropout < 1.0 or not 0.0 <= self.weight_decay < math.inf:
-            raise UserError(
-                "momentum and dropout must be in [0, 1) and weight_decay at least 0, got "
-                f"{self.momentum!r}, {self.dropout!r} and {self.weight_decay!r}"
-            )
-        if list(self.milestones) != sorted(self.milestones):
-            raise UserError(f"milestones must rise, got {self.milestones!r}")
+        super().__post_init__()
+        check_share("momentum", self.momentum)
+        check_share("dropout", self.dropout)
+        check_rising("milestones", self.milestones)
 
     def rate(self, epoch: float) -> float:
-        """The learning rate after so many epochs, parts of one included."""
+        """Return the learning rate after so many epochs, parts of one included."""
         return self.learning_rate * float(self.gamma ** bisect.bisect_right(self.milestones, epoch))
 
+    def cost(self, shape: Shape) -> float:
+        """Return what a training counts, by its images, their size and epochs alone."""
+        return super().cost(shape) * shape.inputs
+
     def fitting(self, images: int) -> ImageRecipe:
-        """With a batch of at most a quarter of so many training images: a folder of one's own may hold few."""
+        """Return the recipe with a batch of at most a quarter of the training images: a user's folder may hold few."""
         return replace(self, batch_size=min(self.batch_size, max(2, images // 4)))
 
-    def scored(self, epoch: int) -> bool:
-        """Whether the parts are scored after this epoch (counted from 0)."""
-        return not self.evaluate or epoch + 1 in (*self.evaluate, self.watch, self.epochs)
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data, lists for tuples."""
+        return super().to_dict() | {"augment": self.augment.to_dict()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextRecipe(DeepRecipe):
+    """AdamW with a learning rate that falls linearly to zero, as the Hugging Face Trainer does by default.
+
+    Args:
+        model: A name on the hub, or a folder with weights and tokenizer.
+        net: What tables call it; default: the end of ``model``.
+        digest: Hash of a folder's files: it stands for the folder in a trial's key, wherever that lies.
+        max_length: Tokens that are kept of a text or a pair.
+        accumulate: A step's batch is computed in so many parts, each weighted by its share of the batch.
+        warmup: The rate rises over this share of the steps and falls linearly afterwards.
+        clip: Greatest 2-norm of the gradient, 0 for no limit.
+
+    The other arguments are :class:`DeepRecipe`'s.
+    """
+
+    model: str = field(default="bert-base-uncased", kw_only=False)
+    net: str = ""
+    max_length: int = 64
+    epochs: int = 6
+    batch_size: int = 32
+    accumulate: int = 1
+    learning_rate: float = 2e-5
+    warmup: float = 0.0
+    weight_decay: float = 0.0
+    clip: float = 1.0
+    granularity: Literal["epoch", "step"] = "step"
+    digest: str = ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.model:
+            raise UserError("model must be a name on the hub or a folder, got nothing")
+        if not self.net:
+            parts = [part for part in self.model.replace("\\", "/").split("/") if part]
+            generic = len(parts) > 1 and parts[-1] in ("model", "models", "checkpoint")
+            object.__setattr__(self, "net", parts[-2] if generic else parts[-1] if parts else self.model)
+        check_count("max_length", self.max_length)
+        check_count("accumulate", self.accumulate)
+        if self.accumulate > self.batch_size:
+            raise UserError(f"accumulate must be at most batch_size ({self.batch_size}), got {self.accumulate}")
+        check_share("warmup", self.warmup)
+        check_positive("clip", self.clip, zero=True)
+
+    def rate(self, epoch: float) -> float:
+        """Return the learning rate after so many epochs, parts of one included."""
+        done = epoch / self.epochs
+        if done < self.warmup:
+            return self.learning_rate * done / self.warmup
+        return self.learning_rate * max(0.0, 1.0 - done) / (1.0 - self.warmup)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, lists for tuples."""
-        plain = asdict(self) | {"augment": self.augment.to_dict()}
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in plain.items()}
-
-    @staticmethod
-    def classifier() -> type[Classifier]:
-        """What Lightning trains."""
-        from crossfade.lab.train.deep.lightning import Classifier
-
-        return Classifier
-
-    @staticmethod
-    def side_by_side() -> tuple[type[Any], type[Member]]:
-        """What lays examples ready and what is trained where several networks are trained at once."""
-        from crossfade.lab.train.deep.image_member import ImageFeed, ImageMember
-
-        return ImageFeed, ImageMember
-
-    # The whole batch at once, and no limit to the gradient: what a text's recipe has a choice of.
-    accumulate, clip = 1, 0.0
-
-    # What the runner asks of any recipe to show progress.
-    @property
-    def learning_rates(self) -> tuple[float, ...]:
-        """One: a published protocol has its own."""
-        return (self.learning_rate,)
-
-    def cost(self, shape: Shape) -> float:
-        """A training counts by its images and epochs alone."""
-        return 3.0 * shape.rows * shape.inputs * self.epochs
+        """Return plain data, lists for tuples; the digest of a folder stands for its place."""
+        return super().to_dict() | ({"model": self.net} if self.digest else {})

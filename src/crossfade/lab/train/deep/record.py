@@ -1,49 +1,120 @@
-"""What both ways to train a deep network do alike: a step's settings, a part's scores, the record of the epochs."""
+"""The record of a training's epochs: what each scored, which one counts, and the history in the end."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crossfade.lab.methods import Method, ScaledRate
-from crossfade.lab.train.deep.scores import Tally
+from crossfade.lab.train.outcome import History, chosen_epoch
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from crossfade.lab.train.deep.batches import Batch
+    from crossfade.lab.train.deep.recipe import DeepRecipe
 
-__all__ = ["Observer", "Record", "scored", "step_settings"]
+__all__ = ["Observer", "Record", "Tally", "scored"]
 
-Observer = Callable[[int, str, Tensor, Tensor, Tensor], None]
+Observer: TypeAlias = Callable[[int, str, Tensor, Tensor, Tensor], None]
+
+_BINS = 15
+_COUNT, _LOSS_COUNT, _LOSS, _CORRECT, _NLL, _BRIER, _GAPS = range(7)
+_COUNTS = _GAPS + _BINS
+_FEW = 30  # classes
 
 
-def step_settings(method: Method, recipe: Any, epoch: int, within: float) -> tuple[float, float]:
-    """Progress for the loss's schedule and the learning rate of a step that begins at this part of an epoch."""
-    progress = (epoch + within if recipe.granularity == "step" else epoch) / recipe.epochs
-    rate = recipe.rate(epoch + within)
-    return progress, rate * method.factor(progress) if isinstance(method, ScaledRate) else rate
+class Tally:
+    """Sums from which accuracy, nll, ece and brier follow, the same numbers as ``crossfade.lab.scores``'.
+
+    They stay on the device until they are asked for, and can be added over batches and processes.
+
+    Args:
+        classes: With up to 30, what was taken for what is counted too: for f1 (of class 1 where there are two, else the
+            mean over classes) and mcc (Matthews' correlation).
+    """
+
+    def __init__(self, classes: int = 0) -> None:
+        self._sums: Tensor | None = None
+        self._classes = classes if classes <= _FEW else 0
+
+    def add_loss(self, loss: Tensor, count: int) -> None:
+        """Count a batch's mean training loss."""
+        sums = self.total(loss.device)
+        sums[_LOSS_COUNT] += count
+        sums[_LOSS] += loss * count
+
+    def add(self, logits: Tensor, labels: Tensor) -> None:
+        """Count a batch of (N, C) logits and (N,) labels."""
+        sums = self.total(logits.device)
+        log_p = F.log_softmax(logits.to(sums.dtype), 1)
+        p = log_p.exp()
+        confidence, predicted = p.max(1)
+        correct = (predicted == labels).to(sums.dtype)
+        own = log_p.gather(1, labels.unsqueeze(1)).squeeze(1)
+        sums[_COUNT] += len(labels)
+        sums[_CORRECT] += correct.sum()
+        sums[_NLL] -= own.sum()
+        sums[_BRIER] += (p.square().sum(1) - 2 * own.exp() + 1).sum()
+        place = (confidence * _BINS).ceil().long().sub_(1).clamp_(0, _BINS - 1)
+        sums[_GAPS:_COUNTS].index_add_(0, place, correct - confidence)
+        if self._classes:
+            sums[_COUNTS:].index_add_(0, labels * self._classes + predicted, torch.ones_like(confidence))
+
+    def total(self, device: torch.device) -> Tensor:
+        """Return the sums, to be added to other processes'."""
+        if self._sums is None:
+            dtype = torch.float32 if device.type == "mps" else torch.float64
+            self._sums = torch.zeros(_COUNTS + self._classes**2, dtype=dtype, device=device)
+        return self._sums
+
+    def scores(self, total: Tensor) -> dict[str, float]:
+        """Return means; NaN for what wasn't counted."""
+        sums = total.double().cpu()
+        count, losses = (float(sums[at]) or float("nan") for at in (_COUNT, _LOSS_COUNT))
+        return {
+            "loss": float(sums[_LOSS]) / losses,
+            "accuracy": float(sums[_CORRECT]) / count,
+            "nll": float(sums[_NLL]) / count,
+            "ece": float(sums[_GAPS:_COUNTS].abs().sum()) / count,
+            "brier": float(sums[_BRIER]) / count,
+            **(_agreement(sums[_COUNTS:].numpy(), self._classes) if self._classes else {}),
+        }
+
+
+def _agreement(counts: NDArray[np.float64], classes: int) -> dict[str, float]:
+    from sklearn.metrics import f1_score, matthews_corrcoef
+
+    if not counts.sum():
+        return {"f1": float("nan"), "mcc": float("nan")}
+    true, predicted = np.divmod(np.arange(classes**2), classes)
+    average = "binary" if classes == 2 else "macro"
+    f1 = f1_score(true, predicted, average=average, sample_weight=counts, zero_division=0.0)
+    return {"f1": float(f1), "mcc": float(matthews_corrcoef(true, predicted, sample_weight=counts))}
 
 
 @torch.no_grad()
 def scored(
     net: nn.Module,
-    logits_of: Callable[[Any], Tensor],
+    logits: Callable[[Any], Tensor],
     batches: Iterable[Batch],
     classes: int,
     device: torch.device,
     observe: Callable[[Tensor, Tensor, Tensor], None] | None,
 ) -> Tally:
-    """A part's sums; ``observe`` is shown index, logits and labels of every batch."""
+    """Return a part's sums; ``observe`` is shown index, logits and labels of every batch."""
     tally = Tally(classes)
     net.eval()
     for inputs, labels, index, _ in batches:
-        logits, target = logits_of(inputs.to(device)).float(), labels.to(device)
-        tally.add(logits, target)
+        found, target = logits(inputs.to(device)).float(), labels.to(device)
+        tally.add(found, target)
         if observe is not None:
-            observe(index, logits, target)
+            observe(index, found, target)
     net.train()
     return tally
 
@@ -57,39 +128,53 @@ class Record:
         finite: False if weights or loss stopped being finite.
     """
 
-    def __init__(self, recipe: Any) -> None:
+    def __init__(self, recipe: DeepRecipe) -> None:
         self.recipe = recipe
         self.rows: list[dict[str, float]] = []
         self.best: dict[str, Tensor] | None = None
         self.finite = True
 
     def wants(self, epoch: int, loss: float, net: nn.Module) -> bool:
-        """Whether the epoch is to be scored: it is finite, and the recipe says so."""
+        """Return whether the epoch is to be scored: it is finite, and the recipe says so."""
         with torch.no_grad():  # one answer for the host to wait for
             weights = torch.stack([weight.isfinite().all() for weight in net.parameters()]).all()
         self.finite = math.isfinite(loss) and bool(weights)
         return self.finite and self.recipe.scored(epoch)
 
     def add(self, epoch: int, loss: float, parts: Mapping[str, Mapping[str, float]], net: nn.Module) -> None:
-        """The scores of an epoch, by part."""
+        """Add the scores of an epoch, by part."""
         row: dict[str, float] = {"epoch": epoch + 1, "train_loss": loss}
         for part, scores in parts.items():
             row |= {f"{part}_{name}": value for name, value in scores.items() if name != "loss"}
         self.rows.append(row)
-        if self.recipe.select == "validation" and self.chosen == len(self.rows) - 1:
+        if self.recipe.select == "validation" and self._chosen() == len(self.rows) - 1:
             self.best = {name: value.detach().cpu().clone() for name, value in net.state_dict().items()}
 
-    @property
-    def chosen(self) -> int:
-        """The row whose test scores are the result, by ``ImageRecipe.select``; -1 if there is none."""
-        if self.recipe.select == "last" or not self.rows:
-            return len(self.rows) - 1
-        return max(range(len(self.rows)), key=lambda at: (self.rows[at]["val_accuracy"], -at))
+    def history(self, net: nn.Module, device: torch.device, seconds: float) -> History:
+        """Return the history of a training that has ended with this network."""
+        names = [name for name in (self.rows or [{}])[0] if name.startswith(("val_", "test_"))]
+        chosen, last = self._chosen(), net.state_dict()
+        tested = [name for name in names if name.startswith("test_") and name != "test_accuracy"]
+        return History(
+            curves={name: np.array([row[name] for row in self.rows]) for name in ("epoch", *names, "train_loss")},
+            chosen=chosen,
+            scores={name.removeprefix("test_"): self.rows[chosen][name] for name in tested},
+            weights=last if self.best is None else self.best,
+            last=last,
+            finite=self.finite,
+            device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+            seconds=seconds,
+        )
 
     def state(self) -> dict[str, Any]:
-        """Plain data for a checkpoint."""
+        """Return plain data for a checkpoint."""
         return {"rows": list(self.rows), "best": self.best, "finite": self.finite}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """From :meth:`state`."""
+        """Go on from what :meth:`state` returned."""
         self.rows, self.best, self.finite = list(state["rows"]), state["best"], state["finite"]
+
+    def _chosen(self) -> int:
+        if self.recipe.select == "last":
+            return len(self.rows) - 1
+        return chosen_epoch(np.array([row["val_accuracy"] for row in self.rows]))

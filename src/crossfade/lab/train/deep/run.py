@@ -3,255 +3,252 @@
 from __future__ import annotations
 
 import gc
+import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+
+import lightning.pytorch as pl
+import torch.distributed
 
 from crossfade.errors import UserError
+from crossfade.lab.data.image_stream import StreamSplit
+from crossfade.lab.data.images import ImageSplit, ImageTask
+from crossfade.lab.data.texts import TextSplit, TextTask
+from crossfade.lab.methods import Start
+from crossfade.lab.provenance import provenance
 from crossfade.lab.store import Outcome
-from crossfade.lab.train.executor import Batch, Executor, cost, error_line
+from crossfade.lab.train.checks import expect
+from crossfade.lab.train.deep import side_by_side
+from crossfade.lab.train.deep.batches import DeepSplit
+from crossfade.lab.train.deep.lightning import train
+from crossfade.lab.train.deep.network import Job, job_starts
+from crossfade.lab.train.deep.recipe import DeepRecipe, ImageRecipe
+from crossfade.lab.train.deep.watch import Watcher, escapes
+from crossfade.lab.train.deep.weights import save_model
+from crossfade.lab.train.executor import Batch, Executor, Tick, cost, error_line, train_in_parts
+from crossfade.lab.train.graphs import empty_memory
 from crossfade.lab.train.hardware import Hardware, process_rank
-from crossfade.lab.train.outcome import short
+from crossfade.lab.train.outcome import History, outcome
 from crossfade.lab.trial import Trial, seed
 
-if TYPE_CHECKING:
-    from crossfade.lab.data.images import ImageSplit
-    from crossfade.lab.train.deep.lightning import DeepHistory
-    from crossfade.lab.train.deep.recipe import ImageRecipe
-
-__all__ = ["escapes", "executor"]
+__all__ = ["executor"]
 
 _AT_ONCE = 8  # networks side by side: more don't train faster on an H200
-_NEAR = 0.2  # p_y that parts the wrong predictions in "A Motivating Example"
 
 
 def executor(hardware: Hardware, work: Path, keep: Path | None = None) -> Executor:
     """Return an executor that trains deep networks: each with Lightning, one after the other.
 
-    On one GPU, networks that ``deep_graphs`` serves are trained side by side.
+    On one GPU, networks that ``side_by_side`` serves are trained at the same time.
 
     Args:
         hardware: Where.
         work: A folder for checkpoints, one folder a trial, removed when it is done. Logs stay, in ``logs/KEY``.
         keep: A folder for weights: ``KEY.safetensors`` of the last epoch, ``KEY.best.safetensors`` of the chosen one
-            where it is another.
+            where the validation part chooses it.
     """
 
-    def execute(batches: Sequence[Batch], tick: Callable[[float], None]) -> Iterator[tuple[Trial, Outcome]]:
+    def execute(batches: Sequence[Batch], tick: Tick) -> Iterator[tuple[Trial, Outcome]]:
+        runner = _Runner(hardware, work, keep, tick)
         trials = [trial for batch in batches for trial in batch]
-        for _, group in groupby(trials, key=lambda trial: (id(trial.task), trial.recipe)):
-            alike = tuple(group)
-            served = [trial for trial in alike if _served(trial, hardware, work)]
-            done: set[str] = set()
-            for trial, outcome in _side_by_side(served, hardware, work, keep, tick):
-                done.add(trial.key)
-                yield trial, outcome
-            rest = [trial for trial in alike if trial.key not in done]
-            for _, repeat in groupby(rest, key=lambda trial: trial.repeat):
-                yield from _in_turn(tuple(repeat), hardware, work, keep, tick)
+        gc.freeze()  # what is there already isn't looked through after every trial
+        try:
+            for _, group in groupby(trials, key=lambda trial: (id(trial.task), trial.recipe)):
+                yield from runner.train_alike(tuple(group))
+        finally:
+            gc.unfreeze()
 
     return execute
 
 
-def _in_turn(
-    together: Sequence[Trial], hardware: Hardware, work: Path, keep: Path | None, tick: Callable[[float], None]
-) -> Iterator[tuple[Trial, Outcome]]:
-    """Trials of one recipe and one repeat of a task."""
-    from crossfade.lab.train.deep.fork import Forks
+class _Runner:
+    def __init__(self, hardware: Hardware, work: Path, keep: Path | None, tick: Tick) -> None:
+        self.hardware, self.work, self.keep, self.tick = hardware, work, keep, tick
 
-    split = cast("ImageSplit", together[0].task.split(together[0].repeat))  # one at a time in memory
-    forks = Forks(work, together, hardware)
-    for trial in together:
-        tick(0.0)
-        saved, own = forks.begin(trial), partial(_part, tick, cost(trial))
-        outcome = _compute(trial, split, hardware, work, keep, own, forks.callbacks(trial))
-        if saved and outcome.result is not None:
-            outcome = Outcome({**outcome.result, "shared_epochs": saved}, outcome.curves)
-        gc.collect()  # a trainer and its network hold each other: a large one must not wait for its turn
-        yield trial, outcome
-    forks.finish()
+    def train_alike(self, trials: Sequence[Trial]) -> Iterator[tuple[Trial, Outcome]]:
+        """Train trials of one recipe and one task."""
+        served = {trial.key for trial in trials if self.serves(trial)}
+        yield from self.side_by_side([trial for trial in trials if trial.key in served])
+        rest = [trial for trial in trials if trial.key not in served]
+        for _, repeat in groupby(rest, key=lambda trial: trial.repeat):
+            yield from self.in_turn(tuple(repeat))
 
+    def serves(self, trial: Trial) -> bool:
+        """Return whether it can be trained side by side with others, and hasn't begun in another way."""
+        here = isinstance(trial.task, ImageTask | TextTask) and not (self.work / trial.key / "last.ckpt").exists()
+        return here and side_by_side.serves(self.hardware, _recipe(trial), trial.method)
 
-def _served(trial: Trial, hardware: Hardware, work: Path) -> bool:
-    """Whether it can be trained side by side with others, and hasn't begun in another way."""
-    from crossfade.lab.data.images import ImageTask
-    from crossfade.lab.data.texts import TextTask
-    from crossfade.lab.train.deep.side_by_side import serves
+    def side_by_side(self, trials: Sequence[Trial]) -> Iterator[tuple[Trial, Outcome]]:
+        """Train trials of one recipe, several at once."""
+        for first in range(0, len(trials), _AT_ONCE):
+            now = trials[first : first + _AT_ONCE]
+            splits = {repeat: _split(now[0], repeat) for repeat in {trial.repeat for trial in now}}
+            jobs = [self._job(trial, splits[trial.repeat]) for trial in now]
+            found = train_in_parts(now, partial(self._together, now, jobs))
+            results = [
+                each if isinstance(each, Outcome) else self._finished(trial, job, each)
+                for trial, job, each in zip(now, jobs, found, strict=True)
+            ]
+            del found, jobs
+            empty_memory()  # networks and their graphs hold each other, and the next ones need the memory
+            yield from zip(now, results, strict=True)
 
-    here = isinstance(trial.task, ImageTask | TextTask) and not (work / trial.key / "last.ckpt").exists()
-    return here and serves(hardware, cast("ImageRecipe", trial.recipe), trial.method)
-
-
-def _side_by_side(
-    trials: Sequence[Trial], hardware: Hardware, work: Path, keep: Path | None, tick: Callable[[float], None]
-) -> Iterator[tuple[Trial, Outcome]]:
-    """Trials of one recipe, as many at once as there is memory for; those that don't come are for ``_in_turn``."""
-    import torch
-
-    from crossfade.lab.train.deep.side_by_side import Job, train_side_by_side
-    from crossfade.lab.train.graphs import out_of_memory
-
-    left, at_once = list(trials), _AT_ONCE
-    while left and at_once:
-        now = left[:at_once]
-        recipe: Any = now[0].recipe
-        splits: dict[int, Any] = {repeat: now[0].task.split(repeat) for repeat in {trial.repeat for trial in now}}
-        watchers = [_recorder(recipe, work / trial.key, len(splits[trial.repeat].test)) for trial in now]
-        jobs = [
-            Job(splits[trial.repeat], trial.method, seed(trial, "train"), work / trial.key, watcher)
-            for trial, watcher in zip(now, watchers, strict=True)
-        ]
+    def _together(self, trials: Sequence[Trial], jobs: Sequence[Job], places: Sequence[int]) -> list[History]:
+        mine, recipe = [jobs[at] for at in places], _recipe(trials[0])
+        report = partial(self._report, sum(cost(trials[at]) for at in places))
         try:
-            histories = train_side_by_side(
-                jobs, recipe, hardware=hardware, on_progress=partial(_part, tick, sum(map(cost, now)))
-            )
-        except (RuntimeError, ValueError) as error:
-            if isinstance(error, UserError):
+            return side_by_side.train_side_by_side(mine, recipe, hardware=self.hardware, on_progress=report)
+        except (RuntimeError, ValueError):
+            if len(mine) > 1:
                 raise
-            if not out_of_memory(error):
-                return  # a loss that waits for the host, say: the usual way names the cause, or works
-            histories = None
-        if histories is None:  # only now has the exception let go of the networks
-            at_once //= 2
-            gc.collect()
-            torch.cuda.empty_cache()
-            continue
-        left = left[at_once:]
-        outcomes = [
-            _finished(trial, splits[trial.repeat], history, watcher, work, keep)
-            for trial, history, watcher in zip(now, histories, watchers, strict=True)
-        ]
-        del histories, jobs  # the next ones need the memory
-        yield from zip(now, outcomes, strict=True)
+        # A loss that waits for the host, say, or no memory for a graph: Lightning names the cause, or works.
+        empty_memory()
+        return [train(mine[0], recipe, hardware=self.hardware, on_progress=report)]
 
+    def in_turn(self, trials: Sequence[Trial]) -> Iterator[tuple[Trial, Outcome]]:
+        """Train trials of one recipe and one repeat of a task.
 
-def _part(tick: Callable[[float], None], whole: float, part: float) -> None:
-    tick(part * whole)
+        Those that begin alike are trained once as far as they do: the second goes on from the first's checkpoint. A
+        resumed training is the undisturbed one, so the numbers are those of training each from the start.
+        """
+        split = _split(trials[0], trials[0].repeat)  # one at a time in memory
+        alone = self.hardware.devices * self.hardware.nodes == int(os.environ.get("WORLD_SIZE", "1")) == 1
+        methods = [trial.method for trial in trials] if alone else []
+        places = job_starts(methods, [0] * len(methods), _recipe(trials[0])) or [Start()] * len(trials)
+        for at, (trial, start) in enumerate(zip(trials, places, strict=True)):
+            self.tick(0.0)
+            saved = 0 if start.source is None else self._take_over(trials[start.source], start.epoch, trial)
+            wanted = {place.epoch for place in places if place.source == at}
+            keep = [_Keep(self._checkpoint(trial), wanted)] if wanted else []
+            result = self._train(trial, self._job(trial, split), keep)
+            if saved and result.result is not None:
+                result = Outcome({**result.result, "shared_epochs": saved}, result.curves)
+            gc.collect()  # a trainer and its network hold each other: a large one must not wait for its turn
+            yield trial, result
+        for trial in trials:
+            for fork in self.work.glob(f"{trial.key}.*.fork"):
+                fork.unlink()
 
-
-def _compute(
-    trial: Trial,
-    split: ImageSplit,
-    hardware: Hardware,
-    work: Path,
-    keep: Path | None,
-    tick: Callable[[float], None],
-    callbacks: Sequence[Any] = (),
-) -> Outcome:
-    from crossfade.lab.train.deep.lightning import train
-
-    recipe, folder = cast("ImageRecipe", trial.recipe), work / trial.key
-    recorder = _recorder(recipe, folder, len(split.test))
-    try:
-        history = train(
-            split, trial.method, recipe, seed=seed(trial, "train"), hardware=hardware, folder=folder, on_progress=tick,
-            observe=recorder, callbacks=callbacks,
-        )  # fmt: skip
-    except (RuntimeError, ValueError) as error:
-        if isinstance(error, UserError):
+    def _train(self, trial: Trial, job: Job, callbacks: Sequence[pl.Callback]) -> Outcome:
+        report = partial(self._report, cost(trial))
+        try:
+            history = train(job, _recipe(trial), hardware=self.hardware, callbacks=callbacks, on_progress=report)
+        except UserError:
             raise
-        return Outcome(error=error_line(error))
-    return _finished(trial, split, history, recorder, work, keep)
+        except (RuntimeError, ValueError) as error:
+            return Outcome(error=error_line(error))
+        return self._finished(trial, job, history)
+
+    def _job(self, trial: Trial, split: DeepSplit) -> Job:
+        folder, recipe = self.work / trial.key, _recipe(trial)
+        watcher = Watcher(folder / "p", len(split.test), recipe) if recipe.watch else None
+        return Job(split, trial.method, seed(trial, "train"), folder, watcher)
+
+    def _report(self, whole: float, part: float) -> None:
+        self.tick(part * whole)
+
+    def _finished(self, trial: Trial, job: Job, history: History) -> Outcome:
+        """Return the outcome, keep weights and log, and remove the trial's folder."""
+        recipe, folder = _recipe(trial), self.work / trial.key
+        if not history.finite or history.chosen < 0:
+            return Outcome(error=f"the weights diverge at learning rate {recipe.learning_rate:g}; try a smaller one")
+        result = _outcome(job.split, recipe, history)
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.barrier()  # what another process has recorded must be there, and may be removed after it
+        if process_rank() > 0:
+            return result
+        if recipe.watch:
+            result = Outcome({**(result.result or {}), **escapes(folder / "p", recipe)}, result.curves)
+        if self.keep is not None:
+            _keep_weights(self.keep, trial, job.split, history, result)
+        if (folder / "log").is_dir():
+            shutil.copytree(folder / "log", self.work / "logs" / trial.key, dirs_exist_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        return result
+
+    def _checkpoint(self, trial: Trial) -> Path:
+        return self.work / trial.key / "last.ckpt"
+
+    def _take_over(self, source: Trial, epoch: int, trial: Trial) -> int:
+        """Lay another trial's checkpoint where this one looks for its own, and return how many epochs that saves."""
+        fork, own = _fork(self._checkpoint(source), epoch), self._checkpoint(trial)
+        if own.exists() or not fork.exists():
+            return 0
+        own.parent.mkdir(parents=True, exist_ok=True)
+        _copy(fork, own)
+        return epoch
 
 
-def _finished(
-    trial: Trial, split: ImageSplit, history: DeepHistory, recorder: _Watcher | None, work: Path, keep: Path | None
-) -> Outcome:
-    recipe, folder = cast("ImageRecipe", trial.recipe), work / trial.key
-    if not history.finite or history.chosen < 0:
-        return Outcome(error=f"the weights diverge at learning rate {recipe.learning_rate:g}; try a smaller one")
-    outcome = _outcome(split, recipe, history)
-    _meet()  # what another process has recorded must be there, and may be removed after it
-    if process_rank() > 0:
-        return outcome
-    if recorder is not None:
-        outcome = Outcome({**(outcome.result or {}), **escapes(folder / "p", recipe)}, outcome.curves)
-    if keep is not None:
-        _keep(trial, split, history, outcome, keep)
-    if (folder / "log").is_dir():
-        shutil.copytree(folder / "log", work / "logs" / trial.key, dirs_exist_ok=True)
-    shutil.rmtree(folder, ignore_errors=True)
-    return outcome
+class _Keep(pl.Callback):  # type: ignore[misc]
+    """Keeps the checkpoints that other trials start from, after these epochs."""
+
+    def __init__(self, last: Path, epochs: set[int]) -> None:
+        self.last, self.epochs = last, epochs
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        # The checkpoint of the epoch before was written when that epoch ended.
+        fork = _fork(self.last, trainer.current_epoch)
+        if trainer.current_epoch in self.epochs and not fork.exists() and self.last.exists():
+            _copy(self.last, fork)
 
 
-def _meet() -> None:
-    import torch.distributed as dist
-
-    if dist.is_available() and dist.is_initialized():
-        dist.barrier()
+def _fork(last: Path, epoch: int) -> Path:
+    """Return where a trial's checkpoint after this epoch is kept for others: beside its folder, which is removed."""
+    return last.parent.with_name(f"{last.parent.name}.{epoch}.fork")
 
 
-class _Watcher:
-    """Records p_y of the test images after the epochs that are scored."""
-
-    def __init__(self, folder: Path, examples: int, recipe: ImageRecipe) -> None:
-        from crossfade.diagnostics import ProbabilityRecorder
-
-        self.recorder = ProbabilityRecorder(folder, examples, recipe.epochs)
-        self.epochs = (recipe.watch - 1, recipe.epochs - 1)
-
-    def __call__(self, epoch: int, part: str, index: Any, logits: Any, labels: Any) -> None:
-        if part == "test" and epoch in self.epochs:
-            self.recorder.record(epoch, index, logits, labels)
-            self.recorder.flush()  # a checkpoint may follow, and the watched epoch isn't seen again
+def _copy(source: Path, target: Path) -> None:
+    part = target.with_suffix(".part")
+    shutil.copyfile(source, part)
+    part.replace(target)
 
 
-def _recorder(recipe: ImageRecipe, folder: Path, examples: int) -> _Watcher | None:
-    return _Watcher(folder / "p", examples, recipe) if recipe.watch else None
+def _split(trial: Trial, repeat: int) -> DeepSplit:
+    split = trial.task.split(repeat)
+    if not isinstance(split, ImageSplit | StreamSplit | TextSplit):
+        raise TypeError(f"split: expected images or texts, got a {type(split).__name__}")
+    return split
 
 
-def escapes(folder: Path, recipe: ImageRecipe) -> dict[str, int]:
-    """ "A Motivating Example": how many test images of each group at epoch ``watch`` are right at the end.
-
-    The groups are: right, wrong with p_y > 0.2, wrong with p_y < 0.2.
-    """
-    from crossfade.diagnostics import Recording
-
-    recording = Recording(folder)
-    then, now = recipe.watch - 1, recipe.epochs - 1
-    right, p, end = recording.correct(then), recording.p(then), recording.correct(now)
-    groups = {"right": right, "near": ~right & (p >= _NEAR), "far": ~right & (p < _NEAR)}
-    counts = {f"watch_{name}": int(group.sum()) for name, group in groups.items()}
-    return counts | {f"end_{name}": int((group & end).sum()) for name, group in groups.items()}
+def _recipe(trial: Trial) -> DeepRecipe:
+    return expect("recipe", trial.recipe, DeepRecipe)
 
 
-def _outcome(split: ImageSplit, recipe: ImageRecipe, history: DeepHistory) -> Outcome:
-    row = history.rows[history.chosen]
-    result = {
-        "accuracy": row["test_accuracy"],
-        **{name: short(row[f"test_{name}"]) for name in ("nll", "ece", "brier", "f1", "mcc") if f"test_{name}" in row},
-        "learning_rate": recipe.learning_rate,
-        "epoch": int(row["epoch"]),
+def _outcome(split: DeepSplit, recipe: DeepRecipe, history: History) -> Outcome:
+    about = {
         "n_train": len(split.train),
         "n_val": 0 if split.validation is None else len(split.validation),
         "n_test": len(split.test),
         "classes": split.classes,
         "seconds": round(history.seconds, 2),
         # The best test epoch is what many tables print; it is chosen with the test labels, and never our result.
-        "best_test_accuracy": max(each["test_accuracy"] for each in history.rows),
+        "best_test_accuracy": float(history.curves["test_accuracy"].max()),
         "scale": recipe.scale,
         "device": history.device,
     }
-    names = [name for name in history.rows[0] if name.startswith(("val_", "test_"))] + ["train_loss"]
-    curves: dict[str, list[Any]] = {"epoch": [int(each["epoch"]) for each in history.rows]}
-    curves |= {name: [short(each[name]) for each in history.rows] for name in names}
-    return Outcome(result, curves)
+    return outcome(history, recipe.learning_rate, about, epochs=True)
 
 
-def _keep(trial: Trial, split: ImageSplit, history: DeepHistory, outcome: Outcome, folder: Path) -> None:
-    from crossfade.lab.provenance import provenance
-    from crossfade.lab.train.deep.weights import save_model
-
-    recipe = cast("ImageRecipe", trial.recipe)
-    about: Mapping[str, Any] = {
-        "net": recipe.net, "classes": split.classes, "dropout": recipe.dropout, "mean": split.mean.tolist(),
-        "std": split.std.tolist(), "trial": trial.content, "key": trial.key, "seed": seed(trial, "train"),
-        "result": dict(outcome.result or {}), **provenance(),
-    }  # fmt: skip
-    save_model(folder / f"{trial.key}.safetensors", history.module.state_dict(), {**about, "epoch": recipe.epochs})
-    if history.best is not None:
-        epoch = int(history.rows[history.chosen]["epoch"])
-        save_model(folder / f"{trial.key}.best.safetensors", history.best, {**about, "epoch": epoch})
+def _keep_weights(folder: Path, trial: Trial, split: DeepSplit, history: History, result: Outcome) -> None:
+    recipe = expect("recipe", trial.recipe, ImageRecipe)
+    assert not isinstance(split, TextSplit)
+    about = {
+        "net": recipe.net,
+        "classes": split.classes,
+        "dropout": recipe.dropout,
+        "mean": split.mean.tolist(),
+        "std": split.std.tolist(),
+        "trial": trial.content,
+        "key": trial.key,
+        "seed": seed(trial, "train"),
+        "result": dict(result.result or {}),
+        **provenance(),
+    }
+    assert history.last is not None
+    save_model(folder / f"{trial.key}.safetensors", history.last, {**about, "epoch": recipe.epochs})
+    if history.weights is not history.last:
+        epoch = int(history.curves["epoch"][history.chosen])
+        save_model(folder / f"{trial.key}.best.safetensors", history.weights, {**about, "epoch": epoch})

@@ -7,37 +7,53 @@ their order, made once for all methods of a repeat, the loss's weights and the l
 only launches.
 
 Weights, order, augmentation and dropout are those of :func:`crossfade.lab.train.deep.lightning.train`, the reference
-beside this path; on the CPU the same steps run without graphs, for tests.
+beside this engine; on the CPU the same steps run without graphs, for tests.
 """
 
 from __future__ import annotations
 
+import copy
+import functools
 import os
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
+from crossfade._transforms import Transform
 from crossfade.lab.methods import Method, TwoPass
-from crossfade.lab.train.deep.fork import shared_epochs
-from crossfade.lab.train.deep.lightning import DeepHistory
-from crossfade.lab.train.deep.member import Feed, Job, Member
-from crossfade.lab.train.deep.recipe import ImageRecipe
-from crossfade.lab.train.deep.text_recipe import TextRecipe
+from crossfade.lab.train.deep.batches import Batch, epoch_seed
+from crossfade.lab.train.deep.feeds import Feed, Kind, make_feed
+from crossfade.lab.train.deep.network import (
+    Job,
+    build_network,
+    job_starts,
+    logits_of,
+    loss_of,
+    make_optimizer,
+    step_settings,
+)
+from crossfade.lab.train.deep.recipe import DeepRecipe, ImageRecipe
+from crossfade.lab.train.deep.record import Record, scored
+from crossfade.lab.train.graphs import Graphs, begun, optimizer_state
 from crossfade.lab.train.hardware import Hardware
+from crossfade.lab.train.outcome import History
 
-__all__ = ["Job", "seconds_an_epoch", "serves", "train_side_by_side"]
+__all__ = ["Member", "seconds_an_epoch", "serves", "train_side_by_side"]
 
 _SAVE_SECONDS = 10.0  # between checkpoints at least
 _SAVE_SHARE = 0.05  # of the time at most
 _TIMED_STEPS = 30
 
 
-def serves(hardware: Hardware, recipe: ImageRecipe | TextRecipe, method: Method) -> bool:
-    """Whether this path trains such networks.
+def serves(hardware: Hardware, recipe: DeepRecipe, method: Method) -> bool:
+    """Return whether this engine trains such networks.
 
     On one CUDA device, a step in one piece without a loss scaler, no logger; a transformer that isn't to be compiled.
     """
@@ -49,13 +65,13 @@ def serves(hardware: Hardware, recipe: ImageRecipe | TextRecipe, method: Method)
 
 def train_side_by_side(
     jobs: Sequence[Job],
-    recipe: ImageRecipe | TextRecipe,
+    recipe: DeepRecipe,
     *,
     hardware: Hardware,
-    device: Any = "cuda",
+    device: torch.device | str = "cuda",
     on_progress: Callable[[float], None] | None = None,
     max_epochs: int | None = None,
-) -> list[DeepHistory]:
+) -> list[History]:
     """Train networks of one recipe, all at once.
 
     Args:
@@ -71,22 +87,12 @@ def train_side_by_side(
         A history each, in the jobs' order; ``seconds`` is the time of the call shared out by the epochs trained.
     """
     started = time.perf_counter()
-    place = torch.device(device)
-    make_feed, make_member = recipe.side_by_side()
-    feeds: dict[tuple[int, int], Feed] = {}
-    for job in jobs:
-        if (at := (id(job.split), job.seed)) not in feeds:
-            feeds[at] = make_feed(job.split, recipe, hardware, job.seed, place)
-    seen: dict[object, Counter[object]] = defaultdict(Counter)  # steps of one loss are alike
-    members = [
-        make_member(job, feeds[id(job.split), job.seed], recipe, hardware, seen[id(job.method.g)]) for job in jobs
-    ]  # fmt: skip
-    _join(members, recipe)
+    members = _members(jobs, recipe, hardware, torch.device(device))
     saved, pause = time.monotonic(), _SAVE_SECONDS
     last = min(recipe.epochs, max_epochs or recipe.epochs)
     for epoch in range(min(member.epoch for member in members), last):
         active = [member for member in members if member.ready(epoch)]
-        _epoch(active, epoch)
+        _train_epoch(active, epoch)
         if epoch + 1 < recipe.epochs and (time.monotonic() - saved > pause or epoch + 1 == last):
             started_saving = time.monotonic()
             for member in active:
@@ -99,31 +105,188 @@ def train_side_by_side(
     return [member.history(seconds * member.trained) for member in members]
 
 
-def seconds_an_epoch(jobs: Sequence[Job], recipe: ImageRecipe, *, hardware: Hardware, device: Any = "cuda") -> float:
-    """Seconds that an epoch of one of these networks takes beside the others: some steps are timed, uncompiled.
+def seconds_an_epoch(
+    jobs: Sequence[Job], recipe: DeepRecipe, *, hardware: Hardware, device: torch.device | str = "cuda"
+) -> float:
+    """Return how long an epoch of one of these networks takes beside the others: some steps are timed, uncompiled.
 
     Args:
         jobs: Of one split and seed.
         recipe, hardware, device: As for :func:`train_side_by_side`.
     """
-    place, plain = torch.device(device), replace(hardware, compile=False)
-    make_feed, make_member = recipe.side_by_side()
-    feed = make_feed(jobs[0].split, recipe, plain, jobs[0].seed, place)
+    alone = [replace(job, folder=None, observe=None) for job in jobs]
+    members = _members(alone, recipe, replace(hardware, compile=False), torch.device(device))
+    feed = members[0].feed
     feed.begin(0)
-    members = [make_member(replace(job, folder=None, observe=None), feed, recipe, plain) for job in jobs]
     kinds = feed.kinds[:_TIMED_STEPS]
     seconds = 0.0
     for _ in range(2):  # the first time warms up
         for member in members:
             member.begin(0)
-        _wait(place)
+        _wait(feed.device)
         started = time.perf_counter()
         for kind in kinds:
             for member in members:
                 member.step(kind)
-        _wait(place)
+        _wait(feed.device)
         seconds = time.perf_counter() - started
     return seconds * len(feed.kinds) / (len(kinds) * len(members))
+
+
+def _training_loss(
+    net: nn.Module, g: Transform | None, inputs: Any, labels: Tensor, alpha: Tensor, beta: Tensor, channels_last: bool
+) -> Tensor:
+    return loss_of(g, logits_of(net, inputs, channels_last=channels_last), labels, alpha, beta)
+
+
+@functools.cache
+def _compiled() -> Callable[..., Tensor]:
+    """Return one compilation for all networks of a shape."""
+    return torch.compile(_training_loss, dynamic=False)
+
+
+class Member:
+    """A network in training. What a step reads and writes stays where it is, as a graph needs it.
+
+    Attributes:
+        epoch: How many it has behind it; before its first, where it begins.
+        source: The network whose state it begins with; None for its own.
+        trained: Epochs that it was trained for in this call.
+    """
+
+    def __init__(
+        self, job: Job, feed: Feed, recipe: DeepRecipe, hardware: Hardware, seen: Counter[object] | None = None
+    ) -> None:
+        self.job, self.feed, self.recipe, self.hardware = job, feed, recipe, hardware
+        self.device = feed.device
+        self.epoch, self.trained = 0, 0
+        self.source: Member | None = None
+        self.record = Record(recipe)
+        self.net = build_network(job, recipe, channels_last=hardware.channels_last).to(self.device)
+        self.norms = [
+            layer
+            for layer in self.net.modules()
+            # without a momentum, the count is the average's divisor
+            if isinstance(layer, _BatchNorm) and layer.track_running_stats and layer.momentum is not None
+        ]
+        self.rate = torch.zeros((), device=self.device)
+        self.optimizer = begun(make_optimizer(self.net, recipe, self.rate))
+        self.table = torch.zeros(0)  # alpha, beta and rate of the epoch's steps
+        self.at, self.first = (torch.zeros(1, dtype=torch.int64, device=self.device) for _ in range(2))
+        self.loss = torch.zeros((), dtype=torch.float64, device=self.device)
+        self.graphs = Graphs(self.device, self._changing, seen)
+        path = None if job.folder is None else job.folder / "beside.ckpt"
+        if path is not None and path.exists():
+            self._restore(torch.load(path, map_location=self.device, weights_only=True))
+
+    def ready(self, epoch: int) -> bool:
+        """Return whether this epoch is to be trained now; the state of another network is taken over first."""
+        if epoch != self.epoch or not self.record.finite:
+            return False
+        if self.source is not None and self.trained == 0:
+            self._restore(copy.deepcopy(self.source.state()))
+        return self.record.finite
+
+    def begin(self, epoch: int) -> None:
+        """Lay the losses' weights and learning rates of the epoch's steps ready."""
+        steps = len(self.feed.kinds)
+        table = [step_settings(self.job.method, self.recipe, epoch, step / steps) for step in range(steps)]
+        if not len(self.table):
+            self.table = torch.zeros(steps, 3, dtype=torch.float64, device=self.device)
+        self.table.copy_(torch.tensor(table, dtype=torch.float64))
+        for counter in (self.at, self.first, self.loss):
+            counter.zero_()
+        self.graphs.seed(epoch_seed(self.job.seed, epoch, "dropout 0"))
+        if self.graphs.stream is not None:
+            self.graphs.stream.wait_stream(torch.cuda.current_stream(self.device))
+
+    def step(self, kind: Kind) -> None:
+        """Make one step on the next examples."""
+        self.graphs.run(kind, functools.partial(self._step, kind))
+
+    def end(self, epoch: int) -> None:
+        """Record loss and scores of the epoch."""
+        if self.graphs.stream is not None:
+            torch.cuda.current_stream(self.device).wait_stream(self.graphs.stream)
+        for norm in self.norms:
+            if norm.num_batches_tracked is not None:
+                norm.num_batches_tracked.add_(len(self.feed.kinds))
+        self.epoch, self.trained = epoch + 1, self.trained + 1
+        loss = self.loss.item() / sum(kind[0] for kind in self.feed.kinds)
+        if self.record.wants(epoch, loss, self.net):
+            parts = {part: self._evaluate(epoch, part, batches) for part, batches in self.feed.parts.items()}
+            self.record.add(epoch, loss, parts, self.net)
+
+    def state(self) -> dict[str, Any]:
+        """Return what the next epoch depends on, and what was scored."""
+        optimizer = [self.optimizer.state[weight] for weight in self.net.parameters()]
+        return {"epoch": self.epoch, "net": self.net.state_dict(), "optimizer": optimizer, **self.record.state()}
+
+    def save(self) -> None:
+        """Write the checkpoint, whole or not at all."""
+        if self.job.folder is None:
+            return
+        self.job.folder.mkdir(parents=True, exist_ok=True)
+        part = self.job.folder / "beside.part"
+        torch.save(self.state(), part)
+        part.replace(self.job.folder / "beside.ckpt")
+
+    def history(self, seconds: float) -> History:
+        """Return the history of the training, which has ended."""
+        self.optimizer.zero_grad()  # gradients lie in the graphs' memory, and would keep it
+        return self.record.history(self.net, self.device, seconds)
+
+    def _changing(self) -> list[Tensor]:
+        own = [*self.net.parameters(), *self.net.buffers(), *optimizer_state(self.optimizer)]
+        return [*own, self.rate, self.at, self.first, self.loss]
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        """Take over a state before the first step: no graph knows the optimizer's memory yet."""
+        self.net.load_state_dict(state["net"])
+        for weight, values in zip(self.net.parameters(), state["optimizer"], strict=True):
+            self.optimizer.state[weight] = values
+        self.epoch = state["epoch"]
+        self.record.restore(state)
+
+    def _step(self, kind: Kind) -> None:
+        inputs, labels = self.feed.batch(self.first, kind)
+        alpha, beta, rate = self.table.index_select(0, self.at).unbind(1)
+        self.rate.copy_(rate.squeeze(0))
+        # A ragged batch isn't worth a compilation.
+        loss_fn = _compiled() if self.hardware.compile and kind == self.feed.kinds[0] else _training_loss
+        with self._autocast(), _uncounted(self.norms):
+            loss = loss_fn(self.net, self.job.method.g, inputs, labels, alpha, beta, self.hardware.channels_last)
+        self.optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        if self.recipe.clip:
+            nn.utils.clip_grad_norm_(self.net.parameters(), self.recipe.clip)
+        self.optimizer.step()
+        self.loss.add_(loss.detach().reshape(()), alpha=kind[0])
+        self.first.add_(kind[0])
+        self.at.add_(1)
+
+    def _evaluate(self, epoch: int, part: str, batches: Iterable[Batch]) -> dict[str, float]:
+        observe = None if self.job.observe is None else functools.partial(self.job.observe, epoch, part)
+        logits = functools.partial(logits_of, self.net, channels_last=self.hardware.channels_last)
+        with self._autocast():
+            tally = scored(self.net, logits, batches, self.job.split.classes, self.device, observe)
+        return tally.scores(tally.total(self.device))
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16-mixed")
+
+
+@contextmanager
+def _uncounted(norms: Sequence[_BatchNorm]) -> Iterator[None]:
+    """Leave out batch normalisation's count of batches, a kernel for each layer: the host counts."""
+    counts = [norm.num_batches_tracked for norm in norms]
+    for norm in norms:
+        norm.num_batches_tracked = None
+    try:
+        yield
+    finally:
+        for norm, count in zip(norms, counts, strict=True):
+            norm.num_batches_tracked = count
 
 
 def _wait(device: torch.device) -> None:
@@ -131,16 +294,24 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def _join(members: Sequence[Member], recipe: ImageRecipe | TextRecipe) -> None:
-    """Who starts from whom, and when."""
-    for at, member in enumerate(members):
-        for other in members[:at]:
-            epochs = shared_epochs(other.job.method, member.job.method, recipe)
-            if other.feed is member.feed and epochs > member.epoch and epochs >= other.epoch:
-                member.source, member.epoch = other, epochs
+def _members(jobs: Sequence[Job], recipe: DeepRecipe, hardware: Hardware, device: torch.device) -> list[Member]:
+    feeds: dict[tuple[int, int], Feed] = {}
+    groups = [(id(job.split), job.seed) for job in jobs]
+    for job, group in zip(jobs, groups, strict=True):
+        if group not in feeds:
+            feeds[group] = make_feed(job.split, recipe, hardware, job.seed, device)
+    seen: dict[int, Counter[object]] = defaultdict(Counter)  # steps of one loss are alike
+    members = [
+        Member(job, feeds[group], recipe, hardware, seen[id(job.method.g)])
+        for job, group in zip(jobs, groups, strict=True)
+    ]
+    places = job_starts([job.method for job in jobs], groups, recipe, [member.epoch for member in members])
+    for member, start in zip(members, places, strict=True):
+        member.epoch, member.source = start.epoch, None if start.source is None else members[start.source]
+    return members
 
 
-def _epoch(active: Sequence[Member], epoch: int) -> None:
+def _train_epoch(active: Sequence[Member], epoch: int) -> None:
     feeds = {id(member.feed): member.feed for member in active}.values()
     for feed in feeds:
         feed.begin(epoch)

@@ -7,14 +7,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from crossfade.errors import UserError
+from crossfade.lab.train.outcome import Floats
 
 __all__ = ["load_model", "read_provenance", "save_model"]
 
 
-def save_model(path: Path, weights: Mapping[str, Tensor], provenance: Mapping[str, Any]) -> None:
+def save_model(path: Path, weights: Mapping[str, Tensor | Floats], provenance: Mapping[str, Any]) -> None:
     """Write the file so that it is there completely or not at all.
 
     Args:
@@ -26,7 +28,7 @@ def save_model(path: Path, weights: Mapping[str, Tensor], provenance: Mapping[st
 
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
-    plain = {name: value.detach().cpu().contiguous().clone() for name, value in weights.items()}
+    plain = {name: torch.as_tensor(value).detach().cpu().contiguous().clone() for name, value in weights.items()}
     save_file(plain, part, metadata={"format": "pt", "crossfade": json.dumps(dict(provenance), sort_keys=True)})
     part.replace(path)
 

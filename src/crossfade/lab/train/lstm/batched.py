@@ -2,90 +2,77 @@
 
 One such network leaves a GPU idle: its step is hundreds of launches, each of which waits for the one before. Here a
 launch serves all networks of the stack, whatever their method, seed and split, and the host starts whole steps. On the
-CPU the same steps run without graphs, for tests. ``lstm_plain`` is the reference beside this.
+CPU the same steps run without graphs, for tests. ``plain`` is the reference beside this.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
-from itertools import groupby
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from crossfade.lab.own_loss import value_and_slope
 from crossfade.lab.train.graphs import Graphs, begun, optimizer_state
-from crossfade.lab.train.lstm.feed import Feed
-from crossfade.lab.train.lstm.networks import Networks, filled
-from crossfade.lab.train.lstm.setup import (
-    better,
-    empty_curves,
-    epoch_batches,
-    history,
-    mixture,
-    scoring_batches,
-)
-from crossfade.lab.train.lstm.types import LstmHistory, LstmMember, LstmRecipe
-from crossfade.lab.train.tables.types import Floats
+from crossfade.lab.train.lstm.network import LstmClassifier, Texts, initial_state
+from crossfade.lab.train.lstm.recipe import LstmMember, LstmRecipe
+from crossfade.lab.train.lstm.record import Record, Scores, scores
+from crossfade.lab.train.lstm.recurrence import recurrence
+from crossfade.lab.train.lstm.tokens import TokenPart, epoch_batches, scoring_batches
+from crossfade.lab.train.mixture import mixture_table
+from crossfade.lab.train.outcome import Floats, History
 
-__all__ = ["SLOTS", "train_batched"]
+__all__ = ["SLOTS", "Batches", "train_batched"]
 
 SLOTS = 64  # networks in a stack at most
 _SHARE = 0.6  # of the free memory
+_LINE = 16  # numbers: rows of a matrix that begin at a multiple of these are read in the widest pieces
+_BUCKET = 16  # texts are padded to a multiple of this length: a step of another length is another graph
 
 
 def train_batched(
     members: Sequence[LstmMember], recipe: LstmRecipe, device: str, on_progress: Callable[[float], None]
-) -> list[LstmHistory]:
+) -> list[History]:
     """Train all members, in stacks of one number of classes and of steps."""
-    place, done = torch.device(device), 0
-    order = sorted(range(len(members)), key=lambda i: _kind(members[i], recipe))
-    out: dict[int, LstmHistory] = {}
+    place, out, done = torch.device(device), dict[int, History](), 0
 
     def report(networks: int) -> None:
         nonlocal done
         done += networks
         on_progress(done / (len(members) * recipe.epochs))
 
+    kinds: dict[tuple[int, int, bool], list[int]] = {}
+    for at, member in enumerate(members):
+        split = member.split
+        kinds.setdefault((split.classes, recipe.steps(len(split.train)), len(split.test) > 0), []).append(at)
     with _as_cudnn():
-        for _, alike in groupby(order, key=lambda i: _kind(members[i], recipe)):
-            group = list(alike)
-            slots = _slots([members[i] for i in group], recipe, place)
-            for start in range(0, len(group), slots):
-                chosen = group[start : start + slots]
-                done_one = partial(report, len(chosen))
-                out.update(zip(chosen, _trained([members[i] for i in chosen], recipe, place, done_one), strict=True))
-    return [out[i] for i in range(len(members))]
-
-
-def _trained(
-    members: Sequence[LstmMember], recipe: LstmRecipe, device: torch.device, on_epoch: Callable[[], None]
-) -> list[LstmHistory]:
-    """One stack, which is gone afterwards."""
-    stream: Any = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
-    with torch.cuda.stream(stream):
-        return _Stack(members, recipe, device, stream).train(on_epoch)
-
-
-def _kind(member: LstmMember, recipe: LstmRecipe) -> tuple[int, int, bool]:
-    split = member.split
-    return split.classes, -(-len(split.train) // recipe.batch_size), len(split.test) > 0
+        for alike in kinds.values():
+            slots = _slots([members[at] for at in alike], recipe, place)
+            for start in range(0, len(alike), slots):
+                chosen = alike[start : start + slots]
+                stream = torch.cuda.Stream(place) if place.type == "cuda" else None  # type: ignore[no-untyped-call]
+                with torch.cuda.stream(stream):
+                    stack = _Stack([members[at] for at in chosen], recipe, place, stream)
+                    out.update(zip(chosen, stack.train(partial(report, len(chosen))), strict=True))
+                del stack  # the next one needs its memory
+    return [out[at] for at in range(len(members))]
 
 
 def _slots(members: Sequence[LstmMember], recipe: LstmRecipe, device: torch.device) -> int:
-    """How many networks fit into the device's memory, roughly."""
+    """Return how many networks fit into the device's memory, roughly."""
     if device.type != "cuda":
         return SLOTS
-    torch.cuda.empty_cache()  # of earlier stacks, which count as taken
+    torch.cuda.empty_cache()  # memory of earlier stacks counts as taken
     free = torch.cuda.mem_get_info(device)[0]
     splits = {id(member.split): member.split for member in members}.values()
-    longest = max(int(part.lengths.max(initial=1)) for one in splits for part in (one.train, one.val, one.test))
-    embedding, hidden = filled(recipe.embedding), filled(recipe.hidden)
+    longest = max(int(part.lengths.max(initial=1)) for split in splits for part in split.parts.values())
+    embedding, hidden = _filled(recipe.embedding), _filled(recipe.hidden)
     texts = recipe.batch_size * longest * (3 * embedding + 20 * hidden * recipe.layers)
     words = 6 * max(split.vocabulary for split in splits) * embedding
     return max(1, min(SLOTS, int(_SHARE * free / (4 * (texts + words)))))
@@ -93,7 +80,7 @@ def _slots(members: Sequence[LstmMember], recipe: LstmRecipe, device: torch.devi
 
 @contextmanager
 def _as_cudnn() -> Iterator[None]:
-    """Matrix products in TF32 where PyTorch lets cuDNN's LSTM have it, as it does by default."""
+    """Compute matrix products in TF32 where PyTorch lets cuDNN's LSTM do so, as it does by default."""
     before = torch.backends.cuda.matmul.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32
     try:
@@ -103,32 +90,36 @@ def _as_cudnn() -> Iterator[None]:
 
 
 class _Stack:
-    """Networks of one shape. ``sources`` are their different pairs of a split and a seed: who sees the same batches."""
+    """Networks of one shape, and the batches of each."""
 
-    def __init__(self, members: Sequence[LstmMember], recipe: LstmRecipe, device: torch.device, stream: Any) -> None:
+    def __init__(
+        self,
+        members: Sequence[LstmMember],
+        recipe: LstmRecipe,
+        device: torch.device,
+        stream: torch.cuda.Stream | None,
+    ) -> None:
         self.members, self.recipe, self.device = members, recipe, device
         self.graphs = Graphs(device, self._changing, stream=stream)
-        pairs = {(id(member.split), member.seed): member for member in members}
-        self.sources, places = list(pairs.values()), list(pairs)
-        self.source = [places.index((id(member.split), member.seed)) for member in members]
-        self.of = torch.tensor(self.source, device=device)
-        self.classes = members[0].split.classes
-        self.networks = Networks(members, recipe, device)
-        adam = {"fused": True, "capturable": True} if device.type == "cuda" else {}
-        weights = self.networks.weights.values()
-        self.optimizer = begun(torch.optim.Adam(weights, recipe.learning_rate, **adam))  # type: ignore[arg-type]
-        self.feeds, self.lengths, self.logits = {}, {}, {}
+        self.networks = _Networks(members, recipe, device)
+        cuda, weights = device.type == "cuda", self.networks.weights.values()
+        self.optimizer = begun(torch.optim.Adam(weights, recipe.learning_rate, fused=cuda or None, capturable=cuda))
+        self.batches: dict[str, Batches] = {}
+        self.lengths: dict[str, list[int]] = {}
+        self.logits: dict[str, Tensor] = {}
         for name in ("train", "val", "test"):
-            parts = [getattr(member.split, name) for member in self.sources]
+            parts = [member.split.parts[name] for member in members]
             most = max(map(len, parts))
-            if most:
-                self.feeds[name] = Feed(parts, min(recipe.batch_size, most), device)
-            if most and name != "train":
-                orders = [scoring_batches(part.lengths, recipe.batch_size) for part in parts]
-                self.lengths[name] = self.feeds[name].lay(orders)
-                shape = (len(self.lengths[name]), len(members), self.feeds[name].rows, self.classes)
+            if not most:
+                continue
+            batches = self.batches[name] = Batches(parts, min(recipe.batch_size, most), device)
+            if name != "train":
+                orders = {part: scoring_batches(part.lengths, recipe.batch_size) for part in parts}
+                self.lengths[name] = batches.lay([orders[part] for part in parts])
+                shape = (len(self.lengths[name]), len(members), batches.rows, self.networks.classes)
                 self.logits[name] = torch.empty(shape, device=device)
-        tables = [mixture(member.method.schedule, recipe, len(member.split.train)) for member in members]
+        moves = recipe.moves(len(members[0].split.train))
+        tables = [mixture_table(member.method.schedule, recipe.epochs, moves) for member in members]
         self.mixture = torch.from_numpy(np.stack(tables, -1)).to(device)  # epoch, step, (alpha, beta), member
         losses = {id(member.method.g): member.method.g for member in members}.values()
         self.custom = [
@@ -142,48 +133,41 @@ class _Stack:
     def _changing(self) -> list[Tensor]:
         return [*self.networks.weights.values(), *optimizer_state(self.optimizer), self.step, self.lost]
 
-    def train(self, on_epoch: Callable[[], None]) -> list[LstmHistory]:
-        recipe, members = self.recipe, self.members
-        curves = [empty_curves(recipe.epochs) for _ in members]
-        shown = [np.zeros((len(member.split.test), self.classes), dtype=np.float32) for member in members]
-        chosen, alive = [-1] * len(members), [True] * len(members)
-        for epoch in range(recipe.epochs):
+    def train(self, on_epoch: Callable[[], None]) -> list[History]:
+        """Train for all epochs."""
+        records = [Record(member.split, self.recipe) for member in self.members]
+        for epoch in range(self.recipe.epochs):
             losses = self._train_epoch(epoch)
             finite = self.networks.finite()
             logits = {name: self._scored(name) for name in self.logits}
             improved = []
-            for at, (member, sound) in enumerate(zip(members, finite, strict=True)):
-                scores = {name: self._scores(name, at, logits) for name in ("val", "test")}
-                row = (losses[at] / len(member.split.train), *scores["val"][:2], *scores["test"][:2])
-                alive[at] &= sound and bool(np.isfinite([row[0], row[2]]).all())
-                if not alive[at]:
-                    continue
-                curves[at][epoch] = row
-                if better(curves[at], epoch, chosen[at], recipe.select):
-                    chosen[at], shown[at] = epoch, scores["test"][2]
+            for at, record in enumerate(records):
+                val, test = (self._scores(name, at, logits) for name in ("val", "test"))
+                if record.add(epoch, losses[at], val, test, finite[at]):
                     improved.append(at)
             self.networks.keep(improved)
             on_epoch()
-        kept = map(self.networks.kept, range(len(members)))
-        return [history(*one, "batched") for one in zip(curves, chosen, shown, kept, strict=True)]
+        return [
+            record.history(self.networks.kept(at), "batched", str(self.device)) for at, record in enumerate(records)
+        ]
 
     def _train_epoch(self, epoch: int) -> list[float]:
-        """Sums of the losses of each network's examples."""
-        lengths = self.feeds["train"].lay(
-            [epoch_batches(m.seed, epoch, m.split.train.lengths, self.recipe.batch_size) for m in self.sources]
-        )
+        """Return the mean loss of each network's examples."""
+        sources = [(member.split.train, member.seed) for member in self.members]
+        size = self.recipe.batch_size
+        orders = {(part, seed): epoch_batches(seed, epoch, part.lengths, size) for part, seed in set(sources)}
+        lengths = self.batches["train"].lay([orders[source] for source in sources])
         self.epoch.fill_(epoch)
         self.step.zero_()
         self.lost.zero_()
         for length in lengths:
             self.graphs.run(("train", length), partial(self._step, length))
-        return self.lost.tolist()
+        return [lost / len(member.split.train) for lost, member in zip(self.lost.tolist(), self.members, strict=True)]
 
     def _step(self, length: int) -> None:
-        texts = self.feeds["train"].batch(self.step, length)
+        tokens, lengths, labels, real = self.batches["train"].batch(self.step, length)
         self.optimizer.zero_grad()
-        labels, real = texts.labels[self.of], texts.real[self.of]
-        logits = self.networks.logits(texts.tokens[self.of], texts.lengths[self.of])
+        logits = self.networks.logits(tokens, lengths)
         ce = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view_as(labels)
         with torch.no_grad():
             slope, loss = self._transformed(ce)
@@ -196,7 +180,7 @@ class _Stack:
         self.step.add_(1)
 
     def _transformed(self, ce: Tensor) -> tuple[Tensor, Tensor]:
-        """g'(ce) and g(ce) of every network and row."""
+        """Return g'(ce) and g(ce) of every network and row."""
         table = self.mixture.index_select(0, self.epoch)[0]
         alpha, beta = table.index_select(0, self.step.clamp(max=len(table) - 1))[0, :, :, None]
         p = (-ce).exp()
@@ -208,25 +192,155 @@ class _Stack:
         return slope, loss
 
     @torch.no_grad()
-    def _scored(self, name: str) -> Floats:
-        """Logits (network, step, row, class) of a part."""
+    def _scored(self, name: str) -> Tensor:
+        """Return a part's logits (network, step, row, class) on the host."""
         self.step.zero_()
         for length in self.lengths[name]:
             self.graphs.run((name, length), partial(self._show, name, length))
-        return self.logits[name].transpose(0, 1).cpu().numpy()
+        return self.logits[name].transpose(0, 1).cpu()
 
     def _show(self, name: str, length: int) -> None:
-        texts = self.feeds[name].batch(self.step, length)
-        logits = self.networks.logits(texts.tokens[self.of], texts.lengths[self.of])
-        self.logits[name].index_copy_(0, self.step, logits[None])
+        tokens, lengths, *_ = self.batches[name].batch(self.step, length)
+        self.logits[name].index_copy_(0, self.step, self.networks.logits(tokens, lengths)[None])
         self.step.add_(1)
 
-    def _scores(self, name: str, at: int, logits: dict[str, Floats]) -> tuple[float, float, Floats]:
-        """Accuracy, mean CE and probabilities in the part's order; NaN without examples."""
+    def _scores(self, name: str, at: int, logits: dict[str, Tensor]) -> Scores:
         if name not in logits:
-            return float("nan"), float("nan"), np.zeros((0, self.classes), dtype=np.float32)
-        source = self.source[at]
-        own = torch.from_numpy(self.feeds[name].own(logits[name][at], source))
-        labels = torch.from_numpy(self.feeds[name].parts[source].labels)
-        right = (own.argmax(1) == labels).double().mean().item()
-        return right, F.cross_entropy(own, labels).item(), own.softmax(1).numpy()
+            return Scores(np.nan, np.nan, np.zeros((0, self.networks.classes), dtype=np.float32))
+        batches = self.batches[name]
+        return scores(batches.own(logits[name][at], at), torch.from_numpy(batches.parts[at].labels))
+
+
+class Batches:
+    """An epoch's batches of one part (training, say), laid ready in memory that stays where it is, as graphs need it.
+
+    Args:
+        parts: Each network's; several networks may share the object.
+        rows: The most that a batch has.
+        device: Where.
+    """
+
+    def __init__(self, parts: Sequence[TokenPart], rows: int, device: torch.device) -> None:
+        self.parts, self.rows, self.device = parts, rows, device
+        different = list(dict.fromkeys(parts))
+        begins = np.cumsum([0, *map(len, different)])
+        self.first = [int(begins[different.index(part)]) for part in parts]
+        self.texts = Texts(different, device, _BUCKET)
+        self.order: NDArray[np.int64] = np.zeros((0, 0, 0), dtype=np.int64)  # step, network, row; -1 for none
+        self.on_device = torch.empty(0, dtype=torch.int64, device=device)
+
+    def lay(self, batches: Sequence[Sequence[NDArray[np.int64]]]) -> list[int]:
+        """Lay each network's batches ready, always as many, and return the padded length of every step's texts."""
+        self.order = np.full((max(map(len, batches)), len(batches), self.rows), -1, dtype=np.int64)
+        for at, (first, mine) in enumerate(zip(self.first, batches, strict=True)):
+            for step, places in enumerate(mine):
+                self.order[step, at, : len(places)] = places + first
+        if not len(self.on_device):
+            self.on_device = torch.empty(self.order.shape, dtype=torch.int64, device=self.device)
+        self.on_device.copy_(torch.from_numpy(self.order))
+        longest = np.where(self.order < 0, 1, self.texts.lengths[self.order]).max((1, 2))
+        return [int(length) for length in -(-longest // _BUCKET) * _BUCKET]
+
+    def batch(self, step: Tensor, length: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return the batches of a step, whose number (1,) is on the device.
+
+        They are tokens (networks, rows, length) and for every row a length, a label, and whether it is real: a smaller
+        batch is filled up.
+        """
+        order = self.on_device.index_select(0, step)[0]
+        real = order >= 0
+        tokens, lengths, labels = self.texts.rows(order.clamp(min=0), length)
+        return tokens, torch.where(real, lengths, 1), labels, real
+
+    def own(self, values: Tensor, at: int) -> Tensor:
+        """Return those of the values (steps, rows, ...) that are of a network's examples, in its part's order."""
+        order = torch.from_numpy(self.order[:, at])
+        out = values.new_empty(len(self.parts[at]), *values.shape[2:])
+        out[order[order >= 0] - self.first[at]] = values[order >= 0]
+        return out
+
+
+class _Networks:
+    """The members' networks, each as an ``LstmClassifier`` has it, with its initial weights.
+
+    Cells, places of a word's vector and words that a network doesn't have are filled in: their weights are zero and
+    stay so, as their gradients are.
+
+    Attributes:
+        weights: By their names, the first axis the networks'.
+    """
+
+    def __init__(self, members: Sequence[LstmMember], recipe: LstmRecipe, device: torch.device) -> None:
+        self.members, self.recipe, self.device = members, recipe, device
+        self.classes, self.vocabulary = members[0].split.classes, max(member.split.vocabulary for member in members)
+        self.cells = _filled(recipe.hidden)
+        wide = replace(recipe, embedding=_filled(recipe.embedding), hidden=self.cells)
+        different = list(dict.fromkeys((member.seed, member.split.vocabulary) for member in members))
+        places = [different.index((member.seed, member.split.vocabulary)) for member in members]
+        states = [initial_state(seed, vocabulary, self.classes, recipe) for seed, vocabulary in different]
+        self.weights: dict[str, Tensor] = {}
+        for name, shape in _shapes(self.vocabulary, self.classes, wide).items():
+            filled = torch.zeros(len(states), *shape)
+            for weight, state in zip(filled, states, strict=True):
+                own = _own(name, weight, state[name].shape)
+                own.copy_(state[name].view_as(own))
+            self.weights[name] = filled[places].to(device).requires_grad_()
+        self.best = {name: weight.detach().clone() for name, weight in self.weights.items()}
+
+    def logits(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        """Return (networks, rows, classes) from tokens (networks, rows, length) and lengths (networks, rows)."""
+        weights, (count, rows, length) = self.weights, tokens.shape
+        words = tokens.mT.flatten(1)  # by time first
+        words = words + self.vocabulary * torch.arange(count, device=self.device)[:, None]
+        values = weights["embedding.weight"].flatten(0, 1).index_select(0, words.flatten()).view(*words.shape, -1)
+        for layer in range(self.recipe.layers):
+            bias = weights[f"lstm.bias_ih_l{layer}"] + weights[f"lstm.bias_hh_l{layer}"]
+            gates = torch.baddbmm(bias[:, None], values, weights[f"lstm.weight_ih_l{layer}"].mT)
+            states = recurrence(gates.view(count, length, rows, -1), weights[f"lstm.weight_hh_l{layer}"])
+            values = states.flatten(1, 2)
+        last = (lengths - 1)[:, None, :, None].expand(-1, 1, -1, self.cells)
+        return torch.baddbmm(weights["output.bias"][:, None], states.gather(1, last)[:, 0], weights["output.weight"].mT)
+
+    def clip(self, limit: float) -> None:
+        """Scale each network's whole gradient to this 2-norm at most, as ``clip_grad_norm_`` does."""
+        gradients = [weight.grad for weight in self.weights.values() if weight.grad is not None]
+        norm = torch.stack([gradient.flatten(1).norm(dim=1) for gradient in gradients]).norm(dim=0)
+        factor = (limit / (norm + 1e-6)).clamp(max=1.0)
+        for gradient in gradients:
+            gradient.mul_(factor.view(-1, *[1] * (gradient.dim() - 1)))
+
+    @torch.no_grad()
+    def finite(self) -> list[bool]:
+        """Return for each network whether all of its weights are finite."""
+        each = [weight.flatten(1).isfinite().all(1) for weight in self.weights.values()]
+        found: list[bool] = torch.stack(each).all(0).tolist()
+        return found
+
+    @torch.no_grad()
+    def keep(self, places: Sequence[int]) -> None:
+        """Keep the weights that these networks have now."""
+        for name, weight in self.weights.items():
+            self.best[name][places] = weight[places]
+
+    def kept(self, at: int) -> dict[str, Floats]:
+        """Return the weights that were kept of one network, in the names and shapes of its ``LstmClassifier``."""
+        shapes = _shapes(self.members[at].split.vocabulary, self.classes, self.recipe)
+        own = {name: _own(name, self.best[name][at].cpu(), shape).reshape(shape) for name, shape in shapes.items()}
+        return {name: weight.numpy().copy() for name, weight in own.items()}
+
+
+def _shapes(vocabulary: int, classes: int, recipe: LstmRecipe) -> dict[str, torch.Size]:
+    with torch.device("meta"):
+        return {name: one.shape for name, one in LstmClassifier(vocabulary, classes, recipe).state_dict().items()}
+
+
+def _own(name: str, filled: Tensor, shape: Sequence[int]) -> Tensor:
+    """Return a view of what a network has of a filled-in weight; the LSTM's weights have an axis for the gates then."""
+    if name.startswith("lstm."):
+        filled, shape = filled.view(4, -1, *filled.shape[1:]), (4, shape[0] // 4, *shape[1:])
+    return filled[tuple(map(slice, shape))]
+
+
+def _filled(size: int) -> int:
+    """Return how many cells or places of a vector are kept for so many."""
+    return -(-size // _LINE) * _LINE

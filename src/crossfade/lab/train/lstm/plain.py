@@ -1,117 +1,207 @@
-"""The plain PyTorch loop: what the fast engine must agree with. One network, one step at a time."""
+"""Each network by itself with ``nn.LSTM``: what trains on a CPU, and what the batched engine must agree with.
+
+On a CPU PyTorch computes a whole LSTM layer in one call of oneDNN, which is faster than anything made of PyTorch's
+smaller operations. Such networks gain nothing from being stacked, and much from a processor core each.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ThreadPoolExecutor, wait
+from copy import copy, deepcopy
+from functools import partial
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from crossfade.functional import crossfade_loss, probability_loss
-from crossfade.lab.train.lstm.setup import (
-    better,
-    empty_curves,
-    epoch_batches,
-    history,
-    initial_state,
-    mixture,
-    scoring_batches,
-)
-from crossfade.lab.train.lstm.types import LstmHistory, LstmMember, LstmRecipe, TokenPart
-from crossfade.lab.train.tables.types import Floats
+from crossfade.lab.methods import Start, starts
+from crossfade.lab.train.lstm.network import LstmClassifier, Texts, initial_state
+from crossfade.lab.train.lstm.recipe import LstmMember, LstmRecipe
+from crossfade.lab.train.lstm.record import Record, Scores, scores
+from crossfade.lab.train.lstm.tokens import TokenSplit, epoch_batches, scoring_batches
+from crossfade.lab.train.mixture import mixture_table
+from crossfade.lab.train.outcome import Floats, History
 
-Batch = tuple[Tensor, Tensor, Tensor]
+__all__ = ["train_plain"]
+
+_POLL = 0.2  # seconds between reports of progress
+Parts = Mapping[str, Texts]
 
 
-class LstmClassifier(nn.Module):
-    """Embedding, LSTM, and a linear layer on the LSTM's output at the last token of each text.
+class Training:
+    """One network on its way.
 
-    ``forward``: tokens (batch, longest), filled up at the right with any token number, and lengths (batch,) to logits
-    (batch, classes).
+    Attributes:
+        done: Epochs that are behind it, with a fraction within an epoch; all once weights or loss aren't finite.
     """
 
-    def __init__(self, vocabulary: int, classes: int, recipe: LstmRecipe) -> None:
-        super().__init__()
-        self.embedding = nn.Embedding(vocabulary, recipe.embedding)
-        self.lstm = nn.LSTM(recipe.embedding, recipe.hidden, recipe.layers, batch_first=True)
-        self.output = nn.Linear(recipe.hidden, classes)
+    def __init__(
+        self, member: LstmMember, recipe: LstmRecipe, texts: Parts, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        split = member.split
+        self.member, self.recipe, self.texts, self.device = member, recipe, texts, device
+        self.net = LstmClassifier(split.vocabulary, split.classes, recipe)
+        self.net.load_state_dict(initial_state(member.seed, split.vocabulary, split.classes, recipe))
+        self.net.to(device, dtype)
+        fused = device.type in ("cpu", "cuda")
+        self.optimizer = torch.optim.Adam(self.net.parameters(), recipe.learning_rate, fused=fused)
+        self.record, self.weights = Record(split, recipe), _weights(self.net)
+        self.mixture = _mixture(member, recipe)
+        self.done = 0.0
 
-    def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
-        outputs, _ = self.lstm(self.embedding(tokens))
-        logits: Tensor = self.output(outputs[torch.arange(len(tokens), device=tokens.device), lengths - 1])
-        return logits
+    def fork(self, member: LstmMember) -> Training:
+        """Return the training of another member that has been the same so far."""
+        other = copy(self)
+        other.member, other.mixture = member, _mixture(member, self.recipe)
+        # All in one call, so that the copied optimizer steps the copied network's weights.
+        other.net, other.optimizer, other.record, other.weights = deepcopy(
+            (self.net, self.optimizer, self.record, self.weights)
+        )
+        return other
 
+    def train_epoch(self, stop: threading.Event) -> None:
+        """Train for an epoch and score it.
 
-def pad(part: TokenPart, rows: NDArray[np.int32], device: str = "cpu") -> Batch:
-    """Tokens (batch, longest) filled up with zeros, lengths and labels of these examples."""
-    lengths = part.lengths[rows]
-    places = np.arange(lengths.max())[None, :] < lengths[:, None]
-    tokens = np.zeros(places.shape, dtype=np.int64)
-    tokens[places] = np.concatenate([part.tokens[part.offsets[i] : part.offsets[i + 1]] for i in rows])
-    arrays = (tokens, lengths, part.labels[rows])
-    return tuple(torch.from_numpy(array).to(device) for array in arrays)  # type: ignore[return-value]
-
-
-def train_plain(
-    member: LstmMember, recipe: LstmRecipe, device: str, on_epoch: Callable[[int], None], dtype: Any = torch.float32
-) -> LstmHistory:
-    """Train one member. ``on_epoch`` is told how many epochs are done."""
-    split, method = member.split, member.method
-    net = LstmClassifier(split.vocabulary, split.classes, recipe).to(device, dtype)
-    initial = initial_state(member.seed, split.vocabulary, split.classes, recipe)
-    net.load_state_dict({name: torch.from_numpy(value) for name, value in initial.items()})
-    optimizer = torch.optim.Adam(net.parameters(), recipe.learning_rate)
-    table = mixture(method.schedule, recipe, len(split.train))
-    curves, chosen, best = empty_curves(recipe.epochs), -1, _weights(net)
-    shown = np.zeros((len(split.test), split.classes), dtype=np.float32)
-    for epoch in range(recipe.epochs):
-        order, starts = epoch_batches(member.seed, epoch, split.train.lengths, recipe.batch_size)
-        lost = 0.0
-        for step, rows in enumerate(np.split(order, starts[1:-1])):
-            alpha, beta = table[epoch, min(step, table.shape[1] - 1)].tolist()
-            tokens, lengths, target = pad(split.train, rows, device)
-            logits = net(tokens, lengths)
-            if method.g is None:
+        Raises:
+            CancelledError: soon after ``stop`` was set.
+        """
+        recipe, split, epoch, lost = self.recipe, self.member.split, int(self.done), 0.0
+        batches = epoch_batches(self.member.seed, epoch, split.train.lengths, recipe.batch_size)
+        for step, places in enumerate(batches):
+            _check(stop)
+            alpha, beta = self.mixture[epoch, min(step, self.mixture.shape[1] - 1)].tolist()
+            tokens, lengths, target = self._rows("train", places)
+            logits = self.net(tokens, lengths)
+            if self.member.method.g is None:
                 loss = crossfade_loss(logits, target, alpha=alpha, beta=beta)
             else:
-                loss = probability_loss(method.g, logits, target)
-            optimizer.zero_grad()
+                loss = probability_loss(self.member.method.g, logits, target)
+            self.optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             if recipe.clip:
-                nn.utils.clip_grad_norm_(net.parameters(), recipe.clip)
-            optimizer.step()
-            lost += loss.item() * len(rows)
-        validation, test = (score(net, part, recipe.batch_size, device) for part in (split.val, split.test))
-        row = (lost / len(split.train), *validation[:2], *test[:2])
-        if not (np.isfinite([row[0], row[2]]).all() and all(bool(p.isfinite().all()) for p in net.parameters())):
-            break
-        curves[epoch] = row
-        if better(curves, epoch, chosen, recipe.select):
-            chosen, best, shown = epoch, _weights(net), test[2] if len(split.test) else shown
-        on_epoch(epoch + 1)
-    return history(curves, chosen, shown, best, "plain")
+                nn.utils.clip_grad_norm_(self.net.parameters(), recipe.clip)
+            self.optimizer.step()
+            lost += loss.item() * len(places)
+            self.done = epoch + step / len(batches)
+        finite = all(bool(weight.isfinite().all()) for weight in self.net.parameters())
+        val, test = self._scores("val", stop), self._scores("test", stop)
+        if self.record.add(epoch, lost / len(split.train), val, test, finite):
+            self.weights = _weights(self.net)
+        self.done = epoch + 1.0 if self.record.finite else float(recipe.epochs)
+
+    def history(self) -> History:
+        """Return the history."""
+        return self.record.history(self.weights, "plain", str(self.device))
+
+    def _rows(self, part: str, places: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor]:
+        texts = self.texts[part]
+        return texts.rows(torch.from_numpy(places).to(self.device), int(texts.lengths[places].max()))
+
+    @torch.no_grad()
+    def _scores(self, part: str, stop: threading.Event) -> Scores:
+        batches = scoring_batches(self.texts[part].lengths, self.recipe.batch_size)
+        if not batches:
+            return Scores(np.nan, np.nan, self.record.probabilities)
+        logits, labels = [], []
+        for places in batches:
+            _check(stop)
+            tokens, lengths, target = self._rows(part, places)
+            logits.append(self.net(tokens, lengths))
+            labels.append(target)
+        order = np.argsort(np.concatenate(batches))
+        return scores(torch.cat(logits)[order], torch.cat(labels)[order])
+
+
+def _check(stop: threading.Event) -> None:
+    if stop.is_set():
+        raise CancelledError
 
 
 def _weights(net: nn.Module) -> dict[str, Floats]:
-    return {name: value.detach().float().cpu().numpy().copy() for name, value in net.state_dict().items()}
+    return {name: value.float().cpu().numpy().copy() for name, value in net.state_dict().items()}
 
 
-@torch.no_grad()
-def score(net: nn.Module, part: TokenPart, batch_size: int, device: str = "cpu") -> tuple[float, float, Floats]:
-    """Accuracy and mean CE (NaN without examples), and the probabilities (N, classes) in the part's order."""
-    if not len(part):
-        return float("nan"), float("nan"), np.zeros((0, 0), dtype=np.float32)
-    order, starts = scoring_batches(part.lengths, batch_size)
-    pieces = []
-    for rows in np.split(order, starts[1:-1]):
-        tokens, lengths, _ = pad(part, rows, device)
-        pieces.append(net(tokens, lengths))
-    logits = torch.empty_like(torch.cat(pieces))
-    logits[torch.from_numpy(order.astype(np.int64)).to(device)] = torch.cat(pieces)
-    labels = torch.from_numpy(part.labels).to(device)
-    right = (logits.argmax(1) == labels).double().mean().item()
-    return right, F.cross_entropy(logits, labels).item(), logits.softmax(1).float().cpu().numpy()
+def _mixture(member: LstmMember, recipe: LstmRecipe) -> Floats:
+    return mixture_table(member.method.schedule, recipe.epochs, recipe.moves(len(member.split.train)))
+
+
+def train_plain(
+    members: Sequence[LstmMember],
+    recipe: LstmRecipe,
+    *,
+    device: str = "cpu",
+    threads: int = 1,
+    on_progress: Callable[[float], None] = lambda fraction: None,
+    dtype: torch.dtype = torch.float32,
+) -> list[History]:
+    """Train every member, epoch by epoch; epochs that several members have in common once.
+
+    Args:
+        members: The networks to train.
+        recipe: How all of them are trained.
+        device: Where.
+        threads: How many networks take steps at the same time, each on one core; the numbers don't depend on it.
+        on_progress: Told the fraction of the work that is done.
+        dtype: Of weights and computation; float64 is for tests.
+    """
+    begins, where = _starts(members, recipe), torch.device(device)
+    texts = {split: _texts(split, where) for split in dict.fromkeys(member.split for member in members)}
+    begun: dict[int, Training] = {}  # by the member's place
+    running: dict[Future[None], int] = {}
+    total = sum(_cost(member) * (recipe.epochs - start.epoch) for member, start in zip(members, begins, strict=True))
+
+    def begin() -> None:
+        """Begin the trainings that can: those from scratch, and those whose source is where they part from it."""
+        for at, (member, (source, epoch)) in enumerate(zip(members, begins, strict=True)):
+            if at in begun:
+                continue
+            if source is None:
+                begun[at] = Training(member, recipe, texts[member.split], where, dtype)
+            elif source in begun and source not in running.values() and begun[source].done in (epoch, recipe.epochs):
+                begun[at] = begun[source].fork(member)
+
+    stop, before = threading.Event(), torch.get_num_threads()
+    with ThreadPoolExecutor(threads, "crossfade", initializer=partial(torch.set_num_threads, 1)) as pool:
+        try:
+            while True:
+                begin()
+                idle = [at for at, one in begun.items() if one.done < recipe.epochs and at not in running.values()]
+                # The one with most before it first, so that no thread has a long way to go alone at the end.
+                idle.sort(key=lambda at: _cost(members[at]) * (recipe.epochs - begun[at].done), reverse=True)
+                for at in idle[: threads - len(running)]:
+                    running[pool.submit(begun[at].train_epoch, stop)] = at
+                if not running:
+                    return [begun[at].history() for at in range(len(members))]
+                for future in wait(running, _POLL, FIRST_COMPLETED).done:
+                    del running[future]
+                    future.result()
+                trained = sum(_cost(members[at]) * (one.done - begins[at].epoch) for at, one in begun.items())
+                on_progress(min(trained / total, 1.0))
+        finally:
+            stop.set()
+            torch.set_num_threads(before)  # the initializer's number would hold for threads that begin later, too
+
+
+def _starts(members: Sequence[LstmMember], recipe: LstmRecipe) -> list[Start]:
+    """Return where each member begins: from scratch, or from another one of the same split and seed."""
+    found = [Start()] * len(members)
+    for split in dict.fromkeys(member.split for member in members):
+        places = [at for at, member in enumerate(members) if member.split is split]
+        methods, seeds = [members[at].method for at in places], [members[at].seed for at in places]
+        begins = starts(methods, seeds, recipe.epochs, steps=recipe.moves(len(split.train)))
+        for at, begin in zip(places, begins, strict=True):
+            found[at] = begin if begin.source is None else Start(places[begin.source], begin.epoch)
+    return found
+
+
+def _texts(split: TokenSplit, device: torch.device) -> dict[str, Texts]:
+    return {name: Texts([part], device) for name, part in split.parts.items()}
+
+
+def _cost(member: LstmMember) -> int:
+    """Return the relative time of an epoch."""
+    return len(member.split.train.tokens)

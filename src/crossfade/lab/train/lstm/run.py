@@ -1,67 +1,140 @@
-"""Trials of LSTMs on texts: the methods of a repeat are trained together."""
+"""Trials of LSTMs on texts: which engine trains them, and their outcomes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Literal, TypeAlias
 
 import numpy as np
+from sklearn.metrics import f1_score, matthews_corrcoef
 
 from crossfade.errors import UserError
 from crossfade.lab.data.texts import TextSplit
-from crossfade.lab.scores import brier_score, expected_calibration_error
+from crossfade.lab.own_loss import check_loss_function
 from crossfade.lab.store import Outcome
-from crossfade.lab.train.checks import expect
+from crossfade.lab.train.checks import check_choice, expect
 from crossfade.lab.train.executor import Batch, Executor, Tick, cost, train_in_parts
-from crossfade.lab.train.hardware import Hardware, check_device, process_rank, torch_device
-from crossfade.lab.train.lstm.types import LstmMember, LstmRecipe
-from crossfade.lab.train.outcome import short
+from crossfade.lab.train.hardware import Hardware, check_device, process_rank, processors, torch_device
+from crossfade.lab.train.lstm.batched import SLOTS, train_batched
+from crossfade.lab.train.lstm.plain import train_plain
+from crossfade.lab.train.lstm.recipe import LstmMember, LstmRecipe
+from crossfade.lab.train.lstm.tokens import TokenSplit, tokenize
+from crossfade.lab.train.outcome import History, outcome, short
 from crossfade.lab.trial import Trial, canonical, seed
 
-if TYPE_CHECKING:
-    from crossfade.lab.train.lstm.types import LstmHistory, TokenSplit
+__all__ = ["Engine", "executor", "joined", "train"]
 
-__all__ = ["executor", "stacked"]
+Engine: TypeAlias = Literal["auto", "batched", "plain"]
 
 
-def executor(hardware: Hardware) -> Executor:
-    """Return an executor that trains LSTMs here, on one device.
+def train(
+    members: Sequence[LstmMember],
+    recipe: LstmRecipe,
+    *,
+    engine: Engine = "auto",
+    device: str = "cpu",
+    threads: int | None = None,
+    on_progress: Callable[[float], None] = lambda fraction: None,
+) -> list[History]:
+    """Train every member and return the histories in the members' order.
+
+    A member's result depends on the member, the recipe, the engine and the machine's kind of processor. In the plain
+    engine on the CPU it is the same to the last bit whatever the other members, their order or the number of threads.
+    The batched engine's order of float32 sums may depend on how many networks are in the stack, and on a GPU no two
+    runs are quite the same.
+
+    Args:
+        members: Any number, on any mix of splits and methods.
+        recipe: How all of them are trained.
+        engine: ``"plain"`` trains each network with ``nn.LSTM``, on the CPU one on each thread, and what methods have
+            in common once. ``"batched"`` trains all as one computation, on a CUDA device as one graph a step.
+            ``"auto"`` is batched on a CUDA device and plain elsewhere, where that is faster.
+        device: A PyTorch device. The batched engine knows the CPU and CUDA.
+        threads: For the plain engine on the CPU; None for as many as there are processors.
+        on_progress: Called now and then, from this thread, with the fraction of the work that is done.
+
+    Raises:
+        UserError: no such engine or device, or a loss that isn't an elementwise function of ce.
+        RuntimeError: a loss that a CUDA graph can't hold, such as one that waits for the host; ``"plain"`` trains it.
+        KeyboardInterrupt: within a second or so of the signal.
+    """
+    check_choice("engine", engine, ("auto", "batched", "plain"))
+    if threads is not None and threads < 1:
+        raise UserError(f"threads must be at least 1, got {threads}")
+    elsewhere, cuda = check_device(device), device.startswith("cuda")
+    if engine == "batched" and elsewhere and not cuda:
+        raise UserError(f"the batched engine can't use device {device!r}: take 'cpu', 'cuda' or engine 'plain'")
+    for g in dict.fromkeys(member.method.g for member in members):
+        if g is not None:
+            check_loss_function(g)
+    if engine == "batched" or (engine == "auto" and cuda):
+        return train_batched(members, recipe, device, on_progress)
+    count = 1 if elsewhere else threads or processors()
+    return train_plain(members, recipe, device=device, threads=count, on_progress=on_progress)
+
+
+def executor(hardware: Hardware, *, engine: Engine = "auto", device: str | None = None) -> Executor:
+    """Return an executor that trains LSTMs here, on one device: by default the one that the hardware says.
 
     Raises:
         UserError: there are several devices or processes, or the device can't be used.
     """
     if hardware.devices * hardware.nodes > 1 or process_rank() > 0:
         raise UserError("--devices, --nodes: LSTMs are trained on one device; leave them at 1")
-    device = torch_device(hardware)
-    check_device(device)
-    return stacked(hardware.threads, "auto", device)
+    if device is None:
+        device = torch_device(hardware)
+        check_device(device)
+    threads = hardware.threads or processors()
 
+    def train_batch(batch: Batch, splits: Sequence[TokenSplit], recipe: LstmRecipe, report: Tick) -> list[Outcome]:
+        """Train all together, or in parts; a network that no graph can hold in the plain engine."""
 
-def stacked(workers: int | None = None, engine: str = "auto", device: str = "cpu") -> Executor:
-    """An executor for ``crossfade.lab.run.run``: the methods of a repeat are trained together."""
+        def train_some(places: Sequence[int]) -> list[Outcome]:
+            members = [LstmMember(splits[at], batch[at].method, seed(batch[at], "train")) for at in places]
+            train_with = partial(train, members, recipe, device=device, threads=threads, on_progress=report)
+            started = time.perf_counter()
+            try:
+                histories = train_with(engine=engine)
+            except Exception:
+                if len(members) > 1 or device == "cpu" or engine != "auto":
+                    raise
+                histories = train_with(engine="plain")
+            seconds = (time.perf_counter() - started) / len(members)
+            return [_outcome(one.split, recipe, each, seconds) for one, each in zip(members, histories, strict=True)]
+
+        return train_in_parts(batch, train_some)
 
     def execute(batches: Sequence[Batch], tick: Tick) -> Iterator[tuple[Trial, Outcome]]:
         known: dict[str, TokenSplit] = {}
-        for batch in batches if device == "cpu" else _joined(batches):
+        for batch in joined(batches, threads if device == "cpu" else SLOTS):
             recipe = expect("recipe", batch[0].recipe, LstmRecipe)
             keys = [_texts(trial, recipe) for trial in batch]
             known = _tokens(dict(zip(keys, batch, strict=True)), recipe, known)
-            splits = [known[key] for key in keys]
             whole = sum(map(cost, batch))
-            options = {"engine": engine, "device": device, "threads": workers}
 
             def report(fraction: float, whole: float = whole) -> None:
                 tick(fraction * whole)
 
-            yield from zip(batch, _train(batch, splits, recipe, options, report), strict=True)
+            yield from zip(batch, train_batch(batch, [known[key] for key in keys], recipe, report), strict=True)
 
     return execute
 
 
-def _tokens(wanted: Mapping[str, Trial], recipe: LstmRecipe, known: Mapping[str, TokenSplit]) -> dict[str, TokenSplit]:
-    """The splits of a batch in numbers; the last batch's, another architecture's maybe, needn't be made again."""
-    from crossfade.lab.train.lstm.words import tokenize
+def joined(batches: Sequence[Batch], most: int) -> list[Batch]:
+    """Return batches of one recipe, one after the other, as fewer of at most so many trials."""
+    larger: list[Batch] = []
+    for batch in batches:
+        if larger and larger[-1][0].recipe == batch[0].recipe and len(larger[-1]) + len(batch) <= most:
+            larger[-1] += batch
+        else:
+            larger.append(batch)
+    return larger
 
+
+def _tokens(wanted: Mapping[str, Trial], recipe: LstmRecipe, known: Mapping[str, TokenSplit]) -> dict[str, TokenSplit]:
+    """Return the splits of a batch in numbers. The last batch, maybe for another architecture, can have had them."""
     return {
         key: known.get(key) or tokenize(expect("split", trial.task.split(trial.repeat), TextSplit), recipe)
         for key, trial in wanted.items()
@@ -69,75 +142,25 @@ def _tokens(wanted: Mapping[str, Trial], recipe: LstmRecipe, known: Mapping[str,
 
 
 def _texts(trial: Trial, recipe: LstmRecipe) -> str:
-    """What decides a trial's tokens."""
+    """Return what decides a trial's tokens."""
     return canonical([dict(trial.task.content), trial.repeat, recipe.min_count, recipe.vocabulary, recipe.max_length])
 
 
-def _joined(batches: Sequence[Batch]) -> list[Batch]:
-    """Batches of one recipe one after the other as few larger ones: a GPU's step takes as long for many networks."""
-    from crossfade.lab.train.lstm.batched import SLOTS
-
-    joined: list[Batch] = []
-    for batch in batches:
-        if joined and joined[-1][0].recipe == batch[0].recipe and len(joined[-1]) + len(batch) <= SLOTS:
-            joined[-1] += batch
-        else:
-            joined.append(batch)
-    return joined
-
-
-def _train(
-    batch: Batch, splits: Sequence[TokenSplit], recipe: LstmRecipe, options: dict[str, Any], tick: Tick
-) -> list[Outcome]:
-    """Train all together, or in parts; one that can't be trained on a GPU in a stack in the plain loop."""
-
-    def train(places: Sequence[int]) -> list[Outcome]:
-        trials, mine = [batch[at] for at in places], [splits[at] for at in places]
-        try:
-            return _train_stack(trials, mine, recipe, options, tick)
-        except Exception:
-            if len(places) > 1 or options["device"] == "cpu" or options["engine"] != "auto":
-                raise
-        return _train_stack(trials, mine, recipe, options | {"engine": "plain"}, tick)
-
-    return train_in_parts(batch, train)
-
-
-def _train_stack(
-    batch: Sequence[Trial], splits: Sequence[TokenSplit], recipe: LstmRecipe, options: dict[str, Any], tick: Tick
-) -> list[Outcome]:
-    import time
-
-    from crossfade.lab.train.lstm.stack import train_lstm_stack
-
-    members = [
-        LstmMember(split, trial.method, seed(trial, "train")) for trial, split in zip(batch, splits, strict=True)
-    ]
-    started = time.perf_counter()
-    histories = train_lstm_stack(members, recipe, on_progress=tick, **options)
-    seconds = (time.perf_counter() - started) / len(members)
-    return [_outcome(split, recipe, one, seconds) for split, one in zip(splits, histories, strict=True)]
-
-
-def _outcome(split: TokenSplit, recipe: LstmRecipe, history: LstmHistory, seconds: float) -> Outcome:
-    from sklearn.metrics import f1_score, matthews_corrcoef
-
-    at, labels = history.best_epoch, split.test.labels
-    if at < 0:
+def _outcome(split: TokenSplit, recipe: LstmRecipe, history: History, seconds: float) -> Outcome:
+    if history.chosen < 0 or history.probabilities is None:
         return Outcome(error=f"the weights diverge at learning rate {recipe.learning_rate:g}; try a smaller one")
-    probabilities = history.test_probabilities
-    predicted = probabilities.argmax(1)
-    result = {
-        "accuracy": float(np.mean(predicted == labels)), "nll": short(history.test_nll[at]),
-        "ece": short(expected_calibration_error(probabilities, labels)),
-        "brier": short(brier_score(probabilities, labels)),
+    labels, predicted = split.test.labels, history.probabilities.argmax(1)
+    about = {
         "f1": short(float(f1_score(labels, predicted, average="binary" if split.classes == 2 else "macro"))),
         "mcc": short(float(matthews_corrcoef(labels, predicted))),
-        "learning_rate": recipe.learning_rate, "epoch": at + 1, "n_train": len(split.train), "n_val": len(split.val),
-        "n_test": len(split.test), "classes": split.classes, "vocabulary": split.vocabulary,
-        "seconds": round(seconds, 2), "best_test_accuracy": float(np.nanmax(history.test_accuracy)),
-        "scale": recipe.scale, "engine": history.engine,
-    }  # fmt: skip
-    names = ("val_accuracy", "test_accuracy", "val_nll", "test_nll", "train_loss")
-    curves: dict[str, Any] = {name: [short(value) for value in getattr(history, name)] for name in names}
-    return Outcome(result, curves)
+        "n_train": len(split.train),
+        "n_val": len(split.val),
+        "n_test": len(split.test),
+        "classes": split.classes,
+        "vocabulary": split.vocabulary,
+        "seconds": round(seconds, 2),
+        "best_test_accuracy": float(np.nanmax(history.curves["test_accuracy"])),
+        "scale": recipe.scale,
+        "engine": history.engine,
+    }
+    return outcome(history, recipe.learning_rate, about)

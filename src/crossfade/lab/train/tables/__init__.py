@@ -1,1 +1,1 @@
-"""Training of many tiny networks on tables."""
+"""Linear classifiers and small ReLU networks on tables, many at once."""

@@ -1,16 +1,16 @@
-"""Many networks of one shape as one batched PyTorch computation: on any device, with any g.
+"""Many networks of one shape as one batched PyTorch computation, on any device and with any g.
 
-The gradient is written out (softmax minus onehot, times a number a row): a tape for each of 10^5 steps would cost more
-than the steps. A member's result must not depend on its company, but libraries choose their algorithms by the shape of
-a stack, by threads and by where a matrix begins in memory. So a stack always has the same number of slots, the last
-one filled up with copies; the CPU uses one thread; and every matrix is filled up with zeros to begin with a cache line.
+The gradient is written out (softmax minus onehot, times a number a row): recording each of 10^5 steps for autograd
+would cost more than the steps. A member's result must not depend on its company, but libraries choose their algorithms
+by the shape of a stack, by the number of threads and by where a matrix begins in memory. So a stack always has the
+same number of slots, those left over filled up with copies; the CPU uses one thread; and every matrix is filled up
+with zeros so that it begins with a cache line.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import groupby
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,10 +18,22 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from crossfade.lab.data.split import Split
 from crossfade.lab.own_loss import value_and_slope
-from crossfade.lab.train.tables.record import best_epoch, empty_curves, history
-from crossfade.lab.train.tables.setup import cost, initial_weights, mixture_table, row_orders
-from crossfade.lab.train.tables.types import Floats, History, Member, Recipe, Split
+from crossfade.lab.train.mixture import mixture_table
+from crossfade.lab.train.outcome import Floats, History, chosen_epoch
+from crossfade.lab.train.tables.recipe import Member, Recipe
+from crossfade.lab.train.tables.setup import (
+    VAL_CORRECT,
+    VAL_NLL,
+    cost,
+    empty_measures,
+    history,
+    initial_weights,
+    row_orders,
+    state_dict,
+    steps_in_epoch,
+)
 
 _SLOTS_CPU = 16  # networks in a stack
 _SLOTS = 256  # a step on a GPU takes no longer for these than for 16
@@ -32,7 +44,7 @@ _ROWS = 1024  # rows that are classified at once
 def train_batched(
     members: Sequence[Member], recipe: Recipe, device: str, on_progress: Callable[[float], None]
 ) -> list[History]:
-    """Train all members, in stacks."""
+    """Train all members, in stacks of networks of the same shape."""
     slots = _SLOTS_CPU if torch.device(device).type == "cpu" else _SLOTS
     out: dict[int, History] = {}
     order = sorted(range(len(members)), key=lambda i: _shape(members[i].split))
@@ -64,7 +76,7 @@ def _shape(split: Split) -> tuple[int, ...]:
 
 
 def _filled(stack: Floats, axes: Sequence[int] | None = None) -> Floats:
-    """Zeros at the end of each axis (the first is the stack's), to a whole number of cache lines."""
+    """Return it with zeros at the end of each axis but the first, up to a whole number of cache lines."""
     chosen = range(1, stack.ndim) if axes is None else axes
     return np.pad(stack, [(0, -size % _LINE if axis in chosen else 0) for axis, size in enumerate(stack.shape)])
 
@@ -92,7 +104,8 @@ class _Stack:
             )
             for part in ("train", "val", "test")
         }
-        tables = [mixture_table(member.method.schedule, recipe, len(split.y_train)) for member in members]
+        moves = steps_in_epoch(recipe, len(split.y_train))
+        tables = [mixture_table(member.method.schedule, recipe.epochs, moves) for member in members]
         self.mixture = self._put(np.stack(tables, -1))  # epoch, step, (alpha, beta), member
         losses = {id(member.method.g): member.method.g for member in members}.values()
         self.custom = [
@@ -101,14 +114,14 @@ class _Stack:
             if g is not None
         ]
 
-    def _put(self, array: NDArray[Any]) -> Tensor:
+    def _put(self, array: NDArray[np.generic]) -> Tensor:
         return torch.from_numpy(array).to(self.device)
 
     def train(self, on_epoch: Callable[[], None]) -> list[History]:
         recipe, members = self.recipe, self.members
         rows = len(members[0].split.y_train)
         orders = {seed: row_orders(seed, rows, recipe.epochs) for seed in {member.seed for member in members}}
-        curves = [empty_curves(recipe.epochs) for _ in members]
+        measures = [empty_measures(recipe.epochs) for _ in members]
         chosen, alive = [-1] * len(members), [True] * len(members)
         best = [weight.clone() for weight in self.weights]
         for epoch in range(recipe.epochs):
@@ -122,8 +135,9 @@ class _Stack:
             for slot, row in enumerate(measured.double().cpu().numpy()):
                 alive[slot] &= bool(row[5] and np.isfinite(row[[0, 2]]).all())
                 if alive[slot]:
-                    curves[slot][epoch] = row[:5]
-                    if best_epoch(curves[slot][: epoch + 1], recipe.tie) == epoch:
+                    measures[slot][epoch] = row[:5]
+                    so_far = measures[slot][: epoch + 1]
+                    if chosen_epoch(so_far[:, VAL_CORRECT], so_far[:, VAL_NLL], recipe.tie) == epoch:
                         chosen[slot] = epoch
                         better.append(slot)
             for kept, weight in zip(best, self.weights, strict=True):
@@ -131,14 +145,17 @@ class _Stack:
             on_epoch()
         self.weights = best
         shown = torch.cat([logits.softmax(-1) for logits, _ in self._logits("test")], 1).cpu().numpy()
-        return [history(curves[k], chosen[k], shown[k], self._unfilled(k), "batched") for k in range(self.count)]
+        return [
+            history(members[k].split, measures[k], chosen[k], shown[k], state_dict(self._unfilled(k)), "batched")
+            for k in range(self.count)
+        ]
 
     def _unfilled(self, slot: int) -> list[Floats]:
         both = zip(self.weights, self.shapes, strict=True)
         return [weight[slot].cpu().numpy()[tuple(map(slice, shape))].copy() for weight, shape in both]
 
     def _forward(self, x: Tensor) -> list[Tensor]:
-        """The inputs of each layer, and the logits."""
+        """Return the inputs of each layer, and the logits."""
         values = [x]
         for n, (weight, bias) in enumerate(zip(self.weights[::2], self.weights[1::2], strict=True)):
             z = torch.baddbmm(bias[:, None], values[-1], weight.transpose(1, 2))
@@ -146,7 +163,7 @@ class _Stack:
         return values
 
     def _step(self, rows: Tensor, mixture: Tensor) -> Tensor:
-        """One step for every member on its own rows (member, row); the sums of their losses."""
+        """Take a step for every member on its own rows (member, row); return the sums of their losses."""
         x, y = (part[self.which[:, None], rows] for part in self.parts["train"])
         *values, logits = self._forward(x)
         log_p = logits.log_softmax(-1)
@@ -176,7 +193,7 @@ class _Stack:
         weight.addcmul_(self.rate.view(-1, *[1] * (weight.dim() - 1)), velocity, value=-1.0)
 
     def _logits(self, part: str) -> list[tuple[Tensor, Tensor]]:
-        """Logits (member, row, class) and labels (member, row), a thousand rows at a time."""
+        """Return logits (member, row, class) and labels (member, row), a thousand rows at a time."""
         x, y = self.parts[part]
         return [
             (self._forward(inputs[self.which])[-1], labels[self.which])
@@ -184,7 +201,7 @@ class _Stack:
         ]
 
     def _evaluate(self, part: str) -> tuple[Tensor, Tensor]:
-        """Rows classified right and mean CE of each member."""
+        """Return the rows classified right and the mean CE of each member."""
         right, nll = torch.zeros_like(self.rate), torch.zeros_like(self.rate)
         for logits, y in self._logits(part):
             right += (logits.argmax(-1) == y).sum(1)

@@ -1,32 +1,31 @@
-"""One tiny network from its first step to its last epoch, without leaving the processor's cache.
+"""One tiny network, trained from its first step to its last epoch without leaving the processor's cache.
 
-A batch goes through in blocks of eight rows; a shorter block is filled up with rows that weigh nothing. The loops over
-the weights are in ``panels``; here are the loss, the step and the epoch. Arguments that come back in every function:
+Reads from the bottom up: ``compiled`` makes the function that other modules call, ``_train`` goes over the epochs,
+``_epoch`` over the batches, and a batch goes through in blocks of eight rows: ``_gather`` fetches the rows,
+``_forward`` computes the logits, ``_loss`` turns them into their gradient, ``_backward`` moves the weights. The loops
+over the weights are in ``panels``, the instructions they are made of in ``simd``.
 
-* ``net`` = (layers, number of layers, p, v): the table of ``layout``, the weights and their velocity;
-* ``room`` = (x, walked, y, h, z, dh, row), what a block needs: inputs [row, feature] and [feature, row], labels, each
-  layer's inputs [row, unit] with ``STRIDE`` between layers, logits and then their gradient [class, row], the hidden
-  units' gradient, and ce, g, g' of each row for a loss that is called by its address;
-* ``part`` = (inputs, width, labels, rows): training, validation or test.
+Where two axes are named, [unit, row] is an array in which the eight rows of a block lie side by side for each unit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Iterator
 from functools import lru_cache
+from numbers import Number
 from pathlib import Path
-from typing import Any, cast
+from types import CodeType, FunctionType
+from typing import Any, NamedTuple, TypeAlias, cast
 from zlib import crc32
 
 import numba
 import numpy as np
+from numpy.typing import NDArray
 
 from crossfade.lab.train.tables.panels import (
-    BIAS,
-    COLUMNS,
-    LANES,
-    WALK,
-    WEIGHTS,
+    Layer,
+    Sgd,
     back,
     contract,
     descend,
@@ -34,107 +33,124 @@ from crossfade.lab.train.tables.panels import (
     to_rows,
     to_units,
 )
-from crossfade.lab.train.tables.record import TEST_CORRECT, TEST_NLL, TIES, TRAIN_LOSS, VAL_CORRECT, VAL_NLL
-from crossfade.lab.train.tables.rows import add, call_loss, load_rows8
+from crossfade.lab.train.tables.setup import TEST_CORRECT, TEST_NLL, TRAIN_LOSS, VAL_CORRECT, VAL_NLL
 from crossfade.lab.train.tables.simd import (
     ROWS,
-    WIDE,
+    Address,
+    Vec,
+    add,
+    call_loss,
     equal,
+    exp8,
     fma,
     greater,
     jit,
     load8,
+    load_rows8,
+    log8,
     offset,
     pointer,
     splat8,
     store,
     total,
 )
-from crossfade.lab.train.tables.vecmath import exp8, log8
+
+TIES = ("first", "last", "loss")  # the kernel knows them by their places
+_LAST, _LOSS = TIES.index("last"), TIES.index("loss")
 
 _f = np.float32
-_LAST, _LOSS = TIES.index("last"), TIES.index("loss")
 _NO_CLASS = _f(-1.0)  # the label of a row that fills up a block
+
+Group: TypeAlias = tuple[Any, ...]  # of arrays and numbers: what Python hands to the kernel
+
+
+class _Net(NamedTuple):
+    """A network: the table of its layers, how many they are, its weights and their velocity."""
+
+    layers: Address
+    depth: int
+    p: Address
+    v: Address
+
+
+class _Room(NamedTuple):
+    """What a block needs on its way."""
+
+    x: Address  # inputs [row, feature]
+    walked: Address  # the same as [feature, row]
+    y: Address  # labels, as float32
+    z: Address  # [unit, row] of the layer at hand; at last the logits, then their gradient [class, row]
+    h: Address  # inputs [row, unit] of each layer but the first, ``stride`` floats apart
+    dh: Address  # the gradient of hidden units [row, unit]
+    row: Address  # ce, g and g' of each row for a loss that is called by its address
+    stride: int
+
+
+class _Part(NamedTuple):
+    """Training, validation or test rows."""
+
+    inputs: Address
+    width: int
+    labels: Address
+    rows: int
+
+
+class _Loss(NamedTuple):
+    """What is trained on: the address of a compiled g(ce), or 0 and the mixture's weights at each move of an epoch."""
+
+    address: int
+    mixture: Address
+    moves: int
 
 
 @jit
-def _gather(part: Any, order: Any, start: int, count: int, depth: int, room: Any) -> None:
-    """Rows order[start : start + count] into the room."""
-    inputs, width, labels, _rows = part
-    x, walked, y = room[0], room[1], room[2]
-    zero = splat8(_f(0.0))
+def _layer(net: _Net, n: int) -> Layer:
+    c = 4 * n
+    return Layer(net.layers[c], net.layers[c + 1], net.layers[c + 2], net.layers[c + 3])
+
+
+# --- one block -----------------------------------------------------------------------------------------------------
+
+
+@jit
+def _gather(part: _Part, order: Address, start: int, count: int, depth: int, room: _Room) -> None:
+    """Fetch the rows order[start : start + count] into the room."""
+    zero, width = splat8(_f(0.0)), part.width
     for b in range(ROWS):
         if b < count:
             row = np.int64(order[start + b])
             for j in range(0, width, 8):
-                store(x, b * width + j, load8(inputs, row * width + j))
-            y[b] = labels[row]
+                store(room.x, b * width + j, load8(part.inputs, row * width + j))
+            room.y[b] = part.labels[row]
         else:
             for j in range(0, width, 8):
-                store(x, b * width + j, zero)
-            y[b] = _NO_CLASS
+                store(room.x, b * width + j, zero)
+            room.y[b] = _NO_CLASS
     if depth > 1:
-        to_units(width, x, walked)
+        to_units(width, room.x, room.walked)
 
 
 @jit
-def _forward(net: Any, room: Any, stride: int) -> None:
-    """The logits to z."""
-    layers, depth, p, _v = net
-    x, walked, _y, h, z, _dh, _row = room
-    at, bias, lanes, walk = layers[WEIGHTS], layers[BIAS], layers[LANES], layers[WALK]
-    if depth == 1:
-        contract(p, at, bias, lanes, walk, x, z)
+def _forward(net: _Net, room: _Room) -> None:
+    """Compute the logits from the room's inputs."""
+    p, h, z = net.p, room.h, room.z
+    if net.depth == 1:
+        contract(p, _layer(net, 0), room.x, z)
         return
-    first_hidden(p, at, bias, lanes, walk, walked, h)
+    first_hidden(p, _layer(net, 0), room.walked, h)
     zero = splat8(_f(0.0))
-    for n in range(1, depth):
-        c = n * COLUMNS
-        walk, values = layers[c + WALK], offset(h, (n - 1) * stride)
-        contract(p, layers[c + WEIGHTS], layers[c + BIAS], layers[c + LANES], walk, values, z)
-        if n < depth - 1:
-            for k in range(walk):
+    for n in range(1, net.depth):
+        layer, values = _layer(net, n), offset(h, (n - 1) * room.stride)
+        contract(p, layer, values, z)
+        if n < net.depth - 1:
+            for k in range(layer.walk):
                 unit = load8(z, ROWS * k)
                 store(z, ROWS * k, greater(zero, unit, zero, unit))
-            to_rows(walk, z, offset(h, n * stride), walk)
+            to_rows(layer.walk, z, offset(h, n * room.stride), layer.walk)
 
 
 @jit
-def _backward(net: Any, room: Any, stride: int, rate: Any, mu: Any, wd: Any) -> None:
-    """From the logits' gradient in z, one step of SGD for every layer."""
-    layers, depth, p, v = net
-    x, walked, _y, h, z, dh, _row = room
-    for n in range(depth - 1, -1, -1):
-        c = n * COLUMNS
-        at, bias, lanes, walk = layers[c + WEIGHTS], layers[c + BIAS], layers[c + LANES], layers[c + WALK]
-        if n == 0 and depth > 1:
-            descend(p, v, at, lanes, walk, walked, dh, rate, mu, wd)
-            for m in range(0, lanes, 8):
-                _move(p, v, bias + m, add(load_rows8(dh, m, lanes)), rate, mu, wd)
-            return
-        values = x
-        if n > 0:
-            values = offset(h, (n - 1) * stride)
-            back(p, at, lanes, walk, z, values, dh)  # before these weights move
-        descend(p, v, at, lanes, walk, z, values, rate, mu, wd)
-        for k in range(walk):
-            i = bias + k
-            v[i] = mu * v[i] + (total(load8(z, ROWS * k)) + wd * p[i])
-            p[i] -= rate * v[i]
-        if n > 1:
-            to_units(lanes, dh, z)
-
-
-@jit
-def _move(p: Any, v: Any, i: int, gradient: Any, rate: Any, mu: Any, wd: Any) -> None:
-    weight = load8(p, i)
-    velocity = fma(splat8(mu), load8(v, i), fma(splat8(wd), weight, gradient))
-    store(v, i, velocity)
-    store(p, i, fma(splat8(-rate), velocity, weight))
-
-
-@jit
-def _softmax(z: Any, classes: int, y: Any) -> Any:
+def _softmax(z: Address, classes: int, y: Vec) -> tuple[Vec, Vec, Vec, Vec]:
     """Leave exp(z - max z) in z; return their sum, the target's exp, ce = -log p_y, and which class is greatest."""
     zero, one = splat8(_f(0.0)), splat8(_f(1.0))
     greatest, winner, number = load8(z, 0), zero, zero
@@ -155,19 +171,20 @@ def _softmax(z: Any, classes: int, y: Any) -> Any:
 
 
 @jit
-def _loss(room: Any, classes: int, alpha: Any, beta: Any, address: int, scale: Any) -> Any:
-    """The logits z become their gradient: row weight * (softmax - onehot) * scale. Returns the sum of the losses."""
-    z, row, y = room[4], room[6], load8(room[2], 0)
+def _loss(room: _Room, classes: int, chosen: _Loss, move: int, scale: np.float32) -> float:
+    """Turn the logits into their gradient, row weight * (softmax - onehot) * scale; return the sum of the losses."""
+    z, row, y = room.z, room.row, load8(room.y, 0)
     zero, one, filled = splat8(_f(0.0)), splat8(_f(1.0)), splat8(_NO_CLASS)
     whole, target, ce, _winner = _softmax(z, classes, y)
     inverse = one / whole
-    if address == 0:
+    if chosen.address == 0:
+        alpha, beta = splat8(chosen.mixture[2 * move]), splat8(chosen.mixture[2 * move + 1])
         p = target * inverse
-        weight = fma(splat8(beta), p, splat8(alpha))
-        loss = fma(splat8(alpha), ce, splat8(beta) * (one - p))
+        weight = fma(beta, p, alpha)
+        loss = fma(alpha, ce, beta * (one - p))
     else:
         store(row, 0, equal(y, filled, zero, ce))
-        call_loss(address, row)
+        call_loss(chosen.address, row)
         loss, weight = load8(row, 8), load8(row, 16)
     weight = equal(y, filled, zero, weight * splat8(scale))
     share, number = weight * inverse, zero
@@ -179,129 +196,223 @@ def _loss(room: Any, classes: int, alpha: Any, beta: Any, address: int, scale: A
 
 
 @jit
-def _evaluate(net: Any, classes: int, part: Any, order: Any, room: Any, stride: int, out: Any, wanted: bool) -> Any:
-    """How many rows are classified right, and their mean ce; the probabilities to ``out`` if wanted."""
-    zero, one, filled = splat8(_f(0.0)), splat8(_f(1.0)), splat8(_NO_CLASS)
-    y_room, z = room[2], room[4]
-    right, nll, rows = 0.0, 0.0, part[3]
-    for start in range(0, rows, ROWS):
-        count = min(ROWS, rows - start)
-        _gather(part, order, start, count, net[1], room)
-        _forward(net, room, stride)
-        y = load8(y_room, 0)
-        whole, _target, ce, winner = _softmax(z, classes, y)
-        right += total(equal(y, winner, one, zero))
-        nll += total(equal(y, filled, zero, ce))
-        if wanted:
-            store(y_room, 0, one / whole)
-            for b in range(count):
-                for c in range(classes):
-                    out[(start + b) * classes + c] = z[ROWS * c + b] * y_room[b]
-    return right, nll / rows
+def _backward(net: _Net, room: _Room, sgd: Sgd) -> None:
+    """From the logits' gradient, take one step of SGD in every layer."""
+    p, v, h, z, dh = net.p, net.v, room.h, room.z, room.dh
+    for n in range(net.depth - 1, -1, -1):
+        layer = _layer(net, n)
+        if n == 0 and net.depth > 1:
+            descend(p, v, layer, room.walked, dh, sgd)
+            for m in range(0, layer.lanes, 8):
+                _move(p, v, layer.bias + m, add(load_rows8(dh, m, layer.lanes)), sgd)
+            return
+        values = room.x
+        if n > 0:
+            values = offset(h, (n - 1) * room.stride)
+            back(p, layer, z, values, dh)  # before these weights move
+        descend(p, v, layer, z, values, sgd)
+        for k in range(layer.walk):
+            i = layer.bias + k
+            v[i] = sgd.momentum * v[i] + (total(load8(z, ROWS * k)) + sgd.decay * p[i])
+            p[i] -= sgd.rate * v[i]
+        if n > 1:
+            to_units(layer.lanes, dh, z)
+
+
+@jit
+def _move(p: Address, v: Address, i: int, gradient: Vec, sgd: Sgd) -> None:
+    weight = load8(p, i)
+    velocity = fma(splat8(sgd.momentum), load8(v, i), fma(splat8(sgd.decay), weight, gradient))
+    store(v, i, velocity)
+    store(p, i, fma(splat8(-sgd.rate), velocity, weight))
+
+
+# --- one epoch -----------------------------------------------------------------------------------------------------
 
 
 @jit
 def _epoch(
-    part: Any, order: Any, net: Any, mixture: Any, moves: int, address: int, classes: int, batch: int, sgd: Any,
-    room: Any, stride: int, stop: Any,
-) -> Any:  # fmt: skip
-    """One pass over the training rows; their mean loss."""
-    loss, rows, rate, mu, wd = 0.0, part[3], sgd[0], sgd[1], sgd[2]
+    net: _Net, part: _Part, order: Address, loss: _Loss, classes: int, batch: int, sgd: Sgd, room: _Room, stop: Address
+) -> float:
+    """Train on each of the training rows once; return their mean loss."""
+    lost, rows = 0.0, part.rows
     for step in range((rows + batch - 1) // batch):
         if stop[0] != 0:
             break
-        size, now = min(batch, rows - step * batch), 2 * min(step, moves - 1)
+        size = min(batch, rows - step * batch)
         for first in range(0, size, ROWS):
-            _gather(part, order, step * batch + first, min(ROWS, size - first), net[1], room)
-            _forward(net, room, stride)
-            loss += _loss(room, classes, mixture[now], mixture[now + 1], address, _f(1.0) / _f(size))
+            _gather(part, order, step * batch + first, min(ROWS, size - first), net.depth, room)
+            _forward(net, room)
+            lost += _loss(room, classes, loss, min(step, loss.moves - 1), _f(1.0) / _f(size))
             # Blocks of one batch add up in the velocity; momentum and decay count once, and the weights move once.
-            _backward(
-                net, room, stride, rate if first + ROWS >= size else _f(0.0),
-                mu if first == 0 else _f(1.0), wd if first == 0 else _f(0.0),
-            )  # fmt: skip
-    return loss / rows
+            rate = sgd.rate if first + ROWS >= size else _f(0.0)
+            momentum, decay = (sgd.momentum, sgd.decay) if first == 0 else (_f(1.0), _f(0.0))
+            _backward(net, room, Sgd(rate, momentum, decay))
+    return lost / rows
 
 
 @jit
-def _finite(p: Any, size: int) -> bool:
+def _evaluate(
+    net: _Net, part: _Part, order: Address, classes: int, room: _Room, out: Address, wanted: bool
+) -> tuple[float, float]:
+    """Return how many rows are classified right, and their mean ce; write the probabilities to ``out`` if wanted."""
+    zero, one, filled = splat8(_f(0.0)), splat8(_f(1.0)), splat8(_NO_CLASS)
+    right, nll, rows = 0.0, 0.0, part.rows
+    for start in range(0, rows, ROWS):
+        count = min(ROWS, rows - start)
+        _gather(part, order, start, count, net.depth, room)
+        _forward(net, room)
+        y = load8(room.y, 0)
+        whole, _target, ce, winner = _softmax(room.z, classes, y)
+        right += total(equal(y, winner, one, zero))
+        nll += total(equal(y, filled, zero, ce))
+        if wanted:
+            store(room.y, 0, one / whole)
+            for b in range(count):
+                for c in range(classes):
+                    out[(start + b) * classes + c] = room.z[ROWS * c + b] * room.y[b]
+    return right, nll / rows
+
+
+@jit
+def _finite(p: Address, size: int) -> bool:
     sums = splat8(_f(0.0))
     for i in range(0, size, 8):
         sums = fma(load8(p, i), splat8(_f(0.0)), sums)  # 0 * inf is NaN
     return bool(total(sums) == 0.0)
 
 
-@jit
-def _part(data: Any) -> Any:
-    return pointer(data[0]), data[0].shape[1], pointer(data[1]), len(data[1])
+# --- one training --------------------------------------------------------------------------------------------------
 
 
 @jit
-def _train(data: Any, orders: Any, weights: Any, loss: Any, rule: Any, space: Any, out: Any, flags: Any) -> int:
+def _part(data: Group) -> _Part:
+    return _Part(pointer(data[0]), data[0].shape[1], pointer(data[1]), len(data[1]))
+
+
+@jit
+def _room(workspace: Address, widest: int) -> _Room:
+    stride = ROWS * widest
+    w = pointer(workspace)
+    y = offset(w, 2 * stride)
+    z, dh, h = offset(w, 3 * stride), offset(w, 4 * stride), offset(w, 5 * stride)
+    return _Room(w, offset(w, stride), y, z, h, dh, offset(y, ROWS), stride)
+
+
+@jit
+def _train(
+    data: Group,
+    orders: NDArray[np.int32],
+    weights: Group,
+    loss: Group,
+    rule: Group,
+    space: Group,
+    out: Group,
+    flags: Group,
+    span: Group,
+) -> int:
     train, val, test = _part(data[0]), _part(data[1]), _part(data[2])
-    layers, p, v, best, size = (
-        weights[0],
-        pointer(weights[1]),
-        pointer(weights[2]),
-        pointer(weights[3]),
-        len(weights[1]),
-    )
-    net, chosen_net = (pointer(layers), len(layers), p, v), (pointer(layers), len(layers), best, v)
+    layers, p, v, best = pointer(weights[0]), pointer(weights[1]), pointer(weights[2]), pointer(weights[3])
+    depth, size = len(weights[0]), len(weights[1])
+    net, kept = _Net(layers, depth, p, v), _Net(layers, depth, best, v)
     mixture, address = loss
-    batch, sgd, tie = rule
-    workspace, widest = space
-    stride, w = ROWS * widest, pointer(workspace)
-    room = (
-        w, offset(w, stride), offset(w, 2 * stride), offset(w, 5 * stride), offset(w, 3 * stride),
-        offset(w, 4 * stride), offset(w, 2 * stride + ROWS),
-    )  # fmt: skip
-    curves, probabilities, identity = out
+    batch, rates, tie = rule
+    sgd = Sgd(rates[0], rates[1], rates[2])
+    room = _room(space[0], space[1])
+    measures, probabilities, identity = out
     progress, stop = flags[0], pointer(flags[1])
-    classes, shown, straight, chosen = probabilities.shape[1], pointer(probabilities), pointer(identity), -1
-    for epoch in range(len(orders)):
-        lost = _epoch(
-            train, pointer(orders[epoch]), net, pointer(mixture[epoch]), mixture.shape[1], address, classes, batch,
-            sgd, room, stride, stop,
-        )  # fmt: skip
+    classes, shown, straight = probabilities.shape[1], pointer(probabilities), pointer(identity)
+    begin, end, chosen = span
+    diverged = False
+    for epoch in range(begin, end):
+        now = _Loss(address, pointer(mixture[epoch]), mixture.shape[1])
+        lost = _epoch(net, train, pointer(orders[epoch]), now, classes, batch, sgd, room, stop)
         if stop[0] != 0:
             return chosen
-        right, nll = _evaluate(net, classes, val, straight, room, stride, shown, False)
-        test_right, test_nll = _evaluate(net, classes, test, straight, room, stride, shown, False)
-        if not (_finite(p, size) and np.isfinite(nll) and np.isfinite(lost)):
+        right, nll = _evaluate(net, val, straight, classes, room, shown, False)
+        test_right, test_nll = _evaluate(net, test, straight, classes, room, shown, False)
+        diverged = not (_finite(p, size) and np.isfinite(nll) and np.isfinite(lost))
+        if diverged:
             break
-        curves[epoch, TRAIN_LOSS], curves[epoch, VAL_CORRECT], curves[epoch, VAL_NLL] = lost, right, nll
-        curves[epoch, TEST_CORRECT], curves[epoch, TEST_NLL] = test_right, test_nll
-        gain = 1.0 if chosen < 0 else right - curves[chosen, VAL_CORRECT]
+        measures[epoch, TRAIN_LOSS], measures[epoch, VAL_CORRECT], measures[epoch, VAL_NLL] = lost, right, nll
+        measures[epoch, TEST_CORRECT], measures[epoch, TEST_NLL] = test_right, test_nll
+        gain = 1.0 if chosen < 0 else right - measures[chosen, VAL_CORRECT]
         if tie == _LOSS and gain == 0.0:
-            gain = curves[chosen, VAL_NLL] - curves[epoch, VAL_NLL]
+            gain = measures[chosen, VAL_NLL] - measures[epoch, VAL_NLL]
         if gain > 0.0 or (gain == 0.0 and tie == _LAST):
             chosen = epoch
             for i in range(0, size, ROWS):
                 store(best, i, load8(p, i))
         progress[0] = epoch + 1
-    if chosen >= 0:
-        _evaluate(chosen_net, classes, test, straight, room, stride, shown, True)
+    if chosen >= 0 and (diverged or end == len(orders)):
+        _evaluate(kept, test, straight, classes, room, shown, True)
     return chosen
 
 
 @lru_cache(maxsize=1)
 def compiled() -> Callable[..., int]:
-    """The compiled ``train(data, orders, weights, loss, rule, space, out, flags)``, from numba's cache if it can be.
+    """Return the compiled ``train``, from numba's cache on disk if it is there.
 
-    It trains one member in place and returns the best epoch, or -1 if the weights were never finite. ``progress[0]``
-    counts the finished epochs: fewer than asked for if the weights diverged or ``stop[0]`` was set.
+    It trains a network in place over the epochs [begin, end) of ``span`` = (begin, end, chosen), and returns which
+    epoch is best so far, -1 if none was finite; ``chosen`` is what it returned before. ``progress[0]`` counts the
+    finished epochs: fewer than ``end`` if the weights diverged or ``stop[0]`` was set. At the end of the training, or
+    where it diverged, the best epoch's probabilities of the test rows are written.
     """
-    # numba's cache watches one file and the processor it compiles for; what a closure holds is part of its key, too,
-    # and this number follows all the files and the width that layouts are made for.
-    files = [
-        Path(__file__).with_name(f"{name}.py") for name in ("kernel", "panels", "record", "rows", "simd", "vecmath")
-    ]
-    sources = crc32(b"".join(file.read_bytes() for file in files), WIDE)
+    # numba's cache watches this file and the processor that it compiles for. What a closure holds is part of its key,
+    # too: here a number that follows everything else that the kernel is compiled from.
+    made_of = fingerprint(_train)
 
-    def train(data: Any, orders: Any, weights: Any, loss: Any, rule: Any, space: Any, out: Any, flags: Any) -> int:
-        return _train(data, orders, weights, loss, rule, space, out, flags) if sources >= 0 else -1
+    def train(
+        data: Group,
+        orders: NDArray[np.int32],
+        weights: Group,
+        loss: Group,
+        rule: Group,
+        space: Group,
+        out: Group,
+        flags: Group,
+        span: Group,
+    ) -> int:
+        return _train(data, orders, weights, loss, rule, space, out, flags, span) if made_of >= 0 else -1
 
     try:
-        return cast("Callable[..., int]", numba.njit(nogil=True, cache=True)(train))
+        return cast("Callable[..., int]", numba.njit(nogil=True, cache=True, no_cfunc_wrapper=True)(train))
     except RuntimeError:  # no folder to cache in
         return cast("Callable[..., int]", numba.njit(nogil=True)(train))
+
+
+# --- what it is compiled from --------------------------------------------------------------------------------------
+
+
+def fingerprint(function: Callable[..., object]) -> int:
+    """Return a number that changes with every module and every constant that a compiled function is made of.
+
+    Follows the names that the function's code refers to, through all functions of the same package: compiled ones,
+    those that write instructions, and those that both of them call.
+    """
+    package = function.__module__.partition(".")[0]
+    files: set[str] = set()
+    constants: set[str] = set()
+    seen: set[FunctionType] = set()
+    waiting: list[tuple[str, object]] = [("", function)]
+    while waiting:
+        name, value = waiting.pop()
+        if isinstance(value, (Number, str, tuple)):
+            constants.add(f"{name}={value!r}")
+        found = inspect.unwrap(cast("Callable[..., object]", value)) if callable(value) else None  # numba wraps
+        if isinstance(found, FunctionType) and found not in seen and found.__module__.partition(".")[0] == package:
+            seen.add(found)
+            files.add(found.__code__.co_filename)
+            waiting += [(name, found.__globals__.get(name)) for name in _names(found.__code__)]
+            cells = zip(found.__code__.co_freevars, found.__closure__ or (), strict=True)
+            waiting += [(name, cell.cell_contents) for name, cell in cells]
+    sources = b"".join(sorted(Path(file).read_bytes() for file in files))
+    return crc32("\n".join(sorted(constants)).encode(), crc32(sources))
+
+
+def _names(code: CodeType) -> Iterator[str]:
+    """Return the names that a function's code and that of the functions inside it refer to."""
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _names(constant)

@@ -1,8 +1,8 @@
-"""One tiny network, trained from its first step to its last epoch inside the processor's cache.
+"""A network's weights in memory, and the three loops over them.
 
-A batch goes through in blocks of eight rows (a shorter block is filled up with rows that weigh nothing). A layer's
-weights lie in *panels*: one side of the matrix runs along the vector's places ("lanes", filled up with zeros to a
-multiple of eight), the other is walked one at a time. Three loops over a panel are then all there is:
+A batch goes through the network in blocks of eight rows (a shorter block is filled up with rows that weigh nothing).
+A layer's weights lie in *panels*: one side of the matrix runs along the places of a vector ("lanes", filled up with
+zeros to a multiple of eight), the other side is walked one unit at a time. Three loops over a panel are all there is:
 
 ====================  ====================================  =================================================
 ``expand``            lanes += walked side * weights        first hidden layer, forward; other layers, backward
@@ -16,45 +16,153 @@ So what is walked is always stored [unit, row of the block] and what fills lanes
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from crossfade.lab.train.tables.rows import (
+from crossfade.lab.train.outcome import Floats
+from crossfade.lab.train.tables.simd import (
+    ROWS,
+    WIDE,
+    Address,
+    Block,
+    Vec,
     add_products,
     add_scaled,
     combine,
+    fma,
+    jit,
+    load8,
+    load16,
     load_rows8,
     load_rows16,
     row_totals,
     rows,
+    splat8,
+    splat16,
+    store,
     store_rows,
     transpose,
     where_positive,
 )
-from crossfade.lab.train.tables.simd import ROWS, WIDE, fma, jit, load8, load16, splat8, splat16, store
 
-LANES, WALK, WEIGHTS, BIAS, COLUMNS = 0, 1, 2, 3, 4  # a row of the table ``layers``, one a layer
+_LINE = 16  # floats in a cache line
+_PAGE = 1024  # floats in 4096 bytes
 _f = np.float32
 
 
-def _panel_loops(width: int) -> tuple[Any, Any]:
+class Layer(NamedTuple):
+    """A row of the table of layers: the panels' sides, and where weights and biases begin."""
+
+    lanes: int
+    walk: int
+    weights: int
+    bias: int
+
+
+class Sgd(NamedTuple):
+    """Learning rate, momentum and weight decay of a step."""
+
+    rate: np.float32
+    momentum: np.float32
+    decay: np.float32
+
+
+# --- where the weights lie -----------------------------------------------------------------------------------------
+
+
+def aligned(count: int) -> Floats:
+    """Return zeros that begin with a cache line."""
+    memory = np.zeros(count + _LINE, dtype=np.float32)
+    start = -memory.ctypes.data // 4 % _LINE
+    return memory[start : start + count]
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """Where each weight of a network lies.
+
+    Attributes:
+        sizes: Units of each layer, inputs first.
+        layers: One row, a ``Layer``, for each of them.
+        places: Where each of torch's parameters lies, in their order.
+        size: Floats in all.
+    """
+
+    sizes: tuple[int, ...]
+    layers: NDArray[np.int64]
+    places: NDArray[np.int64]
+    size: int
+
+    def pack(self, weights: Sequence[Floats]) -> tuple[Floats, Floats]:
+        """Return the weights in the kernel's order, and a velocity of zeros."""
+        # Two arrays that are walked together must not share their addresses' lower 12 bits: the processor would take
+        # a read of one for a read of what was just written to the other, and wait.
+        start = -(-self.size // _PAGE) * _PAGE + _PAGE // 2
+        memory = aligned(start + self.size)
+        p, v = memory[: self.size], memory[start : start + self.size]
+        p[self.places] = np.concatenate([array.ravel() for array in weights])
+        return p, v
+
+    def unpack(self, p: Floats) -> list[Floats]:
+        """Return weight and bias of each layer, in torch's shapes."""
+        flat, out, at = p[self.places], [], 0
+        for fan_in, fan_out in pairwise(self.sizes):
+            for shape in ((fan_out, fan_in), (fan_out,)):
+                count = int(np.prod(shape))
+                out.append(flat[at : at + count].reshape(shape))
+                at += count
+        return out
+
+
+@lru_cache(maxsize=64)
+def layout(sizes: tuple[int, ...]) -> Layout:
+    """Return the layout of a network with these layers."""
+    layers, places, at = [], [], 0
+    for n, (fan_in, fan_out) in enumerate(pairwise(sizes)):
+        is_first_hidden, is_output = n == 0 < len(sizes) - 2, n == len(sizes) - 2
+        lanes, walk = (fan_out, fan_in) if is_first_hidden else (fan_in, fan_out)
+        padded_lanes = lanes + -lanes % 8
+        # a hidden layer's outputs are turned eight at a time
+        padded_walk = walk if is_first_hidden or is_output else walk + -walk % 8
+        lane, step = np.arange(lanes)[:, None], np.arange(walk)[None, :]
+        panel = lane // 16 * 16 if WIDE == 16 else lane // 8 * 8
+        width = np.minimum(padded_lanes - panel, 16) if WIDE == 16 else 8
+        within = at + panel * padded_walk + step * width + lane - panel
+        places.append((within if is_first_hidden else within.T).ravel())
+        bias = at + padded_lanes * padded_walk
+        bias += -bias % _LINE
+        layers.append(Layer(padded_lanes, padded_walk, at, bias))
+        places.append(bias + np.arange(fan_out))
+        at = bias + fan_out + -fan_out % _LINE
+    return Layout(tuple(sizes), np.array(layers, dtype=np.int64), np.concatenate(places), at)
+
+
+# --- loops over one panel, compiled for eight and for sixteen lanes ------------------------------------------------
+
+
+def _panel_loops(width: int) -> tuple[Callable[..., Block], Callable[..., None]]:
     load, splat = (load8, splat8) if width == 8 else (load16, splat16)
 
     @jit
-    def expand(p: Any, at: int, walk: int, walked: Any, start: Any) -> Any:
+    def expand(p: Address, at: int, walk: int, walked: Address, start: Vec) -> Block:
         out = rows(start)
         for k in range(walk):
             out = add_scaled(out, walked, ROWS * k, load(p, at + width * k))
         return out
 
     @jit
-    def descend(p: Any, v: Any, at: int, walk: int, walked: Any, values: Any, rate: Any, mu: Any, wd: Any) -> None:
-        step, momentum, decay = splat(-rate), splat(mu), splat(wd)
+    def descend(p: Address, v: Address, at: int, walk: int, walked: Address, values: Block, sgd: Sgd) -> None:
+        step, momentum, decay = splat(-sgd.rate), splat(sgd.momentum), splat(sgd.decay)
         for k in range(walk):
             i = at + width * k
             gradient, weight = combine(values, walked, ROWS * k), load(p, i)
-            if wd != 0.0:
+            if sgd.decay != 0.0:
                 gradient = fma(decay, weight, gradient)
             velocity = fma(momentum, load(v, i), gradient)
             store(v, i, velocity)
@@ -67,40 +175,46 @@ _expand8, _descend8 = _panel_loops(8)
 _expand16, _descend16 = _panel_loops(16)
 
 
-@jit
-def descend(
-    p: Any, v: Any, at: int, lanes: int, walk: int, walked: Any, values: Any, rate: Any, mu: Any, wd: Any
-) -> None:
-    """One step of SGD: the gradient is walked [unit, row] times values [row, lane]."""
-    m = 0
-    while m < lanes:
-        if lanes - m >= 16 and WIDE == 16:
-            _descend16(p, v, at + m * walk, walk, walked, load_rows16(values, m, lanes), rate, mu, wd)
-            m += 16
-        else:
-            _descend8(p, v, at + m * walk, walk, walked, load_rows8(values, m, lanes), rate, mu, wd)
-            m += 8
+# --- loops over a layer --------------------------------------------------------------------------------------------
 
 
 @jit
-def first_hidden(p: Any, at: int, bias: int, lanes: int, walk: int, walked: Any, h: Any) -> None:
+def first_hidden(p: Address, layer: Layer, walked: Address, h: Address) -> None:
     """h [row, lane] = ReLU(bias + walked [unit, row] * weights)."""
-    m = 0
+    lanes, walk, at, m = layer.lanes, layer.walk, layer.weights, 0
     while m < lanes:
         if lanes - m >= 16 and WIDE == 16:
-            wide = _expand16(p, at + m * walk, walk, walked, load16(p, bias + m))
+            wide = _expand16(p, at + m * walk, walk, walked, load16(p, layer.bias + m))
             store_rows(h, m, lanes, where_positive(wide, wide))
             m += 16
         else:
-            narrow = _expand8(p, at + m * walk, walk, walked, load8(p, bias + m))
+            narrow = _expand8(p, at + m * walk, walk, walked, load8(p, layer.bias + m))
             store_rows(h, m, lanes, where_positive(narrow, narrow))
             m += 8
 
 
 @jit
-def back(p: Any, at: int, lanes: int, walk: int, walked: Any, h: Any, dh: Any) -> None:
+def contract(p: Address, layer: Layer, values: Address, z: Address) -> None:
+    """z [unit, row] = bias + values [row, lane] * weights."""
+    lanes, walk, at = layer.lanes, layer.walk, layer.weights
+    for k in range(walk):
+        sums, m = rows(splat8(_f(0.0))), 0
+        while m < lanes:
+            panel = at + m * walk
+            if lanes - m >= 16 and WIDE == 16:
+                sums = add_products(sums, values, m, lanes, load8(p, panel + 16 * k))
+                sums = add_products(sums, values, m + 8, lanes, load8(p, panel + 16 * k + 8))
+                m += 16
+            else:
+                sums = add_products(sums, values, m, lanes, load8(p, panel + 8 * k))
+                m += 8
+        store(z, ROWS * k, row_totals(sums) + splat8(p[layer.bias + k]))
+
+
+@jit
+def back(p: Address, layer: Layer, walked: Address, h: Address, dh: Address) -> None:
     """dh [row, lane]: the gradient of the hidden units h that are this layer's input, before their ReLU."""
-    m = 0
+    lanes, walk, at, m = layer.lanes, layer.walk, layer.weights, 0
     while m < lanes:
         if lanes - m >= 16 and WIDE == 16:
             wide = _expand16(p, at + m * walk, walk, walked, splat16(_f(0.0)))
@@ -113,31 +227,27 @@ def back(p: Any, at: int, lanes: int, walk: int, walked: Any, h: Any, dh: Any) -
 
 
 @jit
-def contract(p: Any, at: int, bias: int, lanes: int, walk: int, values: Any, z: Any) -> None:
-    """z [unit, row] = bias + values [row, lane] * weights."""
-    for k in range(walk):
-        sums, m = rows(splat8(_f(0.0))), 0
-        while m < lanes:
-            panel = at + m * walk
-            if lanes - m >= 16 and WIDE == 16:
-                sums = add_products(sums, values, m, lanes, load8(p, panel + 16 * k))
-                sums = add_products(sums, values, m + 8, lanes, load8(p, panel + 16 * k + 8))
-                m += 16
-            else:
-                sums = add_products(sums, values, m, lanes, load8(p, panel + 8 * k))
-                m += 8
-        store(z, ROWS * k, row_totals(sums) + splat8(p[bias + k]))
+def descend(p: Address, v: Address, layer: Layer, walked: Address, values: Address, sgd: Sgd) -> None:
+    """Take one step of SGD: the gradient is walked [unit, row] times values [row, lane]."""
+    lanes, walk, at, m = layer.lanes, layer.walk, layer.weights, 0
+    while m < lanes:
+        if lanes - m >= 16 and WIDE == 16:
+            _descend16(p, v, at + m * walk, walk, walked, load_rows16(values, m, lanes), sgd)
+            m += 16
+        else:
+            _descend8(p, v, at + m * walk, walk, walked, load_rows8(values, m, lanes), sgd)
+            m += 8
 
 
 @jit
-def to_rows(units: int, source: Any, out: Any, lanes: int) -> None:
-    """From [unit, row of the block] to [row, unit]."""
+def to_rows(units: int, source: Address, out: Address, lanes: int) -> None:
+    """Turn [unit, row of the block] into [row, unit]."""
     for k in range(0, units, 8):
         store_rows(out, k, lanes, transpose(load_rows8(source, ROWS * k, ROWS)))
 
 
 @jit
-def to_units(units: int, source: Any, out: Any) -> None:
-    """From [row of the block, unit] to [unit, row]."""
+def to_units(units: int, source: Address, out: Address) -> None:
+    """Turn [row of the block, unit] into [unit, row]."""
     for k in range(0, units, 8):
         store_rows(out, ROWS * k, ROWS, transpose(load_rows8(source, k, units)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 
 import numpy as np
@@ -11,25 +11,33 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crossfade.functional import crossfade_loss, probability_loss
-from crossfade.lab.train.tables.record import best_epoch, empty_curves, history
-from crossfade.lab.train.tables.setup import initial_weights, mixture_table, row_orders
-from crossfade.lab.train.tables.types import Floats, History, Member, Recipe
+from crossfade.lab.train.mixture import mixture_table
+from crossfade.lab.train.outcome import Floats, History, chosen_epoch
+from crossfade.lab.train.tables.recipe import Member, Recipe
+from crossfade.lab.train.tables.setup import (
+    VAL_CORRECT,
+    VAL_NLL,
+    empty_measures,
+    history,
+    initial_weights,
+    row_orders,
+    state_dict,
+    steps_in_epoch,
+)
 
-Part = tuple[Tensor, Tensor]
 Observe = Callable[[int, str, Tensor, Tensor, Tensor], None]
 Look = Callable[[int, nn.Module], None]
 
 
-def network(weights: list[Floats]) -> nn.Sequential:
-    """Linear layers with these weights and biases, ReLU between them."""
+def network(weights: Mapping[str, Floats]) -> nn.Sequential:
+    """Return linear layers with these weights and biases, ReLU between them."""
     layers: list[nn.Module] = []
-    for weight, bias in zip(weights[::2], weights[1::2], strict=True):
-        linear = nn.Linear(weight.shape[1], weight.shape[0])
-        with torch.no_grad():
-            linear.weight.copy_(torch.from_numpy(weight))
-            linear.bias.copy_(torch.from_numpy(bias))
-        layers += [linear, nn.ReLU()]
-    return nn.Sequential(*layers[:-1])
+    for name, weight in weights.items():
+        if name.endswith("weight"):
+            layers += [nn.Linear(weight.shape[1], weight.shape[0], device="meta"), nn.ReLU()]
+    net = nn.Sequential(*layers[:-1])
+    net.load_state_dict({name: torch.tensor(weight) for name, weight in weights.items()}, assign=True)
+    return net
 
 
 def train_plain(member: Member, recipe: Recipe, *, observe: Observe | None = None, look: Look | None = None) -> History:
@@ -42,17 +50,14 @@ def train_plain(member: Member, recipe: Recipe, *, observe: Observe | None = Non
         look: Called with (epochs done, network) before the first epoch and after each.
     """
     split, method = member.split, member.method
-    parts: list[Part] = [
-        (torch.from_numpy(x), torch.from_numpy(y))
-        for x, y in ((split.x_train, split.y_train), (split.x_val, split.y_val), (split.x_test, split.y_test))
-    ]
-    x, y = parts[0]
-    net = network(initial_weights(member.seed, recipe.sizes(split.features, split.classes)))
+    (x, y), validation, test = [(torch.from_numpy(x), torch.from_numpy(y)) for x, y in split.parts]
+    sizes = recipe.sizes(split.features, split.classes)
+    net = network(state_dict(initial_weights(member.seed, sizes)))
     optimizer = torch.optim.SGD(
         net.parameters(), member.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay
     )
-    table = mixture_table(method.schedule, recipe, len(x))
-    curves, chosen, best = empty_curves(recipe.epochs), -1, deepcopy(net)
+    table = mixture_table(method.schedule, recipe.epochs, steps_in_epoch(recipe, len(x)))
+    measures, chosen, best = empty_measures(recipe.epochs), -1, deepcopy(net)
     if look is not None:
         look(0, net)
     for epoch, order in enumerate(row_orders(member.seed, len(x), recipe.epochs)):
@@ -70,25 +75,27 @@ def train_plain(member: Member, recipe: Recipe, *, observe: Observe | None = Non
             lost += loss.item() * len(rows)
             if observe is not None:
                 observe(epoch, "train", rows, logits.detach(), target)
-        row = (lost / len(x), *evaluate(net, *parts[1]), *evaluate(net, *parts[2]))
+        row = (lost / len(x), *evaluate(net, *validation), *evaluate(net, *test))
         if observe is not None:
             with torch.no_grad():
-                for name, (x_part, y_part) in zip(("val", "test"), parts[1:], strict=True):
-                    observe(epoch, name, torch.arange(len(y_part)), net(x_part), y_part)
+                for name, (inputs, labels) in (("val", validation), ("test", test)):
+                    observe(epoch, name, torch.arange(len(labels)), net(inputs), labels)
         if look is not None:
             look(epoch + 1, net)
         if not (np.isfinite([row[0], row[2]]).all() and all(p.isfinite().all() for p in net.parameters())):
             break
-        curves[epoch] = row
-        if best_epoch(curves[: epoch + 1], recipe.tie) == epoch:
+        measures[epoch] = row
+        so_far = measures[: epoch + 1]
+        if chosen_epoch(so_far[:, VAL_CORRECT], so_far[:, VAL_NLL], recipe.tie) == epoch:
             chosen, best = epoch, deepcopy(net)
     with torch.no_grad():
-        probabilities = best(parts[2][0]).softmax(1).numpy()
-    return history(curves, chosen, probabilities, [p.detach().numpy() for p in best.parameters()], "plain")
+        probabilities = best(test[0]).softmax(1).numpy()
+    weights = {name: weight.numpy() for name, weight in best.state_dict().items()}
+    return history(split, measures, chosen, probabilities, weights, "plain")
 
 
 def evaluate(net: nn.Module, x: Tensor, y: Tensor) -> tuple[int, float]:
-    """Rows classified right, mean CE (NaN for no rows)."""
+    """Return how many rows are classified right, and the mean CE (NaN for no rows)."""
     with torch.no_grad():
         logits = net(x)
         return int((logits.argmax(1) == y).sum()), F.cross_entropy(logits, y).item()

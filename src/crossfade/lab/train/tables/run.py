@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any
+from dataclasses import replace
 
 from crossfade.errors import UserError
-from crossfade.lab.scores import brier_score, expected_calibration_error
+from crossfade.lab.data.split import Split
 from crossfade.lab.store import Outcome
 from crossfade.lab.train.checks import expect
 from crossfade.lab.train.executor import Batch, Executor, Tick, cost, error_line, train_in_parts
 from crossfade.lab.train.hardware import Hardware, processors
-from crossfade.lab.train.outcome import short
+from crossfade.lab.train.outcome import History, outcome, probability_scores
+from crossfade.lab.train.tables.recipe import Member, Recipe
 from crossfade.lab.train.tables.stack import Engine, select, train_stack
-from crossfade.lab.train.tables.types import History, Member, Recipe, Split
 from crossfade.lab.trial import Trial, seed
 
 __all__ = ["compute", "executor"]
@@ -98,32 +98,23 @@ def _train(
 
 def _outcome(split: Split, recipe: Recipe, histories: Sequence[History], seconds: float) -> Outcome:
     """Choose learning rate and epoch on the validation part, and score the test part there."""
-    usable = [place for place, history in enumerate(histories) if history.best_epoch >= 0]
+    usable = [place for place, history in enumerate(histories) if history.chosen >= 0]
     if not usable:
         rates = ", ".join(f"{rate:g}" for rate in recipe.learning_rates)
         return Outcome(error=f"weights diverge in the first epoch at every learning rate ({rates}); try smaller ones")
-    chosen, epoch = select([histories[place] for place in usable])
-    best = histories[usable[chosen]]
-    n_val, n_test = len(split.y_val), len(split.y_test)
-    result = {
-        "accuracy": int(best.test_correct[epoch]) / n_test,
-        "nll": short(best.test_nll[epoch]),
-        "ece": short(expected_calibration_error(best.test_probabilities, split.y_test)),
-        "brier": short(brier_score(best.test_probabilities, split.y_test)),
-        "learning_rate": recipe.learning_rates[usable[chosen]],
-        "epoch": int(epoch) + 1,
+    index, epoch = select([histories[place] for place in usable])
+    best = histories[usable[index]]
+    assert best.probabilities is not None  # every engine for tables keeps them
+    scores = probability_scores(best.probabilities, split.y_test, float(best.curves["test_nll"][epoch]))
+    about = {
         "n_train": len(split.y_train),
-        "n_val": n_val,
-        "n_test": n_test,
+        "n_val": len(split.y_val),
+        "n_test": len(split.y_test),
         "classes": split.classes,
         "seconds": round(seconds, 4),
         "engine": best.engine,
     }
-    curves: dict[str, Any] = {
-        "val_accuracy": [int(count) / n_val for count in best.val_correct],
-        "test_accuracy": [int(count) / n_test for count in best.test_correct],
-        "val_nll": [short(value) for value in best.val_nll],
-        "test_nll": [short(value) for value in best.test_nll],
-        "train_loss": [short(value) for value in best.train_loss],
-    }
-    return Outcome(result, curves)
+    rate, exact = recipe.learning_rates[usable[index]], ("val_accuracy", "test_accuracy")
+    kept = outcome(replace(best, scores=scores), rate, about, exact=exact)
+    # Every epoch is scored, so that a curve needs no list of them.
+    return replace(kept, curves={name: values for name, values in (kept.curves or {}).items() if name != "epoch"})

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias, get_args
 
 from crossfade.errors import UserError
+from crossfade.lab.own_loss import check_loss_function
+from crossfade.lab.train.checks import check_choice, check_count
+from crossfade.lab.train.hardware import check_device, processors
+from crossfade.lab.train.outcome import History
+from crossfade.lab.train.tables.recipe import Member, Recipe
 from crossfade.lab.train.tables.setup import cost
-from crossfade.lab.train.tables.types import History, Member, Recipe
 
+__all__ = ["Engine", "select", "train_stack"]
+
+Trainer: TypeAlias = Literal["kernel", "batched", "plain"]
 Engine: TypeAlias = Literal["auto", "kernel", "batched", "plain"]
 Report: TypeAlias = Callable[[float], None]
-_ENGINES = ("auto", "kernel", "batched", "plain")
 _log = logging.getLogger(__name__)
 
 
@@ -48,11 +53,10 @@ def train_stack(
             asked for and can't have.
         KeyboardInterrupt: within a second or so of the signal.
     """
-    if engine not in _ENGINES:
-        raise UserError(f"engine must be one of {', '.join(_ENGINES)}, got {engine!r}")
-    if threads is not None and threads < 1:
-        raise UserError(f"threads must be at least 1, got {threads}")
-    elsewhere = _check_device(device)
+    check_choice("engine", engine, get_args(Engine))
+    if threads is not None:
+        check_count("threads", threads)
+    elsewhere = check_device(device)
     if elsewhere and engine in ("kernel", "plain"):
         raise UserError(f"the {engine} engine runs on the CPU; for device {device!r} take engine 'batched' or 'auto'")
     if not members:
@@ -62,8 +66,8 @@ def train_stack(
         _log.warning(note)
     out: dict[int, History] = {}
     total, done = sum(cost(member, recipe) for member in members), 0.0
-    for name in _ENGINES[1:]:
-        chosen = [i for i, plan in enumerate(plans) if plan.engine == name]
+    for trainer in get_args(Trainer):
+        chosen = [i for i, plan in enumerate(plans) if plan.trainer == trainer]
         if not chosen:
             continue
         share = sum(cost(members[i], recipe) for i in chosen) / total
@@ -72,9 +76,14 @@ def train_stack(
             if on_progress is not None:
                 on_progress(min(before + share * fraction, 1.0))
 
-        addresses = [plans[i].address for i in chosen]
-        histories = _run(
-            name, [members[i] for i in chosen], addresses, recipe, device, threads or _processors(), report
+        histories = _train(
+            trainer,
+            [members[i] for i in chosen],
+            [plans[i].address for i in chosen],
+            recipe,
+            device,
+            threads or processors(),
+            report,
         )
         out.update({i: replace(history, note=plans[i].note) for i, history in zip(chosen, histories, strict=True)})
         done += share
@@ -82,7 +91,7 @@ def train_stack(
 
 
 def select(histories: Sequence[History]) -> tuple[int, int]:
-    """(index, epoch) of the history with the best validation accuracy among one method's learning rates.
+    """Return (index, epoch) of the history with the best validation accuracy among one method's learning rates.
 
     Each history's epoch is its own best one (``Recipe.tie``). Among equal ones the first counts, so give them in the
     order of the recipe's learning rates. A network that never was finite loses to any that was.
@@ -92,59 +101,50 @@ def select(histories: Sequence[History]) -> tuple[int, int]:
     """
     if not histories:
         raise UserError("select needs at least one history")
-    score = [h.val_correct[h.best_epoch] if h.best_epoch >= 0 else -1 for h in histories]
+    score = [h.curves["val_accuracy"][h.chosen] if h.chosen >= 0 else -1.0 for h in histories]
     index = max(range(len(histories)), key=lambda i: (score[i], -i))
-    return index, histories[index].best_epoch
-
-
-def _check_device(device: str) -> bool:
-    """Whether it is elsewhere than the CPU."""
-    if device == "cpu":
-        return False
-    import torch
-
-    try:
-        kind = torch.device(device).type
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).split("\n")[0]
-        raise UserError(f"device {device!r} can't be used here ({reason}); take 'cpu' or another") from None
-    return kind != "cpu"
+    return index, histories[index].chosen
 
 
 class _Plan(NamedTuple):
-    engine: str
+    trainer: Trainer
     address: int = 0
     note: str = ""
 
 
-def _plan(member: Member, engine: str) -> _Plan:
-    """Which engine trains this member, and why not the one that was to be expected."""
-    g = member.method.g
-    if g is None:
+def _plan(member: Member, engine: Engine) -> _Plan:
+    """Decide which engine trains a member, and say why if it isn't the one to be expected."""
+    method = member.method
+    if method.g is None:
         return _Plan("kernel" if engine == "auto" else engine)
-    from crossfade.lab.own_loss import check_loss_function
+    if engine == "batched" or engine == "plain":
+        check_loss_function(method.g)
+        return _Plan(engine)
     from crossfade.lab.train.tables.trace import traced
 
-    if engine in ("batched", "plain"):
-        check_loss_function(g)
-        return _Plan(engine)
-    compiled = traced(g)
+    compiled = traced(method.g)
     if compiled.address:
         return _Plan("kernel", compiled.address)
     if engine == "kernel":
-        raise UserError(f"engine 'kernel' can't train {member.method.name!r}, take 'auto': {compiled.note}")
-    return _Plan("batched", note=compiled.note)
+        raise UserError(f"engine 'kernel' can't train {method.name!r}, take 'auto': {compiled.reason}")
+    return _Plan("batched", note=f"{method.name} trains in the batched engine, which is slower: {compiled.reason}")
 
 
-def _run(
-    name: str, members: list[Member], addresses: list[int], recipe: Recipe, device: str, threads: int, report: Report
+def _train(
+    trainer: Trainer,
+    members: list[Member],
+    addresses: list[int],
+    recipe: Recipe,
+    device: str,
+    threads: int,
+    report: Report,
 ) -> list[History]:
-    if name == "kernel":
+    """Train with one engine; what it needs is imported only now."""
+    if trainer == "kernel":
         from crossfade.lab.train.tables.threads import train_kernel
 
         return train_kernel(members, addresses, recipe, threads, report)
-    if name == "batched":
+    if trainer == "batched":
         from crossfade.lab.train.tables.batched import train_batched
 
         return train_batched(members, recipe, device, report)
@@ -155,8 +155,3 @@ def _run(
         out.append(train_plain(member, recipe))
         report(len(out) / len(members))
     return out
-
-
-def _processors() -> int:
-    affinity = getattr(os, "sched_getaffinity", None)  # not on every system
-    return len(affinity(0)) if affinity else os.cpu_count() or 1

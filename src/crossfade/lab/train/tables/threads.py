@@ -1,27 +1,43 @@
-"""Run the kernel over members on several threads, the largest first, with progress and interruption."""
+"""The compiled kernel run over many networks on several threads, with progress and interruption.
+
+Mixtures of CE and EL that have the same weights in their first epochs train the same network so far, given the same
+rows, seed and learning rate. Those epochs are trained once: where two methods part, the other one goes on from a copy
+of the state (weights, velocity, the best epoch's weights, measures). To the last bit it is what it would be alone.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from crossfade.lab.train.tables.kernel import compiled
-from crossfade.lab.train.tables.layout import aligned, layout
-from crossfade.lab.train.tables.panels import LANES, WALK
-from crossfade.lab.train.tables.record import TIES, empty_curves, history
-from crossfade.lab.train.tables.setup import cost, initial_weights, mixture_table, row_orders
+from crossfade.lab.data.split import Split
+from crossfade.lab.methods import starts
+from crossfade.lab.train.mixture import mixture_table
+from crossfade.lab.train.outcome import Floats, History
+from crossfade.lab.train.tables.kernel import TIES, Group, compiled
+from crossfade.lab.train.tables.panels import Layer, Layout, aligned, layout
+from crossfade.lab.train.tables.recipe import Member, Recipe
+from crossfade.lab.train.tables.setup import (
+    cost,
+    empty_measures,
+    history,
+    initial_weights,
+    row_orders,
+    state_dict,
+    steps_in_epoch,
+)
 from crossfade.lab.train.tables.simd import ROWS
-from crossfade.lab.train.tables.types import History, Member, Recipe, Split
 
 _log = logging.getLogger(__name__)
-_Arguments: TypeAlias = tuple[Any, ...]
 _POLL = 0.2  # seconds between reports of progress, and at most until a signal is answered
 
 
@@ -33,46 +49,119 @@ def train_kernel(
     on_progress: Callable[[float], None],
 ) -> list[History]:
     """Train all members. ``addresses``: of each member's compiled loss, 0 for the mixture of CE and EL."""
-    preparation = _Preparation(recipe, 2 * threads)
-    costs = [cost(member, recipe) for member in members]
-    # Members with the same rows in the same order follow each other, so that one set of orders is alive at a time.
-    queue = iter(sorted(range(len(members)), key=lambda i: (-costs[i], id(members[i].split), members[i].seed, i)))
-    out: dict[int, History] = {}
-    running: dict[Future[History], int] = {}
+    preparation, train = Preparation(recipe, 2 * threads), compiled()
     progress = np.zeros((len(members), 1), dtype=np.int64)
-    train = compiled()
+    networks = [_Network(*each) for each in zip(members, addresses, progress, strict=True)]
+    _share_beginnings(networks, recipe)
+    costs = np.array([cost(member, recipe) for member in members])
+    begins = np.array([network.begin for network in networks])
+    whole = float(costs @ (recipe.epochs - begins))
+    # The largest first, and one after the other what has the same rows in the same order: it is prepared once.
+    order = sorted(range(len(members)), key=lambda i: (-costs[i], id(members[i].split), members[i].seed))
+    waiting = deque(networks[i] for i in order if not networks[i].begin)
+    running: dict[Future[int], _Network] = {}
+    compile_kernel(train, waiting[0].call(preparation))
     with ThreadPoolExecutor(threads, thread_name_prefix="crossfade") as pool:
         try:
-            while True:
-                for i in _take(queue, 2 * threads - len(running)):
-                    arguments = preparation.arguments(members[i], addresses[i], progress[i])
-                    if not out and not running:
-                        _compile(train, arguments)
-                    running[pool.submit(_run, train, arguments)] = i
-                if not running:
-                    break
+            while waiting or running:
+                while waiting and len(running) < 2 * threads:
+                    network = waiting.popleft()
+                    running[pool.submit(train, *network.call(preparation))] = network
                 done, _ = wait(running, _POLL, FIRST_COMPLETED)
                 for future in done:
-                    i = running.pop(future)
-                    out[i] = future.result()
-                    progress[i] = recipe.epochs
-                on_progress(float(progress[:, 0] @ np.array(costs)) / (recipe.epochs * sum(costs)))
+                    going_on = running.pop(future).ended(future.result(), preparation)
+                    waiting.extendleft(reversed(going_on))
+                on_progress(float(costs @ (progress[:, 0] - begins)) / whole)
         except BaseException:
             preparation.stop[0] = 1
             pool.shutdown(wait=True, cancel_futures=True)
             raise
-    return [out[i] for i in range(len(members))]
+    return [network.history for network in networks if network.history is not None]
 
 
-def _take(queue: Iterator[int], count: int) -> Iterator[int]:
-    for _ in range(count):
-        item = next(queue, None)
-        if item is None:
-            return
-        yield item
+@dataclass(eq=False)
+class _Network:
+    """A member in training.
+
+    Attributes:
+        progress: How many epochs are behind it; the kernel counts them.
+        begin: How many of them another network trains for it.
+        followers: The networks that go on from a copy of its state.
+        chosen: The best epoch so far, -1 if there is none.
+    """
+
+    member: Member
+    address: int
+    progress: NDArray[np.int64]
+    begin: int = 0
+    followers: list[_Network] = field(default_factory=list)
+    chosen: int = -1
+    end: int = 0
+    arguments: Arguments | None = None
+    history: History | None = None
+
+    def call(self, preparation: Preparation) -> Group:
+        """Return the kernel's arguments for the epochs until another network goes on from here, or all."""
+        at, epochs = int(self.progress[0]), preparation.recipe.epochs
+        self.end = min((other.begin for other in self.followers if other.begin > at), default=epochs)
+        return (*self._prepared(preparation), (at, self.end, self.chosen))
+
+    def ended(self, chosen: int, preparation: Preparation) -> list[_Network]:
+        """Note that a call has ended, pass the state on, and return the networks to call next."""
+        arguments, epochs = self._prepared(preparation), preparation.recipe.epochs
+        if self.progress[0] < self.end:  # it diverged: nothing is left to train, for the followers neither
+            self.progress[0] = epochs
+        self.chosen, at = chosen, int(self.progress[0])
+        going_on = [other for other in self.followers if other.begin <= at]
+        for other in going_on:
+            other.progress[0], other.chosen = at, chosen
+            for mine, given in zip(other._prepared(preparation).state, arguments.state, strict=True):
+                mine[:] = given
+        self.followers = [other for other in self.followers if other.begin > at]
+        if at < epochs:
+            return [self, *going_on]
+        self.history, self.arguments = preparation.history(self.member, arguments, chosen), None
+        return going_on
+
+    def _prepared(self, preparation: Preparation) -> Arguments:
+        if self.arguments is None:
+            self.arguments = preparation.arguments(self.member, self.address, self.progress)
+        return self.arguments
 
 
-class _Preparation:
+def _share_beginnings(networks: Sequence[_Network], recipe: Recipe) -> None:
+    groups: dict[Hashable, list[_Network]] = {}
+    for network in networks:
+        member = network.member
+        groups.setdefault((id(member.split), member.seed, member.learning_rate), []).append(network)
+    for group in groups.values():
+        steps = steps_in_epoch(recipe, len(group[0].member.split.y_train))
+        methods = [network.member.method for network in group]
+        for network, start in zip(group, starts(methods, [0] * len(group), recipe.epochs, steps=steps), strict=True):
+            if start.source is not None:
+                network.begin = start.epoch
+                group[start.source].followers.append(network)
+
+
+class Arguments(NamedTuple):
+    """What the kernel is called with, all but the span of epochs; see ``kernel.compiled``."""
+
+    data: Group  # (inputs, labels) of training, validation and test part
+    orders: NDArray[np.int32]
+    weights: Group  # table of layers, weights, velocity, weights of the best epoch
+    loss: Group  # the mixture's weights, address of a compiled loss
+    rule: Group  # batch size, (rate, momentum, decay), tie
+    space: Group  # memory to compute in, its largest number of units
+    out: Group  # measures, probabilities, the order 0, 1, 2, ... for evaluation
+    flags: Group  # progress, stop
+
+    @property
+    def state(self) -> Group:
+        """What another network needs to go on from here."""
+        return (*self.weights[1:], self.out[0])
+
+
+class Preparation:
     """The kernel's arguments; what members share is made once. Used from one thread."""
 
     def __init__(self, recipe: Recipe, in_flight: int) -> None:
@@ -81,55 +170,54 @@ class _Preparation:
         self.data = lru_cache(in_flight)(_padded)
         self.orders = lru_cache(2)(lambda seed, rows: row_orders(seed, rows, recipe.epochs))
         self.weights = lru_cache(in_flight)(initial_weights)
-        self.tables: dict[tuple[int, int], Any] = {}  # by the schedule's id: a user's callable may not be hashable
+        self.tables: dict[tuple[int, int], Floats] = {}  # by the schedule's id: a user's callable may not be hashable
 
-    def arguments(self, member: Member, address: int, progress: NDArray[np.int64]) -> _Arguments:
-        """Everything for one call, and the layout to read the result with."""
+    def layout(self, split: Split) -> Layout:
+        """Return where a network's weights lie."""
+        return layout(self.recipe.sizes(split.features, split.classes))
+
+    def arguments(self, member: Member, address: int, progress: NDArray[np.int64]) -> Arguments:
+        """Return the arguments for a member, its initial weights among them."""
         recipe, split, rows = self.recipe, member.split, len(member.split.y_train)
-        plan = layout(recipe.sizes(split.features, split.classes))
+        plan = self.layout(split)
         p, v = plan.pack(self.weights(member.seed, plan.sizes))
         *data, straight = self.data(split)
         sgd = np.array([member.learning_rate, recipe.momentum, recipe.weight_decay], dtype=np.float32)
-        schedule, steps = member.method.schedule, rows if recipe.granularity == "step" else 1
+        schedule, steps = member.method.schedule, steps_in_epoch(recipe, rows)
         if (id(schedule), steps) not in self.tables:
-            self.tables[id(schedule), steps] = mixture_table(schedule, recipe, steps)
-        table = self.tables[id(schedule), steps]
-        widest = max(int(plan.layers[:, [LANES, WALK]].max()), data[0][0].shape[1])
+            self.tables[id(schedule), steps] = mixture_table(schedule, recipe.epochs, steps)
+        widest = max(max(layer.lanes, layer.walk) for layer in map(Layer._make, plan.layers))
+        widest = max(int(widest), data[0][0].shape[1])
         widest += -widest % 8
-        room = aligned(ROWS * widest * (5 + len(plan.layers)))
         probabilities = np.zeros((len(split.y_test), split.classes), dtype=np.float32)
-        return (
-            plan,
-            tuple(data),
-            self.orders(member.seed, rows),
-            (plan.layers, p, v, p.copy()),
-            (table, address),
-            (recipe.batch_size, sgd, TIES.index(recipe.tie)),
-            (room, widest),
-            (empty_curves(recipe.epochs), probabilities, straight),
-            (progress, self.stop),
+        return Arguments(
+            data=tuple(data),
+            orders=self.orders(member.seed, rows),
+            weights=(plan.layers, p, v, p.copy()),
+            loss=(self.tables[id(schedule), steps], address),
+            rule=(recipe.batch_size, sgd, TIES.index(recipe.tie)),
+            space=(aligned(ROWS * widest * (5 + len(plan.layers))), widest),
+            out=(empty_measures(recipe.epochs), probabilities, straight),
+            flags=(progress, self.stop),
         )
 
+    def history(self, member: Member, arguments: Arguments, chosen: int) -> History:
+        """Return what a finished training has left in its arguments."""
+        measures, probabilities, _ = arguments.out
+        weights = state_dict(self.layout(member.split).unpack(arguments.weights[3]))
+        return history(member.split, measures, chosen, probabilities, weights, "kernel")
 
-def _compile(train: Any, arguments: _Arguments) -> None:
-    try:
-        train.compile(tuple(numba.typeof(argument) for argument in arguments[1:]))
-    except OSError as error:  # it is compiled by now; what failed is keeping it for the next time
-        _log.warning("the compiled kernel could not be kept on disk: %s", error)
 
-
-def _padded(split: Split) -> tuple[Any, ...]:
-    """Rows of a whole number of vectors, labels as float32, and the order 0, 1, 2, ... for evaluation."""
+def _padded(split: Split) -> Group:
+    """Return rows of a whole number of vectors, labels as float32, and the order 0, 1, 2, ... for evaluation."""
     fill = ((0, 0), (0, -split.features % 8))
-    parts = [
-        (np.ascontiguousarray(np.pad(x, fill)), y.astype(np.float32))
-        for x, y in ((split.x_train, split.y_train), (split.x_val, split.y_val), (split.x_test, split.y_test))
-    ]
+    parts = [(np.ascontiguousarray(np.pad(x, fill)), y.astype(np.float32)) for x, y in split.parts]
     return (*parts, np.arange(max(len(y) for _, y in parts), dtype=np.int32))
 
 
-def _run(train: Callable[..., int], arguments: _Arguments) -> History:
-    plan, *rest = arguments
-    chosen = train(*rest)
-    (_layers, _p, _v, best), (curves, probabilities, _straight) = rest[2], rest[6]
-    return history(curves, chosen, probabilities, plan.unpack(best), "kernel")
+def compile_kernel(train: Any, arguments: Group) -> None:
+    """Compile the kernel for arguments like these; if it can't be kept on disk for the next time, say so."""
+    try:
+        train.compile(tuple(numba.typeof(argument) for argument in arguments))
+    except OSError as error:  # it is compiled by now
+        _log.warning("the compiled kernel could not be kept on disk: %s", error)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -22,8 +22,8 @@ from numba import types
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from crossfade.lab.own_loss import PROBES, function_name, probe
-from crossfade.lab.train.tables.pointwise import expression
+from crossfade.lab.own_loss import PROBES, probe
+from crossfade.lab.train.outcome import Floats
 from crossfade.lab.train.tables.simd import ROWS
 
 Transform = Callable[[Tensor], Tensor]
@@ -33,16 +33,23 @@ _TOLERANCE = 1e-5  # the plain loop computes g in float32
 
 @dataclass(frozen=True)
 class Traced:
-    """``address`` of the compiled function, alive as long as this is; or 0, and ``note`` says why."""
+    """A loss compiled.
+
+    Attributes:
+        address: Of the compiled function, valid as long as this lives; 0 where there is none.
+        reason: Why there is none.
+        source: The scalar function, as Python.
+        compiled: numba's form of it.
+    """
 
     address: int
-    note: str = ""
+    reason: str = ""
     source: str = ""
     compiled: Any = None
 
 
 def traced(g: Transform) -> Traced:
-    """The compiled form of g; of the same g the same one.
+    """Return the compiled form of g, of the same g the same one.
 
     Raises:
         UserError: g isn't an elementwise, differentiable function of ce.
@@ -55,28 +62,26 @@ def traced(g: Transform) -> Traced:
 
 
 def _trace(g: Transform) -> Traced:
-    name, expected = function_name(g), probe(g)
+    expected = probe(g)
     try:
         source = _source(g)
         compiled = _compile(source)
     except Exception as error:  # whatever g may do that can't be written down, or compiled
-        reason = str(error).strip().split("\n")[0]
-        return Traced(0, f"{name} trains in the batched engine, which is slower: {reason}")
-    got = _compiled_values(compiled)
-    agrees = np.isclose(got, expected, rtol=_TOLERANCE, atol=1e-12, equal_nan=True)
+        return Traced(0, str(error).strip().split("\n")[0])
+    agrees = np.isclose(compiled_values(compiled), expected, rtol=_TOLERANCE, atol=1e-12, equal_nan=True)
     if not agrees.all():
-        at = PROBES[np.flatnonzero(~agrees.all(0))[0]]
-        return Traced(
-            0, f"{name} trains in the batched engine, which is slower: its compiled form differs at ce = {at}"
-        )
+        return Traced(0, f"its compiled form differs at ce = {PROBES[np.flatnonzero(~agrees.all(0))[0]]}")
     return Traced(compiled.address, source=source, compiled=compiled)
 
 
 _remembered = lru_cache(maxsize=256)(_trace)
 
 
+# --- from operations to Python source ------------------------------------------------------------------------------
+
+
 class _Writer(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Writes down what reaches PyTorch's kernels."""
+    """A mode that writes down the operations that reach PyTorch's kernels."""
 
     def __init__(self, argument: Tensor) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -84,7 +89,13 @@ class _Writer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.alive: list[Tensor] = [argument]  # an id is a tensor's only while it lives
         self.lines: dict[str, str] = {}  # expression -> name, so nothing is computed twice
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:  # else the first operation imports all of torch's compiler, and needs none
+        return False
+
+    def __torch_dispatch__(
+        self, func: Any, types: object, args: Sequence[object] = (), kwargs: Mapping[str, object] | None = None
+    ) -> Any:
         name = func.overloadpacket.__name__
         in_place = name.endswith("_") and not name.endswith("__")
         kwargs = kwargs or {}
@@ -100,8 +111,8 @@ class _Writer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.alive.append(out)
         return out
 
-    def decomposed(self, func: Any, name: str, args: Any, kwargs: Any) -> Any:
-        """PyTorch's own account of an operation in simpler ones."""
+    def decomposed(self, func: Any, name: str, args: Sequence[object], kwargs: Mapping[str, object]) -> object:
+        """Carry out an operation as PyTorch's own account of it in simpler ones."""
         import torch._refs  # noqa: F401 (it fills the table; a slow import that few losses need)
         from torch._decomp import decomposition_table
 
@@ -110,13 +121,13 @@ class _Writer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         with self:
             if func in decomposition_table:
                 return decomposition_table[func](*args, **kwargs)
-            out = func.decompose(*args, **kwargs)
+            out: object = func.decompose(*args, **kwargs)
         if out is NotImplemented:
             raise NotImplementedError(f"the operation {name} has no compiled form here")
         return out
 
-    def text(self, value: Any) -> str | None:
-        """The name of a value that was written down, or a number."""
+    def text(self, value: object) -> str | None:
+        """Return the name of a value that was written down, or a number."""
         if isinstance(value, Tensor):
             if id(value) in self.names:
                 return self.names[id(value)]
@@ -139,7 +150,7 @@ def _number(value: float) -> str:
 
 
 def _source(g: Transform) -> str:
-    """The scalar function, as Python."""
+    """Return the scalar function, as Python."""
     leaf = torch.linspace(0.1, 5.0, 5, dtype=torch.float64).requires_grad_()
     writer = _Writer(leaf)
     with torch.enable_grad(), writer:
@@ -156,17 +167,102 @@ def _source(g: Transform) -> str:
     return "\n".join(lines)
 
 
+# --- from Python source to machine code ----------------------------------------------------------------------------
+
+
 def _compile(source: str) -> Any:
     room: dict[str, Any] = {"math": math, "np": np}
     exec(source, room)
     return numba.cfunc(types.void(types.CPointer(types.float32)), error_model="numpy")(room["loss"])
 
 
-def _compiled_values(compiled: Any) -> Any:
-    """(2, grid): what the kernel would get."""
+def compiled_values(compiled: Any) -> Floats:
+    """Return (2, probes): what the kernel would get for g and g' at ``PROBES``."""
     row, out = np.zeros(3 * ROWS, dtype=np.float32), []
     for start in range(0, len(PROBES), ROWS):
         row[:ROWS] = PROBES[start : start + ROWS]
         compiled.ctypes(row.ctypes.data_as(ctypes.POINTER(ctypes.c_float)))
         out.append(row[ROWS:].reshape(2, ROWS).copy())
     return np.concatenate(out, axis=1)
+
+
+# --- PyTorch's pointwise operations as scalar expressions, float64 or bool. {0} is the first argument, and so on -----
+
+_SAME = "detach clone alias _to_copy lift_fresh lift_fresh_copy positive contiguous"
+_ZERO, _ONE = "zeros zeros_like new_zeros", "ones ones_like new_ones"
+_FUNCTIONS = "exp expm1 log log1p sqrt sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh erf erfc"  # of math
+_COMPARED = {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="}
+
+TEMPLATES = {
+    **dict.fromkeys(_SAME.split(), "{0}"),
+    **dict.fromkeys(_ZERO.split(), "0.0"),
+    **dict.fromkeys(_ONE.split(), "1.0"),
+    **{name: f"math.{name}({{0}})" for name in _FUNCTIONS.split()},
+    **{name: f"({{0}} {sign} {{1}})" for name, sign in _COMPARED.items()},
+    "scalar_tensor": "{0}",
+    "full": "{1}",
+    "full_like": "{1}",
+    "new_full": "{2}",
+    "neg": "(-{0})",
+    "abs": "abs({0})",
+    "sign": "math.copysign(1.0, {0}) if {0} != 0.0 else 0.0",
+    "sgn": "math.copysign(1.0, {0}) if {0} != 0.0 else 0.0",
+    "reciprocal": "(1.0 / {0})",
+    "rsqrt": "(1.0 / math.sqrt({0}))",
+    "square": "({0} * {0})",
+    "exp2": f"math.exp({{0}} * {math.log(2.0)!r})",
+    "log2": f"(math.log({{0}}) / {math.log(2.0)!r})",
+    "log10": f"(math.log({{0}}) / {math.log(10.0)!r})",
+    "sigmoid": "(1.0 / (1.0 + math.exp(-{0})))",
+    "relu": "max({0}, 0.0)",
+    "mul": "({0} * {1})",
+    "div": "({0} / {1})",
+    "maximum": "max({0}, {1})",
+    "minimum": "min({0}, {1})",
+    "fmax": "max({0}, {1})",
+    "fmin": "min({0}, {1})",
+    "clamp_min": "max({0}, {1})",
+    "clamp_max": "min({0}, {1})",
+    "where": "({1} if {0} else {2})",
+    "masked_fill": "({2} if {1} else {0})",
+    "logical_not": "(not {0})",
+    "bitwise_not": "(not {0})",
+    "logical_and": "({0} and {1})",
+    "bitwise_and": "({0} and {1})",
+    "logical_or": "({0} or {1})",
+    "bitwise_or": "({0} or {1})",
+    "isnan": "math.isnan({0})",
+    "isinf": "math.isinf({0})",
+    "sigmoid_backward": "({0} * {1} * (1.0 - {1}))",
+    "tanh_backward": "({0} * (1.0 - {1} * {1}))",
+    "threshold_backward": "({0} if {1} > {2} else 0.0)",
+}
+
+_POWERS = {
+    "0.0": "1.0",
+    "1.0": "{0}",
+    "2.0": "({0} * {0})",
+    "3.0": "({0} * {0} * {0})",
+    "0.5": "math.sqrt({0})",
+}
+
+
+def expression(name: str, arguments: Sequence[str | None]) -> str | None:
+    """Return the expression of one operation on named values and numbers, or None if there is none.
+
+    An argument of PyTorch's that is left out, or None, is None here.
+    """
+    given = [*arguments, *[None] * 3]
+    if name in ("add", "sub", "rsub"):
+        first, second = (given[1], given[0]) if name == "rsub" else (given[0], given[1])
+        if given[2] not in (None, "1.0"):
+            second = f"{given[2]} * {second}"
+        return f"({first} {'+' if name == 'add' else '-'} {second})"
+    if name == "clamp":
+        low = f"max({given[0]}, {given[1]})" if given[1] is not None else str(given[0])
+        return f"min({low}, {given[2]})" if given[2] is not None else low
+    if name == "pow":
+        return _POWERS.get(str(given[1]), "({0} ** {1})").format(*given)
+    if name == "div" and given[2] is not None:  # a rounding mode
+        return None
+    return TEMPLATES[name].format(*given) if name in TEMPLATES else None

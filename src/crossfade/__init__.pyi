@@ -1,0 +1,43 @@
+from . import (
+    diagnostics as diagnostics,
+    functional as functional,
+    lab as lab,
+    losses as losses,
+    migrate as migrate,
+    schedules as schedules,
+    stats as stats,
+    testing as testing,
+)
+from .functional import (
+    complement_entropy as complement_entropy,
+    crossfade_loss as crossfade_loss,
+    expectation_loss as expectation_loss,
+    focal_loss as focal_loss,
+    generalized_cross_entropy as generalized_cross_entropy,
+    linear_crossfade_loss as linear_crossfade_loss,
+    mae_loss as mae_loss,
+    mpce_loss as mpce_loss,
+    poly_loss as poly_loss,
+    probability_loss as probability_loss,
+    tamed_cross_entropy as tamed_cross_entropy,
+    truncated_cross_entropy as truncated_cross_entropy,
+)
+from .losses import (
+    CrossfadeLoss as CrossfadeLoss,
+    LinearCrossfadeLoss as LinearCrossfadeLoss,
+    MaxMahalanobisCenterLoss as MaxMahalanobisCenterLoss,
+)
+from .schedules import (
+    Schedule as Schedule,
+    Weights as Weights,
+    constant as constant,
+    cross_entropy as cross_entropy,
+    expectation as expectation,
+    gradual as gradual,
+    linear as linear,
+    staircase as staircase,
+    switch as switch,
+    weights as weights,
+)
+
+__version__: str

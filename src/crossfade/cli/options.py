@@ -1,0 +1,126 @@
+"""Options that several commands have, and what is checked of them before anything is read or trained."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeAlias
+
+from cyclopts import Parameter, Token
+
+from crossfade.errors import UserError
+
+if TYPE_CHECKING:
+    from crossfade.lab.train.hardware import Hardware
+
+__all__ = ["Devices", "Machine", "Names", "Numbers", "check_count", "check_output"]
+
+_OUR_PAGE = b'name="generator" content="crossfade'
+
+
+def _names(type_: object, tokens: Sequence[Token]) -> tuple[str, ...]:
+    """``a,b`` and ``--option a --option b`` are the same."""
+    return tuple(part.strip() for token in tokens for part in token.value.split(",") if part.strip())
+
+
+def _numbers(type_: object, tokens: Sequence[Token]) -> tuple[float, ...]:
+    given = _names(type_, tokens)
+    try:
+        return tuple(map(float, given))
+    except ValueError:
+        raise ValueError(f"expected numbers separated by commas, got {','.join(given)!r}") from None
+
+
+Names: TypeAlias = Annotated[tuple[str, ...] | None, Parameter(converter=_names)]
+Numbers: TypeAlias = Annotated[tuple[float, ...] | None, Parameter(converter=_numbers)]
+
+
+@dataclass(frozen=True)
+class Devices:
+    """Where deep networks are trained; none of it changes a number.
+
+    Attributes:
+        accelerator: auto, cpu, gpu, ...
+        devices: How many of them on each machine; more than one is DDP.
+        nodes: Machines; start the same command on each with torchrun.
+        compile: Compile the networks first.
+        logger: tensorboard or csv, into STORE.work/logs, another of Lightning's (MLFlowLogger), or module:Class.
+    """
+
+    accelerator: str = "auto"
+    devices: int = 1
+    nodes: int = 1
+    compile: bool = False
+    logger: str = ""
+
+    def hardware(self) -> Hardware:
+        """Return what these options say.
+
+        Raises:
+            UserError: no device or machine.
+        """
+        from crossfade.lab.train.hardware import Hardware
+
+        check_count("--devices", self.devices)
+        check_count("--nodes", self.nodes)
+        return Hardware(self.accelerator, self.devices, self.nodes, compile=self.compile, logger=self.logger)
+
+
+@dataclass(frozen=True)
+class Machine(Devices):
+    """Where the networks of a comparison are trained; none of it changes a number.
+
+    Attributes:
+        accelerator: Texts, images: auto, cpu, gpu, ...
+        devices: Images, and texts with bert: more than one is DDP.
+        nodes: Images, and texts with bert: machines; start the same command on each with torchrun.
+        compile: Images: compile the network first.
+        logger: Images: tensorboard, csv (into STORE.work/logs), another of Lightning's (MLFlowLogger), or module:Class.
+        workers: Tables, and texts with lstm: threads. [default: all cores]
+    """
+
+    workers: int | None = None
+
+    def hardware(self) -> Hardware:
+        """Return what these options say.
+
+        Raises:
+            UserError: no device, machine or thread.
+        """
+        check_count("--workers", self.workers)
+        return replace(super().hardware(), threads=self.workers)
+
+
+def check_count(option: str, value: int | None, most: int | None = None) -> None:
+    """Refuse a number below 1 or above ``most``; None, which isn't given, is fine.
+
+    Raises:
+        UserError: the number is out of range.
+    """
+    if value is not None and not 1 <= value <= (most or value):
+        expected = "of at least 1" if most is None else f"from 1 to {most}"
+        raise UserError(f"{option}: expected a whole number {expected}, got {value}")
+
+
+def check_output(path: Path | None, option: str) -> None:
+    """Refuse before an hour of training what would fail after it.
+
+    Raises:
+        UserError: a file that can't be written, or a page that isn't ours to overwrite.
+    """
+    if path is None or str(path) == "-":
+        return
+    if str(path).startswith("--"):
+        raise UserError(f"{option}: expected a file, got {str(path)!r}")
+    if path.is_dir():
+        raise UserError(f"{option} {path}: a folder, expected a file")
+    if not path.parent.is_dir():
+        raise UserError(f"{option} {path}: the folder {path.parent} isn't there; make it first")
+    if not os.access(path.parent, os.W_OK):
+        raise UserError(f"{option} {path}: the folder {path.parent} can't be written to")
+    if path.suffix == ".html" and path.exists():
+        with path.open("rb") as file:
+            if _OUR_PAGE not in file.read(4096):
+                raise UserError(f"{option} {path}: exists and is no page of crossfade's; choose another name")

@@ -1,0 +1,341 @@
+"""``crossfade run STUDY``: the studies that train networks, from options to a page."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+
+from cyclopts import Parameter
+
+from crossfade.cli import STUDIES
+from crossfade.cli.options import Devices, Names, check_count, check_output
+from crossfade.lab.paper.study import Plan, Request, Scale, Study, plan
+
+if TYPE_CHECKING:
+    from crossfade.lab.store import Store
+    from crossfade.lab.train.hardware import Hardware
+    from crossfade.lab.trial import Trial
+
+__all__ = ["figure2", "motivating", "normmatched", "table1", "table2", "table3", "table4", "table5", "table6"]
+
+_Machine: TypeAlias = Annotated[Devices, Parameter("*")]
+_Precision: TypeAlias = Literal["32-true", "16-mixed", "bf16-mixed"]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Common:
+    """What every study takes.
+
+    Args:
+        data_dir: Where the data is; `crossfade data` says how to get it. [default: the user's cache folder]
+        scale: smoke and short are shortened, and labelled so.
+        store: Keeps every result. [default: STUDY.db]
+        report: The page to write, Markdown or, for table4, HTML. [default: STUDY.md, table4.html]
+        plan: Print the plan and stop.
+        retry_failed: Run failed trials again.
+    """
+
+    data_dir: Path | None = None
+    scale: Scale = "paper"
+    store: Path | None = None
+    report: Path | None = None
+    plan: bool = False
+    retry_failed: bool = False
+
+    def request(self, **wanted: Any) -> Request:
+        """Return the request with what a study's own options say."""
+        from crossfade.lab.data.catalogue import default_data_dir
+
+        return Request(self.data_dir or default_data_dir(), self.scale, **wanted)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class ImageOptions:
+    """What the studies on images take.
+
+    Args:
+        datasets: Only these: cifar100, cinic10, tinyimagenet, imagenet. motivating takes folders of class folders, too.
+        nets: Only these networks, see `crossfade list`. motivating takes any.
+        methods: Only these of the study's methods.
+        repeats: Seeds. [default: the paper's]
+        epochs: Length of the training; every fall and phase stays at its fraction of it. [default: the scale's]
+        precision: 32-true, or mixed: 16-mixed, bf16-mixed.
+        keep_weights: A folder for each trial's weights as safetensors, with their provenance.
+        workers: Processes that decode ImageNet's files.
+    """
+
+    datasets: Names = None
+    nets: Names = None
+    methods: Names = None
+    repeats: int | None = None
+    epochs: int | None = None
+    precision: _Precision = "32-true"
+    keep_weights: Path | None = None
+    workers: int = 4
+
+
+def _image_study(name: str) -> Callable[..., int]:
+    """Return the command of a study on images."""
+
+    def command(
+        *,
+        common: Common = Common(),
+        images: ImageOptions = ImageOptions(),
+        machine: _Machine = Devices(),  # noqa: B008
+    ) -> int:
+        from crossfade.lab.paper.catalogue import IMAGE_STUDIES
+        from crossfade.lab.paper.estimate import estimate
+
+        request = common.request(
+            datasets=images.datasets or (),
+            nets=images.nets or (),
+            methods=images.methods or (),
+            repeats=images.repeats,
+            epochs=images.epochs,
+            recipe={"precision": images.precision},
+        )
+        return _run(
+            IMAGE_STUDIES[name],
+            request,
+            common,
+            replace(machine.hardware(), workers=images.workers),
+            keep_weights=images.keep_weights,
+            estimate=estimate,
+        )
+
+    command.__name__ = name
+    command.__doc__ = f"""{STUDIES[name].help}
+
+    Ours beside the paper's numbers. The plan comes first: runs, epochs, the
+    time they take on this device, and what data is missing. After an
+    interruption the same command goes on from the last epoch. Lists are
+    separated by commas.
+    """
+    return command
+
+
+table1, table2, table5, table6 = map(_image_study, ("table1", "table2", "table5", "table6"))
+motivating, normmatched = map(_image_study, ("motivating", "normmatched"))
+
+
+def table3(
+    *,
+    common: Common = Common(),
+    nets: Names = None,
+    methods: Names = None,
+    repeats: int | None = None,
+    epochs: int | None = None,
+    learning_rate: float | None = None,
+    batch_size: int | None = None,
+    max_length: int | None = None,
+    accelerator: str = "auto",
+    workers: int | None = None,
+) -> int:
+    """Table 3: the rating of clothing reviews, five LSTMs, ours beside the paper's.
+
+    After an interruption the same command goes on where it stopped. Lists are
+    separated by commas.
+
+    Args:
+        nets: Only these of arch1 to arch5.
+        methods: Losses to compare with CE. [default: ce,f0,f0-late,gradual]
+        repeats: Seeds. [default: the paper's eight]
+        epochs: Passes over the reviews; not printed in the paper. [default: 10]
+        learning_rate: Of Adam; not printed in the paper. [default: 0.001]
+        batch_size: Reviews in a step; not printed in the paper. [default: 64]
+        max_length: Words that are kept of a review. [default: 128]
+        accelerator: auto, cpu or gpu.
+        workers: Threads. [default: all cores]
+    """
+    from crossfade.lab.paper.table3 import STUDY
+
+    check_count("--workers", workers)
+    recipe = _said(learning_rate=learning_rate, batch_size=batch_size, max_length=max_length)
+    request = common.request(nets=nets or (), methods=methods or (), repeats=repeats, epochs=epochs, recipe=recipe)
+    return _run(STUDY, request, common, replace(Devices(accelerator).hardware(), threads=workers))
+
+
+def figure2(
+    *,
+    common: Common = Common(),
+    model: str = "bert-base-uncased",
+    tasks: Names = None,
+    methods: Names = None,
+    repeats: int | None = None,
+    epochs: int | None = None,
+    limit: int | None = None,
+    learning_rate: float | None = None,
+    batch_size: int | None = None,
+    accumulate: int = 1,
+    precision: _Precision = "32-true",
+    machine: _Machine = Devices(),  # noqa: B008
+) -> int:
+    """Figure 2: BERT fine-tuned on GLUE, and the profile of the methods.
+
+    Data comes from DATA_DIR/glue/TASK/{train,dev}.tsv, or from the hub; the
+    profile is drawn beside the page. After an interruption the same command
+    goes on from the last epoch. Lists are separated by commas.
+
+    Args:
+        model: A name on the Hugging Face hub, or a folder.
+        tasks: Only these of CoLA, SST-2, MRPC, QQP, MNLI, QNLI, RTE, WNLI.
+        methods: Losses to compare with CE. [default: ce,f0,f0-late,gradual]
+        repeats: Seeds. [default: the paper's four]
+        epochs: Passes over the training examples. [default: the paper's six]
+        limit: Learn from so many examples of each task at most.
+        learning_rate: Of AdamW, falling to zero. [default: the paper's 2e-5]
+        batch_size: Examples in a step. [default: 32]
+        accumulate: A step's batch comes in so many parts.
+        precision: 32-true, or mixed: 16-mixed, bf16-mixed.
+    """
+    from crossfade.lab.paper.figure2 import study, task_names
+
+    recipe = _said(learning_rate=learning_rate, batch_size=batch_size)
+    request = common.request(
+        datasets=task_names(tasks or ()),
+        methods=methods or (),
+        repeats=repeats,
+        epochs=epochs,
+        recipe={**recipe, "accumulate": accumulate, "precision": precision},
+    )
+    return _run(study(model, limit), request, common, machine.hardware())
+
+
+def table4(
+    *,
+    common: Common = Common(),
+    methods: Names = None,
+    loss: list[str] | None = None,
+    net: Names = None,
+    seeds: int = 2,
+    splits: int = 1,
+    sets: Names = None,
+    momentum: float = 0.9,
+    workers: int | None = None,
+    ray: str | None = None,
+) -> int:
+    """Table 4 and Figure 3: losses on the 121 UCI sets, ours beside the paper's.
+
+    After an interruption the same command goes on where it stopped. Lists are
+    separated by commas.
+
+    Args:
+        methods: Losses to compare. [default: ce,f0,f0-late,gradual,el,focal]
+        loss: Your own loss g(ce) beside them, as module:function or file.py:function.
+        net: linear, mlp or both.
+        seeds: Repeats with their own initial weights and batches.
+        splits: How many of the four published splits.
+        sets: Only these data sets.
+        momentum: Of SGD. The paper doesn't say which; 0 is the other reading.
+        workers: Threads. [default: all cores]
+        ray: Run on the Ray cluster at this address instead; auto is the one of this machine.
+    """
+    from crossfade.lab.data.uci import SPLITS
+    from crossfade.lab.own_loss import load_loss
+    from crossfade.lab.paper.table4 import STUDY
+    from crossfade.lab.train.hardware import Hardware
+
+    check_count("--workers", workers)
+    check_count("--seeds", seeds, 10_000)
+    check_count("--splits", splits, SPLITS)
+    request = common.request(
+        datasets=sets or (),
+        nets=net or (),
+        methods=methods or (),
+        losses=tuple(load_loss(spec) for spec in loss or ()),
+        repeats=seeds,
+        recipe={"momentum": momentum},
+    )
+    return _run(replace(STUDY, splits=splits), request, common, Hardware(threads=workers), ray=ray, suffix=".html")
+
+
+def _said(**options: float | None) -> dict[str, float]:
+    """Return the options that are given."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _run(
+    study: Study[Any, Any],
+    request: Request,
+    common: Common,
+    hardware: Hardware,
+    *,
+    keep_weights: Path | None = None,
+    ray: str | None = None,
+    suffix: str = ".md",
+    estimate: Callable[[Sequence[Trial], Hardware], float] | None = None,
+) -> int:
+    """Print the plan, train what the store doesn't know yet, and write the page; return the exit status."""
+    from crossfade.lab.run import run_request, unknown
+    from crossfade.lab.store import Store
+    from crossfade.lab.train.hardware import process_rank
+
+    store, report = common.store or Path(f"{study.name}.db"), common.report or Path(f"{study.name}{suffix}")
+    check_output(report, "--report")
+    planned = plan(study, request, ["crossfade", *sys.argv[1:]])
+    first = process_rank() == 0
+    if first:
+        _tell("\n".join(planned.lines))
+    if first and estimate is not None:
+        _tell(_time_left(planned, unknown(planned.trials, store, common.retry_failed), store, hardware, estimate))
+    if common.plan:
+        return 0
+    summary = run_request(
+        planned.runs,
+        planned.trials,
+        store,
+        hardware,
+        ray=ray,
+        keep_weights=keep_weights,
+        retry_failed=common.retry_failed,
+        label=study.name,
+    )
+    if first:
+        with Store(store, mode="read") as opened:
+            _tell_failures(opened, planned)
+            if summary.failed < len(planned.trials):
+                print(study.write(opened, planned, report))
+                page = f"Page: {report}   "
+            else:
+                page = ""
+        counts = f"{summary.known} known before, {summary.failed} failed"
+        _tell(f"{summary.done} trials computed in {summary.seconds:.0f} s, {counts}\n{page}Results: {store}")
+    return 1 if summary.failed else 0
+
+
+def _time_left(
+    planned: Plan,
+    left: Sequence[Trial],
+    store: Path,
+    hardware: Hardware,
+    estimate: Callable[[Sequence[Trial], Hardware], float],
+) -> str:
+    """Return how long the rest of a plan will take, in words."""
+    if not left:
+        return f"nothing left to run: all of it is in {store}"
+    known = f" for the {len(left)} runs that {store} doesn't have" if len(left) < len(planned.trials) else ""
+    how = "by some steps of each network" + (", before what --compile gains" if hardware.compile else "")
+    return f"about {_span(estimate(left, hardware))} on this device{known}, {how}"
+
+
+def _span(seconds: float) -> str:
+    for unit, size in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} seconds"
+
+
+def _tell_failures(store: Store, planned: Plan) -> None:
+    from crossfade.lab import frames
+
+    for line in frames.failure_lines(frames.failures(store, planned.keys)):
+        _tell(f"crossfade: failed: {line}")
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

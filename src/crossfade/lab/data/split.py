@@ -1,0 +1,84 @@
+"""One repeat of a data set: its arrays, and how examples are held out for a part of their own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossfade.errors import UserError
+
+__all__ = ["Split", "held_out"]
+
+Floats: TypeAlias = NDArray[np.float32]
+Integers: TypeAlias = NDArray[np.int64]
+
+_ROWS = 2**31  # what 32 bits count
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Training, validation and test rows of a table, preprocessed, with labels in [0, classes).
+
+    ``x_*`` is (rows, features) and becomes float32, C-contiguous; ``y_*`` is (rows,) and becomes int64.
+
+    Raises:
+        UserError: shapes that don't fit, labels outside [0, classes), no training or no validation row. The test part
+            may be empty.
+    """
+
+    x_train: Floats
+    y_train: Integers
+    x_val: Floats
+    y_val: Integers
+    x_test: Floats
+    y_test: Integers
+    classes: int
+
+    def __post_init__(self) -> None:
+        if self.classes < 1:
+            raise UserError(f"classes must be at least 1, got {self.classes}")
+        for part in ("train", "val", "test"):
+            x = np.ascontiguousarray(getattr(self, f"x_{part}"), dtype=np.float32)
+            y = np.ascontiguousarray(getattr(self, f"y_{part}"), dtype=np.int64)
+            if x.ndim != 2 or x.shape[1] == 0 or y.shape != x.shape[:1] or len(y) >= _ROWS:
+                raise UserError(
+                    f"x_{part} must be (rows, features) with a label in y_{part} for each row, got {x.shape}, {y.shape}"
+                )
+            if len(y) and not (y.min() >= 0 and y.max() < self.classes):
+                raise UserError(f"y_{part} must hold class numbers in [0, {self.classes}), got {y.min()} to {y.max()}")
+            object.__setattr__(self, f"x_{part}", x)
+            object.__setattr__(self, f"y_{part}", y)
+        widths = {part: getattr(self, f"x_{part}").shape[1] for part in ("train", "val", "test")}
+        if len(set(widths.values())) > 1:
+            raise UserError(f"the parts must have the same features, got {widths}")
+        if not len(self.y_train):
+            raise UserError("the training part has no rows: there is nothing to learn from")
+        if not len(self.y_val):
+            raise UserError("the validation part has no rows: it chooses the epoch and the learning rate; give it some")
+
+    @property
+    def features(self) -> int:
+        """Number of inputs."""
+        return int(self.x_train.shape[1])
+
+    @property
+    def parts(self) -> tuple[tuple[Floats, Integers], ...]:
+        """Inputs and labels of the training, the validation and the test part."""
+        return (self.x_train, self.y_train), (self.x_val, self.y_val), (self.x_test, self.y_test)
+
+
+def held_out(labels: Integers, classes: int, share: float, state: int) -> Integers:
+    """Return the places, in order, of the examples to set aside: this share of each class, at least one, never all.
+
+    >>> held_out(np.array([0, 0, 1, 1]), 2, 0.5, 0).shape
+    (2,)
+    """
+    rng = np.random.default_rng(state)
+    held: list[Integers] = []
+    for number in range(classes):
+        own = rng.permutation(np.flatnonzero(labels == number))
+        held.append(own[: min(max(1, round(share * len(own))), len(own) - 1)])
+    return np.sort(np.concatenate(held))

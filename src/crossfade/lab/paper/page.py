@@ -1,0 +1,133 @@
+"""A study's page in Markdown: ours beside the paper's, and what the paper leaves open."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import pandas as pd
+
+from crossfade.lab.paper.study import Cell, D, Plan, R, Study
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from matplotlib.figure import Figure
+
+    from crossfade.lab.store import Store
+
+__all__ = ["MarkdownStudy", "beside_paper", "paired_gaps", "plus_minus", "row", "signed", "table"]
+
+
+@dataclass(frozen=True)
+class MarkdownStudy(Study[R, D]):
+    """A study whose page is a Markdown file."""
+
+    above_choices: ClassVar[str] = ""
+
+    @abstractmethod
+    def tables(self, results: pd.DataFrame) -> str:
+        """Return the tables of ours beside the paper's."""
+
+    def lead(self, results: pd.DataFrame, scale: str) -> str:
+        """Return what stands above the tables."""
+        shortened = "" if scale == "paper" else f"Scale **{scale}**, not the paper's protocol.\n\n"
+        return f"{shortened}Percent."
+
+    def figure(self, results: pd.DataFrame, title: str) -> Figure | None:
+        """Return the study's figure, if it has one."""
+        return None
+
+    def page(self, results: pd.DataFrame, scale: str, notes: Sequence[str] = ()) -> str:
+        """Return the page of these results; ``notes`` stand below what the paper leaves open."""
+        listed = "\n".join(f"- {line}" for line in (*self.choices, *notes))
+        parts = [f"### {self.title}", self.lead(results, scale), self.tables(results), self.above_choices, listed]
+        return "\n\n".join(part for part in parts if part) + "\n"
+
+    def write(self, store: Store, planned: Plan, report: Path) -> str:
+        """Write the page, and the figure beside it."""
+        from crossfade.lab import frames
+        from crossfade.lab.files import write_text
+        from crossfade.stats import to_svg
+
+        results = frames.results(store, planned.keys)
+        page = self.page(results, planned.scale, planned.notes)
+        figure = self.figure(results, planned.title)
+        if figure is not None:
+            drawn = report.with_suffix(".svg")
+            write_text(drawn, to_svg(figure), "--report")
+            page += f"\n![performance profile]({drawn.name})\n"
+        write_text(report, page, "--report")
+        return page
+
+
+def beside_paper(cells: Sequence[Cell[Any]], results: pd.DataFrame) -> pd.DataFrame:
+    """Return a line for each network and method.
+
+    Ours in percent (mean, deviation over seeds, seeds), the paper's, and both differences to CE in points. Our
+    difference is paired: the mean over the seeds that both methods have.
+    """
+    lines: list[dict[str, object]] = []
+    known = {cell.label: cell for cell in cells}
+    for label in dict.fromkeys([*known, *results["dataset"]]):  # what the paper doesn't have stands below
+        own, cell = results[results["dataset"] == label], known.get(label)
+        ours = own.pivot_table(index="repeat", columns="method", values="accuracy") * 100
+        paper = cell.paper if cell else {}
+        for name in dict.fromkeys([*(cell.methods if cell else ()), *own["method"]]):
+            mine = ours[name].dropna() if name in ours else pd.Series(dtype=float)
+            printed, spread = paper.get(name, (math.nan, None))
+            base = paper["ce"][0] if "ce" in paper and name != "ce" else math.nan
+            lines.append(
+                {
+                    "dataset": label,
+                    "title": cell.title or label if cell else label,
+                    "method": name,
+                    "ours": mine.mean(),
+                    "ours_std": mine.std(),
+                    "seeds": len(mine),
+                    "delta": paired_gaps(ours, name).mean(),
+                    "paper": printed,
+                    "paper_std": spread,
+                    "paper_delta": printed - base,
+                }
+            )
+    return pd.DataFrame(lines)
+
+
+def paired_gaps(table: pd.DataFrame, name: str) -> pd.Series:
+    """Return a method's differences to CE in a table of seed × method, over the seeds that both have; none for CE."""
+    if name == "ce" or name not in table or "ce" not in table:
+        return pd.Series(dtype=float)
+    return (table[name] - table["ce"]).dropna()
+
+
+def table(cells: Sequence[Cell[Any]], results: pd.DataFrame, heading: str = "") -> str:
+    """Return ``beside_paper`` as Markdown, without the methods that have no results."""
+    first = f"| {heading} " if heading else "| "
+    lines = [f"{first}| method | ours | seeds | Δ to CE | paper | paper's Δ |", "|---|---|---:|---:|---:|---:|---:|"]
+    for line in beside_paper(cells, results).to_dict("records"):
+        if line["seeds"]:
+            ours, paper = plus_minus(line["ours"], line["ours_std"]), plus_minus(line["paper"], line["paper_std"])
+            gaps = [signed(line["delta"]), signed(line["paper_delta"])]
+            lines.append(row(line["title"], line["method"], ours, line["seeds"], gaps[0], paper, gaps[1]))
+    return "\n".join(lines)
+
+
+def row(*cells: object) -> str:
+    """Return a row of a Markdown table."""
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def plus_minus(mean: float, std: float | None) -> str:
+    """Return mean and deviation, as far as they are known."""
+    if math.isnan(mean):
+        return ""
+    return f"{mean:.2f}" + ("" if std is None or math.isnan(std) else f" ± {std:.2f}")
+
+
+def signed(value: float) -> str:
+    """Return a difference with its sign; nothing for NaN."""
+    return "" if math.isnan(value) else f"{value:+.2f}".replace("-", "−")

@@ -1,0 +1,269 @@
+"""What a study of the paper is, and how a request for one becomes trials."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeAlias, TypeVar, get_args
+
+from crossfade.errors import UserError
+from crossfade.lab.described import describe_run
+from crossfade.lab.methods import Method, method
+from crossfade.lab.store import Run
+from crossfade.lab.trial import Recipe, Task, Trial
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from crossfade.lab.store import Store
+
+__all__ = ["MIXTURES", "Cell", "NotHereError", "Plan", "Prepared", "Request", "Scale", "Study", "check_known", "plan"]
+
+Scale: TypeAlias = Literal["smoke", "short", "paper"]
+MIXTURES = ("ce", "f0", "f0-late", "gradual")  # CE and its three mixtures with EL: what most of the studies compare
+
+R = TypeVar("R", bound=Recipe)
+D = TypeVar("D")
+
+
+class NotHereError(Exception):
+    """The data of a cell isn't in the data folder: no reason to refuse the others."""
+
+
+@dataclass(frozen=True)
+class Cell(Generic[R]):
+    """One network on one data set: a group of lines in the printed table.
+
+    Args:
+        data: What ``--datasets`` calls the data set.
+        net: What ``--nets`` calls the network.
+        recipe: The protocol as printed.
+        repeats: Seeds in the paper.
+        label: What results call the cell.
+        paper: Printed accuracy in percent and its standard deviation (None where none is printed), by method.
+        methods: Names of the methods that the paper compares.
+        title: What the printed table calls the cell, where that isn't the label.
+    """
+
+    data: str
+    net: str
+    recipe: R
+    repeats: int
+    label: str
+    paper: Mapping[str, tuple[float, float | None]] = field(default_factory=dict)
+    methods: tuple[str, ...] = MIXTURES
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to run of a study. An empty tuple or None stands for what the study itself says.
+
+    Args:
+        data_dir: Where the data is.
+        scale: ``"paper"`` for the protocol as printed, or a shortened one.
+        datasets, nets, methods: Only these, by name.
+        losses: A user's own losses, beside the methods.
+        repeats, epochs: How many.
+        recipe: Other fields of the recipes, by name, and the values that take the place of the study's.
+
+    Raises:
+        UserError: an unknown scale, or a number below 1.
+    """
+
+    data_dir: Path
+    scale: Scale = "paper"
+    datasets: tuple[str, ...] = ()
+    nets: tuple[str, ...] = ()
+    methods: tuple[str, ...] = ()
+    losses: tuple[Method, ...] = ()
+    repeats: int | None = None
+    epochs: int | None = None
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.scale not in get_args(Scale):
+            raise UserError(f"--scale: expected smoke, short or paper, got {self.scale!r}")
+        for option, count in (("--repeats", self.repeats), ("--epochs", self.epochs)):
+            if count is not None and count < 1:
+                raise UserError(f"{option}: expected a whole number of at least 1, got {count}")
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A cell as a request wants it trained.
+
+    Args:
+        label: What results call the cell.
+        tasks: Its data sets: one, but for Table 4.
+        recipe: The protocol at the request's scale.
+        repeats: Their numbers.
+        about: The protocol in a few words.
+        notes: What a reader should know about the data.
+        missing: Data sets that aren't here, where others of the cell are.
+    """
+
+    label: str
+    tasks: tuple[Task, ...]
+    recipe: Recipe
+    repeats: tuple[int, ...]
+    about: str
+    notes: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """A request that can be carried out: the data is read, nothing is trained.
+
+    Args:
+        name, title: The study's.
+        scale: What tables call the scale.
+        trials: In the order in which they are run.
+        runs: What the store keeps of the request.
+        lines: What will be run, for people.
+        notes: What a reader should know about the data, and what is asked for but isn't here.
+    """
+
+    name: str
+    title: str
+    scale: str
+    trials: tuple[Trial, ...]
+    runs: tuple[Run, ...]
+    lines: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def keys(self) -> list[str]:
+        """The keys of all trials."""
+        return [trial.key for trial in self.trials]
+
+
+@dataclass(frozen=True)
+class Study(ABC, Generic[R, D]):
+    """A table or a figure of the paper that is made by training networks.
+
+    Args:
+        name, title: What the command line and pages call it.
+        cells: Its groups of lines.
+        choices: What the paper leaves open, and how it was chosen here.
+    """
+
+    name: str
+    title: str
+    cells: tuple[Cell[R], ...]
+    choices: tuple[str, ...] = ()
+
+    nets_option: ClassVar[str] = "--nets"
+
+    @abstractmethod
+    def load(self, data: str, request: Request) -> D:
+        """Read the data set with this name.
+
+        Raises:
+            NotHereError: it isn't here.
+        """
+
+    @abstractmethod
+    def prepare(self, cell: Cell[R], data: D, request: Request) -> Prepared:
+        """Return the cell's tasks and recipe at the request's scale."""
+
+    @abstractmethod
+    def write(self, store: Store, planned: Plan, report: Path) -> str:
+        """Write the page of a plan's results, of which there are some, and return it as text."""
+
+    def scale_label(self, request: Request) -> str:
+        """Return what tables call the request's scale."""
+        return request.scale
+
+    def chosen(self, request: Request) -> list[Cell[R]]:
+        """Return the cells that are asked for.
+
+        Raises:
+            UserError: unknown names, or nothing left.
+        """
+        all_data, all_nets = [cell.data for cell in self.cells], [cell.net for cell in self.cells]
+        check_known("--datasets", request.datasets, all_data, self.name)
+        check_known(self.nets_option, request.nets, all_nets, self.name)
+        datasets, nets = request.datasets or all_data, request.nets or all_nets
+        found = [cell for cell in self.cells if cell.data in datasets and cell.net in nets]
+        if not found:
+            raise UserError(f"{self.name}: no such network on such a data set; leave out --nets or --datasets")
+        return found
+
+    def methods(self, cell: Cell[R], request: Request) -> list[Method]:
+        """Return the methods to train a cell with; CE, the control, comes first.
+
+        Raises:
+            UserError: an unknown name.
+        """
+        names = dict.fromkeys(["ce", *(request.methods or cell.methods)])
+        return [*(method(name) for name in names), *request.losses]
+
+    def runs(
+        self, request: Request, parts: Sequence[tuple[Prepared, Sequence[Trial]]], meta: Mapping[str, Any]
+    ) -> list[Run]:
+        """Return what the store keeps of a request: one run of all its parts, described by ``meta``."""
+        keys = tuple(trial.key for _, trials in parts for trial in trials)
+        return [Run(self.name, {"meta": meta, "settings": {"scale": meta["scale"]}}, keys)]
+
+
+def check_known(option: str, wanted: Sequence[str], known: Sequence[str], where: str, more: str = "") -> None:
+    """Refuse a name that isn't known.
+
+    Raises:
+        UserError: names the option, the name, and what there is.
+    """
+    if unknown := sorted(set(wanted) - set(known)):
+        there = ", ".join(sorted(set(known)))
+        raise UserError(f"{option}: {unknown[0]!r} isn't in {where} (there are {there}{more})")
+
+
+def plan(study: Study[R, D], request: Request, command: str | Sequence[str]) -> Plan:
+    """Check a request and write it down as trials; data that isn't here is named, and the rest is planned.
+
+    Raises:
+        UserError: unknown names, settings that can't be used, or no data at all.
+    """
+    loaded: dict[str, D] = {}
+    absent: dict[str, str] = {}
+    parts: list[tuple[Prepared, list[Trial]]] = []
+    for cell in study.chosen(request):
+        methods = study.methods(cell, request)
+        if cell.data not in loaded and cell.data not in absent:
+            try:
+                loaded[cell.data] = study.load(cell.data, request)
+            except NotHereError as error:
+                absent[cell.data] = str(error)
+        if cell.data in loaded:
+            ready = study.prepare(cell, loaded[cell.data], request)
+            pairs = [(task, repeat) for task in ready.tasks for repeat in ready.repeats]
+            trials = [Trial(study.name, task, one, ready.recipe, repeat) for task, repeat in pairs for one in methods]
+            parts.append((ready, trials))
+    whole = tuple(trial for _, trials in parts for trial in trials)
+    if not whole:
+        raise UserError(f"{study.name}: no data. {'; '.join(absent.values())}")
+    notes = list(dict.fromkeys(note for ready, _ in parts for note in ready.notes))
+    missing = list(dict.fromkeys([*absent.values(), *(name for ready, _ in parts for name in ready.missing)]))
+    scale = study.scale_label(request)
+    about = describe_run(study.title, whole, command, notes=[*notes, *study.choices])
+    meta = {**about, "scale": scale, "missing": missing}
+    sizes = {entry["name"]: _size(entry) for entry in about["datasets"]}
+    epochs = sum(trial.recipe.epochs * len(trial.recipe.learning_rates) for trial in whole)
+    lines = [
+        f"{study.name} · {study.title}" + ("" if scale == "paper" else f" · scale {scale}, not the paper's protocol"),
+        f"runs: {len(whole):,} · epochs: {epochs:,} · recipes: {len({trial.recipe for trial in whole})}",
+    ]
+    for ready, trials in parts:
+        names = ", ".join(dict.fromkeys(trial.method.name for trial in trials))
+        data = [sizes[task.name] for task in ready.tasks] if len(ready.tasks) == 1 else []
+        lines.append(" · ".join([f"  {ready.label}: {names}", f"repeats: {len(ready.repeats)}", *data, ready.about]))
+    lines += [f"  note: {note}" for note in notes] + ([f"  not here: {' · '.join(missing)}"] if missing else [])
+    runs = tuple(study.runs(request, parts, meta))
+    return Plan(study.name, study.title, scale, whole, runs, tuple(lines), (*notes, *missing))
+
+
+def _size(about: Mapping[str, Any]) -> str:
+    parts = [f"{about[name]:,}" for name in ("n_train", "n_val", "n_test") if about[name]]
+    return f"{' + '.join(parts)} examples of {about['classes']} classes"

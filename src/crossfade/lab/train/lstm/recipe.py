@@ -1,0 +1,111 @@
+"""The recipe of an LSTM's training and the networks to train by it: plain data."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from crossfade.errors import UserError
+from crossfade.lab.train.checks import check_choice, check_count, check_positive, check_seed
+
+if TYPE_CHECKING:
+    from crossfade.lab.methods import Method
+    from crossfade.lab.train.lstm.tokens import TokenSplit
+    from crossfade.lab.trial import Shape
+
+__all__ = ["LstmMember", "LstmRecipe"]
+
+
+@dataclass(frozen=True)
+class LstmRecipe:
+    """An embedding, LSTM layers, and a linear layer on the output at the last token; trained with Adam.
+
+    Args:
+        embedding, hidden, layers: Size of a token's vector, cells of a layer, layers. At most four layers.
+        epochs, batch_size: The last batch cut may be smaller.
+        learning_rate: Of ``torch.optim.Adam`` with betas (0.9, 0.999), eps 1e-8 and no weight decay.
+        clip: Greatest 2-norm of a network's whole gradient, as ``clip_grad_norm_``; 0 for no limit.
+        max_length: Tokens of a text that are kept. Applied where tokens are made.
+        granularity: The loss's schedule moves at each ``"epoch"`` (progress = epoch / epochs) or each ``"step"``.
+        select: The result is that of the epoch with the best ``"validation"`` accuracy (the first of several), or the
+            ``"last"`` epoch's.
+        min_count, vocabulary: A word must be seen so often in the training part, and so many words are kept. Applied
+            where tokens are made.
+        scale: ``"paper"`` for the full protocol; anything shorter says so.
+        protocol: Raised when the meaning of a recipe changes.
+
+    Raises:
+        UserError: a value out of range.
+    """
+
+    embedding: int = 50
+    hidden: int = 50
+    layers: int = 1
+    epochs: int = 10
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    clip: float = 0.0
+    max_length: int = 128
+    granularity: Literal["epoch", "step"] = "epoch"
+    select: Literal["validation", "last"] = "validation"
+    min_count: int = 2
+    vocabulary: int = 20000
+    scale: str = "paper"
+    protocol: int = 1
+
+    def __post_init__(self) -> None:
+        check_choice("granularity", self.granularity, ("epoch", "step"))
+        check_choice("select", self.select, ("validation", "last"))
+        for name in ("embedding", "hidden", "layers", "epochs", "batch_size", "max_length", "min_count", "vocabulary"):
+            check_count(name, getattr(self, name))
+        check_count("protocol", self.protocol)
+        if self.layers > 4:
+            raise UserError(f"layers must be at most 4, got {self.layers}")
+        check_positive("learning_rate", self.learning_rate)
+        check_positive("clip", self.clip, zero=True)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data: ``LstmRecipe(**recipe.to_dict()) == recipe``, also after a trip through JSON or TOML."""
+        return asdict(self)
+
+    @property
+    def learning_rates(self) -> tuple[float, ...]:
+        """The one rate that a comparison tries for each method."""
+        return (self.learning_rate,)
+
+    def steps(self, examples: int) -> int:
+        """Return how many steps an epoch of so many examples has."""
+        return -(-examples // self.batch_size)
+
+    def moves(self, examples: int) -> int:
+        """Return how often the loss's schedule moves in an epoch of so many examples."""
+        return self.steps(examples) if self.granularity == "step" else 1
+
+    def weights(self, classes: int) -> int:
+        """Return how many weights a token meets.
+
+        >>> LstmRecipe().weights(5)
+        20250
+        """
+        first = 4 * self.hidden * (self.embedding + self.hidden)
+        return first + 8 * self.hidden**2 * (self.layers - 1) + self.hidden * classes
+
+    def cost(self, shape: Shape) -> float:
+        """Return the multiply-adds of the whole training, roughly."""
+        return 3.0 * shape.rows * self.weights(shape.classes) * self.epochs
+
+
+@dataclass(frozen=True, eq=False)
+class LstmMember:
+    """One network to train. Initial weights and the order of examples derive from ``seed``, shapes and lengths alone.
+
+    Raises:
+        UserError: a seed out of range.
+    """
+
+    split: TokenSplit
+    method: Method
+    seed: int
+
+    def __post_init__(self) -> None:
+        check_seed(self.seed)

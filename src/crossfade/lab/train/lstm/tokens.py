@@ -1,0 +1,165 @@
+"""Texts as the token numbers that an LSTM reads, and their division into batches of similar length."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossfade.errors import UserError
+from crossfade.lab.train.checks import INDEX
+
+if TYPE_CHECKING:
+    from crossfade.lab.data.texts import TextPart, TextSplit
+    from crossfade.lab.train.lstm.recipe import LstmRecipe
+
+__all__ = ["UNKNOWN", "TokenPart", "TokenSplit", "epoch_batches", "scoring_batches", "tokenize", "words"]
+
+UNKNOWN = 0  # a word that is too rare in the training part, and the only token of a text without any word
+_WORD = re.compile(r"\w+(?:['’]\w+)*|[!?]")  # an exclamation or a question says something about a review
+_WINDOW = 50  # batches among which examples are sorted by length
+
+
+@dataclass(frozen=True, eq=False)
+class TokenPart:
+    """Examples of different lengths: the tokens of all of them one after the other.
+
+    Args:
+        tokens: (total,) token numbers; becomes int32.
+        offsets: (N + 1,) example i has tokens[offsets[i] : offsets[i + 1]], at least one; becomes int64.
+        labels: (N,) class numbers; becomes int64.
+
+    Raises:
+        UserError: shapes that don't fit, or an example without tokens.
+    """
+
+    tokens: NDArray[np.int32]
+    offsets: NDArray[np.int64]
+    labels: NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        for name, kind in (("tokens", np.int32), ("offsets", np.int64), ("labels", np.int64)):
+            object.__setattr__(self, name, np.ascontiguousarray(getattr(self, name), dtype=kind))
+        tokens, offsets, labels = self.tokens, self.offsets, self.labels
+        if tokens.ndim != 1 or labels.ndim != 1 or offsets.shape != (len(labels) + 1,) or len(tokens) >= INDEX:
+            raise UserError(
+                "tokens must be (total,), labels (N,) and offsets (N + 1,), got "
+                f"{tokens.shape}, {labels.shape} and {offsets.shape}"
+            )
+        if offsets[0] != 0 or offsets[-1] != len(tokens):
+            raise UserError(f"offsets must run from 0 to {len(tokens)}, got {offsets[0]} to {offsets[-1]}")
+        if len(labels) and self.lengths.min() < 1:
+            at = int(self.lengths.argmin())
+            raise UserError(f"every example must have at least one token, example {at} has {self.lengths[at]}")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """(N,) tokens of each example."""
+        return np.diff(self.offsets)
+
+
+@dataclass(frozen=True, eq=False)
+class TokenSplit:
+    """Training, validation and test part; token numbers in [0, vocabulary), labels in [0, classes).
+
+    Raises:
+        UserError: numbers outside these ranges, no training or no validation example. The test part may be empty.
+    """
+
+    train: TokenPart
+    val: TokenPart
+    test: TokenPart
+    vocabulary: int
+    classes: int
+
+    def __post_init__(self) -> None:
+        if self.vocabulary < 1 or self.classes < 1:
+            raise UserError(f"vocabulary and classes must be at least 1, got {self.vocabulary} and {self.classes}")
+        for name, part in self.parts.items():
+            _check_range(f"{name} must hold token numbers", part.tokens, self.vocabulary)
+            _check_range(f"{name} must hold class numbers", part.labels, self.classes)
+        if not len(self.train):
+            raise UserError("the training part has no examples: there is nothing to learn from")
+        if not len(self.val):
+            raise UserError("the validation part has no examples: it chooses the epoch; give it some")
+
+    @property
+    def parts(self) -> dict[str, TokenPart]:
+        """The parts by their names."""
+        return {"train": self.train, "val": self.val, "test": self.test}
+
+
+def _check_range(rule: str, values: NDArray[np.int32] | NDArray[np.int64], limit: int) -> None:
+    if len(values) and not (values.min() >= 0 and values.max() < limit):
+        raise UserError(f"{rule} in [0, {limit}), got {values.min()} to {values.max()}")
+
+
+def words(text: str) -> list[str]:
+    """Return the text's words in lower case, ! and ?; in any script.
+
+    >>> words("Don't buy: it's 2 sizes too small!")
+    ["don't", 'buy', "it's", '2', 'sizes', 'too', 'small', '!']
+    """
+    return _WORD.findall(text.lower().replace("’", "'"))
+
+
+def tokenize(split: TextSplit, recipe: LstmRecipe) -> TokenSplit:
+    """Number the words of all parts: the most frequent of the training part first, from 1 on; 0 is any other.
+
+    A text is cut after ``recipe.max_length`` words.
+
+    Raises:
+        UserError: no validation part; pairs of texts; or hardly any words in the training part.
+    """
+    if split.validation is None:
+        raise UserError("an LSTM's epoch is chosen on validation texts; use select='validation'")
+    if split.train.seconds is not None:
+        raise UserError("--text: an LSTM reads one text; name one column, or use --net bert:NAME for pairs")
+    counts = Counter(word for text in split.train.texts for word in words(text))
+    kept = sorted((word for word, count in counts.items() if count >= recipe.min_count), key=lambda w: (-counts[w], w))
+    if not kept:
+        raise UserError(
+            f"no word occurs {recipe.min_count} times in the training texts; an LSTM has nothing to learn from: "
+            "give it more texts, or use --net bert:NAME"
+        )
+    numbers = {word: at for at, word in enumerate(kept[: recipe.vocabulary - 1], 1)}
+
+    def numbered(part: TextPart) -> TokenPart:
+        coded = [[numbers.get(word, UNKNOWN) for word in words(text)[: recipe.max_length]] for text in part.texts]
+        coded = [text or [UNKNOWN] for text in coded]
+        offsets = np.concatenate([[0], np.cumsum([len(text) for text in coded])])
+        return TokenPart(np.array([n for text in coded for n in text], np.int32), offsets, part.labels)
+
+    parts = numbered(split.train), numbered(split.validation), numbered(split.test)
+    return TokenSplit(*parts, len(numbers) + 1, split.classes)
+
+
+def epoch_batches(seed: int, epoch: int, lengths: NDArray[np.int64], batch_size: int) -> list[NDArray[np.int64]]:
+    """Return the batches of an epoch: places of examples, the longest of a batch first.
+
+    The examples are shuffled; within windows of 50 batches they are sorted by length and cut into batches, and the
+    batches are shuffled. So a batch holds little padding, and which examples meet in it still changes each epoch.
+    """
+    generator = np.random.default_rng([seed, epoch])
+    order = generator.permutation(len(lengths))
+    batches: list[NDArray[np.int64]] = []
+    for start in range(0, len(order), _WINDOW * batch_size):
+        window = order[start : start + _WINDOW * batch_size]
+        batches += _cut(window[np.argsort(-lengths[window], kind="stable")], batch_size)
+    return [batches[at] for at in generator.permutation(len(batches))]
+
+
+def scoring_batches(lengths: NDArray[np.int64], batch_size: int) -> list[NDArray[np.int64]]:
+    """Return the batches of a part that is only scored: all examples sorted by length, the longest first."""
+    return _cut(np.argsort(-lengths, kind="stable"), batch_size)
+
+
+def _cut(order: NDArray[np.int64], batch_size: int) -> list[NDArray[np.int64]]:
+    return [order[at : at + batch_size] for at in range(0, len(order), batch_size)]

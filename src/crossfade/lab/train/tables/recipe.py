@@ -1,0 +1,98 @@
+"""How networks on a table are trained: plain data that imports no engine."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Literal
+
+from crossfade.errors import UserError
+from crossfade.lab.train.checks import check_choice, check_count, check_positive, check_seed, check_share
+
+if TYPE_CHECKING:
+    from crossfade.lab.data.split import Split
+    from crossfade.lab.methods import Method
+    from crossfade.lab.trial import Shape
+
+__all__ = ["Member", "Recipe"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """SGD with momentum on a linear classifier or a ReLU network: how every member of a stack is trained.
+
+    Args:
+        net: ``"linear"`` or ``"mlp"`` (hidden layers with ReLU).
+        width: hidden units, None for as many as there are inputs (the paper's I x I).
+        depth: hidden layers.
+        epochs, batch_size: the last batch of an epoch may be smaller.
+        momentum, weight_decay: as ``torch.optim.SGD``'s.
+        learning_rates: what a comparison tries for each method, in this order. A ``Member`` has one.
+        granularity: the schedule moves at each ``"epoch"`` (progress = epoch / epochs) or at each ``"step"``.
+        tie: which of the epochs with the same validation accuracy is kept: the ``"first"``, the ``"last"``, or the one
+            with the lowest validation ``"loss"`` (CE; then the first).
+        protocol: raised when the meaning of a recipe changes.
+
+    Raises:
+        UserError: a value out of range.
+    """
+
+    net: Literal["linear", "mlp"] = "mlp"
+    width: int | None = None
+    depth: int = 1
+    epochs: int = 50
+    batch_size: int = 8
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    learning_rates: tuple[float, ...] = (0.01, 0.005, 0.001)
+    granularity: Literal["epoch", "step"] = "epoch"
+    tie: Literal["first", "last", "loss"] = "first"
+    protocol: int = 1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "learning_rates", tuple(self.learning_rates))  # a list from TOML isn't hashable
+        check_choice("net", self.net, ("linear", "mlp"))
+        check_choice("granularity", self.granularity, ("epoch", "step"))
+        check_choice("tie", self.tie, ("first", "last", "loss"))
+        if self.width is not None:
+            check_count("width", self.width)
+        for name in ("depth", "epochs", "batch_size", "protocol"):
+            check_count(name, getattr(self, name))
+        check_share("momentum", self.momentum)
+        check_positive("weight_decay", self.weight_decay, zero=True)
+        if not self.learning_rates:
+            raise UserError("learning_rates must be one or more finite numbers above 0, got none")
+        for rate in self.learning_rates:
+            check_positive("learning_rates", rate)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data: ``Recipe(**recipe.to_dict()) == recipe``, also after a trip through JSON or TOML."""
+        return {**asdict(self), "learning_rates": list(self.learning_rates)}
+
+    def sizes(self, features: int, classes: int) -> tuple[int, ...]:
+        """Return the units of each layer, inputs first.
+
+        >>> Recipe(depth=2).sizes(4, 3), Recipe(net="linear").sizes(4, 3)
+        ((4, 4, 4, 3), (4, 3))
+        """
+        hidden = (self.width or features,) * self.depth if self.net == "mlp" else ()
+        return (features, *hidden, classes)
+
+    def cost(self, shape: Shape) -> float:
+        """Return the multiply-adds of the training at all learning rates."""
+        weights = sum(before * after for before, after in pairwise(self.sizes(shape.inputs, shape.classes)))
+        return 3.0 * shape.rows * weights * self.epochs * len(self.learning_rates)
+
+
+@dataclass(frozen=True, eq=False)
+class Member:
+    """One network to train. Initial weights and the order of rows derive from ``seed`` and the shapes alone."""
+
+    split: Split
+    method: Method
+    learning_rate: float
+    seed: int
+
+    def __post_init__(self) -> None:
+        check_seed(self.seed)
+        check_positive("learning_rate", self.learning_rate)
