@@ -24,11 +24,11 @@ _HOME = {
     "numeric_peak": "curves",
     "peak": "curves",
     "row_weight": "curves",
-    "Claim": "taylor",
-    "check_claims": "taylor",
-    "remainder": "taylor",
-    "remainder_bounds": "taylor",
-    "xi": "taylor",
+    "Claim": "curves",
+    "check_claims": "curves",
+    "remainder": "curves",
+    "remainder_bounds": "curves",
+    "xi": "curves",
     "IndexedDataset": "recorder",
     "ProbabilityRecorder": "recorder",
     "Recording": "recorder",
@@ -41,12 +41,12 @@ _HOME = {
     "gradient_mass": "dynamics",
     "histograms": "dynamics",
     "transitions": "dynamics",
-    "Estimate": "estimate",
+    "Estimate": "escaping",
     "NoiseAndCurvature": "escaping",
     "noise_and_curvature": "escaping",
-    "EscapingEfficiency": "inequality",
-    "concavity": "inequality",
-    "escaping_efficiency": "inequality",
+    "EscapingEfficiency": "escaping",
+    "concavity": "escaping",
+    "escaping_efficiency": "escaping",
     "largest_eigenvalue": "sharpness",
     "loss_slice": "sharpness",
     "random_direction": "sharpness",
@@ -93,7 +93,19 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from crossfade.diagnostics.curves import Peak, criterion_curve, gradient_curve, numeric_peak, peak, row_weight
+    from crossfade.diagnostics.curves import (
+        Claim,
+        Peak,
+        check_claims,
+        criterion_curve,
+        gradient_curve,
+        numeric_peak,
+        peak,
+        remainder,
+        remainder_bounds,
+        row_weight,
+        xi,
+    )
     from crossfade.diagnostics.dynamics import (
         Calibration,
         Forgetting,
@@ -105,13 +117,17 @@ if TYPE_CHECKING:
         histograms,
         transitions,
     )
-    from crossfade.diagnostics.escaping import NoiseAndCurvature, noise_and_curvature
-    from crossfade.diagnostics.estimate import Estimate
-    from crossfade.diagnostics.inequality import EscapingEfficiency, concavity, escaping_efficiency
+    from crossfade.diagnostics.escaping import (
+        EscapingEfficiency,
+        Estimate,
+        NoiseAndCurvature,
+        concavity,
+        escaping_efficiency,
+        noise_and_curvature,
+    )
     from crossfade.diagnostics.recorder import IndexedDataset, ProbabilityRecorder, Recording
     from crossfade.diagnostics.sharpness import largest_eigenvalue, loss_slice, random_direction
     from crossfade.diagnostics.simulate import DoubleWell, EscapeCounts, simulate_escapes
-    from crossfade.diagnostics.taylor import Claim, check_claims, remainder, remainder_bounds, xi
 
 
 def __getattr__(name: str) -> object:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from crossfade.diagnostics.inequality import EscapingEfficiency, concavity, escaping_efficiency
+from crossfade.diagnostics.escaping import EscapingEfficiency, concavity, escaping_efficiency
 from crossfade.diagnostics.passes import Batch, PerExample
 from crossfade.diagnostics.sharpness import largest_eigenvalue, loss_slice, random_direction
 from crossfade.functional import crossfade_loss

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 
-from crossfade.diagnostics.inequality import derived_coefficients, printed_coefficient
+from crossfade.diagnostics.escaping import derived_coefficients, printed_coefficient
 from crossfade.diagnostics.simulate import DoubleWell, simulate_escapes
 from crossfade.lab.paper.why.measure import MIXTURES
 from crossfade.lab.paper.why.watched import Row

@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
-from crossfade.diagnostics.taylor import check_claims, remainder, remainder_bounds, xi
+from crossfade.diagnostics.curves import check_claims, remainder, remainder_bounds, xi
 from crossfade.lab.paper.why.files import COLOURS, check_scale, output_folder, write_provenance, write_table
 from crossfade.stats.drawing import new_figure, save_svg
 
