@@ -101,7 +101,7 @@ def probe(name: str, model: nn.Module, batches: list[tuple[Tensor, Tensor]], rou
         gradient = problem.mean_gradients()[0]
         signs = [torch.randint(0, 2, (problem.examples,)) * 2.0 - 1 for _ in range(TOGETHER)]
         operator = curvlinops.HessianLinearOperator(
-            model, nn.CrossEntropyLoss(), problem.parameters, batches, check_deterministic=False
+            model, nn.CrossEntropyLoss(), list(problem.parameters.values()), batches, check_deterministic=False
         )
 
         def one_gradient() -> None:

@@ -143,7 +143,7 @@ def noise_and_curvature(
         for probe in _probes(problem, gradients, probes, seed, TOGETHER, on_progress):
             (v, r), ((hv, hr),) = probe.vectors, probe.products
             rows.append([dot(v, v) / batch_size, dot(r, hr), dot(v, hv) / batch_size])
-        loss = float(problem.values()[0].double().mean())
+        loss = float(problem.values(problem.weights)[0].double().mean())
     noise, curvature, product = (_estimate(torch.tensor(row, dtype=torch.float64)) for row in zip(*rows, strict=True))
     return NoiseAndCurvature(loss, dot(gradients[0], gradients[0]), noise, curvature, product, problem.dimension)
 
@@ -347,7 +347,7 @@ def escaping_efficiency(
         root = math.sqrt(problem.examples)
         gradients = problem.mean_gradients()
         curved = problem.hessian_products([gradients[1]])[1, 0]  # H_e grad EL
-        max_p = float((-problem.values()[0]).exp().max())
+        max_p = float((-problem.values(problem.weights)[0]).exp().max())
         cubic, noise, curvature, hp_fp, fp_fp = [], [], [], [], []
         for probe in _probes(problem, gradients, probes, seed, 1, on_progress):
             (a, b, r), ((ca, cb, cr), (ea, eb, er)) = probe.vectors, probe.products
@@ -394,13 +394,14 @@ def concavity(model: nn.Module, data: Data, direction: Tensor) -> Tensor:
     with evaluating(model):
         problem = Problem(model, data)
         problem.check_direction(direction)
-        zero = torch.zeros((), dtype=problem.dtype, device=problem.device)
+        weights = problem.weights.detach()
+        zero = weights.new_zeros(())
         pieces = []
         for inputs, target in data:
             index = target.to(problem.device).unsqueeze(1)
 
             def p_at(step: Tensor, inputs: object = inputs, index: Tensor = index) -> Tensor:
-                return problem.logits(inputs, step * direction).softmax(1).gather(1, index).squeeze(1)
+                return problem.logits(inputs, weights + step * direction).softmax(1).gather(1, index).squeeze(1)
 
             def slope(step: Tensor, p_at: Callable[[Tensor], Tensor] = p_at) -> Tensor:
                 return _derivative(p_at, step)

@@ -39,8 +39,7 @@ class Problem:
         if iter(data) is data:
             raise ValueError("data must be iterable many times: pass a list of batches or a DataLoader, no iterator")
         self.model, self.data, self.criteria = model, data, criteria
-        self.named = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        self.parameters = list(self.named.values())
+        self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         if not self.parameters:
             raise ValueError("the model has no parameter with requires_grad=True, so there is no gradient to measure")
         self.sizes = [len(target) for _, target in data]
@@ -49,39 +48,42 @@ class Problem:
         self.examples = sum(self.sizes)
         if not self.examples:
             raise ValueError("data holds no example: every batch of (inputs, target) is empty")
-        self.dimension = sum(p.numel() for p in self.parameters)
-        self.device, self.dtype = self.parameters[0].device, self.parameters[0].dtype
+        first, *_ = self.parameters.values()
+        self.device, self.dtype = first.device, first.dtype
+        self.weights = torch.cat([p.detach().flatten().to(first) for p in self.parameters.values()]).requires_grad_()
+        self.dimension = len(self.weights)
         self._kept: list[Tensor] | None = None
-        self._kept_slopes: dict[int, tuple[Tensor, ...]] = {}
+        self._kept_slopes: dict[int, Tensor] = {}
 
-    def logits(self, inputs: object, move: Tensor | None = None) -> Tensor:
-        """Return the model's logits for a batch's inputs, at its own weights or at those moved by ``move`` (D,).
+    def logits(self, inputs: object, weights: Tensor) -> Tensor:
+        """Return the model's logits for a batch's inputs, with ``weights`` (D,) in place of its own.
 
         Raises:
             TypeError: the model returns neither logits nor an object that has them as ``.logits``.
         """
+        pieces = torch.split(weights, [p.numel() for p in self.parameters.values()])
+        # A copy of each piece lies in memory as a parameter of the model does, so it gives the same bits.
+        own = {
+            name: piece.view_as(p).to(p, copy=True)
+            for (name, p), piece in zip(self.parameters.items(), pieces, strict=True)
+        }
         inputs = _to_device(inputs, self.device)
         kwargs = inputs if isinstance(inputs, dict) else {}
         args = () if isinstance(inputs, dict) else inputs if isinstance(inputs, tuple) else (inputs,)
-        if move is None:
-            output = self.model(*args, **kwargs)
-        else:
-            pieces = zip(self.named.items(), self._split(move), strict=True)
-            moved = {name: p.detach() + piece.to(p) for (name, p), piece in pieces}
-            output = torch.func.functional_call(self.model, moved, args, kwargs)
+        output = torch.func.functional_call(self.model, own, args, kwargs)
         logits = getattr(output, "logits", output)
         if not isinstance(logits, Tensor):
             raise TypeError(f"the model must return logits or an object with .logits, got {type(output).__name__}")
         return logits
 
-    def losses(self, batch: Batch, move: Tensor | None = None) -> list[Tensor]:
-        """Return the K vectors of a batch's losses, at the model's weights or at those moved by ``move`` (D,).
+    def losses(self, batch: Batch, weights: Tensor) -> list[Tensor]:
+        """Return the K vectors of a batch's losses at ``weights`` (D,).
 
         Raises:
             ValueError: a criterion doesn't return one number an example.
         """
         inputs, target = batch
-        logits, target = self.logits(inputs, move), target.to(self.device)
+        logits, target = self.logits(inputs, weights), target.to(self.device)
         values = [criterion(logits, target) for criterion in self.criteria]
         for value in values:
             if value.shape != target.shape[:1]:
@@ -92,26 +94,25 @@ class Problem:
         return values
 
     @torch.no_grad()
-    def values(self, move: Tensor | None = None) -> list[Tensor]:
-        """Return the K vectors of all examples' losses (N,), at the weights or at those moved by ``move`` (D,)."""
-        return [torch.cat(pieces) for pieces in zip(*(self.losses(batch, move) for batch in self.data), strict=True)]
+    def values(self, weights: Tensor) -> list[Tensor]:
+        """Return the K vectors of all examples' losses (N,) at ``weights`` (D,), without a graph."""
+        return [torch.cat(parts) for parts in zip(*(self.losses(batch, weights) for batch in self.data), strict=True)]
 
     def mean_gradients(self) -> Tensor:
         """Return (K, D): the gradient of every L_k."""
         return self.reweighted([torch.full((self.examples,), 1.0 / self.examples, dtype=self.dtype)])[0]
 
-    def reweighted(self, weights: Sequence[Tensor]) -> Tensor:
-        """Return (V, K, D): for each of V weights (N,) and every loss sum_i weights_i grad l_k(i).
+    def reweighted(self, factors: Sequence[Tensor]) -> Tensor:
+        """Return (V, K, D): for each of V factors (N,) and every loss sum_i factors_i grad l_k(i).
 
-        The weights are in the data's order, and share the graph of each batch.
+        The factors are in the data's order, and share the graph of each batch.
         """
-        total = self._zeros(len(weights), len(self.criteria))
-        pieces = zip(*(torch.split(one.to(self.device), self.sizes) for one in weights), strict=True)
+        total = self._zeros(len(factors), len(self.criteria))
+        pieces = zip(*(torch.split(one.to(self.device), self.sizes) for one in factors), strict=True)
         for losses, parts in zip(self._graphs(), pieces, strict=True):
             for n, part in enumerate(parts):
                 for k, loss in enumerate(losses):
-                    if loss.requires_grad:
-                        total[n, k] += _flat(self._grad(part.to(loss.dtype) @ loss))
+                    total[n, k] += self._gradient(part.to(loss.dtype) @ loss)
         return total
 
     def hessian_products(self, vectors: Sequence[Tensor]) -> Tensor:
@@ -119,11 +120,13 @@ class Problem:
         total = self._zeros(len(self.criteria), len(vectors))
         for losses in self._graphs():
             for k, loss in enumerate(losses):
-                slopes = self._slopes(k, loss)
+                slope = self._kept_slopes.get(k)
+                if slope is None:
+                    slope = self._gradient(loss.sum(), create_graph=True)
+                    if self._kept is not None:
+                        self._kept_slopes[k] = slope
                 for n, vector in enumerate(vectors):
-                    pairs = [(s, v) for s, v in zip(slopes, self._split(vector), strict=True) if s.requires_grad]
-                    if pairs:  # otherwise the loss is linear in every parameter
-                        total[k, n] += _flat(self._grad([s for s, _ in pairs], [v for _, v in pairs]))
+                    total[k, n] += self._gradient(slope, vector)
         return total / self.examples
 
     def directional(self, k: int, vector: Tensor) -> Tensor:
@@ -131,9 +134,8 @@ class Problem:
         derivatives = []
         for losses in self._graphs():
             probe = torch.zeros_like(losses[k], requires_grad=True)
-            slopes = self._grad(losses[k], probe, create_graph=True)
-            along = torch.stack([(s * v).sum() for s, v in zip(slopes, self._split(vector), strict=True)]).sum()
-            (derivative,) = torch.autograd.grad(along, probe, retain_graph=True)
+            slope = self._gradient(losses[k], probe, create_graph=True)
+            (derivative,) = torch.autograd.grad(slope, probe, vector, retain_graph=True)
             derivatives.append(derivative)
         return torch.cat(derivatives)
 
@@ -148,40 +150,20 @@ class Problem:
             yield self._kept
             return
         for batch in self.data:
-            with torch.enable_grad():
-                losses = self.losses(batch)
+            losses = self.losses(batch, self.weights)
             if len(self.sizes) == 1:
                 self._kept = losses
             yield losses
 
-    def _slopes(self, k: int, loss: Tensor) -> tuple[Tensor, ...]:
-        """Return the gradient of the sum of a batch's k-th losses, itself differentiable."""
-        if k in self._kept_slopes:
-            return self._kept_slopes[k]
-        if not loss.requires_grad:
-            return tuple(torch.zeros_like(p) for p in self.parameters)
-        slopes = self._grad(loss.sum(), create_graph=True)
-        if self._kept is not None:
-            self._kept_slopes[k] = slopes
-        return slopes
-
-    def _grad(
-        self, outputs: Tensor | Sequence[Tensor], factors: Tensor | Sequence[Tensor] | None = None, **options: bool
-    ) -> tuple[Tensor, ...]:
+    def _gradient(self, outputs: Tensor, factors: Tensor | None = None, *, create_graph: bool = False) -> Tensor:
+        if not outputs.requires_grad:  # as the gradient of a linear loss doesn't
+            return torch.zeros_like(self.weights)
         return torch.autograd.grad(
-            outputs, self.parameters, factors, retain_graph=True, materialize_grads=True, **options
-        )
-
-    def _split(self, vector: Tensor) -> list[Tensor]:
-        pieces = torch.split(vector, [p.numel() for p in self.parameters])
-        return [piece.view_as(p) for piece, p in zip(pieces, self.parameters, strict=True)]
+            outputs, self.weights, factors, retain_graph=True, create_graph=create_graph, materialize_grads=True
+        )[0]
 
     def _zeros(self, *shape: int) -> Tensor:
         return torch.zeros(*shape, self.dimension, dtype=self.dtype, device=self.device)
-
-
-def _flat(gradients: Sequence[Tensor]) -> Tensor:
-    return torch.cat([g.detach().reshape(-1) for g in gradients])
 
 
 def _to_device(inputs: object, device: torch.device) -> object:
@@ -196,7 +178,7 @@ def _to_device(inputs: object, device: torch.device) -> object:
 
 @contextlib.contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside, the modules' own modes again afterwards.
+    """Evaluation mode inside, with gradients, and the modules' own modes again afterwards.
 
     In training mode batch norm makes l_i depend on the other examples of the batch, and dropout makes it random: the
     covariance of eq. (16) is then not defined.
@@ -204,7 +186,8 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        yield
+        with torch.enable_grad():
+            yield
     finally:
         for module, training in modes:
             module.training = training

@@ -99,8 +99,8 @@ class ProbabilityRecorder:
     >>> logits, target = torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 0])
     >>> recorder.record(0, torch.tensor([2, 0]), logits, target)  # epoch 0, examples 2 and 0
     >>> recorder.flush()
-    >>> Recording(folder).p(0).round(3).tolist(), Recording(folder).correct(0).tolist()
-    ([0.269, nan, 0.881], [False, False, True])
+    >>> Recording(folder).p(0).round(3), Recording(folder).correct(0)
+    (array([0.269,   nan, 0.881], dtype=float32), array([False, False,  True]))
 
     Args:
         folder: created if need be. An existing recording of the same shape is continued, so nothing else resumes it.

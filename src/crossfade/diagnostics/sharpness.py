@@ -96,5 +96,6 @@ def loss_slice(
         moves = [s * directions[0] for s in steps]
         if len(directions) == 2:
             moves = [move + t * directions[1] for move in moves for t in steps]
-        values = [float(problem.values(move)[0].double().mean()) for move in moves]
+        losses = [problem.values(problem.weights + move.to(problem.weights))[0] for move in moves]
+        values = [float(loss.double().mean()) for loss in losses]
     return torch.tensor(values, dtype=torch.float64).reshape([len(steps)] * len(directions))
