@@ -24,7 +24,7 @@ from transformers import (
     TrainingArguments,
 )
 
-from crossfade.lab.data.glue import GLUE, load_glue
+from crossfade.lab.data.text_sets import GLUE, load_glue
 from crossfade.lab.data.texts import TextTask
 from crossfade.lab.methods import method
 from crossfade.lab.train.deep.lightning import train

@@ -9,8 +9,7 @@ from sklearn.datasets import load_iris, load_wine
 from crossfade.errors import UserError
 from crossfade.lab import compare
 from crossfade.lab.comparison import execute, plan
-from crossfade.lab.data.builtin import load_builtin
-from crossfade.lab.data.table import from_file
+from crossfade.lab.data.table import from_file, load_builtin
 from crossfade.lab.methods import DEFAULT_METHODS, METHODS, Method
 from crossfade.lab.settings import Images, Settings, Texts, Training
 from crossfade.lab.store import Store

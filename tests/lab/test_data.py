@@ -10,10 +10,9 @@ from hypothesis import strategies as st
 from sklearn.datasets import load_iris, load_wine
 
 from crossfade.errors import UserError
-from crossfade.lab.data.builtin import BUILTIN, load_builtin
 from crossfade.lab.data.columns import MAX_CATEGORIES
 from crossfade.lab.data.reading import read_frame
-from crossfade.lab.data.table import content_digest, from_arrays, from_file
+from crossfade.lab.data.table import BUILTIN, content_digest, from_arrays, from_file, load_builtin
 from crossfade.lab.data.task import TableTask
 from tests.examples import examples
 

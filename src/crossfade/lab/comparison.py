@@ -186,9 +186,8 @@ def load(file: Path | None, columns: Data, settings: Settings) -> Loaded:
     Raises:
         UserError: what can't be read, or a column that isn't there or wasn't named.
     """
-    from crossfade.lab.data.builtin import BUILTIN, load_builtin
     from crossfade.lab.data.reading import read_frame
-    from crossfade.lab.data.table import from_file
+    from crossfade.lab.data.table import BUILTIN, from_file, load_builtin
     from crossfade.lab.data.texts import load_texts
 
     kind = kind_of(file, settings)

@@ -82,7 +82,7 @@ def test_what_begins_alike_is_trained_once_and_is_what_it_is_alone(make_split, m
         compile = kernel.compiled().compile
 
         def __call__(self, *arguments):
-            spans.append(arguments[-1][:2])
+            spans.append(arguments[1:3])
             return kernel.compiled()(*arguments)
 
     monkeypatch.setattr(threads, "compiled", Counting)

@@ -135,7 +135,7 @@ def test_the_stop_flag_ends_the_kernel(make_split):
     progress = np.zeros(1, dtype=np.int64)
     preparation.stop[0] = 1
     arguments = preparation.arguments(Member(make_split(), method("ce"), 0.01, 0), 0, progress)
-    assert kernel.compiled()(*arguments, (0, 1000, -1)) == -1
+    assert kernel.compiled()(arguments, 0, 1000, -1) == -1
     assert progress[0] == 0
 
 

@@ -14,7 +14,18 @@ __all__ = ["CATALOGUE", "DataSet", "data_set", "default_data_dir"]
 
 @dataclass(frozen=True)
 class DataSet:
-    """One entry. ``url`` is None where its owner wants you to register: ``how`` says what to do then."""
+    """A data set that the lab knows.
+
+    Attributes:
+        name: What the command line calls it.
+        title: What people call it.
+        used_by: The studies that use it.
+        find: Says what of it is in a data folder, None for nothing.
+        how: How to get it.
+        url: Of the archive; None where the owner wants you to register.
+        checksum: Of the archive, where the owner tells one.
+        folder: Where the archive is unpacked.
+    """
 
     name: str
     title: str
@@ -27,7 +38,7 @@ class DataSet:
 
 
 def default_data_dir() -> Path:
-    """``$CROSSFADE_DATA``, or ``crossfade/data`` in the user's cache folder."""
+    """Return ``$CROSSFADE_DATA``, or ``crossfade/data`` in the user's cache folder."""
     if named := os.environ.get("CROSSFADE_DATA"):
         return Path(named)
     cache = os.environ.get("XDG_CACHE_HOME")
@@ -58,48 +69,76 @@ def _glue(data_dir: Path) -> str | None:
 
 CATALOGUE = (
     DataSet(
-        "sklearn", "iris, wine, breast cancer, digits", "compare", lambda _: "ships with scikit-learn", "nothing to do"
+        name="sklearn",
+        title="iris, wine, breast cancer, digits",
+        used_by="compare",
+        find=lambda _: "ships with scikit-learn",
+        how="nothing to do",
     ),
     DataSet(
-        "uci", "121 UCI sets, prepared and split by Klambauer et al. 2017", "table4", _uci,
-        "crossfade data uci --download (39 MB)",
-        "http://www.bioinf.jku.at/people/klambauer/data_py.zip", None, "uci121",
+        name="uci",
+        title="121 UCI sets, prepared and split by Klambauer et al. 2017",
+        used_by="table4",
+        find=_uci,
+        how="crossfade data uci --download (39 MB)",
+        url="http://www.bioinf.jku.at/people/klambauer/data_py.zip",
+        folder="uci121",
     ),
     DataSet(
-        "cifar100", "CIFAR-100", "table1, table5, motivating, normmatched",
-        _any_of("cifar100.npz", "cifar-100-python", "cifar100"), "crossfade data cifar100 --download (161 MB)",
-        "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz", "md5:eb9058c3a382ffc7106e4002c42a8d85",
-        "cifar-100-python",
+        name="cifar100",
+        title="CIFAR-100",
+        used_by="table1, table5, motivating, normmatched",
+        find=_any_of("cifar100.npz", "cifar-100-python", "cifar100"),
+        how="crossfade data cifar100 --download (161 MB)",
+        url="https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
+        checksum="md5:eb9058c3a382ffc7106e4002c42a8d85",
+        folder="cifar-100-python",
     ),
     DataSet(
-        "cinic10", "CINIC-10", "table1, table6", _any_of("cinic10.npz", "cinic-10", "cinic10"),
-        "crossfade data cinic10 --download (656 MB)",
-        "https://datashare.ed.ac.uk/bitstream/handle/10283/3192/CINIC-10.tar.gz",
-        "md5:6ee4d0c996905fe93221de577967a372", "cinic-10",
+        name="cinic10",
+        title="CINIC-10",
+        used_by="table1, table6",
+        find=_any_of("cinic10.npz", "cinic-10", "cinic10"),
+        how="crossfade data cinic10 --download (656 MB)",
+        url="https://datashare.ed.ac.uk/bitstream/handle/10283/3192/CINIC-10.tar.gz",
+        checksum="md5:6ee4d0c996905fe93221de577967a372",
+        folder="cinic-10",
     ),
     DataSet(
-        "tinyimagenet", "Tiny-ImageNet", "table5", _any_of("tiny-imagenet-200", "tinyimagenet"),
-        "crossfade data tinyimagenet --download (237 MB)",
-        "http://cs231n.stanford.edu/tiny-imagenet-200.zip", None, "tiny-imagenet-200",
+        name="tinyimagenet",
+        title="Tiny-ImageNet",
+        used_by="table5",
+        find=_any_of("tiny-imagenet-200", "tinyimagenet"),
+        how="crossfade data tinyimagenet --download (237 MB)",
+        url="http://cs231n.stanford.edu/tiny-imagenet-200.zip",
+        folder="tiny-imagenet-200",
     ),
     DataSet(
-        "imagenet", "ImageNet-2012", "table2, table5", _any_of("imagenet/train"),
-        "register at image-net.org, unpack into imagenet/{train,val}/WNID/",
+        name="imagenet",
+        title="ImageNet-2012",
+        used_by="table2, table5",
+        find=_any_of("imagenet/train"),
+        how="register at image-net.org, unpack into imagenet/{train,val}/WNID/",
     ),
     DataSet(
-        "reviews", "Women's Clothing E-Commerce Reviews", "table3",
-        _any_of("reviews", "Womens Clothing E-Commerce Reviews.csv"),
-        "from Kaggle (nicapotato/womens-ecommerce-clothing-reviews), the CSV into reviews/",
+        name="reviews",
+        title="Women's Clothing E-Commerce Reviews",
+        used_by="table3",
+        find=_any_of("reviews", "Womens Clothing E-Commerce Reviews.csv"),
+        how="from Kaggle (nicapotato/womens-ecommerce-clothing-reviews), the CSV into reviews/",
     ),
     DataSet(
-        "glue", "GLUE classification tasks", "figure2", _glue,
-        "the datasets library fetches them; or glue/TASK/{train,dev}.tsv",
+        name="glue",
+        title="GLUE classification tasks",
+        used_by="figure2",
+        find=_glue,
+        how="the datasets library fetches them; or glue/TASK/{train,dev}.tsv",
     ),
-)  # fmt: skip
+)
 
 
 def data_set(name: str) -> DataSet:
-    """An entry by name.
+    """Return the data set of this name.
 
     Raises:
         UserError: unknown, with the names there are.

@@ -1,4 +1,4 @@
-"""What a column holds: numbers, dates, categories, or nothing that a network can use. Decided once, said aloud."""
+"""What a column holds: numbers, dates, categories, or nothing that a network can use."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def infer(values: pd.Series, name: str, where: str, categorical: bool = False) -
 
 
 def convert(values: pd.Series, column: Column, where: str) -> pd.Series:
-    """Cells as float64 (numbers; dates in days since 1970) or text (categories), with NaN where missing.
+    """Return cells as float64 (numbers; dates in days since 1970) or text (categories), with NaN where missing.
 
     Raises:
         UserError: a cell that doesn't fit what the column holds.
@@ -93,14 +93,14 @@ def convert(values: pd.Series, column: Column, where: str) -> pd.Series:
     return pd.Series(np.where(np.isnat(seconds), np.nan, seconds.astype(np.int64) / 86400), index=values.index)
 
 
-def texts(values: pd.Series) -> pd.Series:
-    """Cells as text without spaces around it; whole floats lose their ``.0``, words for "missing" become missing."""
+def texts(values: pd.Series, missing: Collection[str] = MISSING) -> pd.Series:
+    """Return cells as text, without spaces around it and a whole float's ``.0``; words for "missing" become NaN."""
     if pd.api.types.is_float_dtype(values.dtype):
         text = values.map(lambda value: f"{value:.15g}", na_action="ignore")
     else:
         text = values.map(str, na_action="ignore")
     text = text.astype("object").str.strip()
-    return text.mask(text.isna() | text.isin(MISSING), np.nan)
+    return text.mask(text.isna() | text.isin(list(missing)), np.nan)
 
 
 def _from_text(text: pd.Series, name: str, where: str) -> Column:
@@ -152,10 +152,11 @@ def _category(text: pd.Series, name: str, wanted: bool) -> Column:
         return Column(name, "unused", note=f"column {name!r} has the same value in every row: left out")
     if not wanted and different > max(MAX_CATEGORIES, len(known) // 2):
         return Column(
-            name, "unused",
+            name,
+            "unused",
             note=f"column {name!r} is free text or an identifier ({different} different texts in {len(known)} rows, "
             f"such as {_shown(known.iloc[0])}): left out",
-        )  # fmt: skip
+        )
     note = None
     if different > MAX_CATEGORIES:
         note = f"column {name!r} has {different} categories: the {MAX_CATEGORIES - 1} most frequent are kept apart"
@@ -163,7 +164,7 @@ def _category(text: pd.Series, name: str, wanted: bool) -> Column:
 
 
 def _written(text: pd.Series, spelling: str) -> pd.Series:
-    """Numbers as people write them, NaN where a cell is none."""
+    """Return numbers as people write them, NaN where a cell is none."""
     thousands, point = (",", ".") if spelling == "point" else (".", ",")
 
     def read(cell: str) -> float:

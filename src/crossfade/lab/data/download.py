@@ -1,4 +1,4 @@
-"""Downloads that can be broken off at any moment: a partial file is taken up again, a finished one is whole."""
+"""Downloads that go on where they were interrupted, and archives that are unpacked as a whole or not at all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The label column: from cells to class numbers, and the ways in which it can't be one."""
+"""The label column: from cells to class numbers, and why some columns can't be one."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import numpy as np
 import pandas as pd
 
 from crossfade.errors import UserError
+from crossfade.lab.data.columns import texts
 from crossfade.lab.data.reading import MISSING_LABEL
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Labels", "encode", "read_labels"]
+__all__ = ["Labels", "encode_test", "read_labels"]
 
 # More different numbers than this and the column may be a quantity.
 _MANY = 20
@@ -23,7 +24,7 @@ _ROWS = 50  # unless each of them is there this often
 
 @dataclass(frozen=True, eq=False)
 class Labels:
-    """``codes`` (int64, -1 where the label is missing) into ``classes``, which are sorted."""
+    """Class numbers of rows: ``codes`` (-1 where the label is missing) count in ``classes``, which are sorted."""
 
     codes: NDArray[np.int64]
     classes: tuple[str, ...]
@@ -43,7 +44,7 @@ def read_labels(values: pd.Series, where: str, least: int, numbers_are_names: bo
     Raises:
         UserError: no labels, one class, a class with too few rows, or a quantity instead of classes.
     """
-    text = _cells(values)
+    text = texts(values, MISSING_LABEL)
     known = text.dropna()
     if known.empty:
         raise UserError(f"{where}: every cell is empty; a class for each row is needed")
@@ -62,27 +63,35 @@ def read_labels(values: pd.Series, where: str, least: int, numbers_are_names: bo
     if len(set(folded)) < len(folded):
         twins = next(name for name in classes if folded.count(name.casefold()) > 1)
         notes.append(f"some classes differ in upper and lower case only ({twins!r}): kept apart")
-    return Labels(encode(values, classes, numeric), classes, numeric, tuple(notes))
+    return Labels(_encode(values, classes, numeric), classes, numeric, tuple(notes))
 
 
-def encode(values: pd.Series, classes: tuple[str, ...], numeric: bool) -> NDArray[np.int64]:
-    """Class numbers of cells, -1 where the cell is empty and -2 where it is none of ``classes``."""
-    text = _cells(values)
+def encode_test(values: pd.Series, known: Labels, where: str) -> NDArray[np.int64]:
+    """Return the class numbers of test rows, by the classes of the training data; -1 where the cell is empty.
+
+    Raises:
+        UserError: a label that the training data doesn't have.
+    """
+    codes = _encode(values, known.classes, known.numeric)
+    strange = np.flatnonzero(codes == -2)
+    if len(strange):
+        row = values.index[strange[0]]
+        raise UserError(
+            f"{where}: label {str(values[row]).strip()!r} (row {row + 1}) doesn't occur in the training data; remove "
+            "these rows or add such rows to the training data"
+        )
+    return codes
+
+
+def _encode(values: pd.Series, classes: tuple[str, ...], numeric: bool) -> NDArray[np.int64]:
+    """Return the class numbers of cells, -1 where the cell is empty and -2 where it is none of ``classes``."""
+    text = texts(values, MISSING_LABEL)
     if numeric:
         numbers = pd.to_numeric(text, errors="coerce")
         text = text.where(numbers.isna(), numbers.map(lambda value: f"{value:.15g}", na_action="ignore"))
     place = {name: code for code, name in enumerate(classes)}
     codes = text.map(lambda cell: place.get(cell, -2), na_action="ignore")
     return codes.fillna(-1).to_numpy(dtype=np.int64)
-
-
-def _cells(values: pd.Series) -> pd.Series:
-    if pd.api.types.is_float_dtype(values.dtype):
-        text = values.map(lambda value: f"{value:.15g}", na_action="ignore")
-    else:
-        text = values.map(str, na_action="ignore")
-    text = text.astype("object").str.strip()
-    return text.mask(text.isna() | text.isin(MISSING_LABEL), np.nan)
 
 
 def _refuse_quantity(names: NDArray[np.float64], counts: NDArray[np.int64], where: str, least: int) -> None:

@@ -99,11 +99,17 @@ def _read_text(path: Path, target: str | None) -> RawFrame:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)
             frame = pd.read_csv(
-                io.StringIO(text), sep=separator, header=header, names=names, index_col=False, skipinitialspace=True,
-                keep_default_na=False, low_memory=False,
+                io.StringIO(text),
+                sep=separator,
+                header=header,
+                names=names,
+                index_col=False,
+                skipinitialspace=True,
+                keep_default_na=False,
+                low_memory=False,
                 na_values={name: MISSING_LABEL if name == target else MISSING for name in names},
                 dtype={target: str} if target in names else None,
-            )  # fmt: skip
+            )
     except pd.errors.ParserWarning:  # pandas would drop the cells
         raise UserError(
             f"{path}: rows have more cells than the header has names ({len(names)}); name every column, or remove a "

@@ -1,7 +1,8 @@
-"""One repeat of a data set: its arrays, and how examples are held out for a part of their own."""
+"""One repeat of a data set: its arrays, how examples are held out for a part, and what a report says of the parts."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from crossfade.errors import UserError
 
-__all__ = ["Split", "held_out"]
+__all__ = ["Split", "entry", "held_out"]
 
 Floats: TypeAlias = NDArray[np.float32]
 Integers: TypeAlias = NDArray[np.int64]
@@ -68,6 +69,15 @@ class Split:
     def parts(self) -> tuple[tuple[Floats, Integers], ...]:
         """Inputs and labels of the training, the validation and the test part."""
         return (self.x_train, self.y_train), (self.x_val, self.y_val), (self.x_test, self.y_test)
+
+
+def entry(
+    name: str, source: str, *, features: int, classes: int, sizes: Sequence[int], sha256: str
+) -> dict[str, str | int]:
+    """Return one entry of a report's ``datasets``; sizes are those of the training, validation and test part."""
+    counts = dict(zip(("n_train", "n_val", "n_test"), sizes, strict=True))
+    shape = {"rows": sum(sizes), "features": features, "classes": classes}
+    return {"name": name, "source": source, **shape, **counts, "sha256": sha256}
 
 
 def held_out(labels: Integers, classes: int, share: float, state: int) -> Integers:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +13,15 @@ import pandas as pd
 
 from crossfade.errors import UserError
 from crossfade.lab.data.columns import Column, check_names, convert, infer
-from crossfade.lab.data.labels import Labels, encode, read_labels
+from crossfade.lab.data.labels import Labels, encode_test, read_labels
 from crossfade.lab.data.reading import read_frame
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Table", "as_frame", "as_labels", "from_arrays", "from_file", "from_frame"]
+__all__ = ["BUILTIN", "Table", "as_frame", "as_labels", "from_arrays", "from_file", "from_frame", "load_builtin"]
+
+BUILTIN = ("iris", "wine", "breast_cancer", "digits")  # real sets that ship with scikit-learn
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +56,11 @@ def from_file(
     categorical: Sequence[str] = (),
     drop: Sequence[str] = (),
 ) -> Table:
-    """Read a table and, if given, its fixed test rows. Raises UserError for everything that can't be used."""
+    """Read a table and, if given, its fixed test rows.
+
+    Raises:
+        UserError: whatever can't be used, as one line.
+    """
     raw = read_frame(path, target)
     frames = [_parts(raw.frame, target, str(path))]
     notes = [*raw.notes]
@@ -63,11 +69,19 @@ def from_file(
         frames.append(_parts(other.frame, target, str(test)))
         notes += [f"{test.name}: {note}" for note in other.notes]
     return from_frame(
-        *frames[0], name=path.name.split(".")[0] or path.name, source=path.name, where=str(path),
-        target=f"target {target!r}", test=frames[1] if test is not None else None, test_where=str(test),
-        categorical=[column for column in categorical if column != target], drop=drop, notes=notes,
-        sha256=_file_digest(path), numbers_are_names=target in categorical,
-    )  # fmt: skip
+        *frames[0],
+        name=path.name.split(".")[0] or path.name,
+        source=path.name,
+        where=str(path),
+        where_labels=f"{path}: target {target!r}",
+        target=target,
+        test=frames[1] if test is not None else None,
+        test_where=str(test),
+        categorical=categorical,
+        drop=drop,
+        notes=notes,
+        sha256=_file_digest(path),
+    )
 
 
 def from_arrays(
@@ -79,7 +93,7 @@ def from_arrays(
     categorical: Sequence[str] = (),
     drop: Sequence[str] = (),
 ) -> Table:
-    """A table from NumPy arrays or pandas objects, with the same rules as a file."""
+    """Return the table of NumPy arrays or pandas objects, by the same rules as a file's."""
     features, labels = as_frame(X, "X"), as_labels(y, "y", _rows(X))
     held = None
     if test is not None:
@@ -87,10 +101,31 @@ def from_arrays(
             raise UserError(f"test: expected a pair (X_test, y_test), got {type(test).__name__}")
         held = as_frame(test[0], "X_test"), as_labels(test[1], "y_test", _rows(test[0]))
     return from_frame(
-        features, labels, name=name, source="Python", where="X", target="y", test=held, test_where="X_test",
-        categorical=[column for column in categorical if column != "y"], drop=drop,
-        numbers_are_names="y" in categorical,
-    )  # fmt: skip
+        features,
+        labels,
+        name=name,
+        source="Python",
+        where="X",
+        where_labels="y",
+        target="y",
+        test=held,
+        test_where="X_test",
+        categorical=categorical,
+        drop=drop,
+    )
+
+
+def load_builtin(name: str) -> Table:
+    """Return one of ``BUILTIN``; raises KeyError for another name."""
+    from sklearn import datasets
+
+    if name not in BUILTIN:
+        raise KeyError(name)
+    bunch, source = getattr(datasets, f"load_{name}")(as_frame=True), f"scikit-learn load_{name}"
+    table = from_frame(
+        bunch.data, bunch.target, name=name, source=source, where=name, where_labels=f"{name}: target", target="target"
+    )
+    return replace(table, notes=())  # three pixels of the digits are always off: known, and nothing to act on
 
 
 def from_frame(
@@ -100,6 +135,7 @@ def from_frame(
     name: str,
     source: str,
     where: str,
+    where_labels: str,
     target: str,
     test: tuple[pd.DataFrame, pd.Series] | None = None,
     test_where: str = "",
@@ -107,17 +143,25 @@ def from_frame(
     drop: Sequence[str] = (),
     notes: Sequence[str] = (),
     sha256: str = "",
-    numbers_are_names: bool = False,
 ) -> Table:
-    """The common path: infer each column's kind from the training rows, convert, encode the labels."""
-    check_names(categorical, list(frame.columns), "--categorical", where)
+    """Infer each column's kind from the training rows, convert the cells and encode the labels.
+
+    Args:
+        frame, labels: The rows to learn from.
+        name, source: As in ``Table``.
+        where, where_labels, test_where: What messages call the rows, their labels and the test rows.
+        target: The name of the labels; ``categorical`` may hold it, too, and then numbers are names of classes.
+        test: The test rows, where they are fixed.
+        categorical, drop: Names of columns.
+        notes, sha256: As in ``Table``, so far as they are known.
+    """
+    categories = [column for column in categorical if column != target]
+    check_names(categories, list(frame.columns), "--categorical", where)
     check_names(drop, list(frame.columns), "--drop", where)
-    known = read_labels(
-        labels, target if where == "X" else f"{where}: {target}", 3 if test is None else 2, numbers_are_names
-    )
+    known = read_labels(labels, where_labels, 3 if test is None else 2, target in categorical)
     keep = known.codes >= 0
     frame = frame.drop(columns=list(drop)).loc[keep]
-    columns = [infer(frame[column], column, where, column in categorical) for column in frame.columns]
+    columns = [infer(frame[column], column, where, column in categories) for column in frame.columns]
     used = tuple(column for column in columns if column.kind != "unused")
     said = [*notes, *known.notes, *(column.note for column in columns if column.note)]
     if not used:
@@ -131,11 +175,11 @@ def from_frame(
             f"{twice} of {len(features)} rows repeat an earlier row: copies may fall into training and test parts"
         )
     table = Table(name, source, features, codes, known.classes, used, held, tuple(said))
-    return _with_digest(table, sha256)
+    return replace(table, sha256=sha256 or content_digest(table))
 
 
 def content_digest(table: Table) -> str:
-    """SHA-256 of the values that training will see: the same for a CSV, a Parquet file and a data frame of them."""
+    """Return the SHA-256 of the values that training will see, the same for a CSV, a Parquet file and a data frame."""
     hashed = hashlib.sha256(repr((table.classes, [(c.name, c.kind) for c in table.columns])).encode())
     for features, codes in [(table.features, table.labels), *([table.test] if table.test else [])]:
         hashed.update(codes.tobytes())
@@ -148,16 +192,9 @@ def content_digest(table: Table) -> str:
     return hashed.hexdigest()
 
 
-def _with_digest(table: Table, sha256: str) -> Table:
-    from dataclasses import replace
-
-    return replace(table, sha256=sha256 or content_digest(table))
-
-
 def _converted(frame: pd.DataFrame, used: Sequence[Column], where: str) -> pd.DataFrame:
-    return pd.DataFrame(
-        {column.name: convert(frame[column.name], column, where) for column in used}
-    ).reset_index(drop=True)  # fmt: skip
+    columns = {column.name: convert(frame[column.name], column, where) for column in used}
+    return pd.DataFrame(columns).reset_index(drop=True)
 
 
 def _test_part(
@@ -166,13 +203,7 @@ def _test_part(
     absent = [column.name for column in used if column.name not in frame.columns]
     if absent:
         raise UserError(f"{where}: no column {absent[0]!r}, which the training data has ({len(absent)} missing)")
-    codes = encode(labels, known.classes, known.numeric)
-    strange = np.flatnonzero(codes == -2)
-    if len(strange):
-        raise UserError(
-            f"{where}: label {str(labels.iloc[strange[0]]).strip()!r} (row {strange[0] + 1}) doesn't occur in the "
-            "training data; remove these rows or add such rows to the training data"
-        )
+    codes = encode_test(labels, known, where)
     keep = codes >= 0
     if not keep.any():
         raise UserError(f"{where}: no row has a label; the test rows need theirs to be scored")

@@ -1,4 +1,4 @@
-"""A table as a task: one stratified split a repeat, preprocessed by what the training part alone can tell."""
+"""A table as a task: one stratified split for each repeat, preprocessed by what its training part alone can tell."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from crossfade.errors import UserError
 from crossfade.lab.data.columns import MAX_CATEGORIES
-from crossfade.lab.data.split import Split
+from crossfade.lab.data.split import Split, entry
 from crossfade.lab.data.table import Table, content_digest
 from crossfade.lab.trial import Shape, stream_seed
 
@@ -72,9 +72,12 @@ class TableTask:
     def content(self) -> Mapping[str, Any]:
         """What decides the numbers: values, division, seed, and the number of this module's way to preprocess."""
         return {
-            "data": content_digest(self.table), "test_size": self.test_size, "seed": self.seed, "preprocessing": 1,
+            "data": content_digest(self.table),
+            "test_size": self.test_size,
+            "seed": self.seed,
+            "preprocessing": 1,
             "fixed_test": self.table.test is not None,
-        }  # fmt: skip
+        }
 
     @cached_property
     def shape(self) -> Shape:
@@ -84,7 +87,7 @@ class TableTask:
         return Shape(len(self.table.labels), inputs, len(self.table.classes))
 
     def split(self, repeat: int) -> Split:
-        """Rows of one repeat as float32, the pipeline fitted on its training part alone.
+        """Return the rows of one repeat as float32, by a pipeline fitted on its training part alone.
 
         Raises:
             UserError: the inputs would not fit into memory, or aren't finite.
@@ -103,16 +106,13 @@ class TableTask:
         return Split(x[0], y_train, x[1], y_val, x[2], y_test, len(self.table.classes))
 
     def describe(self) -> dict[str, Any]:
-        """One entry of the report's ``datasets``."""
+        """Return one entry of the report's ``datasets``."""
         sizes = [len(labels) for _, labels in self._parts(0)]
-        return {
-            "name": self.table.name, "source": self.table.source, "rows": sum(sizes),
-            "features": len(self.table.columns), "classes": len(self.table.classes),
-            "n_train": sizes[0], "n_val": sizes[1], "n_test": sizes[2], "sha256": self.table.sha256,
-        }  # fmt: skip
+        table, features, classes = self.table, len(self.table.columns), len(self.table.classes)
+        return entry(table.name, table.source, features=features, classes=classes, sizes=sizes, sha256=table.sha256)
 
     def _parts(self, repeat: int) -> list[tuple[Any, NDArray[np.int64]]]:
-        """(features, labels) of training, validation and test."""
+        """Return (features, labels) of the training, the validation and the test part."""
         from sklearn.model_selection import train_test_split
 
         table, state = self.table, stream_seed(self.content, repeat, "split") % 2**32
@@ -138,7 +138,7 @@ class TableTask:
 
 
 def preprocessor(table: Table) -> ColumnTransformer:
-    """The scikit-learn pipeline, not yet fitted.
+    """Return the scikit-learn pipeline, not yet fitted.
 
     Numbers and dates: the median for missing cells with a column that says so, zero mean and unit variance, cut at
     +-10 standard deviations. Categories: one column each, the rarest pooled, a missing cell is a category; a category

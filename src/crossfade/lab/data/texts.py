@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from crossfade.errors import UserError
-from crossfade.lab.data.split import held_out
+from crossfade.lab.data.split import entry, held_out
 from crossfade.lab.trial import Shape, stream_seed
 
 if TYPE_CHECKING:
@@ -128,9 +128,14 @@ class TextTask:
     def content(self) -> Mapping[str, Any]:
         """What decides the numbers."""
         return {
-            "data": self.data.sha256, "select": self.select, "test_size": self.test_size, "limit": self.limit,
-            "seed": self.seed, "preprocessing": 1, "fixed_test": self.data.test is not None,
-        }  # fmt: skip
+            "data": self.data.sha256,
+            "select": self.select,
+            "test_size": self.test_size,
+            "limit": self.limit,
+            "seed": self.seed,
+            "preprocessing": 1,
+            "fixed_test": self.data.test is not None,
+        }
 
     @cached_property
     def shape(self) -> Shape:
@@ -153,14 +158,11 @@ class TextTask:
         return TextSplit(train, validation if self.select == "validation" else None, test, len(self.data.classes))
 
     def describe(self) -> dict[str, Any]:
-        """One entry of the report's ``datasets``."""
+        """Return one entry of the report's ``datasets``."""
         split = self.split(0)
         sizes = [len(split.train), 0 if split.validation is None else len(split.validation), len(split.test)]
-        return {
-            "name": self.name, "source": self.data.source, "rows": sum(sizes),
-            "features": 1 if self.data.train.seconds is None else 2, "classes": split.classes, "n_train": sizes[0],
-            "n_val": sizes[1], "n_test": sizes[2], "sha256": self.data.sha256,
-        }  # fmt: skip
+        features, sha256 = 1 if self.data.train.seconds is None else 2, self.data.sha256
+        return entry(self.name, self.data.source, features=features, classes=split.classes, sizes=sizes, sha256=sha256)
 
     def _divide(self, part: TextPart, share: float, state: int) -> tuple[TextPart, TextPart]:
         """Stratified, and every class in both: at least one example each."""
@@ -225,7 +227,7 @@ def _text_set(
     name: str, source: str, tables: Sequence[_Labelled], text: Sequence[str], target: str, numbers_are_names: bool
 ) -> TextSet:
     """Return the texts of one table, or of two, of which the second holds the test rows."""
-    from crossfade.lab.data.labels import encode, read_labels
+    from crossfade.lab.data.labels import encode_test, read_labels
 
     if not 1 <= len(text) <= 2:
         raise UserError(f"--text: expected one column of texts, or two for pairs, got {', '.join(text)}")
@@ -238,14 +240,7 @@ def _text_set(
     held = None
     for test in tables[1:]:
         others, more = _with_text(test.frame, text, test.where)
-        labels = test.labels[others.index]
-        codes = encode(labels, known.classes, known.numeric)
-        if (codes == -2).any():
-            at = others.index[codes == -2][0]
-            raise UserError(
-                f"{test.where}: label {str(labels[at]).strip()!r} (row {at + 1}) doesn't occur in the training data; "
-                "remove these rows or add such rows to the training data"
-            )
+        codes = encode_test(test.labels[others.index], known, test.where)
         if not (codes >= 0).any():
             raise UserError(f"{test.where}: no row has a text and a label; the test rows need theirs to be scored")
         notes += [f"{Path(test.where).name}: {note}" for note in [*test.notes, *more]]

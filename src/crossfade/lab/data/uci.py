@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from crossfade.errors import UserError
-from crossfade.lab.data.split import Split
-from crossfade.lab.data.uci_names import UCI_NAMES
+from crossfade.lab.data.split import Split, entry
 from crossfade.lab.trial import Shape
 
 if TYPE_CHECKING:
@@ -28,6 +27,25 @@ if TYPE_CHECKING:
 __all__ = ["SPLITS", "UCI_NAMES", "UciTask", "find_uci", "uci_tasks"]
 
 SPLITS = 4
+_NAMES = """
+abalone acute-inflammation acute-nephritis adult annealing arrhythmia audiology-std balance-scale balloons bank blood
+breast-cancer breast-cancer-wisc breast-cancer-wisc-diag breast-cancer-wisc-prog breast-tissue car
+cardiotocography-10clases cardiotocography-3clases chess-krvk chess-krvkp congressional-voting
+conn-bench-sonar-mines-rocks conn-bench-vowel-deterding connect-4 contrac credit-approval cylinder-bands dermatology
+echocardiogram ecoli energy-y1 energy-y2 fertility flags glass haberman-survival hayes-roth heart-cleveland
+heart-hungarian heart-switzerland heart-va hepatitis hill-valley horse-colic ilpd-indian-liver image-segmentation
+ionosphere iris led-display lenses letter libras low-res-spect lung-cancer lymphography magic mammographic miniboone
+molec-biol-promoter molec-biol-splice monks-1 monks-2 monks-3 mushroom musk-1 musk-2 nursery
+oocytes_merluccius_nucleus_4d oocytes_merluccius_states_2f oocytes_trisopterus_nucleus_2f
+oocytes_trisopterus_states_5b optical ozone page-blocks parkinsons pendigits pima pittsburg-bridges-MATERIAL
+pittsburg-bridges-REL-L pittsburg-bridges-SPAN pittsburg-bridges-T-OR-D pittsburg-bridges-TYPE planning plant-margin
+plant-shape plant-texture post-operative primary-tumor ringnorm seeds semeion soybean spambase spect spectf
+statlog-australian-credit statlog-german-credit statlog-heart statlog-image statlog-landsat statlog-shuttle
+statlog-vehicle steel-plates synthetic-control teaching thyroid tic-tac-toe titanic trains twonorm
+vertebral-column-2clases vertebral-column-3clases wall-following waveform waveform-noise wine wine-quality-red
+wine-quality-white yeast zoo
+"""  # as Klambauer et al. spell them
+UCI_NAMES = tuple(_NAMES.split())
 _LABELS, _TEST, _VALIDATION = "labels_py.dat", "folds_py.dat", "validation_folds_py.dat"
 
 
@@ -53,7 +71,7 @@ class UciTask:
         return Shape(len(y), x.shape[1], int(y.max()) + 1)
 
     def split(self, repeat: int) -> Split:
-        """The published rows of split ``repeat % 4``, as they are."""
+        """Return the published rows of split ``repeat % 4``, as they are."""
         x, y, test, validation = self._arrays
         is_test, is_validation = test[:, repeat % SPLITS] == 1, validation[:, repeat % SPLITS] == 1
         is_training = ~is_test & ~is_validation
@@ -64,14 +82,12 @@ class UciTask:
         return Split(x_train, y_train, x_val, y_val, x_test, y_test, int(y.max()) + 1)
 
     def describe(self) -> dict[str, Any]:
-        """One entry of a report's ``datasets``."""
+        """Return one entry of a report's ``datasets``."""
         x, y, test, validation = self._arrays
         n_test, n_val = int((test[:, 0] == 1).sum()), int((validation[:, 0] == 1).sum())
-        return {
-            "name": self.name, "source": "UCI, Klambauer et al. 2017", "rows": len(y), "features": x.shape[1],
-            "classes": int(y.max()) + 1, "n_train": len(y) - n_test - n_val, "n_val": n_val, "n_test": n_test,
-            "sha256": self.content["data"],
-        }  # fmt: skip
+        sizes, classes, digest = (len(y) - n_test - n_val, n_val, n_test), int(y.max()) + 1, self.content["data"]
+        source = "UCI, Klambauer et al. 2017"
+        return entry(self.name, source, features=x.shape[1], classes=classes, sizes=sizes, sha256=digest)
 
     @cached_property
     def _arrays(self) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int8], NDArray[np.int8]]:
@@ -99,7 +115,7 @@ def _read(path: Path) -> NDArray[np.float64]:
 
 
 def find_uci(data_dir: Path) -> Path | None:
-    """The folder with the sets' folders: ``data_dir`` itself, or the archive's ``data`` or ``uci121`` in it."""
+    """Return the folder with the sets' folders: ``data_dir`` itself, or the archive's ``data`` or ``uci121`` in it."""
     for folder in (data_dir, data_dir / "uci121", data_dir / "data", data_dir / "uci121" / "data"):
         if any((folder / name / _LABELS).is_file() for name in UCI_NAMES):
             return folder
@@ -107,7 +123,7 @@ def find_uci(data_dir: Path) -> Path | None:
 
 
 def uci_tasks(data_dir: Path, names: tuple[str, ...] = ()) -> tuple[list[UciTask], list[str]]:
-    """Tasks for the sets that are here, and the names of those that aren't (all 121, or only ``names``).
+    """Return tasks for the sets that are here, and the names of those that aren't (of all 121, or of ``names``).
 
     Raises:
         UserError: none is here, or a name is none of the 121.

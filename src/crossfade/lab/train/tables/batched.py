@@ -21,19 +21,9 @@ from torch import Tensor
 from crossfade.lab.data.split import Split
 from crossfade.lab.own_loss import value_and_slope
 from crossfade.lab.train.mixture import mixture_table
-from crossfade.lab.train.outcome import Floats, History, chosen_epoch
+from crossfade.lab.train.outcome import Floats, History
 from crossfade.lab.train.tables.recipe import Member, Recipe
-from crossfade.lab.train.tables.setup import (
-    VAL_CORRECT,
-    VAL_NLL,
-    cost,
-    empty_measures,
-    history,
-    initial_weights,
-    row_orders,
-    state_dict,
-    steps_in_epoch,
-)
+from crossfade.lab.train.tables.setup import Record, cost, initial_weights, row_orders, steps_in_epoch
 
 _SLOTS_CPU = 16  # networks in a stack
 _SLOTS = 256  # a step on a GPU takes no longer for these than for 16
@@ -121,8 +111,7 @@ class _Stack:
         recipe, members = self.recipe, self.members
         rows = len(members[0].split.y_train)
         orders = {seed: row_orders(seed, rows, recipe.epochs) for seed in {member.seed for member in members}}
-        measures = [empty_measures(recipe.epochs) for _ in members]
-        chosen, alive = [-1] * len(members), [True] * len(members)
+        records, alive = [Record(recipe) for _ in members], [True] * len(members)
         best = [weight.clone() for weight in self.weights]
         for epoch in range(recipe.epochs):
             order = self._put(np.stack([orders[member.seed][epoch] for member in members]).astype(np.int64))
@@ -134,21 +123,14 @@ class _Stack:
             better = []
             for slot, row in enumerate(measured.double().cpu().numpy()):
                 alive[slot] &= bool(row[5] and np.isfinite(row[[0, 2]]).all())
-                if alive[slot]:
-                    measures[slot][epoch] = row[:5]
-                    so_far = measures[slot][: epoch + 1]
-                    if chosen_epoch(so_far[:, VAL_CORRECT], so_far[:, VAL_NLL], recipe.tie) == epoch:
-                        chosen[slot] = epoch
-                        better.append(slot)
+                if alive[slot] and records[slot].add(epoch, row[:5]):
+                    better.append(slot)
             for kept, weight in zip(best, self.weights, strict=True):
                 kept[better] = weight[better]
             on_epoch()
         self.weights = best
         shown = torch.cat([logits.softmax(-1) for logits, _ in self._logits("test")], 1).cpu().numpy()
-        return [
-            history(members[k].split, measures[k], chosen[k], shown[k], state_dict(self._unfilled(k)), "batched")
-            for k in range(self.count)
-        ]
+        return [records[k].history(members[k].split, shown[k], self._unfilled(k), "batched") for k in range(self.count)]
 
     def _unfilled(self, slot: int) -> list[Floats]:
         both = zip(self.weights, self.shapes, strict=True)

@@ -16,13 +16,14 @@ from functools import lru_cache
 from numbers import Number
 from pathlib import Path
 from types import CodeType, FunctionType
-from typing import Any, NamedTuple, TypeAlias, cast
+from typing import NamedTuple, TypeAlias, cast
 from zlib import crc32
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from crossfade.lab.train.outcome import Curve, Floats
 from crossfade.lab.train.tables.panels import (
     Layer,
     Sgd,
@@ -58,10 +59,35 @@ from crossfade.lab.train.tables.simd import (
 TIES = ("first", "last", "loss")  # the kernel knows them by their places
 _LAST, _LOSS = TIES.index("last"), TIES.index("loss")
 
+Rows: TypeAlias = tuple[Floats, Floats]  # inputs (rows, a multiple of eight features), labels
+
 _f = np.float32
 _NO_CLASS = _f(-1.0)  # the label of a row that fills up a block
 
-Group: TypeAlias = tuple[Any, ...]  # of arrays and numbers: what Python hands to the kernel
+
+class Arguments(NamedTuple):
+    """What the kernel is called with; it trains in place."""
+
+    train: Rows
+    val: Rows
+    test: Rows
+    orders: NDArray[np.int32]  # (epochs, training rows)
+    identity: NDArray[np.int32]  # 0, 1, 2, ...: the order for evaluation
+    layers: NDArray[np.int64]  # see ``Layout``
+    weights: Floats
+    velocity: Floats
+    best: Floats  # weights after the best epoch
+    mixture: Floats  # (epochs, 1 or steps, 2): alpha and beta
+    address: int  # of a compiled g(ce) to train on instead, or 0
+    batch_size: int
+    sgd: Floats  # learning rate, momentum, weight decay
+    tie: int  # a place in TIES
+    workspace: Floats
+    widest: int  # a multiple of eight: the most units of a layer
+    measures: Curve
+    probabilities: Floats  # (test rows, classes) after the best epoch, written at the end
+    progress: NDArray[np.int64]  # [finished epochs]
+    stop: NDArray[np.uint8]  # [anything but 0 ends the training]
 
 
 class _Net(NamedTuple):
@@ -286,12 +312,12 @@ def _finite(p: Address, size: int) -> bool:
 
 
 @jit
-def _part(data: Group) -> _Part:
+def _part(data: Rows) -> _Part:
     return _Part(pointer(data[0]), data[0].shape[1], pointer(data[1]), len(data[1]))
 
 
 @jit
-def _room(workspace: Address, widest: int) -> _Room:
+def _room(workspace: Floats, widest: int) -> _Room:
     stride = ROWS * widest
     w = pointer(workspace)
     y = offset(w, 2 * stride)
@@ -300,33 +326,16 @@ def _room(workspace: Address, widest: int) -> _Room:
 
 
 @jit
-def _train(
-    data: Group,
-    orders: NDArray[np.int32],
-    weights: Group,
-    loss: Group,
-    rule: Group,
-    space: Group,
-    out: Group,
-    flags: Group,
-    span: Group,
-) -> int:
-    train, val, test = _part(data[0]), _part(data[1]), _part(data[2])
-    layers, p, v, best = pointer(weights[0]), pointer(weights[1]), pointer(weights[2]), pointer(weights[3])
-    depth, size = len(weights[0]), len(weights[1])
-    net, kept = _Net(layers, depth, p, v), _Net(layers, depth, best, v)
-    mixture, address = loss
-    batch, rates, tie = rule
-    sgd = Sgd(rates[0], rates[1], rates[2])
-    room = _room(space[0], space[1])
-    measures, probabilities, identity = out
-    progress, stop = flags[0], pointer(flags[1])
-    classes, shown, straight = probabilities.shape[1], pointer(probabilities), pointer(identity)
-    begin, end, chosen = span
-    diverged = False
+def _train(a: Arguments, begin: int, end: int, chosen: int) -> int:
+    train, val, test = _part(a.train), _part(a.val), _part(a.test)
+    layers, depth, p, best, size = pointer(a.layers), len(a.layers), pointer(a.weights), pointer(a.best), len(a.best)
+    net, best_net = _Net(layers, depth, p, pointer(a.velocity)), _Net(layers, depth, best, pointer(a.velocity))
+    sgd, room, stop = Sgd(a.sgd[0], a.sgd[1], a.sgd[2]), _room(a.workspace, a.widest), pointer(a.stop)
+    classes, shown, straight = a.probabilities.shape[1], pointer(a.probabilities), pointer(a.identity)
+    measures, diverged = a.measures, False
     for epoch in range(begin, end):
-        now = _Loss(address, pointer(mixture[epoch]), mixture.shape[1])
-        lost = _epoch(net, train, pointer(orders[epoch]), now, classes, batch, sgd, room, stop)
+        loss = _Loss(a.address, pointer(a.mixture[epoch]), a.mixture.shape[1])
+        lost = _epoch(net, train, pointer(a.orders[epoch]), loss, classes, a.batch_size, sgd, room, stop)
         if stop[0] != 0:
             return chosen
         right, nll = _evaluate(net, val, straight, classes, room, shown, False)
@@ -337,43 +346,31 @@ def _train(
         measures[epoch, TRAIN_LOSS], measures[epoch, VAL_CORRECT], measures[epoch, VAL_NLL] = lost, right, nll
         measures[epoch, TEST_CORRECT], measures[epoch, TEST_NLL] = test_right, test_nll
         gain = 1.0 if chosen < 0 else right - measures[chosen, VAL_CORRECT]
-        if tie == _LOSS and gain == 0.0:
+        if a.tie == _LOSS and gain == 0.0:
             gain = measures[chosen, VAL_NLL] - measures[epoch, VAL_NLL]
-        if gain > 0.0 or (gain == 0.0 and tie == _LAST):
+        if gain > 0.0 or (gain == 0.0 and a.tie == _LAST):
             chosen = epoch
             for i in range(0, size, ROWS):
                 store(best, i, load8(p, i))
-        progress[0] = epoch + 1
-    if chosen >= 0 and (diverged or end == len(orders)):
-        _evaluate(kept, test, straight, classes, room, shown, True)
+        a.progress[0] = epoch + 1
+    if chosen >= 0 and (diverged or end == len(a.orders)):
+        _evaluate(best_net, test, straight, classes, room, shown, True)
     return chosen
 
 
 @lru_cache(maxsize=1)
 def compiled() -> Callable[..., int]:
-    """Return the compiled ``train``, from numba's cache on disk if it is there.
+    """Return the compiled ``train(arguments, begin, end, chosen)``, from numba's cache on disk if it is there.
 
-    It trains a network in place over the epochs [begin, end) of ``span`` = (begin, end, chosen), and returns which
-    epoch is best so far, -1 if none was finite; ``chosen`` is what it returned before. ``progress[0]`` counts the
-    finished epochs: fewer than ``end`` if the weights diverged or ``stop[0]`` was set. At the end of the training, or
-    where it diverged, the best epoch's probabilities of the test rows are written.
+    It trains over the epochs [begin, end) and returns which epoch is best so far, -1 if there is none; ``chosen`` is
+    what it returned before. Fewer epochs are finished than ``end`` if the weights diverged or ``stop`` was set.
     """
     # numba's cache watches this file and the processor that it compiles for. What a closure holds is part of its key,
     # too: here a number that follows everything else that the kernel is compiled from.
     made_of = fingerprint(_train)
 
-    def train(
-        data: Group,
-        orders: NDArray[np.int32],
-        weights: Group,
-        loss: Group,
-        rule: Group,
-        space: Group,
-        out: Group,
-        flags: Group,
-        span: Group,
-    ) -> int:
-        return _train(data, orders, weights, loss, rule, space, out, flags, span) if made_of >= 0 else -1
+    def train(arguments: Arguments, begin: int, end: int, chosen: int) -> int:
+        return _train(arguments, begin, end, chosen) if made_of >= 0 else -1
 
     try:
         return cast("Callable[..., int]", numba.njit(nogil=True, cache=True, no_cfunc_wrapper=True)(train))

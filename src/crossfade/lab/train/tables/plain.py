@@ -12,18 +12,9 @@ from torch import Tensor, nn
 
 from crossfade.functional import crossfade_loss, probability_loss
 from crossfade.lab.train.mixture import mixture_table
-from crossfade.lab.train.outcome import Floats, History, chosen_epoch
+from crossfade.lab.train.outcome import Floats, History
 from crossfade.lab.train.tables.recipe import Member, Recipe
-from crossfade.lab.train.tables.setup import (
-    VAL_CORRECT,
-    VAL_NLL,
-    empty_measures,
-    history,
-    initial_weights,
-    row_orders,
-    state_dict,
-    steps_in_epoch,
-)
+from crossfade.lab.train.tables.setup import Record, initial_weights, row_orders, state_dict, steps_in_epoch
 
 Observe = Callable[[int, str, Tensor, Tensor, Tensor], None]
 Look = Callable[[int, nn.Module], None]
@@ -57,7 +48,7 @@ def train_plain(member: Member, recipe: Recipe, *, observe: Observe | None = Non
         net.parameters(), member.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay
     )
     table = mixture_table(method.schedule, recipe.epochs, steps_in_epoch(recipe, len(x)))
-    measures, chosen, best = empty_measures(recipe.epochs), -1, deepcopy(net)
+    record, best = Record(recipe), deepcopy(net)
     if look is not None:
         look(0, net)
     for epoch, order in enumerate(row_orders(member.seed, len(x), recipe.epochs)):
@@ -75,23 +66,20 @@ def train_plain(member: Member, recipe: Recipe, *, observe: Observe | None = Non
             lost += loss.item() * len(rows)
             if observe is not None:
                 observe(epoch, "train", rows, logits.detach(), target)
-        row = (lost / len(x), *evaluate(net, *validation), *evaluate(net, *test))
+        measured = (lost / len(x), *evaluate(net, *validation), *evaluate(net, *test))
         if observe is not None:
             with torch.no_grad():
                 for name, (inputs, labels) in (("val", validation), ("test", test)):
                     observe(epoch, name, torch.arange(len(labels)), net(inputs), labels)
         if look is not None:
             look(epoch + 1, net)
-        if not (np.isfinite([row[0], row[2]]).all() and all(p.isfinite().all() for p in net.parameters())):
+        if not (np.isfinite([measured[0], measured[2]]).all() and all(p.isfinite().all() for p in net.parameters())):
             break
-        measures[epoch] = row
-        so_far = measures[: epoch + 1]
-        if chosen_epoch(so_far[:, VAL_CORRECT], so_far[:, VAL_NLL], recipe.tie) == epoch:
-            chosen, best = epoch, deepcopy(net)
+        if record.add(epoch, measured):
+            best = deepcopy(net)
     with torch.no_grad():
         probabilities = best(test[0]).softmax(1).numpy()
-    weights = {name: weight.numpy() for name, weight in best.state_dict().items()}
-    return history(split, measures, chosen, probabilities, weights, "plain")
+    return record.history(split, probabilities, [weight.detach().numpy() for weight in best.parameters()], "plain")
 
 
 def evaluate(net: nn.Module, x: Tensor, y: Tensor) -> tuple[int, float]:

@@ -115,6 +115,4 @@ def _outcome(split: Split, recipe: Recipe, histories: Sequence[History], seconds
         "engine": best.engine,
     }
     rate, exact = recipe.learning_rates[usable[index]], ("val_accuracy", "test_accuracy")
-    kept = outcome(replace(best, scores=scores), rate, about, exact=exact)
-    # Every epoch is scored, so that a curve needs no list of them.
-    return replace(kept, curves={name: values for name, values in (kept.curves or {}).items() if name != "epoch"})
+    return outcome(replace(best, scores=scores), rate, about, exact=exact)

@@ -1,31 +1,16 @@
-"""What all engines share: initial weights, the order of rows, and the history that they return."""
+"""What all engines share: initial weights, the order of rows, and the record that becomes a history."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crossfade.lab.data.split import Split
-from crossfade.lab.train.outcome import Curve, Floats, History
+from crossfade.lab.train.outcome import Curve, Floats, History, chosen_epoch
 from crossfade.lab.train.tables.recipe import Member, Recipe
-
-__all__ = [
-    "TEST_CORRECT",
-    "TEST_NLL",
-    "TRAIN_LOSS",
-    "VAL_CORRECT",
-    "VAL_NLL",
-    "cost",
-    "empty_measures",
-    "history",
-    "initial_weights",
-    "row_orders",
-    "state_dict",
-    "steps_in_epoch",
-]
 
 TRAIN_LOSS, VAL_CORRECT, VAL_NLL, TEST_CORRECT, TEST_NLL = range(5)  # columns of the measures, one row an epoch
 
@@ -65,45 +50,51 @@ def cost(member: Member, recipe: Recipe) -> float:
     return (len(split.y_train) + 0.3 * (len(split.y_val) + len(split.y_test))) * (500.0 + weights)
 
 
-def empty_measures(epochs: int) -> Curve:
-    """Return the measures of a network that has diverged before its first epoch was over: no row right, no loss."""
-    measures = np.full((epochs, 5), np.nan)
-    measures[:, [VAL_CORRECT, TEST_CORRECT]] = 0.0
-    return measures
+class Record:
+    """What an engine measures of one network, epoch by epoch.
 
-
-def history(
-    split: Split, measures: Curve, chosen: int, probabilities: Floats, weights: Mapping[str, Floats], engine: str
-) -> History:
-    """Return an engine's measurements as the history of a training.
-
-    From the epoch on in which weights or loss stopped being finite, the losses are NaN and the accuracies 0.
-
-    Args:
-        split: What the network was trained on.
-        measures: (epochs, 5), see the columns above.
-        chosen: The epoch that counts. -1 says that none was finite: then weights and probabilities are NaN.
-        probabilities: (test rows, classes) after that epoch.
-        weights: After that epoch.
-        engine: What trained it.
+    Attributes:
+        measures: (epochs, 5), see the columns above. From the epoch on in which weights or loss stopped being finite
+            no row is right and there is no loss.
+        chosen: The epoch that counts so far, -1 if there is none.
     """
-    if chosen < 0:
-        probabilities = np.full_like(probabilities, np.nan)
-        weights = {name: np.full_like(weight, np.nan) for name, weight in weights.items()}
-    with np.errstate(invalid="ignore"):  # without test rows the accuracy is 0 / 0
-        curves = {
-            "epoch": np.arange(1.0, len(measures) + 1.0),
-            "val_accuracy": measures[:, VAL_CORRECT] / len(split.y_val),
-            "test_accuracy": measures[:, TEST_CORRECT] / np.float64(len(split.y_test)),
-            "val_nll": measures[:, VAL_NLL].copy(),
-            "test_nll": measures[:, TEST_NLL].copy(),
-            "train_loss": measures[:, TRAIN_LOSS].copy(),
-        }
-    return History(
-        curves=curves,
-        chosen=chosen,
-        weights=weights,
-        probabilities=probabilities,
-        finite=bool(np.isfinite(measures[-1, VAL_NLL])),
-        engine=engine,
-    )
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.tie = recipe.tie
+        self.measures: Curve = np.full((recipe.epochs, 5), np.nan)
+        self.measures[:, [VAL_CORRECT, TEST_CORRECT]] = 0.0
+        self.chosen = -1
+
+    def add(self, epoch: int, measured: Sequence[float] | Curve) -> bool:
+        """Note a finite epoch; return whether it is the one that counts now."""
+        self.measures[epoch] = measured
+        so_far = self.measures[: epoch + 1]
+        is_chosen = chosen_epoch(so_far[:, VAL_CORRECT], so_far[:, VAL_NLL], self.tie) == epoch
+        if is_chosen:
+            self.chosen = epoch
+        return is_chosen
+
+    def history(self, split: Split, probabilities: Floats, weights: Sequence[Floats], engine: str) -> History:
+        """Return the history of the training.
+
+        Args:
+            split: What the network was trained on.
+            probabilities: (test rows, classes) after the epoch that counts. Without one they become NaN.
+            weights: Weight and bias of each layer after that epoch, or NaN.
+            engine: What trained it.
+        """
+        by_name = state_dict(weights)
+        if self.chosen < 0:
+            probabilities = np.full_like(probabilities, np.nan)
+            by_name = {name: np.full_like(weight, np.nan) for name, weight in by_name.items()}
+        with np.errstate(invalid="ignore"):  # without test rows the accuracy is 0 / 0
+            curves = {
+                "epoch": np.arange(1.0, len(self.measures) + 1.0),
+                "val_accuracy": self.measures[:, VAL_CORRECT] / len(split.y_val),
+                "test_accuracy": self.measures[:, TEST_CORRECT] / np.float64(len(split.y_test)),
+                "val_nll": self.measures[:, VAL_NLL],
+                "test_nll": self.measures[:, TEST_NLL],
+                "train_loss": self.measures[:, TRAIN_LOSS],
+            }
+        finite = bool(np.isfinite(self.measures[-1, VAL_NLL]))
+        return History(curves, self.chosen, weights=by_name, probabilities=probabilities, finite=finite, engine=engine)

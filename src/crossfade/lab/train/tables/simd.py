@@ -20,7 +20,7 @@ import numba
 import numpy as np
 from llvmlite import binding, ir  # type: ignore[import-untyped]
 from llvmlite.ir import IRBuilder, Value  # type: ignore[import-untyped]
-from numba.core import types
+from numba import types
 from numba.core.datamodel import models
 from numba.core.typing.templates import ConcreteTemplate, infer_global, signature
 from numba.extending import intrinsic, lower_builtin, register_model
@@ -48,7 +48,7 @@ def jit(function: Function) -> Function:
 # --- types ---------------------------------------------------------------------------------------------------------
 
 
-class _Sized(types.Type):
+class _Sized(types.Type):  # type: ignore[misc]
     def __init__(self, width: int) -> None:
         self.width = width
         super().__init__(name=f"{type(self).__name__}{width}")
@@ -118,7 +118,7 @@ def _nothing(*_: types.Type) -> types.Type:
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def pointer(typing: object, array: types.Type) -> tuple[types.Type, Operation]:
+def pointer(typing: object, array: Any) -> tuple[types.Type, Operation]:
     """The address of an array's first element. Whoever calls keeps the array alive, and in C order.
 
     Inside the kernel an address is one register where an array is seven, and nobody counts references to it.

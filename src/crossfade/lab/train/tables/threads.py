@@ -13,7 +13,7 @@ from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import numba
 import numpy as np
@@ -23,18 +23,10 @@ from crossfade.lab.data.split import Split
 from crossfade.lab.methods import starts
 from crossfade.lab.train.mixture import mixture_table
 from crossfade.lab.train.outcome import Floats, History
-from crossfade.lab.train.tables.kernel import TIES, Group, compiled
-from crossfade.lab.train.tables.panels import Layer, Layout, aligned, layout
+from crossfade.lab.train.tables.kernel import TIES, Arguments, Rows, compiled
+from crossfade.lab.train.tables.panels import Layout, aligned, layout
 from crossfade.lab.train.tables.recipe import Member, Recipe
-from crossfade.lab.train.tables.setup import (
-    cost,
-    empty_measures,
-    history,
-    initial_weights,
-    row_orders,
-    state_dict,
-    steps_in_epoch,
-)
+from crossfade.lab.train.tables.setup import Record, cost, initial_weights, row_orders, steps_in_epoch
 from crossfade.lab.train.tables.simd import ROWS
 
 _log = logging.getLogger(__name__)
@@ -87,6 +79,7 @@ class _Network:
         progress: How many epochs are behind it; the kernel counts them.
         begin: How many of them another network trains for it.
         followers: The networks that go on from a copy of its state.
+        end: Where the kernel was told to stop.
         chosen: The best epoch so far, -1 if there is none.
     """
 
@@ -95,16 +88,16 @@ class _Network:
     progress: NDArray[np.int64]
     begin: int = 0
     followers: list[_Network] = field(default_factory=list)
-    chosen: int = -1
     end: int = 0
+    chosen: int = -1
     arguments: Arguments | None = None
     history: History | None = None
 
-    def call(self, preparation: Preparation) -> Group:
+    def call(self, preparation: Preparation) -> tuple[Arguments, int, int, int]:
         """Return the kernel's arguments for the epochs until another network goes on from here, or all."""
         at, epochs = int(self.progress[0]), preparation.recipe.epochs
         self.end = min((other.begin for other in self.followers if other.begin > at), default=epochs)
-        return (*self._prepared(preparation), (at, self.end, self.chosen))
+        return self._prepared(preparation), at, self.end, self.chosen
 
     def ended(self, chosen: int, preparation: Preparation) -> list[_Network]:
         """Note that a call has ended, pass the state on, and return the networks to call next."""
@@ -113,11 +106,12 @@ class _Network:
             self.progress[0] = epochs
         self.chosen, at = chosen, int(self.progress[0])
         going_on = [other for other in self.followers if other.begin <= at]
+        self.followers = [other for other in self.followers if other.begin > at]
         for other in going_on:
             other.progress[0], other.chosen = at, chosen
-            for mine, given in zip(other._prepared(preparation).state, arguments.state, strict=True):
-                mine[:] = given
-        self.followers = [other for other in self.followers if other.begin > at]
+            theirs = other._prepared(preparation)
+            for name in ("weights", "velocity", "best", "measures"):
+                getattr(theirs, name)[:] = getattr(arguments, name)
         if at < epochs:
             return [self, *going_on]
         self.history, self.arguments = preparation.history(self.member, arguments, chosen), None
@@ -143,24 +137,6 @@ def _share_beginnings(networks: Sequence[_Network], recipe: Recipe) -> None:
                 group[start.source].followers.append(network)
 
 
-class Arguments(NamedTuple):
-    """What the kernel is called with, all but the span of epochs; see ``kernel.compiled``."""
-
-    data: Group  # (inputs, labels) of training, validation and test part
-    orders: NDArray[np.int32]
-    weights: Group  # table of layers, weights, velocity, weights of the best epoch
-    loss: Group  # the mixture's weights, address of a compiled loss
-    rule: Group  # batch size, (rate, momentum, decay), tie
-    space: Group  # memory to compute in, its largest number of units
-    out: Group  # measures, probabilities, the order 0, 1, 2, ... for evaluation
-    flags: Group  # progress, stop
-
-    @property
-    def state(self) -> Group:
-        """What another network needs to go on from here."""
-        return (*self.weights[1:], self.out[0])
-
-
 class Preparation:
     """The kernel's arguments; what members share is made once. Used from one thread."""
 
@@ -181,41 +157,51 @@ class Preparation:
         recipe, split, rows = self.recipe, member.split, len(member.split.y_train)
         plan = self.layout(split)
         p, v = plan.pack(self.weights(member.seed, plan.sizes))
-        *data, straight = self.data(split)
-        sgd = np.array([member.learning_rate, recipe.momentum, recipe.weight_decay], dtype=np.float32)
+        (train, val, test), identity = self.data(split)
         schedule, steps = member.method.schedule, steps_in_epoch(recipe, rows)
         if (id(schedule), steps) not in self.tables:
             self.tables[id(schedule), steps] = mixture_table(schedule, recipe.epochs, steps)
-        widest = max(max(layer.lanes, layer.walk) for layer in map(Layer._make, plan.layers))
-        widest = max(int(widest), data[0][0].shape[1])
+        widest = max(int(plan.layers[:, :2].max()), train[0].shape[1])  # lanes and walked units
         widest += -widest % 8
-        probabilities = np.zeros((len(split.y_test), split.classes), dtype=np.float32)
         return Arguments(
-            data=tuple(data),
+            train=train,
+            val=val,
+            test=test,
             orders=self.orders(member.seed, rows),
-            weights=(plan.layers, p, v, p.copy()),
-            loss=(self.tables[id(schedule), steps], address),
-            rule=(recipe.batch_size, sgd, TIES.index(recipe.tie)),
-            space=(aligned(ROWS * widest * (5 + len(plan.layers))), widest),
-            out=(empty_measures(recipe.epochs), probabilities, straight),
-            flags=(progress, self.stop),
+            identity=identity,
+            layers=plan.layers,
+            weights=p,
+            velocity=v,
+            best=p.copy(),
+            mixture=self.tables[id(schedule), steps],
+            address=address,
+            batch_size=recipe.batch_size,
+            sgd=np.array([member.learning_rate, recipe.momentum, recipe.weight_decay], dtype=np.float32),
+            tie=TIES.index(recipe.tie),
+            workspace=aligned(ROWS * widest * (5 + len(plan.layers))),
+            widest=widest,
+            measures=Record(recipe).measures,
+            probabilities=np.zeros((len(split.y_test), split.classes), dtype=np.float32),
+            progress=progress,
+            stop=self.stop,
         )
 
     def history(self, member: Member, arguments: Arguments, chosen: int) -> History:
         """Return what a finished training has left in its arguments."""
-        measures, probabilities, _ = arguments.out
-        weights = state_dict(self.layout(member.split).unpack(arguments.weights[3]))
-        return history(member.split, measures, chosen, probabilities, weights, "kernel")
+        record = Record(self.recipe)
+        record.measures, record.chosen = arguments.measures, chosen
+        weights = self.layout(member.split).unpack(arguments.best)
+        return record.history(member.split, arguments.probabilities, weights, "kernel")
 
 
-def _padded(split: Split) -> Group:
-    """Return rows of a whole number of vectors, labels as float32, and the order 0, 1, 2, ... for evaluation."""
+def _padded(split: Split) -> tuple[list[Rows], NDArray[np.int32]]:
+    """Return rows of a whole number of vectors with labels as float32, and the order 0, 1, 2, ... for evaluation."""
     fill = ((0, 0), (0, -split.features % 8))
     parts = [(np.ascontiguousarray(np.pad(x, fill)), y.astype(np.float32)) for x, y in split.parts]
-    return (*parts, np.arange(max(len(y) for _, y in parts), dtype=np.int32))
+    return parts, np.arange(max(len(y) for _, y in parts), dtype=np.int32)
 
 
-def compile_kernel(train: Any, arguments: Group) -> None:
+def compile_kernel(train: Any, arguments: tuple[object, ...]) -> None:
     """Compile the kernel for arguments like these; if it can't be kept on disk for the next time, say so."""
     try:
         train.compile(tuple(numba.typeof(argument) for argument in arguments))

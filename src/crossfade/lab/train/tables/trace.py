@@ -38,13 +38,11 @@ class Traced:
     Attributes:
         address: Of the compiled function, valid as long as this lives; 0 where there is none.
         reason: Why there is none.
-        source: The scalar function, as Python.
         compiled: numba's form of it.
     """
 
     address: int
     reason: str = ""
-    source: str = ""
     compiled: Any = None
 
 
@@ -64,14 +62,13 @@ def traced(g: Transform) -> Traced:
 def _trace(g: Transform) -> Traced:
     expected = probe(g)
     try:
-        source = _source(g)
-        compiled = _compile(source)
+        compiled = _compile(_source(g))
     except Exception as error:  # whatever g may do that can't be written down, or compiled
         return Traced(0, str(error).strip().split("\n")[0])
     agrees = np.isclose(compiled_values(compiled), expected, rtol=_TOLERANCE, atol=1e-12, equal_nan=True)
     if not agrees.all():
         return Traced(0, f"its compiled form differs at ce = {PROBES[np.flatnonzero(~agrees.all(0))[0]]}")
-    return Traced(compiled.address, source=source, compiled=compiled)
+    return Traced(compiled.address, compiled=compiled)
 
 
 _remembered = lru_cache(maxsize=256)(_trace)
@@ -188,25 +185,28 @@ def compiled_values(compiled: Any) -> Floats:
 
 # --- PyTorch's pointwise operations as scalar expressions, float64 or bool. {0} is the first argument, and so on -----
 
-_SAME = "detach clone alias _to_copy lift_fresh lift_fresh_copy positive contiguous"
-_ZERO, _ONE = "zeros zeros_like new_zeros", "ones ones_like new_ones"
 _FUNCTIONS = "exp expm1 log log1p sqrt sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh erf erfc"  # of math
 _COMPARED = {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="}
+_ALIKE = {
+    "{0}": "detach clone alias _to_copy lift_fresh lift_fresh_copy positive contiguous scalar_tensor",
+    "{1}": "full full_like",
+    "0.0": "zeros zeros_like new_zeros",
+    "1.0": "ones ones_like new_ones",
+    "max({0}, {1})": "maximum fmax clamp_min",
+    "min({0}, {1})": "minimum fmin clamp_max",
+    "(not {0})": "logical_not bitwise_not",
+    "({0} and {1})": "logical_and bitwise_and",
+    "({0} or {1})": "logical_or bitwise_or",
+    "math.copysign(1.0, {0}) if {0} != 0.0 else 0.0": "sign sgn",
+}
 
 TEMPLATES = {
-    **dict.fromkeys(_SAME.split(), "{0}"),
-    **dict.fromkeys(_ZERO.split(), "0.0"),
-    **dict.fromkeys(_ONE.split(), "1.0"),
+    **{name: template for template, names in _ALIKE.items() for name in names.split()},
     **{name: f"math.{name}({{0}})" for name in _FUNCTIONS.split()},
     **{name: f"({{0}} {sign} {{1}})" for name, sign in _COMPARED.items()},
-    "scalar_tensor": "{0}",
-    "full": "{1}",
-    "full_like": "{1}",
     "new_full": "{2}",
     "neg": "(-{0})",
     "abs": "abs({0})",
-    "sign": "math.copysign(1.0, {0}) if {0} != 0.0 else 0.0",
-    "sgn": "math.copysign(1.0, {0}) if {0} != 0.0 else 0.0",
     "reciprocal": "(1.0 / {0})",
     "rsqrt": "(1.0 / math.sqrt({0}))",
     "square": "({0} * {0})",
@@ -217,20 +217,8 @@ TEMPLATES = {
     "relu": "max({0}, 0.0)",
     "mul": "({0} * {1})",
     "div": "({0} / {1})",
-    "maximum": "max({0}, {1})",
-    "minimum": "min({0}, {1})",
-    "fmax": "max({0}, {1})",
-    "fmin": "min({0}, {1})",
-    "clamp_min": "max({0}, {1})",
-    "clamp_max": "min({0}, {1})",
     "where": "({1} if {0} else {2})",
     "masked_fill": "({2} if {1} else {0})",
-    "logical_not": "(not {0})",
-    "bitwise_not": "(not {0})",
-    "logical_and": "({0} and {1})",
-    "bitwise_and": "({0} and {1})",
-    "logical_or": "({0} or {1})",
-    "bitwise_or": "({0} or {1})",
     "isnan": "math.isnan({0})",
     "isinf": "math.isinf({0})",
     "sigmoid_backward": "({0} * {1} * (1.0 - {1}))",

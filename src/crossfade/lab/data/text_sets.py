@@ -1,13 +1,10 @@
-"""GLUE's classification tasks: from the published folders (TASK/train.tsv, TASK/dev.tsv), or from the hub.
-
-The dev part is the one that is scored, as in the paper: the test labels aren't public.
-"""
+"""The published sets of texts: GLUE's classification tasks, and the reviews of women's clothing."""
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +12,14 @@ import numpy as np
 
 from crossfade.errors import UserError
 from crossfade.lab.data.hub import hub
-from crossfade.lab.data.texts import TextPart, TextSet
+from crossfade.lab.data.texts import TextPart, TextSet, load_texts
 
-__all__ = ["GLUE", "GlueTask", "load_glue"]
+__all__ = ["GLUE", "GlueTask", "find_reviews", "load_glue", "load_reviews"]
 
 
 @dataclass(frozen=True)
 class GlueTask:
-    """One task.
+    """One task of GLUE.
 
     Args:
         name: Of its folder.
@@ -53,17 +50,24 @@ GLUE = (
     GlueTask("MRPC", "mrpc", ("#1 String", "#2 String"), "Quality", _BINARY, "f1", 3_668),
     GlueTask("QQP", "qqp", ("question1", "question2"), "is_duplicate", _BINARY, "f1", 363_846),
     GlueTask(
-        "MNLI", "mnli", ("sentence1", "sentence2"), "gold_label", ("entailment", "neutral", "contradiction"),
-        "accuracy", 392_702,
+        "MNLI",
+        "mnli",
+        ("sentence1", "sentence2"),
+        "gold_label",
+        ("entailment", "neutral", "contradiction"),
+        "accuracy",
+        392_702,
     ),
     GlueTask("QNLI", "qnli", ("question", "sentence"), "label", _ENTAILMENT, "accuracy", 104_743),
     GlueTask("RTE", "rte", ("sentence1", "sentence2"), "label", _ENTAILMENT, "accuracy", 2_490),
     GlueTask("WNLI", "wnli", ("sentence1", "sentence2"), "label", _BINARY, "accuracy", 635),
-)  # fmt: skip
+)
 
 
 def load_glue(task: GlueTask, data_dir: Path) -> TextSet:
-    """The training part, and the dev part as the test part.
+    """Read a task of GLUE from its published folder (TASK/train.tsv, TASK/dev.tsv), or get it from the hub.
+
+    The dev part is the one that is scored, as in the paper: the test labels aren't public.
 
     Raises:
         UserError: neither in the folder nor to be had from the hub, or damaged files.
@@ -125,3 +129,23 @@ def _from_hub(task: GlueTask, folder: Path) -> tuple[TextPart, TextPart]:
     names = [name for name in parts[0].column_names if name not in ("label", "idx")]
     train, test = (_part([list(part[name]) for name in names], list(part["label"])) for part in parts)
     return train, test
+
+
+def find_reviews(data_dir: Path) -> Path | None:
+    """Return the CSV in ``data_dir`` or its folder ``reviews``."""
+    return next((path for place in ("reviews", ".") for path in sorted((data_dir / place).glob("*Reviews*.csv"))), None)
+
+
+def load_reviews(data_dir: Path) -> TextSet:
+    """Read Women's Clothing E-Commerce Reviews (Agarap 2018): the rating, 1 to 5, of the 22,641 that have a text.
+
+    Raises:
+        UserError: the file isn't there, or isn't that table.
+    """
+    path = find_reviews(data_dir)
+    if path is None:
+        raise UserError(
+            f'reviews: no *Reviews*.csv in {data_dir / "reviews"}; get "Women\'s Clothing E-Commerce Reviews" from '
+            "Kaggle (nicapotato/womens-ecommerce-clothing-reviews)"
+        )
+    return replace(load_texts(path, ["Review Text"], "Rating"), name="Reviews")
