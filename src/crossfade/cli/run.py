@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from crossfade.lab.train.hardware import Hardware
     from crossfade.lab.trial import Trial
 
-__all__ = ["figure2", "motivating", "normmatched", "table1", "table2", "table3", "table4", "table5", "table6"]
-
 _Machine: TypeAlias = Annotated[Devices, Parameter("*")]
 _Precision: TypeAlias = Literal["32-true", "16-mixed", "bf16-mixed"]
 

@@ -6,8 +6,6 @@ import sys
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-__all__ = ["dynamics", "escape", "figure1", "taylor"]
-
 _Scale: TypeAlias = Literal["smoke", "short", "paper"]
 
 

@@ -22,20 +22,6 @@ from typing import NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-__all__ = [
-    "Claim",
-    "Peak",
-    "check_claims",
-    "criterion_curve",
-    "gradient_curve",
-    "numeric_peak",
-    "peak",
-    "remainder",
-    "remainder_bounds",
-    "row_weight",
-    "xi",
-]
-
 Transform: TypeAlias = Callable[[Tensor], Tensor]
 Criterion: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 

@@ -13,19 +13,6 @@ from torch import Tensor
 from crossfade.diagnostics.curves import gradient_curve
 from crossfade.diagnostics.recorder import Recording
 
-__all__ = [
-    "GROUPS",
-    "Calibration",
-    "Forgetting",
-    "Transitions",
-    "calibration",
-    "calibration_history",
-    "forgetting",
-    "gradient_mass",
-    "histograms",
-    "transitions",
-]
-
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 

@@ -33,17 +33,6 @@ from torch import Tensor, nn
 from crossfade.diagnostics.passes import Data, PerExample, Problem, evaluating
 from crossfade.schedules import Weights
 
-__all__ = [
-    "EscapingEfficiency",
-    "Estimate",
-    "NoiseAndCurvature",
-    "concavity",
-    "derived_coefficients",
-    "escaping_efficiency",
-    "noise_and_curvature",
-    "printed_coefficient",
-]
-
 Progress = Callable[[float], None]
 _CE = Weights(1.0, 0.0)
 

@@ -12,8 +12,6 @@ from transformers.trainer_callback import TrainerState
 
 from crossfade.diagnostics.recorder import ProbabilityRecorder
 
-__all__ = ["RecordProbabilities"]
-
 _Outputs: TypeAlias = Tensor | Mapping[str, Tensor]  # logits, or an output that has them
 
 

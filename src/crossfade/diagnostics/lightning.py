@@ -12,8 +12,6 @@ from torch.utils.hooks import RemovableHandle
 
 from crossfade.diagnostics.recorder import ProbabilityRecorder
 
-__all__ = ["RecordProbabilities"]
-
 _Batch: TypeAlias = Mapping[str, Tensor] | Sequence[Tensor]
 
 

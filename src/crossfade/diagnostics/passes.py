@@ -12,8 +12,6 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Batch", "Data", "PerExample", "Problem", "evaluating"]
-
 Batch: TypeAlias = tuple[object, Tensor]  # inputs, target
 Data: TypeAlias = Iterable[Batch]
 PerExample: TypeAlias = Callable[[Tensor, Tensor], Tensor]

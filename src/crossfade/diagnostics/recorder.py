@@ -24,8 +24,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-__all__ = ["IndexedDataset", "ProbabilityRecorder", "Recording"]
-
 _ARRAY, _META, _VERSION = "probabilities.npy", "recording.json", 1
 # On an accelerator every copy to the host waits for the device, and on the CPU the calls cost more than the numbers of
 # a small batch. So batches are written in groups of up to GROUP; on the CPU up to _GROUP_LOGITS logits make a group.

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-__all__ = ["largest_eigenvalue", "loss_slice", "random_direction"]
-
 
 def largest_eigenvalue(
     model: nn.Module, data: Data, criterion: PerExample, *, tolerance: float = 1e-3, seed: int = 0

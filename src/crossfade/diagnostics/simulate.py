@@ -18,8 +18,6 @@ from torch import Tensor
 
 from crossfade.schedules import Weights
 
-__all__ = ["DoubleWell", "EscapeCounts", "simulate_escapes"]
-
 
 @dataclass(frozen=True)
 class DoubleWell:

@@ -14,8 +14,6 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from crossfade.errors import UserError
 from crossfade.lab.data.images import ImageSet, Part
 
-__all__ = ["is_image_folder", "load_folder", "read_classes"]
-
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp"}
 _PARTS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 _LARGEST = 8 << 30  # bytes of decoded images

@@ -16,8 +16,6 @@ from crossfade.errors import UserError
 from crossfade.lab.data.image_folder import read_classes
 from crossfade.lab.data.images import ImageSet, Part
 
-__all__ = ["IMAGE_SETS", "find_images", "load_images"]
-
 
 @dataclass(frozen=True)
 class Published:

@@ -13,8 +13,6 @@ import torch
 from crossfade.errors import UserError
 from crossfade.lab.trial import Shape, digest
 
-__all__ = ["FilePart", "StreamSplit", "StreamTask", "find_imagenet", "stream_task"]
-
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 

@@ -19,8 +19,6 @@ from crossfade.lab.trial import Shape, stream_seed
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["ImageSet", "ImageSplit", "ImageTask", "Part"]
-
 
 @dataclass(frozen=True, eq=False)
 class Part:

@@ -7,8 +7,6 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["BasicBlock", "CifarResNet", "PreActBlock", "PreActResNet", "initialise"]
-
 
 def initialise(net: nn.Module) -> None:
     """He et al. 2015 for convolutions (fan out), ones and zeros for batch normalisation: what torchvision does."""

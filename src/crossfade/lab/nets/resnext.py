@@ -7,8 +7,6 @@ from torch import Tensor, nn
 
 from crossfade.lab.nets.resnet import initialise
 
-__all__ = ["ResNeXt29"]
-
 
 class _Bottleneck(nn.Module):
     def __init__(self, inputs: int, groups: int, width: int, outputs: int, stride: int) -> None:

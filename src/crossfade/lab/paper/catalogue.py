@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from crossfade.lab.paper import motivating, normmatched, table1, table2, table5, table6
 
-__all__ = ["IMAGE_STUDIES"]
-
 IMAGE_STUDIES = {
     study.name: study
     for study in (

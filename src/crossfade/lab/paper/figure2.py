@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from crossfade.lab.data.texts import TextSet
 
-__all__ = ["experiments", "glue_scores", "study", "task_names"]
-
 CHOICES = (
     "printed: length 64, learning rate 2e-5, six epochs, four seeds, scored on the dev part (it chooses nothing here: "
     "the last epoch counts)",

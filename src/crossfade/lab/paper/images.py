@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from crossfade.lab.data.images import ImageSet
     from crossfade.lab.trial import Task
 
-__all__ = ["TITLES", "ImageStudy", "escape_table", "image_cell", "scaled"]
-
 TITLES = {"cifar100": "CIFAR-100", "cinic10": "CINIC-10", "tinyimagenet": "Tiny-ImageNet", "imagenet": "ImageNet"}
 _CLASSES = {"cifar100": 100, "cinic10": 10, "tinyimagenet": 200, "imagenet": 1000}
 _GROUPS = ("right", "near", "far")

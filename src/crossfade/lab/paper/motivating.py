@@ -5,8 +5,6 @@ from __future__ import annotations
 from crossfade.lab.paper.images import ImageStudy, image_cell
 from crossfade.lab.train.deep.recipe import ImageRecipe
 
-__all__ = ["PAPER_COUNTS", "STUDY"]
-
 # ResNet32 on CIFAR-100, CE, of 10,000 test images: groups after epoch 70, and how many of each are right after 90.
 PAPER_COUNTS = {
     "watch_right": 6766,

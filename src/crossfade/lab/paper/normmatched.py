@@ -7,8 +7,6 @@ from dataclasses import replace
 from crossfade.lab.paper.images import ImageStudy, image_cell
 from crossfade.lab.paper.table1 import CIFAR
 
-__all__ = ["STUDY"]
-
 _METHODS = ("ce", "ce-volume-own", "ce-volume-others", "gradual")
 
 STUDY = ImageStudy(

@@ -18,20 +18,6 @@ if TYPE_CHECKING:
 
     from crossfade.lab.store import Store
 
-__all__ = [
-    "MIXTURES",
-    "Cell",
-    "NotHereError",
-    "Plan",
-    "Prepared",
-    "Request",
-    "Scale",
-    "Study",
-    "check_known",
-    "examples",
-    "plan",
-]
-
 Scale: TypeAlias = Literal["smoke", "short", "paper"]
 MIXTURES = ("ce", "f0", "f0-late", "gradual")  # CE and its three mixtures with EL: what most of the studies compare
 

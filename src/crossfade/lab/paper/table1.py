@@ -7,8 +7,6 @@ from dataclasses import replace
 from crossfade.lab.paper.images import ImageStudy, image_cell
 from crossfade.lab.train.deep.recipe import Augment, ImageRecipe
 
-__all__ = ["CIFAR", "CINIC", "ROTATION", "STUDY", "cinic_recipe"]
-
 # "random rotation for DNNs with more than one million parameters"; the angle isn't printed.
 ROTATION = 15.0
 

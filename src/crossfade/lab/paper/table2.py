@@ -5,8 +5,6 @@ from __future__ import annotations
 from crossfade.lab.paper.images import ImageStudy, image_cell
 from crossfade.lab.train.deep.recipe import Augment, ImageRecipe
 
-__all__ = ["STUDY", "imagenet_recipe"]
-
 _NETS = {
     "resnet18": ("ResNet18", (69.82, 0.11), (70.19, 0.06), (70.25, 0.08), (70.50, 0.01)),
     "resnet34": ("ResNet34", (73.26, 0.03), (73.65, 0.01), (73.91, 0.04), (74.07, 0.06)),

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     from crossfade.lab.data.texts import TextSet
 
-__all__ = ["STUDY"]
-
 _TEST_SIZE = 0.1
 # Embedding = cells of a layer, layers; percent and standard deviation of CE, F=0, F=0,0.5 and F=0-0.5.
 _ROWS = {

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from crossfade.lab.store import Store
     from crossfade.lab.trial import Trial
 
-__all__ = ["NETS", "PAPER", "STUDY", "PaperRow", "Table4", "with_tie"]
-
 NETS = {"linear": "Linear classifier", "mlp": "One hidden layer"}
 # Epochs, and how many of the smallest sets (None: all).
 _SCALES: dict[Scale, tuple[int, int | None]] = {"smoke": (5, 6), "short": (20, None), "paper": (50, None)}

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from crossfade.report import Block, Page
     from crossfade.stats import Analysis, MethodSummary
 
-__all__ = ["write_page"]
-
 _COLUMNS = ("Method", "Wins", "paper", "Δ points", "paper", "Mean rank", "paper", "95 % of Δ", "p (Holm)")
 
 

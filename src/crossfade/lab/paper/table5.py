@@ -8,8 +8,6 @@ from crossfade.lab.paper.images import ImageStudy, image_cell
 from crossfade.lab.paper.table2 import imagenet_recipe
 from crossfade.lab.train.deep.recipe import Augment, ImageRecipe
 
-__all__ = ["STUDY"]
-
 _METHODS = ("ce", "gradual", "cot")
 _SMALL = ImageRecipe(epochs=200, milestones=(100, 150))
 # Data set, network, its title, and CE, F=0-0.5 and COT in percent.

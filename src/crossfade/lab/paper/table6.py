@@ -8,8 +8,6 @@ from crossfade.lab.paper.images import ImageStudy, image_cell
 from crossfade.lab.paper.table1 import cinic_recipe
 from crossfade.lab.train.deep.recipe import Augment
 
-__all__ = ["STUDY"]
-
 _METHODS = ("ce", "gradual")
 _BASE = cinic_recipe("resnet34_small")
 _TURNED = _BASE.augment

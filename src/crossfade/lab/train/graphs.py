@@ -14,8 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["Graphs", "begun", "empty_memory", "optimizer_state", "out_of_memory"]
-
 _WARM_UP = 2  # calls, of any of those that are alike, that compile and load what a capture must find there
 
 

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 from crossfade.errors import UserError
 
-__all__ = ["Hardware", "check_device", "process_rank", "processors", "torch_device"]
-
 
 @dataclass(frozen=True)
 class Hardware:

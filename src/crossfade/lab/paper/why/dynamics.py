@@ -33,8 +33,6 @@ from crossfade.lab.train.deep.recipe import ImageRecipe
 from crossfade.lab.trial import Task, Trial
 from crossfade.stats.drawing import new_figure
 
-__all__ = ["CAPTIONS", "METHODS", "STUDY", "TITLE", "compute", "figures", "plan", "tables"]
-
 STUDY = "dynamics"
 TITLE = "Training dynamics: who moves from wrong to right"
 CAPTIONS = {

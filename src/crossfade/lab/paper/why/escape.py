@@ -36,8 +36,6 @@ from crossfade.lab.train.deep.recipe import ImageRecipe
 from crossfade.lab.trial import Shape, Trial
 from crossfade.schedules import Weights
 
-__all__ = ["CAPTIONS", "STUDY", "TITLE", "Along", "Minima", "Simulation", "compute", "plan", "tables"]
-
 STUDY = "escape"
 TITLE = "Escaping efficiency, eq. (15) to (18)"
 CAPTIONS = {

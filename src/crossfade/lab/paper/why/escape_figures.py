@@ -11,8 +11,6 @@ from matplotlib.figure import Figure
 from crossfade.lab.paper.why.files import COLOURS
 from crossfade.stats.drawing import new_figure
 
-__all__ = ["figures", "predicted_rise"]
-
 
 def figures(tables: Mapping[str, pd.DataFrame]) -> dict[str, Figure]:
     """Return the figures by name, as far as there are tables for them."""

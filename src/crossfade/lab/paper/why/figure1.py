@@ -18,8 +18,6 @@ from crossfade.lab.paper.why.files import COLOURS, check_scale, output_folder, w
 from crossfade.schedules import Weights, weights
 from crossfade.stats.drawing import new_figure
 
-__all__ = ["FOCUSES", "run"]
-
 FOCUSES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
 _NAMED = ("focal", "mae", "gce", "tgce", "tce", "poly")
 

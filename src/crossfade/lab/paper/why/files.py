@@ -18,8 +18,6 @@ from crossfade.lab.files import write_text
 from crossfade.lab.provenance import provenance
 from crossfade.stats.drawing import save_svg
 
-__all__ = ["COLOURS", "check_scale", "command_line", "output_folder", "write_study"]
-
 #: One colour for each loss, the same in every figure: Okabe and Ito's, which colour-blind readers can tell apart.
 COLOURS = {
     "ce": "#555555",

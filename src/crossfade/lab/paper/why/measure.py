@@ -16,8 +16,6 @@ from crossfade.functional import crossfade_loss
 from crossfade.lab.paper.why.watched import Arrays, Row
 from crossfade.schedules import Weights, weights
 
-__all__ = ["MIXTURES", "along_rows", "minimum_rows", "sharpness_rows", "slice_rows"]
-
 #: The paper's mixtures on both scales. F = 0 and F = 0.5 are the same on both.
 MIXTURES: dict[str, Weights] = {
     "ce": Weights(1.0, 0.0),

@@ -12,8 +12,6 @@ from crossfade.lab.paper.why.measure import MIXTURES
 from crossfade.lab.paper.why.watched import Row
 from crossfade.lab.trial import Shape
 
-__all__ = ["WELLS", "WellTask", "escape_rows", "pair_rows"]
-
 
 @dataclass(frozen=True)
 class WellTask:

@@ -22,8 +22,6 @@ from crossfade.lab.store import Outcome, Run, Store
 from crossfade.lab.train.hardware import processors
 from crossfade.lab.trial import Trial
 
-__all__ = ["STUDIES", "Study", "run_study", "tables_of", "write_page"]
-
 
 @dataclass(frozen=True)
 class Study:

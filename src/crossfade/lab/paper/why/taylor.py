@@ -13,8 +13,6 @@ from crossfade.diagnostics.curves import check_claims, remainder, remainder_boun
 from crossfade.lab.paper.why.files import COLOURS, check_scale, output_folder, write_study
 from crossfade.stats.drawing import new_figure
 
-__all__ = ["INTERVALS", "run"]
-
 #: The paper's three intervals of p for two classes.
 INTERVALS = {"right and certain": (0.75, 1.0), "uncertain": (0.25, 0.75), "wrong and certain": (0.0, 0.25)}
 

@@ -30,21 +30,6 @@ if TYPE_CHECKING:
 
     from crossfade.lab.train.outcome import History
 
-__all__ = [
-    "Arrays",
-    "Look",
-    "Observe",
-    "Row",
-    "arrays_of",
-    "cifar",
-    "follow",
-    "seen",
-    "spread",
-    "table_task",
-    "watched",
-    "with_unit",
-]
-
 Row: TypeAlias = Mapping[str, object]
 Observe: TypeAlias = Callable[[int, str, Tensor, Tensor, Tensor], None]  # epoch, part, index, logits, labels
 Look: TypeAlias = Callable[[int, nn.Module], None]  # epochs done, network

@@ -17,8 +17,6 @@ from torch import Tensor
 
 from crossfade.lab.train.deep.recipe import Augment
 
-__all__ = ["Draws", "Pixels", "draw"]
-
 _GREY = (0.2989, 0.587, 0.114)  # ITU-R 601, as torchvision and Pillow weigh
 _ATTEMPTS = 10
 

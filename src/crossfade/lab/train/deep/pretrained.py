@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from crossfade.lab.data.texts import TextPart
 
-__all__ = ["check_model", "encode", "load_classifier", "load_tokenizer"]
-
 _ADVICE = "give a folder with config.json, model.safetensors and the tokenizer's files"
 
 

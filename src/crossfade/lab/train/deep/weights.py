@@ -13,8 +13,6 @@ from torch import Tensor, nn
 from crossfade.errors import UserError
 from crossfade.lab.train.outcome import Floats
 
-__all__ = ["load_model", "read_provenance", "save_model"]
-
 
 def save_model(path: Path, weights: Mapping[str, Tensor | Floats], provenance: Mapping[str, Any]) -> None:
     """Write the file so that it is there completely or not at all.

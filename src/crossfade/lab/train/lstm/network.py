@@ -12,8 +12,6 @@ from torch import Tensor, nn
 from crossfade.lab.train.lstm.recipe import LstmRecipe
 from crossfade.lab.train.lstm.tokens import TokenPart
 
-__all__ = ["LstmClassifier", "Texts", "initial_state"]
-
 
 class LstmClassifier(nn.Module):
     """Embedding, LSTM, and a linear layer on the LSTM's output at the last token of each text.
