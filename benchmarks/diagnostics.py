@@ -93,16 +93,15 @@ def recorder(name: str, model: nn.Module, x: Tensor, y: Tensor, rounds: int) -> 
 
 
 def probe(name: str, model: nn.Module, batches: list[tuple[Tensor, Tensor]], rounds: int) -> list[object]:
-    def ce(logits: Tensor, target: Tensor) -> tuple[Tensor]:
-        return (F.cross_entropy(logits, target, reduction="none"),)
+    def ce(logits: Tensor, target: Tensor) -> Tensor:
+        return F.cross_entropy(logits, target, reduction="none")
 
     with evaluating(model):
         problem = Problem(model, batches, ce)
-        mean = torch.full((problem.examples,), 1 / problem.examples)
-        gradient = problem.gradients(mean)[0]
+        gradient = problem.mean_gradients()[0]
         signs = [torch.randint(0, 2, (problem.examples,)) * 2.0 - 1 for _ in range(TOGETHER)]
         operator = curvlinops.HessianLinearOperator(
-            model, nn.CrossEntropyLoss(), problem.parameters, batches, check_deterministic=False
+            model, nn.CrossEntropyLoss(), list(problem.parameters.values()), batches, check_deterministic=False
         )
 
         def one_gradient() -> None:

@@ -1,7 +1,7 @@
 """Throughput of the text work.
 
     python benchmarks/text.py [--reviews reviews.csv] [--model FOLDER --data-dir DIR] [--rounds 3] [--threads 2]
-                               [--output DIR]
+                               [--seeds 2] [--output DIR]
 
 lstm: networks * examples a second of training, of Table 3's architectures. One arm is ``train`` as a study calls
 it, 4 methods x 2 seeds over ten epochs (preparation included, scoring of a few texts), which trains once what methods
@@ -40,7 +40,6 @@ from crossfade.lab.train.lstm.run import train
 from crossfade.lab.train.lstm.tokens import TokenPart, TokenSplit, epoch_batches, words
 
 METHODS = ("ce", "f0", "f0-late", "gradual")
-SEEDS = 2
 EPOCHS = 10
 ARCHITECTURES = ((50, 1), (75, 1), (100, 1), (50, 2), (100, 2))
 VARIANTS = ("batch first", "time first", "packed")
@@ -143,16 +142,16 @@ def rival(split: TokenSplit, recipe: LstmRecipe, batches: list[Batch], threads: 
     return one_by_one(split, recipe, batches, variant), f"{variant}, {count} thread{'s' * (count > 1)}"
 
 
-def lstm(file: Path | None, rounds: int, threads: int, steps: int) -> list[list[object]]:
+def lstm(file: Path | None, rounds: int, threads: int, steps: int, seeds: int) -> list[list[object]]:
     """Print networks * examples a second of the arms for each architecture."""
     split, source = texts(file, 64 * steps)
-    print(f"LSTM, {source}: {len(METHODS)} methods x {SEEDS} seeds, {threads} threads, torch {torch.__version__}")
+    print(f"LSTM, {source}: {len(METHODS)} methods x {seeds} seeds, {threads} threads, torch {torch.__version__}")
     print("H = E layers      study    by CPU  share nothing   one by one   the loop's fastest variant")
     rows: list[list[object]] = []
     for hidden, layers in ARCHITECTURES:
         recipe = LstmRecipe(hidden, hidden, layers, epochs=EPOCHS, granularity="step")
         once = replace(recipe, epochs=1)
-        members = [LstmMember(split, method(name), seed) for name in METHODS for seed in range(SEEDS)]
+        members = [LstmMember(split, method(name), seed) for name in METHODS for seed in range(seeds)]
         strangers = [LstmMember(split, method("ce"), seed) for seed in range(len(members))]
         batches = padded(split.train, recipe.batch_size)
         run, variant = rival(split, recipe, batches, threads)
@@ -192,6 +191,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--steps", type=int, default=25, help="batches of 64 texts in an epoch")
+    parser.add_argument("--seeds", type=int, default=2, help="networks of each method")
     parser.add_argument("--model", help="a BERT, by its folder or its name on the hub")
     parser.add_argument("--data-dir", type=Path, default=Path(), help="has glue/CoLA and glue/RTE")
     parser.add_argument("--examples", type=int, default=256, help="for BERT")
@@ -205,7 +205,7 @@ def main() -> None:
         rows = bert(options.model, options.data_dir, options.rounds, options.threads, options.examples)
         tables["bert"] = ("task,arm,examples_per_second,time_to_lab", rows)
     if options.only != "bert":
-        rows = lstm(options.reviews, options.rounds, options.threads, options.steps)
+        rows = lstm(options.reviews, options.rounds, options.threads, options.steps, options.seeds)
         tables["lstm"] = (
             "hidden,layers,study,strangers,one_by_one,ratio,ratio_by_cpu,ratio_of_strangers,variant",
             rows,

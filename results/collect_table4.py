@@ -20,6 +20,7 @@ from crossfade.lab.store import Store
 
 OUT = Path(__file__).parent / "table4"
 KEY = ["dataset", "method", "repeat", "net"]
+LONG = ("sets", "command", "methods", "datasets", "notes")  # of what a run says about itself, not kept as it is
 
 
 def rows(path: str) -> tuple[pd.DataFrame, list[dict[str, object]]]:
@@ -32,7 +33,7 @@ def rows(path: str) -> tuple[pd.DataFrame, list[dict[str, object]]]:
                 print(f"{path}: {run.study} with {meta['seeds']} seeds isn't complete, left out")
                 continue
             command = re.sub(r"--(data-dir|store|report) \S+ ?", "", meta["command"])  # places on that machine
-            kept = {name: meta[name] for name in meta if name not in ("sets", "command", "methods")}
+            kept = {name: meta[name] for name in meta if name not in LONG}
             runs.append({"study": run.study, "command": command, **kept})
             for tie in ("last", "loss"):
                 other = with_tie(found, curves, tie)[[*KEY, "accuracy"]]

@@ -9,6 +9,17 @@ import threading
 import traceback
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# Tests run side by side, and a small network gains nothing from threads that wait for each other: one each, in the
+# processes that tests start as well. It must be said before torch is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Everybody tries the same examples; HYPOTHESIS_PROFILE=explore draws ten times as many, and other ones every time.
+UNTIMED = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("repeatable", derandomize=True, **UNTIMED)
+settings.register_profile("explore", max_examples=1000, print_blob=True, **UNTIMED)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 # A shell that starts the tests in the background has SIGINT ignored, and so would every command that a test interrupts.
 if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

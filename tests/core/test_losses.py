@@ -10,14 +10,15 @@ import mpmath
 import pytest
 import torch
 import torch.nn.functional as F
-from cases import CASES, FORMULAS, p_of
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
 import crossfade as cf
 from crossfade import _fast, _heart
 from crossfade._transforms import Mixture, focal
+from tests.core.cases import CASES, FORMULAS, p_of
+from tests.examples import examples
 
 
 def batch(n: int, c: int, *rest: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
@@ -270,7 +271,7 @@ def test_mpce_against_its_formula() -> None:
     torch.testing.assert_close(cf.mpce_loss(logits, target, reduction="none"), -(p.amax(1) - p_y) * p_y.log())
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.integers(2, 12), st.integers(0, 12), st.floats(0.5, 20))
 def test_max_mahalanobis_centres_are_a_simplex(classes: int, spare: int, norm: float) -> None:
     from crossfade.losses import max_mahalanobis_centers
@@ -296,7 +297,7 @@ def test_max_mahalanobis_loss() -> None:
         criterion(torch.randn(10, 4), target)
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(
     st.integers(1, 6), st.integers(2, 6), st.floats(0, 3), st.floats(0, 5), st.integers(0, 10_000), st.floats(-50, 50)
 )

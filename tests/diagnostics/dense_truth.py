@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import ModuleType
 
 import pytest
 import torch
@@ -55,7 +54,7 @@ def small_network(examples: int = 7, seed: int = 0) -> Small:
     return Small(model, x, torch.randint(0, 3, (examples,), generator=generator))
 
 
-def all_signs(monkeypatch: pytest.MonkeyPatch, module: ModuleType, examples: int) -> int:
+def all_signs(monkeypatch: pytest.MonkeyPatch, examples: int) -> int:
     """Probe k uses the k-th of the 2^N sign vectors over the examples; directions stay random."""
     patterns = itertools.cycle(itertools.product([-1.0, 1.0], repeat=examples))
     random = escaping.random_signs
@@ -63,5 +62,5 @@ def all_signs(monkeypatch: pytest.MonkeyPatch, module: ModuleType, examples: int
     def signs(size, generator, like):
         return torch.tensor(next(patterns), dtype=like.dtype) if size == examples else random(size, generator, like)
 
-    monkeypatch.setattr(module, "random_signs", signs)
+    monkeypatch.setattr(escaping, "random_signs", signs)
     return 2**examples

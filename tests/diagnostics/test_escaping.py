@@ -7,12 +7,12 @@ import curvlinops
 import pytest
 import torch
 import torch.nn.functional as F
-from dense_truth import all_signs, centred_covariance, small_network
 from torch import nn
 
 from crossfade import crossfade_loss, focal_loss
 from crossfade.diagnostics import escaping, noise_and_curvature
 from crossfade.diagnostics.passes import Problem
+from tests.diagnostics.dense_truth import all_signs, centred_covariance, small_network
 
 CE = partial(F.cross_entropy, reduction="none")
 LOSSES = {
@@ -27,7 +27,7 @@ LOSSES = {
 def test_the_expectation_of_a_probe_is_the_dense_trace(small, monkeypatch, name):
     gradients, hessian = small.dense(LOSSES[name])
     covariance = centred_covariance(gradients)
-    probes = all_signs(monkeypatch, escaping, len(small.x))
+    probes = all_signs(monkeypatch, len(small.x))
     found = noise_and_curvature(small.model, small.batches, LOSSES[name], probes=probes, batch_size=4)
     assert found.trace_noise.value == pytest.approx(float(covariance.trace()) / 4)
     assert found.trace_product.value == pytest.approx(float((hessian @ covariance).trace()) / 4)
@@ -51,7 +51,7 @@ def test_the_standard_error_covers_the_truth_as_often_as_it_should(small):
 def test_hessian_products_and_trace_against_curvlinops(small):
     parameters = list(small.model.parameters())
     operator = curvlinops.HessianLinearOperator(small.model, nn.CrossEntropyLoss(), parameters, small.batches)
-    problem = Problem(small.model, small.batches, lambda q, y: [CE(q, y)])
+    problem = Problem(small.model, small.batches, CE)
     vectors = [torch.randn(problem.dimension, dtype=torch.float64) for _ in range(3)]
     # curvlinops weighs batches by their share of the data with a "mean" loss, as the mean over the data does.
     torch.testing.assert_close(
@@ -67,6 +67,12 @@ def test_batches_do_not_matter(small):
     pieces = noise_and_curvature(small.model, list(zip(small.x.split(2), small.y.split(2), strict=True)), CE, probes=5)
     assert whole.trace_product.value == pytest.approx(pieces.trace_product.value, rel=1e-10)
     assert whole.trace_hessian.value == pytest.approx(pieces.trace_hessian.value, rel=1e-10)
+
+
+def test_gradients_are_taken_where_the_caller_has_turned_them_off(small):
+    expected = noise_and_curvature(small.model, small.batches, CE, probes=2)
+    with torch.no_grad():
+        assert noise_and_curvature(small.model, small.batches, CE, probes=2) == expected
 
 
 def test_the_cost_of_probes_is_one_gradient_and_one_product_for_each_vector(small, monkeypatch):
@@ -121,7 +127,7 @@ def test_a_network_with_everything(monkeypatch):
     pixels, target = torch.randn(5, 1, 4, 4, dtype=torch.float64), torch.tensor([0, 1, 2, 0, 1])
     batch = ({"pixels": pixels, "scale": torch.tensor(2.0, dtype=torch.float64)}, target)
     before = [buffer.clone() for buffer in model.buffers()]
-    probes = all_signs(monkeypatch, escaping, 5)
+    probes = all_signs(monkeypatch, 5)
     found = noise_and_curvature(model, [batch], CE, probes=probes)
     assert model.norm.training
     assert model.drop.training

@@ -4,18 +4,18 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
-from dense_truth import all_signs, centred_covariance
 from torch import nn
 
 from crossfade import Weights, crossfade_loss
-from crossfade.diagnostics import concavity, escaping_efficiency, inequality
-from crossfade.diagnostics.inequality import derived_coefficients, printed_coefficient
+from crossfade.diagnostics import concavity, escaping_efficiency
+from crossfade.diagnostics.escaping import derived_coefficients, printed_coefficient
+from tests.diagnostics.dense_truth import all_signs, centred_covariance
 
 WEIGHTS = [Weights(1.0, 0.0), Weights(1.0, 1.0), Weights(1.0, 2.5), Weights(0.0, 1.0), Weights(0.4, 1.0)]
 
 
 def test_every_mixture_from_one_set_of_probes_is_its_dense_value(small, monkeypatch):
-    probes = all_signs(monkeypatch, inequality, len(small.x))
+    probes = all_signs(monkeypatch, len(small.x))
     found = escaping_efficiency(small.model, small.batches, probes=probes)
     for weights in WEIGHTS:
         losses = partial(crossfade_loss, alpha=weights.alpha, beta=weights.beta, reduction="none")
@@ -29,7 +29,7 @@ def test_every_mixture_from_one_set_of_probes_is_its_dense_value(small, monkeypa
 
 
 def test_both_sides_of_18(small, monkeypatch):
-    probes = all_signs(monkeypatch, inequality, len(small.x))
+    probes = all_signs(monkeypatch, len(small.x))
     found = escaping_efficiency(small.model, small.batches, probes=probes)
     gradients, h_p = small.dense(partial(crossfade_loss, alpha=0.0, beta=1.0, reduction="none"))
     f_p = gradients.T @ gradients / len(gradients)
@@ -66,7 +66,7 @@ PAIR = [(torch.tensor([1.0, -1.0], dtype=torch.float64), torch.tensor([0, 0]))]
 @pytest.mark.parametrize("p", [0.2, 0.3, 0.5, 0.7, 0.95])
 def test_the_pair_of_the_page(p, beta, monkeypatch):
     """Everything in closed form: w = 0 is stationary for every mixture, the derived bound is attained."""
-    found = escaping_efficiency(Pair(p), PAIR, probes=all_signs(monkeypatch, inequality, 2))
+    found = escaping_efficiency(Pair(p), PAIR, probes=all_signs(monkeypatch, 2))
     q = 1 - p
     gain = p * q**3 * ((1 + beta * p) ** 2 * (1 - beta * (1 - 2 * p)) - 1)
     assert found.gradient_norm2(Weights(1.0, beta)) == pytest.approx(0, abs=1e-30)

@@ -1,8 +1,5 @@
 import json
 import signal
-import subprocess
-import sys
-import textwrap
 
 import numpy as np
 import pytest
@@ -63,23 +60,22 @@ def test_a_recording_continues_and_another_shape_is_refused(tmp_path):
 
 
 KILLED = """
-    import os, signal, sys, torch
-    from crossfade.diagnostics import ProbabilityRecorder
-    recorder = ProbabilityRecorder(sys.argv[1], examples=10, epochs=3)
-    for epoch in range(3):
-        for rows in torch.arange(10).split(4):
-            if epoch == 1 and rows[0] == 4:
-                os.kill(os.getpid(), signal.SIGKILL)
-            recorder.record(epoch, rows, torch.zeros(len(rows), 2), torch.zeros(len(rows)).long())
-        recorder.flush()
+import os, signal, torch
+from crossfade.diagnostics import ProbabilityRecorder
+recorder = ProbabilityRecorder({folder!r}, examples=10, epochs=3)
+for epoch in range(3):
+    for rows in torch.arange(10).split(4):
+        if epoch == 1 and rows[0] == 4:
+            os.kill(os.getpid(), signal.SIGKILL)
+        recorder.record(epoch, rows, torch.zeros(len(rows), 2), torch.zeros(len(rows)).long())
+    recorder.flush()
 """
 
 
-def test_a_killed_process_loses_nothing_that_was_flushed(tmp_path):
-    script = tmp_path / "killed.py"
-    script.write_text(textwrap.dedent(KILLED))
-    done = subprocess.run([sys.executable, str(script), str(tmp_path / "r")], capture_output=True, check=False)
-    assert done.returncode == -signal.SIGKILL, done.stderr
+def test_a_killed_process_loses_nothing_that_was_flushed(start_script, tmp_path):
+    process = start_script(KILLED.format(folder=str(tmp_path / "r")))
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     read = Recording(tmp_path / "r")
     assert read.complete() == [0]
     assert not read.seen(1).any()

@@ -1,14 +1,13 @@
-"""The why-studies at their smallest scale, on scikit-learn's data: what they write, and that they go on."""
+"""The why-studies at their smallest scale, on scikit-learn's data: what they write, and how they go on after a stop."""
 
 import csv
 import json
-import signal
-import subprocess
-import sys
 import time
+from dataclasses import replace
 
 import pytest
 import torch
+from joblib.externals.loky.backend import context as loky_context
 
 from crossfade.diagnostics import Recording
 from crossfade.errors import UserError
@@ -22,6 +21,16 @@ from crossfade.lab.train import Recipe
 from crossfade.lab.trial import Trial
 
 SMALL = Recipe(width=8, epochs=4, batch_size=16, learning_rates=(0.1,))
+
+
+def run(name, folder, *, scale="smoke", methods=("ce", "el"), only=(), out=None):
+    """Run a study with one worker, its store and its files in ``folder``; return how many trials failed."""
+    planned = dynamics.plan(None, scale, methods, only) if name == "dynamics" else escape.plan(None, scale, only)
+    return study.run_study(name, planned, scale, store=folder / "store.db", out=out or folder, workers=1)
+
+
+def patch_study(monkeypatch, name, **functions):
+    monkeypatch.setitem(study.STUDIES, name, replace(study.STUDIES[name], **functions))
 
 
 def rows_of(path):
@@ -52,12 +61,9 @@ def test_taylor_tables(tmp_path):
 @pytest.fixture(scope="module")
 def followed(tmp_path_factory):
     """`run dynamics` with two methods, and its store."""
-    out = tmp_path_factory.mktemp("dynamics")
-    store = out / "store.db"
-    command = ["crossfade", "run", "dynamics"]
-    failed = study.run_dynamics(None, ("ce", "el"), (), "smoke", command, store=store, out=out / "out", workers=1)
-    assert failed == 0
-    return out
+    folder = tmp_path_factory.mktemp("dynamics")
+    assert run("dynamics", folder, out=folder / "out") == 0
+    return folder
 
 
 def test_dynamics_tables_agree_with_the_results_and_a_second_run_changes_nothing(followed, monkeypatch):
@@ -76,9 +82,13 @@ def test_dynamics_tables_agree_with_the_results_and_a_second_run_changes_nothing
     assert all(sum(float(row[f"bin{k}"]) for k in range(10)) == pytest.approx(1, abs=1e-3) for row in mass)
     assert {"transitions.svg", "mass.svg", "calibration.svg"} <= {path.name for path in out.iterdir()}
     before = (out / "transitions.csv").read_bytes()
-    monkeypatch.setattr(study, "figures_of", lambda name, tables: {})  # they take longer than everything else
-    monkeypatch.setattr(dynamics, "compute", lambda trial, folder: pytest.fail("a known trial was trained again"))
-    study.run_dynamics(None, ("ce", "el"), (), "smoke", ["x"], store=followed / "store.db", out=out, workers=1)
+    patch_study(
+        monkeypatch,
+        "dynamics",
+        compute=lambda trial, folder: pytest.fail("a known trial was trained again"),
+        figures=lambda tables: {},  # drawing takes longer than everything else
+    )
+    run("dynamics", followed, out=out)
     assert (out / "transitions.csv").read_bytes() == before
     assert "machine" in json.loads((out / "provenance.json").read_text())
     assert not (followed / "store.db.work").exists()
@@ -122,7 +132,7 @@ def test_methods_share_weights_and_batches(tmp_path):
 def measured(tmp_path_factory):
     """`run escape`, and its store."""
     out = tmp_path_factory.mktemp("escape")
-    assert study.run_escape(None, (), "smoke", ["x"], store=out / "store.db", out=out, workers=1) == 0
+    assert run("escape", out) == 0
     return out
 
 
@@ -165,8 +175,10 @@ def test_a_store_serves_status_report_and_export(measured, call, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["dynamics", "escape"])
-def test_killed_and_run_again_the_tables_are_those_of_an_undisturbed_run(name, request, tmp_path, call):
-    """kill -9 whenever a trial was stored; the rows of wine alone are those of all sets."""
+def test_killed_and_run_again_the_tables_are_those_of_an_undisturbed_run(
+    name, request, start_script, tmp_path, call, monkeypatch
+):
+    """Kill -9 once a trial is stored; the rows of wine alone are those of all sets."""
     whole = request.getfixturevalue("followed") / "out" if name == "dynamics" else request.getfixturevalue("measured")
     store, out = tmp_path / "store.db", tmp_path / "out"
     command = ["run", name, "--scale", "smoke", "--sets", "wine"]
@@ -180,12 +192,13 @@ def test_killed_and_run_again_the_tables_are_those_of_an_undisturbed_run(name, r
         except UserError:
             return 0
 
-    process = subprocess.Popen([sys.executable, "-m", "crossfade.cli", *command], stderr=subprocess.DEVNULL)
-    while not known() and process.poll() is None:
+    process = start_script(f"from crossfade.cli import main\nmain({command})\n")
+    while not known() and process.is_alive():
         time.sleep(0.01)
-    assert process.poll() is None, "it was over before it could be killed"
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    assert process.is_alive(), "it was over before it could be killed"
+    process.kill()
+    process.join()
+    patch_study(monkeypatch, name, figures=lambda tables: {})  # drawing takes longer than everything else
     status, _, err = call(*command)
     assert status == 0, err
     tables = [path.name for path in out.glob("*.csv")]
@@ -218,7 +231,8 @@ def test_an_escape_training_goes_on_with_the_moments_that_were_measured(tmp_path
     assert measured == ["measured", "stopped", "measured", "measured"]
 
 
-def test_several_workers_give_the_same_numbers_and_a_failure_stays_alone(tmp_path):
+def test_several_workers_give_the_same_numbers_and_a_failure_stays_alone(fork_server, monkeypatch, tmp_path):
+    monkeypatch.setattr(loky_context, "_DEFAULT_START_METHOD", fork_server.get_start_method())
     trials = [Trial("dynamics", table_task("iris", None), method(name), SMALL, 0) for name in ("ce", "el")]
     alone = {trial.key: outcome for trial, outcome in spread(dynamics.compute, tmp_path / "1", 1)([trials], print)}
     together = {trial.key: outcome for trial, outcome in spread(dynamics.compute, tmp_path / "2", 2)([trials], print)}
@@ -242,11 +256,10 @@ def test_pair_rows_are_consistent():
 
 
 def test_bad_input(tmp_path):
-    where = {"store": tmp_path / "s.db", "out": tmp_path}
     with pytest.raises(UserError, match="scale must be"):
-        study.run_escape(None, (), "huge", ["x"], **where)
+        run("escape", tmp_path, scale="huge")
     with pytest.raises(UserError, match="--sets"):
-        study.run_dynamics(None, (), ("nothing",), "smoke", ["x"], **where)
+        run("dynamics", tmp_path, only=("nothing",))
     with pytest.raises(UserError, match="--data-dir"):
         table_task("yeast", None)
     with pytest.raises(UserError, match="UCI"):

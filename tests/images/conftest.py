@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from image_cases import noise, tiny
 
 from crossfade.lab.data.images import ImageSet, ImageTask
 from crossfade.lab.nets import SMALL_NETS
 from crossfade.lab.train.deep.recipe import Augment, ImageRecipe
+from tests.images.image_cases import noise, tiny
 
 
 @pytest.fixture

@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from deep_cases import CPU
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from image_cases import method
 
 from crossfade.lab.methods import Method
 from crossfade.lab.train.deep.network import job_starts
@@ -16,6 +14,9 @@ from crossfade.lab.train.deep.recipe import ImageRecipe
 from crossfade.lab.train.deep.run import executor
 from crossfade.lab.trial import Trial
 from crossfade.schedules import switch
+from tests.examples import examples
+from tests.images.deep_cases import CPU
+from tests.images.image_cases import method
 
 NAMES = ("ce", "f0", "f0-late", "gradual", "cot", "focal")
 
@@ -68,7 +69,7 @@ def test_as_many_epochs_as_the_schedules_agree_on(first, second, epochs, granula
     assert shared_epochs(method(first), method(second), recipe) == expected
 
 
-@settings(deadline=None, max_examples=25)
+@examples(25)
 @given(percent=st.integers(1, 99), epochs=st.integers(1, 8))
 def test_no_step_of_a_shared_epoch_differs(percent, epochs):
     recipe = ImageRecipe(epochs=epochs, milestones=(), granularity="step")

@@ -10,10 +10,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from deep_cases import CPU, DEVICES, rows, train
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from image_cases import method, noise
 
 from crossfade.lab.data.images import ImageSet, ImageSplit, ImageTask
 from crossfade.lab.train.deep import side_by_side as deep_graphs
@@ -24,6 +22,9 @@ from crossfade.lab.train.deep.side_by_side import seconds_an_epoch, serves, trai
 from crossfade.lab.train.hardware import Hardware
 from crossfade.lab.train.outcome import History
 from crossfade.lab.trial import Trial
+from tests.examples import examples
+from tests.images.deep_cases import CPU, DEVICES, rows, train
+from tests.images.image_cases import method, noise
 
 NAMES = ("ce", "f0", "f0-late", "gradual", "focal", "ce-volume-own")
 
@@ -95,7 +96,7 @@ def alone(name: str, seed: int, moves: str) -> History:
     return together(jobs(split, [name], seed=seed), recipes[moves])[0]
 
 
-@settings(max_examples=8, deadline=None)
+@examples(8)
 @given(
     st.sets(st.sampled_from(NAMES), min_size=1),
     st.sets(st.integers(0, 2), min_size=1),

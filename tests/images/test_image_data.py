@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from image_cases import noise
 from PIL import Image
 
 from crossfade.errors import UserError
@@ -19,6 +18,7 @@ from crossfade.lab.data.image_folder import is_image_folder, load_folder
 from crossfade.lab.data.image_sets import load_images
 from crossfade.lab.data.image_stream import find_imagenet, stream_task
 from crossfade.lab.data.images import ImageSet, ImageTask, Part
+from tests.images.image_cases import noise
 
 
 def picture(path: Path, size: tuple[int, int] = (32, 32), seed: int = 0, mode: str = "RGB", **options) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from image_cases import method, noise
 from safetensors.torch import load_file
 
 from crossfade.lab import frames
@@ -19,6 +18,7 @@ from crossfade.lab.store import Run, Store
 from crossfade.lab.train.deep.recipe import Augment, ImageRecipe
 from crossfade.lab.train.hardware import Hardware
 from crossfade.lab.trial import Trial
+from tests.images.image_cases import method, noise
 
 
 def work(folder: Path, devices: int) -> None:

@@ -8,10 +8,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from deep_cases import CPU, rows, train
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from image_cases import method
 from scipy.integrate import dblquad, quad
 
 from crossfade.errors import UserError
@@ -27,6 +25,9 @@ from crossfade.lab.train.deep.recipe import Augment, ImageRecipe
 from crossfade.lab.train.deep.record import Tally
 from crossfade.lab.train.hardware import Hardware
 from crossfade.schedules import Weights, gradual
+from tests.examples import examples
+from tests.images.deep_cases import CPU, rows, train
+from tests.images.image_cases import method
 
 
 def weights(history) -> dict[str, torch.Tensor]:
@@ -110,7 +111,7 @@ def test_a_scaled_rate_is_a_scaled_rate(task, recipe):
 
 
 @given(st.floats(0, 3), st.floats(0, 3))
-@settings(max_examples=20, deadline=None)
+@examples(20)
 def test_gradient_volumes_are_the_integrals_of_equation_13(alpha, beta):
     own, _ = quad(lambda p: beta * p**2 + p * (alpha - beta) - alpha, 0, 1)
     others, _ = dblquad(lambda p, q: q * (beta * p + alpha), 0, 1, 0, 1)

@@ -13,10 +13,10 @@ pytest.importorskip("accelerate")
 pytest.importorskip("transformers")
 
 from accelerate import Accelerator
-from test_hf_trainer import causal_lm, parameters, rows, train
 
 from crossfade import CrossfadeLoss, constant, linear
 from crossfade.integrations.distributed import global_count, global_mean
+from tests.integrations.test_hf_trainer import causal_lm, parameters, rows, train
 
 CLASSES = 5
 WEIGHT = torch.tensor([1.0, 2.0, 0.5, 1.5, 3.0])

@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+
 from tests.kept.cases import CASES, HERE, INPUTS, machine
 
 STORES = [name for name in CASES if (HERE / name / "store.db").exists()]
@@ -36,14 +37,20 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def elsewhere(command: list[str]) -> list[str]:
-    """The command with the inputs' full paths: a key must not depend on where the data lies."""
+    """Return the command with the inputs' full paths: a key must not depend on where the data lies."""
     names = {path.name: str(path) for path in INPUTS.iterdir()} | {".": str(INPUTS)}
     names["bert:tiny-bert"] = f"bert:{names['tiny-bert']}"
     return [names.get(word, word) for word in command]
 
 
+def copied(case: str) -> list[Any]:
+    """Copy a kept store into the current folder, where it may be opened, and return its trials."""
+    shutil.copyfile(HERE / case / "store.db", "store.db")
+    return rows(Path("store.db"))
+
+
 def rows(store: Path) -> list[Any]:
-    """Every trial as it lies in the store, to the byte."""
+    """Return every trial as it lies in the store, to the byte."""
     database = sqlite3.connect(store)
     try:
         return database.execute("SELECT * FROM trials ORDER BY key").fetchall()
@@ -52,7 +59,7 @@ def rows(store: Path) -> list[Any]:
 
 
 def told(answer: dict[str, Any]) -> dict[str, Any]:
-    """An answer without what may differ: command, versions, machine, commit, and where the data lies."""
+    """Return an answer without what may differ: command, versions, machine, commit, and where the data lies."""
     if "meta" in answer:  # an answer to `crossfade stats` has none
         for name in ("command", "versions", "device", "commit"):
             del answer["meta"][name]
@@ -70,18 +77,17 @@ def words(text: str) -> list[list[str]]:
 @pytest.mark.parametrize("case", CASES)
 def test_the_same_command_finds_the_store_complete_and_says_the_same(case: str, call: Callable, place: Path) -> None:
     kept = HERE / case
-    if case in STORES:
-        shutil.copy(kept / "store.db", "store.db")
+    before = copied(case) if case in STORES else []
     status, out, err = call(*elsewhere(CASES[case]))
     assert status == 0, err
     assert words(out) == words((kept / "stdout.txt").read_text())
     if case in STORES:
-        assert rows(place / "store.db") == rows(kept / "store.db")
+        assert rows(place / "store.db") == before
     if CASES[case][0] == "run":
-        assert re.search(rf"^0 (trials computed|runs) in .* {len(rows(kept / 'store.db'))} known before", err, re.M)
+        assert re.search(rf"^0 (trials computed|runs) in .* {len(before)} known before", err, re.M)
     if (kept / "answer.json").exists():
-        answer, before = (json.loads((folder / "answer.json").read_text()) for folder in (place, kept))
-        assert told(answer) == told(before)
+        answer, older = (json.loads((folder / "answer.json").read_text()) for folder in (place, kept))
+        assert told(answer) == told(older)
     if "--report" in CASES[case]:
         page = Path(CASES[case][CASES[case].index("--report") + 1]).read_text()
         assert "<svg" in page if "<html" in page else page.startswith("### ")
@@ -89,8 +95,7 @@ def test_the_same_command_finds_the_store_complete_and_says_the_same(case: str, 
 
 @pytest.mark.parametrize("case", STORES)
 def test_exports_status_and_report_of_a_store(case: str, call: Callable, place: Path) -> None:
-    kept = HERE / case
-    shutil.copy(kept / "store.db", "store.db")
+    kept, before = HERE / case, copied(case)
     for name, more in (("results.csv", []), ("curves.csv", ["--curves"])):
         status, _, err = call("export", name, "--store", "store.db", *more)
         assert status == 0, err
@@ -100,7 +105,7 @@ def test_exports_status_and_report_of_a_store(case: str, call: Callable, place: 
     done = [line for line in out.splitlines() if re.match(r"[0-9a-f]{12}  ", line)]
     counts = [re.search(r"  (\d+) of (\d+) done$", line) for line in done]
     assert all(found and found[1] == found[2] for found in counts), out
-    assert sum(int(found[1]) for found in counts if found) == len(rows(kept / "store.db"))
+    assert sum(int(found[1]) for found in counts if found) == len(before)
     assert ["crossfade", *CASES[case]] == out.splitlines()[1].split()
     status, _, err = call("report", "store.db", "--output", "again.html")
     assert status == 0, err

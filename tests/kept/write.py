@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from PIL import Image
-from tests.kept.cases import CASES, HERE, INPUTS, machine
 
 from crossfade.lab.provenance import commit, versions
+from tests.kept.cases import CASES, HERE, INPUTS, machine
 
 WORDS = {
     "garden": ["rose", "soil", "leaf", "bloom", "seed", "water", "root", "shade", "pot", "summer", "green", "bed"],

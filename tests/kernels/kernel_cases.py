@@ -13,12 +13,13 @@ import hypothesis.strategies as st
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from torch import Tensor
 
 import crossfade as cf
 from crossfade import _heart, kernels
 from crossfade._linear import api
+from tests.examples import examples
 
 GPU = torch.cuda.is_available()
 DEVICE = "cuda" if GPU else "cpu"
@@ -63,7 +64,7 @@ def test_the_largest_vocabulary(dtype: torch.dtype) -> None:
     check(*batch(1, 262_144, dtype))
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(
     rows=st.integers(0, 4),
     classes=st.integers(1, 300),

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from sklearn.datasets import load_iris, load_wine
 
@@ -14,6 +14,7 @@ from crossfade.lab.data.columns import MAX_CATEGORIES
 from crossfade.lab.data.reading import read_frame
 from crossfade.lab.data.table import BUILTIN, content_digest, from_arrays, from_file, load_builtin
 from crossfade.lab.data.task import TableTask
+from tests.examples import examples
 
 ROWS = 120
 
@@ -274,7 +275,7 @@ def test_fixed_test_rows(write):
         assert says in refuse(train, test=write(text, "other.csv"))
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(st.integers(2, 5), st.integers(8, 60), st.integers(0, 50), st.floats(0.1, 0.4))
 def test_a_split_is_stratified_disjoint_complete_and_the_same_every_time(classes, rows, repeat, test_size):
     draw = np.random.default_rng(rows)
@@ -387,7 +388,7 @@ def test_the_four_sets_of_scikit_learn():
     assert TableTask(load_builtin("iris")).describe()["n_train"] == 90
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.binary(max_size=300))
 def test_no_bytes_make_reading_fail_in_another_way(tmp_path_factory, content):
     path = tmp_path_factory.mktemp("bytes") / "data.csv"
@@ -397,7 +398,7 @@ def test_no_bytes_make_reading_fail_in_another_way(tmp_path_factory, content):
         from_file(path, str(frame.columns[-1]))
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(st.lists(st.tuples(st.text(max_size=6), st.text(max_size=6)), min_size=1, max_size=12))
 def test_no_cells_make_it_fail_in_another_way(cells):
     frame = pd.DataFrame(cells, columns=["a", "b"])

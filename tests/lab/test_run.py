@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import brier_score_loss
 
@@ -14,11 +14,12 @@ from crossfade.lab import frames
 from crossfade.lab.data.table import load_builtin
 from crossfade.lab.data.task import TableTask
 from crossfade.lab.methods import Method, method
-from crossfade.lab.run import compute, cost, local, pack, run
+from crossfade.lab.run import compute, cost, local, pack, run, run_request
 from crossfade.lab.scores import brier_score, expected_calibration_error
-from crossfade.lab.store import Store
+from crossfade.lab.store import Run, Store
 from crossfade.lab.train import Member, Recipe, select, train_stack
 from crossfade.lab.trial import Shape, Trial, seed
+from tests.examples import examples
 
 RECIPE = Recipe(epochs=3, learning_rates=(0.01, 0.001))
 NAMES = ("ce", "gradual", "el")
@@ -158,6 +159,20 @@ def test_data_that_cannot_be_used_fails_alone(tasks, trials):
         assert frames.failures(store) == [("broken", "ce", 0, "a column overflows")]
 
 
+def test_a_request_that_is_stopped_says_how_to_go_on(trials, tmp_path, monkeypatch):
+    asked = Run("t", {}, tuple(trial.key for trial in trials[:3]))
+    assert run_request([asked], trials[:2], tmp_path / "s.db", progress=False).done == 2
+
+    def stopped(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("crossfade.lab.run.run", stopped)
+    with pytest.raises(KeyboardInterrupt, match=r"stopped; 2 of 3 trials are in .*s\.db\. Run the same command again"):
+        run_request([asked], trials[:3], tmp_path / "s.db", progress=False)
+    with Store(tmp_path / "s.db", mode="read") as store:
+        assert store.runs() == [asked]
+
+
 def test_progress_only_grows_and_ends_at_one(trials):
     seen = []
     with Store(":memory:") as store:
@@ -167,7 +182,7 @@ def test_progress_only_grows_and_ends_at_one(trials):
 
 
 @given(st.floats(1, 1e12), st.integers(1, 4))
-@settings(max_examples=30, deadline=None)
+@examples(30)
 def test_batches_hold_every_trial_once_and_keep_methods_together(budget, repeats):
     tasks = [_Sized("a", 10), _Sized("b", 10_000)]
     recipes = (Recipe(), Recipe(net="linear"))
@@ -193,7 +208,7 @@ class _Sized:
 
 
 @given(st.integers(1, 60), st.integers(2, 6), st.integers(0, 2**32 - 1))
-@settings(max_examples=50, deadline=None)
+@examples(50)
 def test_scores_against_other_implementations(rows, classes, state):
     draw = np.random.default_rng(state)
     probabilities = draw.dirichlet(np.full(classes, 0.3), rows).astype(np.float32)

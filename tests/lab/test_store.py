@@ -10,11 +10,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from crossfade.errors import UserError
 from crossfade.lab.store import Outcome, Run, Store
+from tests.examples import examples
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
 outcomes = st.builds(
@@ -45,7 +46,7 @@ def one_line(error) -> str:
     return str(error.value)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(st.dictionaries(st.text(min_size=1), outcomes, max_size=6))
 def test_what_goes_in_comes_out(written):
     with Store(":memory:") as store:
@@ -206,12 +207,12 @@ def test_a_read_only_store_can_be_read_in_a_read_only_folder(tmp_path):
         tmp_path.chmod(0o755)
 
 
-def test_a_writer_killed_at_any_moment_leaves_whole_rows(tmp_path):
+def test_a_writer_killed_at_any_moment_leaves_whole_rows(tmp_path, request):
     path = tmp_path / "s.db"
     script = (
-        "import sys; sys.path.insert(0, sys.argv[2])\n"
+        "import sys\n"
         "from crossfade.lab.store import Store, Outcome\n"
-        "from test_store import FakeTrial\n"
+        "from tests.lab.test_store import FakeTrial\n"
         "with Store(sys.argv[1]) as store:\n"
         "    start = len(list(store.rows()))\n"
         "    print('ready', flush=True)\n"
@@ -221,7 +222,7 @@ def test_a_writer_killed_at_any_moment_leaves_whole_rows(tmp_path):
     draw, seen = random.Random(1), 0
     for _ in range(4):
         writer = subprocess.Popen(
-            [sys.executable, "-c", script, str(path), str(Path(__file__).parent)], stdout=subprocess.PIPE
+            [sys.executable, "-c", script, str(path)], cwd=request.config.rootpath, stdout=subprocess.PIPE
         )
         assert writer.stdout.readline() == b"ready\n"
         time.sleep(draw.uniform(0.005, 0.1))

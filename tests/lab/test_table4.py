@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import io
+import multiprocessing
 import os
 import random
-import signal
-import subprocess
-import sys
+import runpy
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -17,18 +16,21 @@ from typing import NamedTuple
 
 import pandas as pd
 import pytest
-from uci_copy import write_uci
 
 from crossfade.cli import main
+from crossfade.errors import UserError
 from crossfade.lab import frames
 from crossfade.lab.methods import METHODS
 from crossfade.lab.paper.study import Request, plan
-from crossfade.lab.paper.table4 import NETS, PAPER, STUDY, with_tie
+from crossfade.lab.paper.table4 import STUDY, with_tie
+from crossfade.lab.paper.table4_page import NETS, PAPER
 from crossfade.lab.run import Batch, Executor, Summary, Tick, local, run
 from crossfade.lab.store import Outcome, Store
 from crossfade.lab.trial import Trial
+from tests.lab.uci_copy import write_uci
 
 SETS = ("iris", "wine", "breast-cancer-wisc-diag")
+TRIALS = 3 * 2 * 6 * 2  # data sets, networks, methods, seeds
 Call = Callable[..., tuple[int, str, str]]
 
 
@@ -37,9 +39,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_uci(tmp_path_factory.mktemp("data"))
 
 
-def command(data: Path, store: Path, *more: str) -> list[str]:
+def command(data: Path, store: Path, *more: str, scale: str = "short") -> list[str]:
     page = store.with_suffix(".html")
-    given = ["--data-dir", str(data), "--store", str(store), "--report", str(page), "--scale", "short", *more]
+    given = ["--data-dir", str(data), "--store", str(store), "--report", str(page), "--scale", scale, *more]
     return ["run", "table4", *given]
 
 
@@ -75,7 +77,7 @@ def test_end_to_end(call: Call, data: Path, whole: Whole) -> None:
     assert "miniboone" in page
     assert "<svg" in page
     frame = results(whole.store)
-    assert len(frame) == 3 * 2 * 6 * 2
+    assert len(frame) == TRIALS
     assert set(frame["n_test"].groupby(frame["dataset"]).nunique()) == {1}
     code, again, err = call(*command(data, whole.store))
     assert code == 0
@@ -117,20 +119,48 @@ def test_bad_requests_are_one_line(call: Call, data: Path, tmp_path: Path, more:
     assert "Traceback" not in err
 
 
-def test_killed_at_random_moments_and_resumed(call: Call, data: Path, tmp_path: Path, whole: Whole) -> None:
-    moments = random.Random(4)
-    for _ in range(4):
-        victim = subprocess.Popen(
-            [sys.executable, "-m", "crossfade.cli", *command(data, tmp_path / "cut.db")],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        time.sleep(moments.uniform(0.8, 3.0))
-        os.kill(victim.pid, signal.SIGKILL)
-        victim.wait()
-    code, _, err = call(*command(data, tmp_path / "cut.db"))
+SCRIPT = """
+import os, sys
+import crossfade.lab.run
+from crossfade.cli import main
+crossfade.lab.run._BUDGET = 1.0  # a repeat a batch, so that there are many moments between two of them
+sys.stdout = sys.stderr = open(os.devnull, "w")
+main({command})
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a fork server, to start many processes quickly")
+def test_killed_at_random_moments_and_resumed(call: Call, data: Path, tmp_path: Path) -> None:
+    def smoke(store: Path) -> list[str]:
+        return command(data, store, "--sets", ",".join(SETS), scale="smoke")
+
+    call(*smoke(tmp_path / "whole.db"))
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(["torch", "crossfade.lab.paper.table4", "crossfade.lab.run", "crossfade.stats"])
+    cut, script, moments, halfway = tmp_path / "cut.db", tmp_path / "run.py", random.Random(4), 0
+    script.write_text(SCRIPT.format(command=smoke(cut)))
+    while halfway < 3 and known(cut) < TRIALS:
+        victim = server.Process(target=runpy.run_path, args=(str(script),))
+        victim.start()
+        before = known(cut)
+        while victim.is_alive() and known(cut) == before:
+            time.sleep(0.05)
+        time.sleep(moments.uniform(0.0, 0.05))
+        victim.kill()
+        victim.join()
+        halfway += 0 < known(cut) < TRIALS
+    code, _, err = call(*smoke(cut))
     assert code == 0, err
-    pd.testing.assert_frame_equal(results(tmp_path / "cut.db"), results(whole.store))
+    assert halfway
+    pd.testing.assert_frame_equal(results(cut), results(tmp_path / "whole.db"))
+
+
+def known(path: Path) -> int:
+    try:
+        with Store(path, "read") as store:
+            return len(list(store.rows()))
+    except UserError:  # it isn't there yet, or is just being made
+        return 0
 
 
 def _run(data: Path, path: Path, execute: Executor | None = None, *, seeds: int = 2, splits: int = 1) -> Summary:

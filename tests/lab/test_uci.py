@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from uci_copy import write_uci
 
 from crossfade.errors import UserError
 from crossfade.lab.data.uci import UCI_NAMES, find_uci, uci_tasks
+from tests.lab.uci_copy import write_uci
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "uci121.zip"
 

@@ -7,11 +7,11 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
-from linear_reference import cubed, gradients, problem, reference_loss
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 import crossfade as cf
+from tests.linear.linear_reference import cubed, gradients, problem, reference_loss
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])

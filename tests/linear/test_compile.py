@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from linear_reference import cubed, gradients, problem
 from torch import Tensor
 
 import crossfade as cf
+from tests.linear.linear_reference import cubed, gradients, problem
 
 ARGUMENTS = problem(rows=50, dim=6, classes=30, bias=True, ignored=0.2, dtype=torch.float32)
 

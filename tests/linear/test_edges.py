@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from linear_reference import cubed, gradients, problem
 
 import crossfade as cf
+from tests.linear.linear_reference import cubed, gradients, problem
 
 
 @pytest.mark.parametrize("rows", [0, 5])

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from linear_reference import gradients, problem, reference_loss
 
 import crossfade as cf
 from crossfade._linear import api
+from tests.linear.linear_reference import gradients, problem, reference_loss
 
 HALVES = [torch.bfloat16, torch.float16]
 PIECES = 0.02  # MiB: several pieces, so that sums over pieces count

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from linear_reference import problem
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import crossfade as cf
+from tests.linear.linear_reference import problem
 
 ROWS, DIM, CLASSES = 300, 8, 1000
 

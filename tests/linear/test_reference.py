@@ -9,10 +9,11 @@ import hypothesis.strategies as st
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
-from linear_reference import cubed, gradients, problem, reference_loss
+from hypothesis import given
 
 import crossfade as cf
+from tests.examples import examples
+from tests.linear.linear_reference import cubed, gradients, problem, reference_loss
 
 # The smallest budget: one row at a time.
 ONE_ROW = 1e-6
@@ -63,7 +64,7 @@ def test_every_option(loss: str, reduction: str, smoothing: float, softcap: floa
         )
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     rows=st.integers(0, 9),
     dim=st.integers(1, 5),

@@ -1,7 +1,8 @@
 """What the tests of the report share."""
 
 import pytest
-import report_fresh
+
+from tests.report import report_fresh
 
 
 @pytest.fixture(scope="session")

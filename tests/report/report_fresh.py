@@ -7,14 +7,13 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 _SCRIPT = """
 import json, sys
 import crossfade.report
 loaded = lambda: sorted({name.partition(".")[0] for name in sys.modules})
 after_report = loaded()
-import report_cases
+from tests.report import report_cases
 page = crossfade.report.comparison_page(*report_cases.make(3, 4, 3, epochs=8))
 import crossfade.stats
 for name in crossfade.stats.__all__:
@@ -34,8 +33,7 @@ class Fresh:
 
 def start() -> Fresh:
     """Run the script in its own process."""
-    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
-    environment = {**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": path}
+    environment = {**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-c", _SCRIPT], env=environment, capture_output=True, check=True)
     report, statistics, page = json.loads(done.stdout)
     return Fresh(frozenset(report), frozenset(statistics), page)

@@ -7,13 +7,13 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from report_cases import make
-from report_fresh import Fresh
-from report_markup import Page
 
 from crossfade.errors import UserError
 from crossfade.report import comparison_page, render_comparison
 from crossfade.stats import compare_methods
+from tests.report.report_cases import make
+from tests.report.report_fresh import Fresh
+from tests.report.report_markup import Page
 
 MEGABYTE = 1_000_000
 

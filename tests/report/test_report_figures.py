@@ -8,12 +8,12 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from report_cases import SCHEDULES, make
-from test_report_drawings import axis_of, dot_places, read_path
 
 from crossfade.report import comparison_page
 from crossfade.report.figures import schedule_figure
 from crossfade.report.inputs import MethodInfo
+from tests.report.report_cases import SCHEDULES, make
+from tests.report.test_report_drawings import axis_of, dot_places, read_path
 
 
 def drawings(page: str, beginning: str) -> list[str]:

@@ -6,11 +6,9 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from markupsafe import Markup
-from report_fresh import Fresh
-from report_markup import Page as Parsed
 
 from crossfade.report import (
     Cell,
@@ -29,6 +27,9 @@ from crossfade.report import (
     render_page,
     svg,
 )
+from tests.examples import examples
+from tests.report.report_fresh import Fresh
+from tests.report.report_markup import Page as Parsed
 
 STYLE = Path(svg.__file__).with_name("templates") / "page.css"
 
@@ -73,7 +74,7 @@ def test_text_stays_text(text: str) -> None:
     assert names == [shown] * 4
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(st.text(min_size=1))
 def test_any_text_gives_a_valid_page(text: str) -> None:
     visible = text if text.strip() else "x"

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -23,6 +23,7 @@ from crossfade.stats import (
     summarize,
     wilcoxon,
 )
+from tests.examples import examples
 
 # Hits out of 64 test rows: exact in binary, with the many ties that accuracies have.
 HITS = st.integers(0, 64).map(lambda hits: hits / 64)
@@ -39,7 +40,7 @@ PAIRS = st.integers(2, 30).flatmap(lambda n: st.tuples(*[arrays(np.float64, n, e
 SHUFFLE = st.randoms(use_true_random=False)
 
 
-@settings(deadline=None, max_examples=20)
+@examples(20)
 @given(matrices(), SHUFFLE)
 def test_the_order_of_rows_makes_no_difference(matrix, random):
     long = matrix.reset_index(names="dataset").melt("dataset", var_name="method", value_name="accuracy")
@@ -56,7 +57,7 @@ def test_the_order_of_rows_makes_no_difference(matrix, random):
         assert rows[row.method].mean_delta == pytest.approx(row.mean_delta, abs=1e-12)
 
 
-@settings(deadline=None, max_examples=20)
+@examples(20)
 @given(matrices(), st.lists(st.integers(-8, 8), min_size=12, max_size=12), st.sampled_from([0.5, 1.0, 4.0]))
 def test_a_constant_and_a_unit_a_block_make_no_difference_to_ranks(matrix, constants, unit):
     moved = matrix.mul(unit).add(np.array(constants[: len(matrix)], dtype=float), axis=0)
@@ -65,7 +66,7 @@ def test_a_constant_and_a_unit_a_block_make_no_difference_to_ranks(matrix, const
     np.testing.assert_array_equal(conover(moved), conover(matrix))
 
 
-@settings(deadline=None, max_examples=20)
+@examples(20)
 @given(matrices())
 def test_renaming_and_turning_round_make_no_difference(matrix):
     renamed = matrix.rename(columns={name: f"x{9 - j}" for j, name in enumerate(matrix.columns)})
@@ -76,7 +77,7 @@ def test_renaming_and_turning_round_make_no_difference(matrix):
     assert friedman(1 - matrix).chi2 == pytest.approx(friedman(matrix).chi2, abs=1e-9)
 
 
-@settings(deadline=None, max_examples=30)
+@examples(30)
 @given(matrices())
 def test_p_values_are_probabilities_whatever_the_ties(matrix):
     result = friedman(matrix)
@@ -87,7 +88,7 @@ def test_p_values_are_probabilities_whatever_the_ties(matrix):
     np.testing.assert_array_equal(p, p.T)
 
 
-@settings(deadline=None, max_examples=20)
+@examples(20)
 @given(matrices(least=3))
 def test_conover_p_falls_as_mean_ranks_part(matrix):
     ranks = rank_matrix(matrix).mean().to_numpy()
@@ -98,7 +99,7 @@ def test_conover_p_falls_as_mean_ranks_part(matrix):
     assert (np.diff(p[order]) <= 1e-9).all()
 
 
-@settings(deadline=None, max_examples=20)
+@examples(20)
 @given(matrices())
 def test_groups_are_contiguous_maximal_and_complete(matrix):
     ranks, p = rank_matrix(matrix).mean(), conover(matrix)
@@ -114,7 +115,7 @@ def test_groups_are_contiguous_maximal_and_complete(matrix):
     assert together == {(a, b) for a in order for b in order if a != b and p.loc[a, b] > 0.05}
 
 
-@settings(deadline=None, max_examples=20)
+@examples(20)
 @given(PAIRS, SHUFFLE)
 def test_paired_tests_are_symmetric_and_know_no_order(pair, random):
     a, b = pair
@@ -132,7 +133,7 @@ def test_paired_tests_are_symmetric_and_know_no_order(pair, random):
     )  # fmt: skip
 
 
-@settings(deadline=None, max_examples=20)
+@examples(20)
 @given(arrays(np.float64, st.integers(2, 40), elements=st.integers(-64, 64).map(lambda hits: hits / 64)))
 def test_intervals_hold_the_mean_and_grow_with_confidence(d):
     slack = 1e-12
@@ -148,7 +149,7 @@ def test_intervals_hold_the_mean_and_grow_with_confidence(d):
     assert d.min() - slack <= span.low <= span.high <= d.max() + slack
 
 
-@settings(deadline=None, max_examples=30)
+@examples(30)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=20), SHUFFLE)
 def test_adjusted_p_values(p, random):
     order = list(range(len(p)))
@@ -162,7 +163,7 @@ def test_adjusted_p_values(p, random):
     assert (adjust_p(p, "holm") >= adjust_p(p, "fdr_bh") - 1e-15).all()
 
 
-@settings(deadline=None, max_examples=20)
+@examples(20)
 @given(matrices(), st.booleans())
 def test_profiles_rise_to_at_most_one_and_start_at_the_wins(matrix, lower):
     profile = performance_profile(matrix, lower_is_better=lower)
@@ -176,7 +177,7 @@ def test_profiles_rise_to_at_most_one_and_start_at_the_wins(matrix, lower):
     assert (shares[-1] == 1).all()
 
 
-@settings(deadline=None, max_examples=30)
+@examples(30)
 @given(matrices())
 def test_a_better_method_gets_a_better_rank_and_a_smaller_p(matrix):
     assume((matrix["m0"] < 1).all())

@@ -8,15 +8,16 @@ import os
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from lstm_cases import CURVES, draw, reference
 
 from crossfade import kernels
 from crossfade.lab.methods import method
 from crossfade.lab.train.lstm import recurrence as lstm_recurrence
 from crossfade.lab.train.lstm.batched import train_batched
 from crossfade.lab.train.lstm.recipe import LstmMember, LstmRecipe
+from tests.examples import examples
+from tests.text.lstm_cases import CURVES, draw, reference
 
 GPU = torch.cuda.is_available()
 DEVICE = "cuda" if GPU else "cpu"
@@ -25,7 +26,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@settings(max_examples=60 if GPU else 8, deadline=None)
+@examples(60 if GPU else 8)
 @given(
     count=st.integers(1, 4 if GPU else 2),
     time=st.integers(1, 6 if GPU else 3),

@@ -10,9 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from lstm_cases import close, draw, reference, same
 
 from crossfade.errors import UserError
 from crossfade.lab.methods import Method, method
@@ -21,6 +20,8 @@ from crossfade.lab.train.lstm import run as text_run
 from crossfade.lab.train.lstm.batched import Batches, train_batched
 from crossfade.lab.train.lstm.recipe import LstmMember, LstmRecipe
 from crossfade.lab.train.lstm.tokens import epoch_batches, scoring_batches
+from tests.examples import examples
+from tests.text.lstm_cases import close, draw, reference, same
 
 HERE = Path(__file__).parent
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -95,7 +96,7 @@ def test_stacks_of_few(slots, monkeypatch):
     assert told[-1] == 1.0
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=3), st.integers(1, 9), st.integers(1, 40), st.integers(0, 3))
 def test_batches_hold_every_text_once(sizes, rows, longest, seed):
     """Each network's, whole, in its order; what fills a batch isn't real; values come back in the part's order."""

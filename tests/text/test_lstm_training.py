@@ -11,9 +11,8 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from lstm_cases import close, draw, reference, same
 
 from crossfade.errors import UserError
 from crossfade.lab.methods import Method, method
@@ -24,6 +23,8 @@ from crossfade.lab.train.lstm.run import train
 from crossfade.lab.train.lstm.tokens import TokenPart, TokenSplit, epoch_batches
 from crossfade.lab.train.outcome import probability_scores
 from crossfade.lab.trial import Shape
+from tests.examples import examples
+from tests.text.lstm_cases import close, draw, reference, same
 
 
 def apart(ce):  # a loss that nothing but PyTorch can compute
@@ -99,7 +100,7 @@ def test_weights_and_curves_are_those_of_a_textbook_loop_in_float64(chosen, reci
     assert ours.scores == probability_scores(ours.probabilities, split.test.labels, ours.curves["test_nll"][-1])
 
 
-@settings(max_examples=12, deadline=None)
+@examples(12)
 @given(
     hidden=st.integers(1, 41), embedding=st.integers(1, 41), layers=st.integers(1, 2), batch=st.integers(1, 20),
     longest=st.integers(1, 12), classes=st.integers(1, 6), seed=st.integers(0, 99),
@@ -131,7 +132,7 @@ def parting(at, after):
     return Method(f"{at} {after}", "parting", schedule=lambda progress: (1.0, 0.0) if progress < at else after)
 
 
-@settings(max_examples=15, deadline=None)
+@examples(15)
 @given(
     parts=st.lists(st.tuples(st.sampled_from([0.0, 0.3, 0.5, 0.8, 1.0]), st.sampled_from([(1.0, 1.0), (0.0, 1.0)]))),
     names=st.sets(st.sampled_from(["ce", "f0", "f0-late", "gradual", "focal"])), seeds=st.sets(st.integers(0, 1)),
@@ -241,7 +242,7 @@ def test_words_not_in_a_batch_still_move_as_adam_has_it():
     assert np.abs(theirs[seen] - start[seen]).max() > 1e-3  # further than one step goes
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=300), st.integers(1, 9), st.integers(0, 5), st.integers(0, 5))
 def test_batches(lengths, size, seed, epoch):
     """Every example once, the longest of a batch first, the same again, another order in another epoch."""

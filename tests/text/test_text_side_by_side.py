@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from deep_cases import CPU, DEVICES, rows, train, without_dropout
 
 from crossfade.lab.data.texts import TextTask
 from crossfade.lab.methods import COT, method
@@ -19,6 +18,7 @@ from crossfade.lab.train.deep.run import executor
 from crossfade.lab.train.deep.side_by_side import serves, train_side_by_side
 from crossfade.lab.train.hardware import Hardware
 from crossfade.lab.trial import Trial
+from tests.images.deep_cases import CPU, DEVICES, rows, train, without_dropout
 
 NAMES = ("ce", "f0", "f0-late", "gradual", "focal")
 

@@ -7,8 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from deep_cases import rows, train, without_dropout
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from crossfade.functional import crossfade_loss
@@ -18,6 +17,8 @@ from crossfade.lab.train.deep.batches import TextBatches, epoch_seed
 from crossfade.lab.train.deep.pretrained import load_classifier, load_tokenizer
 from crossfade.lab.train.deep.recipe import TextRecipe
 from crossfade.lab.train.deep.record import Tally
+from tests.examples import examples
+from tests.images.deep_cases import rows, train, without_dropout
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +92,7 @@ def test_killed_and_resumed_is_undisturbed(split, recipe, tmp_path):
     assert rows(whole) == rows(resumed)
 
 
-@settings(max_examples=20, deadline=None)
+@examples(20)
 @given(size=st.integers(1, 40), pieces=st.integers(1, 5), world=st.integers(1, 3), epoch=st.integers(0, 3))
 def test_every_example_counts_once(bert, sentences, size, pieces, world, epoch):
     size = max(size, pieces)

@@ -18,8 +18,6 @@ from crossfade.lab.settings import Images, Settings, Texts, check_kind
 if TYPE_CHECKING:
     from crossfade.lab.result import ComparisonResult
 
-__all__ = ["compare"]
-
 
 @dataclass(frozen=True)
 class Data(groups.Data):

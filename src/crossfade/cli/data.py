@@ -10,8 +10,6 @@ from cyclopts import Parameter
 
 from crossfade.errors import UserError
 
-__all__ = ["data"]
-
 
 def data(
     name: str | None = None,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["show"]
-
 _NETS = (
     ("linear", "one layer, inputs x classes: the paper's first network"),
     ("mlp", "hidden layers with ReLU, as wide as the inputs: the paper's second network; --width, --depth"),

@@ -15,8 +15,6 @@ from crossfade.errors import UserError
 if TYPE_CHECKING:
     from crossfade.lab.train.hardware import Hardware
 
-__all__ = ["Devices", "Machine", "Names", "Numbers", "check_count", "check_output"]
-
 _OUR_PAGE = b'name="generator" content="crossfade'
 
 

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from crossfade.lab.train.hardware import Hardware
     from crossfade.lab.trial import Trial
 
-__all__ = ["figure2", "motivating", "normmatched", "table1", "table2", "table3", "table4", "table5", "table6"]
-
 _Machine: TypeAlias = Annotated[Devices, Parameter("*")]
 _Precision: TypeAlias = Literal["32-true", "16-mixed", "bf16-mixed"]
 
@@ -88,8 +86,8 @@ def _image_study(name: str) -> Callable[..., int]:
         images: ImageOptions = ImageOptions(),
         machine: _Machine = Devices(),  # noqa: B008
     ) -> int:
-        from crossfade.lab.paper.catalogue import IMAGE_STUDIES
         from crossfade.lab.paper.estimate import estimate
+        from crossfade.lab.paper.image_studies import IMAGE_STUDIES
 
         request = common.request(
             datasets=images.datasets or (),

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     from crossfade.stats import Analysis
 
-__all__ = ["stats"]
-
 # Beyond this many methods a matrix of p-values is no longer readable in a terminal; figure and JSON have it.
 _MATRIX = 8
 

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from crossfade.lab.store import Run
 
-__all__ = ["export", "report", "status"]
-
 _STORE = Path("crossfade.db")
 
 # Functions that write another page than a comparison's, given a store, the runs of one command and a path: by the

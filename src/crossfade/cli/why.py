@@ -6,8 +6,6 @@ import sys
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-__all__ = ["dynamics", "escape", "figure1", "taylor"]
-
 _Scale: TypeAlias = Literal["smoke", "short", "paper"]
 
 
@@ -22,7 +20,8 @@ def figure1(*, loss: list[str] | None = None, out: Path = Path("figure1"), scale
     from crossfade.lab.own_loss import load_loss
     from crossfade.lab.paper.why import figure1 as study
 
-    return _written(study.run(out, scale, losses=tuple(load_loss(one) for one in _words(loss))))
+    study.run(out, scale, losses=[load_loss(one) for one in _words(loss)])
+    return _written(out)
 
 
 def taylor(*, out: Path = Path("taylor"), scale: _Scale = "short") -> int:
@@ -34,7 +33,8 @@ def taylor(*, out: Path = Path("taylor"), scale: _Scale = "short") -> int:
     """
     from crossfade.lab.paper.why import taylor as study
 
-    return _written(study.run(out, scale))
+    study.run(out, scale)
+    return _written(out)
 
 
 def dynamics(
@@ -48,7 +48,7 @@ def dynamics(
     workers: int | None = None,
     retry_failed: bool = False,
 ) -> int:
-    """Who is won during training: p of every example followed, the motivating example's table, calibration.
+    """Follow p of every example through training: who moves from wrong to right, gradient mass, calibration.
 
     After an interruption the same command goes on where it stopped. Lists are separated by commas.
 
@@ -62,12 +62,11 @@ def dynamics(
         workers: Trainings side by side, each on one core. [default: all cores]
         retry_failed: Run failed trials again.
     """
-    from crossfade.lab.paper.why.study import run_dynamics
+    from crossfade.lab.paper.why import dynamics as study
+    from crossfade.lab.paper.why.study import run_study
 
-    failed = run_dynamics(
-        data_dir, _words(methods), _words(sets), scale, ["crossfade", *sys.argv[1:]],
-        store=store, out=out, workers=workers, retry_failed=retry_failed,
-    )  # fmt: skip
+    trials = study.plan(data_dir, scale, _words(methods) or study.METHODS, _words(sets))
+    failed = run_study(study.STUDY, trials, scale, store=store, out=out, workers=workers, retry_failed=retry_failed)
     return _written(out, failed)
 
 
@@ -94,12 +93,11 @@ def escape(
         workers: Measurements side by side, each on one core. [default: all cores]
         retry_failed: Run failed trials again.
     """
-    from crossfade.lab.paper.why.study import run_escape
+    from crossfade.lab.paper.why import escape as study
+    from crossfade.lab.paper.why.study import run_study
 
-    failed = run_escape(
-        data_dir, _words(sets), scale, ["crossfade", *sys.argv[1:]],
-        store=store, out=out, workers=workers, retry_failed=retry_failed,
-    )  # fmt: skip
+    trials = study.plan(data_dir, scale, _words(sets))
+    failed = run_study(study.STUDY, trials, scale, store=store, out=out, workers=workers, retry_failed=retry_failed)
     return _written(out, failed)
 
 

@@ -5,6 +5,11 @@ from .curves import (
     numeric_peak as numeric_peak,
     peak as peak,
     row_weight as row_weight,
+    Claim as Claim,
+    check_claims as check_claims,
+    remainder as remainder,
+    remainder_bounds as remainder_bounds,
+    xi as xi,
 )
 from .dynamics import (
     Calibration as Calibration,
@@ -18,13 +23,9 @@ from .dynamics import (
     transitions as transitions,
 )
 from .escaping import (
+    Estimate as Estimate,
     NoiseAndCurvature as NoiseAndCurvature,
     noise_and_curvature as noise_and_curvature,
-)
-from .estimate import (
-    Estimate as Estimate,
-)
-from .inequality import (
     EscapingEfficiency as EscapingEfficiency,
     concavity as concavity,
     escaping_efficiency as escaping_efficiency,
@@ -43,11 +44,4 @@ from .simulate import (
     DoubleWell as DoubleWell,
     EscapeCounts as EscapeCounts,
     simulate_escapes as simulate_escapes,
-)
-from .taylor import (
-    Claim as Claim,
-    check_claims as check_claims,
-    remainder as remainder,
-    remainder_bounds as remainder_bounds,
-    xi as xi,
 )

@@ -1,36 +1,40 @@
-r"""Gradient curves: how hard a loss pulls on an example, over the probability p_y of its class (Fig. 1).
+r"""How hard a loss pulls on an example, over the probability p_y of its class (Fig. 1), and how far CE is from EL.
 
 For a loss g(ce) of the cross entropy ce = -log p_y the chain rule gives
 
     |dL/dq_y| = |g'(ce)| (1 - p_y)        |dL/dq_j| = |g'(ce)| p_j   for j != y,
 
 which is eq. (8) for g(ce) = ce, eq. (10) for g(ce) = 1 - p and eq. (13) for their mixture.
+
+CE and EL agree at p = 1. For p in (0, 1] Taylor's theorem there says (eq. 11)
+
+    -log p = (1 - p) + R(p),      R(p) = (1 - p)^2 / (2 xi^2)   for some xi in [p, 1].
+
+The paper prints the remainder R without the 2. The numbers it quotes (0.055, 4.5) are those of the form *with* the 2.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
-__all__ = ["Peak", "criterion_curve", "gradient_curve", "numeric_peak", "peak", "row_weight"]
-
-Transform = Callable[[Tensor], Tensor]
-Criterion = Callable[[Tensor, Tensor], Tensor]
+Transform: TypeAlias = Callable[[Tensor], Tensor]
+Criterion: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
 
 class Peak(NamedTuple):
-    """Where |dL/dq_y| is largest, and how large it is there."""
+    """The probability at which |dL/dq_y| is largest, and how large it is there."""
 
     p: float
     height: float
 
 
 def row_weight(g: Transform, ce: Tensor) -> Tensor:
-    """g'(ce), the factor by which a loss scales the gradient of CE, for each cross entropy of ``ce``.
+    """Return g'(ce), the factor by which a loss scales the gradient of CE, for each cross entropy of ``ce``.
 
     Args:
         g: an elementwise function of ce = -log p_y.
@@ -57,14 +61,8 @@ def row_weight(g: Transform, ce: Tensor) -> Tensor:
     return slope.detach()
 
 
-def _probabilities(p: Tensor) -> Tensor:
-    if not p.is_floating_point() or not bool(((p >= 0) & (p <= 1)).all()):
-        raise ValueError("p must be a floating tensor of probabilities in [0, 1]")
-    return p
-
-
 def gradient_curve(g: Transform, p: Tensor, p_j: Tensor | None = None) -> Tensor:
-    """|dL/dq_y| over p = p_y for the loss g(ce); with ``p_j``, |dL/dq_j| of another class instead.
+    """Return |dL/dq_y| over p = p_y for the loss g(ce); with ``p_j``, |dL/dq_j| of another class instead.
 
     Args:
         g: an elementwise function of ce = -log p_y.
@@ -78,18 +76,25 @@ def gradient_curve(g: Transform, p: Tensor, p_j: Tensor | None = None) -> Tensor
     >>> gradient_curve(lambda ce: -torch.expm1(-ce), torch.tensor([0.0, 0.25, 0.5, 1.0]))  # EL: p (1 - p), eq. (10)
     tensor([0.0000, 0.1875, 0.2500, 0.0000])
     """
-    p = _probabilities(p)
+    _check_probabilities(p)
     if p_j is None:
         p_j = 1 - p
-    elif bool((_probabilities(p_j) + p > 1 + 1e-6).any()):
-        raise ValueError("p_j must be at most 1 - p: the probabilities of all classes add up to 1")
+    else:
+        _check_probabilities(p_j)
+        if bool((p_j + p > 1 + 1e-6).any()):
+            raise ValueError("p_j must be at most 1 - p: the probabilities of all classes add up to 1")
     size = row_weight(g, -p.log()).abs()
     # p_j = 0 stops the gradient whatever g' is, also where it is infinite: sqrt(ce) at p = 1.
     return torch.where(p_j == 0, torch.zeros_like(size), size * p_j)
 
 
+def _check_probabilities(p: Tensor) -> None:
+    if not p.is_floating_point() or not bool(((p >= 0) & (p <= 1)).all()):
+        raise ValueError("p must be a floating tensor of probabilities in [0, 1]")
+
+
 def criterion_curve(criterion: Criterion, p: Tensor, classes: int = 2) -> Tensor:
-    """|dL/dq_y| over p = p_y for *any* criterion, by autograd through its logits.
+    """Return |dL/dq_y| over p = p_y for *any* criterion, by autograd through its logits.
 
     Serves losses that are not a function of ce alone (complement entropy, MPCE). The other classes share 1 - p equally.
 
@@ -117,7 +122,7 @@ def criterion_curve(criterion: Criterion, p: Tensor, classes: int = 2) -> Tensor
 
 
 def peak(alpha: float, beta: float) -> Peak:
-    """The maximum of eq. (13): (1 - p)(alpha + beta p) peaks at p = max(0, (1 - alpha/beta) / 2), eq. (14).
+    """Return the maximum of eq. (13): (1 - p)(alpha + beta p) peaks at p = max(0, (1 - alpha/beta) / 2), eq. (14).
 
     Its height is (alpha + beta)^2 / (4 beta) for beta >= alpha, and alpha (at p = 0) below.
 
@@ -137,7 +142,7 @@ def peak(alpha: float, beta: float) -> Peak:
 
 
 def numeric_peak(g: Transform, points: int = 200_001) -> Peak:
-    """The maximum of |dL/dq_y| for any g, on an even grid of p in [0, 1]; the first one where several tie.
+    """Return the maximum of |dL/dq_y| for any g on an even grid of p in [0, 1]; the first one where several tie.
 
     >>> numeric_peak(lambda ce: -torch.expm1(-ce)).p
     0.5
@@ -146,3 +151,133 @@ def numeric_peak(g: Transform, points: int = 200_001) -> Peak:
     curve = gradient_curve(g, p)
     at = int(curve.argmax())
     return Peak(float(p[at]), float(curve[at]))
+
+
+def remainder(p: Tensor) -> Tensor:
+    """Return R(p) = -log p - (1 - p) = CE - EL, to full precision; inf at p = 0.
+
+    Args:
+        p: probabilities in [0, 1], any shape.
+
+    Raises:
+        ValueError: p outside [0, 1].
+
+    >>> remainder(torch.tensor([0.25, 1.0], dtype=torch.float64))
+    tensor([0.6363, 0.0000], dtype=torch.float64)
+    """
+    if not bool(((p >= 0) & (p <= 1)).all()):
+        raise ValueError("p must be probabilities in [0, 1]")
+    x = 1 - p
+    # Near p = 1 the difference cancels: there the series x^2/2 + x^3/3 + ... has all the digits.
+    small = x < 1e-2
+    y = torch.where(small, x, torch.zeros_like(x))
+    series = torch.zeros_like(x)
+    for k in range(9, 1, -1):
+        series = series * y + 1.0 / k
+    return torch.where(small, series * y * y, -p.log() - x)
+
+
+def xi(p: Tensor, *, printed: bool = False) -> Tensor:
+    """Return the xi that makes Taylor's formula exact: (1 - p) / sqrt(2 R(p)), which lies in [p, 1].
+
+    Args:
+        p: probabilities in (0, 1].
+        printed: solve the printed formula (1 - p)^2 / xi^2 instead. Its xi is sqrt(2) times as large, and above 1,
+            where no xi is allowed, for every p above 0.316.
+
+    >>> bool(xi(torch.tensor(0.9), printed=True) <= 1)
+    False
+    """
+    x = 1 - p
+    exact = torch.where(x > 0, x / (2 * remainder(p)).sqrt(), torch.ones_like(p))
+    return exact * math.sqrt(2) if printed else exact
+
+
+def remainder_bounds(low: float, high: float) -> tuple[float, float]:
+    """Return the smallest and the largest R over p in [low, high]: R falls as p grows, so they sit at high and low.
+
+    Raises:
+        ValueError: not 0 <= low <= high <= 1.
+
+    >>> [round(bound, 4) for bound in remainder_bounds(0.75, 1.0)]
+    [0.0, 0.0377]
+    """
+    if not 0 <= low <= high <= 1:
+        raise ValueError(f"expected 0 <= low <= high <= 1, got {low!r} and {high!r}")
+    smallest, largest = remainder(torch.tensor([high, low], dtype=torch.float64)).tolist()
+    return smallest, largest
+
+
+class Claim(NamedTuple):
+    """A statement of the paper: the number it quotes, the number measured, whether it holds, and why (not)."""
+
+    text: str
+    quoted: str
+    measured: str
+    holds: bool
+    note: str
+
+
+def check_claims(points: int = 100_001) -> list[Claim]:
+    """Return the text's statements around eq. (11), each evaluated in float64 on a grid of ``points`` p in [0, 1]."""
+    p = torch.arange(1, points, dtype=torch.float64) / (points - 1)
+    r, ce, el = remainder(p), -p.log(), 1 - p
+    wrong = p <= 0.25
+    largest, smallest = float(r[p >= 0.75].max()), float(r[wrong].min())
+    unsolved, reached = float(p[xi(p, printed=True) > 1].min()), float(p[r >= 4.5].max())
+    ce_gap, el_gap = float((ce[wrong] - 1).abs().min()), float((el[wrong] - 1).abs().max())
+    margins = [float(margin.min()) + 0.0 for margin in (ce - el, 8 * ce - el**2, ce - 2 * el**2)]  # -0.0 + 0.0 is 0.0
+    el_margin, weak, pinsker = (f"smallest margin {margin:.2g}" for margin in margins)
+    tighter = bool((el >= el**2 / 8).all())
+    return [
+        Claim(
+            "eq. (11): the remainder is (1-p)^2 / xi^2 for some xi in [p, 1]",
+            "all p",
+            f"p < {unsolved:.3f} only",
+            False,
+            "The exact form is (1-p)^2 / (2 xi^2). Without the 2 no xi in [p, 1] solves it above this p.",
+        ),
+        Claim(
+            "3/4 <= p <= 1: the remainder is at most 0.055",
+            "0.055",
+            f"{largest:.4f}",
+            largest <= 0.055,
+            "0.0556 is the Lagrange bound with the 2, at xi = p = 3/4. As printed, without it, the bound is 0.111.",
+        ),
+        Claim(
+            "0 <= p <= 1/4: the remainder is at least 4.5",
+            "4.5",
+            f"{smallest:.4f}",
+            smallest >= 4.5,
+            f"4.5 is the Lagrange upper bound at p = 1/4. The remainder is at least 4.5 only for p <= {reached:.4f}.",
+        ),
+        Claim(
+            "0 <= p <= 1/4: CE is at least 3.5 from the zero-one loss",
+            "3.5",
+            f"{ce_gap:.4f}",
+            ce_gap >= 3.5,
+            "It was taken from the 4.5. At p = 1/4 CE is 1.386.",
+        ),
+        Claim(
+            "0 <= p <= 1/4: EL is 1 - p, at most 1, from the zero-one loss",
+            "1",
+            f"{el_gap:.4f}",
+            el_gap <= 1,
+            "The zero-one loss is 1 there, so the distance is p, at most 1/4: the point is stronger than stated.",
+        ),
+        Claim("1 - p <= -log p", "all p", el_margin, margins[0] >= 0, ""),
+        Claim(
+            "(1-p)^2 <= -8 log p, and 1 - p is the tighter bound",
+            "all p",
+            weak,
+            margins[1] >= 0 and tighter,
+            "Pinsker's inequality for a one-hot target is 16 times as strong as this form; see the next line.",
+        ),
+        Claim(
+            "Pinsker: 2 (1-p)^2 <= -log p",
+            "not in the paper",
+            pinsker,
+            margins[2] >= 0,
+            "||onehot - p||_1 = 2 (1-p) and KL = -log p. Against it, 1 - p is the tighter bound only where p > 1/2.",
+        ),
+    ]

@@ -1,4 +1,4 @@
-"""What a recording says: who moves from where to what, forgetting, gradient mass, calibration."""
+"""Training dynamics out of a recording: moves between right and wrong, forgetting, gradient mass, calibration."""
 
 from __future__ import annotations
 
@@ -13,35 +13,22 @@ from torch import Tensor
 from crossfade.diagnostics.curves import gradient_curve
 from crossfade.diagnostics.recorder import Recording
 
-__all__ = [
-    "GROUPS",
-    "Calibration",
-    "Forgetting",
-    "Transitions",
-    "calibration",
-    "calibration_history",
-    "forgetting",
-    "gradient_mass",
-    "histograms",
-    "transitions",
-]
-
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 
-#: The motivating example's groups: wrong with p_y below the threshold, wrong and nearer, right.
+#: The groups of the motivating example: wrong with p_y below a threshold, wrong with p_y above it, right.
 GROUPS = ("wrong and hopeless", "wrong and near", "right")
 
 
 class Transitions(NamedTuple):
-    """counts[i, j]: examples in group i at the first epoch and in group j at the second, groups as in ``GROUPS``."""
+    """A table: counts[i, j] examples are in group i at the first epoch and in group j at the last; see ``GROUPS``."""
 
     counts: IntArray
     threshold: float
 
     @property
     def became_right(self) -> FloatArray:
-        """For each group at the first epoch, the share that is right at the second (NaN for an empty group)."""
+        """For each group at the first epoch, the share that is right at the last (NaN for an empty group)."""
         totals = self.counts.sum(1)
         share: FloatArray = np.divide(self.counts[:, 2], totals, out=np.full(3, np.nan), where=totals > 0)
         return share
@@ -49,11 +36,11 @@ class Transitions(NamedTuple):
 
 def _groups(recording: Recording, epoch: int, threshold: float) -> IntArray:
     near = recording.p(epoch) >= threshold
-    return np.where(recording.correct(epoch), 2, np.where(near, 1, 0)).astype(np.int64)
+    return np.where(recording.correct(epoch), 2, near.astype(np.int64))
 
 
 def transitions(recording: Recording, first: int, last: int, threshold: float = 0.2) -> Transitions:
-    """The motivating example's table: from each group at epoch ``first`` to each group at epoch ``last``.
+    """Return the motivating example's table: from each group at epoch ``first`` to each group at epoch ``last``.
 
     The paper (ResNet32, CIFAR-100's test images, epochs 70 and 90): right -> right 95.58 %, wrong and near -> right
     38.46 %, wrong and hopeless -> right 3.35 %. Examples not seen in both epochs are left out.
@@ -71,15 +58,18 @@ def transitions(recording: Recording, first: int, last: int, threshold: float = 
 
 
 def histograms(recording: Recording, bins: int = 20) -> IntArray:
-    """(epochs, bins) counts of examples by p_y, in even bins over [0, 1]."""
+    """Return (epochs, bins) counts of examples by p_y, in even bins over [0, 1]."""
     edges = np.linspace(0, 1, bins + 1)
     return np.stack([np.histogram(recording.p(e)[recording.seen(e)], edges)[0] for e in range(recording.epochs)])
 
 
 class Forgetting(NamedTuple):
-    """Per example, as Toneva et al. 2019 count: times it went from right to wrong, and when it was first right.
+    """Forgetting of each example (N,), as Toneva et al. 2019 count it.
 
-    ``first_learned`` is -1 for an example that never was. ``last`` says whether it is right in the last epoch.
+    Attributes:
+        events: how often it went from right to wrong.
+        first_learned: the epoch in which it was first right; -1 if it never was.
+        last: whether it was right when it was last seen.
     """
 
     events: IntArray
@@ -88,7 +78,7 @@ class Forgetting(NamedTuple):
 
 
 def forgetting(recording: Recording) -> Forgetting:
-    """Forgetting counts over the recorded epochs. An epoch in which an example wasn't seen is skipped for it."""
+    """Count forgetting over the recorded epochs. An epoch in which an example wasn't seen is skipped for it."""
     events = np.zeros(recording.examples, np.int64)
     first = np.full(recording.examples, -1, np.int64)
     state = np.zeros(recording.examples, bool)
@@ -101,9 +91,9 @@ def forgetting(recording: Recording) -> Forgetting:
 
 
 def gradient_mass(recording: Recording, g: Callable[[Tensor], Tensor], epoch: int, bins: int = 10) -> FloatArray:
-    """The share of sum_i |dL_i/dq_y| that the examples of each p_y bin hold, for the loss g(ce). Adds up to 1.
+    """Return the share of sum_i |dL_i/dq_y| that each of the even bins of p_y holds, for the loss g(ce). Adds up to 1.
 
-    Any g can be asked of any recording: what CE would pull on, where EL was trained, and the other way round.
+    The loss needn't be the one that was trained with: CE can be asked about a network trained with EL.
 
     Raises:
         ValueError: nothing was recorded in this epoch.
@@ -119,7 +109,7 @@ def gradient_mass(recording: Recording, g: Callable[[Tensor], Tensor], epoch: in
 
 
 class Calibration(NamedTuple):
-    """accuracy in [0, 1]; nll in nats; ece in [0, 1]; brier in [0, 2]."""
+    """Scores of a classifier: accuracy in [0, 1], nll in nats, ece in [0, 1], brier in [0, 2]."""
 
     accuracy: float
     nll: float
@@ -135,7 +125,7 @@ def _ece(confidence: npt.NDArray[np.floating], right: npt.NDArray[np.bool_], bin
 
 
 def calibration(logits: Tensor, target: Tensor, bins: int = 15) -> Calibration:
-    """Accuracy, NLL, ECE and Brier score of logits (N, C) against class indices (N,).
+    """Return accuracy, NLL, ECE and Brier score of logits (N, C) against class indices (N,).
 
     ECE = sum over confidence bins of (share of examples) |accuracy - mean confidence|, even bins (Guo et al. 2017).
     Brier = mean over examples of sum_j (p_j - onehot_j)^2.
@@ -160,7 +150,7 @@ def calibration(logits: Tensor, target: Tensor, bins: int = 15) -> Calibration:
 
 
 def calibration_history(recording: Recording, bins: int = 15, epochs: Sequence[int] | None = None) -> list[Calibration]:
-    """Calibration in each epoch, from the recording alone (float16: three digits). NaN where nothing was seen."""
+    """Return the scores of each epoch from its recording (float16: three digits); NaN where nothing was seen."""
     history = []
     for epoch in range(recording.epochs) if epochs is None else epochs:
         seen = recording.seen(epoch)

@@ -1,19 +1,18 @@
-"""Record p_y of every example under the Hugging Face Trainer."""
+"""A callback of the Hugging Face Trainer that records p_y of every example."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
 
-import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 from transformers import TrainerCallback
-from transformers.trainer_callback import TrainerControl, TrainerState
-from transformers.training_args import TrainingArguments
+from transformers.trainer_callback import TrainerState
 
 from crossfade.diagnostics.recorder import ProbabilityRecorder
 
-__all__ = ["RecordProbabilities"]
+_Outputs: TypeAlias = Tensor | Mapping[str, Tensor]  # logits, or an output that has them
 
 
 class RecordProbabilities(TrainerCallback):  # type: ignore[misc]
@@ -29,6 +28,9 @@ class RecordProbabilities(TrainerCallback):  # type: ignore[misc]
 
     The epoch is the Trainer's own, so a run resumed from a checkpoint, also in mid-epoch, goes on in the same
     recording.
+
+    Raises:
+        KeyError: a training batch has no ``index_key``.
     """
 
     def __init__(self, recorder: ProbabilityRecorder, *, index_key: str = "index", labels_key: str = "labels") -> None:
@@ -37,70 +39,60 @@ class RecordProbabilities(TrainerCallback):  # type: ignore[misc]
         self._epoch = 0
         self._active = False
         self._index: Tensor | None = None
-        self._hooks: list[Any] = []
+        self._hooks: list[RemovableHandle] = []
 
     def wrap(self, loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        """``loss(outputs, labels, num_items_in_batch)`` for ``Trainer(compute_loss_func=...)`` that also records."""
+        """Return ``loss(outputs, labels, num_items_in_batch)`` that also records, for ``compute_loss_func``."""
 
-        def recorded(outputs: Any, labels: Tensor, num_items_in_batch: Any = None) -> Tensor:
+        def recorded(outputs: _Outputs, labels: Tensor, num_items_in_batch: object = None) -> Tensor:
             self._record(outputs, labels)
             return loss(outputs, labels, num_items_in_batch)
 
         return recorded
 
-    def _record(self, outputs: Any, labels: Tensor) -> None:
-        index, self._index = self._index, None
-        if index is None or not self._active:
-            return
-        logits = outputs["logits"] if isinstance(outputs, dict) else getattr(outputs, "logits", outputs)
-        self.recorder.record(self._epoch, index, logits, labels.view(-1))
+    def on_train_begin(self, *_: object, model: nn.Module, **__: object) -> None:
+        # The Trainer hands callbacks the model inside any data-parallel wrapper, whose forward runs in any case.
+        self._active = True
+        if not self._hooks:
+            before = model.register_forward_pre_hook(self._before, with_kwargs=True)
+            self._hooks = [before, model.register_forward_hook(self._after, with_kwargs=True)]
 
-    def _before(self, module: torch.nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    def on_epoch_begin(self, args: object, state: TrainerState, *_: object, **__: object) -> None:
+        # A resumed state holds a float that may fall a rounding short of the epoch.
+        self._epoch = int((state.epoch or 0.0) + 1e-6)
+
+    def on_epoch_end(self, *_: object, **__: object) -> None:
+        self.recorder.flush()
+
+    def on_save(self, *_: object, **__: object) -> None:
+        self.recorder.flush()  # a run resumed in mid-epoch doesn't see again what came before its checkpoint
+
+    def on_train_end(self, *_: object, **__: object) -> None:
+        # The hooks stay: evaluation after training gets batches with the index as well. Only the recording stops.
+        self._active = False
+        self.recorder.flush()
+
+    def _before(
+        self, module: nn.Module, args: tuple[object, ...], kwargs: dict[str, Tensor]
+    ) -> tuple[tuple[object, ...], dict[str, Tensor]]:
         kwargs = dict(kwargs)
-        self._index = kwargs.pop(self._index_key, None)
-        if self._active and module.training and self._index is None:
+        index = kwargs.pop(self._index_key, None)
+        if self._active and module.training and index is None:
             raise KeyError(
                 f"no {self._index_key!r} in the batch: wrap the data set in IndexedDataset "
                 "and set remove_unused_columns=False"
             )
-        if not module.training:
-            self._index = None
+        self._index = index if module.training else None
         return args, kwargs
 
-    def _after(self, module: torch.nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
+    def _after(self, module: nn.Module, args: object, kwargs: dict[str, Tensor], output: _Outputs) -> None:
         labels = kwargs.get(self._labels_key)
         if labels is not None:
             self._record(output, labels)
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        # The Trainer hands callbacks the model inside any data-parallel wrapper, whose forward runs in any case.
-        model = kwargs["model"]
-        self._active = True
-        if not self._hooks:
-            self._hooks = [
-                model.register_forward_pre_hook(self._before, with_kwargs=True),
-                model.register_forward_hook(self._after, with_kwargs=True),
-            ]
-
-    def on_epoch_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        # A resumed state holds a float that may fall a rounding short of the epoch.
-        self._epoch = int((state.epoch or 0.0) + 1e-6)
-
-    def on_epoch_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        self.recorder.flush()
-
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self.recorder.flush()  # a checkpoint in the middle of an epoch: what came before isn't seen again
-
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        # The hooks stay: evaluation after training gets batches with the index as well. Only the recording stops.
-        self._active = False
-        self.recorder.flush()
+    def _record(self, outputs: _Outputs, labels: Tensor) -> None:
+        index, self._index = self._index, None
+        if index is None or not self._active:
+            return
+        logits = outputs["logits"] if isinstance(outputs, Mapping) else getattr(outputs, "logits", outputs)
+        self.recorder.record(self._epoch, index, logits, labels.view(-1))

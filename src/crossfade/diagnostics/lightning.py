@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
 
 import lightning.pytorch as pl
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from crossfade.diagnostics.recorder import ProbabilityRecorder
 
-__all__ = ["RecordProbabilities"]
+_Batch: TypeAlias = Mapping[str, Tensor] | Sequence[Tensor]
 
 
-def _target(batch: Any) -> Any:
+def _target(batch: _Batch) -> Tensor:
     return batch["labels"] if isinstance(batch, Mapping) else batch[1]
 
 
-def _index(batch: Any) -> Any:
+def _index(batch: _Batch) -> Tensor:
     return batch["index"] if isinstance(batch, Mapping) else batch[2]
 
 
@@ -37,6 +38,9 @@ class RecordProbabilities(pl.Callback):  # type: ignore[misc]
             ``batch["labels"]`` of a mapping, and ``batch[2]``, ``batch[1]`` of a sequence.
 
     The epoch is ``trainer.current_epoch``: a run resumed from a checkpoint goes on in the same recording.
+
+    Raises:
+        ValueError: neither ``training`` nor ``validation`` is given.
     """
 
     def __init__(
@@ -44,8 +48,8 @@ class RecordProbabilities(pl.Callback):  # type: ignore[misc]
         training: ProbabilityRecorder | None = None,
         validation: ProbabilityRecorder | None = None,
         *,
-        index: Callable[[Any], Tensor] = _index,
-        target: Callable[[Any], Tensor] = _target,
+        index: Callable[[_Batch], Tensor] = _index,
+        target: Callable[[_Batch], Tensor] = _target,
     ) -> None:
         super().__init__()
         if training is None and validation is None:
@@ -53,7 +57,7 @@ class RecordProbabilities(pl.Callback):  # type: ignore[misc]
         self.training, self.validation = training, validation
         self._index, self._target = index, target
         self._logits: Tensor | None = None
-        self._hook: Any = None
+        self._hook: RemovableHandle | None = None
         self._counted = 0
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -64,11 +68,37 @@ class RecordProbabilities(pl.Callback):  # type: ignore[misc]
         if self._hook is not None:
             self._hook.remove()
             self._hook = None
-        for recorder in (self.training, self.validation):
-            if recorder is not None:
-                recorder.flush()
+        self._flush(self.training, self.validation)
 
-    def _keep(self, module: torch.nn.Module, args: Any, output: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: object, batch: _Batch, *_: object
+    ) -> None:
+        if self.training is not None:
+            self.training.record(trainer.current_epoch, self._index(batch), self._taken(), self._target(batch))
+
+    def on_train_epoch_end(self, *_: object) -> None:
+        self._flush(self.training)
+
+    def on_save_checkpoint(self, *_: object) -> None:
+        self._flush(self.training)  # a run resumed in mid-epoch doesn't see again what came before its checkpoint
+
+    def on_validation_epoch_start(self, *_: object) -> None:
+        self._counted = 0
+
+    def on_validation_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: object, batch: _Batch, *_: object
+    ) -> None:
+        if self.validation is not None and not trainer.sanity_checking:
+            target = self._target(batch)
+            index = torch.arange(self._counted, self._counted + len(target))
+            self._counted += len(target)
+            self.validation.record(trainer.current_epoch, index, self._taken(), target)
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, *_: object) -> None:
+        if not trainer.sanity_checking:
+            self._flush(self.validation)
+
+    def _keep(self, module: nn.Module, args: object, output: object) -> None:
         logits = getattr(output, "logits", output)
         self._logits = logits.detach() if isinstance(logits, Tensor) else None
 
@@ -80,42 +110,8 @@ class RecordProbabilities(pl.Callback):  # type: ignore[misc]
             )
         return logits
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        if self.training is not None:
-            self.training.record(trainer.current_epoch, self._index(batch), self._taken(), self._target(batch))
-
-    def on_save_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        # One in the middle of an epoch: what came before isn't seen again.
-        if self.training is not None:
-            self.training.flush()
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self.training is not None:
-            self.training.flush()
-
-    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._counted = 0
-
-    def on_validation_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        if self.validation is None or trainer.sanity_checking:
-            return
-        target = self._target(batch)
-        index = torch.arange(self._counted, self._counted + len(target))
-        self._counted += len(target)
-        self.validation.record(trainer.current_epoch, index, self._taken(), target)
-
-    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self.validation is not None and not trainer.sanity_checking:
-            self.validation.flush()
+    @staticmethod
+    def _flush(*recorders: ProbabilityRecorder | None) -> None:
+        for recorder in recorders:
+            if recorder is not None:
+                recorder.flush()

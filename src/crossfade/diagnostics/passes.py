@@ -1,42 +1,43 @@
 """Gradients and Hessian-vector products over a data set, for any module and per-example loss.
 
-Everything here is a vector over the model's trainable parameters, in ``named_parameters()`` order.
+N is the number of examples, D that of the trainable parameters, in ``named_parameters()`` order, K that of the losses.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Batch", "Data", "PerExample", "Problem"]
-
-Batch: TypeAlias = tuple[Any, Tensor]
+Batch: TypeAlias = tuple[object, Tensor]  # inputs, target
 Data: TypeAlias = Iterable[Batch]
 PerExample: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
 
 class Problem:
-    """A model at its present weights, with data and per-example losses: the empirical risks L_k = (1/N) sum_i l_k(i).
+    """A model at its present weights with data and K criteria: the empirical risks L_k = (1/N) sum_i l_k(i).
 
     Args:
         model: any module; called as model(inputs), model(*inputs) for a tuple or list, model(**inputs) for a mapping.
             Its output is the logits, or has them as ``.logits``. Parameters with requires_grad take part.
         data: (inputs, target) batches, the same every time they are iterated: a list, or a loader that doesn't shuffle.
-        losses: maps (logits, target) to K tensors (N,) of per-example losses, computed together.
+        criteria: each maps (logits, target) to the losses of the examples (N,).
 
     With a single batch the graph is built once and serves every gradient and product; with several it is built anew for
     each, so that one batch at a time is in memory.
+
+    Raises:
+        ValueError: an iterator instead of re-iterable data, no data, or no trainable parameter.
     """
 
-    def __init__(self, model: nn.Module, data: Data, losses: Callable[[Tensor, Tensor], Sequence[Tensor]]) -> None:
+    def __init__(self, model: nn.Module, data: Data, *criteria: PerExample) -> None:
         if iter(data) is data:
             raise ValueError("data must be iterable many times: pass a list of batches or a DataLoader, no iterator")
-        self.model, self.data, self.losses = model, data, losses
-        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.model, self.data, self.criteria = model, data, criteria
+        self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         if not self.parameters:
             raise ValueError("the model has no parameter with requires_grad=True, so there is no gradient to measure")
         self.sizes = [len(target) for _, target in data]
@@ -45,33 +46,43 @@ class Problem:
         self.examples = sum(self.sizes)
         if not self.examples:
             raise ValueError("data holds no example: every batch of (inputs, target) is empty")
-        self.dimension = sum(p.numel() for p in self.parameters)
-        first = self.parameters[0]
+        first, *_ = self.parameters.values()
         self.device, self.dtype = first.device, first.dtype
+        self.weights = torch.cat([p.detach().flatten().to(first) for p in self.parameters.values()]).requires_grad_()
+        self.dimension = len(self.weights)
         self._kept: list[Tensor] | None = None
-        self._kept_gradients: dict[int, tuple[Tensor, ...]] = {}
+        self._kept_slopes: dict[int, Tensor] = {}
 
-    def per_example(self) -> Iterator[list[Tensor]]:
-        """For each batch the K vectors of per-example losses, with their graph."""
-        if self._kept is not None:
-            yield self._kept
-            return
-        for inputs, target in self.data:
-            with torch.enable_grad():
-                values = self._losses(inputs, target)
-            if len(self.sizes) == 1:
-                self._kept = values
-            yield values
+    def logits(self, inputs: object, weights: Tensor) -> Tensor:
+        """Return the model's logits for a batch's inputs, with ``weights`` (D,) in place of its own.
 
-    @torch.no_grad()
-    def values(self) -> list[Tensor]:
-        """The K vectors of per-example losses (N,) at the weights of this moment, without a graph."""
-        batches = [self._losses(inputs, target) for inputs, target in self.data]
-        return [torch.cat(pieces) for pieces in zip(*batches, strict=True)]
+        Raises:
+            TypeError: the model returns neither logits nor an object that has them as ``.logits``.
+        """
+        pieces = torch.split(weights, [p.numel() for p in self.parameters.values()])
+        # A copy of each piece lies in memory as a parameter of the model does, so it gives the same bits.
+        own = {
+            name: piece.view_as(p).to(p, copy=True)
+            for (name, p), piece in zip(self.parameters.items(), pieces, strict=True)
+        }
+        inputs = _to_device(inputs, self.device)
+        kwargs = inputs if isinstance(inputs, dict) else {}
+        args = () if isinstance(inputs, dict) else inputs if isinstance(inputs, tuple) else (inputs,)
+        output = torch.func.functional_call(self.model, own, args, kwargs)
+        logits = getattr(output, "logits", output)
+        if not isinstance(logits, Tensor):
+            raise TypeError(f"the model must return logits or an object with .logits, got {type(output).__name__}")
+        return logits
 
-    def _losses(self, inputs: Any, target: Tensor) -> list[Tensor]:
-        inputs, target = to_device(inputs, self.device), target.to(self.device)
-        values = list(self.losses(logits_of(self.model, inputs), target))
+    def losses(self, batch: Batch, weights: Tensor) -> list[Tensor]:
+        """Return the K vectors of a batch's losses at ``weights`` (D,).
+
+        Raises:
+            ValueError: a criterion doesn't return one number an example.
+        """
+        inputs, target = batch
+        logits, target = self.logits(inputs, weights), target.to(self.device)
+        values = [criterion(logits, target) for criterion in self.criteria]
         for value in values:
             if value.shape != target.shape[:1]:
                 raise ValueError(
@@ -80,109 +91,92 @@ class Problem:
                 )
         return values
 
-    def flat(self, gradients: Sequence[Tensor]) -> Tensor:
-        return torch.cat([g.detach().reshape(-1) for g in gradients])
+    @torch.no_grad()
+    def values(self, weights: Tensor) -> list[Tensor]:
+        """Return the K vectors of all examples' losses (N,) at ``weights`` (D,), without a graph."""
+        return [torch.cat(parts) for parts in zip(*(self.losses(batch, weights) for batch in self.data), strict=True)]
 
-    def split(self, vector: Tensor) -> list[Tensor]:
-        pieces = torch.split(vector, [p.numel() for p in self.parameters])
-        return [piece.view_as(p) for piece, p in zip(pieces, self.parameters, strict=True)]
+    def mean_gradients(self) -> Tensor:
+        """Return (K, D): the gradient of every L_k."""
+        return self.reweighted([torch.full((self.examples,), 1.0 / self.examples, dtype=self.dtype)])[0]
 
-    def _grad(self, output: Tensor, *, keep: bool) -> tuple[Tensor, ...]:
-        if not output.requires_grad:
-            return tuple(torch.zeros_like(p) for p in self.parameters)
-        return torch.autograd.grad(output, self.parameters, retain_graph=keep, materialize_grads=True)
+    def reweighted(self, factors: Sequence[Tensor]) -> Tensor:
+        """Return (V, K, D): for each of V factors (N,) and every loss sum_i factors_i grad l_k(i).
 
-    def gradients(self, weights: Tensor) -> Tensor:
-        """(K, D): for every loss, sum_i weights_i grad l_k(i). ``weights`` is (N,) in the data's order."""
-        return self.reweighted([weights])[0]
-
-    def reweighted(self, weights: Sequence[Tensor]) -> list[Tensor]:
-        """:meth:`gradients` for several weights, which share the graph of each batch."""
-        totals: list[Tensor] = []
-        pieces = zip(*(torch.split(one.to(self.device), self.sizes) for one in weights), strict=True)
-        for parts, losses in zip(pieces, self.per_example(), strict=True):
-            last = (len(parts) - 1, len(losses) - 1)
+        The factors are in the data's order, and share the graph of each batch.
+        """
+        total = self._zeros(len(factors), len(self.criteria))
+        pieces = zip(*(torch.split(one.to(self.device), self.sizes) for one in factors), strict=True)
+        for losses, parts in zip(self._graphs(), pieces, strict=True):
             for n, part in enumerate(parts):
-                rows = torch.stack(
-                    [
-                        self.flat(self._grad(part.to(loss.dtype) @ loss, keep=(n, k) < last or self._kept is not None))
-                        for k, loss in enumerate(losses)
-                    ]
-                )
-                if len(totals) <= n:
-                    totals.append(rows)
-                else:
-                    totals[n].add_(rows)
-        return totals
+                for k, loss in enumerate(losses):
+                    total[n, k] += self._gradient(part.to(loss.dtype) @ loss)
+        return total
 
     def hessian_products(self, vectors: Sequence[Tensor]) -> Tensor:
-        """(K, V, D): H_k v for every loss k and vector v, H_k the Hessian of L_k."""
-        total: Tensor | None = None
-        for losses in self.per_example():
-            products = torch.stack([self._products(k, loss, vectors) for k, loss in enumerate(losses)])
-            total = products if total is None else total.add_(products)
-        assert total is not None
+        """Return (K, V, D): H_k v for every loss k and each of V vectors (D,), where H_k is the Hessian of L_k."""
+        total = self._zeros(len(self.criteria), len(vectors))
+        for losses in self._graphs():
+            for k, loss in enumerate(losses):
+                slope = self._kept_slopes.get(k)
+                if slope is None:
+                    slope = self._gradient(loss.sum(), create_graph=True)
+                    if self._kept is not None:
+                        self._kept_slopes[k] = slope
+                for n, vector in enumerate(vectors):
+                    total[k, n] += self._gradient(slope, vector)
         return total / self.examples
 
-    def _products(self, k: int, loss: Tensor, vectors: Sequence[Tensor]) -> Tensor:
-        slopes = self._kept_gradients.get(k)
-        if slopes is None:
-            if not loss.requires_grad:
-                return torch.zeros(len(vectors), self.dimension, dtype=self.dtype, device=self.device)
-            slopes = torch.autograd.grad(loss.sum(), self.parameters, create_graph=True, materialize_grads=True)
-            if self._kept is not None:
-                self._kept_gradients[k] = slopes
-        rows = []
-        for vector in vectors:
-            pairs = [(s, v) for s, v in zip(slopes, self.split(vector), strict=True) if s.requires_grad]
-            if not pairs:  # the loss is linear in every parameter
-                rows.append(torch.zeros_like(vector))
-                continue
-            product = torch.autograd.grad(
-                [s for s, _ in pairs], self.parameters, [v for _, v in pairs], retain_graph=True, materialize_grads=True
-            )
-            rows.append(self.flat(product))
-        return torch.stack(rows)
-
     def directional(self, k: int, vector: Tensor) -> Tensor:
-        """(N,): the derivative of every example's loss l_k along ``vector``, by two backward passes."""
+        """Return (N,): the derivative of every example's loss l_k along ``vector`` (D,), by two backward passes."""
         derivatives = []
-        for losses in self.per_example():
-            loss = losses[k]
-            probe = torch.zeros_like(loss, requires_grad=True)
-            slopes = torch.autograd.grad(loss, self.parameters, probe, create_graph=True, materialize_grads=True)
-            along = torch.stack([(s * v).sum() for s, v in zip(slopes, self.split(vector), strict=True)]).sum()
-            (derivative,) = torch.autograd.grad(along, probe, retain_graph=True)
+        for losses in self._graphs():
+            probe = torch.zeros_like(losses[k], requires_grad=True)
+            slope = self._gradient(losses[k], probe, create_graph=True)
+            (derivative,) = torch.autograd.grad(slope, probe, vector, retain_graph=True)
             derivatives.append(derivative)
         return torch.cat(derivatives)
 
+    def check_direction(self, direction: Tensor) -> None:
+        """Raise ValueError unless ``direction`` has D elements."""
+        if direction.shape != (self.dimension,):
+            raise ValueError(f"direction must have shape ({self.dimension},), got {tuple(direction.shape)}")
 
-def logits_of(model: Callable[..., Any], inputs: Any) -> Tensor:
-    if isinstance(inputs, Mapping):
-        output = model(**inputs)
-    elif isinstance(inputs, (tuple, list)):
-        output = model(*inputs)
-    else:
-        output = model(inputs)
-    logits = getattr(output, "logits", output)
-    if not isinstance(logits, Tensor):
-        raise TypeError(f"the model must return logits or an object with .logits, got {type(output).__name__}")
-    return logits
+    def _graphs(self) -> Iterator[list[Tensor]]:
+        """Yield each batch's K vectors of losses with their graph."""
+        if self._kept is not None:
+            yield self._kept
+            return
+        for batch in self.data:
+            losses = self.losses(batch, self.weights)
+            if len(self.sizes) == 1:
+                self._kept = losses
+            yield losses
+
+    def _gradient(self, outputs: Tensor, factors: Tensor | None = None, *, create_graph: bool = False) -> Tensor:
+        if not outputs.requires_grad:  # as the gradient of a linear loss doesn't
+            return torch.zeros_like(self.weights)
+        return torch.autograd.grad(
+            outputs, self.weights, factors, retain_graph=True, create_graph=create_graph, materialize_grads=True
+        )[0]
+
+    def _zeros(self, *shape: int) -> Tensor:
+        return torch.zeros(*shape, self.dimension, dtype=self.dtype, device=self.device)
 
 
-def to_device(inputs: Any, device: torch.device) -> Any:
+def _to_device(inputs: object, device: torch.device) -> object:
     if isinstance(inputs, Tensor):
         return inputs.to(device)
     if isinstance(inputs, Mapping):
-        return {key: to_device(value, device) for key, value in inputs.items()}
+        return {key: _to_device(value, device) for key, value in inputs.items()}
     if isinstance(inputs, (tuple, list)):
-        return [to_device(value, device) for value in inputs]
+        return tuple(_to_device(value, device) for value in inputs)
     return inputs
 
 
 @contextlib.contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside, the modules' own modes again afterwards.
+    """Evaluation mode inside, with gradients, and the modules' own modes again afterwards.
 
     In training mode batch norm makes l_i depend on the other examples of the batch, and dropout makes it random: the
     covariance of eq. (16) is then not defined.
@@ -190,7 +184,8 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        yield
+        with torch.enable_grad():
+            yield
     finally:
         for module, training in modes:
             module.training = training

@@ -1,4 +1,4 @@
-"""Follow p_y of every example through training, at the cost of a softmax that the loss computes anyway.
+"""The probability p_y of every example in every epoch, recorded at the cost of one more softmax of the logits.
 
 A recording is a folder with one memory-mapped float16 array of shape (epochs, 3, examples) and a small JSON file:
 
@@ -7,7 +7,7 @@ A recording is a folder with one memory-mapped float16 array of shape (epochs, 3
 * plane 1: -log of the largest probability (the confidence). plane 2: the sum of the squared probabilities (for Brier).
 
 NaN means not seen (or logits that were not finite). 50,000 examples over 200 epochs take 60 MB. Nothing has to be
-restored on resume: every value is written to its place by (epoch, example), and an epoch recorded twice is overwritten.
+restored on resume: every value has its place by (epoch, example), and an epoch recorded twice is overwritten.
 """
 
 from __future__ import annotations
@@ -17,28 +17,26 @@ import os
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-__all__ = ["IndexedDataset", "ProbabilityRecorder", "Recording"]
-
 _ARRAY, _META, _VERSION = "probabilities.npy", "recording.json", 1
-# On an accelerator every copy to the host waits for the device; on the CPU a small batch costs little but the calls
-# that handle it. So batches are written in groups of this many, on the CPU fewer if their logits are this many numbers.
+# On an accelerator every copy to the host waits for the device, and on the CPU the calls cost more than the numbers of
+# a small batch. So batches are written in groups of up to GROUP; on the CPU up to _GROUP_LOGITS logits make a group.
 GROUP = 50
 _GROUP_LOGITS = 2**18
-_LARGEST = 65504.0  # of float16
+_LARGEST = torch.finfo(torch.float16).max
 
-Float32Array = npt.NDArray[np.float32]
-BoolArray = npt.NDArray[np.bool_]
+_Float32Array: TypeAlias = npt.NDArray[np.float32]
+_BoolArray: TypeAlias = npt.NDArray[np.bool_]
 
 
 class Recording:
-    """Read a recording, also while it is being written.
+    """A recording, which can be read also while it is being written.
 
     Args:
         folder: what :class:`ProbabilityRecorder` wrote.
@@ -51,47 +49,47 @@ class Recording:
         self.folder = Path(folder)
         if not (self.folder / _META).exists():
             raise FileNotFoundError(f"no recording in {str(folder)!r}: expected {_META} and {_ARRAY} there")
-        self.meta: dict[str, Any] = json.loads((self.folder / _META).read_text())
+        self.meta: dict[str, int] = json.loads((self.folder / _META).read_text())
         self._planes = np.load(self.folder / _ARRAY, mmap_mode="r")
         self.epochs, _, self.examples = self._planes.shape
 
-    def _plane(self, epoch: int, plane: int) -> Float32Array:
+    def _plane(self, epoch: int, plane: int) -> _Float32Array:
         if not 0 <= epoch < self.epochs:
             raise IndexError(f"epoch must be in [0, {self.epochs}), got {epoch}")
         return np.asarray(self._planes[epoch, plane], dtype=np.float32)
 
-    def seen(self, epoch: int) -> BoolArray:
-        """Which examples were recorded in this epoch."""
+    def seen(self, epoch: int) -> _BoolArray:
+        """Return which examples were recorded in this epoch."""
         return ~np.isnan(self._plane(epoch, 0))
 
-    def ce(self, epoch: int) -> Float32Array:
-        """-log p_y of every example, in nats; NaN where not seen."""
+    def ce(self, epoch: int) -> _Float32Array:
+        """Return -log p_y of every example, in nats; NaN where not seen."""
         return np.abs(self._plane(epoch, 0))
 
-    def p(self, epoch: int) -> Float32Array:
-        """p_y of every example; NaN where not seen."""
+    def p(self, epoch: int) -> _Float32Array:
+        """Return p_y of every example; NaN where not seen."""
         return np.asarray(np.exp(-self.ce(epoch)))
 
-    def correct(self, epoch: int) -> BoolArray:
-        """Whether the class with the largest logit is the target; False where not seen."""
+    def correct(self, epoch: int) -> _BoolArray:
+        """Return whether the class with the largest logit is the target; False where not seen."""
         plane = self._plane(epoch, 0)
         return ~np.signbit(plane) & ~np.isnan(plane)
 
-    def confidence(self, epoch: int) -> Float32Array:
-        """The largest probability of every example."""
+    def confidence(self, epoch: int) -> _Float32Array:
+        """Return the largest probability of every example; NaN where not seen."""
         return np.asarray(np.exp(-self._plane(epoch, 1)))
 
-    def brier(self, epoch: int) -> Float32Array:
-        """sum_j (p_j - onehot_j)^2 of every example: 1 - 2 p_y + sum_j p_j^2, in [0, 2]."""
+    def brier(self, epoch: int) -> _Float32Array:
+        """Return sum_j (p_j - onehot_j)^2 = 1 - 2 p_y + sum_j p_j^2 of every example, in [0, 2]."""
         return np.asarray(1 - 2 * self.p(epoch) + self._plane(epoch, 2))
 
     def complete(self) -> list[int]:
-        """The epochs in which every example was seen."""
+        """Return the epochs in which every example was seen."""
         return [epoch for epoch in range(self.epochs) if self.seen(epoch).all()]
 
 
 class ProbabilityRecorder:
-    """Write p_y, right or wrong, confidence and Brier's term of every example of every epoch.
+    """A writer of every example's p_y, of whether it is classified right, its confidence and its Brier term.
 
     >>> import tempfile
     >>> folder = tempfile.mkdtemp()
@@ -99,19 +97,19 @@ class ProbabilityRecorder:
     >>> logits, target = torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 0])
     >>> recorder.record(0, torch.tensor([2, 0]), logits, target)  # epoch 0, examples 2 and 0
     >>> recorder.flush()
-    >>> Recording(folder).p(0).round(3).tolist(), Recording(folder).correct(0).tolist()
-    ([0.269, nan, 0.881], [False, False, True])
+    >>> Recording(folder).p(0).round(3), Recording(folder).correct(0)
+    (array([0.269,   nan, 0.881], dtype=float32), array([False, False,  True]))
 
     Args:
-        folder: created if need be. An existing recording of the same shape is continued: that is the whole of resuming.
+        folder: created if need be. An existing recording of the same shape is continued, so nothing else resumes it.
         examples: N, the size of the data set that the indices count.
         epochs: how many epochs (or any other moments to record) there will be.
 
     Raises:
         ValueError: ``folder`` holds a recording of another shape or version.
 
-    Batches go into the memory map in groups of up to 50 (so that recording doesn't wait for an accelerator). What is
-    there survives the process being killed; :meth:`flush` writes the rest: call it before a checkpoint. Processes on
+    Batches go into the memory map in groups of up to 50 (so that recording doesn't wait for an accelerator). What has
+    reached it survives a kill of the process; :meth:`flush` writes the rest: call it before a checkpoint. Processes on
     one host (DDP) may write into one folder, each its own examples.
     """
 
@@ -128,8 +126,8 @@ class ProbabilityRecorder:
         self._planes = np.load(self.folder / _ARRAY, mmap_mode="r+")
         if self._planes.shape != (epochs, 3, examples):
             raise ValueError(f"{self.folder / _ARRAY} has shape {self._planes.shape}, not {(epochs, 3, examples)}")
-        self._pending: list[tuple[int, Tensor, Tensor]] = []  # epoch, index, what is written
-        self._small: list[tuple[int, Tensor, Tensor, Tensor]] = []  # epoch, index, logits, target: of the CPU
+        self._pending: list[tuple[int, Tensor, Tensor]] = []  # epoch, index, values as `_describe` returns them
+        self._small: list[tuple[int, Tensor, Tensor, Tensor]] = []  # epoch, index, logits, target: on the CPU
         self._small_logits = 0
 
     @torch.no_grad()
@@ -184,7 +182,7 @@ class ProbabilityRecorder:
                 self._planes[epoch, plane, rows] = columns[plane]
 
     def flush(self) -> None:
-        """Everything recorded so far is on disk when this returns. Call it once an epoch and at the end."""
+        """Write everything recorded so far to disk. Call it once an epoch and at the end."""
         self._drain()
         self._planes.flush()
 
@@ -202,7 +200,7 @@ def _check_range(name: str, values: Tensor, end: int, error: type[Exception]) ->
 
 
 def _describe(logits: Tensor, target: Tensor) -> Tensor:
-    """(3, N) float16: signed ce, -log confidence, sum of squares. One pass of exp over the logits serves all three."""
+    """Return (3, N) float16: signed ce, -log confidence, sum of squares, all from one exp over the logits."""
     logits = logits.detach().float()
     top, predicted = logits.max(1)
     own = logits.gather(1, target.unsqueeze(1)).squeeze(1)
@@ -218,7 +216,7 @@ def _describe(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def _create(folder: Path, examples: int, epochs: int) -> None:
-    """Make the files unless they exist; the JSON file appears last, and whole, so a kill in between leaves no half."""
+    """Make the files unless they exist. The JSON file comes last and whole, so a kill leaves no half recording."""
     folder.mkdir(parents=True, exist_ok=True)
     if (folder / _META).exists():
         return
@@ -239,7 +237,7 @@ def _create(folder: Path, examples: int, epochs: int) -> None:
     os.replace(draft, folder / _META)
 
 
-class IndexedDataset(torch.utils.data.Dataset[Any]):
+class IndexedDataset(torch.utils.data.Dataset[object]):
     """A map-style data set whose items also carry their index: (x, y) becomes (x, y, index).
 
     A mapping gets the key ``"index"`` instead, which is what Hugging Face's collators keep.
@@ -248,17 +246,20 @@ class IndexedDataset(torch.utils.data.Dataset[Any]):
     ('b', 0, 1)
     """
 
-    def __init__(self, dataset: Any) -> None:
+    def __init__(self, dataset: _Sized) -> None:
         self.dataset = dataset
 
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, index: int) -> Any:
+    def __getitem__(self, index: int) -> object:
         item = self.dataset[index]
-        if isinstance(item, dict):
-            return {**item, "index": index}
-        return (*item, index)
+        return {**item, "index": index} if isinstance(item, dict) else (*item, index)
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[object]:
         return (self[i] for i in range(len(self)))
+
+
+class _Sized(Protocol):
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int, /) -> Any: ...

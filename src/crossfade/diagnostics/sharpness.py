@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from crossfade.diagnostics.passes import Data, PerExample, Problem, evaluating
 
-__all__ = ["largest_eigenvalue", "loss_slice", "random_direction"]
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 
 def largest_eigenvalue(
     model: nn.Module, data: Data, criterion: PerExample, *, tolerance: float = 1e-3, seed: int = 0
 ) -> tuple[float, Tensor]:
-    """The largest (most positive) eigenvalue of the loss Hessian and its unit eigenvector (D,), by Lanczos.
+    """Return the largest (most positive) eigenvalue of the loss Hessian and its unit eigenvector (D,), by Lanczos.
 
     Args:
         model, data, criterion: as for :func:`~crossfade.diagnostics.noise_and_curvature`; evaluation mode.
@@ -24,31 +26,33 @@ def largest_eigenvalue(
         seed: of the start vector.
 
     Raises:
+        ValueError: as for :func:`~crossfade.diagnostics.noise_and_curvature`.
         scipy.sparse.linalg.ArpackNoConvergence: the tolerance wasn't reached.
     """
-    import numpy as np
     from scipy.sparse.linalg import LinearOperator, eigsh
 
     with evaluating(model):
-        problem = Problem(model, data, lambda logits, target: (criterion(logits, target),))
+        problem = Problem(model, data, criterion)
         size = problem.dimension
 
-        def product(vector: Any) -> Any:
-            direction = torch.as_tensor(np.ravel(vector), dtype=problem.dtype, device=problem.device)
+        def product(vector: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+            direction = torch.as_tensor(vector.ravel(), dtype=problem.dtype, device=problem.device)
             return problem.hessian_products([direction])[0, 0].double().cpu().numpy()
 
-        if size == 1:
-            return float(product(np.ones(1))[0]), torch.ones(1, dtype=problem.dtype)
         start = torch.randn(size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).numpy()
-        operator = LinearOperator((size, size), matvec=product, dtype=np.float64)
+        if size == 1:
+            return product(start / start).item(), torch.ones(1, dtype=problem.dtype)
+        operator = LinearOperator((size, size), matvec=product, dtype="float64")
         values, vectors = eigsh(operator, k=1, which="LA", tol=tolerance, v0=start)
     return float(values[0]), torch.from_numpy(vectors[:, 0].copy()).to(problem.dtype)
 
 
 def random_direction(model: nn.Module, seed: int = 0) -> Tensor:
-    """A Gaussian direction (D,), filter-normalised (Li et al. 2018): each filter as long as the weights', vectors 0.
+    """Return a Gaussian direction (D,), filter-normalised: each filter as long as the model's own, vectors 0.
 
     With this normalisation slices of networks with different weight scales compare.
+
+    Source: Li et al. 2018.
     """
     generator = torch.Generator().manual_seed(seed)
     pieces = []
@@ -60,20 +64,23 @@ def random_direction(model: nn.Module, seed: int = 0) -> Tensor:
         if weight.ndim < 2:
             noise.zero_()
         else:
-            rows = (weight.shape[0], -1)
-            lengths = weight.reshape(rows).norm(dim=1) / noise.reshape(rows).norm(dim=1).clamp(min=1e-12)
+            lengths = weight.flatten(1).norm(dim=1) / noise.flatten(1).norm(dim=1).clamp(min=1e-12)
             noise *= lengths.view(-1, *[1] * (weight.ndim - 1))
         pieces.append(noise.reshape(-1))
     return torch.cat(pieces)
 
 
-@torch.no_grad()
 def loss_slice(
     model: nn.Module, data: Data, criterion: PerExample, directions: Sequence[Tensor], steps: Sequence[float]
 ) -> Tensor:
-    """The mean loss at W + s d (one direction: shape (S,)) or W + s d + t e (two: shape (S, S)), s and t in ``steps``.
+    """Return the mean loss at W + s d (one direction: shape (S,)) or W + s d + t e (two: (S, S)), s and t in ``steps``.
 
-    The weights are as before afterwards, also after an interruption.
+    The weights W themselves never change.
+
+    Args:
+        model, data, criterion: as for :func:`~crossfade.diagnostics.noise_and_curvature`; evaluation mode.
+        directions: one or two (D,) over the trainable parameters, in ``named_parameters()`` order.
+        steps: the S distances along each direction.
 
     Raises:
         ValueError: not one or two directions, or one that doesn't have D elements.
@@ -81,23 +88,12 @@ def loss_slice(
     if len(directions) not in (1, 2):
         raise ValueError(f"expected one or two directions, got {len(directions)}")
     with evaluating(model):
-        problem = Problem(model, data, lambda logits, target: (criterion(logits, target),))
+        problem = Problem(model, data, criterion)
         for direction in directions:
-            if direction.shape != (problem.dimension,):
-                raise ValueError(f"a direction must have shape ({problem.dimension},), got {tuple(direction.shape)}")
-        kept = [p.detach().clone() for p in problem.parameters]
-        grid = torch.cartesian_prod(*[torch.tensor(steps, dtype=torch.float64)] * len(directions)).reshape(
-            -1, len(directions)
-        )
-        try:
-            values = []
-            for coordinates in grid.tolist():
-                offset = sum(c * d for c, d in zip(coordinates, directions, strict=True))
-                assert isinstance(offset, Tensor)
-                for parameter, before, piece in zip(problem.parameters, kept, problem.split(offset), strict=True):
-                    parameter.copy_(before + piece.to(parameter))
-                values.append(float(problem.values()[0].double().mean()))
-        finally:
-            for parameter, before in zip(problem.parameters, kept, strict=True):
-                parameter.copy_(before)
+            problem.check_direction(direction)
+        moves = [s * directions[0] for s in steps]
+        if len(directions) == 2:
+            moves = [move + t * directions[1] for move in moves for t in steps]
+        losses = [problem.values(problem.weights + move.to(problem.weights))[0] for move in moves]
+        values = [float(loss.double().mean()) for loss in losses]
     return torch.tensor(values, dtype=torch.float64).reshape([len(steps)] * len(directions))

@@ -1,4 +1,4 @@
-r"""SGD and its SDE (eq. 15) on a landscape whose sharp minimum is known: how many walkers leave it, and when.
+r"""SGD and its SDE (eq. 15) on a landscape whose sharp minimum is known: how many walkers escape it, and when.
 
 One weight w, a handful of binary examples with margins s_i(w) = A(w) + e_i B(w), and p_i = sigmoid(s_i). A has a narrow
 hill at w = 0 and a wide, higher one at w = 1: every loss that falls with p has a sharp minimum at 0, a wide and deeper
@@ -8,7 +8,6 @@ pull in opposite directions, which makes the gradient noise.
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,12 +18,10 @@ from torch import Tensor
 
 from crossfade.schedules import Weights
 
-__all__ = ["DoubleWell", "EscapeCounts", "simulate_escapes"]
-
 
 @dataclass(frozen=True)
 class DoubleWell:
-    """A(w) = height - softmin((w/sharp)^2, ((w-1)/flat)^2 - bonus),  B(w) = spread sin(8 pi w) / (8 pi).
+    """A landscape: A(w) = height - softmin((w/sharp)^2, ((w-1)/flat)^2 - bonus), B(w) = spread sin(8 pi w) / (8 pi).
 
     Attributes:
         height: margin at the sharp minimum, about: p there is sigmoid(height).
@@ -42,7 +39,7 @@ class DoubleWell:
     examples: int = 8
 
     def margins(self, w: Tensor) -> tuple[Tensor, Tensor]:
-        """s_i(w) and its derivative, (*w.shape, examples)."""
+        """Return the margins s_i(w) and their derivatives, (*w.shape, examples) both."""
         temperature = 0.25
         first, second = (w / self.sharp) ** 2, ((w - 1) / self.flat) ** 2 - self.bonus
         smooth = -temperature * torch.logaddexp(-first / temperature, -second / temperature)
@@ -54,27 +51,34 @@ class DoubleWell:
         return margin, own * phase.cos() - slope.unsqueeze(-1)
 
     def loss(self, w: Tensor, weights: Weights) -> Tensor:
-        """L(w) = mean_i (alpha ce_i + beta (1 - p_i)), of w's shape."""
+        """Return L(w) = mean_i (alpha ce_i + beta (1 - p_i)), of w's shape."""
         margin, _ = self.margins(w)
         ce = torch.nn.functional.softplus(-margin)
         return (weights.alpha * ce - weights.beta * torch.expm1(-ce)).mean(-1)
 
     def gradients(self, w: Tensor, weights: Weights) -> Tensor:
-        """The examples' own gradients: -(alpha + beta p)(1 - p) ds/dw, eq. (13), (*w.shape, examples)."""
+        """Return each example's gradient -(alpha + beta p)(1 - p) ds/dw, eq. (13), (*w.shape, examples)."""
         margin, slope = self.margins(w)
         p = torch.sigmoid(margin)
         return -(weights.alpha + weights.beta * p) * torch.sigmoid(-margin) * slope
 
     def minimum_and_barrier(self, weights: Weights) -> tuple[float, float]:
-        """Where this loss has its sharp minimum, and the top of its barrier to the wide one.
+        """Return where this loss has its sharp minimum, and where the barrier to the wide one is highest.
 
         Raises:
-            ValueError: the loss has no such pair (a barrier that this landscape doesn't give it).
+            ValueError: the loss has no sharp minimum behind a barrier on this landscape.
         """
-        return _minimum_and_barrier(self, weights)
+        w = torch.linspace(-2 * self.sharp, 1.0, 40_001, dtype=torch.float64)
+        loss = self.loss(w, weights)
+        inner = loss[1:-1]
+        low = torch.nonzero((inner < loss[:-2]) & (inner <= loss[2:])).flatten() + 1
+        high = torch.nonzero((inner > loss[:-2]) & (inner >= loss[2:])).flatten() + 1
+        if not len(low) or not len(high) or high[0] < low[0]:
+            raise ValueError(f"no sharp minimum behind a barrier for {weights} in {self}")
+        return float(w[low[0]]), float(w[high[0]])
 
     def curvature_and_noise(self, w: float, weights: Weights) -> tuple[float, float]:
-        """H and m Sigma at w (numbers: there is one weight), H by a central difference of the exact gradient."""
+        """Return H and m Sigma at w (numbers, as there is one weight), H by a central difference of the gradient."""
         step = 1e-5
         points = torch.tensor([w - step, w, w + step], dtype=torch.float64)
         gradients = self.gradients(points, weights)
@@ -82,20 +86,8 @@ class DoubleWell:
         return float((means[2] - means[0]) / (2 * step)), float(gradients[1].var(unbiased=False))
 
 
-@functools.cache
-def _minimum_and_barrier(well: DoubleWell, weights: Weights) -> tuple[float, float]:
-    w = torch.linspace(-2 * well.sharp, 1.0, 40_001, dtype=torch.float64)
-    loss = well.loss(w, weights)
-    inner = loss[1:-1]
-    low = torch.nonzero((inner < loss[:-2]) & (inner <= loss[2:])).flatten() + 1
-    high = torch.nonzero((inner > loss[:-2]) & (inner >= loss[2:])).flatten() + 1
-    if not len(low) or not len(high) or high[0] < low[0]:
-        raise ValueError(f"no sharp minimum behind a barrier for {weights} in {well}")
-    return float(w[low[0]]), float(w[high[0]])
-
-
 class EscapeCounts(NamedTuple):
-    """What became of the walkers.
+    """The walkers that escaped, and the rise of the loss.
 
     Attributes:
         escaped: (steps + 1,) walkers that have been beyond the barrier by then (first passage).

@@ -1,7 +1,9 @@
 from .comparison import (
-    ComparisonResult as ComparisonResult,
     compare as compare,
     compare_folder as compare_folder,
+)
+from .result import (
+    ComparisonResult as ComparisonResult,
 )
 from .store import (
     Store as Store,

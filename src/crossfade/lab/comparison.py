@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
     Loaded: TypeAlias = Sequence[Table] | TextSet | Path
 
-__all__ = ["CONTROL", "ComparisonResult", "Plan", "compare", "compare_folder", "execute", "kind_of", "load", "plan"]
-
 CONTROL = "ce"
 _MIXTURES = ("ce", "f0", "f0-late", "gradual")  # compared by default on texts and images, which take longer
 

@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from crossfade.lab.methods import Method
     from crossfade.lab.trial import Trial
 
-__all__ = ["SCHEDULE_GRID", "describe_method", "describe_run"]
-
 SCHEDULE_GRID = 240  # every phase of the paper's recipes starts at a multiple of 1/240
 
 

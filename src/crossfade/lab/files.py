@@ -8,8 +8,6 @@ from pathlib import Path
 
 from crossfade.errors import UserError
 
-__all__ = ["write_bytes", "write_text"]
-
 
 def write_text(path: Path, text: str, what: str) -> Path:
     """Write a text file so that it is there completely or not at all, and return its path.

@@ -10,8 +10,6 @@ import pandas as pd
 if TYPE_CHECKING:
     from crossfade.lab.store import Store
 
-__all__ = ["CURVE_COLUMNS", "RESULT_COLUMNS", "curves", "failure_lines", "failures", "results"]
-
 RESULT_COLUMNS = (
     *("study", "dataset", "method", "repeat", "accuracy", "nll", "ece", "brier", "learning_rate", "epoch"),
     *("n_train", "n_val", "n_test", "fixed_test", "classes", "seconds", "net", "engine", "key"),

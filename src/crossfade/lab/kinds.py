@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     AnyRecipe: TypeAlias = Recipe | LstmRecipe | TextRecipe | ImageRecipe
 
-__all__ = ["Question", "on_images", "on_tables", "on_texts"]
-
 _LSTM = "lstm"
 # The parts of the training after which the learning rate falls tenfold, as in the paper's longest protocol.
 _RATE_FALLS = (1 / 2, 2 / 3, 5 / 6)

@@ -18,11 +18,6 @@ from crossfade.schedules import Schedule, Weights, constant, cross_entropy, expe
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = [
-    "COT", "DEEP_METHODS", "DEFAULT_METHODS", "METHODS", "NORM_MATCHED", "Method", "ScaledRate", "Start", "TwoPass",
-    "gradient_volume", "method", "rate_factor", "shared_epochs", "starts",
-]  # fmt: skip
-
 
 @dataclass(frozen=True)
 class Method:

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-__all__ = ["PROBES", "check_loss_function", "function_name", "load_loss", "probe", "value_and_slope"]
-
 # ce of p = 1, of p ever nearer to 1, and on to p = 1e-30
 PROBES = np.concatenate([[0.0], np.geomspace(1e-12, -math.log(1e-30), 399)]).astype(np.float32)
 

@@ -7,8 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-__all__ = ["OnProgress", "shown"]
-
 OnProgress = Callable[[float, int, int], None]
 
 _LOG_SECONDS = 15.0

@@ -14,8 +14,6 @@ from typing import Any
 
 import crossfade
 
-__all__ = ["commit", "provenance", "versions"]
-
 _PACKAGES = (
     *("crossfade", "torch", "torchvision", "lightning", "transformers", "tokenizers", "pillow"),
     *("numpy", "scipy", "pandas", "scikit-learn", "numba"),

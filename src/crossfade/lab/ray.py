@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from crossfade.lab.store import Outcome
     from crossfade.lab.trial import Trial
 
-__all__ = ["on_ray"]
-
 
 def on_ray(address: str, execute: Executor, *, gpus: int = 0) -> Executor:
     """Return an executor that computes on a Ray cluster, a batch a task.

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from crossfade.lab.store import Run, Store
     from crossfade.stats import Comparison
 
-__all__ = ["ComparisonResult"]
-
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ComparisonResult:

@@ -17,29 +17,13 @@ from pathlib import Path
 from crossfade.lab.progress import shown
 from crossfade.lab.provenance import provenance
 from crossfade.lab.store import Run, Store
-from crossfade.lab.train.executor import Batch, Executor, Tick, cost
+from crossfade.lab.train.executor import Batch, Executor, cost
 from crossfade.lab.train.hardware import Hardware, process_rank
 from crossfade.lab.train.lstm.recipe import LstmRecipe
 from crossfade.lab.train.tables.recipe import Recipe
-from crossfade.lab.train.tables.run import compute
 from crossfade.lab.train.tables.run import executor as tables_executor
 from crossfade.lab.train.tables.stack import Engine
 from crossfade.lab.trial import Trial
-
-__all__ = [
-    "Batch",
-    "Executor",
-    "Summary",
-    "Tick",
-    "compute",
-    "cost",
-    "local",
-    "pack",
-    "resumable",
-    "run",
-    "run_request",
-    "unknown",
-]
 
 # Multiply-adds of one call: a few seconds on two cores. That is what a kill can cost, and how long Ctrl-C may wait.
 _BUDGET = 2e10

@@ -9,8 +9,6 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["brier_score", "expected_calibration_error"]
-
 
 def expected_calibration_error(probabilities: NDArray[np.floating], labels: NDArray[np.int64], bins: int = 15) -> float:
     r"""Expected calibration error of the predicted class: \sum_b (n_b / N) |accuracy_b - confidence_b|.

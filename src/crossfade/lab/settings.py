@@ -16,8 +16,6 @@ from crossfade.lab.train.checks import check_choice, check_count, check_positive
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-__all__ = ["Data", "Images", "Kind", "Precision", "Settings", "Texts", "Training", "check_kind", "given", "option"]
-
 Augmentation: TypeAlias = Literal["full", "flip", "none"]
 Granularity: TypeAlias = Literal["epoch", "step"]
 Precision: TypeAlias = Literal["32-true", "16-mixed", "bf16-mixed"]

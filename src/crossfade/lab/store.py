@@ -23,8 +23,6 @@ from crossfade.lab.trial import digest
 if TYPE_CHECKING:
     from crossfade.lab.trial import Trial
 
-__all__ = ["Outcome", "Row", "Run", "Store"]
-
 _MAGIC = b"SQLite format 3\x00"
 _APPLICATION = 0x43524644  # "CRFD" in the file's header: this SQLite file is ours
 _SCHEMA = 1

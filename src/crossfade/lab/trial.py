@@ -21,8 +21,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 if TYPE_CHECKING:
     from crossfade.lab.methods import Method
 
-__all__ = ["Recipe", "Shape", "Task", "Trial", "canonical", "digest", "seed", "stream_seed"]
-
 # Finer than any batch size and data set at which a step schedule could be told apart by its results.
 _STEP_GRID = 5040
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
 from sklearn.model_selection import train_test_split
@@ -16,6 +16,7 @@ from crossfade.lab.train import Member, Recipe, Split, train_stack
 from crossfade.lab.train.outcome import chosen_epoch
 from crossfade.lab.train.tables.plain import network
 from crossfade.schedules import constant, linear, staircase, switch
+from tests.examples import examples
 
 FAST = ("kernel", "batched")
 SCHEDULES = {
@@ -72,7 +73,7 @@ def test_every_step(make_split, features, classes):
         assert_engines_agree([Member(split, method("gradual"), 0.05, 0)], recipe, 1e-5)
 
 
-@settings(max_examples=20, deadline=None, derandomize=True)
+@examples(20)
 @given(data=st.data())
 def test_any_shape(make_split, data):
     def pick(*choices):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from crossfade.errors import UserError
@@ -13,6 +13,7 @@ from crossfade.lab.methods import METHODS, Method, method
 from crossfade.lab.own_loss import check_loss_function as check
 from crossfade.lab.train import Member, Recipe, train_stack
 from crossfade.lab.train.tables.trace import TEMPLATES, compiled_values, traced
+from tests.examples import examples
 
 P = [1e-30, 1e-20, 1e-8, 1e-3, 0.1, 0.3, 0.49, 0.51, 0.7, 0.9, 0.999, 1 - 1e-6]
 
@@ -117,7 +118,7 @@ TREES = st.recursive(
 )
 
 
-@settings(max_examples=12, deadline=None, derandomize=True)
+@examples(12)
 @given(tree=TREES)
 def test_compositions_are_compiled(tree):
     def g(ce):

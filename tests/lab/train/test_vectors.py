@@ -7,7 +7,7 @@ from itertools import pairwise
 import numba
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from crossfade.lab.train.tables import kernel, panels
@@ -27,6 +27,7 @@ from crossfade.lab.train.tables.simd import (
     transpose,
     where_positive,
 )
+from tests.examples import examples
 
 
 @numba.njit
@@ -80,7 +81,7 @@ def test_log():
 
 
 @given(seed=st.integers(0, 2**32 - 1))
-@settings(max_examples=30, deadline=None)
+@examples(30)
 def test_blocks(seed):
     generator = np.random.default_rng(seed)
     x = generator.normal(size=(8, 8)).astype(np.float32)
@@ -98,7 +99,7 @@ def test_blocks(seed):
 
 
 @given(sizes=st.lists(st.integers(1, 50), min_size=2, max_size=5).map(tuple))
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_weights_lie_where_they_are_found_again(sizes):
     plan = layout(sizes)
     generator = np.random.default_rng(0)

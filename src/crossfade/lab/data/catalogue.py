@@ -9,8 +9,6 @@ from pathlib import Path
 
 from crossfade.errors import UserError
 
-__all__ = ["CATALOGUE", "DataSet", "data_set", "default_data_dir"]
-
 
 @dataclass(frozen=True)
 class DataSet:

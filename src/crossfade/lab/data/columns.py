@@ -16,8 +16,6 @@ from crossfade.lab.data.reading import MISSING
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["MAX_CATEGORIES", "Column", "convert", "infer"]
-
 Kind = Literal["number", "date", "category", "unused"]
 
 # One-hot columns a categorical column may grow into; rarer categories share the last one.

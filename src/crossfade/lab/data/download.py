@@ -13,8 +13,6 @@ from pathlib import Path, PurePosixPath
 
 from crossfade.errors import UserError
 
-__all__ = ["download", "unpack"]
-
 _CHUNK = 1 << 20
 _TIMEOUT = 60.0
 

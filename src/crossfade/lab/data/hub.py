@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from functools import lru_cache
 from typing import Literal
 
-__all__ = ["hub"]
-
 _SECONDS = 5.0
 
 

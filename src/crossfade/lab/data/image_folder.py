@@ -14,8 +14,6 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from crossfade.errors import UserError
 from crossfade.lab.data.images import ImageSet, Part
 
-__all__ = ["is_image_folder", "load_folder", "read_classes"]
-
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp"}
 _PARTS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 _LARGEST = 8 << 30  # bytes of decoded images
@@ -24,13 +22,13 @@ Listed = Sequence[tuple[Path, str]]
 
 
 def is_image_folder(folder: str | Path) -> bool:
-    """Whether there are class folders with images: cheap, it stops at the first image."""
+    """Return whether there are class folders with images; the search stops at the first image."""
     root = Path(folder)
     return root.is_dir() and any(_images(sub) for base in (root, *_parts(root).values()) for sub in _folders(base))
 
 
 def load_folder(folder: str | Path, *, size: int | None = None) -> ImageSet:
-    """A folder ``CLASS/*.png``, or ``train/CLASS/*``, ``val/CLASS/*``, ``test/CLASS/*``, as an image set.
+    """Read a folder ``CLASS/*.png``, or ``train/CLASS/*``, ``val/CLASS/*``, ``test/CLASS/*``, as an image set.
 
     Args:
         folder: Its class folders may hold PNG, JPEG, BMP, GIF, PPM, TIFF or WebP files, in subfolders too. With a
@@ -118,7 +116,7 @@ def _decode(path: Path, size: int) -> np.ndarray[tuple[int, ...], np.dtype[np.ui
 
 
 def _eight_bits(image: Image.Image, kind: str | None) -> Image.Image:
-    """Pillow's own conversion cuts 16-bit greys off at 255: nearly every pixel would be white."""
+    """Return the image with eight bits a colour. Pillow cuts 16-bit greys off at 255, and nearly all would be white."""
     if image.mode.startswith("I;16") or (image.mode == "I" and kind == "PNG"):
         return Image.fromarray((np.asarray(image, dtype=np.int64) // 257).astype(np.uint8))
     if image.mode in ("I", "F"):
@@ -136,7 +134,7 @@ def _reason(path: Path, error: Exception) -> str:
 
 
 def _usual_size(paths: Sequence[Path]) -> int:
-    """From the headers of up to 200 images, spread over the list."""
+    """Choose the size from the headers of up to 200 images, spread over the list."""
     sides = []
     for path in paths[:: max(1, len(paths) // 200)]:
         try:

@@ -16,12 +16,10 @@ from crossfade.errors import UserError
 from crossfade.lab.data.image_folder import read_classes
 from crossfade.lab.data.images import ImageSet, Part
 
-__all__ = ["IMAGE_SETS", "find_images", "load_images"]
-
 
 @dataclass(frozen=True)
 class Published:
-    """What a complete copy holds: images for training and test, classes, pixels a side, and how to come by it."""
+    """A complete copy: its images for training and test, classes and pixels a side, and how to come by it."""
 
     title: str
     train: int
@@ -49,7 +47,7 @@ IMAGE_SETS = {
 
 
 def find_images(name: str, folder: Path) -> Path | None:
-    """The file or folder that ``load_images`` would read, or None."""
+    """Return the file or folder that ``load_images`` would read, or None."""
     known = _published(name)
     for place in (folder / f"{name}.npz", folder / known.folder, folder / name, folder / known.folder.upper()):
         if place.exists():
@@ -58,7 +56,7 @@ def find_images(name: str, folder: Path) -> Path | None:
 
 
 def load_images(name: str, folder: str | Path) -> ImageSet:
-    """One of ``IMAGE_SETS``.
+    """Return one of ``IMAGE_SETS``.
 
     Args:
         name: Its key.
@@ -97,7 +95,7 @@ def _published(name: str) -> Published:
 
 
 def _part(images: Any, labels: Any, where: Path) -> Part:
-    """From (N, H, W, 3) or (N, H, W) bytes."""
+    """Return a part made of (N, H, W, 3) or (N, H, W) bytes."""
     pixels, numbers = np.asarray(images), np.asarray(labels)
     if pixels.ndim == 3:
         pixels = np.repeat(pixels[..., None], 3, axis=3)
@@ -126,7 +124,7 @@ def _npz(path: Path) -> tuple[Part, Part, tuple[str, ...]]:
 
 
 def _cifar(batches: tuple[str, ...], test: str, labels: str, meta: str, names: str) -> Callable[[Path], Any]:
-    """Reader of the archives of Krizhevsky 2009, as torchvision unpacks them: pickles of plain arrays and lists."""
+    """Return a reader of the archives of Krizhevsky 2009 as torchvision unpacks them: pickles of arrays and lists."""
 
     def read(folder: Path) -> tuple[Part, Part, tuple[str, ...]]:
         parts = []
@@ -142,7 +140,7 @@ def _cifar(batches: tuple[str, ...], test: str, labels: str, meta: str, names: s
 
 
 class _Plain(pickle.Unpickler):
-    """Arrays, lists and dicts only: a downloaded file must not be able to run code."""
+    """A reader of arrays, lists and dicts alone: a downloaded file must not be able to run code."""
 
     def find_class(self, module: str, name: str) -> Any:
         if name in ("_reconstruct", "ndarray", "dtype", "scalar") and module.split(".")[0] == "numpy":

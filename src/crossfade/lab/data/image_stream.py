@@ -13,8 +13,6 @@ import torch
 from crossfade.errors import UserError
 from crossfade.lab.trial import Shape, digest
 
-__all__ = ["FilePart", "StreamSplit", "StreamTask", "find_imagenet", "stream_task"]
-
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -64,11 +62,11 @@ class StreamTask:
         return Shape(len(self.train), 3 * 224 * 224, len(self.classes))
 
     def split(self, repeat: int) -> StreamSplit:
-        """The same for every repeat."""
+        """Return the parts, which are the same for every repeat."""
         return StreamSplit(self.train, None, self.test, len(self.classes), torch.tensor(_MEAN), torch.tensor(_STD))
 
     def describe(self) -> dict[str, Any]:
-        """One entry of the report's ``datasets``."""
+        """Return one entry of the report's ``datasets``."""
         return {
             "name": self.name, "source": self.source, "rows": len(self.train) + len(self.test),
             "features": self.shape[1], "classes": len(self.classes), "n_train": len(self.train), "n_val": 0,
@@ -77,7 +75,7 @@ class StreamTask:
 
 
 def find_imagenet(folder: Path) -> Path | None:
-    """``imagenet`` or the folder itself, if it holds train and val."""
+    """Return the place below a folder that holds ImageNet's train and val, or None."""
     for place in (folder / "imagenet", folder / "ILSVRC2012", folder):
         if (place / "train").is_dir() and (place / "val").is_dir() and not (place / "val_annotations.txt").exists():
             return place
@@ -85,7 +83,7 @@ def find_imagenet(folder: Path) -> Path | None:
 
 
 def stream_task(place: Path, each: int | None, test: int | None, label: str) -> StreamTask:
-    """``place/train/WNID/*`` and ``place/val/WNID/*``, or the first so many images of each class.
+    """Return the task of ``place/train/WNID/*`` and ``place/val/WNID/*``, or of the first images of each class.
 
     Raises:
         UserError: classes that differ, or an unshortened copy with other counts than ImageNet-2012's.

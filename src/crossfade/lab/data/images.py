@@ -19,8 +19,6 @@ from crossfade.lab.trial import Shape, stream_seed
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["ImageSet", "ImageSplit", "ImageTask", "Part"]
-
 
 @dataclass(frozen=True, eq=False)
 class Part:
@@ -48,12 +46,12 @@ class Part:
         return len(self.labels)
 
     def rows(self, index: NDArray[np.int64] | Tensor) -> Part:
-        """Some of them."""
+        """Return some of them."""
         index = torch.as_tensor(index)
         return Part(self.images[index], self.labels[index])
 
     def in_order(self) -> Part:
-        """Sorted by a hash of each image: what a data set means doesn't depend on the files it was read from.
+        """Return the part sorted by a hash of each image, whatever files it was read from.
 
         The order is as good as random, and the first n images are a fixed random sample.
         """
@@ -194,7 +192,7 @@ class ImageTask:
         return Shape(min(len(images), (self.per_class or len(images)) * classes), images[0].numel(), classes)
 
     def split(self, repeat: int) -> ImageSplit:
-        """The parts of one repeat; the same for every method."""
+        """Return the parts of one repeat; they are the same for every method."""
         train, validation, test = self.data.train, self.data.validation, self.data.test
         state = stream_seed(self.content, repeat, "split")
         if test is None:
@@ -208,7 +206,7 @@ class ImageTask:
         )
 
     def describe(self) -> dict[str, Any]:
-        """One entry of the report's ``datasets``."""
+        """Return one entry of the report's ``datasets``."""
         split = self.split(0)
         sizes = [len(split.train), 0 if split.validation is None else len(split.validation), len(split.test)]
         return {
@@ -218,13 +216,13 @@ class ImageTask:
         }  # fmt: skip
 
     def _divide(self, part: Part, state: int) -> tuple[Part, Part]:
-        """Stratified, and every class in both: at least one image each."""
+        """Divide by class: every class has at least one image in both parts."""
         out = held_out(part.labels.numpy(), len(self.data.classes), self.test_size, state)
         return part.rows(np.setdiff1d(np.arange(len(part)), out)), part.rows(out)
 
 
 def _sample(part: Part, each: int | None) -> Part:
-    """The first images of each class, in the part's order."""
+    """Return the first images of each class, in the part's order."""
     if each is None:
         return part
     labels = part.labels.numpy()
@@ -233,13 +231,13 @@ def _sample(part: Part, each: int | None) -> Part:
 
 
 def _moments(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each colour from its histogram: exact, and without a float copy of the images."""
+    """Return mean and standard deviation of each colour, exactly: from histograms, without a copy as floats."""
     levels = torch.arange(256, dtype=torch.float64) / 255
     mean, std = [], []
     for colour in range(3):
         count = torch.bincount(images[:, colour].reshape(-1), minlength=256).double()
         mean.append((levels * count).sum() / count.sum())
         std.append((((levels - mean[-1]) ** 2 * count).sum() / count.sum()).sqrt())
-    # A colour that never changes (grey-only data made RGB doesn't, an empty plane does) carries nothing to scale.
+    # A colour that never changes, such as an empty plane, carries nothing to scale.
     spread = torch.stack(std)
     return torch.stack(mean), torch.where(spread > 0, spread, torch.ones_like(spread))

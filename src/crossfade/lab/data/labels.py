@@ -15,8 +15,6 @@ from crossfade.lab.data.reading import MISSING_LABEL
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Labels", "encode_test", "read_labels"]
-
 # More different numbers than this and the column may be a quantity.
 _MANY = 20
 _ROWS = 50  # unless each of them is there this often

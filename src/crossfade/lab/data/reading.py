@@ -21,8 +21,6 @@ from crossfade.errors import UserError
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["RawFrame", "read_frame"]
-
 # What people write for "not known". pandas' own list and the question mark of the UCI archive.
 MISSING = ("", "?", "NA", "N/A", "n/a", "<NA>", "#N/A", "NaN", "nan", "-nan", "NULL", "null", "None", "NONE", "none")
 # "None" in the label column is more often the name of a class than a hole.

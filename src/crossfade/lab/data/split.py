@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 
 from crossfade.errors import UserError
 
-__all__ = ["Split", "entry", "held_out"]
-
 Floats: TypeAlias = NDArray[np.float32]
 Integers: TypeAlias = NDArray[np.int64]
 

@@ -19,8 +19,6 @@ from crossfade.lab.data.reading import read_frame
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["BUILTIN", "Table", "as_frame", "as_labels", "from_arrays", "from_file", "from_frame", "load_builtin"]
-
 BUILTIN = ("iris", "wine", "breast_cancer", "digits")  # real sets that ship with scikit-learn
 
 

@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from sklearn.compose import ColumnTransformer
 
-
-__all__ = ["TableTask", "preprocessor"]
-
 # A feature some hundred standard deviations out (amounts, counts) would make the first step of SGD its last.
 _CLIP = 10.0
 _LARGEST = 4 << 30  # bytes of one repeat's inputs

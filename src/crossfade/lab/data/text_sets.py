@@ -14,8 +14,6 @@ from crossfade.errors import UserError
 from crossfade.lab.data.hub import hub
 from crossfade.lab.data.texts import TextPart, TextSet, load_texts
 
-__all__ = ["GLUE", "GlueTask", "find_reviews", "load_glue", "load_reviews"]
-
 
 @dataclass(frozen=True)
 class GlueTask:

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-__all__ = ["TextPart", "TextSet", "TextSplit", "TextTask", "load_texts", "texts_from_arrays"]
-
 
 @dataclass(frozen=True, eq=False)
 class TextPart:

@@ -23,9 +23,6 @@ from crossfade.lab.trial import Shape
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-
-__all__ = ["SPLITS", "UCI_NAMES", "UciTask", "find_uci", "uci_tasks"]
-
 SPLITS = 4
 _NAMES = """
 abalone acute-inflammation acute-nephritis adult annealing arrhythmia audiology-std balance-scale balloons bank blood

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from crossfade.lab.train.hardware import Hardware
     from crossfade.lab.trial import Trial
 
-__all__ = ["estimate"]
-
 _SIDE_BY_SIDE = 4  # networks that are timed side by side: enough to see what that gains
 
 

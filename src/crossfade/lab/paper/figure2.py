@@ -11,15 +11,13 @@ import pandas as pd
 from crossfade.errors import UserError
 from crossfade.lab.data.text_sets import GLUE, load_glue
 from crossfade.lab.paper.page import MarkdownStudy, paired_gaps, plus_minus, row, signed
-from crossfade.lab.paper.study import Cell, NotHereError, Prepared, Request, check_known
+from crossfade.lab.paper.study import Cell, NotHereError, Prepared, Request, check_known, examples
 from crossfade.lab.train.deep.recipe import TextRecipe
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from crossfade.lab.data.texts import TextSet
-
-__all__ = ["experiments", "glue_scores", "study", "task_names"]
 
 CHOICES = (
     "printed: length 64, learning rate 2e-5, six epochs, four seeds, scored on the dev part (it chooses nothing here: "
@@ -80,8 +78,9 @@ class _Figure2(MarkdownStudy[TextRecipe, "TextSet"]):
         notes = data.notes
         if request.scale == "paper" and (changed := _changes(cell.recipe, recipe, limit)):
             notes = (f"not the paper's protocol: {', '.join(changed)}", *notes)
-        about = f"{recipe.epochs} epochs, batch {recipe.batch_size}, learning rate {recipe.learning_rate:g}"
         task = TextTask(data, "last", limit=limit, label=label)
+        terms = f"{recipe.epochs} epochs, batch {recipe.batch_size}, learning rate {recipe.learning_rate:g}"
+        about = f"{examples(task)} · {terms}"
         return Prepared(label, (task,), recipe, tuple(range(request.repeats or repeats)), about, notes)
 
     def tables(self, results: pd.DataFrame) -> str:

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from crossfade.lab.data.images import ImageSet
     from crossfade.lab.trial import Task
 
-__all__ = ["TITLES", "ImageStudy", "escape_table", "image_cell", "scaled"]
-
 TITLES = {"cifar100": "CIFAR-100", "cinic10": "CINIC-10", "tinyimagenet": "Tiny-ImageNet", "imagenet": "ImageNet"}
 _CLASSES = {"cifar100": 100, "cinic10": 10, "tinyimagenet": 200, "imagenet": 1000}
 _GROUPS = ("right", "near", "far")
@@ -75,10 +73,8 @@ class ImageStudy(MarkdownStudy[ImageRecipe, "ImageSet | Path"]):
         for net in request.nets:
             check_name(net)
         folders = {name for name in request.datasets if Path(name).is_dir()}
-        check_known(
-            "--datasets", sorted(set(request.datasets) - folders), list(TITLES), self.name,
-            more=", and any folder of class folders",
-        )  # fmt: skip
+        published = sorted(set(request.datasets) - folders)
+        check_known("--datasets", published, list(TITLES), self.name, more=", and any folder of class folders")
         names = Counter(place.name for place in {Path(name).resolve() for name in folders})
         if twice := [name for name, count in names.items() if count > 1]:
             raise UserError(f"--datasets: two folders are called {twice[0]!r}, and tables go by it; rename one")

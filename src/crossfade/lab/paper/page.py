@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from crossfade.lab.store import Store
 
-__all__ = ["MarkdownStudy", "beside_paper", "paired_gaps", "plus_minus", "row", "signed", "table"]
-
 
 @dataclass(frozen=True)
 class MarkdownStudy(Study[R, D]):

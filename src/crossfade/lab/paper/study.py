@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from crossfade.lab.store import Store
 
-__all__ = ["MIXTURES", "Cell", "NotHereError", "Plan", "Prepared", "Request", "Scale", "Study", "check_known", "plan"]
-
 Scale: TypeAlias = Literal["smoke", "short", "paper"]
 MIXTURES = ("ce", "f0", "f0-late", "gradual")  # CE and its three mixtures with EL: what most of the studies compare
 
@@ -99,7 +97,7 @@ class Prepared:
         tasks: Its data sets: one, but for Table 4.
         recipe: The protocol at the request's scale.
         repeats: Their numbers.
-        about: The protocol in a few words.
+        about: Data and protocol in a few words.
         notes: What a reader should know about the data.
         missing: Data sets that aren't here, where others of the cell are.
     """
@@ -247,9 +245,8 @@ def plan(study: Study[R, D], request: Request, command: str | Sequence[str]) -> 
     notes = list(dict.fromkeys(note for ready, _ in parts for note in ready.notes))
     missing = list(dict.fromkeys([*absent.values(), *(name for ready, _ in parts for name in ready.missing)]))
     scale = study.scale_label(request)
-    about = describe_run(study.title, whole, command, notes=[*notes, *study.choices])
-    meta = {**about, "scale": scale, "missing": missing}
-    sizes = {entry["name"]: _size(entry) for entry in about["datasets"]}
+    told = [*notes, *study.choices]
+    meta = describe_run(study.title, whole, command, notes=told, scale=scale, missing=missing)
     epochs = sum(trial.recipe.epochs * len(trial.recipe.learning_rates) for trial in whole)
     lines = [
         f"{study.name} · {study.title}" + ("" if scale == "paper" else f" · scale {scale}, not the paper's protocol"),
@@ -257,13 +254,14 @@ def plan(study: Study[R, D], request: Request, command: str | Sequence[str]) -> 
     ]
     for ready, trials in parts:
         names = ", ".join(dict.fromkeys(trial.method.name for trial in trials))
-        data = [sizes[task.name] for task in ready.tasks] if len(ready.tasks) == 1 else []
-        lines.append(" · ".join([f"  {ready.label}: {names}", f"repeats: {len(ready.repeats)}", *data, ready.about]))
+        lines.append(f"  {ready.label}: {names} · repeats: {len(ready.repeats)} · {ready.about}")
     lines += [f"  note: {note}" for note in notes] + ([f"  not here: {' · '.join(missing)}"] if missing else [])
     runs = tuple(study.runs(request, parts, meta))
     return Plan(study.name, study.title, scale, whole, runs, tuple(lines), (*notes, *missing))
 
 
-def _size(about: Mapping[str, Any]) -> str:
+def examples(task: Task) -> str:
+    """Return the sizes of a task's parts, in words."""
+    about = task.describe()
     parts = [f"{about[name]:,}" for name in ("n_train", "n_val", "n_test") if about[name]]
     return f"{' + '.join(parts)} examples of {about['classes']} classes"

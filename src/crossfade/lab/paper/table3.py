@@ -6,15 +6,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from crossfade.lab.paper.page import MarkdownStudy, table
-from crossfade.lab.paper.study import MIXTURES, Cell, Prepared, Request
+from crossfade.lab.paper.study import MIXTURES, Cell, Prepared, Request, examples
 from crossfade.lab.train.lstm.recipe import LstmRecipe
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from crossfade.lab.data.texts import TextSet
-
-__all__ = ["STUDY"]
 
 _TEST_SIZE = 0.1
 # Embedding = cells of a layer, layers; percent and standard deviation of CE, F=0, F=0,0.5 and F=0-0.5.
@@ -46,7 +44,8 @@ class _Table3(MarkdownStudy[LstmRecipe, "TextSet"]):
         # What the paper doesn't print can be chosen otherwise.
         recipe = replace(recipe, epochs=request.epochs or recipe.epochs, **request.recipe)
         task = TextTask(data, test_size=_TEST_SIZE, limit=limit, label=cell.label)
-        about = f"{recipe.epochs} epochs, batch {recipe.batch_size}, learning rate {recipe.learning_rate:g}"
+        terms = f"{recipe.epochs} epochs, batch {recipe.batch_size}, learning rate {recipe.learning_rate:g}"
+        about = f"{examples(task)} · {terms}"
         return Prepared(cell.label, (task,), recipe, tuple(range(request.repeats or repeats)), about, data.notes)
 
     def tables(self, results: pd.DataFrame) -> str:

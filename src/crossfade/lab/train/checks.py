@@ -8,17 +8,6 @@ from typing import TypeVar
 
 from crossfade.errors import UserError
 
-__all__ = [
-    "INDEX",
-    "check_choice",
-    "check_count",
-    "check_positive",
-    "check_rising",
-    "check_seed",
-    "check_share",
-    "expect",
-]
-
 _T = TypeVar("_T")
 INDEX = 2**31  # rows and weights are counted in 32 bits
 

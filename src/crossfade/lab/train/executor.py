@@ -9,8 +9,6 @@ from crossfade.errors import UserError
 from crossfade.lab.store import Outcome
 from crossfade.lab.trial import Trial
 
-__all__ = ["Batch", "Executor", "Tick", "cost", "error_line", "train_in_parts"]
-
 _T = TypeVar("_T")
 Batch: TypeAlias = tuple[Trial, ...]
 Tick: TypeAlias = Callable[[float], None]

@@ -14,13 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["Graphs", "begun", "empty_memory", "optimizer_state", "out_of_memory"]
-
 _WARM_UP = 2  # calls, of any of those that are alike, that compile and load what a capture must find there
 
 
 class Graphs:
-    """Runs calls that read and write memory that stays where it is, as CUDA graphs.
+    """CUDA graphs of calls that read and write memory which stays where it is.
 
     Graphs of several objects can run side by side: each has a stream, and random numbers of its own once it is seeded.
     On other devices every call runs as it is.
@@ -49,7 +47,7 @@ class Graphs:
             self.stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def seed(self, seed: int) -> None:
-        """What the following calls draw from the global generator is theirs alone, and moves no other's."""
+        """Let the following calls draw from a generator of their own, in place of the global one."""
         if self.stream is None:
             self._random = torch.Generator().manual_seed(seed).get_state()
             return
@@ -120,9 +118,9 @@ class Graphs:
 
 
 def begun(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
-    """The optimizer with its state as it is before a first step: what a graph writes must be there already.
+    """Return the optimizer with its state as it is before a first step: what a graph writes must be there already.
 
-    Its rate is zero or its step without a gradient changes nothing, as SGD's and Adam's without weight decay.
+    Either its rate is zero, or a step without a gradient changes nothing, as SGD's and Adam's without weight decay.
     """
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     for weight in weights:
@@ -135,14 +133,14 @@ def begun(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> list[Tensor]:
-    """The tensors in which it remembers earlier steps."""
+    """Return the tensors in which an optimizer remembers earlier steps."""
     return [
         value for state in optimizer.state.values() for value in state.values() if isinstance(value, Tensor)
     ]  # fmt: skip
 
 
 def out_of_memory(error: BaseException | None) -> bool:
-    """Whether a device's memory was full; in a capture another error can take the first one's place."""
+    """Return whether a device's memory was full; in a capture another error can take the first one's place."""
     while error is not None and not isinstance(error, torch.cuda.OutOfMemoryError):
         error = error.__cause__ or error.__context__
     return error is not None
@@ -165,7 +163,7 @@ def _nothing_drawn_here() -> Iterator[None]:
 
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Ctrl-C comes afterwards: in the middle of a capture it can end the process without a word."""
+    """Put Ctrl-C off: in the middle of a capture it can end the process without a word."""
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is None:
         yield
         return

@@ -7,12 +7,10 @@ from dataclasses import dataclass
 
 from crossfade.errors import UserError
 
-__all__ = ["Hardware", "check_device", "process_rank", "processors", "torch_device"]
-
 
 @dataclass(frozen=True)
 class Hardware:
-    """Where and how fast; the numbers are the recipe's business.
+    """Where trials are trained, and how fast; the recipe alone decides the numbers.
 
     Args:
         accelerator: Lightning's word: ``"auto"``, ``"cpu"``, ``"gpu"``, ``"mps"``, ... Tables are always trained on the

@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from crossfade.lab.train.outcome import Floats
     from crossfade.schedules import Schedule
 
-__all__ = ["mixture_table"]
-
 
 def mixture_table(schedule: Schedule, epochs: int, steps: int = 1) -> Floats:
     """Return (epochs, steps, 2): alpha and beta; ``steps`` says how often they move in an epoch.

@@ -16,8 +16,6 @@ from crossfade.lab.store import Outcome
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Curve", "Floats", "History", "Tie", "chosen_epoch", "outcome", "probability_scores", "short"]
-
 Curve: TypeAlias = NDArray[np.float64]
 Floats: TypeAlias = NDArray[np.float32]
 Tie: TypeAlias = Literal["first", "last", "loss"]

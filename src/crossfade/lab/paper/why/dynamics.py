@@ -1,4 +1,4 @@
-"""Training dynamics on real runs: who moves from wrong and hopeless, wrong and near, or right to what.
+"""Training dynamics on real data: which examples move between wrong and hopeless, wrong and near, and right.
 
 Every trial records p_y of every training example (as it is trained on) and of every test example (after each epoch).
 """
@@ -6,16 +6,15 @@ Every trial records p_y of every training example (as it is trained on) and of e
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from crossfade._transforms import Mixture
 from crossfade.diagnostics.dynamics import (
     GROUPS,
     calibration_history,
@@ -26,74 +25,66 @@ from crossfade.diagnostics.dynamics import (
 )
 from crossfade.diagnostics.recorder import ProbabilityRecorder, Recording
 from crossfade.lab.methods import method
-from crossfade.lab.paper.why.files import COLOURS
-from crossfade.lab.paper.why.watched import Row, arrays_of, cifar, follow, table_task, watched
+from crossfade.lab.paper.why.files import COLOURS, check_scale
+from crossfade.lab.paper.why.watched import Row, arrays_of, cifar, follow, outcome_of, table_task, with_unit
 from crossfade.lab.store import Outcome
 from crossfade.lab.train import Recipe
-from crossfade.lab.train.deep.recipe import Augment, ImageRecipe
+from crossfade.lab.train.deep.recipe import ImageRecipe
 from crossfade.lab.trial import Task, Trial
 from crossfade.stats.drawing import new_figure
 
-__all__ = ["METHODS", "Cell", "cells", "compute", "figures", "plan"]
-
 STUDY = "dynamics"
+TITLE = "Training dynamics: who moves from wrong to right"
+CAPTIONS = {
+    "transitions": "Test examples that are wrong and near after 70/90 of the training: the share that is right at the "
+    "end.",
+    "mass": "Share of the gradient over p of the training examples, under four losses.",
+    "calibration": "Test scores over the epochs.",
+}
 METHODS = ("ce", "f0", "f0-late", "gradual", "gradual-unit", "el")
-_MASS_OF = {"ce": (1.0, 0.0), "f0": (1.0, 1.0), "f0.4": (0.2, 1.0), "el": (0.0, 1.0)}
+_MASS_OF = {"ce": Mixture(1.0, 0.0), "f0": Mixture(1.0, 1.0), "f0.4": Mixture(0.2, 1.0), "el": Mixture(0.0, 1.0)}
 _BINS = 10
 
 
-@dataclass(frozen=True)
-class Cell:
-    """A data set and the way it is trained, with as many seeds."""
+def plan(data_dir: Path | None, scale: str, methods: Sequence[str] = METHODS, only: Sequence[str] = ()) -> list[Trial]:
+    """Return the study's trials at a scale: without ``data_dir`` on scikit-learn's sets alone.
 
-    name: str
-    task: Task
-    recipe: Recipe | ImageRecipe
-    seeds: int
+    Args:
+        data_dir: Holds the UCI sets and CIFAR-100.
+        scale: ``smoke`` takes seconds, ``short`` cuts CIFAR-100 down, ``paper`` is ResNet-32 for 90 epochs.
+        methods: Names of the methods to train with.
+        only: These data sets alone.
 
-
-def cells(data_dir: Path | None, scale: str, only: Sequence[str] = ()) -> list[Cell]:
-    """Return what is trained at each scale: without ``data_dir`` only scikit-learn's sets."""
+    Raises:
+        UserError: unknown scale or method, or data that isn't there.
+    """
+    check_scale(scale)
     smoke, paper = scale == "smoke", scale == "paper"
-    seeds = 1 if smoke else 3 if paper else 2
     names = ["wine"] if smoke else ["digits", "breast_cancer"]
     if data_dir is not None and not smoke:
         names += ["statlog-vehicle", "yeast", "wine-quality-red"]
     recipe = Recipe(width=32, epochs=6 if smoke else 45, batch_size=8, learning_rates=(0.01,))
-    found = [Cell(name, table_task(name, data_dir), recipe, seeds) for name in names if not only or name in only]
-    name = "cifar100" if paper else "cifar100-small"
-    if data_dir is not None and (not only or name in only):
-        found.append(Cell(name, *_images(data_dir, smoke, paper), seeds))
-    return found
-
-
-def _images(data_dir: Path, smoke: bool, paper: bool) -> tuple[Task, ImageRecipe]:
-    epochs, pixels = (90, 32) if paper else (3, 8) if smoke else (27, 16)
-    recipe = ImageRecipe(
-        net="resnet32" if paper else "resnet8",
-        epochs=epochs,
-        batch_size=128 if paper else 64,
-        learning_rate=0.1 if paper else 0.05,
-        milestones=(epochs / 3, 2 * epochs / 3),
-        augment=Augment(crop=pixels // 8),
-        granularity="epoch",
-        scale="paper" if paper else "own",
-    )
-    classes, per_class = (100, 500) if paper else (4, 20) if smoke else (20, 250)
-    return cifar(data_dir, classes=classes, per_class=per_class, pixels=pixels, net=recipe.net), recipe
-
-
-def plan(chosen: Sequence[Cell], methods: Sequence[str]) -> list[Trial]:
-    """Return the study's trials.
-
-    Raises:
-        UserError: an unknown method.
-    """
+    trained: list[tuple[Task, Recipe | ImageRecipe]] = [
+        (table_task(name, data_dir), recipe) for name in names if not only or name in only
+    ]
+    if data_dir is not None and (not only or ("cifar100" if paper else "cifar100-small") in only):
+        epochs = 90 if paper else 3 if smoke else 27
+        trained.append(
+            cifar(
+                data_dir,
+                scale,
+                epochs=epochs,
+                batch_size=128 if paper else 64,
+                learning_rate=0.1 if paper else 0.05,
+                milestones=(epochs / 3, 2 * epochs / 3),
+            )
+        )
+    seeds = 1 if smoke else 3 if paper else 2
     return [
-        Trial(STUDY, cell.task, method(name), cell.recipe, seed)
-        for cell in chosen
+        Trial(STUDY, task, method(name), how, seed)
+        for task, how in trained
         for name in methods
-        for seed in range(cell.seeds)
+        for seed in range(seeds)
     ]
 
 
@@ -124,7 +115,7 @@ def compute(trial: Trial, folder: Path) -> Outcome:
     last = calibration_history(Recording(folder / "test"), epochs=[recipe.epochs - 1])[0]._asdict()
     about = {"learning_rate": recipe.learning_rates[0], "epoch": recipe.epochs, "classes": data.classes}
     shutil.rmtree(folder)
-    return watched({**last, **about, "n_train": len(data.y), "n_test": len(data.y_test)}, tables)
+    return outcome_of({**last, **about, "n_train": len(data.y), "n_test": len(data.y_test)}, tables)
 
 
 def watched_epoch(epochs: int) -> int:
@@ -146,11 +137,7 @@ def _described(recording: Recording, epochs: int, part: str) -> dict[str, list[R
     counts = histograms(recording, _BINS)
     for epoch in close:
         rows["histograms"].append({"epoch": epoch + 1, **{f"bin{k}": int(counts[epoch, k]) for k in range(_BINS)}})
-        for loss, (alpha, beta) in _MASS_OF.items():
-
-            def g(ce: Tensor, alpha: float = alpha, beta: float = beta) -> Tensor:
-                return alpha * ce - beta * torch.expm1(-ce)
-
+        for loss, g in _MASS_OF.items():
             share = gradient_mass(recording, g, epoch, _BINS)
             bins = {f"bin{k}": round(float(share[k]), 4) for k in range(_BINS)}
             rows["mass"].append({"epoch": epoch + 1, "loss": loss, **bins})
@@ -162,7 +149,12 @@ def _described(recording: Recording, epochs: int, part: str) -> dict[str, list[R
     return rows
 
 
-def figures(tables: dict[str, pd.DataFrame]) -> dict[str, Figure]:
+def tables(found: Mapping[str, pd.DataFrame], scale: str) -> dict[str, pd.DataFrame]:
+    """Return the study's tables from what its trials have stored."""
+    return {name: with_unit(table, scale, ["dataset", "method", "seed"]) for name, table in found.items()}
+
+
+def figures(tables: Mapping[str, pd.DataFrame]) -> dict[str, Figure]:
     """Return the study's figures by name, drawn from its tables."""
     return {
         "transitions": _transitions(tables["transitions"]),

@@ -14,35 +14,43 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import ClassVar, TypeAlias
+from typing import ClassVar
 
+import pandas as pd
 from torch import nn
 
 from crossfade.diagnostics.simulate import DoubleWell
 from crossfade.lab.files import write_text
 from crossfade.lab.methods import Method, method
+from crossfade.lab.paper.why.files import check_scale
 from crossfade.lab.paper.why.measure import MIXTURES, along_rows, minimum_rows, sharpness_rows, slice_rows
-from crossfade.lab.paper.why.simulation import WELLS, escape_rows
-from crossfade.lab.paper.why.watched import Row, arrays_of, cifar, follow, table_task, watched
+from crossfade.lab.paper.why.simulation import WELLS, escape_rows, pair_rows
+from crossfade.lab.paper.why.watched import Row, arrays_of, cifar, follow, outcome_of, table_task, with_unit
 from crossfade.lab.store import Outcome
 from crossfade.lab.train import Recipe
-from crossfade.lab.train.deep.recipe import Augment, ImageRecipe
-from crossfade.lab.trial import Shape, Task, Trial
+from crossfade.lab.train.deep.recipe import ImageRecipe
+from crossfade.lab.trial import Shape, Trial
 from crossfade.schedules import Weights
 
-__all__ = ["Along", "Minima", "Simulation", "compute", "plan"]
-
 STUDY = "escape"
+TITLE = "Escaping efficiency, eq. (15) to (18)"
+CAPTIONS = {
+    "along": "Tr(HΣ) of each mixture over CE's at the same weights.",
+    "pair": "The pair of examples in closed form: the gain, the printed and the derived bound.",
+    "simulation": "Walkers that left the sharp minimum.",
+    "slices": "Loss slices around the solutions.",
+    "rise": "The measured rise of the loss against its prediction.",
+}
 _SIMULATED = ("ce", "f0", "f0.2", "f0.4", "f0.4-unit", "el")
 
 
 @dataclass(frozen=True)
 class _Measured:
-    """What a trial's key and progress need of a measurement that isn't a training alone."""
+    """A recipe of a measurement: what a trial's key and progress need of it."""
 
     kind: ClassVar[str] = ""
     epochs: ClassVar[int] = 1
@@ -50,11 +58,11 @@ class _Measured:
     learning_rates: ClassVar[tuple[float, ...]] = ()
 
     def to_dict(self) -> dict[str, object]:
-        """Plain data."""
+        """Return the recipe as plain data, which the trial's key is made of."""
         return {"net": self.kind, **asdict(self)}
 
     def cost(self, shape: Shape) -> float:
-        """Every measurement counts alike: what it takes is mostly independent of the data's size."""
+        """Return the same for every measurement: what it takes is mostly independent of the data's size."""
         return 1e12
 
 
@@ -65,8 +73,8 @@ class Along(_Measured):
     Args:
         training: How the network is trained.
         moments: When it is measured; the last is the training's end.
-        probes: Random directions of the trace estimates.
-        examples: Of the training part, that are measured on.
+        probes: How many random directions the trace estimates take.
+        examples: How many examples of the training part are measured on.
         slices: Also draw loss slices around the solution.
     """
 
@@ -78,7 +86,7 @@ class Along(_Measured):
     kind: ClassVar[str] = "along"
 
     def to_dict(self) -> dict[str, object]:
-        """Plain data."""
+        """Return the recipe as plain data, the training's own included."""
         return {**super().to_dict(), "training": self.training.to_dict()}
 
 
@@ -101,11 +109,8 @@ class Simulation(_Measured):
     kind: ClassVar[str] = "simulation"
 
 
-_Recipe: TypeAlias = Along | Minima | Simulation
-
-
 def plan(data_dir: Path | None, scale: str, only: Sequence[str] = ()) -> list[Trial]:
-    """Return what is measured at each scale: without ``data_dir`` only on scikit-learn's sets.
+    """Return the study's trials at a scale: without ``data_dir`` on scikit-learn's sets alone.
 
     Args:
         data_dir: Holds the UCI sets and CIFAR-100.
@@ -113,8 +118,9 @@ def plan(data_dir: Path | None, scale: str, only: Sequence[str] = ()) -> list[Tr
         only: These data sets alone, and ``simulation``.
 
     Raises:
-        UserError: data that isn't there.
+        UserError: unknown scale, or data that isn't there.
     """
+    check_scale(scale)
     smoke = scale == "smoke"
     trials: list[Trial] = []
     if not only or "simulation" in only:
@@ -135,29 +141,14 @@ def plan(data_dir: Path | None, scale: str, only: Sequence[str] = ()) -> list[Tr
             for seed in range(1 if smoke else 2):
                 along = Along(training, moments, probes, 2000, slices=seed == 0 and name == sliced)
                 trials += [Trial(STUDY, task, method(one), along, seed) for one in trained_with]
-            minima = [Minima(kind, probes, 20 if smoke else 400) for kind in ("linear", "mlp")]
-            trials += [Trial(STUDY, task, method("ce"), recipe, 0) for recipe in minima]
+            minima = [Minima(network, probes, 20 if smoke else 400) for network in ("linear", "mlp")]
+            trials += [Trial(STUDY, task, method("ce"), one, 0) for one in minima]
     if data_dir is not None and (not only or "cifar100" in only):
-        task, along = _images(data_dir, smoke, scale == "paper")
-        trials += [Trial(STUDY, task, method(one), along, 0) for one in trained_with if one != "el"]
+        watched_epochs = {"smoke": (0, 2), "short": (0, 3, 12, 24), "paper": (0, 10, 30, 60, 90)}[scale]
+        images, recipe = cifar(data_dir, scale, epochs=watched_epochs[-1], batch_size=64, learning_rate=0.05)
+        along = Along(recipe, watched_epochs, 4 if smoke else 16, 256, slices=True)
+        trials += [Trial(STUDY, images, method(one), along, 0) for one in trained_with if one != "el"]
     return trials
-
-
-def _images(data_dir: Path, smoke: bool, paper: bool) -> tuple[Task, Along]:
-    moments = (0, 2) if smoke else (0, 10, 30, 60, 90) if paper else (0, 3, 12, 24)
-    classes, per_class, pixels = (4, 20, 8) if smoke else (100, 500, 32) if paper else (20, 250, 16)
-    recipe = ImageRecipe(
-        net="resnet32" if paper else "resnet8",
-        epochs=moments[-1],
-        batch_size=64,
-        learning_rate=0.05,
-        milestones=(),
-        augment=Augment(crop=pixels // 8),
-        granularity="epoch",
-        scale="paper" if paper else "own",
-    )
-    task = cifar(data_dir, classes=classes, per_class=per_class, pixels=pixels, net=recipe.net)
-    return task, Along(recipe, moments, 4 if smoke else 16, 256, slices=True)
 
 
 def _mixture(name: str) -> Method:
@@ -176,10 +167,10 @@ def compute(trial: Trial, folder: Path) -> Outcome:
         return _along(trial, recipe, folder)
     if isinstance(recipe, Minima):
         rows: Sequence[Row] = list(minimum_rows(arrays_of(trial), recipe.network, recipe.probes, recipe.walkers))
-        return watched({}, {"minima": rows})
+        return outcome_of({}, {"minima": rows})
     well = trial.task.split(trial.repeat)
     if isinstance(recipe, Simulation) and isinstance(well, DoubleWell):
-        return watched({}, {"simulation": list(escape_rows(well, trial.method.name, recipe.steps, recipe.walkers))})
+        return outcome_of({}, {"simulation": list(escape_rows(well, trial.method.name, recipe.steps, recipe.walkers))})
     raise TypeError(f"a {type(recipe).__name__} can't be measured on a {type(well).__name__}")
 
 
@@ -205,4 +196,23 @@ def _along(trial: Trial, recipe: Along, folder: Path) -> Outcome:
     last = tables["sharpness"][0]
     about = {"accuracy": last["test_accuracy"], "nll": last["test_ce"], "epoch": recipe.moments[-1]}
     sizes = {"n_train": len(data.y), "n_test": len(data.y_test), "classes": data.classes}
-    return watched({**about, "learning_rate": recipe.training.learning_rates[0], **sizes}, tables)
+    return outcome_of({**about, "learning_rate": recipe.training.learning_rates[0], **sizes}, tables)
+
+
+def tables(found: Mapping[str, pd.DataFrame], scale: str) -> dict[str, pd.DataFrame]:
+    """Return the study's tables from what its trials have stored."""
+    made = {name: table.rename(columns={"method": "trained_with"}) for name, table in found.items()}
+    trial = ["dataset", "trained_with", "seed"]
+    units = {
+        "along": [*trial, "epoch"],
+        "minima": ["dataset", "network"],
+        "simulation": ["well", "mixture"],
+        "pair": [],
+    }
+    if "minima" in made:
+        made["minima"] = made["minima"].drop(columns=["trained_with", "seed"])
+    if "simulation" in made:
+        names = {"dataset": "well", "trained_with": "mixture"}
+        made["simulation"] = made["simulation"].rename(columns=names).drop(columns="seed")
+        made["pair"] = pd.DataFrame(list(pair_rows()))
+    return {name: with_unit(table, scale, units.get(name, trial)) for name, table in made.items()}

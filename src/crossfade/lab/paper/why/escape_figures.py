@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -9,10 +11,8 @@ from matplotlib.figure import Figure
 from crossfade.lab.paper.why.files import COLOURS
 from crossfade.stats.drawing import new_figure
 
-__all__ = ["figures", "predicted_rise"]
 
-
-def figures(tables: dict[str, pd.DataFrame]) -> dict[str, Figure]:
+def figures(tables: Mapping[str, pd.DataFrame]) -> dict[str, Figure]:
     """Return the figures by name, as far as there are tables for them."""
     makers = {
         "along": _along,

@@ -2,95 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
+from torch import Tensor
 
+from crossfade._transforms import Mixture
 from crossfade.diagnostics.curves import criterion_curve, gradient_curve, numeric_peak, peak
 from crossfade.functional import mpce_loss
 from crossfade.lab.methods import METHODS, Method
-from crossfade.lab.paper.why.files import COLOURS, check_scale, output_folder, write_provenance, write_table
+from crossfade.lab.paper.why.files import COLOURS, check_scale, output_folder, write_study
 from crossfade.schedules import Weights, weights
-from crossfade.stats.drawing import new_figure, save_svg
-
-__all__ = ["FOCUSES", "run"]
+from crossfade.stats.drawing import new_figure
 
 FOCUSES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
 _NAMED = ("focal", "mae", "gce", "tgce", "tce", "poly")
 
 
-def run(out: Path, scale: str = "short", *, losses: tuple[Method, ...] = ()) -> Path:
-    """Write ``curves.csv``, ``peaks.csv``, ``figure1.svg`` and ``losses.svg`` into ``out``; return ``out``.
+def run(out: Path, scale: str = "short", *, losses: Sequence[Method] = ()) -> None:
+    """Write ``curves.csv``, ``peaks.csv``, ``figure1.svg`` and ``losses.svg`` into the folder ``out``.
 
     Args:
         out: A folder. The curves are exact and take a second, so they are written anew every time.
         scale: How many points a curve has.
-        losses: Own losses (methods with a g) beside the library's.
+        losses: The user's own losses (methods with a g) beside the library's.
 
     Raises:
-        UserError: unknown scale.
+        UserError: unknown scale, or a folder that can't be written to.
     """
     check_scale(scale)
     output_folder(out)
     p = torch.linspace(0, 1, {"smoke": 51, "short": 201, "paper": 1001}[scale], dtype=torch.float64)
-    chosen = [method for method in METHODS if method.name in _NAMED] + [one for one in losses if one.g is not None]
-    mixtures, own = list(_mixtures(p)), list(_losses(p, chosen))
-    peaks = pd.DataFrame([row for row, _ in [*mixtures, *own]])
-    curves = pd.concat([*(curve for _, curve in [*mixtures, *own]), _two_class(p)], ignore_index=True)
-    write_table(peaks, out / "peaks.csv")
-    write_table(curves, out / "curves.csv")
-    save_svg(_draw_mixtures(curves), out / "figure1.svg", outlines=False)
-    save_svg(_draw_losses(curves, [method.name for method in chosen]), out / "losses.svg", outlines=False)
-    write_provenance(out, "figure1", scale, {"points": len(p)})
-    return out
+    peaks: list[dict[str, object]] = []
+    curves: list[pd.DataFrame] = []
+    for unit, (title, value) in _mixtures().items():
+        found = peak(*value)
+        peaks.append({"unit": unit, "loss": title, **value._asdict(), "peak_p": found.p, "peak_height": found.height})
+        curves.append(_curve(unit, title, p, gradient_curve(Mixture(*value), p)))
+    chosen = {one.name: (one.title, one.g) for one in METHODS if one.name in _NAMED}
+    chosen |= {one.name: (one.title, one.g) for one in losses}
+    for unit, (title, g) in chosen.items():
+        if g is not None:
+            found = numeric_peak(g)
+            peaks.append({"unit": unit, "loss": title, "scale": "", "peak_p": found.p, "peak_height": found.height})
+            curves.append(_curve(unit, title, p, gradient_curve(g, p)))
+    table = pd.concat([*curves, _two_class(p)], ignore_index=True)
+    figures = {"figure1": _draw_mixtures(table), "losses": _draw_losses(table, list(chosen))}
+    write_study(out, "figure1", scale, {"peaks": pd.DataFrame(peaks), "curves": table}, figures, {"points": len(p)})
 
 
-def _curve(unit: str, title: str, p: torch.Tensor, gradient: torch.Tensor) -> pd.DataFrame:
-    return pd.DataFrame({"unit": unit, "loss": title, "p": p.numpy(), "gradient": gradient.numpy()})
-
-
-def _mixtures(p: torch.Tensor) -> Iterator[tuple[dict[str, object], pd.DataFrame]]:
-    """Yield the peak and the curve of CE and of the mixtures on both scales."""
+def _mixtures() -> dict[str, tuple[str, Weights]]:
+    """Return title and weights of CE and of the mixtures on both scales."""
     named = {"ce": ("CE", Weights(1.0, 0.0))}
     for scale in ("paper", "unit"):
         for focus in FOCUSES:
             named[f"{scale}-{focus:g}"] = (f"F = {focus:g}, {scale} scale", weights(focus, scale))
-    for unit, (title, (alpha, beta)) in named.items():
-        found = peak(alpha, beta)
-        row = {
-            "unit": unit,
-            "loss": title,
-            "alpha": alpha,
-            "beta": beta,
-            "peak_p": found.p,
-            "peak_height": found.height,
-        }
-
-        def mixture(ce: torch.Tensor, alpha: float = alpha, beta: float = beta) -> torch.Tensor:
-            return alpha * ce - beta * torch.expm1(-ce)
-
-        yield row, _curve(unit, title, p, gradient_curve(mixture, p))
+    return named
 
 
-def _losses(p: torch.Tensor, chosen: list[Method]) -> Iterator[tuple[dict[str, object], pd.DataFrame]]:
-    """Yield the peak and the curve of losses that are a function of ce."""
-    for method in chosen:
-        if method.g is not None:
-            found = numeric_peak(method.g)
-            row = {
-                "unit": method.name,
-                "loss": method.title,
-                "scale": "",
-                "peak_p": found.p,
-                "peak_height": found.height,
-            }
-            yield row, _curve(method.name, method.title, p, gradient_curve(method.g, p))
+def _curve(unit: str, title: str, p: Tensor, gradient: Tensor) -> pd.DataFrame:
+    return pd.DataFrame({"unit": unit, "loss": title, "p": p.numpy(), "gradient": gradient.numpy()})
 
 
-def _two_class(p: torch.Tensor) -> pd.DataFrame:
+def _two_class(p: Tensor) -> pd.DataFrame:
     """Return MPCE's curve (eq. 7), which isn't a function of ce: with two classes it is 0 once p_y > 1/2."""
     inner = p[(p > 0) & (p < 1)]
     curve = criterion_curve(lambda logits, target: mpce_loss(logits, target, reduction="none"), inner)

@@ -1,4 +1,4 @@
-"""Files that a why-study writes: CSV tables, figures and where the numbers come from."""
+"""The folder that a why-study writes: tables as CSV, figures as SVG, and where the numbers come from."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from crossfade.errors import UserError
 from crossfade.lab.files import write_text
 from crossfade.lab.provenance import provenance
-
-__all__ = ["COLOURS", "check_scale", "output_folder", "write_provenance", "write_table"]
+from crossfade.stats.drawing import save_svg
 
 #: One colour for each loss, the same in every figure: Okabe and Ito's, which colour-blind readers can tell apart.
 COLOURS = {
@@ -40,6 +40,11 @@ def check_scale(scale: str) -> None:
         raise UserError(f"scale must be smoke, short or paper, got {scale!r}")
 
 
+def command_line() -> str:
+    """Return the command that this process runs, as a user would type it."""
+    return shlex.join(["crossfade", *sys.argv[1:]])
+
+
 def output_folder(out: Path) -> Path:
     """Return the folder, made if need be.
 
@@ -55,32 +60,38 @@ def output_folder(out: Path) -> Path:
     return out
 
 
-def write_table(frame: pd.DataFrame, path: Path) -> None:
-    """Write a CSV file, whole or not at all; numbers with six digits."""
-    write_text(path, frame.to_csv(index=False, float_format="%.6g"), "--out")
-
-
-def write_provenance(
+def write_study(
     out: Path,
     study: str,
     scale: str,
+    tables: Mapping[str, pd.DataFrame],
+    figures: Mapping[str, Figure],
     settings: Mapping[str, object],
+    *,
     command: str = "",
     earlier: Iterable[Mapping[str, object]] = (),
 ) -> None:
-    """Write ``provenance.json``: versions, commit, kind of machine, settings and the command.
+    """Write every table as CSV with six digits, every figure as SVG, and ``provenance.json``.
 
     Args:
         out: The study's folder.
         study, scale, settings: What was asked for.
-        command: How; default: this process's.
+        tables, figures: By the name of their file.
+        command: How it was asked for; default: this process's command.
         earlier: The provenance of rows that other versions, commits or machines have computed.
+
+    Raises:
+        UserError: the folder can't be written to.
     """
+    for name, table in tables.items():
+        write_text(out / f"{name}.csv", table.to_csv(index=False, float_format="%.6g"), "--out")
+    for name, figure in figures.items():
+        save_svg(figure, out / f"{name}.svg", outlines=False)
     record: dict[str, object] = {
         "study": study,
         "scale": scale,
         "settings": dict(settings),
-        "command": command or shlex.join(["crossfade", *sys.argv[1:]]),
+        "command": command or command_line(),
         **provenance(),
         "machine": f"{os.cpu_count()}-core {_processor()}",
         "earlier": list(earlier),
@@ -89,10 +100,7 @@ def write_provenance(
 
 
 def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
+    known = Path("/proc/cpuinfo")  # Linux; elsewhere Python itself knows the name
+    lines = known.read_text().splitlines() if known.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return next(iter(names), platform.processor() or platform.machine())

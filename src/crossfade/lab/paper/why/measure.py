@@ -1,21 +1,20 @@
-"""What is measured at one point: both sides of (18), the rise of the loss under SGD, sharpness, slices."""
+"""Measurements at one point: both sides of (18), the rise of the loss under SGD, sharpness, slices."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crossfade.diagnostics.inequality import EscapingEfficiency, concavity, escaping_efficiency
+from crossfade.diagnostics.escaping import EscapingEfficiency, concavity, escaping_efficiency
 from crossfade.diagnostics.passes import Batch, PerExample
 from crossfade.diagnostics.sharpness import largest_eigenvalue, loss_slice, random_direction
 from crossfade.functional import crossfade_loss
 from crossfade.lab.paper.why.watched import Arrays, Row
 from crossfade.schedules import Weights, weights
-
-__all__ = ["MIXTURES", "along_rows", "loss_of", "minimum_rows", "sharpness_rows", "slice_rows"]
 
 #: The paper's mixtures on both scales. F = 0 and F = 0.5 are the same on both.
 MIXTURES: dict[str, Weights] = {
@@ -27,61 +26,71 @@ MIXTURES: dict[str, Weights] = {
 }
 
 
-def loss_of(value: Weights) -> PerExample:
-    """alpha CE + beta EL of each example."""
-    return functools.partial(crossfade_loss, alpha=value.alpha, beta=value.beta, reduction="none")
+def _loss(value: Weights) -> PerExample:
+    """Return alpha CE + beta EL of each example."""
+    return partial(crossfade_loss, alpha=value.alpha, beta=value.beta, reduction="none")
 
 
-def _batches(data: Arrays, examples: int) -> list[Batch]:
+def _batches(data: Arrays, examples: int) -> list[tuple[Tensor, Tensor]]:
     """Return the first training examples in batches."""
     return list(zip(torch.split(data.x[:examples], 256), torch.split(data.y[:examples], 256), strict=True))
 
 
 def along_rows(model: nn.Module, data: Arrays, examples: int, probes: int, seed: int) -> Iterator[Row]:
-    """One row for each mixture, all from the same probes at the same weights."""
+    """Yield a row for each mixture, all from the same probes at the same weights."""
     batches = _batches(data, examples)
     found = escaping_efficiency(model, batches, probes=probes, seed=seed)
-    concave = _concave_share(model, batches, found.dimension, seed)
+    directions = torch.Generator().manual_seed(seed)
+    concave = [_concave_share(model, batches, found.dimension, directions) for _ in range(4)]
     for name, value in MIXTURES.items():
-        yield {**_row(found, name, value), "concave_share": concave}
+        yield {**_row(found, name, value), "concave_share": sum(concave) / len(concave)}
 
 
 def _row(found: EscapingEfficiency, name: str, value: Weights) -> dict[str, object]:
-    """With m = 1: a batch of m divides every Tr(Sigma) and Tr(H Sigma) by m."""
-    product, noise, gain = found.trace_product(value), found.trace_noise(value), found.gain(value)
+    """Return what was found for one mixture with m = 1: a batch of m divides every Tr(Sigma) and Tr(H Sigma) by m."""
+    product, gain, hp_fp = found.trace_product(value), found.gain(value), found.trace_hp_fp
     row: dict[str, object] = {
-        "mixture": name, "alpha": value.alpha, "beta": value.beta, "probes": product.probes,
-        "dimension": found.dimension, "max_p": found.max_p, "gradient_norm2": found.gradient_norm2(value),
-        "tr_sigma": noise.value, "tr_h": found.trace_hessian(value).value,
-        "tr_h_sigma": product.value, "tr_h_sigma_se": product.se, "gain": gain.value, "gain_se": gain.se,
-        "matched_ratio": found.matched_ratio(value), "tr_hp_fp": found.trace_hp_fp.value,
-        "tr_hp_fp_se": found.trace_hp_fp.se, "tr_fp_fp": found.trace_fp_fp.value,
-    }  # fmt: skip
+        "mixture": name,
+        "alpha": value.alpha,
+        "beta": value.beta,
+        "probes": product.probes,
+        "dimension": found.dimension,
+        "max_p": found.max_p,
+        "gradient_norm2": found.gradient_norm2(value),
+        "tr_sigma": found.trace_noise(value).value,
+        "tr_h": found.trace_hessian(value).value,
+        "tr_h_sigma": product.value,
+        "tr_h_sigma_se": product.se,
+        "gain": gain.value,
+        "gain_se": gain.se,
+        "matched_ratio": found.matched_ratio(value),
+        "tr_hp_fp": hp_fp.value,
+        "tr_hp_fp_se": hp_fp.se,
+        "tr_fp_fp": found.trace_fp_fp.value,
+    }
     if value.alpha == 1.0 and value.beta > 0:
-        printed, derived = found.printed_margin(value.beta), found.derived_margin(value.beta)
-        row |= {
-            "printed_bound": found.printed_bound(value.beta).value, "printed_margin": printed.value,
-            "printed_margin_se": printed.se, "derived_bound": found.derived_bound(value.beta).value,
-            "derived_margin": derived.value, "derived_margin_se": derived.se,
-        }  # fmt: skip
+        sides = {
+            "printed": (found.printed_bound(value.beta), found.printed_margin(value.beta)),
+            "derived": (found.derived_bound(value.beta), found.derived_margin(value.beta)),
+        }
+        for side, (bound, margin) in sides.items():
+            row |= {f"{side}_bound": bound.value, f"{side}_margin": margin.value, f"{side}_margin_se": margin.se}
     return row
 
 
-def _concave_share(model: nn.Module, batches: Sequence[Batch], dimension: int, seed: int, directions: int = 4) -> float:
-    """The share of (example, random direction) pairs along which p_y is concave, as the derivation of (18) assumes."""
-    generator = torch.Generator().manual_seed(seed)
-    shares = []
-    for _ in range(directions):
-        direction = torch.randn(dimension, generator=generator)
-        shares.append(float((concavity(model, batches, direction) >= 0).float().mean()))
-    return sum(shares) / len(shares)
+def _concave_share(model: nn.Module, batches: Sequence[Batch], dimension: int, generator: torch.Generator) -> float:
+    """Return the share of examples whose p_y is concave along a random direction, as the derivation of (18) assumes."""
+    dtype = next(model.parameters()).dtype
+    direction = torch.randn(dimension, generator=generator, dtype=dtype)
+    return float((concavity(model, batches, direction) >= 0).to(dtype).mean())
 
 
 def minimum_rows(data: Arrays, kind: str, probes: int, walkers: int) -> Iterator[Row]:
-    """For CE, and from CE's end for each mixture: L-BFGS to a stationary point, (18) there, the rise under SGD.
+    """Yield, for each mixture, (18) at one of its stationary points and the rise of the loss under SGD started there.
 
-    A small ridge (1e-3 |W|^2 / 2) keeps the minimum at finite weights; the measurements are of the loss without it, as
-    eq. (16)-(18) are, and ``gradient_norm2`` says what it leaves.
+    L-BFGS finds CE's, and from there those of the others. A small ridge (1e-3 |W|^2 / 2) keeps the minimum at finite
+    weights; the measurements are of the loss without it, as eq. (16)-(18) are, and ``gradient_norm2`` says what it
+    leaves.
     """
     torch.manual_seed(0)
     x, y = data.x[:1000].double(), data.y[:1000]
@@ -96,23 +105,18 @@ def minimum_rows(data: Arrays, kind: str, probes: int, walkers: int) -> Iterator
         _descend(model, x, y, value)
         end_of_ce = end_of_ce or {key: tensor.clone() for key, tensor in model.state_dict().items()}
         found = escaping_efficiency(model, [(x, y)], probes=probes, seed=0)
-        concave = _concave_share64(model, x, y, found.dimension)
+        concave = _concave_share(model, [(x, y)], found.dimension, torch.Generator().manual_seed(0))
         rise = _rise(model, x, y, value, walkers)
         yield {"network": kind, **_row(found, name, value), "concave_share": concave, **rise}
-
-
-def _concave_share64(model: nn.Module, x: Tensor, y: Tensor, dimension: int) -> float:
-    generator = torch.Generator().manual_seed(0)
-    direction = torch.randn(dimension, generator=generator, dtype=torch.float64)
-    return float((concavity(model, [(x, y)], direction) >= 0).double().mean())
 
 
 _RIDGE = 1e-3
 
 
-def _objective(model: nn.Module, x: Tensor, y: Tensor, value: Weights) -> Tensor:
-    squares = torch.stack([p.square().sum() for p in model.parameters()]).sum()
-    return loss_of(value)(model(x), y).mean() + _RIDGE / 2 * squares
+def _objective(model: nn.Module, value: Weights, parameters: Mapping[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
+    """Return the mean loss with its ridge for the model with these parameters."""
+    loss = _loss(value)(torch.func.functional_call(model, dict(parameters), (x,)), y).mean()
+    return loss + _RIDGE / 2 * torch.stack([p.square().sum() for p in parameters.values()]).sum()
 
 
 def _descend(model: nn.Module, x: Tensor, y: Tensor, value: Weights) -> None:
@@ -122,7 +126,7 @@ def _descend(model: nn.Module, x: Tensor, y: Tensor, value: Weights) -> None:
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        loss = _objective(model, x, y, value)
+        loss = _objective(model, value, dict(model.named_parameters()), x, y)
         torch.autograd.backward(loss)
         return loss
 
@@ -130,20 +134,15 @@ def _descend(model: nn.Module, x: Tensor, y: Tensor, value: Weights) -> None:
 
 
 def _rise(model: nn.Module, x: Tensor, y: Tensor, value: Weights, walkers: int) -> Row:
-    """The mean rise of the loss with its ridge over SGD steps from here."""
+    """Return the mean rise of the loss with its ridge over 1, 10 and 50 steps of SGD from here."""
     rate, m = 0.05, 16
-    named = {name: p.detach() for name, p in model.named_parameters()}
-    start = {name: p.expand(walkers, *p.shape).clone() for name, p in named.items()}
-
-    def objective(parameters: dict[str, Tensor], rows_x: Tensor, rows_y: Tensor) -> Tensor:
-        loss = loss_of(value)(torch.func.functional_call(model, parameters, (rows_x,)), rows_y).mean()
-        return loss + _RIDGE / 2 * torch.stack([p.square().sum() for p in parameters.values()]).sum()
-
-    gradient = torch.func.vmap(torch.func.grad(objective), in_dims=(0, 0, 0))
+    objective = partial(_objective, model, value)
+    gradient = torch.func.vmap(torch.func.grad(objective))
     everywhere = torch.func.vmap(objective, in_dims=(0, None, None))
     generator = torch.Generator().manual_seed(0)
-    base = float(objective(named, x, y))
-    current, rises = start, {}
+    start = {name: p.detach() for name, p in model.named_parameters()}
+    base = float(objective(start, x, y))
+    current, rises = {name: p.expand(walkers, *p.shape).clone() for name, p in start.items()}, {}
     for step in range(1, 51):
         rows = torch.randint(0, len(y), (walkers, m), generator=generator)
         slopes = gradient(current, x[rows], y[rows])
@@ -155,33 +154,33 @@ def _rise(model: nn.Module, x: Tensor, y: Tensor, value: Weights, walkers: int) 
     return {"sgd_rate": rate, "sgd_batch": m, "ridge": _RIDGE, **rises}
 
 
+@torch.no_grad()
 def sharpness_rows(model: nn.Module, data: Arrays, examples: int) -> Iterator[Row]:
-    """The largest eigenvalue of the Hessian of CE, F = 0 and EL at this solution, and accuracy and losses there."""
+    """Yield the largest Hessian eigenvalue of CE, F = 0 and EL at this solution, with accuracy and losses there."""
     batches = _batches(data, examples)
-    with torch.no_grad():
-        test = torch.cat([model(part) for part in torch.split(data.x_test, 500)])
-    accuracy = float((test.argmax(1) == data.y_test).double().mean())
-    test_ce = float(torch.nn.functional.cross_entropy(test, data.y_test))
+    test = torch.cat([model(part) for part in torch.split(data.x_test, 500)])
     for name in ("ce", "f0", "el"):
-        value, _ = largest_eigenvalue(model, batches, loss_of(MIXTURES[name]), tolerance=1e-2)
-        with torch.no_grad():
-            train = torch.cat([loss_of(MIXTURES[name])(model(x), y) for x, y in batches])
+        loss = _loss(MIXTURES[name])
+        eigenvalue, _ = largest_eigenvalue(model, batches, loss, tolerance=1e-2)
         yield {
-            "loss": name, "largest_eigenvalue": value, "train_loss": float(train.mean()), "test_accuracy": accuracy,
-            "test_ce": test_ce,
-        }  # fmt: skip
+            "loss": name,
+            "largest_eigenvalue": eigenvalue,
+            "train_loss": float(torch.cat([loss(model(x), y) for x, y in batches]).mean()),
+            "test_accuracy": float((test.argmax(1) == data.y_test).double().mean()),
+            "test_ce": float(F.cross_entropy(test, data.y_test)),
+        }
 
 
 def slice_rows(model: nn.Module, data: Arrays, examples: int, points: int = 11) -> Iterator[Row]:
-    """1-D and 2-D slices of CE and of EL along filter-normalised random directions (the same for every solution)."""
+    """Yield 1-D and 2-D slices of CE and EL along filter-normalised random directions, the same for every solution."""
     batches = _batches(data, min(examples, 512))
     first, second = random_direction(model, 0), random_direction(model, 1)
     steps = torch.linspace(-1, 1, points).tolist()
     for name in ("ce", "el"):
-        line = loss_slice(model, batches, loss_of(MIXTURES[name]), [first], steps)
+        line = loss_slice(model, batches, _loss(MIXTURES[name]), [first], steps)
         for s, loss in zip(steps, line.tolist(), strict=True):
             yield {"loss": name, "s": s, "t": None, "value": loss}
-        plane = loss_slice(model, batches, loss_of(MIXTURES[name]), [first, second], steps)
+        plane = loss_slice(model, batches, _loss(MIXTURES[name]), [first, second], steps)
         for s, row in zip(steps, plane.tolist(), strict=True):
             for t, loss in zip(steps, row, strict=True):
                 yield {"loss": name, "s": s, "t": t, "value": loss}

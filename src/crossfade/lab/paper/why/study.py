@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -14,152 +15,106 @@ from crossfade.lab import frames
 from crossfade.lab.described import describe_run
 from crossfade.lab.files import write_text
 from crossfade.lab.paper.why import dynamics, escape, escape_figures
-from crossfade.lab.paper.why.files import check_scale, output_folder, write_provenance, write_table
-from crossfade.lab.paper.why.simulation import pair_rows
-from crossfade.lab.paper.why.watched import seen, spread
+from crossfade.lab.paper.why.files import command_line, output_folder, write_study
+from crossfade.lab.paper.why.watched import spread, stored_tables
 from crossfade.lab.run import run_request
-from crossfade.lab.store import Run, Store
+from crossfade.lab.store import Outcome, Run, Store
 from crossfade.lab.train.hardware import processors
 from crossfade.lab.trial import Trial
 
-__all__ = ["run_dynamics", "run_escape", "write_page"]
 
-_TITLES = {
-    dynamics.STUDY: "Training dynamics: who moves from wrong to right",
-    escape.STUDY: "Escaping efficiency, eq. (15) to (18)",
+@dataclass(frozen=True)
+class Study:
+    """A why-study whose trials are kept in a store.
+
+    Args:
+        title: The title of its page.
+        captions: What each figure shows.
+        compute: Trains and measures one trial; gets a folder for what an interrupted one goes on from.
+        tables: Makes the study's tables, by name, out of what its trials have stored and the scale.
+        figures: Draws the figures, by name, from these tables.
+    """
+
+    title: str
+    captions: Mapping[str, str]
+    compute: Callable[[Trial, Path], Outcome]
+    tables: Callable[[Mapping[str, pd.DataFrame], str], dict[str, pd.DataFrame]]
+    figures: Callable[[Mapping[str, pd.DataFrame]], dict[str, Figure]]
+
+
+STUDIES = {
+    dynamics.STUDY: Study(dynamics.TITLE, dynamics.CAPTIONS, dynamics.compute, dynamics.tables, dynamics.figures),
+    escape.STUDY: Study(escape.TITLE, escape.CAPTIONS, escape.compute, escape.tables, escape_figures.figures),
 }
-_CAPTIONS = {
-    "transitions": "Test examples that are wrong and near after 70/90 of the training: the share that is right at the "
-    "end.",
-    "mass": "Share of the gradient over p of the training examples, under four losses.",
-    "calibration": "Test scores over the epochs.",
-    "along": "Tr(HΣ) of each mixture over CE's at the same weights.",
-    "pair": "The pair of examples in closed form: the gain, the printed and the derived bound.",
-    "simulation": "Walkers that left the sharp minimum.",
-    "slices": "Loss slices around the solutions.",
-    "rise": "The measured rise of the loss against its prediction.",
-}
 
 
-def run_dynamics(
-    data_dir: Path | None,
-    methods: Sequence[str],
-    only: Sequence[str],
+def run_study(
+    name: str,
+    trials: Sequence[Trial],
     scale: str,
-    command: Sequence[str],
     *,
     store: Path,
     out: Path,
     workers: int | None = None,
     retry_failed: bool = False,
 ) -> int:
-    """Follow p of every example through training, and write tables, figures and provenance into ``out``.
+    """Compute what the store doesn't know yet, and write tables, figures and provenance into the folder ``out``.
+
+    Args:
+        name: One of `STUDIES`.
+        trials: The study's plan.
+        scale: The scale that it was planned at.
+        store: The file that keeps every result.
+        out: Folder for tables and figures.
+        workers: Trials side by side, each on one core; None for as many as there are cores.
+        retry_failed: Run failed trials again.
 
     Returns:
         How many trials failed.
 
     Raises:
-        UserError: unknown scale, method or data set, or data that isn't there.
+        UserError: no trial, or a folder or store that can't be written to.
     """
-    check_scale(scale)
-    trials = dynamics.plan(dynamics.cells(data_dir, scale, only), methods or dynamics.METHODS)
-    return _run(dynamics.STUDY, trials, scale, command, store, output_folder(out), workers, retry_failed)
-
-
-def run_escape(
-    data_dir: Path | None,
-    only: Sequence[str],
-    scale: str,
-    command: Sequence[str],
-    *,
-    store: Path,
-    out: Path,
-    workers: int | None = None,
-    retry_failed: bool = False,
-) -> int:
-    """Measure escaping efficiency, and write tables, figures and provenance into ``out``: see `run_dynamics`."""
-    check_scale(scale)
-    trials = escape.plan(data_dir, scale, only)
-    return _run(escape.STUDY, trials, scale, command, store, output_folder(out), workers, retry_failed)
-
-
-def _run(
-    study: str,
-    trials: Sequence[Trial],
-    scale: str,
-    command: Sequence[str],
-    store_path: Path,
-    out: Path,
-    workers: int | None,
-    retry_failed: bool,
-) -> int:
     if not trials:
-        raise UserError(f"--sets: no such data set in {study} at scale {scale}")
-    meta = describe_run(_TITLES[study], trials, command, scale=scale)
-    request = Run(study, {"meta": meta, "settings": {"scale": scale}}, tuple(trial.key for trial in trials))
-    compute = dynamics.compute if study == dynamics.STUDY else escape.compute
+        raise UserError(f"--sets: no such data set in {name} at scale {scale}")
+    output_folder(out)
+    study = STUDIES[name]
+    meta = describe_run(study.title, trials, command_line(), scale=scale)
+    request = Run(name, {"meta": meta, "settings": {"scale": scale}}, tuple(trial.key for trial in trials))
     summary = run_request(
         [request],
         trials,
-        store_path,
-        execute=lambda work: spread(compute, work, workers or processors()),
+        store,
+        execute=lambda work: spread(study.compute, work, workers or processors()),
         retry_failed=retry_failed,
-        label=study.capitalize(),
+        label=name.capitalize(),
     )
-    with Store(store_path, "read") as opened:
-        write_files(opened, request, out)
+    with Store(store, "read") as opened:
+        _write_files(opened, request, out)
     return summary.failed
 
 
 def tables_of(store: Store, request: Run) -> dict[str, pd.DataFrame]:
     """Return a study's tables as far as its trials have been run."""
-    scale = request.request["settings"]["scale"]
-    if request.study == dynamics.STUDY:
-        return {
-            name: _with_unit(table, scale, ["dataset", "method", "seed"])
-            for name, table in seen(store, request).items()
-        }
-    found = seen(store, request, "trained_with")
-    units = {"along": ["dataset", "trained_with", "seed", "epoch"], "minima": ["dataset", "network"]}
-    if "minima" in found:
-        found["minima"] = found["minima"].drop(columns=["trained_with", "seed"])
-    if "simulation" in found:
-        names = {"dataset": "well", "trained_with": "mixture"}
-        found["simulation"] = found["simulation"].rename(columns=names).drop(columns="seed")
-        units["simulation"] = ["well", "mixture"]
-        found["pair"] = pd.DataFrame(list(pair_rows()))
-        units["pair"] = []
-    same = ["dataset", "trained_with", "seed"]
-    return {name: _with_unit(table, scale, units.get(name, same)) for name, table in found.items()}
+    return STUDIES[request.study].tables(stored_tables(store, request), request.request["settings"]["scale"])
 
 
-def _with_unit(table: pd.DataFrame, scale: str, columns: Sequence[str]) -> pd.DataFrame:
-    """Put a first column that names the trial, or the moment of one, that a row belongs to."""
-    unit = pd.Series(scale, index=table.index)
-    for name in columns:
-        unit = unit + "/" + table[name].astype("str")
-    return pd.concat([unit.rename("unit"), table], axis=1)
-
-
-def figures_of(study: str, tables: dict[str, pd.DataFrame]) -> dict[str, Figure]:
-    """Return a study's figures by name."""
-    return dynamics.figures(tables) if study == dynamics.STUDY else escape_figures.figures(tables)
-
-
-def write_files(store: Store, request: Run, out: Path) -> None:
-    """Write every table as CSV, every figure as SVG, and ``provenance.json``."""
-    from crossfade.stats.drawing import save_svg
-
-    tables = tables_of(store, request)
-    for name, table in tables.items():
-        write_table(table, out / f"{name}.csv")
-    for name, figure in figures_of(request.study, tables).items() if tables else ():
-        save_svg(figure, out / f"{name}.svg", outlines=False)
+def _write_files(store: Store, request: Run, out: Path) -> None:
+    meta, tables = request.request["meta"], tables_of(store, request)
+    figures = STUDIES[request.study].figures(tables) if tables else {}
     origins = [dict(row.provenance or {}) for row in store.rows(request.keys)]
     distinct = {(one.get("commit"), one.get("machine")): one for one in origins}
-    meta = request.request["meta"]
-    settings = {"data sets": [entry["name"] for entry in meta["datasets"]], "methods": _names(meta["methods"])}
-    write_provenance(out, request.study, meta["scale"], settings, meta["command"], distinct.values())
+    settings = {"data sets": _names(meta["datasets"]), "methods": _names(meta["methods"])}
+    write_study(
+        out,
+        request.study,
+        meta["scale"],
+        tables,
+        figures,
+        settings,
+        command=meta["command"],
+        earlier=distinct.values(),
+    )
 
 
 def _names(entries: Sequence[Mapping[str, str]]) -> list[str]:
@@ -167,17 +122,21 @@ def _names(entries: Sequence[Mapping[str, str]]) -> list[str]:
 
 
 def write_page(store: Store, runs: Sequence[Run], report: Path) -> str:
-    """Write a page with the figures of the latest of these runs, and return a line that says what it shows."""
+    """Write a page with the figures of the latest of these runs, and return a line that says what it shows.
+
+    Raises:
+        UserError: no trial has been run yet, or the page can't be written.
+    """
     from crossfade.report import Code, Facts, Figure, Items, Page, Panel, Section, render_page
     from crossfade.stats.drawing import to_svg
 
     request = runs[0]
-    meta, tables = request.request["meta"], tables_of(store, request)
+    study, meta, tables = STUDIES[request.study], request.request["meta"], tables_of(store, request)
     if not tables:
         raise UserError(f"{request.study}: no trial has been run yet")
     drawn = [
-        Figure((Panel(Markup(to_svg(figure, prefix=f"{name}-")), name=_CAPTIONS[name]),), _CAPTIONS[name])
-        for name, figure in figures_of(request.study, tables).items()
+        Figure((Panel(Markup(to_svg(figure, prefix=f"{name}-")), name=study.captions[name]),), study.captions[name])
+        for name, figure in study.figures(tables).items()
     ]
     missing = [
         f"{task} · {name} · seed {seed}: {error}" for task, name, seed, error in frames.failures(store, request.keys)
@@ -185,17 +144,13 @@ def write_page(store: Store, runs: Sequence[Run], report: Path) -> str:
     pending = len(request.keys) - len(store.statuses(request.keys))
     missing += [f"{pending} trials have not been run yet"] if pending else []
     facts = [("Scale", meta["scale"]), ("Device", meta["device"]), ("Commit", meta["commit"] or "installed package")]
-    how = (Facts((*facts, *meta["versions"].items())), Code(meta["command"], "Command"))
+    sections = [
+        Section("figures", "Figures", tuple(drawn)),
+        Section("run", "What was run", (Facts((*facts, *meta["versions"].items())), Code(meta["command"], "Command"))),
+    ]
+    if missing:
+        sections.append(Section("not-run", "What was not run", (Items(tuple(missing)),)))
     sets = ", ".join(_names(meta["datasets"]))
-    page = Page(
-        title=meta["title"],
-        lead=f"Measured on {sets}.",
-        verdict=(),
-        sections=(
-            Section("figures", "Figures", tuple(drawn)),
-            Section("run", "What was run", how),
-            *([Section("not-run", "What was not run", (Items(tuple(missing)),))] if missing else []),
-        ),
-    )
+    page = Page(title=meta["title"], lead=f"Measured on {sets}.", verdict=(), sections=tuple(sections))
     write_text(report, render_page(page), "--output")
     return f"{meta['title']}: {len(tables)} tables of {sets}"

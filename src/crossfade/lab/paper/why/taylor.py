@@ -9,37 +9,31 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
-from crossfade.diagnostics.taylor import check_claims, remainder, remainder_bounds, xi
-from crossfade.lab.paper.why.files import COLOURS, check_scale, output_folder, write_provenance, write_table
-from crossfade.stats.drawing import new_figure, save_svg
+from crossfade.diagnostics.curves import check_claims, remainder, remainder_bounds, xi
+from crossfade.lab.paper.why.files import COLOURS, check_scale, output_folder, write_study
+from crossfade.stats.drawing import new_figure
 
-__all__ = ["INTERVALS", "run"]
-
-#: The paper's three intervals for two classes.
+#: The paper's three intervals of p for two classes.
 INTERVALS = {"right and certain": (0.75, 1.0), "uncertain": (0.25, 0.75), "wrong and certain": (0.0, 0.25)}
 
 
-def run(out: Path, scale: str = "short") -> Path:
-    """Write ``claims.csv``, ``intervals.csv``, ``remainder.csv`` and ``taylor.svg`` into ``out``; return ``out``.
+def run(out: Path, scale: str = "short") -> None:
+    """Write ``claims.csv``, ``intervals.csv``, ``remainder.csv`` and ``taylor.svg`` into the folder ``out``.
 
     Raises:
-        UserError: unknown scale.
+        UserError: unknown scale, or a folder that can't be written to.
     """
     check_scale(scale)
     output_folder(out)
     points = {"smoke": 1001, "short": 100_001, "paper": 1_000_001}[scale]
-    claims = pd.DataFrame([{"unit": "claims", **claim._asdict()} for claim in check_claims(points)])
-    write_table(claims, out / "claims.csv")
-    write_table(
-        pd.DataFrame([_interval(name, low, high) for name, (low, high) in INTERVALS.items()]), out / "intervals.csv"
-    )
     p = torch.arange(1, 201, dtype=torch.float64) / 200
     curves = {"p": p, "remainder": remainder(p), "xi": xi(p), "xi_printed": xi(p, printed=True)}
-    table = pd.DataFrame({"unit": "remainder", **{name: values.numpy() for name, values in curves.items()}})
-    write_table(table, out / "remainder.csv")
-    save_svg(_draw(table), out / "taylor.svg", outlines=False)
-    write_provenance(out, "taylor", scale, {"points": points})
-    return out
+    tables = {
+        "claims": pd.DataFrame([{"unit": "claims", **claim._asdict()} for claim in check_claims(points)]),
+        "intervals": pd.DataFrame([_interval(name, low, high) for name, (low, high) in INTERVALS.items()]),
+        "remainder": pd.DataFrame({"unit": "remainder", **{name: one.numpy() for name, one in curves.items()}}),
+    }
+    write_study(out, "taylor", scale, tables, {"taylor": _draw(tables["remainder"])}, {"points": points})
 
 
 def _interval(name: str, low: float, high: float) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""Trials that are watched while they train: data, trainings, and what was seen as rows in the store."""
+"""Trials that are watched while they train: their data, their training, and tables of what was seen in the store."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from crossfade.lab.data.task import TableTask
 from crossfade.lab.data.uci import uci_tasks
 from crossfade.lab.store import Outcome, Run, Store
 from crossfade.lab.train import Member, Recipe, Split
-from crossfade.lab.train.deep.recipe import ImageRecipe
+from crossfade.lab.train.deep.recipe import Augment, ImageRecipe
 from crossfade.lab.train.executor import Batch, Executor, Tick, error_line
 from crossfade.lab.trial import Task, Trial, seed
 
@@ -29,20 +29,6 @@ if TYPE_CHECKING:
     from lightning.pytorch import Callback
 
     from crossfade.lab.train.outcome import History
-
-__all__ = [
-    "Arrays",
-    "Look",
-    "Observe",
-    "Row",
-    "arrays_of",
-    "cifar",
-    "follow",
-    "seen",
-    "spread",
-    "table_task",
-    "watched",
-]
 
 Row: TypeAlias = Mapping[str, object]
 Observe: TypeAlias = Callable[[int, str, Tensor, Tensor, Tensor], None]  # epoch, part, index, logits, labels
@@ -65,13 +51,43 @@ def table_task(name: str, data_dir: Path | None) -> Task:
     return tasks[0]
 
 
-def cifar(data_dir: Path, *, classes: int, per_class: int, pixels: int, net: str) -> ImageTask:
-    """Return CIFAR-100, or its first classes and images at lower resolution: the name says what was cut."""
+def cifar(
+    data_dir: Path,
+    scale: str,
+    *,
+    epochs: int,
+    batch_size: int,
+    learning_rate: float,
+    milestones: tuple[float, ...] = (),
+) -> tuple[ImageTask, ImageRecipe]:
+    """Return CIFAR-100 and how a network is trained on it.
+
+    Scale ``paper`` means ResNet-32 and all images; below it is a ResNet-8 on the first classes, with fewer images of
+    lower resolution. The task's name says what was cut.
+
+    Raises:
+        UserError: CIFAR-100 isn't in ``data_dir``.
+    """
     from crossfade.lab.data.image_sets import load_images
 
+    classes, per_class, pixels, net = {
+        "smoke": (4, 20, 8, "resnet8"),
+        "short": (20, 250, 16, "resnet8"),
+        "paper": (100, 500, 32, "resnet32"),
+    }[scale]
+    recipe = ImageRecipe(
+        net=net,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        milestones=milestones,
+        augment=Augment(crop=pixels // 8),
+        granularity="epoch",
+        scale="paper" if scale == "paper" else "own",
+    )
     whole = load_images("cifar100", data_dir)
-    if (classes, per_class, pixels) == (100, 500, 32) or whole.test is None:
-        return ImageTask(whole, label=f"CIFAR-100, {net}")
+    if scale == "paper" or whole.test is None:
+        return ImageTask(whole, label=f"CIFAR-100, {net}"), recipe
 
     def cut(part: Part) -> Part:
         kept = part.labels < classes
@@ -80,7 +96,7 @@ def cifar(data_dir: Path, *, classes: int, per_class: int, pixels: int, net: str
 
     name = f"CIFAR-100 ({classes} classes x {per_class}, {pixels} px), {net}"
     data = ImageSet(name, whole.classes[:classes], cut(whole.train), cut(whole.test), source=whole.source)
-    return ImageTask(data, per_class=per_class)
+    return ImageTask(data, per_class=per_class), recipe
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +131,7 @@ def follow(
     observe: Observe | None = None,
     look: Look | None = None,
 ) -> History:
-    """Train the plain way while somebody watches.
+    """Train a trial by its family's plain loop, and call ``observe`` and ``look`` on the way.
 
     Args:
         trial: Gives data, method and seed.
@@ -191,7 +207,7 @@ def _numbered(compute: Callable[[Trial, Path], Outcome], folder: Path, trial: Tr
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """One core a trial: its numbers don't depend on how many others are computed beside it."""
+    """One thread of torch inside: a trial's numbers don't depend on how many others are computed beside it."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -200,29 +216,34 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def watched(result: Mapping[str, object], tables: Mapping[str, Sequence[Row]]) -> Outcome:
-    """Return the outcome of a trial with the rows of its tables: one long table, its column ``table`` says which."""
+def outcome_of(result: Mapping[str, object], tables: Mapping[str, Sequence[Row]]) -> Outcome:
+    """Return a trial's outcome that holds the rows of its tables as one long table with the column ``table``.
+
+    NaN and infinities are stored as missing.
+    """
     parts = [pd.DataFrame(rows).assign(table=name) for name, rows in tables.items() if rows]
     whole = pd.concat(parts, ignore_index=True).astype("object")
     whole = whole.where(whole.notna() & ~whole.isin([float("inf"), float("-inf")]), None)
     return Outcome(dict(result), {str(name): whole[name].tolist() for name in ["table", *whole.columns.drop("table")]})
 
 
-def seen(store: Store, run: Run, method: str = "method") -> dict[str, pd.DataFrame]:
-    """Return the tables that a run's trials have filled so far, each row with its data set, method and seed.
-
-    Args:
-        store: Holds the results.
-        run: The request.
-        method: What the column with the method's name is called.
-    """
+def stored_tables(store: Store, run: Run) -> dict[str, pd.DataFrame]:
+    """Return the tables that a run's trials have filled so far, each row with its data set, method and seed."""
     found: dict[str, list[pd.DataFrame]] = {}
     for row in store.rows(run.keys, curves=True):
         if row.outcome.curves:
             whole = pd.DataFrame(row.outcome.curves)
-            head = {"dataset": row.task, method: row.method, "seed": row.repeat}
+            head = {"dataset": row.task, "method": row.method, "seed": row.repeat}
             for name, part in whole.groupby("table", sort=False):
                 own = part.drop(columns="table").dropna(axis=1, how="all").infer_objects()
                 lead = {key: value for key, value in head.items() if key not in own}
                 found.setdefault(str(name), []).append(pd.DataFrame(lead, index=own.index).join(own))
     return {name: pd.concat(parts, ignore_index=True).convert_dtypes() for name, parts in found.items()}
+
+
+def with_unit(table: pd.DataFrame, scale: str, columns: Sequence[str]) -> pd.DataFrame:
+    """Return the table with a first column that names the trial, or the moment of one, that a row belongs to."""
+    unit = pd.Series(scale, index=table.index)
+    for name in columns:
+        unit = unit + "/" + table[name].astype("str")
+    return pd.concat([unit.rename("unit"), table], axis=1)

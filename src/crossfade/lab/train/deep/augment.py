@@ -9,15 +9,13 @@ batch waits for the host.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from crossfade.lab.train.deep.recipe import Augment
-
-__all__ = ["Draws", "Pixels", "draw"]
 
 _GREY = (0.2989, 0.587, 0.114)  # ITU-R 601, as torchvision and Pillow weigh
 _ATTEMPTS = 10
@@ -36,20 +34,20 @@ class Draws:
     box: Tensor | None = None  # (N, 4) int64: first row, first column, end row, end column; empty for no erasing
 
     def to(self, device: torch.device) -> Draws:
-        """The same choices on another device."""
+        """Return the same choices on another device."""
         return self._map(lambda column: column.to(device, non_blocking=True))
 
     def rows(self, index: Tensor) -> Draws:
-        """The choices for some images."""
+        """Return the choices for some images."""
         return self._map(lambda column: column.index_select(0, index))
 
-    def _map(self, function: Any) -> Draws:
+    def _map(self, function: Callable[[Tensor], Tensor]) -> Draws:
         columns = {field.name: getattr(self, field.name) for field in fields(self)}
         return Draws(**{name: None if column is None else function(column) for name, column in columns.items()})
 
 
 def draw(augment: Augment, images: int, height: int, width: int, generator: torch.Generator) -> Draws:
-    """Choices for every image of one epoch.
+    """Return the choices for every image of one epoch.
 
     Each step has a stream of its own, split off ``generator`` in a fixed order: asking for erasing doesn't change the
     crops.
@@ -78,7 +76,7 @@ def _seeds(generator: torch.Generator, number: int) -> list[int]:
 
 
 def _boxes(probability: float, images: int, height: int, width: int, generator: torch.Generator) -> Tensor:
-    """The first of ten tries that fits, as in torchvision's ``RandomErasing``; none fits: nothing is erased."""
+    """Return the first of ten tries that fits, as torchvision's ``RandomErasing`` does, or an empty box."""
     tries = torch.rand(4, images, _ATTEMPTS, generator=generator, dtype=torch.float64)
     area = height * width * (0.02 + (0.4 - 0.02) * tries[0])
     ratio = torch.exp(math.log(0.3) * (1 - 2 * tries[1]))
@@ -104,7 +102,9 @@ class Pixels:
         device: Where they live and batches are made.
     """
 
-    def __init__(self, images: Tensor, mean: Tensor, std: Tensor, *, border: int = 0, device: Any = "cpu") -> None:
+    def __init__(
+        self, images: Tensor, mean: Tensor, std: Tensor, *, border: int = 0, device: torch.device | str = "cpu"
+    ) -> None:
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
             raise ValueError(f"images must be uint8 (N, 3, H, W), got {images.dtype} {tuple(images.shape)}")
         self.count, _, self.height, self.width = images.shape
@@ -123,7 +123,7 @@ class Pixels:
         self._shift = (-mean / std).float().view(3, 1, 1).to(self.device)
 
     def batch(self, index: Tensor, draws: Draws | None = None) -> Tensor:
-        """Normalised float32 images (B, 3, H, W).
+        """Return normalised float32 images (B, 3, H, W).
 
         Args:
             index: (B,) int64 on this device: which images.
@@ -156,7 +156,7 @@ class Pixels:
         return self._windows.index_select(0, place).view(len(index), 3, self.height, self.width)
 
     def _jitter(self, batch: Tensor, factor: Tensor, kind: Tensor) -> Tensor:
-        """The steps in each image's own order; hue, which costs the most, is turned once for all images together."""
+        """Take the steps in each image's own order; hue costs the most, and is turned once for all images together."""
         hue = kind == 3
         if factor.shape[1] == 3:
             return self._blend(batch, factor, kind)
@@ -167,7 +167,7 @@ class Pixels:
         return self._blend(batch, factor.masked_fill(~later | hue, 1.0)[:, 1:], kind[:, 1:])
 
     def _blend(self, batch: Tensor, factor: Tensor, kind: Tensor) -> Tensor:
-        """Each step blends the image with black, with its mean grey or with its grey version, in place."""
+        """Blend each image in place: with black, with its mean grey or with its grey version."""
         flat = batch.view(len(batch), 3, -1)
         red, green, blue = torch.split(flat, 1, dim=1)
         steps = torch.stack([factor, (1 - factor) * (kind == 1), (1 - factor) * (kind == 2)])
@@ -179,7 +179,7 @@ class Pixels:
 
 
 def _turn_hue(batch: Tensor, shift: Tensor) -> Tensor:
-    """RGB to HSV, hue moved by ``shift`` of the circle, and back (Smith 1978), without a branch on the sector.
+    """Move the hue by ``shift`` of the circle (Smith 1978), without a branch on the sector.
 
     With h in sixths of the circle, channel n = 5, 3, 1 (red, green, blue) is V - C clamp(min(k, 4 - k), 0, 1) with
     k = (n + h) mod 6, V the largest of the three channels and C what it lies above the smallest.
@@ -199,7 +199,7 @@ def _turn_hue(batch: Tensor, shift: Tensor) -> Tensor:
 
 
 def _rotate(images: Tensor, angle: Tensor) -> Tensor:
-    """Counter-clockwise about the centre; the nearest pixel, black from outside."""
+    """Turn counter-clockwise about the centre; the nearest pixel counts, and what comes from outside is black."""
     number, _, height, width = images.shape
     radius = math.hypot(height - 1, width - 1) / 2
     # A black margin as wide as the corners reach spares a test of every pixel.
@@ -216,7 +216,7 @@ def _rotate(images: Tensor, angle: Tensor) -> Tensor:
 
 
 def _erase(batch: Tensor, box: Tensor) -> None:
-    """In place; zero is the mean colour once images are normalised."""
+    """Set the boxes to zero in place, which is the mean colour once images are normalised."""
     y = torch.arange(batch.shape[2], device=batch.device).view(1, -1, 1)
     x = torch.arange(batch.shape[3], device=batch.device).view(1, 1, -1)
     top, left, bottom, right = (edge.view(-1, 1, 1) for edge in box.unbind(1))

@@ -26,19 +26,6 @@ from crossfade.lab.train.deep.recipe import Augment, DeepRecipe, ImageRecipe, Te
 from crossfade.lab.train.hardware import Hardware
 from crossfade.lab.train.lstm.tokens import epoch_batches, scoring_batches
 
-__all__ = [
-    "Batch",
-    "DeepSplit",
-    "EpochBatches",
-    "EvalBatches",
-    "StreamBatches",
-    "TextBatches",
-    "TrainBatches",
-    "batches_of",
-    "bounds",
-    "epoch_seed",
-]
-
 _Part = TypeVar("_Part")
 _SCORED_IMAGES, _SCORED_TEXTS = 500, 64  # that a process scores at once
 

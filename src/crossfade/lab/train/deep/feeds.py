@@ -19,8 +19,6 @@ from crossfade.lab.train.deep.recipe import DeepRecipe, ImageRecipe, TextRecipe
 from crossfade.lab.train.hardware import Hardware
 from crossfade.lab.train.lstm.tokens import epoch_batches
 
-__all__ = ["Feed", "ImageFeed", "Kind", "TextFeed", "make_feed"]
-
 Kind: TypeAlias = tuple[int, ...]  # of a step: how many examples, and whatever else its shapes depend on
 
 _SCORED_IMAGES, _SCORED_TEXTS = 2_500, 512  # at once

@@ -34,8 +34,6 @@ from crossfade.lab.train.deep.record import Record, Tally, scored
 from crossfade.lab.train.hardware import Hardware
 from crossfade.lab.train.outcome import History
 
-__all__ = ["Classifier", "make_logger", "train"]
-
 _TELL_SECONDS = 0.5
 _LOGGERS = {"csv": "CSVLogger", "tensorboard": "TensorBoardLogger"}
 

@@ -19,8 +19,6 @@ from crossfade.lab.train.deep.pretrained import load_classifier
 from crossfade.lab.train.deep.recipe import DeepRecipe, ImageRecipe, TextRecipe
 from crossfade.lab.train.deep.record import Observer
 
-__all__ = ["Job", "build_network", "job_starts", "logits_of", "loss_of", "make_optimizer", "step_settings"]
-
 _GRID = 5040  # places in an epoch where two schedules that move at each step are compared
 
 

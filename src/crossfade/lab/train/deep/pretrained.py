@@ -19,13 +19,11 @@ if TYPE_CHECKING:
 
     from crossfade.lab.data.texts import TextPart
 
-__all__ = ["check_model", "encode", "load_classifier", "load_tokenizer"]
-
 _ADVICE = "give a folder with config.json, model.safetensors and the tokenizer's files"
 
 
 def check_model(model: str, max_length: int) -> str:
-    """Whether a model can be used, before anything is trained; returns a folder's digest, ``""`` for the hub's.
+    """Check whether a model can be used, and return the digest of its folder, ``""`` for one of the hub's.
 
     Raises:
         UserError: not there, not a model, no tokenizer or another model's, or too short for ``max_length``.
@@ -57,14 +55,14 @@ def check_model(model: str, max_length: int) -> str:
 
 
 def load_tokenizer(model: str) -> Any:
-    """Raises UserError if there is none."""
+    """Return the model's tokenizer, or raise UserError if there is none."""
     from transformers import AutoTokenizer
 
     return _from(model, AutoTokenizer)
 
 
 def load_classifier(model: str, classes: int) -> Any:
-    """The model with a new head for so many classes, in training mode; the head comes from the global generator."""
+    """Return the model in training mode with a new head, whose weights come from the global generator."""
     from transformers import AutoModelForSequenceClassification
 
     # A head that the folder brings along, for other classes say, isn't used: every training starts with a new one.
@@ -74,13 +72,14 @@ def load_classifier(model: str, classes: int) -> Any:
             for layer in module.modules():
                 if hasattr(layer, "weight") and layer.weight.dim() == 2:
                     layer.weight.data.normal_(0.0, getattr(net.config, "initializer_range", 0.02))
-                    layer.bias is None or layer.bias.data.zero_()
+                    if layer.bias is not None:
+                        layer.bias.data.zero_()
     return net.train()
 
 
 @lru_cache(maxsize=6)  # the parts of two repeats
 def encode(part: TextPart, model: str, max_length: int) -> tuple[Any, NDArray[np.int64]]:
-    """Tokens of every example (lists, unpadded), and how many there are of each."""
+    """Return the tokens of every example (lists, unpadded), and how many each has."""
     tokens = load_tokenizer(model)(
         list(part.texts), None if part.seconds is None else list(part.seconds), truncation=True, max_length=max_length
     )
@@ -106,7 +105,7 @@ def _from(model: str, kind: Any, **options: Any) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without progress bars and reports on which weights are new."""
+    """Keep back progress bars and reports on which weights are new."""
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -121,7 +120,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _digest(folder: Path) -> str:
-    """Of the files that decide the numbers."""
+    """Return the hash of the files that decide the numbers."""
     known = hashlib.sha256()
     for path in sorted(folder.iterdir()):
         if path.suffix in (".safetensors", ".bin", ".json", ".txt", ".model"):

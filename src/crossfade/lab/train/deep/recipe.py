@@ -12,8 +12,6 @@ from crossfade.lab.train.checks import check_choice, check_count, check_positive
 if TYPE_CHECKING:
     from crossfade.lab.trial import Shape
 
-__all__ = ["Augment", "DeepRecipe", "ImageRecipe", "Precision", "TextRecipe"]
-
 Precision: TypeAlias = Literal["32-true", "16-mixed", "bf16-mixed"]
 
 

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from crossfade.lab.train.deep.batches import Batch
     from crossfade.lab.train.deep.recipe import DeepRecipe
 
-__all__ = ["Observer", "Record", "Tally", "scored"]
-
 Observer: TypeAlias = Callable[[int, str, Tensor, Tensor, Tensor], None]
 
 _BINS = 15

@@ -34,8 +34,6 @@ from crossfade.lab.train.hardware import Hardware, process_rank
 from crossfade.lab.train.outcome import History, outcome
 from crossfade.lab.trial import Trial, seed
 
-__all__ = ["executor"]
-
 _AT_ONCE = 8  # networks side by side: more don't train faster on an H200
 
 

@@ -45,8 +45,6 @@ from crossfade.lab.train.graphs import Graphs, begun, optimizer_state
 from crossfade.lab.train.hardware import Hardware
 from crossfade.lab.train.outcome import History
 
-__all__ = ["Member", "seconds_an_epoch", "serves", "train_side_by_side"]
-
 _SAVE_SECONDS = 10.0  # between checkpoints at least
 _SAVE_SHARE = 0.05  # of the time at most
 _TIMED_STEPS = 30

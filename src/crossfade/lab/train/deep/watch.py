@@ -9,8 +9,6 @@ from torch import Tensor
 from crossfade.diagnostics import ProbabilityRecorder, Recording
 from crossfade.lab.train.deep.recipe import DeepRecipe
 
-__all__ = ["Watcher", "escapes"]
-
 _NEAR = 0.2  # p_y that parts the wrong predictions
 
 

@@ -13,8 +13,6 @@ from torch import Tensor, nn
 from crossfade.errors import UserError
 from crossfade.lab.train.outcome import Floats
 
-__all__ = ["load_model", "read_provenance", "save_model"]
-
 
 def save_model(path: Path, weights: Mapping[str, Tensor | Floats], provenance: Mapping[str, Any]) -> None:
     """Write the file so that it is there completely or not at all.
@@ -34,7 +32,7 @@ def save_model(path: Path, weights: Mapping[str, Tensor | Floats], provenance: M
 
 
 def read_provenance(path: str | Path) -> dict[str, Any]:
-    """What ``save_model`` was told: recipe, method, seeds, versions, device, scores.
+    """Return what ``save_model`` was told: recipe, method, seeds, versions, device, scores.
 
     Raises:
         UserError: not there, damaged, or not a file of crossfade's.
@@ -52,7 +50,7 @@ def read_provenance(path: str | Path) -> dict[str, Any]:
 
 
 def load_model(path: str | Path) -> nn.Module:
-    """The trained network, in evaluation mode on the CPU; ``net.provenance`` says where it comes from.
+    """Return the trained network, in evaluation mode on the CPU; ``net.provenance`` says where it comes from.
 
     It takes float32 images (N, 3, H, W), normalised with ``provenance["mean"]`` and ``provenance["std"]`` of [0, 1]
     pixels, and gives logits (N, classes).

@@ -28,8 +28,6 @@ from crossfade.lab.train.lstm.tokens import TokenPart, epoch_batches, scoring_ba
 from crossfade.lab.train.mixture import mixture_table
 from crossfade.lab.train.outcome import Floats, History
 
-__all__ = ["SLOTS", "Batches", "train_batched"]
-
 SLOTS = 64  # networks in a stack at most
 _SHARE = 0.6  # of the free memory
 _LINE = 16  # numbers: rows of a matrix that begin at a multiple of these are read in the widest pieces

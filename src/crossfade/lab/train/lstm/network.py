@@ -12,8 +12,6 @@ from torch import Tensor, nn
 from crossfade.lab.train.lstm.recipe import LstmRecipe
 from crossfade.lab.train.lstm.tokens import TokenPart
 
-__all__ = ["LstmClassifier", "Texts", "initial_state"]
-
 
 class LstmClassifier(nn.Module):
     """Embedding, LSTM, and a linear layer on the LSTM's output at the last token of each text.
@@ -25,12 +23,12 @@ class LstmClassifier(nn.Module):
     def __init__(self, vocabulary: int, classes: int, recipe: LstmRecipe) -> None:
         super().__init__()
         self.embedding = nn.Embedding(vocabulary, recipe.embedding)
-        self.lstm = nn.LSTM(recipe.embedding, recipe.hidden, recipe.layers, batch_first=True)
+        self.lstm = nn.LSTM(recipe.embedding, recipe.hidden, recipe.layers)
         self.output = nn.Linear(recipe.hidden, classes)
 
     def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
-        outputs, _ = self.lstm(self.embedding(tokens))
-        logits: Tensor = self.output(outputs[torch.arange(len(tokens), device=tokens.device), lengths - 1])
+        outputs, _ = self.lstm(self.embedding(tokens.t()))  # time first
+        logits: Tensor = self.output(outputs[lengths - 1, torch.arange(len(tokens), device=tokens.device)])
         return logits
 
 

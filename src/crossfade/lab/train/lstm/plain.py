@@ -26,8 +26,6 @@ from crossfade.lab.train.lstm.tokens import TokenSplit, epoch_batches, scoring_b
 from crossfade.lab.train.mixture import mixture_table
 from crossfade.lab.train.outcome import Floats, History
 
-__all__ = ["train_plain"]
-
 _POLL = 0.2  # seconds between reports of progress
 Parts = Mapping[str, Texts]
 

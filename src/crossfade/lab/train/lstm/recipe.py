@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from crossfade.lab.train.lstm.tokens import TokenSplit
     from crossfade.lab.trial import Shape
 
-__all__ = ["LstmMember", "LstmRecipe"]
-
 
 @dataclass(frozen=True)
 class LstmRecipe:

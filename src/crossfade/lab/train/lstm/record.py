@@ -13,8 +13,6 @@ from crossfade.lab.train.lstm.recipe import LstmRecipe
 from crossfade.lab.train.lstm.tokens import TokenSplit
 from crossfade.lab.train.outcome import Curve, Floats, History, chosen_epoch, probability_scores
 
-__all__ = ["Record", "Scores", "scores"]
-
 _CURVES = ("val_accuracy", "test_accuracy", "val_nll", "test_nll", "train_loss")
 
 

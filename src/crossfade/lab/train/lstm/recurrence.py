@@ -9,8 +9,6 @@ from torch import Tensor
 
 from crossfade import kernels
 
-__all__ = ["recurrence", "reference"]
-
 
 def recurrence(gates: Tensor, weight: Tensor) -> Tensor:
     """Outputs of n LSTM layers, each with weights and inputs of its own, from zeros as the first state.

@@ -24,8 +24,6 @@ from crossfade.lab.train.lstm.tokens import TokenSplit, tokenize
 from crossfade.lab.train.outcome import History, outcome, short
 from crossfade.lab.trial import Trial, canonical, seed
 
-__all__ = ["Engine", "executor", "joined", "train"]
-
 Engine: TypeAlias = Literal["auto", "batched", "plain"]
 
 

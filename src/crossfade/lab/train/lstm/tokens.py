@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from crossfade.lab.data.texts import TextPart, TextSplit
     from crossfade.lab.train.lstm.recipe import LstmRecipe
 
-__all__ = ["UNKNOWN", "TokenPart", "TokenSplit", "epoch_batches", "scoring_batches", "tokenize", "words"]
-
 UNKNOWN = 0  # a word that is too rare in the training part, and the only token of a text without any word
 _WORD = re.compile(r"\w+(?:['’]\w+)*|[!?]")  # an exclamation or a question says something about a review
 _WINDOW = 50  # batches among which examples are sorted by length

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from crossfade.lab.methods import Method
     from crossfade.lab.trial import Shape
 
-__all__ = ["Member", "Recipe"]
-
 
 @dataclass(frozen=True)
 class Recipe:

@@ -17,8 +17,6 @@ from crossfade.lab.train.tables.recipe import Member, Recipe
 from crossfade.lab.train.tables.stack import Engine, select, train_stack
 from crossfade.lab.trial import Trial, seed
 
-__all__ = ["compute", "executor"]
-
 
 def executor(hardware: Hardware, *, engine: Engine = "auto", device: str = "cpu") -> Executor:
     """Return an executor that shares the work of each batch among the hardware's threads."""

@@ -15,8 +15,6 @@ from crossfade.lab.train.outcome import History
 from crossfade.lab.train.tables.recipe import Member, Recipe
 from crossfade.lab.train.tables.setup import cost
 
-__all__ = ["Engine", "select", "train_stack"]
-
 Trainer: TypeAlias = Literal["kernel", "batched", "plain"]
 Engine: TypeAlias = Literal["auto", "kernel", "batched", "plain"]
 Report: TypeAlias = Callable[[float], None]
