@@ -52,6 +52,7 @@ _LAST, _LOSS = TIES.index("last"), TIES.index("loss")
 
 Rows: TypeAlias = tuple[Floats, Floats]  # inputs (rows, a multiple of eight features), labels
 
+_COLUMNS = len(Layer._fields)
 _f = np.float32
 _NO_CLASS = _f(-1.0)  # the label of a row that fills up a block
 
@@ -122,7 +123,7 @@ class _Loss(NamedTuple):
 
 @jit
 def _layer(net: _Net, n: int) -> Layer:
-    c = 4 * n
+    c = _COLUMNS * n
     return Layer(net.layers[c], net.layers[c + 1], net.layers[c + 2], net.layers[c + 3])
 
 
