@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from crossfade.errors import UserError
-from crossfade.lab.data.hub import hub
+from crossfade.lab.data.sources import CATALOGUE, find_reviews, hub
 from crossfade.lab.data.texts import TextPart, TextSet, load_texts
 
 
@@ -40,25 +37,18 @@ class GlueTask:
     header: tuple[str, ...] = ()
 
 
-_BINARY, _ENTAILMENT = ("0", "1"), ("entailment", "not_entailment")
+_PAIR, _BINARY, _ENTAILMENT = ("sentence1", "sentence2"), ("0", "1"), ("entailment", "not_entailment")
+_THREE = ("entailment", "neutral", "contradiction")
 
 GLUE = (
     GlueTask("CoLA", "cola", ("sentence",), "label", _BINARY, "mcc", 8_551, ("source", "label", "mark", "sentence")),
     GlueTask("SST-2", "sst2", ("sentence",), "label", _BINARY, "accuracy", 67_349),
     GlueTask("MRPC", "mrpc", ("#1 String", "#2 String"), "Quality", _BINARY, "f1", 3_668),
     GlueTask("QQP", "qqp", ("question1", "question2"), "is_duplicate", _BINARY, "f1", 363_846),
-    GlueTask(
-        "MNLI",
-        "mnli",
-        ("sentence1", "sentence2"),
-        "gold_label",
-        ("entailment", "neutral", "contradiction"),
-        "accuracy",
-        392_702,
-    ),
+    GlueTask("MNLI", "mnli", _PAIR, "gold_label", _THREE, "accuracy", 392_702),
     GlueTask("QNLI", "qnli", ("question", "sentence"), "label", _ENTAILMENT, "accuracy", 104_743),
-    GlueTask("RTE", "rte", ("sentence1", "sentence2"), "label", _ENTAILMENT, "accuracy", 2_490),
-    GlueTask("WNLI", "wnli", ("sentence1", "sentence2"), "label", _BINARY, "accuracy", 635),
+    GlueTask("RTE", "rte", _PAIR, "label", _ENTAILMENT, "accuracy", 2_490),
+    GlueTask("WNLI", "wnli", _PAIR, "label", _BINARY, "accuracy", 635),
 )
 
 
@@ -72,41 +62,39 @@ def load_glue(task: GlueTask, data_dir: Path) -> TextSet:
     """
     folder = data_dir / "glue" / task.name
     dev = next((folder / name for name in ("dev.tsv", "dev_matched.tsv") if (folder / name).is_file()), None)
+    notes: list[str] = []
     if dev is not None and (folder / "train.tsv").is_file():
-        (train, notes), (test, more) = _read(folder / "train.tsv", task), _read(dev, task)
-        source, notes = "GLUE folder", [*notes, *more]
+        source = "GLUE folder"
+        train, test = (_read(path, task, notes) for path in (folder / "train.tsv", dev))
     else:
+        source = "GLUE, the hub's nyu-mll/glue"
         train, test = _from_hub(task, folder)
-        source, notes = "GLUE, the hub's nyu-mll/glue", []
     if len(train) < task.rows:
         source += f", {len(train):,} of {task.rows:,} training rows"
-    return TextSet(task.name, source, task.classes, train, None, test, tuple(notes))
+    return TextSet(task.name, source, task.classes, train, test, tuple(notes))
 
 
-def _read(path: Path, task: GlueTask) -> tuple[TextPart, list[str]]:
+def _read(path: Path, task: GlueTask, notes: list[str]) -> TextPart:
     with path.open(encoding="utf-8", errors="replace", newline="") as file:
-        lines = [line.rstrip("\r\n") for line in file]
-    rows = [row for row in csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE) if row]
+        rows = [bare.split("\t") for line in file if (bare := line.rstrip("\r\n"))]
     header = list(task.header) or (rows.pop(0) if rows else [])
-    absent = [name for name in (*task.columns, task.label) if name not in header]
+    wanted = (*task.columns, task.label)
+    absent = [name for name in wanted if name not in header]
     if absent:
         raise UserError(f"{path}: no column {absent[0]!r} (columns: {', '.join(header)}); expected GLUE's {task.name}")
-    place = [header.index(name) for name in (*task.columns, task.label)]
+    place = [header.index(name) for name in wanted]
     whole = [[row[at].strip() for at in place] for row in rows if len(row) > max(place)]
-    number = {name: at for at, name in enumerate(task.classes)}
-    good = [cells for cells in whole if cells[-1] in number and all(cells[:-1])]
+    good = [cells for cells in whole if cells[-1] in task.classes and all(cells)]
+    damaged = len(rows) - len(good)
     if len(good) < 0.99 * len(rows) or not good:
         raise UserError(
-            f"{path}: {len(rows) - len(good)} of {len(rows)} rows are damaged or have no label of {task.name}'s "
+            f"{path}: {damaged} of {len(rows)} rows are damaged or have no label of {task.name}'s "
             f"({', '.join(task.classes)}); get the file again"
         )
-    notes = [f"{path.name}: {len(rows) - len(good)} damaged rows are left out"] if len(good) < len(rows) else []
-    return _part(list(zip(*good, strict=True))[:-1], [number[cells[-1]] for cells in good]), notes
-
-
-def _part(texts: Sequence[Sequence[str]], labels: Sequence[int]) -> TextPart:
-    seconds = tuple(texts[1]) if len(texts) > 1 else None
-    return TextPart(tuple(texts[0]), np.array(labels, dtype=np.int64), seconds)
+    if damaged:
+        notes.append(f"{path.name}: {damaged} damaged rows are left out")
+    *columns, labels = zip(*good, strict=True)
+    return TextPart.of(columns, np.array([task.classes.index(label) for label in labels], dtype=np.int64))
 
 
 def _from_hub(task: GlueTask, folder: Path) -> tuple[TextPart, TextPart]:
@@ -116,7 +104,7 @@ def _from_hub(task: GlueTask, folder: Path) -> tuple[TextPart, TextPart]:
         raise UserError(f"GLUE {task.name}: not in {folder}; put train.tsv and dev.tsv there") from None
     try:
         with hub("dataset", "nyu-mll/glue"):
-            data: Any = load_dataset("nyu-mll/glue", task.hub)
+            data = load_dataset("nyu-mll/glue", task.hub)
         parts = [data["train"], data["validation_matched" if task.name == "MNLI" else "validation"]]
     except Exception as error:  # whatever a hub, a proxy or a cache may raise
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -125,13 +113,10 @@ def _from_hub(task: GlueTask, folder: Path) -> tuple[TextPart, TextPart]:
             "dev.tsv there"
         ) from None
     names = [name for name in parts[0].column_names if name not in ("label", "idx")]
-    train, test = (_part([list(part[name]) for name in names], list(part["label"])) for part in parts)
+    train, test = (
+        TextPart.of([part[name] for name in names], np.array(list(part["label"]), dtype=np.int64)) for part in parts
+    )
     return train, test
-
-
-def find_reviews(data_dir: Path) -> Path | None:
-    """Return the CSV in ``data_dir`` or its folder ``reviews``."""
-    return next((path for place in ("reviews", ".") for path in sorted((data_dir / place).glob("*Reviews*.csv"))), None)
 
 
 def load_reviews(data_dir: Path) -> TextSet:
@@ -143,7 +128,7 @@ def load_reviews(data_dir: Path) -> TextSet:
     path = find_reviews(data_dir)
     if path is None:
         raise UserError(
-            f'reviews: no *Reviews*.csv in {data_dir / "reviews"}; get "Women\'s Clothing E-Commerce Reviews" from '
-            "Kaggle (nicapotato/womens-ecommerce-clothing-reviews)"
+            f"reviews: no *Reviews*.csv in {data_dir / 'reviews'}; get {CATALOGUE['reviews'].title} "
+            f"{CATALOGUE['reviews'].how}"
         )
     return replace(load_texts(path, ["Review Text"], "Rating"), name="Reviews")
