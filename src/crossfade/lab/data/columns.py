@@ -290,7 +290,7 @@ def _numbered(rows: Rows, classes: Sequence[str], numeric: bool) -> NDArray[np.i
             f"{rows.where}: label {str(rows.labels[row]).strip()!r} (row {row + 1}) doesn't occur in the training "
             "data; remove these rows or add such rows to the training data"
         )
-    return codes.fillna(-1).to_numpy(dtype=np.int64)
+    return np.asarray(codes.fillna(-1), dtype=np.int64)
 
 
 def _refuse_quantity(names: NDArray[np.float64], counts: NDArray[np.int64], where: str, least: int) -> None:

@@ -70,7 +70,7 @@ class StreamTask:
         """Return one entry of the report's ``datasets``."""
         _, features, classes = self.shape
         parts, sha256 = (self.train, None, self.test), str(self.content["files"])
-        return entry(self.name, self.source, features=features, classes=classes, parts=parts, sha256=sha256)
+        return entry(self.name, self.source, features, classes, parts, sha256)
 
 
 def stream_task(place: Path, each: int | None, test: int | None, label: str) -> StreamTask:

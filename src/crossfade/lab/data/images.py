@@ -6,14 +6,14 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from crossfade.errors import UserError
-from crossfade.lab.data.split import check_classes, divide, entry, first_of_each
+from crossfade.lab.data.split import DividedTask, Examples, entry, first_of_each
 from crossfade.lab.trial import Shape, stream_seed
 
 if TYPE_CHECKING:
@@ -22,12 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """Images of one size with their class numbers.
-
-    Args:
-        images: (N, 3, H, W) uint8.
-        labels: (N,) int64.
-    """
+    """Images of one size, (N, 3, H, W) uint8, with their class numbers, (N,) int64."""
 
     images: Tensor
     labels: Tensor
@@ -39,6 +34,11 @@ class Part:
         """Return the images at these places, in this order."""
         places = torch.from_numpy(index)
         return Part(self.images[places], self.labels[places])
+
+    @property
+    def codes(self) -> NDArray[np.int64]:
+        """The class numbers, as an array."""
+        return self.labels.numpy()
 
     def in_order(self) -> Part:
         """Return the part sorted by a hash of each image, whatever files it was read from.
@@ -53,36 +53,21 @@ class Part:
 
 
 @dataclass(frozen=True, eq=False)
-class ImageSet:
-    """A data set in memory.
-
-    Args:
-        name: What tables call it.
-        classes: Names, in the order of the class numbers.
-        train: All that may be learnt from.
-        test: The test part; None: each repeat divides ``train``.
-        validation: A part that chooses epochs, where the data set brings one.
-        source: Where it was read.
+class ImageSet(Examples[Part]):
+    """Images in memory.
 
     Raises:
         UserError: a class without images in a part, or class numbers out of range.
     """
 
-    name: str
-    classes: tuple[str, ...]
-    train: Part
-    test: Part | None = None
-    validation: Part | None = None
-    source: str = ""
-
     def __post_init__(self) -> None:
-        for word, part in self._parts.items():
+        for word, part in self.parts.items():
             if len(part) and not (part.labels.min() >= 0 and part.labels.max() < len(self.classes)):
                 raise UserError(
                     f"{self.name}: class numbers of the {word} part must be in [0, {len(self.classes)}), got "
                     f"{int(part.labels.min())} to {int(part.labels.max())}"
                 )
-            counts = torch.bincount(part.labels, minlength=len(self.classes)).tolist()
+            counts = np.bincount(part.codes, minlength=len(self.classes))
             empty = [repr(name) for name, count in zip(self.classes, counts, strict=True) if not count]
             if empty:
                 names = ", ".join(empty[:5]) + (", …" if len(empty) > 5 else "")
@@ -90,17 +75,12 @@ class ImageSet:
                     f"{self.name}: no image of class {names} in the {word} part; add some, or remove the class"
                 )
 
-    @property
-    def _parts(self) -> dict[str, Part]:
-        parts = {"training": self.train, "validation": self.validation, "test": self.test}
-        return {word: part for word, part in parts.items() if part is not None}
-
     @cached_property
     def sha256(self) -> str:
         """Hash of pixels, labels and class names."""
         known = hashlib.sha256("\n".join(self.classes).encode())
-        for part in self._parts.values():
-            known.update(part.labels.numpy().tobytes())
+        for part in self.parts.values():
+            known.update(part.codes.tobytes())
             known.update(part.images.contiguous().numpy().data)
         return known.hexdigest()
 
@@ -118,42 +98,20 @@ class ImageSplit:
 
 
 @dataclass(frozen=True, eq=False)
-class ImageTask:
-    """A data set, and how a repeat divides it.
+class ImageTask(DividedTask[Part]):
+    """A set of images, and how a repeat divides it.
 
     Args:
-        data: The images.
         per_class: Learn from this many images of each class only; None for all.
         test_per_class: As many of the test part.
-        select: ``"validation"`` sets a validation part aside where the data has none; ``"last"`` doesn't need one.
-        test_size: Share of the images in a part that is set aside.
-        seed: Another number gives other divisions, initial weights and batches.
-        label: What tables call it, when it isn't the data set's name.
-
-    Raises:
-        UserError: too few images of a class for this division.
     """
 
+    noun: ClassVar[str] = "image(s)"
+
     data: ImageSet
+    select: str = "last"
     per_class: int | None = None
     test_per_class: int | None = None
-    select: str = "last"
-    test_size: float = 0.2
-    seed: int = 0
-    label: str | None = None
-
-    def __post_init__(self) -> None:
-        needed = 1 + (self.data.test is None) + self._sets_validation_aside
-        check_classes(self.data.train.labels.numpy(), self.data.classes, needed, self.data.name, "image(s)")
-
-    @property
-    def _sets_validation_aside(self) -> bool:
-        return self.select == "validation" and self.data.validation is None
-
-    @property
-    def name(self) -> str:
-        """What tables call it."""
-        return self.label or self.data.name
 
     @cached_property
     def content(self) -> Mapping[str, object]:
@@ -176,29 +134,21 @@ class ImageTask:
 
     def split(self, repeat: int) -> ImageSplit:
         """Return the parts of one repeat; they are the same for every method."""
-        train, validation, test = self.data.train, self.data.validation, self.data.test
         state = stream_seed(self.content, repeat, "split")
-        if test is None:
-            train, test = self._divide(train, state)
-        if self._sets_validation_aside:
-            train, validation = self._divide(train, state + 1)
+        train, validation, test = self.divided(state, self.test_size)
         train, test = _sample(train, self.per_class), _sample(test, self.test_per_class)
-        validation = validation if self.select == "validation" else None
         return ImageSplit(train, validation, test, len(self.data.classes), *_moments(train.images))
 
     def describe(self) -> dict[str, str | int]:
         """Return one entry of the report's ``datasets``."""
-        data, split, features = self.data, self.split(0), self.shape.inputs
+        data, split = self.data, self.split(0)
         parts = (split.train, split.validation, split.test)
-        return entry(self.name, data.source, features=features, classes=split.classes, parts=parts, sha256=data.sha256)
-
-    def _divide(self, part: Part, state: int) -> tuple[Part, Part]:
-        return divide(part, part.labels.numpy(), len(self.data.classes), self.test_size, state)
+        return entry(self.name, data.source, self.shape.inputs, split.classes, parts, data.sha256)
 
 
 def _sample(part: Part, each: int | None) -> Part:
     """Return the first images of each class, in the part's order."""
-    return part if each is None else part.rows(first_of_each(part.labels.numpy(), each))
+    return part if each is None else part.rows(first_of_each(part.codes, each))
 
 
 def _moments(images: Tensor) -> tuple[Tensor, Tensor]:

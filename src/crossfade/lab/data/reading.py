@@ -12,10 +12,10 @@ import re
 import warnings
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -27,7 +27,7 @@ MISSING = ("", "?", "NA", "N/A", "n/a", "<NA>", "#N/A", "NaN", "nan", "-nan", "N
 # "None" in the label column is more often the name of a class than a hole.
 MISSING_LABEL = tuple(text for text in MISSING if text.lower() != "none")
 
-_PACKED: dict[str, Callable[[Path, str], IO[bytes]]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+_PACKED = {".gz": gzip, ".bz2": bz2, ".xz": lzma}
 _FOREIGN = (".xls", ".xlsx", ".ods", ".json", ".jsonl", ".arff", ".sav", ".dta", ".sas7bdat", ".feather", ".npz")
 _SAMPLE = 1 << 16
 
@@ -124,8 +124,10 @@ def _unpack(path: Path) -> bytes:
                 if len(inside) != 1:
                     raise UserError(f"{path}: {len(inside)} files inside, expected one; unpack it and name the table")
                 return archive.read(inside[0])
-        with _PACKED.get(suffix, open)(path, "rb") as file:
-            return bytes(file.read())
+        if suffix in _PACKED:
+            with _PACKED[suffix].open(path) as file:
+                return bytes(file.read())
+        return path.read_bytes()
     except (zipfile.BadZipFile, gzip.BadGzipFile, EOFError, lzma.LZMAError) as error:
         raise UserError(f"{path}: damaged {suffix} file ({_first_line(error)})") from None
 

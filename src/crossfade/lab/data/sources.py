@@ -172,15 +172,19 @@ def download(
         UserError: no connection, a refused request, a wrong length or checksum. What came is kept as ``target.part``
             and continued next time, unless its checksum was wrong.
     """
-    if target.exists():
-        _verify(target, checksum)
-        return target
     part = target.with_name(target.name + ".part")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _fetch(url, part, on_progress)
-        _verify(part, checksum)
-        part.replace(target)
+        if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _fetch(url, part, on_progress)
+            part.replace(target)
+        if checksum is not None:
+            kind, _, expected = checksum.partition(":")
+            with target.open("rb") as file:
+                found = hashlib.file_digest(file, kind).hexdigest()
+            if found != expected:
+                target.unlink()
+                raise UserError(f"{target.name}: {kind} is {found}, expected {expected}; removed, run it again")
     except OSError as error:  # urllib's errors are OSErrors too
         reason = getattr(error, "reason", None) or error
         raise UserError(
@@ -209,17 +213,6 @@ def _fetch(url: str, part: Path, on_progress: Callable[[int, int], None]) -> Non
                 on_progress(have, total)
     if total and have != total:
         raise UserError(f"{url}: the connection ended after {have} of {total} bytes; run it again to go on")
-
-
-def _verify(path: Path, checksum: str | None) -> None:
-    if checksum is None:
-        return
-    kind, _, expected = checksum.partition(":")
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, kind).hexdigest()
-    if found != expected:
-        path.unlink()
-        raise UserError(f"{path.name}: {kind} is {found}, expected {expected}; removed, run it again")
 
 
 def unpack(archive: Path, target: Path) -> Path:

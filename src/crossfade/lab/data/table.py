@@ -242,8 +242,7 @@ class TableTask:
     def describe(self) -> dict[str, str | int]:
         """Return one entry of the report's ``datasets``."""
         table, parts = self.table, [labels for _, labels in self._parts(0)]
-        features, classes = len(table.columns), len(table.classes)
-        return entry(table.name, table.source, features=features, classes=classes, parts=parts, sha256=table.sha256)
+        return entry(table.name, table.source, len(table.columns), len(table.classes), parts, table.sha256)
 
     @property
     def _drawn(self) -> tuple[int, int]:

@@ -71,7 +71,7 @@ def load_glue(task: GlueTask, data_dir: Path) -> TextSet:
         train, test = _from_hub(task, folder)
     if len(train) < task.rows:
         source += f", {len(train):,} of {task.rows:,} training rows"
-    return TextSet(task.name, source, task.classes, train, test, tuple(notes))
+    return TextSet(task.name, task.classes, train, test, source=source, notes=tuple(notes))
 
 
 def _read(path: Path, task: GlueTask, notes: list[str]) -> TextPart:

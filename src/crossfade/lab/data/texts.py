@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from crossfade.errors import UserError
-from crossfade.lab.data.split import check_classes, divide, entry
+from crossfade.lab.data.split import DividedTask, Examples, divide, entry
 from crossfade.lab.trial import Shape, stream_seed
 
 if TYPE_CHECKING:
@@ -29,13 +29,18 @@ class TextPart:
     seconds: tuple[str, ...] | None = None
 
     @classmethod
-    def of(cls, columns: Sequence[Sequence[str]], labels: NDArray[np.int64]) -> TextPart:
+    def of(cls, columns: Sequence[Iterable[str]], labels: NDArray[np.int64]) -> TextPart:
         """Return the examples of one column of texts or, for pairs, of two."""
         texts, *seconds = map(tuple, columns)
         return cls(texts, labels, seconds[0] if seconds else None)
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def codes(self) -> NDArray[np.int64]:
+        """The class numbers."""
+        return self.labels
 
     @property
     def columns(self) -> list[tuple[str, ...]]:
@@ -53,25 +58,17 @@ class TextPart:
 
 
 @dataclass(frozen=True, eq=False)
-class TextSet:
-    """Texts to learn from, and the test part where it is fixed."""
-
-    name: str
-    source: str
-    classes: tuple[str, ...]
-    train: TextPart
-    test: TextPart | None = None
-    notes: tuple[str, ...] = ()
+class TextSet(Examples[TextPart]):
+    """Texts in memory."""
 
     @cached_property
     def sha256(self) -> str:
         """Hash of texts, labels and class names."""
         known = hashlib.sha256("\x1e".join(self.classes).encode())
-        for part in (self.train, self.test):
-            if part is not None:
-                known.update(part.labels.tobytes())
-                for texts in part.columns:
-                    known.update("\x1f".join(texts).encode("utf-8", "surrogatepass"))
+        for part in self.parts.values():
+            known.update(part.labels.tobytes())
+            for texts in part.columns:
+                known.update("\x1f".join(texts).encode("utf-8", "surrogatepass"))
         return known.hexdigest()
 
 
@@ -86,39 +83,22 @@ class TextSplit:
 
 
 @dataclass(frozen=True, eq=False)
-class TextTask:
+class TextTask(DividedTask[TextPart]):
     """A set of texts, and how a repeat divides it.
 
     Args:
-        data: The texts.
-        select: ``"validation"`` sets a validation part aside; ``"last"`` doesn't need one.
-        test_size: Share of the examples in a part that is set aside, in (0, 0.5).
         limit: Learn from so many examples at most, drawn once for all repeats; None for all.
-        seed: Another number gives other divisions, initial weights and batches.
-        label: What tables call it, when it isn't the data's name.
-
-    Raises:
-        UserError: too few examples of a class for this division.
     """
 
+    noun: ClassVar[str] = "texts"
+
     data: TextSet
-    select: str = "validation"
-    test_size: float = 0.2
     limit: int | None = None
-    seed: int = 0
-    label: str | None = None
 
     def __post_init__(self) -> None:
-        data = self.data
-        if self.limit is not None and self.limit < 2 * len(data.classes):
-            raise UserError(f"limit must be at least {2 * len(data.classes)}, got {self.limit}")
-        needed = 1 + (data.test is None) + (self.select == "validation")
-        check_classes(data.train.labels, data.classes, needed, data.source, "texts")
-
-    @property
-    def name(self) -> str:
-        """What tables call it."""
-        return self.label or self.data.name
+        super().__post_init__()
+        if self.limit is not None and self.limit < 2 * len(self.data.classes):
+            raise UserError(f"limit must be at least {2 * len(self.data.classes)}, got {self.limit}")
 
     @cached_property
     def content(self) -> Mapping[str, object]:
@@ -141,25 +121,19 @@ class TextTask:
 
     def split(self, repeat: int) -> TextSplit:
         """Return the parts of one repeat; they are the same for every method."""
-        train, validation, test = self.data.train, None, self.data.test
-        state, share = stream_seed(self.content, repeat, "split"), self.test_size
-        if test is None:
-            train, test = self._divide(train, share, state)
-            share /= 1.0 - share  # as many examples for validation as in the test part
-        if self.select == "validation":
-            train, validation = self._divide(train, share, state + 1)
+        # As many examples for validation as in the test part, whatever was taken before.
+        share = self.test_size if self.data.test is not None else self.test_size / (1.0 - self.test_size)
+        train, validation, test = self.divided(stream_seed(self.content, repeat, "split"), share)
+        classes = len(self.data.classes)
         if self.limit is not None and self.limit < len(train):
-            _, train = self._divide(train, self.limit / len(train), stream_seed(self.content, 0, "limit"))
-        return TextSplit(train, validation, test, len(self.data.classes))
+            _, train = divide(train, classes, self.limit / len(train), stream_seed(self.content, 0, "limit"))
+        return TextSplit(train, validation, test, classes)
 
     def describe(self) -> dict[str, str | int]:
         """Return one entry of the report's ``datasets``."""
-        data, split, features = self.data, self.split(0), len(self.data.train.columns)
+        data, split = self.data, self.split(0)
         parts = (split.train, split.validation, split.test)
-        return entry(self.name, data.source, features=features, classes=split.classes, parts=parts, sha256=data.sha256)
-
-    def _divide(self, part: TextPart, share: float, state: int) -> tuple[TextPart, TextPart]:
-        return divide(part, part.labels, len(self.data.classes), share, state)
+        return entry(self.name, data.source, len(data.train.columns), split.classes, parts, data.sha256)
 
 
 def load_texts(
@@ -202,11 +176,11 @@ def _text_set(name: str, source: str, tables: Sequence[Rows], text: Sequence[str
     if not 1 <= len(text) == len(set(text)) <= 2:
         raise UserError(f"--text: expected one column of texts, or two for pairs, got {', '.join(text)}")
     classes, parts, notes = labelled([_with_text(rows, text) for rows in tables], numbers_are_names)
-    train, *tests = (TextPart.of([frame[name] for name in text], codes) for frame, codes in parts)
+    train, *tests = (TextPart.of([frame[name].tolist() for name in text], codes) for frame, codes in parts)
     twice = len(train) - len(set(zip(*train.columns, strict=True)))
     if twice > len(train) // 100:
         notes.append(f"{twice} of {len(train)} texts repeat an earlier one: copies may fall into both parts")
-    return TextSet(name, source, classes, train, tests[0] if tests else None, tuple(notes))
+    return TextSet(name, classes, train, tests[0] if tests else None, source=source, notes=tuple(notes))
 
 
 def _with_text(rows: Rows, text: Sequence[str]) -> Rows:

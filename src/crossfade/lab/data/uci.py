@@ -64,7 +64,7 @@ class UciTask:
     def shape(self) -> Shape:
         """Rows, inputs, classes."""
         x, y, _, _ = self._arrays
-        return Shape(*x.shape, int(y.max()) + 1)
+        return Shape(len(y), x.shape[1], int(y.max()) + 1)
 
     def split(self, repeat: int) -> Split:
         """Return the published rows of split ``repeat % 4``, as they are."""
@@ -80,14 +80,13 @@ class UciTask:
         """Return one entry of a report's ``datasets``."""
         _, features, classes = self.shape
         parts, sha256 = [labels for _, labels in self.split(0).parts], str(self.content["data"])
-        source = "UCI, Klambauer et al. 2017"
-        return entry(self.name, source, features=features, classes=classes, parts=parts, sha256=sha256)
+        return entry(self.name, "UCI, Klambauer et al. 2017", features, classes, parts, sha256)
 
     @cached_property
     def _arrays(self) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.bool_], NDArray[np.bool_]]:
-        x, labels, *folds = map(_read, _files(self.folder))
-        x, y = x.astype(np.float32), labels[:, 0].astype(np.int64)
-        test, validation = (marks == 1 for marks in folds)
+        features, labels, *folds = map(_read, _files(self.folder))
+        x, y = features.astype(np.float32), labels[:, 0].astype(np.int64)
+        test, validation = (np.equal(marks, 1) for marks in folds)
         if not (len(x) == len(y) == len(test) == len(validation)):
             raise UserError(
                 f"{self.folder}: {len(x)} rows, {len(y)} labels, {len(test)} and {len(validation)} fold rows; "
