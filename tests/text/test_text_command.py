@@ -16,8 +16,7 @@ import pandas as pd
 import pytest
 
 from crossfade.errors import UserError
-from crossfade.lab.data.text_sets import GLUE, load_glue
-from crossfade.lab.data.texts import TextPart, TextSplit, TextTask, load_texts
+from crossfade.lab.data.texts import GLUE, TextPart, TextSplit, TextTask, load_glue, load_texts
 from crossfade.lab.store import Store
 from crossfade.lab.train.lstm.recipe import LstmRecipe
 from crossfade.lab.train.lstm.tokens import UNKNOWN, tokenize, words

@@ -59,12 +59,7 @@ class Table:
 
 
 def from_file(
-    path: Path,
-    target: str,
-    *,
-    test: Path | None = None,
-    categorical: Sequence[str] = (),
-    drop: Sequence[str] = (),
+    path: Path, target: str, *, test: Path | None = None, categorical: Sequence[str] = (), drop: Sequence[str] = ()
 ) -> Table:
     """Read a table and, if given, its fixed test rows.
 
