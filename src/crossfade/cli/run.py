@@ -46,7 +46,7 @@ class Common:
 
     def request(self, **wanted: Any) -> Request:
         """Return the request with what a study's own options say."""
-        from crossfade.lab.data.catalogue import default_data_dir
+        from crossfade.lab.data.sources import default_data_dir
 
         return Request(self.data_dir or default_data_dir(), self.scale, **wanted)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from crossfade.errors import UserError
-from crossfade.lab.data.hub import hub
+from crossfade.lab.data.sources import hub
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
