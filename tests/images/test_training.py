@@ -18,7 +18,7 @@ from crossfade.lab.data.images import ImageTask
 from crossfade.lab.methods import Method, gradient_volume, rate_factor
 from crossfade.lab.nets import build
 from crossfade.lab.scores import brier_score, expected_calibration_error
-from crossfade.lab.train.deep.batches import TrainBatches, epoch_seed
+from crossfade.lab.train.deep.feeds import ImageFeed, Place, epoch_seed
 from crossfade.lab.train.deep.lightning import Classifier
 from crossfade.lab.train.deep.network import Job
 from crossfade.lab.train.deep.recipe import Augment, ImageRecipe
@@ -45,7 +45,7 @@ def by_hand(task: ImageTask, recipe: ImageRecipe, seed: int, loss, second=None) 
     net = build(recipe.net, split.classes, dropout=recipe.dropout).to(memory_format=torch.channels_last)
     options = {"momentum": recipe.momentum, "weight_decay": recipe.weight_decay}
     optimizers = [torch.optim.SGD(net.parameters(), recipe.learning_rate, **options) for _ in range(2)]
-    batches = TrainBatches(split, recipe.augment, recipe.batch_size, seed, "cpu")
+    batches = ImageFeed(split.train, split, recipe, seed, Place(torch.device("cpu")))
     for epoch in range(recipe.epochs):
         batches.set_epoch(epoch)
         torch.manual_seed(epoch_seed(seed, epoch, "dropout 0"))

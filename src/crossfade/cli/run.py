@@ -87,7 +87,7 @@ def _image_study(name: str) -> Callable[..., int]:
         machine: _Machine = Devices(),  # noqa: B008
     ) -> int:
         from crossfade.lab.paper.catalogue import IMAGE_STUDIES
-        from crossfade.lab.paper.estimate import estimate
+        from crossfade.lab.train.deep.run import estimate
 
         request = common.request(
             datasets=images.datasets or (),

@@ -6,10 +6,10 @@ number, so a checkpoint holds weights, momentum and curves, and a resumed run is
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import logging
 import os
+import pkgutil
 import sys
 import time
 import warnings
@@ -27,13 +27,14 @@ from torch import Tensor
 from crossfade.errors import UserError
 from crossfade.functional import complement_entropy
 from crossfade.lab.methods import TwoPass
-from crossfade.lab.train.deep.batches import Batch, EpochBatches, batches_of, epoch_seed
+from crossfade.lab.train.deep.feeds import Batch, Feed, Place, epoch_seed, make_feed
 from crossfade.lab.train.deep.network import Job, build_network, logits_of, loss_of, make_optimizer, step_settings
 from crossfade.lab.train.deep.recipe import DeepRecipe
 from crossfade.lab.train.deep.record import Record, Tally, scored
 from crossfade.lab.train.hardware import Hardware
 from crossfade.lab.train.outcome import History
 
+CHECKPOINT = "last.ckpt"  # in a job's folder
 _TELL_SECONDS = 0.5
 _LOGGERS = {"csv": "CSVLogger", "tensorboard": "TensorBoardLogger"}
 
@@ -63,12 +64,8 @@ def train(
     """
     started = time.perf_counter()
     module, folder = Classifier(job, recipe, hardware, on_progress), job.folder
-    resume, more = None, list(callbacks)
-    if folder is not None:
-        resume = folder / "last.ckpt" if (folder / "last.ckpt").exists() else None
-        more.append(
-            ModelCheckpoint(folder, filename="last", enable_version_counter=False, save_on_train_epoch_end=True)
-        )
+    saving = ModelCheckpoint(folder, filename="last", enable_version_counter=False, save_on_train_epoch_end=True)
+    resume = None if folder is None or not (folder / CHECKPOINT).exists() else folder / CHECKPOINT
     with _quiet():
         trainer = pl.Trainer(
             accelerator=hardware.accelerator,
@@ -77,7 +74,7 @@ def train(
             precision=recipe.precision,
             max_epochs=max_epochs or recipe.epochs,
             logger=make_logger(hardware.logger, folder),
-            callbacks=more,
+            callbacks=[*callbacks, saving] if folder else list(callbacks),
             enable_checkpointing=folder is not None,
             enable_progress_bar=False,
             enable_model_summary=False,
@@ -113,7 +110,6 @@ class Classifier(pl.LightningModule):  # type: ignore[misc]
         self.alpha, self.beta = 1.0, 0.0
         self._loss = Tally()
         self._told = 0.0
-        self._parts: dict[str, Iterable[Batch]] = {}
 
     def forward(self, inputs: Any) -> Tensor:
         return logits_of(self.net, inputs, channels_last=self.hardware.channels_last)
@@ -122,10 +118,9 @@ class Classifier(pl.LightningModule):  # type: ignore[misc]
         passes = 2 if isinstance(self.job.method, TwoPass) else 1
         return [make_optimizer(self.net, self.recipe) for _ in range(passes)]
 
-    def train_dataloader(self) -> EpochBatches:
-        job, rank, world = self.job, self.trainer.global_rank, self.trainer.world_size
-        training, self._parts = batches_of(job.split, self.recipe, self.hardware, job.seed, self.device, rank, world)
-        return training
+    def train_dataloader(self) -> Feed:
+        place = Place(self.device, self.trainer.global_rank, self.trainer.world_size)
+        return make_feed(self.job.split, self.recipe, self.hardware, self.job.seed, place)
 
     def on_train_epoch_start(self) -> None:
         # Dropout draws from the global generator: seeded each epoch, it needs no saving and no method moves it.
@@ -175,7 +170,8 @@ class Classifier(pl.LightningModule):  # type: ignore[misc]
         if not self.record.wants(self.current_epoch, loss, self.net):
             self.trainer.should_stop = self.trainer.should_stop or not self.record.finite
             return
-        parts = {part: self._evaluate(part, batches) for part, batches in self._parts.items()}
+        feed: Feed = self.trainer.train_dataloader
+        parts = {part: self._evaluate(part, batches) for part, batches in feed.parts.items()}
         self.record.add(self.current_epoch, loss, parts, self.net)
         row = self.record.rows[-1]
         self.log_dict({name: value for name, value in row.items() if name.startswith(("val_", "test_"))})
@@ -183,7 +179,7 @@ class Classifier(pl.LightningModule):  # type: ignore[misc]
     def _evaluate(self, part: str, batches: Iterable[Batch]) -> dict[str, float]:
         observe = None if self.job.observe is None else partial(self.job.observe, self.current_epoch, part)
         with self.trainer.precision_plugin.forward_context():
-            tally = scored(self.net, self, batches, self.job.split.classes, self.device, observe)
+            tally = scored(self.net, self, batches, self.job.split.classes, observe)
         return self._sum(tally)
 
     def _sum(self, tally: Tally) -> dict[str, float]:
@@ -215,31 +211,26 @@ def make_logger(name: str, folder: Path | None) -> Any:
         return False
     if folder is None:
         raise UserError("logger: needs a folder to write to")
-    kind = _logger_class(name)
-    if name in _LOGGERS:
-        return kind(str(folder), name="log", version="")
+    if ":" in name and os.getcwd() not in sys.path:  # a module beside the command
+        sys.path.append(os.getcwd())
+    try:
+        kind = pkgutil.resolve_name(name if ":" in name else f"lightning.pytorch.loggers:{_LOGGERS.get(name, name)}")
+    except ImportError as error:
+        raise UserError(f"logger {name}: {error}") from None
+    except (AttributeError, ValueError):
+        kind = None
+    if not inspect.isclass(kind):
+        raise UserError(
+            f"logger must be {', '.join(_LOGGERS)}, a class of lightning.pytorch.loggers or module:Class, got {name!r}"
+        )
     given = {"save_dir": str(folder / "log"), "name": folder.name, "run_name": folder.name}
+    if name in _LOGGERS:
+        given = {"save_dir": str(folder), "name": "log", "version": ""}
     taken = inspect.signature(kind).parameters
     try:
         return kind(**{key: value for key, value in given.items() if key in taken})
     except Exception as error:
         raise UserError(f"logger {name}: {str(error).strip() or type(error).__name__}") from error
-
-
-def _logger_class(name: str) -> Any:
-    place, _, short = name.rpartition(":")
-    if place and os.getcwd() not in sys.path:  # a module beside the command
-        sys.path.append(os.getcwd())
-    try:
-        module = importlib.import_module(place or "lightning.pytorch.loggers")
-    except ImportError as error:
-        raise UserError(f"logger {name}: {error}") from None
-    kind = getattr(module, _LOGGERS.get(name, short), None)
-    if not inspect.isclass(kind):
-        raise UserError(
-            f"logger must be {', '.join(_LOGGERS)}, a class of lightning.pytorch.loggers or module:Class, got {name!r}"
-        )
-    return kind
 
 
 @contextmanager

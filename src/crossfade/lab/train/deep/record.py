@@ -1,9 +1,10 @@
-"""The record of a training's epochs: what each scored, which one counts, and the history in the end."""
+"""The record of a training's epochs: what each scored, which one counts, and what becomes of watched test images."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -11,12 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from crossfade.diagnostics import ProbabilityRecorder, Recording
 from crossfade.lab.train.outcome import History, chosen_epoch
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from crossfade.lab.train.deep.batches import Batch
+    from crossfade.lab.train.deep.feeds import Batch
     from crossfade.lab.train.deep.recipe import DeepRecipe
 
 Observer: TypeAlias = Callable[[int, str, Tensor, Tensor, Tensor], None]
@@ -25,6 +27,7 @@ _BINS = 15
 _COUNT, _LOSS_COUNT, _LOSS, _CORRECT, _NLL, _BRIER, _GAPS = range(7)
 _COUNTS = _GAPS + _BINS
 _FEW = 30  # classes
+_NEAR = 0.2  # p_y that parts the wrong predictions
 
 
 class Tally:
@@ -102,17 +105,16 @@ def scored(
     logits: Callable[[Any], Tensor],
     batches: Iterable[Batch],
     classes: int,
-    device: torch.device,
     observe: Callable[[Tensor, Tensor, Tensor], None] | None,
 ) -> Tally:
     """Return a part's sums; ``observe`` is shown index, logits and labels of every batch."""
     tally = Tally(classes)
     net.eval()
     for inputs, labels, index, _ in batches:
-        found, target = logits(inputs.to(device)).float(), labels.to(device)
-        tally.add(found, target)
+        found = logits(inputs).float()
+        tally.add(found, labels)
         if observe is not None:
-            observe(index, found, target)
+            observe(index, found, labels)
     net.train()
     return tally
 
@@ -141,10 +143,9 @@ class Record:
 
     def add(self, epoch: int, loss: float, parts: Mapping[str, Mapping[str, float]], net: nn.Module) -> None:
         """Add the scores of an epoch, by part."""
-        row: dict[str, float] = {"epoch": epoch + 1, "train_loss": loss}
-        for part, scores in parts.items():
-            row |= {f"{part}_{name}": value for name, value in scores.items() if name != "loss"}
-        self.rows.append(row)
+        scores = {f"{part}_{name}": value for part, found in parts.items() for name, value in found.items()}
+        scores = {name: value for name, value in scores.items() if not name.endswith("_loss")}
+        self.rows.append({"epoch": epoch + 1, "train_loss": loss, **scores})
         if self.recipe.select == "validation" and self._chosen() == len(self.rows) - 1:
             self.best = {name: value.detach().cpu().clone() for name, value in net.state_dict().items()}
 
@@ -176,3 +177,29 @@ class Record:
         if self.recipe.select == "last":
             return len(self.rows) - 1
         return chosen_epoch(np.array([row["val_accuracy"] for row in self.rows]))
+
+
+class Watcher:
+    """The bookkeeping of "A Motivating Example": p_y of the test images after epoch ``recipe.watch`` and the last."""
+
+    def __init__(self, folder: Path, examples: int, recipe: DeepRecipe) -> None:
+        self.recorder = ProbabilityRecorder(folder, examples, recipe.epochs)
+        self.epochs = (recipe.watch - 1, recipe.epochs - 1)
+
+    def __call__(self, epoch: int, part: str, index: Tensor, logits: Tensor, labels: Tensor) -> None:
+        if part == "test" and epoch in self.epochs:
+            self.recorder.record(epoch, index, logits, labels)
+            self.recorder.flush()  # a checkpoint may follow, and the watched epoch isn't seen again
+
+
+def escapes(folder: Path, recipe: DeepRecipe) -> dict[str, int]:
+    """Return how many test images of each group at epoch ``recipe.watch`` are right at the end.
+
+    The groups are: right, wrong with p_y > 0.2, wrong with p_y < 0.2.
+    """
+    recording = Recording(folder)
+    then, now = recipe.watch - 1, recipe.epochs - 1
+    right, p, end = recording.correct(then), recording.p(then), recording.correct(now)
+    groups = {"right": right, "near": ~right & (p >= _NEAR), "far": ~right & (p < _NEAR)}
+    counts = {f"watch_{name}": int(group.sum()) for name, group in groups.items()}
+    return counts | {f"end_{name}": int((group & end).sum()) for name, group in groups.items()}

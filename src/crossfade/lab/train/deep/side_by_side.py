@@ -28,8 +28,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from crossfade._transforms import Transform
 from crossfade.lab.methods import Method, TwoPass
-from crossfade.lab.train.deep.batches import Batch, epoch_seed
-from crossfade.lab.train.deep.feeds import Feed, Kind, make_feed
+from crossfade.lab.train.deep.feeds import Batch, Feed, Kind, Place, epoch_seed, make_feed
 from crossfade.lab.train.deep.network import (
     Job,
     build_network,
@@ -55,10 +54,19 @@ def serves(hardware: Hardware, recipe: DeepRecipe, method: Method) -> bool:
 
     On one CUDA device, a step in one piece without a loss scaler, no logger; a transformer that isn't to be compiled.
     """
-    wanted = hardware.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-    alone = hardware.devices * hardware.nodes == int(os.environ.get("WORLD_SIZE", "1")) == 1 and not hardware.logger
     whole = recipe.accumulate == 1 and recipe.precision != "16-mixed" and not isinstance(method, TwoPass)
-    return wanted and alone and whole and (isinstance(recipe, ImageRecipe) or not hardware.compile)
+    here = uses_cuda(hardware) and one_process(hardware) and not hardware.logger
+    return here and whole and (isinstance(recipe, ImageRecipe) or not hardware.compile)
+
+
+def uses_cuda(hardware: Hardware) -> bool:
+    """Return whether training is on CUDA devices."""
+    return hardware.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+
+
+def one_process(hardware: Hardware) -> bool:
+    """Return whether this process trains alone, on one device."""
+    return hardware.devices * hardware.nodes == int(os.environ.get("WORLD_SIZE", "1")) == 1
 
 
 def train_side_by_side(
@@ -267,7 +275,7 @@ class Member:
         observe = None if self.job.observe is None else functools.partial(self.job.observe, epoch, part)
         logits = functools.partial(logits_of, self.net, channels_last=self.hardware.channels_last)
         with self._autocast():
-            tally = scored(self.net, logits, batches, self.job.split.classes, self.device, observe)
+            tally = scored(self.net, logits, batches, self.job.split.classes, observe)
         return tally.scores(tally.total(self.device))
 
     def _autocast(self) -> torch.autocast:
@@ -293,11 +301,11 @@ def _wait(device: torch.device) -> None:
 
 
 def _members(jobs: Sequence[Job], recipe: DeepRecipe, hardware: Hardware, device: torch.device) -> list[Member]:
-    feeds: dict[tuple[int, int], Feed] = {}
     groups = [(id(job.split), job.seed) for job in jobs]
-    for job, group in zip(jobs, groups, strict=True):
-        if group not in feeds:
-            feeds[group] = make_feed(job.split, recipe, hardware, job.seed, device)
+    feeds = {
+        group: make_feed(job.split, recipe, hardware, job.seed, Place(device), many=True)
+        for group, job in dict(zip(groups, jobs, strict=True)).items()
+    }
     seen: dict[int, Counter[object]] = defaultdict(Counter)  # steps of one loss are alike
     members = [
         Member(job, feeds[group], recipe, hardware, seen[id(job.method.g)])
