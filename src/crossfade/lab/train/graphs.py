@@ -134,9 +134,7 @@ def begun(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> list[Tensor]:
     """Return the tensors in which an optimizer remembers earlier steps."""
-    return [
-        value for state in optimizer.state.values() for value in state.values() if isinstance(value, Tensor)
-    ]  # fmt: skip
+    return [value for state in optimizer.state.values() for value in state.values() if isinstance(value, Tensor)]
 
 
 def out_of_memory(error: BaseException | None) -> bool:

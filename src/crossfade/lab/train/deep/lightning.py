@@ -35,7 +35,6 @@ from crossfade.lab.train.hardware import Hardware
 from crossfade.lab.train.outcome import History
 
 CHECKPOINT = "last.ckpt"  # in a job's folder
-_TELL_SECONDS = 0.5
 _LOGGERS = {"csv": "CSVLogger", "tensorboard": "TensorBoardLogger"}
 
 
@@ -109,7 +108,6 @@ class Classifier(pl.LightningModule):  # type: ignore[misc]
         self.record = Record(recipe)
         self.alpha, self.beta = 1.0, 0.0
         self._loss = Tally()
-        self._told = 0.0
 
     def forward(self, inputs: Any) -> Tensor:
         return logits_of(self.net, inputs, channels_last=self.hardware.channels_last)
@@ -158,9 +156,7 @@ class Classifier(pl.LightningModule):  # type: ignore[misc]
         optimizer.step()
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        now = time.monotonic()
-        if self.on_progress is not None and now - self._told > _TELL_SECONDS:
-            self._told = now
+        if self.on_progress is not None:
             done = self.current_epoch + (batch_idx + 1) / self.trainer.num_training_batches
             self.on_progress(done / self.recipe.epochs)
 

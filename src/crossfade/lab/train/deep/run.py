@@ -8,7 +8,7 @@ from __future__ import annotations
 import gc
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -74,11 +74,8 @@ class _Runner:
 
     def train_alike(self, trials: Sequence[Trial]) -> Iterator[tuple[Trial, Outcome]]:
         """Train trials of one recipe and one task."""
-        served = {
-            trial.key
-            for trial in trials
-            if _served(trial, self.hardware) and not self._checkpoint(trial).exists()  # it began in the other way
-        }
+        # What has begun in turn goes on so.
+        served = {t.key for t in trials if _served(t, self.hardware) and not self._checkpoint(t).exists()}
         yield from self.side_by_side([trial for trial in trials if trial.key in served])
         rest = [trial for trial in trials if trial.key not in served]
         for _, repeat in groupby(rest, key=lambda trial: trial.repeat):
@@ -118,17 +115,18 @@ class _Runner:
         resumed training is the undisturbed one, so the numbers are those of training each from the start.
         """
         split = _split(trials[0], trials[0].repeat)  # one at a time in memory
+        begun = {trial.key for trial in trials if self._checkpoint(trial).exists()}
         places = [Start()] * len(trials)
         if side_by_side.one_process(self.hardware):
             places = job_starts([trial.method for trial in trials], [0] * len(trials), _recipe(trials[0]))
         for at, (trial, start) in enumerate(zip(trials, places, strict=True)):
             self.tick(0.0)
-            later = zip(trials, places, strict=True)
-            forks = {self._checkpoint(other): place.epoch for other, place in later if place.source == at}
-            shared = start.epoch if self._checkpoint(trial).exists() else 0  # where there is no source, 0 too
-            result = self._train(trial, self._job(trial, split), [_Fork(self._checkpoint(trial), forks)])
-            if shared and result.result is not None:
-                result = Outcome({**result.result, "shared_epochs": shared}, result.curves)
+            own, pairs = self._checkpoint(trial), zip(trials, places, strict=True)
+            forks = {self._checkpoint(other): place.epoch for other, place in pairs if place.source == at}
+            forked = trial.key not in begun and own.exists()
+            result = self._train(trial, self._job(trial, split), [_Fork(own, forks)])
+            if forked and result.result is not None:
+                result = Outcome({**result.result, "shared_epochs": start.epoch}, result.curves)
             gc.collect()  # a trainer and its network hold each other: a large one must not wait for its turn
             yield trial, result
 
@@ -279,19 +277,14 @@ def _seconds_an_image(net: nn.Module, side: int, classes: int, device: torch.dev
     count = 128 if device.type == "cuda" else 16 if side < 100 else 4
     images, labels = torch.randn(count, 3, side, side, device=device), torch.randint(classes, (count,), device=device)
 
-    def step() -> None:
-        torch.autograd.backward(cross_entropy(net(images), labels))
-
-    def forward() -> None:
-        with torch.no_grad():
-            net(images)
-
-    def seconds(work: Callable[[], None]) -> float:
+    def seconds(training: bool) -> float:
         started = time.perf_counter()
-        work()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
+        with torch.set_grad_enabled(training):
+            logits = net(images)
+        if training:
+            torch.autograd.backward(cross_entropy(logits, labels))
+        side_by_side.wait(device)
         return (time.perf_counter() - started) / count
 
-    best = [min(seconds(work) for _ in range(4)) for work in (step, forward)]
-    return best[0], best[1]
+    step, forward = (min(seconds(training) for _ in range(4)) for training in (True, False))
+    return step, forward

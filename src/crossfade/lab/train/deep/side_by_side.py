@@ -28,16 +28,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from crossfade._transforms import Transform
 from crossfade.lab.methods import Method, TwoPass
+from crossfade.lab.train.deep import network
 from crossfade.lab.train.deep.feeds import Batch, Feed, Kind, Place, epoch_seed, make_feed
-from crossfade.lab.train.deep.network import (
-    Job,
-    build_network,
-    job_starts,
-    logits_of,
-    loss_of,
-    make_optimizer,
-    step_settings,
-)
+from crossfade.lab.train.deep.network import Job
 from crossfade.lab.train.deep.recipe import DeepRecipe, ImageRecipe
 from crossfade.lab.train.deep.record import Record, scored
 from crossfade.lab.train.graphs import Graphs, begun, optimizer_state
@@ -98,7 +91,15 @@ def train_side_by_side(
     last = min(recipe.epochs, max_epochs or recipe.epochs)
     for epoch in range(min(member.epoch for member in members), last):
         active = [member for member in members if member.ready(epoch)]
-        _train_epoch(active, epoch)
+        feeds = {id(member.feed): member.feed for member in active}.values()
+        for part in (*feeds, *active):
+            part.begin(epoch)
+        for step in range(max((len(feed.kinds) for feed in feeds), default=0)):
+            for member in active:
+                if step < len(member.feed.kinds):
+                    member.step(member.feed.kinds[step])
+        for member in active:
+            member.end(epoch)
         if epoch + 1 < recipe.epochs and (time.monotonic() - saved > pause or epoch + 1 == last):
             started_saving = time.monotonic()
             for member in active:
@@ -124,25 +125,30 @@ def seconds_an_epoch(
     members = _members(alone, recipe, replace(hardware, compile=False), torch.device(device))
     feed = members[0].feed
     feed.begin(0)
-    kinds = feed.kinds[:_TIMED_STEPS]
-    seconds = 0.0
+    kinds, seconds = feed.kinds[:_TIMED_STEPS], 0.0
     for _ in range(2):  # the first time warms up
         for member in members:
             member.begin(0)
-        _wait(feed.device)
+        wait(feed.device)
         started = time.perf_counter()
         for kind in kinds:
             for member in members:
                 member.step(kind)
-        _wait(feed.device)
+        wait(feed.device)
         seconds = time.perf_counter() - started
     return seconds * len(feed.kinds) / (len(kinds) * len(members))
+
+
+def wait(device: torch.device) -> None:
+    """Wait for what the device still computes."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def _training_loss(
     net: nn.Module, g: Transform | None, inputs: Any, labels: Tensor, alpha: Tensor, beta: Tensor, channels_last: bool
 ) -> Tensor:
-    return loss_of(g, logits_of(net, inputs, channels_last=channels_last), labels, alpha, beta)
+    return network.loss_of(g, network.logits_of(net, inputs, channels_last=channels_last), labels, alpha, beta)
 
 
 @functools.cache
@@ -168,15 +174,12 @@ class Member:
         self.epoch, self.trained = 0, 0
         self.source: Member | None = None
         self.record = Record(recipe)
-        self.net = build_network(job, recipe, channels_last=hardware.channels_last).to(self.device)
-        self.norms = [
-            layer
-            for layer in self.net.modules()
-            # without a momentum, the count is the average's divisor
-            if isinstance(layer, _BatchNorm) and layer.track_running_stats and layer.momentum is not None
-        ]
+        self.net = network.build_network(job, recipe, channels_last=hardware.channels_last).to(self.device)
+        norms = [layer for layer in self.net.modules() if isinstance(layer, _BatchNorm) and layer.track_running_stats]
+        # without a momentum, the count is the average's divisor
+        self.norms = [layer for layer in norms if layer.momentum is not None]
         self.rate = torch.zeros((), device=self.device)
-        self.optimizer = begun(make_optimizer(self.net, recipe, self.rate))
+        self.optimizer = begun(network.make_optimizer(self.net, recipe, self.rate))
         self.table = torch.zeros(0)  # alpha, beta and rate of the epoch's steps
         self.at, self.first = (torch.zeros(1, dtype=torch.int64, device=self.device) for _ in range(2))
         self.loss = torch.zeros((), dtype=torch.float64, device=self.device)
@@ -196,7 +199,7 @@ class Member:
     def begin(self, epoch: int) -> None:
         """Lay the losses' weights and learning rates of the epoch's steps ready."""
         steps = len(self.feed.kinds)
-        table = [step_settings(self.job.method, self.recipe, epoch, step / steps) for step in range(steps)]
+        table = [network.step_settings(self.job.method, self.recipe, epoch, step / steps) for step in range(steps)]
         if not len(self.table):
             self.table = torch.zeros(steps, 3, dtype=torch.float64, device=self.device)
         self.table.copy_(torch.tensor(table, dtype=torch.float64))
@@ -273,7 +276,7 @@ class Member:
 
     def _evaluate(self, epoch: int, part: str, batches: Iterable[Batch]) -> dict[str, float]:
         observe = None if self.job.observe is None else functools.partial(self.job.observe, epoch, part)
-        logits = functools.partial(logits_of, self.net, channels_last=self.hardware.channels_last)
+        logits = functools.partial(network.logits_of, self.net, channels_last=self.hardware.channels_last)
         with self._autocast():
             tally = scored(self.net, logits, batches, self.job.split.classes, observe)
         return tally.scores(tally.total(self.device))
@@ -295,11 +298,6 @@ def _uncounted(norms: Sequence[_BatchNorm]) -> Iterator[None]:
             norm.num_batches_tracked = count
 
 
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 def _members(jobs: Sequence[Job], recipe: DeepRecipe, hardware: Hardware, device: torch.device) -> list[Member]:
     groups = [(id(job.split), job.seed) for job in jobs]
     feeds = {
@@ -311,21 +309,7 @@ def _members(jobs: Sequence[Job], recipe: DeepRecipe, hardware: Hardware, device
         Member(job, feeds[group], recipe, hardware, seen[id(job.method.g)])
         for job, group in zip(jobs, groups, strict=True)
     ]
-    places = job_starts([job.method for job in jobs], groups, recipe, [member.epoch for member in members])
+    places = network.job_starts([job.method for job in jobs], groups, recipe, [member.epoch for member in members])
     for member, start in zip(members, places, strict=True):
         member.epoch, member.source = start.epoch, None if start.source is None else members[start.source]
     return members
-
-
-def _train_epoch(active: Sequence[Member], epoch: int) -> None:
-    feeds = {id(member.feed): member.feed for member in active}.values()
-    for feed in feeds:
-        feed.begin(epoch)
-    for member in active:
-        member.begin(epoch)
-    for step in range(max((len(feed.kinds) for feed in feeds), default=0)):
-        for member in active:
-            if step < len(member.feed.kinds):
-                member.step(member.feed.kinds[step])
-    for member in active:
-        member.end(epoch)
