@@ -9,70 +9,41 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 
 from crossfade.errors import UserError
-
-__all__ = ["SMALL_NETS", "build", "check_name", "net_names", "parameters"]
-
-
-def _resnet(depth: int) -> Callable[[int], nn.Module]:
-    def make(classes: int) -> nn.Module:
-        from crossfade.lab.nets.resnet import CifarResNet
-
-        return CifarResNet(depth, classes)
-
-    return make
+from crossfade.lab.nets.resnet import CifarResNet, PreActResNet, ResNeXt29, initialise
 
 
-def _preact(classes: int) -> nn.Module:
-    from crossfade.lab.nets.resnet import PreActResNet
+def _small_stem(name: str, classes: int) -> nn.Module:
+    from torchvision.models import get_model
 
-    return PreActResNet(classes)
-
-
-def _resnext(groups: int, width: int) -> Callable[[int], nn.Module]:
-    def make(classes: int) -> nn.Module:
-        from crossfade.lab.nets.resnext import ResNeXt29
-
-        return ResNeXt29(groups, width, classes)
-
-    return make
-
-
-def _small_stem(name: str) -> Callable[[int], nn.Module]:
-    def make(classes: int) -> nn.Module:
-        from torchvision.models import get_model
-
-        from crossfade.lab.nets.resnet import initialise
-
-        net: Any = get_model(name, weights=None, num_classes=classes)
-        if name.startswith("resnet"):
-            net.conv1 = nn.Conv2d(3, 64, 3, 1, 1, bias=False)
-            initialise(net.conv1)
-        else:
-            net.conv1[0] = nn.Conv2d(3, 24, 3, 1, 1, bias=False)
-        net.maxpool = nn.Identity()
-        return net  # type: ignore[no-any-return]
-
-    return make
+    net: Any = get_model(name, weights=None, num_classes=classes)
+    if name.startswith("resnet"):
+        net.conv1 = nn.Conv2d(3, 64, 3, 1, 1, bias=False)
+        initialise(net.conv1)
+    else:
+        net.conv1[0] = nn.Conv2d(3, 24, 3, 1, 1, bias=False)
+    net.maxpool = nn.Identity()
+    return net  # type: ignore[no-any-return]
 
 
 SMALL_NETS: dict[str, Callable[[int], nn.Module]] = {
-    "resnet8": _resnet(8),
-    "resnet20": _resnet(20),
-    "resnet32": _resnet(32),
-    "resnet44": _resnet(44),
-    "resnet56": _resnet(56),
-    "resnet110": _resnet(110),
-    "resnet18_small": _small_stem("resnet18"),
-    "resnet34_small": _small_stem("resnet34"),
-    "preactresnet18": _preact,
-    "resnext29": _resnext(2, 64),  # the 2x64d of Chen et al. 2019, whom Table 5 follows
-    "resnext29_8x64d": _resnext(8, 64),
-    "shufflenetv2_small": _small_stem("shufflenet_v2_x1_0"),
+    "resnet8": partial(CifarResNet, 8),
+    "resnet20": partial(CifarResNet, 20),
+    "resnet32": partial(CifarResNet, 32),
+    "resnet44": partial(CifarResNet, 44),
+    "resnet56": partial(CifarResNet, 56),
+    "resnet110": partial(CifarResNet, 110),
+    "resnet18_small": partial(_small_stem, "resnet18"),
+    "resnet34_small": partial(_small_stem, "resnet34"),
+    "preactresnet18": PreActResNet,
+    "resnext29": partial(ResNeXt29, 2, 64),  # the 2x64d of Chen et al. 2019, whom Table 5 follows
+    "resnext29_8x64d": partial(ResNeXt29, 8, 64),
+    "shufflenetv2_small": partial(_small_stem, "shufflenet_v2_x1_0"),
 }
 
 
@@ -86,8 +57,8 @@ class _WithDropout(nn.Module):
 
 
 def net_names() -> list[str]:
-    """Every name ``build`` takes."""
-    import torchvision.models as models
+    """Return every name that ``build`` takes."""
+    from torchvision import models
 
     return [*SMALL_NETS, *models.list_models(module=models)]
 
@@ -104,7 +75,7 @@ def check_name(name: str) -> None:
 
 
 def build(name: str, classes: int, *, pretrained: bool = False, dropout: float = 0.0) -> nn.Module:
-    """A network with fresh weights from torch's global generator, or torchvision's pretrained ones and a fresh head.
+    """Return a network with fresh weights from torch's global generator, or torchvision's with a fresh head.
 
     Args:
         name: One of ``net_names()``.
@@ -126,7 +97,7 @@ def build(name: str, classes: int, *, pretrained: bool = False, dropout: float =
 
 
 def parameters(net: nn.Module) -> int:
-    """Number of trained values."""
+    """Return the number of trained values."""
     return sum(parameter.numel() for parameter in net.parameters() if parameter.requires_grad)
 
 

@@ -1,8 +1,10 @@
-"""The CIFAR residual networks of He et al. 2016a (20 to 110 layers), and the pre-activation ResNet-18 (2016b)."""
+"""Residual networks for small images, as they were published.
+
+They are those of He et al. 2016a for CIFAR (20 to 110 layers), the pre-activation ResNet-18 (2016b), and ResNeXt-29 of
+Xie et al. 2017 (table 7 and section 5.3).
+"""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -77,14 +79,14 @@ class PreActBlock(nn.Module):
 
 
 class PreActResNet(nn.Module):
-    """ResNet-18's four stages of two blocks (64 to 512 channels) a 3x3 stem, and the last normalisation and ReLU."""
+    """ResNet-18's four stages of two blocks (64 to 512 channels), a 3x3 stem, and the last normalisation and ReLU."""
 
-    def __init__(self, classes: int, block: Callable[[int, int, int], nn.Module] = PreActBlock) -> None:
+    def __init__(self, classes: int) -> None:
         super().__init__()
         self.conv = _conv(3, 64)
         layers, channels = [], 64
         for width, stride in ((64, 1), (128, 2), (256, 2), (512, 2)):
-            layers += [block(channels, width, stride), block(width, width, 1)]
+            layers += [PreActBlock(channels, width, stride), PreActBlock(width, width, 1)]
             channels = width
         self.blocks = nn.Sequential(*layers)
         self.bn = nn.BatchNorm2d(512)
@@ -93,4 +95,50 @@ class PreActResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(self.bn(self.blocks(self.conv(x))))
+        return self.fc(x.mean((2, 3)))  # type: ignore[no-any-return]
+
+
+class _Bottleneck(nn.Module):
+    def __init__(self, inputs: int, groups: int, width: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        inner = groups * width
+        self.conv1, self.bn1 = nn.Conv2d(inputs, inner, 1, bias=False), nn.BatchNorm2d(inner)
+        self.conv2 = nn.Conv2d(inner, inner, 3, stride, 1, groups=groups, bias=False)
+        self.bn2 = nn.BatchNorm2d(inner)
+        self.conv3, self.bn3 = nn.Conv2d(inner, outputs, 1, bias=False), nn.BatchNorm2d(outputs)
+        self.shortcut: nn.Module = nn.Identity()
+        if stride > 1 or inputs != outputs:
+            self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = F.relu(self.bn1(self.conv1(x)))
+        out = self.bn3(self.conv3(F.relu(self.bn2(self.conv2(out)))))
+        return F.relu(out + self.shortcut(x))
+
+
+class ResNeXt29(nn.Module):
+    """Three stages of three blocks with 256, 512 and 1024 outputs.
+
+    Args:
+        groups: Paths of the first stage's grouped convolution (its cardinality).
+        width: Channels of a path in the first stage; they double from stage to stage.
+        classes: Outputs.
+    """
+
+    def __init__(self, groups: int, width: int, classes: int) -> None:
+        super().__init__()
+        self.conv, self.bn = nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64)
+        layers, channels = [], 64
+        for stage in range(3):
+            outputs = 256 << stage
+            for block in range(3):
+                stride = 2 if stage and block == 0 else 1
+                layers.append(_Bottleneck(channels, groups, width << stage, outputs, stride))
+                channels = outputs
+        self.blocks = nn.Sequential(*layers)
+        self.fc = nn.Linear(channels, classes)
+        initialise(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.blocks(F.relu(self.bn(self.conv(x))))
         return self.fc(x.mean((2, 3)))  # type: ignore[no-any-return]

@@ -30,7 +30,7 @@ from crossfade.lab.methods import TwoPass
 from crossfade.lab.train.deep.feeds import Batch, Feed, Place, epoch_seed, make_feed
 from crossfade.lab.train.deep.network import Job, build_network, logits_of, loss_of, make_optimizer, step_settings
 from crossfade.lab.train.deep.recipe import DeepRecipe
-from crossfade.lab.train.deep.record import Record, Tally, scored
+from crossfade.lab.train.deep.record import Record, exact, scored
 from crossfade.lab.train.hardware import Hardware
 from crossfade.lab.train.outcome import History
 
@@ -96,7 +96,7 @@ class Classifier(pl.LightningModule):  # type: ignore[misc]
         self,
         job: Job,
         recipe: DeepRecipe,
-        hardware: Hardware = Hardware(),  # noqa: B008  (frozen)
+        hardware: Hardware,
         on_progress: Callable[[float], None] | None = None,
     ) -> None:
         super().__init__()
@@ -107,7 +107,6 @@ class Classifier(pl.LightningModule):  # type: ignore[misc]
         self.automatic_optimization = not isinstance(job.method, TwoPass)
         self.record = Record(recipe)
         self.alpha, self.beta = 1.0, 0.0
-        self._loss = Tally()
 
     def forward(self, inputs: Any) -> Tensor:
         return logits_of(self.net, inputs, channels_last=self.hardware.channels_last)
@@ -123,7 +122,7 @@ class Classifier(pl.LightningModule):  # type: ignore[misc]
     def on_train_epoch_start(self) -> None:
         # Dropout draws from the global generator: seeded each epoch, it needs no saving and no method moves it.
         torch.manual_seed(epoch_seed(self.job.seed, self.current_epoch, f"dropout {self.global_rank}"))
-        self._loss = Tally()
+        self._lost = torch.zeros(2, dtype=exact(self.device), device=self.device)  # loss x examples, and examples
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         step = batch_idx - batch_idx % self.trainer.accumulate_grad_batches  # where this optimizer step began
@@ -139,7 +138,9 @@ class Classifier(pl.LightningModule):  # type: ignore[misc]
         loss = loss_of(self.job.method.g, logits, labels, self.alpha, self.beta)
         if self.job.observe is not None and share:
             self.job.observe(self.current_epoch, "train", index, logits.detach(), labels)
-        self._loss.add_loss(loss.detach(), len(labels) if share else 0)
+        count = len(labels) if share else 0
+        self._lost[0] += loss.detach() * count
+        self._lost[1] += count
         if self.automatic_optimization:
             return loss * share
         first, second = self.optimizers()
@@ -161,7 +162,8 @@ class Classifier(pl.LightningModule):  # type: ignore[misc]
             self.on_progress(done / self.recipe.epochs)
 
     def on_train_epoch_end(self) -> None:
-        loss = self._sum(self._loss)["loss"]
+        total, count = self._over_processes(self._lost).tolist()
+        loss = total / count if count else float("nan")
         self.log("train_loss", loss)
         if not self.record.wants(self.current_epoch, loss, self.net):
             self.trainer.should_stop = self.trainer.should_stop or not self.record.finite
@@ -175,14 +177,14 @@ class Classifier(pl.LightningModule):  # type: ignore[misc]
     def _evaluate(self, part: str, batches: Iterable[Batch]) -> dict[str, float]:
         observe = None if self.job.observe is None else partial(self.job.observe, self.current_epoch, part)
         with self.trainer.precision_plugin.forward_context():
-            tally = scored(self.net, self, batches, self.job.split.classes, observe)
-        return self._sum(tally)
+            tally = scored(self.net, self, batches, self.job.split.classes, self.device, observe)
+        tally.sums = self._over_processes(tally.sums)
+        return tally.scores()
 
-    def _sum(self, tally: Tally) -> dict[str, float]:
-        total = tally.total(self.device)
+    def _over_processes(self, sums: Tensor) -> Tensor:
         if self.trainer.world_size > 1:
-            total = self.trainer.strategy.reduce(total, reduce_op="sum")
-        return tally.scores(total)
+            sums = self.trainer.strategy.reduce(sums, reduce_op="sum")
+        return sums
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["crossfade"] = self.record.state()

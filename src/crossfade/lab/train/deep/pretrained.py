@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from crossfade.errors import UserError
 from crossfade.lab.data.hub import hub
@@ -37,20 +37,17 @@ def check_model(model: str, max_length: int) -> str:
 
     config = _from(model, AutoConfig)
     tokenizer = load_tokenizer(model)
-    known = getattr(config, "vocab_size", None)
+    known, padding = getattr(config, "vocab_size", None), getattr(config, "pad_token_id", None)
+    other = ""
     # An embedding may be a little larger than its tokenizer, filled up to a round number. transformers makes an empty
     # tokenizer where a folder has none.
     if known is not None and not known / 2 <= len(tokenizer) <= known:
-        raise UserError(
-            f"model {model}: its tokenizer has {len(tokenizer)} tokens and its embedding {known}: they don't belong "
-            "together; put the model's own tokenizer beside it"
-        )
-    padding = getattr(config, "pad_token_id", None)
-    if padding is not None and tokenizer.pad_token_id not in (None, padding):
-        raise UserError(
-            f"model {model}: its tokenizer pads with token {tokenizer.pad_token_id}, the model expects {padding}: they "
-            "don't belong together; put the model's own tokenizer beside it"
-        )
+        other = f"has {len(tokenizer)} tokens and its embedding {known}"
+    elif padding is not None and tokenizer.pad_token_id not in (None, padding):
+        other = f"pads with token {tokenizer.pad_token_id}, the model expects {padding}"
+    if other:
+        own = "they don't belong together; put the model's own tokenizer beside it"
+        raise UserError(f"model {model}: its tokenizer {other}: {own}")
     if tokenizer.pad_token_id is None:
         raise UserError(f"model {model}: its tokenizer has no padding token; use one that has, such as BERT's")
     longest = getattr(config, "max_position_embeddings", None) or max_length
@@ -72,13 +69,11 @@ def load_classifier(model: str, classes: int) -> Any:
 
     # A head that the folder brings along, for other classes say, isn't used: every training starts with a new one.
     net = _from(model, AutoModelForSequenceClassification, num_labels=classes, ignore_mismatched_sizes=True)
-    for name, module in net.named_children():
-        if name in ("classifier", "score"):
-            for layer in module.modules():
-                if hasattr(layer, "weight") and layer.weight.dim() == 2:
-                    layer.weight.data.normal_(0.0, getattr(net.config, "initializer_range", 0.02))
-                    if layer.bias is not None:
-                        layer.bias.data.zero_()
+    heads = [module for name, module in net.named_children() if name in ("classifier", "score")]
+    for layer in (layer for head in heads for layer in head.modules() if isinstance(layer, nn.Linear)):
+        nn.init.normal_(layer.weight, 0.0, getattr(net.config, "initializer_range", 0.02))
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
     return net.train()
 
 

@@ -9,6 +9,7 @@ import gc
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -250,26 +251,18 @@ def estimate(trials: Sequence[Trial], hardware: Hardware) -> float:
         rows, inputs, classes = task.shape
         side = recipe.size or round((inputs / 3) ** 0.5)
         step, forward = _seconds_an_image(build(recipe.net, classes).to(device), side, classes, device)
-        in_graphs = _epoch_in_graphs([trial for trial in alike if _served(trial, hardware)], recipe, hardware)
+        served, in_graphs = [trial for trial in alike if _served(trial, hardware)], 0.0
+        if served:
+            split = _split(served[0], 0)
+            jobs = [Job(split, trial.method, 0) for trial in served[:_TIMED]]
+            with suppress(RuntimeError):  # no memory for so many, or a loss that waits for the host
+                in_graphs = side_by_side.seconds_an_epoch(jobs, recipe, hardware=hardware)
         tested = task.describe()["n_test"] * sum(map(recipe.scored, range(recipe.epochs)))
         for trial in alike:
             passes = 2 if isinstance(trial.method, TwoPass) else 1
-            epoch = in_graphs if in_graphs and _served(trial, hardware) else rows * step * passes / devices
+            epoch = in_graphs if in_graphs and trial in served else rows * step * passes / devices
             seconds += recipe.epochs * epoch + tested * forward / devices
     return seconds
-
-
-def _epoch_in_graphs(trials: Sequence[Trial], recipe: ImageRecipe, hardware: Hardware) -> float | None:
-    """Return the seconds of an epoch of one network of several side by side; None where they aren't trained so."""
-    if not trials:
-        return None
-    split = _split(trials[0], 0)
-    try:
-        return side_by_side.seconds_an_epoch(
-            [Job(split, trial.method, 0) for trial in trials[:_TIMED]], recipe, hardware=hardware
-        )
-    except RuntimeError:  # no memory for so many, or a loss that waits for the host: the run itself finds another way
-        return None
 
 
 def _seconds_an_image(net: nn.Module, side: int, classes: int, device: torch.device) -> tuple[float, float]:

@@ -92,8 +92,10 @@ def train_side_by_side(
     for epoch in range(min(member.epoch for member in members), last):
         active = [member for member in members if member.ready(epoch)]
         feeds = {id(member.feed): member.feed for member in active}.values()
-        for part in (*feeds, *active):
-            part.begin(epoch)
+        for feed in feeds:
+            feed.begin(epoch)
+        for member in active:
+            member.begin(epoch)
         for step in range(max((len(feed.kinds) for feed in feeds), default=0)):
             for member in active:
                 if step < len(member.feed.kinds):
@@ -278,8 +280,7 @@ class Member:
         observe = None if self.job.observe is None else functools.partial(self.job.observe, epoch, part)
         logits = functools.partial(network.logits_of, self.net, channels_last=self.hardware.channels_last)
         with self._autocast():
-            tally = scored(self.net, logits, batches, self.job.split.classes, observe)
-        return tally.scores(tally.total(self.device))
+            return scored(self.net, logits, batches, self.job.split.classes, self.device, observe).scores()
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16-mixed")
@@ -300,15 +301,12 @@ def _uncounted(norms: Sequence[_BatchNorm]) -> Iterator[None]:
 
 def _members(jobs: Sequence[Job], recipe: DeepRecipe, hardware: Hardware, device: torch.device) -> list[Member]:
     groups = [(id(job.split), job.seed) for job in jobs]
-    feeds = {
-        group: make_feed(job.split, recipe, hardware, job.seed, Place(device), many=True)
-        for group, job in dict(zip(groups, jobs, strict=True)).items()
-    }
+    feeds = {}
+    for group, job in dict(zip(groups, jobs, strict=True)).items():
+        feeds[group] = make_feed(job.split, recipe, hardware, job.seed, Place(device), many=True)
     seen: dict[int, Counter[object]] = defaultdict(Counter)  # steps of one loss are alike
-    members = [
-        Member(job, feeds[group], recipe, hardware, seen[id(job.method.g)])
-        for job, group in zip(jobs, groups, strict=True)
-    ]
+    pairs = zip(jobs, groups, strict=True)
+    members = [Member(job, feeds[group], recipe, hardware, seen[id(job.method.g)]) for job, group in pairs]
     places = network.job_starts([job.method for job in jobs], groups, recipe, [member.epoch for member in members])
     for member, start in zip(members, places, strict=True):
         member.epoch, member.source = start.epoch, None if start.source is None else members[start.source]
