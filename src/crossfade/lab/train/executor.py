@@ -1,4 +1,4 @@
-"""The one face that every family shows to the runner: an executor takes batches of trials and yields their outcomes."""
+"""What every family shows to the runner: an executor, which takes batches of trials and yields their outcomes."""
 
 from __future__ import annotations
 

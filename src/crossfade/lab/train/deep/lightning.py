@@ -15,7 +15,6 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +26,11 @@ from torch import Tensor
 from crossfade.errors import UserError
 from crossfade.functional import complement_entropy
 from crossfade.lab.methods import TwoPass
+from crossfade.lab.train.deep import network
 from crossfade.lab.train.deep.feeds import Batch, Feed, Place, epoch_seed, make_feed
-from crossfade.lab.train.deep.network import Job, build_network, logits_of, loss_of, make_optimizer, step_settings
+from crossfade.lab.train.deep.network import Job
 from crossfade.lab.train.deep.recipe import DeepRecipe
-from crossfade.lab.train.deep.record import Record, exact, scored
+from crossfade.lab.train.deep.record import Record, exact
 from crossfade.lab.train.hardware import Hardware
 from crossfade.lab.train.outcome import History
 
@@ -101,7 +101,7 @@ class Classifier(pl.LightningModule):  # type: ignore[misc]
     ) -> None:
         super().__init__()
         self.job, self.recipe, self.hardware, self.on_progress = job, recipe, hardware, on_progress
-        self.net = build_network(job, recipe, channels_last=hardware.channels_last)
+        self.net = network.build_network(job, recipe, channels_last=hardware.channels_last)
         if hardware.compile:
             self.net.compile()
         self.automatic_optimization = not isinstance(job.method, TwoPass)
@@ -109,11 +109,11 @@ class Classifier(pl.LightningModule):  # type: ignore[misc]
         self.alpha, self.beta = 1.0, 0.0
 
     def forward(self, inputs: Any) -> Tensor:
-        return logits_of(self.net, inputs, channels_last=self.hardware.channels_last)
+        return network.logits_of(self.net, inputs, channels_last=self.hardware.channels_last)
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         passes = 2 if isinstance(self.job.method, TwoPass) else 1
-        return [make_optimizer(self.net, self.recipe) for _ in range(passes)]
+        return [network.make_optimizer(self.net, self.recipe) for _ in range(passes)]
 
     def train_dataloader(self) -> Feed:
         place = Place(self.device, self.trainer.global_rank, self.trainer.world_size)
@@ -127,7 +127,7 @@ class Classifier(pl.LightningModule):  # type: ignore[misc]
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         step = batch_idx - batch_idx % self.trainer.accumulate_grad_batches  # where this optimizer step began
         within = step / self.trainer.num_training_batches
-        self.alpha, self.beta, rate = step_settings(self.job.method, self.recipe, self.current_epoch, within)
+        self.alpha, self.beta, rate = network.step_settings(self.job.method, self.recipe, self.current_epoch, within)
         for optimizer in self.trainer.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate
@@ -135,7 +135,7 @@ class Classifier(pl.LightningModule):  # type: ignore[misc]
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         inputs, labels, index, share = batch
         logits = self(inputs)
-        loss = loss_of(self.job.method.g, logits, labels, self.alpha, self.beta)
+        loss = network.loss_of(self.job.method.g, logits, labels, self.alpha, self.beta)
         if self.job.observe is not None and share:
             self.job.observe(self.current_epoch, "train", index, logits.detach(), labels)
         count = len(labels) if share else 0
@@ -175,9 +175,9 @@ class Classifier(pl.LightningModule):  # type: ignore[misc]
         self.log_dict({name: value for name, value in row.items() if name.startswith(("val_", "test_"))})
 
     def _evaluate(self, part: str, batches: Iterable[Batch]) -> dict[str, float]:
-        observe = None if self.job.observe is None else partial(self.job.observe, self.current_epoch, part)
+        layout = self.hardware.channels_last
         with self.trainer.precision_plugin.forward_context():
-            tally = scored(self.net, self, batches, self.job.split.classes, self.device, observe)
+            tally = network.scored(self.job, self.net, self.current_epoch, part, batches, channels_last=layout)
         tally.sums = self._over_processes(tally.sums)
         return tally.scores()
 

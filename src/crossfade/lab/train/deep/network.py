@@ -1,12 +1,9 @@
-"""The network of a training: how it is built, what a step does in any loop, and its weights as a file.
-
-A file is one safetensors file with the trial's provenance.
-"""
+"""The network of a training: how it is built, what a step does in any loop, and its weights as a safetensors file."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,10 +16,11 @@ from crossfade.errors import UserError
 from crossfade.functional import crossfade_loss, probability_loss
 from crossfade.lab.methods import Method, ScaledRate, Start, starts
 from crossfade.lab.nets import build
-from crossfade.lab.train.deep.feeds import DeepSplit, epoch_seed
+from crossfade.lab.train.checks import expect
+from crossfade.lab.train.deep.feeds import Batch, DeepSplit, epoch_seed
 from crossfade.lab.train.deep.pretrained import load_classifier
 from crossfade.lab.train.deep.recipe import DeepRecipe, ImageRecipe, TextRecipe
-from crossfade.lab.train.deep.record import Observer
+from crossfade.lab.train.deep.record import Observer, Tally
 from crossfade.lab.train.outcome import Floats
 
 _GRID = 5040  # places in an epoch where two schedules that move at each step are compared
@@ -53,9 +51,8 @@ def build_network(job: Job, recipe: DeepRecipe, *, channels_last: bool) -> nn.Mo
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(epoch_seed(job.seed, 0, "weights"))
         if isinstance(recipe, TextRecipe):
-            pretrained: nn.Module = load_classifier(recipe.model, job.split.classes)
-            return pretrained
-        assert isinstance(recipe, ImageRecipe)
+            return load_classifier(recipe.model, job.split.classes)
+        recipe = expect("recipe", recipe, ImageRecipe)
         net = build(recipe.net, job.split.classes, pretrained=recipe.pretrained, dropout=recipe.dropout)
     return net.to(memory_format=torch.channels_last) if channels_last else net
 
@@ -92,6 +89,20 @@ def loss_of(g: Transform | None, logits: Tensor, labels: Tensor, alpha: float | 
     return crossfade_loss(logits, labels, alpha=alpha, beta=beta)
 
 
+@torch.no_grad()
+def scored(job: Job, net: nn.Module, epoch: int, part: str, batches: Iterable[Batch], *, channels_last: bool) -> Tally:
+    """Return the sums of a part after an epoch, which the job may observe."""
+    tally = Tally(next(net.parameters()).device, job.split.classes)
+    net.eval()
+    for inputs, labels, index, _ in batches:
+        logits = logits_of(net, inputs, channels_last=channels_last).float()
+        tally.add(logits, labels)
+        if job.observe is not None:
+            job.observe(epoch, part, index, logits, labels)
+    net.train()
+    return tally
+
+
 def step_settings(method: Method, recipe: DeepRecipe, epoch: int, within: float) -> tuple[float, float, float]:
     """Return alpha, beta and the learning rate of a step that begins at this part of an epoch."""
     progress = (epoch + within if recipe.granularity == "step" else epoch) / recipe.epochs
@@ -113,7 +124,7 @@ def job_starts(
 
 
 def save_model(path: Path, weights: Mapping[str, Tensor | Floats], provenance: Mapping[str, Any]) -> None:
-    """Write the file so that it is there completely or not at all.
+    """Write weights and their provenance so that the file is there completely or not at all.
 
     Args:
         path: Ends in ``.safetensors``.

@@ -63,12 +63,12 @@ def load_tokenizer(model: str) -> Any:
     return _from(model, AutoTokenizer)
 
 
-def load_classifier(model: str, classes: int) -> Any:
+def load_classifier(model: str, classes: int) -> nn.Module:
     """Return the model in training mode with a new head, whose weights come from the global generator."""
     from transformers import AutoModelForSequenceClassification
 
     # A head that the folder brings along, for other classes say, isn't used: every training starts with a new one.
-    net = _from(model, AutoModelForSequenceClassification, num_labels=classes, ignore_mismatched_sizes=True)
+    net: nn.Module = _from(model, AutoModelForSequenceClassification, num_labels=classes, ignore_mismatched_sizes=True)
     heads = [module for name, module in net.named_children() if name in ("classifier", "score")]
     for layer in (layer for head in heads for layer in head.modules() if isinstance(layer, nn.Linear)):
         nn.init.normal_(layer.weight, 0.0, getattr(net.config, "initializer_range", 0.02))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -18,7 +18,6 @@ from crossfade.lab.train.outcome import History, chosen_epoch
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from crossfade.lab.train.deep.feeds import Batch
     from crossfade.lab.train.deep.recipe import DeepRecipe
 
 Observer: TypeAlias = Callable[[int, str, Tensor, Tensor, Tensor], None]
@@ -90,27 +89,6 @@ def _agreement(counts: NDArray[np.float64], classes: int) -> dict[str, float]:
     average = "binary" if classes == 2 else "macro"
     f1 = f1_score(true, predicted, average=average, sample_weight=counts, zero_division=0.0)
     return {"f1": float(f1), "mcc": float(matthews_corrcoef(true, predicted, sample_weight=counts))}
-
-
-@torch.no_grad()
-def scored(
-    net: nn.Module,
-    logits: Callable[[Any], Tensor],
-    batches: Iterable[Batch],
-    classes: int,
-    device: torch.device,
-    observe: Callable[[Tensor, Tensor, Tensor], None] | None,
-) -> Tally:
-    """Return a part's sums; ``observe`` is shown index, logits and labels of every batch."""
-    tally = Tally(device, classes)
-    net.eval()
-    for inputs, labels, index, _ in batches:
-        found = logits(inputs).float()
-        tally.add(found, labels)
-        if observe is not None:
-            observe(index, found, labels)
-    net.train()
-    return tally
 
 
 class Record:

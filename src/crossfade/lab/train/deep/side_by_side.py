@@ -17,7 +17,7 @@ import functools
 import os
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -29,10 +29,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from crossfade._transforms import Transform
 from crossfade.lab.methods import Method, TwoPass
 from crossfade.lab.train.deep import network
-from crossfade.lab.train.deep.feeds import Batch, Feed, Kind, Place, epoch_seed, make_feed
+from crossfade.lab.train.deep.feeds import Feed, Kind, Place, epoch_seed, make_feed
 from crossfade.lab.train.deep.network import Job
 from crossfade.lab.train.deep.recipe import DeepRecipe, ImageRecipe
-from crossfade.lab.train.deep.record import Record, scored
+from crossfade.lab.train.deep.record import Record
 from crossfade.lab.train.graphs import Graphs, begun, optimizer_state
 from crossfade.lab.train.hardware import Hardware
 from crossfade.lab.train.outcome import History
@@ -225,7 +225,12 @@ class Member:
         self.epoch, self.trained = epoch + 1, self.trained + 1
         loss = self.loss.item() / sum(kind[0] for kind in self.feed.kinds)
         if self.record.wants(epoch, loss, self.net):
-            parts = {part: self._evaluate(epoch, part, batches) for part, batches in self.feed.parts.items()}
+            layout = self.hardware.channels_last
+            with self._autocast():
+                parts = {
+                    part: network.scored(self.job, self.net, epoch, part, batches, channels_last=layout).scores()
+                    for part, batches in self.feed.parts.items()
+                }
             self.record.add(epoch, loss, parts, self.net)
 
     def state(self) -> dict[str, Any]:
@@ -275,12 +280,6 @@ class Member:
         self.loss.add_(loss.detach().reshape(()), alpha=kind[0])
         self.first.add_(kind[0])
         self.at.add_(1)
-
-    def _evaluate(self, epoch: int, part: str, batches: Iterable[Batch]) -> dict[str, float]:
-        observe = None if self.job.observe is None else functools.partial(self.job.observe, epoch, part)
-        logits = functools.partial(network.logits_of, self.net, channels_last=self.hardware.channels_last)
-        with self._autocast():
-            return scored(self.net, logits, batches, self.job.split.classes, self.device, observe).scores()
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16-mixed")
