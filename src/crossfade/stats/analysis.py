@@ -9,12 +9,18 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from crossfade.errors import UserError
-from crossfade.stats.evidence import mean_interval
-from crossfade.stats.intervals import Interval
-from crossfade.stats.omnibus import Friedman, conover, contiguous_groups, critical_difference, friedman
-from crossfade.stats.paired import ControlTest, compare_with_control
-from crossfade.stats.ranking import MethodSummary, performance_profile, rank_matrix, summarize, summarize_repeats
-from crossfade.stats.shape import check_fraction, known, score_matrix
+from crossfade.stats.evidence import Interval, mean_interval
+from crossfade.stats.ranking import MethodSummary, performance_profile, summarize, summarize_repeats
+from crossfade.stats.shape import check_fraction, score_matrix
+from crossfade.stats.significance import (
+    ControlTest,
+    Friedman,
+    compare_with_control,
+    conover,
+    contiguous_groups,
+    critical_difference,
+    friedman,
+)
 from crossfade.stats.words import Plain, plain
 
 if TYPE_CHECKING:
@@ -95,16 +101,15 @@ class Analysis:
 
     def to_dict(self) -> dict[str, Plain]:
         """Return plain data, ready for strict JSON."""
-        names = [str(name) for name in self.matrix.columns]
-        pairs = self.p_values.to_numpy().tolist()
+        names = list(map(str, self.matrix.columns))
         found = {
-            "blocks": [str(name) for name in self.matrix.index],
+            "blocks": list(map(str, self.matrix.index)),
             "methods": names,
             "scores": self.matrix.to_numpy().tolist(),
             "summary": self.summary,
             "by_repeat": self.by_repeat,
             "friedman": self.friedman,
-            "conover_bh": {name: dict(zip(names, row, strict=True)) for name, row in zip(names, pairs, strict=True)},
+            "conover_bh": self.p_values.to_dict("index"),
             "groups": self.groups,
             "nemenyi_critical_difference": self.critical_difference,
             "control": self.control,
@@ -144,21 +149,19 @@ def analyze(
     """
     check_fraction("alpha", alpha)
     matrix = score_matrix(frame, block=block, method=method, score=score, repeat=repeat)
-    if control is not None:
-        known(control, list(matrix.columns), "control")
     p_values = conover(matrix)
-    ranks = rank_matrix(matrix, lower_is_better=lower_is_better).mean()
+    summary = summarize(matrix, control, lower_is_better=lower_is_better)
+    ranks = {row.method: row.mean_rank for row in summary}
     by_repeat = None
-    # Averaging the summaries of repeats needs two or more, and the same ones on every block.
-    if repeat is not None and frame[repeat].nunique() > 1 and frame.groupby(block)[repeat].nunique().nunique() == 1:
-        with suppress(UserError):  # repeats are numbered differently from block to block
+    if repeat is not None and frame[repeat].nunique() > 1:
+        with suppress(UserError):  # not every block has every repeat
             by_repeat = summarize_repeats(
                 frame, control, block=block, method=method, score=score, repeat=repeat, lower_is_better=lower_is_better
             )
     against = () if control is None else compare_with_control(matrix, control, lower_is_better=lower_is_better)
     return Analysis(
         matrix=matrix,
-        summary=summarize(matrix, control, lower_is_better=lower_is_better),
+        summary=summary,
         by_repeat=by_repeat,
         friedman=friedman(matrix),
         p_values=p_values,
@@ -166,10 +169,7 @@ def analyze(
         critical_difference=critical_difference(matrix.shape[1], len(matrix), alpha=alpha),
         control=control,
         against_control=against,
-        intervals={
-            test.method: mean_interval(matrix[test.method].to_numpy(), matrix[control].to_numpy(), 1 - alpha)
-            for test in against
-        },
+        intervals={test.method: mean_interval(matrix[test.method], matrix[control], 1 - alpha) for test in against},
         alpha=alpha,
         lower_is_better=lower_is_better,
     )

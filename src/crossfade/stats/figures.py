@@ -13,9 +13,9 @@ from matplotlib.patches import Patch
 
 from crossfade.errors import UserError
 from crossfade.stats.drawing import COLOURS, FONT_SIZE, INK, LINE_STYLES, caption, label_size, literal, style, wrapped
-from crossfade.stats.intervals import Interval
-from crossfade.stats.omnibus import contiguous_groups
+from crossfade.stats.evidence import Interval
 from crossfade.stats.ranking import Floats, Profile
+from crossfade.stats.significance import contiguous_groups
 
 _RULER = 5.0  # inches from rank 1 to rank k
 _LEVEL = 0.13  # inches between two bars

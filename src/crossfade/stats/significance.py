@@ -1,4 +1,4 @@
-"""Tests among all methods at once: Friedman's, the post-hoc tests over all pairs, and what they don't tell apart."""
+"""Tests of methods on the same blocks: among all at once, over all pairs, of two, and of each against a control."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ import pandas as pd
 from scipy import stats
 
 from crossfade.errors import UserError
-from crossfade.stats.ranking import Floats, rank_matrix
-from crossfade.stats.shape import check_fraction
+from crossfade.stats.ranking import Floats, WinTieLoss, paired_differences, rank_matrix, win_tie_loss
+from crossfade.stats.shape import check_fraction, known
 from crossfade.stats.words import listed
 
 Adjust = Literal["holm", "fdr_bh", "none"]
+Ties = Literal["split", "drop"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,18 @@ class Friedman:
     chi2_p: float
     f: float
     f_p: float
+
+
+@dataclass(frozen=True)
+class ControlTest:
+    """A method against the control; ``statistic`` is z for ranks, the smaller rank sum T for Wilcoxon."""
+
+    method: str
+    mean_delta: float
+    counts: WinTieLoss
+    statistic: float
+    p: float
+    p_adjusted: float
 
 
 def friedman(matrix: pd.DataFrame, *, correct_ties: bool = True) -> Friedman:
@@ -88,8 +101,7 @@ def conover(matrix: pd.DataFrame, *, adjust: Adjust = "fdr_bh") -> pd.DataFrame:
     """
     ranks = rank_matrix(matrix).to_numpy()
     if (ranks == ranks[0]).all():
-        sums = ranks[0]
-        p = (sums[:, None] == sums[None, :]).astype(np.float64)
+        p = np.equal.outer(ranks[0], ranks[0]).astype(np.float64)
     else:
         from scikit_posthocs import posthoc_conover_friedman
 
@@ -141,29 +153,6 @@ def critical_difference(
     return float(q * np.sqrt(methods * (methods + 1) / (6 * blocks)))
 
 
-def adjust_p(p: npt.ArrayLike, method: Adjust) -> Floats:
-    """Adjust p-values for their number, in the order given.
-
-    ``"holm"`` (step-down Bonferroni) bounds the chance of any false finding, ``"fdr_bh"`` (Benjamini and Hochberg,
-    ``scipy.stats.false_discovery_control``) the share of false findings.
-
-    Raises:
-        UserError: an unknown method.
-    """
-    values = np.asarray(p, dtype=np.float64)
-    if method not in ("holm", "fdr_bh", "none"):
-        raise UserError(f"adjust must be 'holm', 'fdr_bh' or 'none', got {method!r}")
-    if method == "none" or values.size == 0:
-        return values
-    if method == "fdr_bh":
-        return np.asarray(stats.false_discovery_control(values), dtype=np.float64)
-    order = np.argsort(values, kind="stable")
-    stepped = np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1))
-    adjusted = np.empty_like(values)
-    adjusted[order] = np.minimum(stepped, 1.0)
-    return adjusted
-
-
 def contiguous_groups(
     mean_ranks: Mapping[str, float] | pd.Series[float], p_values: pd.DataFrame, *, alpha: float = 0.05
 ) -> list[list[str]]:
@@ -199,3 +188,138 @@ def contiguous_groups(
             groups.append([str(name) for name in ranks.index[start:end]])
             reached = end
     return groups
+
+
+def wilcoxon(scores: npt.ArrayLike, control: npt.ArrayLike, *, ties: Ties = "split") -> tuple[float, float]:
+    """Return T and the two-sided p-value of Wilcoxon's signed-rank test on paired scores (``scipy.stats.wilcoxon``).
+
+    Exact up to 50 pairs without, up to 13 with ties; a normal approximation beyond.
+
+    ``ties="split"`` shares the ranks of equal pairs between both sides (Demšar 2006, §3.1.3), so equal pairs count
+    against a difference; ``"drop"`` leaves them out, as SciPy's default does. Every pair equal: T as it is, p = 1.
+
+    Raises:
+        UserError: unpaired, empty or non-finite scores, or an unknown ``ties``.
+    """
+    differences = paired_differences(scores, control)
+    zero_method = {"split": "zsplit", "drop": "wilcox"}.get(ties)
+    if zero_method is None:
+        raise UserError(f"ties must be 'split' or 'drop', got {ties!r}")
+    if not differences.any():
+        n = len(differences)
+        return (n * (n + 1) / 4 if ties == "split" else 0.0), 1.0
+    sizes = np.abs(differences)
+    if len(sizes) <= 13 and len(np.unique(sizes[sizes > 0])) < len(sizes):
+        return _all_signs(differences[differences != 0] if ties == "drop" else differences)
+    result = stats.wilcoxon(differences, zero_method=zero_method)
+    return float(result.statistic), float(result.pvalue)
+
+
+def _all_signs(differences: Floats) -> tuple[float, float]:
+    """Test exactly where sizes are tied or zero: take the rank sum under each of the 2^n ways to set the signs.
+
+    SciPy does the same for up to 13 pairs, one pattern at a time, which takes seconds for the same p-value.
+    """
+    ranks = stats.rankdata(np.abs(differences))
+    split = ranks[differences == 0].sum() / 2
+    ranks = np.where(differences == 0, 0.0, ranks)
+    patterns = (np.arange(2 ** len(ranks))[:, None] >> np.arange(len(ranks))) & 1
+    # Ranks are multiples of one half: these sums are exact, and equal ones compare equal.
+    sums = patterns @ ranks
+    plus, minus = ranks[differences > 0].sum(), ranks[differences < 0].sum()
+    p = 2 * min((sums <= plus).mean(), (sums >= plus).mean())
+    return float(min(plus, minus) + split), min(1.0, float(p))
+
+
+def sign_test(scores: npt.ArrayLike, control: npt.ArrayLike, *, ties: Ties = "split") -> float:
+    """Return the two-sided p-value of the sign test, the binomial chance of so uneven a count of wins and losses.
+
+    ``ties="split"`` gives half of the ties to each side and ignores an odd one (Demšar 2006, §3.1.4); ``"drop"``
+    leaves ties out. Every pair equal: p = 1.
+
+    Raises:
+        UserError: unpaired, empty or non-finite scores, or an unknown ``ties``.
+
+    Example:
+        >>> sign_test([2, 3, 4, 5, 6], [1, 2, 3, 4, 5])
+        0.0625
+    """
+    if ties not in ("split", "drop"):
+        raise UserError(f"ties must be 'split' or 'drop', got {ties!r}")
+    counts = win_tie_loss(scores, control)
+    half = counts.ties // 2 if ties == "split" else 0
+    wins, losses = counts.wins + half, counts.losses + half
+    return float(stats.binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
+
+
+def compare_with_control(
+    matrix: pd.DataFrame,
+    control: str,
+    *,
+    test: Literal["ranks", "wilcoxon"] = "wilcoxon",
+    adjust: Adjust = "holm",
+    lower_is_better: bool = False,
+) -> tuple[ControlTest, ...]:
+    """Test every other method against ``control``, with p-values adjusted for the number of methods.
+
+    Args:
+        matrix: scores, a row a block, a column a method.
+        control: a column of ``matrix``.
+        test: ``"wilcoxon"`` compares each pair by itself. ``"ranks"`` is Demšar's z = (R_i - R_c) / sqrt(k(k+1)/6N) on
+            Friedman's mean ranks (the p-values of ``scikit_posthocs.posthoc_demsar``); its answer for one method
+            depends on which others are in the table (Benavoli, Corani and Mangili 2016).
+        adjust: ``"holm"``, ``"fdr_bh"`` or ``"none"``.
+        lower_is_better: the scores are errors; matters for the counts and the sign of z alone.
+
+    Returns:
+        One row a method, in the order of the columns. z < 0 says that the method ranks better than the control.
+
+    Raises:
+        UserError: a hole in the matrix, fewer than two blocks or methods, no such control, unknown ``test``/``adjust``.
+    """
+    if test not in ("ranks", "wilcoxon"):
+        raise UserError(f"test must be 'ranks' or 'wilcoxon', got {test!r}")
+    ranks = rank_matrix(matrix, lower_is_better=lower_is_better)
+    base = matrix[known(control, list(matrix.columns), "control")].to_numpy()
+    others = {name: matrix[name].to_numpy() for name in matrix.columns if name != control}
+    if test == "wilcoxon":
+        found = [wilcoxon(scores, base) for scores in others.values()]
+    else:
+        n, k = matrix.shape
+        z = (ranks[list(others)].mean() - ranks[control].mean()) / np.sqrt(k * (k + 1) / (6 * n))
+        found = list(zip(z.tolist(), (2 * stats.norm.sf(z.abs())).tolist(), strict=True))
+    adjusted = adjust_p([p for _, p in found], adjust).tolist()
+    return tuple(
+        ControlTest(
+            method=str(name),
+            mean_delta=float(paired_differences(scores, base).mean()),
+            counts=win_tie_loss(scores, base, lower_is_better=lower_is_better),
+            statistic=statistic,
+            p=p,
+            p_adjusted=p_adjusted,
+        )
+        for (name, scores), (statistic, p), p_adjusted in zip(others.items(), found, adjusted, strict=True)
+    )
+
+
+def adjust_p(p: npt.ArrayLike, method: Adjust) -> Floats:
+    """Adjust p-values for their number, in the order given.
+
+    ``"holm"`` (step-down Bonferroni) bounds the chance of any false finding, ``"fdr_bh"`` (Benjamini and Hochberg,
+    ``scipy.stats.false_discovery_control``) the share of false findings.
+
+    Raises:
+        UserError: an unknown method.
+    """
+    values = np.asarray(p, dtype=np.float64)
+    if method not in ("holm", "fdr_bh", "none"):
+        raise UserError(f"adjust must be 'holm', 'fdr_bh' or 'none', got {method!r}")
+    if method == "none" or values.size == 0:
+        return values
+    if method == "fdr_bh":
+        return np.asarray(stats.false_discovery_control(values), dtype=np.float64)
+    order = np.argsort(values, kind="stable")
+    stepped = np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1))
+    adjusted = np.empty_like(values)
+    adjusted[order] = np.minimum(stepped, 1.0)
+    return adjusted
