@@ -168,8 +168,15 @@ def compare_methods(
         raise UserError(f"only one method, {listed(methods)}: a comparison needs two or more")
     known(control, methods, "control")
     wide, left_out = complete_runs(wide, missing)
-    if not ((wide >= 0) & (wide <= 1)).all(axis=None):
-        raise UserError("accuracy must be a fraction between 0 and 1; divide percentages by 100")
+    scores = wide.to_numpy()
+    outside = [
+        f"{scores[i, j]:g} at ({wide.index[i][0]}, {methods[j]}, repeat {wide.index[i][1]})"
+        for i, j in np.argwhere((scores < 0) | (scores > 1))
+    ]
+    if outside:
+        raise UserError(
+            f"accuracy must be a fraction between 0 and 1, got {listed(outside)}; divide percentages by 100"
+        )
     parts = {str(name): part.droplevel(0) for name, part in wide.groupby(level=0, sort=False)}
     matrix = wide.groupby(level=0, sort=False).mean()
     others = [name for name in methods if name != control]
@@ -186,9 +193,8 @@ def compare_methods(
     across = judged_together([over(matrix[name], matrix[control], method=name) for name in others if len(parts) > 1])
     by_set = {name: [c for c in paired if c.dataset == name] for name in parts}
     extras = _extras(results, wide)
-    rows = [row for name, part in parts.items() for row in _rows(name, part, len(part), by_set[name], extras.loc[name])]
-    means = extras.groupby(level=1, sort=False).agg(_mean)
-    overall = list(_rows(None, matrix, min(map(len, parts.values())), across, means)) if across else rows
+    rows = [row for name, part in parts.items() for row in _rows(name, part, len(part), by_set[name], extras)]
+    overall = list(_rows(None, matrix, min(map(len, parts.values())), across, extras)) if across else rows
     return Comparison(
         control=control,
         confidence=confidence,
@@ -201,7 +207,7 @@ def compare_methods(
         friedman=friedman(matrix) if across else None,
         verdicts=(*(verdict(c, titles) for c in across), *(verdict(c, titles) for c in paired)),
         dataset_lines={name: dataset_line(by_set[name], titles) for name in parts} if across else {},
-        notes=notes(paired, across),
+        notes=tuple(notes(paired, across)),
         left_out=left_out,
         cautions=tuple(cautions(paired, {row.method: row.ece for row in overall}, control)),
         accuracy=wide,
@@ -214,7 +220,7 @@ def _rows(
     scores: pd.DataFrame,
     repeats: int,
     comparisons: Collection[PairedComparison | AcrossComparison],
-    extras: pd.DataFrame,
+    extras: Mapping[tuple[str | None, str], Mapping[str, float]],
 ) -> Iterator[Row]:
     """Yield the lines of one data set, or (``None``) those over all of them; ``scores`` are the accuracies there."""
     evidence = {c.method: c for c in comparisons}
@@ -223,7 +229,6 @@ def _rows(
     first = ranks.min(axis=1)
     for j, method in enumerate(map(str, scores.columns)):
         found = evidence.get(method)
-        nll, ece, brier = (None if math.isnan(value) else value for value in extras.loc[method].tolist())
         yield Row(
             dataset=dataset,
             method=method,
@@ -236,21 +241,17 @@ def _rows(
             counts=found.counts if found else None,
             best=int((ranks[:, j] == first).sum()),
             mean_rank=float(ranks[:, j].mean()),
-            nll=nll,
-            ece=ece,
-            brier=brier,
+            **{name: None if math.isnan(value) else value for name, value in extras[dataset, method].items()},
         )
 
 
-def _extras(results: pd.DataFrame, wide: pd.DataFrame) -> pd.DataFrame:
-    """Return the means of NLL, ECE and Brier score by (data set, method) over the repeats that count."""
+def _extras(results: pd.DataFrame, wide: pd.DataFrame) -> dict[tuple[str | None, str], dict[str, float]]:
+    """Average the other scores over the repeats that count, and these means (``None``) over the data sets."""
     scores = results.reindex(columns=["nll", "ece", "brier"]).apply(pd.to_numeric, errors="coerce")
     keys = results[["dataset", "method", "repeat"]].astype({"dataset": str, "method": str})
     counted = pd.MultiIndex.from_frame(keys[["dataset", "repeat"]]).isin(wide.index)
     labels = [keys.loc[counted, name] for name in ("dataset", "method")]
-    return scores[counted].groupby(labels, sort=False).agg(_mean)
-
-
-def _mean(scores: pd.Series[float]) -> float:
-    """Return the mean, NaN where one is: a mean over the others would flatter the method."""
-    return float(scores.mean(skipna=False))
+    # A NaN among the repeats makes the mean NaN: a mean over the others would flatter the method.
+    means = scores[counted].groupby(labels, sort=False).agg(lambda part: part.mean(skipna=False))
+    over_all = means.groupby(level=1, sort=False).agg(lambda part: part.mean(skipna=False))
+    return {**means.T.to_dict(), **{(None, method): row for method, row in over_all.T.to_dict().items()}}

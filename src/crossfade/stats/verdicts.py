@@ -65,37 +65,32 @@ def dataset_line(comparisons: Sequence[PairedComparison], titles: Mapping[str, s
     return f"{head}reliable: {listed(found)}" + (f"; not: {rest}." if rest else ".")
 
 
-def notes(paired: tuple[PairedComparison, ...], across: tuple[AcrossComparison, ...]) -> tuple[str, ...]:
-    """Say what the intervals and p-values of a comparison cover."""
-    fixed, fresh = (
-        dict.fromkeys(c.dataset for c in paired if c.interval and c.fixed_test == is_fixed)
-        for is_fixed in (True, False)
-    )
-    alpha = level(1 - paired[0].confidence)
-    found: list[str] = []
+def notes(paired: tuple[PairedComparison, ...], across: tuple[AcrossComparison, ...]) -> Iterator[str]:
+    """Yield what the intervals and p-values of a comparison cover."""
+    fresh = dict.fromkeys(c.dataset for c in paired if c.interval and not c.fixed_test)
+    fixed = dict.fromkeys(c.dataset for c in paired if c.interval and c.fixed_test)
     if fresh:
-        found.append(
+        yield (
             f"Intervals within a data set ({listed(fresh)}): corrected resampled t (Nadeau and Bengio 2003). They "
             "cover another draw of training and test rows of these sizes, and allow (approximately) for shared rows."
         )
     if fixed:
-        found.append(
+        yield (
             f"Intervals on fixed test rows ({listed(fixed)}): Student t over repeats. They cover training randomness "
             "only, on exactly these test rows; another test set could give another answer."
         )
     if paired[0].comparisons > 1:
-        found.append(
+        yield (
             f"Each interval is for one comparison by itself; a difference within a data set is called reliable where "
-            f"Holm's p over all {paired[0].comparisons} comparisons is at most {alpha}."
+            f"Holm's p over all {paired[0].comparisons} comparisons is at most {level(1 - paired[0].confidence)}."
         )
     if across:
-        first = across[0]
         kind = next((c.interval.kind for c in across if c.interval and any(c.differences)), "Student t")
-        found.append(
-            f"Over data sets: {kind} interval for the mean of {first.datasets} mean differences; Wilcoxon signed-rank "
-            f"test, Holm over {first.comparisons}. They speak of data sets like these, if these are a fair sample."
+        yield (
+            f"Over data sets: {kind} interval for the mean of {across[0].datasets} mean differences; Wilcoxon "
+            f"signed-rank test, Holm over {across[0].comparisons}. They speak of data sets like these, if these are a "
+            "fair sample."
         )
-    return tuple(found)
 
 
 def cautions(paired: tuple[PairedComparison, ...], ece: Mapping[str, float | None], control: str) -> Iterator[str]:
