@@ -44,7 +44,7 @@ class Line:
 def dot_chart(rows: Sequence[DotRow], *, title: str, name: str, least: float) -> Markup:
     """Draw differences as dots around a zero line, a row each, with the mean (diamond) and its interval (bar).
 
-    ``name`` is what a screen reader says. The x axis is at least ``least`` wide: rounding errors don't fill the drawing.
+    ``name`` is what a screen reader says. The x axis is at least ``least`` wide: rounding errors don't fill the page.
     """
     every = [v for row in rows for v in (*row.values, row.mean, *(row.interval or ()))]
     x = Axis(*span(every, include=(0.0,), least=least), 10.0, _RIGHT - 2.0)

@@ -97,6 +97,9 @@ def _page(inputs: Inputs) -> Page:
         Section("not-run", "What was not run", tuple(_not_run(inputs))),
         Section("reproduce", "How to reproduce it", tuple(_reproduce(inputs))),
     )
+    details = _verdict_lines(inputs)
+    if _says_the_same_of_all(inputs):
+        details = tuple(inputs.comparison.dataset_lines[name] for name in inputs.datasets)[:_MOST_LINES]
     missing = len(inputs.gaps) + len(inputs.meta.get("missing", ()))
     caution = f"Not everything ran: see “What was not run” ({count(missing, 'entry')})."
     version = (inputs.meta.get("versions") or {}).get("crossfade")
@@ -104,7 +107,7 @@ def _page(inputs: Inputs) -> Page:
         title=str(inputs.meta.get("title") or _TITLE),
         lead=_lead(inputs),
         verdict=(_headline(inputs),),
-        details=_details(inputs),
+        details=details,
         caution=caution if missing else "",
         sections=tuple(section for section in sections if section.blocks),
         footer=f"Written by crossfade {version}." if version else "Written by crossfade.",
@@ -152,12 +155,6 @@ def _verdict_lines(inputs: Inputs) -> tuple[str, ...]:
 def _says_the_same_of_all(inputs: Inputs) -> bool:
     """Say whether the verdicts over data sets differ in nothing but the method, and belong lower down."""
     return all(verdict.outcome == "too few data sets" for verdict in inputs.comparison.overall_verdicts)
-
-
-def _details(inputs: Inputs) -> tuple[str, ...]:
-    if _says_the_same_of_all(inputs):
-        return tuple(inputs.comparison.dataset_lines[name] for name in inputs.datasets)[:_MOST_LINES]
-    return _verdict_lines(inputs)
 
 
 def _results(inputs: Inputs) -> Iterator[Block]:

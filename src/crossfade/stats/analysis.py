@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -72,51 +72,35 @@ class Analysis:
 
     def figures(self) -> dict[str, Figure]:
         """Draw the figures, by name: ranks, signs, profile (no negative score) and differences (with a control)."""
-        from crossfade.stats.figures import (
-            critical_difference_diagram,
-            paired_difference_plot,
-            performance_plot,
-            sign_plot,
-        )
+        from crossfade.stats import figures as draw
 
         ranks = {row.method: row.mean_rank for row in self.summary}
         blocks = f"{len(self.matrix)} blocks"
         caption = f"Mean ranks over {blocks}; bars join methods not told apart"
         found = {
-            "ranks": critical_difference_diagram(ranks, self.p_values, alpha=self.alpha, title=caption),
-            "signs": sign_plot(self.p_values, ranks, title=f"Pairwise p-values over {blocks} (Conover, adjusted)"),
+            "ranks": draw.critical_difference_diagram(ranks, self.p_values, alpha=self.alpha, title=caption),
+            "signs": draw.sign_plot(self.p_values, ranks, title=f"Pairwise p-values over {blocks} (Conover, adjusted)"),
         }
         if (self.matrix >= 0).all(axis=None):
             profile = performance_profile(self.matrix, lower_is_better=self.lower_is_better)
-            found["profile"] = performance_plot(profile, title=f"Performance profile over {blocks}")
+            found["profile"] = draw.performance_plot(profile, title=f"Performance profile over {blocks}")
         if self.control is not None:
-            found["differences"] = paired_difference_plot(
-                self.differences(),
-                self.intervals,
-                scale=1.0,
-                label=f"difference to {self.control}",
-                title=f"Paired differences over {blocks}",
+            label, title = f"difference to {self.control}", f"Paired differences over {blocks}"
+            found["differences"] = draw.paired_difference_plot(
+                self.differences(), self.intervals, scale=1.0, label=label, title=title
             )
         return found
 
     def to_dict(self) -> dict[str, Plain]:
         """Return plain data, ready for strict JSON."""
-        names = list(map(str, self.matrix.columns))
-        found = {
+        renamed = ("matrix", "p_values", "critical_difference")
+        found = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in renamed}
+        found |= {
             "blocks": list(map(str, self.matrix.index)),
-            "methods": names,
+            "methods": list(map(str, self.matrix.columns)),
             "scores": self.matrix.to_numpy().tolist(),
-            "summary": self.summary,
-            "by_repeat": self.by_repeat,
-            "friedman": self.friedman,
             "conover_bh": self.p_values.to_dict("index"),
-            "groups": self.groups,
             "nemenyi_critical_difference": self.critical_difference,
-            "control": self.control,
-            "against_control": self.against_control,
-            "intervals": self.intervals,
-            "alpha": self.alpha,
-            "lower_is_better": self.lower_is_better,
         }
         return {name: plain(value) for name, value in found.items()}
 
@@ -136,9 +120,7 @@ def analyze(
 
     Args:
         frame: a row a result.
-        block: column of the blocks (data sets).
-        method: column of the methods.
-        score: column of the scores.
+        block, method, score: columns of the blocks (data sets), of the methods and of the scores.
         repeat: column of the repeats; they are averaged inside their block.
         control: a method to compare the others with.
         lower_is_better: scores are errors or losses.

@@ -108,13 +108,10 @@ class Comparison:
 
         ``None`` gives a row a data set, or the repeats of the only one.
         """
-        if dataset is None and not self.across:
-            dataset = self.datasets[0]
-        if dataset is None:
-            others = [name for name in self.methods if name != self.control]
-            return self.matrix[others].sub(self.matrix[self.control], axis=0)
-        known(dataset, self.datasets, "data set")
-        return pd.DataFrame({c.method: c.differences for c in self.paired if c.dataset == dataset})
+        if dataset is None and self.across:
+            return self.matrix.drop(columns=self.control).sub(self.matrix[self.control], axis=0)
+        name = self.datasets[0] if dataset is None else known(dataset, self.datasets, "data set")
+        return pd.DataFrame({c.method: c.differences for c in self.paired if c.dataset == name})
 
     def intervals(self, dataset: str | None = None) -> dict[str, Interval | None]:
         """Return the intervals that belong to `differences`, by method."""
@@ -169,13 +166,11 @@ def compare_methods(
     known(control, methods, "control")
     wide, left_out = complete_runs(wide, missing)
     scores = wide.to_numpy()
-    outside = [
-        f"{scores[i, j]:g} at ({wide.index[i][0]}, {methods[j]}, repeat {wide.index[i][1]})"
-        for i, j in np.argwhere((scores < 0) | (scores > 1))
-    ]
+    cells = ((*wide.index[i], methods[j], scores[i, j]) for i, j in np.argwhere((scores < 0) | (scores > 1)))
+    outside = [f"{value:g} at ({dataset}, {method}, repeat {repeat})" for dataset, repeat, method, value in cells]
     if outside:
         raise UserError(
-            f"accuracy must be a fraction between 0 and 1, got {listed(outside)}; divide percentages by 100"
+            f"accuracy must be a fraction between 0 and 1, got {listed(outside, 1)}; divide percentages by 100"
         )
     parts = {str(name): part.droplevel(0) for name, part in wide.groupby(level=0, sort=False)}
     matrix = wide.groupby(level=0, sort=False).mean()

@@ -86,11 +86,8 @@ class PairedComparison:
     @property
     def detectable(self) -> float | None:
         """The true difference that such a run finds with probability 0.8 at the level of Holm's first step."""
-        if not self.standard_error:
-            return None
-        return detectable_difference(
-            self.standard_error, self.repeats - 1, alpha=(1 - self.confidence) / self.comparisons
-        )
+        alpha, error = (1 - self.confidence) / self.comparisons, self.standard_error
+        return detectable_difference(error, self.repeats - 1, alpha=alpha) if error else None
 
     @property
     def outcome(self) -> Outcome:
@@ -170,11 +167,8 @@ def compare_repeats(
     Args:
         scores: accuracy of the method, a repeat each.
         control_scores: accuracy of the control in the same repeats.
-        dataset: its name.
-        method: its name.
-        control: its name.
-        n_train: training rows of a repeat.
-        n_test: test rows of a repeat.
+        dataset, method, control: their names.
+        n_train, n_test: training and test rows of a repeat.
         fixed_test: every repeat is tested on the same rows. Then the interval is Student's and covers the randomness
             of training alone; otherwise it is that of `corrected_resampled_t`.
         confidence: of the interval; 1 − confidence is the level of the verdict.
@@ -284,8 +278,7 @@ def corrected_resampled_t(
 
     Args:
         differences: one a repeat, score of the method − score of the control.
-        n_train: training rows of a repeat.
-        n_test: test rows of a repeat.
+        n_train, n_test: training and test rows of a repeat.
         confidence: such as 0.95.
 
     Raises:
@@ -324,7 +317,7 @@ def bootstrap_interval(
     kind = f"{method} bootstrap"
     if values[0] == values[-1]:
         return Interval(float(values[0]), float(values[0]), confidence, kind)
-    result = stats.bootstrap(
+    low, high = stats.bootstrap(
         (values,),
         np.mean,
         confidence_level=confidence,
@@ -332,9 +325,8 @@ def bootstrap_interval(
         n_resamples=resamples,
         batch=max(1, 4_000_000 // len(values)),
         rng=np.random.default_rng(seed),
-        vectorized=True,
-    )
-    return Interval(float(result.confidence_interval.low), float(result.confidence_interval.high), confidence, kind)
+    ).confidence_interval
+    return Interval(float(low), float(high), confidence, kind)
 
 
 def detectable_difference(standard_error: float, df: int, *, alpha: float = 0.05, power: float = 0.8) -> float:

@@ -93,9 +93,7 @@ def score_matrix(
 
     Args:
         frame: a row a result.
-        block: column of the blocks, that is the data sets.
-        method: column of the methods.
-        score: column of the scores; any scale.
+        block, method, score: columns of the blocks (data sets), of the methods and of the scores (any scale).
         repeat: column of the repeats (seeds, splits); ``None`` says there is one result a cell.
 
     Returns:

@@ -91,7 +91,7 @@ def conover(matrix: pd.DataFrame, *, adjust: Adjust = "fdr_bh") -> pd.DataFrame:
 
     Args:
         matrix: scores, a row a block, a column a method.
-        adjust: ``"fdr_bh"`` (Benjamini and Hochberg, as the paper), ``"holm"`` or ``"none"``.
+        adjust: the method of `adjust_p`; the paper's is ``"fdr_bh"``.
 
     Returns:
         Symmetric frame of p-values, methods × methods, ones on the diagonal.
@@ -109,22 +109,21 @@ def conover(matrix: pd.DataFrame, *, adjust: Adjust = "fdr_bh") -> pd.DataFrame:
     upper = np.triu_indices(len(p), 1)
     p[upper] = adjust_p(p[upper], adjust)
     p.T[upper] = p[upper]
-    return pd.DataFrame(p, index=matrix.columns, columns=matrix.columns)
+    return pd.DataFrame(p, matrix.columns, matrix.columns)
 
 
 def nemenyi(matrix: pd.DataFrame) -> pd.DataFrame:
     """Return Nemenyi's p-values for all pairs (``scikit_posthocs.posthoc_nemenyi_friedman``), methods × methods.
 
-    They already allow for the number of pairs. p < α is the same as a difference of mean ranks above
-    `critical_difference`.
+    They already allow for the number of pairs. p < α means a difference of mean ranks above `critical_difference`.
 
     Raises:
         UserError: a hole in the matrix, or fewer than two blocks or two methods.
     """
     from scikit_posthocs import posthoc_nemenyi_friedman
 
-    p = posthoc_nemenyi_friedman(rank_matrix(matrix).to_numpy()).to_numpy(dtype=np.float64)
-    return pd.DataFrame(p, index=matrix.columns, columns=matrix.columns)
+    p = posthoc_nemenyi_friedman(rank_matrix(matrix).to_numpy())
+    return pd.DataFrame(p.to_numpy(dtype=np.float64), matrix.columns, matrix.columns)
 
 
 def critical_difference(
@@ -164,8 +163,8 @@ def contiguous_groups(
 
     Args:
         mean_ranks: mean rank by method.
-        p_values: methods × methods, such as from `conover`; p ≤ ``alpha`` is a difference.
-        alpha: the level.
+        p_values: methods × methods, such as from `conover`.
+        alpha: the level; p ≤ ``alpha`` is a difference.
 
     Returns:
         Runs of two or more methods, best first.
@@ -202,17 +201,15 @@ def wilcoxon(scores: npt.ArrayLike, control: npt.ArrayLike, *, ties: Ties = "spl
         UserError: unpaired, empty or non-finite scores, or an unknown ``ties``.
     """
     differences = paired_differences(scores, control)
-    zero_method = {"split": "zsplit", "drop": "wilcox"}.get(ties)
-    if zero_method is None:
-        raise UserError(f"ties must be 'split' or 'drop', got {ties!r}")
+    _check_choice("ties", ties, "split", "drop")
     if not differences.any():
         n = len(differences)
         return (n * (n + 1) / 4 if ties == "split" else 0.0), 1.0
     sizes = np.abs(differences)
     if len(sizes) <= 13 and len(np.unique(sizes[sizes > 0])) < len(sizes):
         return _all_signs(differences[differences != 0] if ties == "drop" else differences)
-    result = stats.wilcoxon(differences, zero_method=zero_method)
-    return float(result.statistic), float(result.pvalue)
+    statistic, p = stats.wilcoxon(differences, zero_method="zsplit" if ties == "split" else "wilcox")
+    return float(statistic), float(p)
 
 
 def _all_signs(differences: Floats) -> tuple[float, float]:
@@ -244,8 +241,7 @@ def sign_test(scores: npt.ArrayLike, control: npt.ArrayLike, *, ties: Ties = "sp
         >>> sign_test([2, 3, 4, 5, 6], [1, 2, 3, 4, 5])
         0.0625
     """
-    if ties not in ("split", "drop"):
-        raise UserError(f"ties must be 'split' or 'drop', got {ties!r}")
+    _check_choice("ties", ties, "split", "drop")
     counts = win_tie_loss(scores, control)
     half = counts.ties // 2 if ties == "split" else 0
     wins, losses = counts.wins + half, counts.losses + half
@@ -277,8 +273,7 @@ def compare_with_control(
     Raises:
         UserError: a hole in the matrix, fewer than two blocks or methods, no such control, unknown ``test``/``adjust``.
     """
-    if test not in ("ranks", "wilcoxon"):
-        raise UserError(f"test must be 'ranks' or 'wilcoxon', got {test!r}")
+    _check_choice("test", test, "ranks", "wilcoxon")
     ranks = rank_matrix(matrix, lower_is_better=lower_is_better)
     base = matrix[known(control, list(matrix.columns), "control")].to_numpy()
     others = {name: matrix[name].to_numpy() for name in matrix.columns if name != control}
@@ -312,14 +307,16 @@ def adjust_p(p: npt.ArrayLike, method: Adjust) -> Floats:
         UserError: an unknown method.
     """
     values = np.asarray(p, dtype=np.float64)
-    if method not in ("holm", "fdr_bh", "none"):
-        raise UserError(f"adjust must be 'holm', 'fdr_bh' or 'none', got {method!r}")
+    _check_choice("adjust", method, "holm", "fdr_bh", "none")
     if method == "none" or values.size == 0:
         return values
     if method == "fdr_bh":
         return np.asarray(stats.false_discovery_control(values), dtype=np.float64)
     order = np.argsort(values, kind="stable")
     stepped = np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1))
-    adjusted = np.empty_like(values)
-    adjusted[order] = np.minimum(stepped, 1.0)
-    return adjusted
+    return np.minimum(stepped, 1.0)[np.argsort(order)]
+
+
+def _check_choice(name: str, value: str, *choices: str) -> None:
+    if value not in choices:
+        raise UserError(f"{name} must be {' or '.join(map(repr, choices))}, got {value!r}")

@@ -37,8 +37,7 @@ def verdict(comparison: PairedComparison | AcrossComparison, titles: Mapping[str
         >>> print(verdict(comparison).text)
         On iris, gradual changes accuracy by +0.5 points against ce (95 % −2.6 to +3.6): no reliable difference at 4 repeats; a true difference of 4.2 points would have been found in 4 runs of 5.
     """  # noqa: E501
-    names = dict(titles or {})
-    method, control = names.get(comparison.method, comparison.method), names.get(comparison.control, comparison.control)
+    method, control = ((titles or {}).get(name, name) for name in (comparison.method, comparison.control))
     if isinstance(comparison, AcrossComparison):
         return Verdict(None, comparison.method, comparison.outcome, _across(comparison, method, control))
     return Verdict(comparison.dataset, comparison.method, comparison.outcome, _within(comparison, method, control))
@@ -183,8 +182,7 @@ def _span(interval: Interval | None, digits: int, scope: str = "") -> str:
 def _digits(mean: float, interval: Interval | None) -> int:
     """Return one decimal, or more where a bound that excludes zero, or the mean itself, would print as zero."""
     bounds = [mean] if interval is None else [interval.low, interval.high] if interval.excludes_zero() else []
-    narrow = interval is not None and 100 * (interval.high - interval.low) < 0.4
-    digits = 2 if narrow else 1
+    digits = 2 if interval is not None and 100 * (interval.high - interval.low) < 0.4 else 1
     while digits < 4 and any(value and round(100 * value, digits) == 0 for value in bounds):
         digits += 1
     return digits
