@@ -21,11 +21,7 @@ def is_sharded(tensor: Tensor) -> bool:
 
 
 def refuse_sharded(logits: Tensor, name: str) -> None:
-    """Refuse a DTensor for a loss that isn't a function of ce.
-
-    Raises:
-        ValueError: with the loss's name.
-    """
+    """Raise ValueError for a DTensor, which a loss that isn't a function of ce can't take."""
     if is_sharded(logits):
         raise ValueError(f"{name} is not a function of ce: call logits.full_tensor() before it, got a DTensor")
 
@@ -33,10 +29,7 @@ def refuse_sharded(logits: Tensor, name: str) -> None:
 def whole_rows(
     logits: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Return ce of all rows, the target and the class weights as plain tensors, the same in every process.
-
-    ce is differentiable.
-    """
+    """Return ce (differentiable), target and class weights of all rows as plain tensors, the same in every process."""
     from torch.distributed.tensor import DTensor
 
     ce = F.cross_entropy(logits, target, ignore_index=ignore_index, reduction="none")

@@ -50,22 +50,14 @@ def is_soft(logits: Tensor, target: Tensor) -> bool:
 
 
 def class_dim(logits: Tensor) -> int:
-    """Return the dimension of the classes.
-
-    Raises:
-        RuntimeError: the logits have no dimension at all.
-    """
+    """Return the dimension of the classes, or raise RuntimeError if the logits have no dimension at all."""
     if logits.dim() == 0:
         raise RuntimeError("logits must have at least one dimension, that of the classes; got a 0-dim tensor")
     return 0 if logits.dim() == 1 else 1
 
 
 def check_per_class(name: str, values: Tensor | None, classes: int) -> None:
-    """Refuse class weights or a bias without exactly one element for each class.
-
-    Raises:
-        RuntimeError: with the argument's name, the kind of error that ``F.cross_entropy`` raises.
-    """
+    """Raise RuntimeError, as ``F.cross_entropy`` does, unless there is exactly one element for each class."""
     if values is not None and values.shape != (classes,):
         raise RuntimeError(f"{name} must have one element for each of {classes} classes, got {tuple(values.shape)}")
 

@@ -253,7 +253,7 @@ def complement_entropy(
         entropy = _entropy(log_r, dim) if logits32.shape[dim] > 1 else (logits32 * 0.0).sum(dim)
         return _heart.reduce_rows(entropy, target, weight, ignore_index, reduction)
     scores = -_complement_entropies(logits32.double()).to(logits32.dtype)
-    return _heart.reduce_classes(scores, logits, target, weight, ignore_index, label_smoothing, reduction)
+    return _heart.reduce_classes(scores, target, weight, ignore_index, label_smoothing, reduction)
 
 
 def _entropy(log_p: Tensor, dim: int) -> Tensor:
@@ -293,4 +293,4 @@ def mpce_loss(
     p = log_p.exp()
     # Not amax: its gradient looks for the maximum again, and a compiler that computes p twice may find none.
     scores = (p.max(dim, keepdim=True).values - p) * log_p
-    return _heart.reduce_classes(scores, logits, target, weight, ignore_index, label_smoothing, reduction)
+    return _heart.reduce_classes(scores, target, weight, ignore_index, label_smoothing, reduction)

@@ -258,10 +258,9 @@ class MaxMahalanobisCenterLoss(nn.Module):
 
     def forward(self, features: Tensor, target: Tensor) -> Tensor:
         """Return the loss of the features."""
-        features = full_precision(features)
-        scores = -self._distances(features, self.squared)
+        scores = -self._distances(full_precision(features), self.squared)
         return _heart.reduce_classes(
-            scores, scores, target, self.weight, self.ignore_index, self.label_smoothing, self.reduction
+            scores, target, self.weight, self.ignore_index, self.label_smoothing, self.reduction
         )
 
     def _distances(self, features: Tensor, squared: bool) -> Tensor:

@@ -100,6 +100,14 @@ class _Case:
         logits = torch.randn(n, self.inputs, *rest, dtype=dtype) * 2
         return logits.requires_grad_(), torch.randint(self.classes, shape)
 
+    def sizes(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield a small and a large batch: a loss may compute them in different ways."""
+        yield self.batch(8)
+        yield self.batch(40_000 // self.inputs)
+
+    def rows(self, logits: Tensor, target: Tensor, **options: object) -> Tensor:
+        return self.loss(logits, target, reduction="none", **options)
+
     def gradient(self, logits: Tensor, target: Tensor, **options: object) -> Tensor:
         leaf = logits.detach().clone().requires_grad_()
         return torch.autograd.grad(self.loss(leaf, target, **options), leaf)[0]
@@ -141,16 +149,10 @@ def second_derivative(case: _Case) -> None:
     torch.autograd.gradgradcheck(lambda x: case.loss(x, target), (logits,))
 
 
-def _sizes(case: _Case) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield a small and a large batch: a loss may compute them in different ways."""
-    yield case.batch(8)
-    yield case.batch(40_000 // case.inputs)
-
-
 @_check("reduction")
 def reductions_agree(case: _Case) -> None:
-    for logits, target in _sizes(case):
-        rows = case.loss(logits, target, reduction="none")
+    for logits, target in case.sizes():
+        rows = case.rows(logits, target)
         assert rows.shape == target.shape, f"reduction='none' gives {tuple(rows.shape)}, expected {tuple(target.shape)}"
         _close(case.loss(logits, target, reduction="sum"), rows.sum(), "sum is not the sum of the rows")
         _close(case.loss(logits, target, reduction="mean"), rows.mean(), "mean is not the mean of the rows")
@@ -188,27 +190,27 @@ def batch_mismatch_is_refused(case: _Case) -> None:
 def rows_are_independent(case: _Case) -> None:
     logits, target = case.batch(12)
     order = torch.randperm(12)
-    rows = case.loss(logits, target, reduction="none")
-    _close(case.loss(logits[order], target[order], reduction="none"), rows[order], "rows depend on their order")
-    _close(case.loss(logits[:5], target[:5], reduction="none"), rows[:5], "rows depend on the batch")
+    rows = case.rows(logits, target)
+    _close(case.rows(logits[order], target[order]), rows[order], "rows depend on their order")
+    _close(case.rows(logits[:5], target[:5]), rows[:5], "rows depend on the batch")
 
 
 @_check("reduction")
 def spatial_dimensions(case: _Case) -> None:
     logits, target = case.batch(2, 3, 4)
     flat = logits.movedim(1, -1).reshape(-1, case.inputs), target.reshape(-1)
-    rows = case.loss(logits, target, reduction="none")
-    _close(rows.reshape(-1), case.loss(*flat, reduction="none"), "(N, C, d1, d2) differs from its rows")
+    rows = case.rows(logits, target)
+    _close(rows.reshape(-1), case.rows(*flat), "(N, C, d1, d2) differs from its rows")
     _close(case.loss(logits, target), case.loss(*flat), "the mean over (N, C, d1, d2) differs from its rows'")
 
 
 @_check("ignore_index", "reduction")
 def ignored_rows(case: _Case) -> None:
     for index in (-100, 255, 0):
-        for logits, target in _sizes(case):
+        for logits, target in case.sizes():
             target = torch.where(torch.arange(len(target)) % 3 == 0, index, target.clamp(min=1))
             kept = target != index
-            rows = case.loss(logits, target, ignore_index=index, reduction="none")
+            rows = case.rows(logits, target, ignore_index=index)
             assert (rows[~kept] == 0).all(), "an ignored row has a loss"
             mean = case.loss(logits, target, ignore_index=index)
             _close(mean, rows[kept].mean(), "the mean counts ignored rows")
@@ -234,9 +236,9 @@ def nothing_left(case: _Case) -> None:
 @_check("weight", "reduction")
 def class_weights(case: _Case) -> None:
     weight = torch.rand(case.classes, dtype=torch.float64) + 0.5
-    for logits, target in _sizes(case):
-        rows = case.loss(logits, target, reduction="none")
-        weighted = case.loss(logits, target, weight=weight, reduction="none")
+    for logits, target in case.sizes():
+        rows = case.rows(logits, target)
+        weighted = case.rows(logits, target, weight=weight)
         _close(weighted, rows * weight[target], "weight is not a factor of the row's loss")
         expected = (rows * weight[target]).sum() / weight[target].sum()
         _close(case.loss(logits, target, weight=weight), expected, "the weighted mean doesn't divide by the weights")
@@ -246,26 +248,21 @@ def class_weights(case: _Case) -> None:
 @_check("reduction")
 def class_probabilities(case: _Case) -> None:
     logits, target = case.batch(6)
-    shape = (6, case.classes)
-    hot = torch.zeros(shape, dtype=torch.float64).scatter(1, target.unsqueeze(1), 1.0)
-    rows = case.loss(logits, target, reduction="none")
-    _close(case.loss(logits, hot, reduction="none"), rows, "one-hot probabilities differ from indices", 1e-7)
-    soft = torch.rand(shape, dtype=torch.float64).softmax(1)
-    each = [case.loss(logits, torch.full_like(target, c), reduction="none") * soft[:, c] for c in range(case.classes)]
+    hot = torch.nn.functional.one_hot(target, case.classes).double()
+    _close(case.rows(logits, hot), case.rows(logits, target), "one-hot probabilities differ from indices", 1e-7)
+    soft = torch.rand_like(hot).softmax(1)
+    each = [case.rows(logits, torch.full_like(target, c)) * soft[:, c] for c in range(case.classes)]
     expected = torch.stack(each).sum(0)
-    _close(
-        case.loss(logits, soft, reduction="none"), expected, "soft targets are not the expectation over labels", 1e-7
-    )
+    _close(case.rows(logits, soft), expected, "soft targets are not the expectation over labels", 1e-7)
 
 
 @_check("label_smoothing", "weight", "ignore_index", "reduction")
 def label_smoothing(case: _Case) -> None:
     logits, target = case.batch(6)
-    smoothed = torch.full((6, case.classes), 0.1 / case.classes, dtype=torch.float64)
-    smoothed = smoothed.scatter(1, target.unsqueeze(1), 0.9 + 0.1 / case.classes)
+    smoothed = 0.9 * torch.nn.functional.one_hot(target, case.classes).double() + 0.1 / case.classes
     for weight in (None, torch.rand(case.classes, dtype=torch.float64) + 0.5):
-        rows = case.loss(logits, target, weight=weight, label_smoothing=0.1, reduction="none")
-        expected = case.loss(logits, smoothed, weight=weight, reduction="none")
+        rows = case.rows(logits, target, weight=weight, label_smoothing=0.1)
+        expected = case.rows(logits, smoothed, weight=weight)
         _close(rows, expected, "label smoothing differs from the smoothed distribution", 1e-7)
         target_with_hole = target.clone()
         target_with_hole[1] = -100
@@ -277,7 +274,7 @@ def label_smoothing(case: _Case) -> None:
 
 @_check()
 def backward_twice(case: _Case) -> None:
-    for logits, target in _sizes(case):
+    for logits, target in case.sizes():
         before = logits.detach().clone()
         loss = case.loss(logits, target)
         (first,) = torch.autograd.grad(loss, logits, retain_graph=True)
@@ -290,7 +287,7 @@ def backward_twice(case: _Case) -> None:
 
 @_check()
 def without_gradient(case: _Case) -> None:
-    for logits, target in _sizes(case):
+    for logits, target in case.sizes():
         with torch.no_grad():
             value = case.loss(logits, target)
         assert not value.requires_grad, "the loss builds a graph under no_grad"
@@ -299,7 +296,7 @@ def without_gradient(case: _Case) -> None:
 
 @_check()
 def non_contiguous(case: _Case) -> None:
-    for logits, target in _sizes(case):
+    for logits, target in case.sizes():
         strided = torch.stack([logits.detach().t(), logits.detach().t()], -1)[..., 0].t()
         assert not strided.is_contiguous()
         _close(case.loss(strided, target), case.loss(logits, target).detach(), "the value differs for strided logits")
@@ -313,30 +310,30 @@ def extreme_logits(case: _Case) -> None:
             logits = torch.zeros(rows, case.inputs)
             logits[:, 0] = -size
             target = torch.arange(rows) % case.classes
-            _not_nan(case.loss(logits, target, reduction="none"), f"a loss with {-size:g} among the logits")
+            _not_nan(case.rows(logits, target), f"a loss with {-size:g} among the logits")
             _not_nan(case.gradient(logits, target, reduction="sum"), f"a gradient with {-size:g} among the logits")
     logits = torch.zeros(case.classes, case.inputs)
     logits[:, 1] = 1e4
-    _not_nan(case.loss(logits, torch.arange(case.classes), reduction="none"), "a loss with 1e4 among the logits")
+    _not_nan(case.rows(logits, torch.arange(case.classes)), "a loss with 1e4 among the logits")
 
 
 @_check("reduction")
 def single_precision(case: _Case) -> None:
-    for logits, target in _sizes(case):
+    for logits, target in case.sizes():
         wide = logits.detach().float()
-        rows = case.loss(wide, target, reduction="none")
+        rows = case.rows(wide, target)
         assert rows.dtype == torch.float32, f"float32 logits give a {rows.dtype} loss"
-        _close(rows, case.loss(wide.double(), target, reduction="none"), "float32 differs from float64", 1e-5)
+        _close(rows, case.rows(wide.double(), target), "float32 differs from float64", 1e-5)
         _close(case.gradient(wide, target), case.gradient(wide.double(), target), "float32's gradient differs", 1e-5)
 
 
 @_check("reduction")
 def half_precision(case: _Case) -> None:
     for dtype in (torch.bfloat16, torch.float16):
-        for logits, target in _sizes(case):
+        for logits, target in case.sizes():
             half = logits.detach().to(dtype)
-            exact = case.loss(half.double(), target, reduction="none")
-            _close(case.loss(half, target, reduction="none"), exact, f"{dtype} logits lose the loss's precision", 1e-3)
+            exact = case.rows(half.double(), target)
+            _close(case.rows(half, target), exact, f"{dtype} logits lose the loss's precision", 1e-3)
             gradient = case.gradient(half, target, reduction="sum")
             assert gradient.dtype == dtype, f"{dtype} logits have a {gradient.dtype} gradient"
             _close(gradient, case.gradient(half.double(), target, reduction="sum"), f"{dtype} gradient", 2e-2)

@@ -28,20 +28,16 @@ _MAX_CLASSES = 2**30
 
 
 @functools.cache
-def _interpreted() -> bool:
-    """Return whether Triton's interpreter runs the kernels on the CPU, for tests."""
-    return _has_triton() and os.environ.get("TRITON_INTERPRET", "0") == "1"
-
-
-@functools.cache
-def _has_triton() -> bool:
-    return importlib.util.find_spec("triton") is not None
+def _devices() -> tuple[str, ...]:
+    """Return the types of devices that Triton serves; tests set its interpreter, which runs the kernels on the CPU."""
+    if importlib.util.find_spec("triton") is None:
+        return ()
+    return ("cuda", "cpu") if os.environ.get("TRITON_INTERPRET", "0") == "1" else ("cuda",)
 
 
 def usable(tensor: Tensor) -> bool:
     """Return whether the kernels serve tensors of this type on this device."""
-    here = tensor.is_cuda or (_interpreted() and tensor.device.type == "cpu")
-    return here and tensor.dtype in _TYPES and _has_triton()
+    return tensor.device.type in _devices() and tensor.dtype in _TYPES
 
 
 def available(logits: Tensor, target: Tensor | None = None) -> bool:
@@ -108,7 +104,28 @@ def forward(
     """
     from crossfade.kernels import triton_cross_entropy
 
-    return triton_cross_entropy.forward(logits, target, ignore_index, softcap)
+    rows, classes = logits.shape
+    ce = torch.empty(rows, dtype=torch.float32, device=logits.device)
+    norm = torch.zeros(2, rows, dtype=torch.float32, device=logits.device)
+    if rows:
+        size, warps = triton_cross_entropy.block(logits, *triton_cross_entropy.FORWARD[:2])
+        triton_cross_entropy.forward_kernel[(rows,)](
+            logits,
+            logits.stride(0),
+            target.contiguous(),
+            ce,
+            norm,
+            rows,
+            classes,
+            ignore_index or 0,
+            float(softcap or 1.0),
+            IGNORES=ignore_index is not None,
+            CAPS=softcap is not None,
+            BLOCK=size,
+            STAGES=triton_cross_entropy.FORWARD[2],
+            num_warps=warps,
+        )
+    return ce, norm
 
 
 def backward(
@@ -128,7 +145,29 @@ def backward(
     """
     from crossfade.kernels import triton_cross_entropy
 
-    return triton_cross_entropy.backward(logits, target, norm, ce, factor, out, ignore_index, softcap)
+    rows, classes = logits.shape
+    if rows:
+        size, warps = triton_cross_entropy.block(logits, *triton_cross_entropy.BACKWARD)
+        triton_cross_entropy.backward_kernel[(rows, -(-classes // size))](
+            logits,
+            logits.stride(0),
+            out,
+            out.stride(0),
+            target.contiguous(),
+            norm.contiguous(),
+            rows,
+            factor.contiguous(),
+            # expm1, not p - 1, keeps the digits of 1 - p_y where p_y is nearly 1.
+            torch.expm1(-ce).mul_(factor),
+            classes,
+            ignore_index or 0,
+            float(softcap or 1.0),
+            IGNORES=ignore_index is not None,
+            CAPS=softcap is not None,
+            BLOCK=size,
+            num_warps=warps,
+        )
+    return out
 
 
 class _CrossEntropyRows(torch.autograd.Function):
