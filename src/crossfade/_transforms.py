@@ -21,7 +21,7 @@ _P_IS_ZERO = 800.0
 
 
 def finite(name: str, value: float | Tensor) -> None:
-    """Raise ValueError for a number that isn't finite, or a tensor with several elements (its value may be on a GPU)."""
+    """Raise ValueError for a number that isn't finite, or a tensor of several elements (it may be on a GPU)."""
     if isinstance(value, Tensor):
         if value.numel() != 1:
             raise ValueError(f"{name} must be a number or a tensor with one element, got shape {tuple(value.shape)}")
