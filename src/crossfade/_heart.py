@@ -21,8 +21,18 @@ from torch import Tensor
 
 from crossfade import kernels
 from crossfade._fast import fast, fast_applies, pieces
-from crossfade._sharded import is_sharded, replicated, whole_rows
-from crossfade._tensors import check_per_class, class_dim, full_precision, is_half, is_observed, is_soft, target_weight
+from crossfade._tensors import (
+    check_per_class,
+    class_dim,
+    full_precision,
+    is_half,
+    is_observed,
+    is_sharded,
+    is_soft,
+    replicated,
+    target_weight,
+    whole_rows,
+)
 from crossfade._transforms import Mixture, Transform, evaluate
 
 Reduction: TypeAlias = Literal["none", "mean", "sum"]

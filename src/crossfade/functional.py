@@ -27,8 +27,7 @@ from torch import Tensor
 from crossfade import _heart, _transforms
 from crossfade._heart import Reduction
 from crossfade._linear import linear_crossfade_loss
-from crossfade._sharded import refuse_sharded
-from crossfade._tensors import check_per_class, class_dim, full_precision, is_soft
+from crossfade._tensors import check_per_class, class_dim, full_precision, is_soft, refuse_sharded
 from crossfade._transforms import Transform
 
 __all__ = [

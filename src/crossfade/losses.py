@@ -79,7 +79,10 @@ class CrossfadeLoss(nn.Module):
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the loss at the progress that was set last."""
-        alpha, beta = self._current()
+        # Numbers are faster, but reading them would wait for a GPU. Copies, because the next at() overwrites the
+        # buffers, and the backward pass of this loss may come after it.
+        copy = torch.compiler.is_compiling() or not self.alpha.is_cpu
+        alpha, beta = (weight.clone() if copy else weight.item() for weight in (self.alpha, self.beta))
         return functional.crossfade_loss(
             logits,
             target,
@@ -90,14 +93,6 @@ class CrossfadeLoss(nn.Module):
             label_smoothing=self.label_smoothing,
             reduction=self.reduction,
         )
-
-    def _current(self) -> tuple[float | Tensor, float | Tensor]:
-        """Return alpha and beta as numbers where that costs no wait for a device, else as copies of the buffers."""
-        alpha, beta = self.alpha, self.beta
-        if torch.compiler.is_compiling() or not alpha.is_cpu:
-            # The next at() overwrites the buffers, and the backward pass of this loss may come after it.
-            return alpha.clone(), beta.clone()
-        return alpha.item(), beta.item()
 
     def extra_repr(self) -> str:
         function = getattr(self.schedule, "func", self.schedule)  # the package's own schedules are partials

@@ -13,8 +13,7 @@ from crossfade._heart import Reduction, check_reduction
 from crossfade._linear import autograd
 from crossfade._linear.passes import Inputs, Losses
 from crossfade._linear.pieces import Options
-from crossfade._sharded import is_sharded
-from crossfade._tensors import check_per_class, is_half, target_weight, wide
+from crossfade._tensors import check_per_class, is_half, is_sharded, target_weight, wide
 from crossfade._transforms import Mixture, Transform, evaluate, is_learnable, value_and_slope
 
 
@@ -124,12 +123,10 @@ def linear_crossfade_loss(
         bias: (C,).
         alpha, beta: numbers, or tensors with one element (a schedule then changes them without recompiling; they may
             require a gradient, at the price of a second computation of the logits).
-        weight: (C,) factors of the classes, outside p. ``"mean"`` divides by the targets' weights.
         sample_weight: factors of the rows, in the target's shape. An integer k means what k copies of the row mean:
             ``"mean"`` divides by the sum of ``sample_weight * weight[target]`` over the valid rows.
-        ignore_index: a target value that adds neither loss nor gradient nor to the mean, and costs no matrix product.
-        label_smoothing: in [0, 1], the share of the target distribution that is spread over all classes.
-        reduction: ``"mean"``, ``"sum"`` or ``"none"`` (the target's shape).
+        weight, ignore_index, label_smoothing, reduction: as in :mod:`crossfade.functional`. Ignored rows cost no matrix
+            product.
         softcap: logits become ``softcap * tanh(logits / softcap)``, as in Gemma 2.
         g: any elementwise, differentiable function of ce, instead of the mixture of alpha and beta.
         memory_budget_mb: MiB for the piece of logits at hand, beyond results and gradients. None: 48, or the size of
@@ -158,9 +155,13 @@ def linear_crossfade_loss(
     if g is not None and not (isinstance(alpha, float | int) and isinstance(beta, float | int) and alpha == beta == 1):
         raise ValueError("g replaces the mixture: pass either g or alpha and beta")
     _check_tensors(hidden, linear_weight, target, bias, weight, sample_weight)
-    _check_numbers(label_smoothing, softcap, memory_budget_mb)
+    if label_smoothing > 1:  # F.cross_entropy takes a negative value for none
+        raise RuntimeError(f"label_smoothing must be between 0.0 and 1.0, got {label_smoothing!r}")
+    for name, number in (("softcap", softcap), ("memory_budget_mb", memory_budget_mb)):
+        if number is not None and not (math.isfinite(number) and number > 0):
+            raise ValueError(f"{name} must be a positive number or None, got {number!r}")
     check_reduction(reduction)
-    g = _mixture(alpha, beta) if g is None else g
+    g = Mixture(_copied(alpha), _copied(beta)) if g is None else g
     compute = compute_type(hidden, linear_weight, bias)
     options = Options(g, ignore_index, max(label_smoothing, 0.0), softcap, compute, memory_budget_mb)
     inputs = Inputs(hidden.reshape(-1, hidden.shape[-1]), linear_weight, bias, target.reshape(-1), weight)
@@ -243,23 +244,11 @@ def _check_tensors(
         raise ValueError("weight gets no gradient here: detach it, or take crossfade.crossfade_loss on the logits")
 
 
-def _check_numbers(label_smoothing: float, softcap: float | None, memory_budget_mb: float | None) -> None:
-    if label_smoothing > 1:  # F.cross_entropy takes a negative value for none
-        raise RuntimeError(f"label_smoothing must be between 0.0 and 1.0, got {label_smoothing!r}")
-    for name, number in (("softcap", softcap), ("memory_budget_mb", memory_budget_mb)):
-        if number is not None and not (math.isfinite(number) and number > 0):
-            raise ValueError(f"{name} must be a positive number or None, got {number!r}")
-
-
-def _mixture(alpha: float | Tensor, beta: float | Tensor) -> Mixture:
-    """Return the mixture of copies: the schedule may change the tensors before the backward pass."""
-
-    def copied(value: float | Tensor) -> float | Tensor:
-        if not isinstance(value, Tensor):
-            return value
-        return value.reshape(()) if value.requires_grad else value.detach().clone().reshape(())
-
-    return Mixture(copied(alpha), copied(beta))
+def _copied(value: float | Tensor) -> float | Tensor:
+    """Return a weight as it is now: the schedule may change the tensor before the backward pass."""
+    if not isinstance(value, Tensor):
+        return value
+    return value.reshape(()) if value.requires_grad else value.detach().clone().reshape(())
 
 
 def _losses(
@@ -278,7 +267,12 @@ def _losses(
         loss = loss if factor is None else loss * factor
         loss = loss if reduction == "none" else loss.sum()
     if reduction == "mean":
-        loss = _divided(loss, inputs, factor, ignored)
+        mass = (~ignored).to(loss.dtype) if factor is None else factor
+        if inputs.class_weight is not None:
+            mass = mass * target_weight(inputs.class_weight.to(loss.dtype), inputs.target, ignored)
+        # Without a valid row the NaN is a constant beside the graph, so that the gradients stay 0.
+        any_valid = ~ignored.all()
+        loss = torch.where(any_valid, loss / torch.where(any_valid, mass.sum(), 1.0), float("nan"))
     return losses._replace(loss=loss)
 
 
@@ -297,13 +291,3 @@ def _outside(inputs: Inputs, options: Options, ignored: Tensor, with_stats: bool
         own = target_weight(inputs.class_weight.to(rows.dtype), inputs.target, ignored)
         rows, slope = rows * own, slope * own
     return losses._replace(loss=rows.masked_fill(ignored, 0.0), row_weight=slope.masked_fill(ignored, 0.0))
-
-
-def _divided(total: Tensor, inputs: Inputs, factor: Tensor | None, ignored: Tensor) -> Tensor:
-    """Return the mean: the sum of the losses divided by that of the rows' weights, NaN if no row is valid."""
-    mass = (~ignored).to(total.dtype) if factor is None else factor
-    if inputs.class_weight is not None:
-        mass = mass * target_weight(inputs.class_weight.to(total.dtype), inputs.target, ignored)
-    # The NaN is a constant beside the graph, so that the gradients stay 0.
-    any_valid = ~ignored.all()
-    return torch.where(any_valid, total / torch.where(any_valid, mass.sum(), 1.0), float("nan"))
