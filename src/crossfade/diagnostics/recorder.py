@@ -126,9 +126,9 @@ class ProbabilityRecorder:
         self._planes = np.load(self.folder / _ARRAY, mmap_mode="r+")
         if self._planes.shape != (epochs, 3, examples):
             raise ValueError(f"{self.folder / _ARRAY} has shape {self._planes.shape}, not {(epochs, 3, examples)}")
-        self._pending: list[tuple[int, Tensor, Tensor]] = []  # epoch, index, values as `_describe` returns them
-        self._small: list[tuple[int, Tensor, Tensor, Tensor]] = []  # epoch, index, logits, target: on the CPU
-        self._small_logits = 0
+        # Epoch, index, logits and target; or epoch, index, the values that `_describe` returns and None.
+        self._pending: list[tuple[int, Tensor, Tensor, Tensor | None]] = []
+        self._pending_logits = 0  # on the CPU
 
     @torch.no_grad()
     def record(self, epoch: int, index: Tensor | Sequence[int], logits: Tensor, target: Tensor) -> None:
@@ -154,32 +154,33 @@ class ProbabilityRecorder:
             )
         if index.numel() and (index.is_floating_point() or index.dtype == torch.bool):
             raise ValueError(f"index must hold integers, got {index.dtype}")
-        here, large = logits.device.type == "cpu", logits.numel() >= _GROUP_LOGITS
+        here = logits.device.type == "cpu"
         if here:
             _check_range("target", target, logits.shape[1], ValueError)  # elsewhere gather refuses, without waiting
             _check_range("index", index, self.examples, IndexError)
-        if here and not large:  # a copy of large logits would cost more than the calls it saves
-            self._small.append((epoch, index.clone(), logits.detach().clone(), target.clone()))
-            self._small_logits += logits.numel()
+            self._pending_logits += logits.numel()
+        if here and logits.numel() < _GROUP_LOGITS:  # a copy of large logits would cost more than the calls it saves
+            self._pending.append((epoch, index.clone(), logits.detach().clone(), target.clone()))
         else:
-            self._pending.append((epoch, index, _describe(logits, target)))
-        full = max(len(self._small), len(self._pending)) >= GROUP or self._small_logits >= _GROUP_LOGITS
-        if full or (here and large):
+            self._pending.append((epoch, index, _describe(logits, target), None))
+        if len(self._pending) >= GROUP or self._pending_logits >= _GROUP_LOGITS:
             self._drain()
 
     def _drain(self) -> None:
-        small, self._small, self._small_logits = self._small, [], 0
-        late, self._pending = self._pending, []
-        pending: list[tuple[int, Tensor, Tensor]] = []
-        for (epoch, _, _), batches in groupby(small, key=lambda one: (one[0], one[2].shape[1], one[2].dtype)):
-            indices, logits, targets = zip(*(batch[1:] for batch in batches), strict=True)
-            pending.append((epoch, torch.cat(indices), _describe(torch.cat(logits), torch.cat(targets))))
-        for epoch, index, values in [*pending, *late]:  # what was recorded last stays
-            _check_range("index", index, self.examples, IndexError)
-            rows = index.long().cpu().numpy()
-            columns = values.cpu().numpy()
-            for plane in range(3):
-                self._planes[epoch, plane, rows] = columns[plane]
+        pending, self._pending, self._pending_logits = self._pending, [], 0
+        for (epoch, described, *_), batches in groupby(
+            pending, key=lambda one: (one[0], one[3] is None, one[2].shape[1], one[2].dtype)
+        ):
+            group = [batch[1:] for batch in batches]
+            if not described:
+                indices, logits, targets = (torch.cat(parts) for parts in zip(*group, strict=True))
+                group = [(indices, _describe(logits, targets), None)]
+            for index, values, _ in group:
+                _check_range("index", index, self.examples, IndexError)
+                rows = index.long().cpu().numpy()
+                columns = values.cpu().numpy()
+                for plane in range(3):
+                    self._planes[epoch, plane, rows] = columns[plane]
 
     def flush(self) -> None:
         """Write everything recorded so far to disk. Call it once an epoch and at the end."""

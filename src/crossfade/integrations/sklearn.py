@@ -190,5 +190,7 @@ class _Batches:
     def __iter__(self) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
         count = len(self.dataset)
         order = torch.randperm(count) if self.shuffle else torch.arange(count)
+        rows, labels = self.dataset.X, self.dataset.y
         for index in torch.split(order, self.batch_size):
-            yield self.dataset[index]
+            # For predictions there are no labels, and skorch doesn't look at what comes in their place.
+            yield {name: values[index] for name, values in rows.items()}, index if labels is None else labels[index]
