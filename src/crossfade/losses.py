@@ -13,8 +13,6 @@ from crossfade._heart import Reduction, check_reduction
 from crossfade._tensors import class_dim, full_precision
 from crossfade.schedules import Schedule, Weights, gradual
 
-__all__ = ["CrossfadeLoss", "LinearCrossfadeLoss", "MaxMahalanobisCenterLoss"]
-
 
 class CrossfadeLoss(nn.Module):
     """The loss alpha * CE + beta * EL with the weights of a schedule: ``nn.CrossEntropyLoss`` and a method :meth:`at`.
@@ -173,12 +171,9 @@ class LinearCrossfadeLoss(CrossfadeLoss):
 
 
 def max_mahalanobis_centers(num_classes: int, dim: int, norm: float = 10.0) -> Tensor:
-    """Return the centres of the Max-Mahalanobis distribution (Pang et al. 2018, algorithm 1).
+    """Return the centres of the Max-Mahalanobis distribution, (num_classes, dim) float64 (Pang et al. 2018, alg. 1).
 
     All have the given norm, and every pair has the inner product -norm^2 / (num_classes - 1): a regular simplex.
-
-    Returns:
-        (num_classes, dim), float64.
 
     Raises:
         ValueError: fewer than 2 classes, or more than dim + 1, which have no such simplex.

@@ -15,8 +15,6 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-__all__ = ["CHECKS", "LossReport", "check_loss"]
-
 Loss: TypeAlias = Callable[..., Tensor]
 _OPTIONS = ("weight", "ignore_index", "label_smoothing", "reduction")
 
@@ -82,19 +80,14 @@ def _options(loss: Loss) -> set[str]:
         parameters = inspect.signature(loss).parameters
     except (TypeError, ValueError):
         return set(_OPTIONS)
-    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        return set(_OPTIONS)
-    return set(_OPTIONS) & set(parameters)
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    return {name for name in _OPTIONS if takes_any or name in parameters}
 
 
 def _close(actual: Tensor, expected: Tensor, what: str, tolerance: float = 1e-9) -> None:
     torch.testing.assert_close(
         actual.double(), expected.double(), rtol=tolerance, atol=tolerance, equal_nan=True, msg=lambda m: f"{what}: {m}"
     )
-
-
-def _not_nan(tensor: Tensor, what: str) -> None:
-    assert not tensor.isnan().any(), f"{what} is NaN"
 
 
 def _refused(call: Callable[[], object], what: str) -> None:
@@ -303,11 +296,13 @@ class _Case:
                 logits = torch.zeros(rows, self.inputs)
                 logits[:, 0] = -size
                 target = torch.arange(rows) % self.classes
-                _not_nan(self.rows(logits, target), f"a loss with {-size:g} among the logits")
-                _not_nan(self.gradient(logits, target, reduction="sum"), f"a gradient with {-size:g} among the logits")
+                gradient = self.gradient(logits, target, reduction="sum")
+                assert not self.rows(logits, target).isnan().any(), f"a loss with {-size:g} among the logits is NaN"
+                assert not gradient.isnan().any(), f"a gradient with {-size:g} among the logits is NaN"
         logits = torch.zeros(self.classes, self.inputs)
         logits[:, 1] = 1e4
-        _not_nan(self.rows(logits, torch.arange(self.classes)), "a loss with 1e4 among the logits")
+        losses = self.rows(logits, torch.arange(self.classes))
+        assert not losses.isnan().any(), "a loss with 1e4 among the logits is NaN"
 
     @_check("reduction")
     def single_precision(self) -> None:

@@ -17,14 +17,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from crossfade._transforms import Transform, value_and_slope
-
-Criterion: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
 
 class Peak(NamedTuple):
@@ -67,10 +65,9 @@ def gradient_curve(g: Transform, p: Tensor, p_j: Tensor | None = None) -> Tensor
     _check_probabilities(p)
     if p_j is None:
         p_j = 1 - p
-    else:
-        _check_probabilities(p_j)
-        if bool((p_j + p > 1 + 1e-6).any()):
-            raise ValueError("p_j must be at most 1 - p: the probabilities of all classes add up to 1")
+    _check_probabilities(p_j)
+    if bool((p_j + p > 1 + 1e-6).any()):
+        raise ValueError("p_j must be at most 1 - p: the probabilities of all classes add up to 1")
     size = row_weight(g, -p.log()).abs()
     # p_j = 0 stops the gradient whatever g' is, also where it is infinite: sqrt(ce) at p = 1.
     return torch.where(p_j == 0, torch.zeros_like(size), size * p_j)
@@ -81,10 +78,10 @@ def _check_probabilities(p: Tensor) -> None:
         raise ValueError("p must be a floating tensor of probabilities in [0, 1]")
 
 
-def criterion_curve(criterion: Criterion, p: Tensor, classes: int = 2) -> Tensor:
-    """Return |dL/dq_y| over p = p_y for *any* criterion, by autograd through its logits.
+def criterion_curve(criterion: Callable[[Tensor, Tensor], Tensor], p: Tensor, classes: int = 2) -> Tensor:
+    """Return |dL/dq_y| over p = p_y for *any* criterion, also one that isn't a function of ce, by autograd.
 
-    Serves losses that are not a function of ce alone (complement entropy, MPCE). The other classes share 1 - p equally.
+    The other classes share 1 - p equally.
 
     Args:
         criterion: maps logits (N, C) and class indices (N,) to one loss an example (N,), as with ``reduction="none"``.

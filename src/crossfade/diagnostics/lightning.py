@@ -59,7 +59,8 @@ class RecordProbabilities(pl.Callback):  # type: ignore[misc]
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         while self._hooks:
             self._hooks.pop().remove()
-        self._flush(self.training, self.validation)
+        self._flush(self.training)
+        self._flush(self.validation)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: object, batch: _Batch, *_: object
@@ -101,7 +102,6 @@ class RecordProbabilities(pl.Callback):  # type: ignore[misc]
         return logits
 
     @staticmethod
-    def _flush(*recorders: ProbabilityRecorder | None) -> None:
-        for recorder in recorders:
-            if recorder is not None:
-                recorder.flush()
+    def _flush(recorder: ProbabilityRecorder | None) -> None:
+        if recorder is not None:
+            recorder.flush()

@@ -12,6 +12,7 @@ restored on resume: every value has its place by (epoch, example), and an epoch 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -36,10 +37,7 @@ _BoolArray: TypeAlias = npt.NDArray[np.bool_]
 
 
 class Recording:
-    """A recording, which can be read also while it is being written.
-
-    Args:
-        folder: what :class:`ProbabilityRecorder` wrote.
+    """What a :class:`ProbabilityRecorder` has written to a folder. It can be read also while it is being written.
 
     Raises:
         FileNotFoundError: there is no recording in ``folder``.
@@ -118,9 +116,9 @@ class ProbabilityRecorder:
             raise ValueError(f"examples and epochs must be positive, got {examples} and {epochs}")
         self.folder = Path(folder)
         self.examples, self.epochs = examples, epochs
-        _create(self.folder, examples, epochs)
-        meta = json.loads((self.folder / _META).read_text())
         expected = {"version": _VERSION, "examples": examples, "epochs": epochs}
+        _create(self.folder, expected)
+        meta = json.loads((self.folder / _META).read_text())
         if meta != expected:
             raise ValueError(f"{str(folder)!r} holds another recording: {meta}, not {expected}; take a new folder")
         self._planes = np.load(self.folder / _ARRAY, mmap_mode="r+")
@@ -216,25 +214,21 @@ def _describe(logits: Tensor, target: Tensor) -> Tensor:
     return described.half()
 
 
-def _create(folder: Path, examples: int, epochs: int) -> None:
+def _create(folder: Path, meta: dict[str, int]) -> None:
     """Make the files unless they exist. The JSON file comes last and whole, so a kill leaves no half recording."""
     folder.mkdir(parents=True, exist_ok=True)
     if (folder / _META).exists():
         return
     mine = folder / f".{os.getpid()}.npy"
-    planes = np.lib.format.open_memmap(mine, mode="w+", dtype=np.float16, shape=(epochs, 3, examples))
-    for epoch in range(epochs):
-        planes[epoch] = np.nan
+    planes = np.lib.format.open_memmap(mine, mode="w+", dtype=np.float16, shape=(meta["epochs"], 3, meta["examples"]))
+    planes[:] = np.nan
     planes.flush()
-    try:
-        # link() refuses to replace: of several processes that start together one wins, and all open its file.
+    # link() refuses to replace: of several processes that start together one wins, and all open its file.
+    with contextlib.suppress(FileExistsError):
         os.link(mine, folder / _ARRAY)
-    except FileExistsError:
-        pass
-    finally:
-        mine.unlink()
+    mine.unlink()
     draft = folder / f".{os.getpid()}.json"
-    draft.write_text(json.dumps({"version": _VERSION, "examples": examples, "epochs": epochs}))
+    draft.write_text(json.dumps(meta))
     os.replace(draft, folder / _META)
 
 

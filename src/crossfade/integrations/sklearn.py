@@ -23,8 +23,6 @@ from crossfade.integrations.skorch import CrossfadeCallback, softmax
 from crossfade.losses import CrossfadeLoss
 from crossfade.schedules import Schedule
 
-__all__ = ["CrossfadeClassifier"]
-
 
 class CrossfadeClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """A neural network classifier for tables, trained with a crossfade: a scikit-learn estimator.
@@ -138,8 +136,7 @@ class CrossfadeClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Return the most probable label of each row, (N,)."""
-        best = self.predict_proba(X).argmax(axis=1)
-        labels: NDArray[Any] = self.classes_[best]
+        labels: NDArray[Any] = self.classes_[self.predict_proba(X).argmax(axis=1)]
         return labels
 
     def _net(self, dtype: torch.dtype) -> _WeightedNet:

@@ -41,10 +41,9 @@ def usable(tensor: Tensor) -> bool:
 
 
 def available(logits: Tensor, target: Tensor | None = None) -> bool:
-    """Return whether :func:`ce_rows` serves these logits now.
+    """Return whether :func:`ce_rows` serves these logits now, and ``target`` if it is given.
 
-    It serves plain (N, C) logits of a served type with contiguous rows in eager mode. A ``target``, if given, must be
-    (N,) int64 on the same device.
+    It serves plain (N, C) logits of a served type with contiguous rows in eager mode.
     """
     return (
         not torch.compiler.is_compiling()
@@ -63,9 +62,7 @@ def _fits(logits: Tensor, target: Tensor) -> bool:
 
 
 def ce_rows(logits: Tensor, target: Tensor, *, ignore_index: int = -100, inplace: bool = False) -> Tensor:
-    """Return -log p_y of every row, like ``F.cross_entropy(logits.float(), target, reduction="none")``.
-
-    The result is differentiable.
+    """Return -log p_y of every row, differentiable: ``F.cross_entropy(logits.float(), target, reduction="none")``.
 
     Args:
         logits: (N, C), float32, bfloat16 or float16, for which :func:`available` holds.
