@@ -148,7 +148,7 @@ def linear_crossfade_loss(
     >>> hidden, lm_head = torch.eye(2), torch.tensor([[2.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
     >>> loss, stats = linear_crossfade_loss(hidden, lm_head, torch.tensor([0, 0]), return_stats=True)
     >>> round(loss.item(), 4), round(stats.accuracy.item(), 2)
-    (1.7072, 0.5)
+    (1.7245, 0.5)
     """
     if g is not None and not (isinstance(alpha, float | int) and isinstance(beta, float | int) and alpha == beta == 1):
         raise ValueError("g replaces the mixture: pass either g or alpha and beta")

@@ -341,8 +341,9 @@ def escaping_efficiency(
             fp_fp.append(float(problem.directional(1, u).double().square().mean()))
     grad_ce, grad_el = gradients
     products = dot(grad_ce, grad_ce), dot(grad_ce, grad_el), dot(grad_el, grad_el)
-    of_probes = (torch.tensor(rows, dtype=torch.float64) for rows in (cubic, noise, curvature, hp_fp, fp_fp))
-    return EscapingEfficiency(max_p, products, *of_probes, problem.dimension)
+    rows = {"cubic": cubic, "noise": noise, "curvature": curvature, "hp_fp": hp_fp, "fp_fp": fp_fp}
+    probes_of = {name: torch.tensor(values, dtype=torch.float64) for name, values in rows.items()}
+    return EscapingEfficiency(max_p, products, dimension=problem.dimension, **probes_of)
 
 
 def _cross_entropy(logits: Tensor, target: Tensor) -> Tensor:

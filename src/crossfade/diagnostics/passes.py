@@ -43,7 +43,7 @@ class Problem:
         self.sizes = [len(target) for _, target in data]
         self.examples = sum(self.sizes)
         if not self.examples:
-            raise ValueError("data is empty: expected batches of (inputs, target), one of them with an example")
+            raise ValueError("data is empty (there is no example): expected batches of (inputs, target)")
         first, *_ = self.parameters.values()
         self.device, self.dtype = first.device, first.dtype
         self.weights = torch.cat([p.detach().flatten().to(first) for p in self.parameters.values()]).requires_grad_()

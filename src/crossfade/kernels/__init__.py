@@ -105,22 +105,10 @@ def forward(
     ce = torch.empty(rows, dtype=torch.float32, device=logits.device)
     norm = torch.zeros(2, rows, dtype=torch.float32, device=logits.device)
     if rows:
-        size, warps = triton_cross_entropy.block(logits, *triton_cross_entropy.FORWARD[:2])
+        *launch, stages = triton_cross_entropy.FORWARD
+        options = _options(*triton_cross_entropy.block(logits, *launch), ignore_index, softcap) | {"STAGES": stages}
         triton_cross_entropy.forward_kernel[(rows,)](
-            logits,
-            logits.stride(0),
-            target.contiguous(),
-            ce,
-            norm,
-            rows,
-            classes,
-            ignore_index or 0,
-            float(softcap or 1.0),
-            IGNORES=ignore_index is not None,
-            CAPS=softcap is not None,
-            BLOCK=size,
-            STAGES=triton_cross_entropy.FORWARD[2],
-            num_warps=warps,
+            logits, logits.stride(0), target.contiguous(), ce, norm, rows, classes, **options
         )
     return ce, norm
 
@@ -157,14 +145,21 @@ def backward(
             # expm1, not p - 1, keeps the digits of 1 - p_y where p_y is nearly 1.
             torch.expm1(-ce).mul_(factor),
             classes,
-            ignore_index or 0,
-            float(softcap or 1.0),
-            IGNORES=ignore_index is not None,
-            CAPS=softcap is not None,
-            BLOCK=size,
-            num_warps=warps,
+            **_options(size, warps, ignore_index, softcap),
         )
     return out
+
+
+def _options(size: int, warps: int, ignore_index: int | None, softcap: float | None) -> dict[str, Any]:
+    """Return the arguments that both kernels have. A number that stands for None is never read."""
+    return {
+        "ignore_index": ignore_index or 0,
+        "softcap": float(softcap or 1.0),
+        "IGNORES": ignore_index is not None,
+        "CAPS": softcap is not None,
+        "BLOCK": size,
+        "num_warps": warps,
+    }
 
 
 class _CrossEntropyRows(torch.autograd.Function):
