@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 from crossfade.errors import UserError
 from crossfade.lab.methods import Method, method
+from crossfade.lab.train.epochs import epoch_batches, scoring_batches
 from crossfade.lab.train.lstm import batched as lstm_batched
 from crossfade.lab.train.lstm import run as text_run
 from crossfade.lab.train.lstm.batched import Batches, train_batched
 from crossfade.lab.train.lstm.recipe import LstmMember, LstmRecipe
-from crossfade.lab.train.lstm.tokens import epoch_batches, scoring_batches
 from tests.examples import examples
 from tests.text.lstm_cases import close, draw, reference, same
 
@@ -40,8 +40,8 @@ def together(members, recipe, device="cpu"):
 @pytest.mark.parametrize(
     "recipe",
     [
-        LstmRecipe(10, 12, 1, epochs=3, batch_size=16, select="last"),
-        LstmRecipe(16, 8, 2, epochs=3, batch_size=7, granularity="step", select="last"),
+        LstmRecipe(10, 12, 1, epochs=2, batch_size=16, select="last"),
+        LstmRecipe(16, 8, 2, epochs=2, batch_size=7, granularity="step", select="last"),
         LstmRecipe(5, 19, 3, epochs=2, batch_size=16, clip=0.05, select="last"),
         LstmRecipe(50, 50, 1, epochs=2, batch_size=200, granularity="step"),
     ],

@@ -46,7 +46,7 @@ class Common:
 
     def request(self, **wanted: Any) -> Request:
         """Return the request with what a study's own options say."""
-        from crossfade.lab.data.catalogue import default_data_dir
+        from crossfade.lab.data.sources import default_data_dir
 
         return Request(self.data_dir or default_data_dir(), self.scale, **wanted)
 
@@ -86,8 +86,8 @@ def _image_study(name: str) -> Callable[..., int]:
         images: ImageOptions = ImageOptions(),
         machine: _Machine = Devices(),  # noqa: B008
     ) -> int:
-        from crossfade.lab.paper.estimate import estimate
         from crossfade.lab.paper.image_studies import IMAGE_STUDIES
+        from crossfade.lab.train.deep.run import estimate
 
         request = common.request(
             datasets=images.datasets or (),

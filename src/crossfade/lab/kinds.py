@@ -57,7 +57,7 @@ def on_tables(tables: Sequence[Table], settings: Settings) -> Question:
     Raises:
         UserError: rows that can't be divided, or settings that don't belong together.
     """
-    from crossfade.lab.data.task import TableTask
+    from crossfade.lab.data.table import TableTask
     from crossfade.lab.train.tables.recipe import Recipe
 
     training = settings.training
@@ -132,7 +132,7 @@ def on_images(folder: Path, settings: Settings) -> Question:
     Raises:
         UserError: images or a network that can't be used.
     """
-    from crossfade.lab.data.image_folder import load_folder
+    from crossfade.lab.data.image_sets import load_folder
     from crossfade.lab.data.images import ImageTask
     from crossfade.lab.nets import SMALL_NETS, check_name
     from crossfade.lab.train.deep.recipe import Augment, ImageRecipe

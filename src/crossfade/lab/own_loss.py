@@ -115,7 +115,8 @@ def value_and_slope(g: Callable[[Tensor], Tensor], ce: Tensor) -> tuple[Tensor, 
             raise UserError(
                 "g must depend on the cross entropy by differentiable operations: its result has no gradient"
             )
-        (slope,) = torch.autograd.grad(value, leaf, torch.ones_like(value))
+        # The gradient of a number: for a tensor's, PyTorch imports sympy, which takes longer than all the rest.
+        (slope,) = torch.autograd.grad((value * torch.ones_like(value)).sum(), leaf)
     return value.detach(), slope
 
 
