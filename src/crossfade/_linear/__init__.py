@@ -50,7 +50,7 @@ class LinearLossStats:
 
 
 class LinearOptions(TypedDict, total=False):
-    """The arguments by keyword of :func:`linear_crossfade_loss`, but for the one that its result's type depends on."""
+    """The keyword arguments of :func:`linear_crossfade_loss` that don't change the type of its result."""
 
     bias: Tensor | None
     alpha: float | Tensor
