@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from crossfade.errors import UserError
-from crossfade.lab.described import SCHEDULE_GRID, describe_run
 from crossfade.lab.kinds import on_images, on_tables, on_texts
 from crossfade.lab.methods import DEFAULT_METHODS, METHODS, Method, method, shared_epochs
 from crossfade.lab.own_loss import check_loss_function, load_loss
+from crossfade.lab.provenance import SCHEDULE_GRID, describe_run
 from crossfade.lab.result import ComparisonResult
 from crossfade.lab.run import run_request
 from crossfade.lab.settings import Data, Images, Kind, Settings, Texts, Training, check_kind, given, option
@@ -112,31 +113,14 @@ weight_decay, granularity, tie, precision: See ``crossfade.lab.settings.Training
     >>> list(answer.table.index)
     ['ce', 'gradual']
     """
+    arguments = dict(locals())
     from crossfade.lab.data.table import from_arrays
     from crossfade.lab.data.texts import texts_from_arrays
 
     named = [one for one in methods if isinstance(one, str)]
     own = [_as_method(one) for one in methods if not isinstance(one, str)]
-    training = Settings.of(
-        {
-            "methods": named or None,
-            "repeats": repeats,
-            "seed": seed,
-            "test_size": test_size,
-            "net": net,
-            "width": width,
-            "depth": depth,
-            "epochs": epochs,
-            "batch_size": batch_size,
-            "learning_rates": learning_rates,
-            "learning_rate": learning_rate,
-            "momentum": momentum,
-            "weight_decay": weight_decay,
-            "granularity": granularity,
-            "tie": tie,
-            "precision": precision,
-        }
-    ).training
+    said = {field.name: arguments.get(field.name) for field in fields(Training)} | {"methods": named or None}
+    training = Settings.of(said).training
     settings, command = Settings(training, texts, images), "crossfade.lab.compare(X, y)"
     data: Loaded
     if isinstance(X, str | Path):
@@ -200,18 +184,13 @@ def load(file: Path | None, columns: Data, settings: Settings) -> Loaded:
         raise UserError(f"{file}: which column is the class? Add --target COLUMN (columns: {known})")
     categorical = columns.categorical or ()
     if kind is Kind.TEXTS:
-        text = [name for one in settings.texts.text or () for name in _column_names(one, file)]
+        text: list[str] = []
+        for name in settings.texts.text or ():
+            whole = "," not in name or name in read_frame(file).frame.columns  # one column's name may hold a comma
+            text += [name] if whole else [part.strip() for part in name.split(",") if part.strip()]
         numbers_are_names = columns.target in categorical
         return load_texts(file, text, columns.target, test=columns.test, numbers_are_names=numbers_are_names)
     return [from_file(file, columns.target, test=columns.test, categorical=categorical, drop=columns.drop or ())]
-
-
-def _column_names(text: str, file: Path) -> list[str]:
-    """Return the columns that a text names; one column's name may hold a comma."""
-    from crossfade.lab.data.reading import read_frame
-
-    whole = "," not in text or text in read_frame(file).frame.columns
-    return [text] if whole else [part.strip() for part in text.split(",") if part.strip()]
 
 
 def plan(data: Loaded, settings: Settings, command: str | Sequence[str], own: Sequence[Method] = ()) -> Plan:
@@ -238,13 +217,8 @@ def plan(data: Loaded, settings: Settings, command: str | Sequence[str], own: Se
     else:
         methods = _methods(training, own, DEFAULT_METHODS)
         asked = on_tables(data, settings)
-    recipe = asked.recipe
-    trials = tuple(
-        Trial(asked.study, task, method, recipe, repeat)
-        for task in asked.tasks
-        for repeat in range(asked.repeats)
-        for method in methods
-    )
+    recipe, pairs = asked.recipe, itertools.product(asked.tasks, range(asked.repeats))
+    trials = tuple(Trial(asked.study, task, one, recipe, repeat) for task, repeat in pairs for one in methods)
     notes = (*asked.notes, *_same_schedules(methods, recipe))
     title = f"Losses compared on {', '.join(task.name for task in asked.tasks)}"
     about = describe_run(title, trials, command, seed=training.seed or 0, notes=notes, device=asked.device)
@@ -259,7 +233,7 @@ def plan(data: Loaded, settings: Settings, command: str | Sequence[str], own: Se
 
 def execute(
     planned: Plan,
-    store: Store | Path,
+    store: Store,
     hardware: Hardware = Hardware(),  # noqa: B008  (frozen)
     *,
     keep_weights: Path | None = None,
@@ -277,10 +251,7 @@ def execute(
         progress=progress,
         label="Comparing",
     )
-    if isinstance(store, Store):
-        return ComparisonResult.load(store, planned.run)
-    with Store(store, mode="read") as opened:
-        return ComparisonResult.load(opened, planned.run)
+    return ComparisonResult.load(store, planned.run)
 
 
 def _methods(training: Training, own: Sequence[Method], usual: Sequence[str], *, deep: bool = False) -> list[Method]:
@@ -290,9 +261,7 @@ def _methods(training: Training, own: Sequence[Method], usual: Sequence[str], *,
         names = [known.name for known in METHODS]
     elif not names and not (own and not training.loss):
         names = list(usual)
-    chosen = [method(name, deep=deep) for name in names]
-    chosen += [load_loss(reference) for reference in training.loss or ()]
-    chosen += own
+    chosen = [method(name, deep=deep) for name in names] + [load_loss(one) for one in training.loss or ()] + [*own]
     if all(one.name != CONTROL for one in chosen):
         chosen.insert(0, method(CONTROL))
     seen: dict[str, Method] = {}
@@ -319,12 +288,10 @@ def _as_method(given: object) -> Method:
 def _same_schedules(methods: Sequence[Method], recipe: Recipe) -> list[str]:
     """Return a note on each method that few epochs make the same as another: it would look like a tie."""
     steps = 1 if recipe.granularity == "epoch" else math.ceil(SCHEDULE_GRID / recipe.epochs)
-    notes = []
+    epochs, notes = recipe.epochs, []
     for at, one in enumerate(methods):
-        same = [two for two in methods[:at] if shared_epochs(two, one, recipe.epochs, steps) == recipe.epochs]
+        same = [two.name for two in methods[:at] if shared_epochs(two, one, epochs, steps) == epochs]
         if same:
-            notes.append(
-                f"{one.name} is the same as {same[0].name} at {recipe.epochs} epochs; use more epochs or "
-                "--granularity step"
-            )
+            advice = "use more epochs or --granularity step"
+            notes.append(f"{one.name} is the same as {same[0]} at {epochs} epochs; {advice}")
     return notes

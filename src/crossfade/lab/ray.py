@@ -1,4 +1,4 @@
-"""The same trials as Ray tasks on a cluster: same keys, same numbers; this process alone writes the store.
+"""An executor that trains on a Ray cluster: same keys, same numbers; this process alone writes the store.
 
 A worker or a node that dies takes its tasks with it; Ray runs them again elsewhere. If this process dies, a rerun
 finds what is stored and computes the rest.

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
 
 from crossfade.errors import UserError
 from crossfade.lab.train.checks import check_choice, check_count, check_positive, check_seed, check_share
@@ -41,8 +41,10 @@ class _Group:
     """Settings that are checked and brought into one form; None is not given."""
 
     def __post_init__(self) -> None:
+        types = get_type_hints(type(self))
         for name, value in given(self).items():
-            object.__setattr__(self, name, _checked(name, value))
+            kind = next(iter(get_args(types[name])), types[name])  # without "| None"
+            object.__setattr__(self, name, _checked(name, kind, value))
 
 
 @dataclass(frozen=True)
@@ -190,29 +192,27 @@ class Settings:
         return given(self.training) | given(self.texts) | given(self.images)
 
 
-# Options that don't suit all data: the kinds of data that they suit, the same in words, and their names.
-_SUITS: tuple[tuple[tuple[Kind, ...], str, tuple[str, ...]], ...] = (
-    ((Kind.TABLE, Kind.TEXTS), "a table", ("target", "test", "categorical", "width", "depth", "workers")),
-    ((Kind.TABLE,), "a table without --text", ("drop", "momentum", "granularity", "tie")),
-    ((Kind.TABLE,), "a table without --text; other data have --learning-rate", ("learning_rates",)),
-    ((Kind.TABLE, Kind.IMAGES), "a table without --text, or a folder of images", ("weight_decay",)),
-    ((Kind.TEXTS,), "a table with --text COLUMN", ("text", "max_length", "accumulate")),
-    (
-        (Kind.TEXTS, Kind.IMAGES),
-        "a folder of images, or a table with --text COLUMN",
+_TEXTS_OR_IMAGES = (Kind.TEXTS, Kind.IMAGES)
+# What options need that don't suit all data: the data in words, their kinds, and the names of the options.
+_NEEDS: dict[str, tuple[tuple[Kind, ...], tuple[str, ...]]] = {
+    "a table": ((Kind.TABLE, Kind.TEXTS), ("target", "test", "categorical", "width", "depth", "workers")),
+    "a table without --text": ((Kind.TABLE,), ("drop", "momentum", "granularity", "tie")),
+    "a table without --text; other data have --learning-rate": ((Kind.TABLE,), ("learning_rates",)),
+    "a table without --text, or a folder of images": ((Kind.TABLE, Kind.IMAGES), ("weight_decay",)),
+    "a table with --text COLUMN": ((Kind.TEXTS,), ("text", "max_length", "accumulate")),
+    "a folder of images, or a table with --text COLUMN": (
+        _TEXTS_OR_IMAGES,
         ("precision", "accelerator", "devices", "nodes"),
     ),
-    (
-        (Kind.TEXTS, Kind.IMAGES),
-        "a folder of images, or a table with --text COLUMN; a table alone has --learning-rates",
+    "a folder of images, or a table with --text COLUMN; a table alone has --learning-rates": (
+        _TEXTS_OR_IMAGES,
         ("learning_rate",),
     ),
-    (
+    "a folder of images": (
         (Kind.IMAGES,),
-        "a folder of images",
         ("pretrained", "image_size", "augment", "compile", "logger", "keep_weights"),
     ),
-)
+}
 
 
 def check_kind(kind: Kind, where: str, *groups: "DataclassInstance") -> None:
@@ -227,7 +227,7 @@ def check_kind(kind: Kind, where: str, *groups: "DataclassInstance") -> None:
         UserError: names the option, and the data that it needs.
     """
     for name in (name for group in groups for name in given(group)):
-        for kinds, needed, names in _SUITS:
+        for needed, (kinds, names) in _NEEDS.items():
             if name in names and kind not in kinds:
                 if not where:
                     raise UserError(f"{option(name)} needs {needed}")
@@ -240,59 +240,35 @@ def option(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-_CHOICES = {
-    "augment": get_args(Augmentation),
-    "granularity": get_args(Granularity),
-    "precision": get_args(Precision),
-    "tie": get_args(Tie),
-}
-
-
-def _checked(name: str, value: Any) -> Any:
-    """Return a setting in the one form that it has in a store.
-
-    Raises:
-        UserError: it is out of range, or of another type.
-    """
+def _checked(name: str, kind: object, value: object) -> object:
+    """Return a setting of this type in the one form that it has in a store."""
     shown = name.replace("_", "-")
-    match name:
-        case "methods" | "loss" | "text":
-            words = _several(value)
-            if not all(isinstance(word, str) and word.strip() for word in words):
-                raise UserError(f"{shown}: expected names, separated by commas, got {value!r}")
-            return tuple(words) if name == "text" else tuple(dict.fromkeys(word.strip() for word in words))
-        case "learning_rates":
-            rates = tuple(dict.fromkeys(_positive(shown, rate) for rate in _several(value)))
-            if not rates:
-                raise UserError(f"{shown} must be one or more numbers above 0, got none")
-            return rates
-        case "learning_rate" | "weight_decay":
-            return _positive(shown, value, zero=name == "weight_decay")
-        case "momentum":
-            momentum = _number(shown, value)
-            check_share(shown, momentum)
-            return momentum
-        case "test_size":
-            share = _number(shown, value)
-            if not 0.0 < share < 0.5:
-                raise UserError(f"{shown} must be above 0 and below 0.5 (as much is for validation), got {share!r}")
-            return share
-        case "repeats" | "width" | "depth" | "epochs" | "batch_size" | "max_length" | "accumulate" | "image_size":
-            check_count(shown, value)
-            if name == "image_size" and not 8 <= value <= 1024:
-                raise UserError(f"{shown} must be from 8 to 1024 pixels, got {value}")
-        case "seed":
-            check_seed(value)
-        case "net" if not isinstance(value, str):
-            raise UserError(f"{shown} must be a name, got {value!r}")
-        case "pretrained" if not isinstance(value, bool):
-            raise UserError(f"{shown} must be true or false, got {value!r}")
-        case _ if name in _CHOICES:
-            check_choice(shown, value, _CHOICES[name])
+    if get_origin(kind) is Literal:
+        check_choice(shown, value, get_args(kind))
+    elif name == "seed":
+        check_seed(value)
+    elif kind is int:
+        check_count(shown, value)
+        if name == "image_size" and value not in range(8, 1025):
+            raise UserError(f"{shown} must be from 8 to 1024 pixels, got {value}")
+    elif kind is float:
+        return _number(name, value)
+    elif kind == tuple[float, ...]:
+        rates = tuple(dict.fromkeys(_number(name, rate) for rate in _several(value)))
+        if not rates:
+            raise UserError(f"{shown} must be one or more numbers above 0, got none")
+        return rates
+    elif kind == tuple[str, ...]:
+        words = _several(value)
+        if not all(isinstance(word, str) and word.strip() for word in words):
+            raise UserError(f"{shown}: expected names, separated by commas, got {value!r}")
+        return tuple(words) if name == "text" else tuple(dict.fromkeys(word.strip() for word in words))
+    elif type(value) is not kind:
+        raise UserError(f"{shown} must be {'true or false' if kind is bool else 'a name'}, got {value!r}")
     return value
 
 
-def _several(value: Any) -> Sequence[Any]:
+def _several(value: object) -> Sequence[Any]:
     """Return a list or tuple as it is, words separated by commas as several, and anything else as one."""
     if isinstance(value, str):
         return value.split(",")
@@ -300,13 +276,14 @@ def _several(value: Any) -> Sequence[Any]:
 
 
 def _number(name: str, value: object) -> float:
-    """Return a number as a float: 0 and 0.0 would be two keys in a store."""
+    """Return a number in the setting's range as a float: 0 and 0.0 would be two keys in a store."""
+    shown = name.replace("_", "-")
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise UserError(f"{name} must be a number, got {value!r}")
+        raise UserError(f"{shown} must be a number, got {value!r}")
+    if name == "momentum":
+        check_share(shown, float(value))
+    elif name != "test_size":
+        check_positive(shown, float(value), zero=name == "weight_decay")
+    elif not 0.0 < value < 0.5:
+        raise UserError(f"{shown} must be above 0 and below 0.5 (as much is for validation), got {value!r}")
     return float(value)
-
-
-def _positive(name: str, value: object, *, zero: bool = False) -> float:
-    number = _number(name, value)
-    check_positive(name, number, zero=zero)
-    return number

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from crossfade.errors import UserError
 from crossfade.lab import frames
-from crossfade.lab.described import describe_run
+from crossfade.lab.provenance import describe_run
 from crossfade.lab.files import write_text
 from crossfade.lab.paper.why import dynamics, escape, escape_figures
 from crossfade.lab.paper.why.files import command_line, output_folder, write_study
