@@ -15,7 +15,7 @@ import pandas as pd
 
 from crossfade.lab import frames
 from crossfade.lab.methods import method
-from crossfade.lab.paper.catalogue import IMAGE_STUDIES
+from crossfade.lab.paper.image_studies import IMAGE_STUDIES
 from crossfade.lab.paper.page import beside_paper
 from crossfade.lab.store import Store
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from crossfade.lab.paper.table4 import NETS, PAPER
+from crossfade.lab.paper.table4_page import NETS, PAPER
 from crossfade.stats import analyze, summarize_repeats, to_svg
 
 SIX = ["ce", "f0", "f0-late", "gradual", "el", "focal"]

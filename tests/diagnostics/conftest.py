@@ -1,6 +1,4 @@
-import contextlib
 import multiprocessing
-import os
 import runpy
 
 import pytest
@@ -13,24 +11,32 @@ def small() -> Small:
     return small_network()
 
 
-@pytest.fixture
-def start_script(tmp_path):
-    """Start a script's text in a process that has its imports already, forked off a server; return the process."""
+@pytest.fixture(scope="session")
+def fork_server():
+    """Multiprocessing's context that forks processes off a server, in which the slow imports are done already."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["torch.func", "crossfade.cli.why", "crossfade.lab.paper.why.study", "crossfade.lab.train.tables.plain"]
+        [
+            "sklearn.datasets",
+            "scipy.sparse.linalg",
+            "torch._dynamo",
+            "crossfade.cli.why",
+            "crossfade.lab.paper.why.study",
+            "crossfade.lab.train.tables.plain",
+        ]
     )
+    return context
+
+
+@pytest.fixture
+def start_script(fork_server, tmp_path):
+    """Start a script's text in a process off the fork server, and return the process."""
 
     def start(text):
         script = tmp_path / "script.py"
-        script.write_text(text)
-        process = context.Process(target=_quietly, args=(str(script),))
+        script.write_text(f"import os, sys\nsys.stdout = sys.stderr = open(os.devnull, 'w')\n{text}")
+        process = fork_server.Process(target=runpy.run_path, args=(str(script),), kwargs={"run_name": "__main__"})
         process.start()
         return process
 
     return start
-
-
-def _quietly(script):
-    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
-        runpy.run_path(script, run_name="__main__")

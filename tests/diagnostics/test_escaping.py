@@ -69,6 +69,12 @@ def test_batches_do_not_matter(small):
     assert whole.trace_hessian.value == pytest.approx(pieces.trace_hessian.value, rel=1e-10)
 
 
+def test_gradients_are_taken_where_the_caller_has_turned_them_off(small):
+    expected = noise_and_curvature(small.model, small.batches, CE, probes=2)
+    with torch.no_grad():
+        assert noise_and_curvature(small.model, small.batches, CE, probes=2) == expected
+
+
 def test_the_cost_of_probes_is_one_gradient_and_one_product_for_each_vector(small, monkeypatch):
     calls, vectors = Counter(), Counter()
     for name in ("reweighted", "hessian_products"):

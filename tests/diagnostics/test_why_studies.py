@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from joblib.externals.loky.backend import context as loky_context
 
 from crossfade.diagnostics import Recording
 from crossfade.errors import UserError
@@ -26,6 +27,10 @@ def run(name, folder, *, scale="smoke", methods=("ce", "el"), only=(), out=None)
     """Run a study with one worker, its store and its files in ``folder``; return how many trials failed."""
     planned = dynamics.plan(None, scale, methods, only) if name == "dynamics" else escape.plan(None, scale, only)
     return study.run_study(name, planned, scale, store=folder / "store.db", out=out or folder, workers=1)
+
+
+def patch_study(monkeypatch, name, **functions):
+    monkeypatch.setitem(study.STUDIES, name, replace(study.STUDIES[name], **functions))
 
 
 def rows_of(path):
@@ -77,12 +82,12 @@ def test_dynamics_tables_agree_with_the_results_and_a_second_run_changes_nothing
     assert all(sum(float(row[f"bin{k}"]) for k in range(10)) == pytest.approx(1, abs=1e-3) for row in mass)
     assert {"transitions.svg", "mass.svg", "calibration.svg"} <= {path.name for path in out.iterdir()}
     before = (out / "transitions.csv").read_bytes()
-    untrained = replace(
-        study.STUDIES["dynamics"],
+    patch_study(
+        monkeypatch,
+        "dynamics",
         compute=lambda trial, folder: pytest.fail("a known trial was trained again"),
         figures=lambda tables: {},  # drawing takes longer than everything else
     )
-    monkeypatch.setitem(study.STUDIES, "dynamics", untrained)
     run("dynamics", followed, out=out)
     assert (out / "transitions.csv").read_bytes() == before
     assert "machine" in json.loads((out / "provenance.json").read_text())
@@ -170,7 +175,9 @@ def test_a_store_serves_status_report_and_export(measured, call, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["dynamics", "escape"])
-def test_killed_and_run_again_the_tables_are_those_of_an_undisturbed_run(name, request, start_script, tmp_path, call):
+def test_killed_and_run_again_the_tables_are_those_of_an_undisturbed_run(
+    name, request, start_script, tmp_path, call, monkeypatch
+):
     """Kill -9 once a trial is stored; the rows of wine alone are those of all sets."""
     whole = request.getfixturevalue("followed") / "out" if name == "dynamics" else request.getfixturevalue("measured")
     store, out = tmp_path / "store.db", tmp_path / "out"
@@ -191,6 +198,7 @@ def test_killed_and_run_again_the_tables_are_those_of_an_undisturbed_run(name, r
     assert process.is_alive(), "it was over before it could be killed"
     process.kill()
     process.join()
+    patch_study(monkeypatch, name, figures=lambda tables: {})  # drawing takes longer than everything else
     status, _, err = call(*command)
     assert status == 0, err
     tables = [path.name for path in out.glob("*.csv")]
@@ -223,7 +231,8 @@ def test_an_escape_training_goes_on_with_the_moments_that_were_measured(tmp_path
     assert measured == ["measured", "stopped", "measured", "measured"]
 
 
-def test_several_workers_give_the_same_numbers_and_a_failure_stays_alone(tmp_path):
+def test_several_workers_give_the_same_numbers_and_a_failure_stays_alone(fork_server, monkeypatch, tmp_path):
+    monkeypatch.setattr(loky_context, "_DEFAULT_START_METHOD", fork_server.get_start_method())
     trials = [Trial("dynamics", table_task("iris", None), method(name), SMALL, 0) for name in ("ce", "el")]
     alone = {trial.key: outcome for trial, outcome in spread(dynamics.compute, tmp_path / "1", 1)([trials], print)}
     together = {trial.key: outcome for trial, outcome in spread(dynamics.compute, tmp_path / "2", 2)([trials], print)}

@@ -16,9 +16,8 @@ from crossfade.lab import compare_folder, frames
 from crossfade.lab.comparison import plan as plan_comparison
 from crossfade.lab.data import image_sets
 from crossfade.lab.data.images import ImageSet, ImageTask
-from crossfade.lab.paper import motivating
-from crossfade.lab.paper.catalogue import IMAGE_STUDIES
 from crossfade.lab.paper.estimate import estimate
+from crossfade.lab.paper.image_studies import IMAGE_STUDIES, MOTIVATING
 from crossfade.lab.paper.images import escape_table, scaled
 from crossfade.lab.paper.page import beside_paper
 from crossfade.lab.paper.study import Request, plan
@@ -84,7 +83,7 @@ def test_rotation_on_cinic_above_a_million_parameters():
 
 
 def test_the_motivating_counts_are_the_papers():
-    counts = motivating.PAPER_COUNTS
+    counts = MOTIVATING.counted
     assert sum(counts[f"watch_{group}"] for group in ("right", "near", "far")) == 10_000
     for group, share in (("right", 95.58), ("near", 38.46), ("far", 3.35)):
         # 6,482 of 6,766 is 95.80 %, not the 95.58 % that is printed

@@ -22,7 +22,8 @@ from crossfade.errors import UserError
 from crossfade.lab import frames
 from crossfade.lab.methods import METHODS
 from crossfade.lab.paper.study import Request, plan
-from crossfade.lab.paper.table4 import NETS, PAPER, STUDY, with_tie
+from crossfade.lab.paper.table4 import STUDY, with_tie
+from crossfade.lab.paper.table4_page import NETS, PAPER
 from crossfade.lab.run import Batch, Executor, Summary, Tick, local, run
 from crossfade.lab.store import Outcome, Store
 from crossfade.lab.trial import Trial

@@ -86,8 +86,8 @@ def _image_study(name: str) -> Callable[..., int]:
         images: ImageOptions = ImageOptions(),
         machine: _Machine = Devices(),  # noqa: B008
     ) -> int:
-        from crossfade.lab.paper.catalogue import IMAGE_STUDIES
         from crossfade.lab.paper.estimate import estimate
+        from crossfade.lab.paper.image_studies import IMAGE_STUDIES
 
         request = common.request(
             datasets=images.datasets or (),

@@ -9,44 +9,20 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 
 from crossfade.errors import UserError
+from crossfade.lab.nets.resnet import CifarResNet, PreActResNet, ResNeXt29, initialise
 
 __all__ = ["SMALL_NETS", "build", "check_name", "net_names", "parameters"]
-
-
-def _resnet(depth: int) -> Callable[[int], nn.Module]:
-    def make(classes: int) -> nn.Module:
-        from crossfade.lab.nets.resnet import CifarResNet
-
-        return CifarResNet(depth, classes)
-
-    return make
-
-
-def _preact(classes: int) -> nn.Module:
-    from crossfade.lab.nets.resnet import PreActResNet
-
-    return PreActResNet(classes)
-
-
-def _resnext(groups: int, width: int) -> Callable[[int], nn.Module]:
-    def make(classes: int) -> nn.Module:
-        from crossfade.lab.nets.resnext import ResNeXt29
-
-        return ResNeXt29(groups, width, classes)
-
-    return make
 
 
 def _small_stem(name: str) -> Callable[[int], nn.Module]:
     def make(classes: int) -> nn.Module:
         from torchvision.models import get_model
-
-        from crossfade.lab.nets.resnet import initialise
 
         net: Any = get_model(name, weights=None, num_classes=classes)
         if name.startswith("resnet"):
@@ -61,22 +37,24 @@ def _small_stem(name: str) -> Callable[[int], nn.Module]:
 
 
 SMALL_NETS: dict[str, Callable[[int], nn.Module]] = {
-    "resnet8": _resnet(8),
-    "resnet20": _resnet(20),
-    "resnet32": _resnet(32),
-    "resnet44": _resnet(44),
-    "resnet56": _resnet(56),
-    "resnet110": _resnet(110),
+    "resnet8": partial(CifarResNet, 8),
+    "resnet20": partial(CifarResNet, 20),
+    "resnet32": partial(CifarResNet, 32),
+    "resnet44": partial(CifarResNet, 44),
+    "resnet56": partial(CifarResNet, 56),
+    "resnet110": partial(CifarResNet, 110),
     "resnet18_small": _small_stem("resnet18"),
     "resnet34_small": _small_stem("resnet34"),
-    "preactresnet18": _preact,
-    "resnext29": _resnext(2, 64),  # the 2x64d of Chen et al. 2019, whom Table 5 follows
-    "resnext29_8x64d": _resnext(8, 64),
+    "preactresnet18": PreActResNet,
+    "resnext29": partial(ResNeXt29, 2, 64),  # the 2x64d of Chen et al. 2019, whom Table 5 follows
+    "resnext29_8x64d": partial(ResNeXt29, 8, 64),
     "shufflenetv2_small": _small_stem("shufflenet_v2_x1_0"),
 }
 
 
 class _WithDropout(nn.Module):
+    """A head whose inputs are dropped at random in training."""
+
     def __init__(self, probability: float, head: nn.Module) -> None:
         super().__init__()
         self.dropout, self.head = nn.Dropout(probability), head
@@ -86,7 +64,7 @@ class _WithDropout(nn.Module):
 
 
 def net_names() -> list[str]:
-    """Every name ``build`` takes."""
+    """Return every name that ``build`` takes."""
     import torchvision.models as models
 
     return [*SMALL_NETS, *models.list_models(module=models)]
@@ -104,7 +82,7 @@ def check_name(name: str) -> None:
 
 
 def build(name: str, classes: int, *, pretrained: bool = False, dropout: float = 0.0) -> nn.Module:
-    """A network with fresh weights from torch's global generator, or torchvision's pretrained ones and a fresh head.
+    """Return a network with fresh weights by torch's global generator, or torchvision's pretrained ones and a new head.
 
     Args:
         name: One of ``net_names()``.
@@ -126,14 +104,14 @@ def build(name: str, classes: int, *, pretrained: bool = False, dropout: float =
 
 
 def parameters(net: nn.Module) -> int:
-    """Number of trained values."""
+    """Return the number of trainable values."""
     return sum(parameter.numel() for parameter in net.parameters() if parameter.requires_grad)
 
 
 def _torchvision(name: str, classes: int, pretrained: bool) -> nn.Module:
     from torchvision.models import get_model
 
-    options: dict[str, Any] = {}
+    options: dict[str, bool] = {}
     if name in ("googlenet", "inception_v3"):  # their auxiliary outputs belong to a training scheme of their own
         options = {"transform_input": False} if pretrained else {"aux_logits": False, "init_weights": True}
     if not pretrained:
@@ -154,9 +132,10 @@ def _torchvision(name: str, classes: int, pretrained: bool) -> nn.Module:
     return net
 
 
-def _replace_head(net: nn.Module, name: str, change: Callable[[Any], nn.Module]) -> None:
-    linear = [path for path, module in net.named_modules() if isinstance(module, nn.Linear)]
+def _replace_head(net: nn.Module, name: str, change: Callable[[nn.Linear], nn.Module]) -> None:
+    linear = [(path, module) for path, module in net.named_modules() if isinstance(module, nn.Linear)]
     if not linear:
         raise UserError(f"net {name!r} has no last linear layer to replace; use another network")
-    parent, _, child = linear[-1].rpartition(".")
-    setattr(net.get_submodule(parent), child, change(net.get_submodule(linear[-1])))
+    path, last = linear[-1]
+    parent, _, child = path.rpartition(".")
+    setattr(net.get_submodule(parent), child, change(last))

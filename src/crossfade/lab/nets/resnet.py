@@ -1,4 +1,8 @@
-"""The CIFAR residual networks of He et al. 2016a (20 to 110 layers), and the pre-activation ResNet-18 (2016b)."""
+"""Residual networks for CIFAR that torchvision doesn't have.
+
+The ResNets of He et al. 2016a (20 to 110 layers), the pre-activation ResNet-18 (2016b), and ResNeXt-29 (Xie et al.
+2017, table 7 and section 5.3). All take 3x32x32 and larger small images.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from torch import Tensor, nn
 
 
 def initialise(net: nn.Module) -> None:
-    """He et al. 2015 for convolutions (fan out), ones and zeros for batch normalisation: what torchvision does."""
+    """Draw convolutions' weights as He et al. 2015 do (fan out); batch normalisation has ones and zeros already."""
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -37,7 +41,7 @@ class BasicBlock(nn.Module):
 
 
 class CifarResNet(nn.Module):
-    """6n + 2 layers: a 3x3 convolution, n blocks each of 16, 32 and 64 channels, mean over pixels, one linear layer."""
+    """A network of 6n + 2 layers: a 3x3 convolution, n blocks each of 16, 32 and 64 channels, and a linear layer."""
 
     def __init__(self, depth: int, classes: int) -> None:
         super().__init__()
@@ -60,7 +64,7 @@ class CifarResNet(nn.Module):
 
 
 class PreActBlock(nn.Module):
-    """Normalise and ReLU before each convolution; a projection, where there is one, comes after the first ReLU."""
+    """Two 3x3 convolutions, each after normalisation and ReLU; a projection, if any, comes after the first ReLU."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -77,7 +81,7 @@ class PreActBlock(nn.Module):
 
 
 class PreActResNet(nn.Module):
-    """ResNet-18's four stages of two blocks (64 to 512 channels) a 3x3 stem, and the last normalisation and ReLU."""
+    """A 3x3 stem, ResNet-18's four stages of two blocks (64 to 512 channels), and a last normalisation and ReLU."""
 
     def __init__(self, classes: int, block: Callable[[int, int, int], nn.Module] = PreActBlock) -> None:
         super().__init__()
@@ -93,4 +97,52 @@ class PreActResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(self.bn(self.blocks(self.conv(x))))
+        return self.fc(x.mean((2, 3)))  # type: ignore[no-any-return]
+
+
+class _Bottleneck(nn.Module):
+    """A 1x1, a grouped 3x3 and a 1x1 convolution, and a shortcut that projects where the shape changes."""
+
+    def __init__(self, inputs: int, groups: int, width: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        inner = groups * width
+        self.conv1, self.bn1 = nn.Conv2d(inputs, inner, 1, bias=False), nn.BatchNorm2d(inner)
+        self.conv2 = nn.Conv2d(inner, inner, 3, stride, 1, groups=groups, bias=False)
+        self.bn2 = nn.BatchNorm2d(inner)
+        self.conv3, self.bn3 = nn.Conv2d(inner, outputs, 1, bias=False), nn.BatchNorm2d(outputs)
+        self.shortcut: nn.Module = nn.Identity()
+        if stride > 1 or inputs != outputs:
+            self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = F.relu(self.bn1(self.conv1(x)))
+        out = self.bn3(self.conv3(F.relu(self.bn2(self.conv2(out)))))
+        return F.relu(out + self.shortcut(x))
+
+
+class ResNeXt29(nn.Module):
+    """A network of three stages of three blocks, with 256, 512 and 1024 outputs.
+
+    Args:
+        groups: Paths of the first stage's grouped convolution (its cardinality).
+        width: Channels of a path in the first stage; they double from stage to stage.
+        classes: Outputs.
+    """
+
+    def __init__(self, groups: int, width: int, classes: int) -> None:
+        super().__init__()
+        self.conv, self.bn = nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64)
+        layers, channels = [], 64
+        for stage in range(3):
+            outputs = 256 << stage
+            for block in range(3):
+                stride = 2 if stage and block == 0 else 1
+                layers.append(_Bottleneck(channels, groups, width << stage, outputs, stride))
+                channels = outputs
+        self.blocks = nn.Sequential(*layers)
+        self.fc = nn.Linear(channels, classes)
+        initialise(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.blocks(F.relu(self.bn(self.conv(x))))
         return self.fc(x.mean((2, 3)))  # type: ignore[no-any-return]

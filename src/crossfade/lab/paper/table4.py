@@ -14,6 +14,7 @@ from crossfade.errors import UserError
 from crossfade.lab.data.uci import SPLITS, UCI_NAMES, uci_tasks
 from crossfade.lab.methods import DEFAULT_METHODS, Method, method
 from crossfade.lab.paper.study import Cell, Plan, Prepared, Request, Scale, Study
+from crossfade.lab.paper.table4_page import NETS, write_page
 from crossfade.lab.store import Run
 from crossfade.lab.train import Recipe
 
@@ -26,38 +27,9 @@ if TYPE_CHECKING:
     from crossfade.lab.store import Store
     from crossfade.lab.trial import Trial
 
-NETS = {"linear": "Linear classifier", "mlp": "One hidden layer"}
 # Epochs, and how many of the smallest sets (None: all).
 _SCALES: dict[Scale, tuple[int, int | None]] = {"smoke": (5, 6), "short": (20, None), "paper": (50, None)}
 _TINIEST = 5  # sets that smoke leaves out
-
-
-class PaperRow(NamedTuple):
-    """A row of the printed table: number of wins, mean difference to CE in points, mean rank."""
-
-    wins: float
-    delta: float
-    rank: float
-
-
-PAPER = {
-    "linear": {
-        "ce": PaperRow(33, 0.0, 2.59),
-        "f0": PaperRow(32, 0.09, 2.39),
-        "f0-late": PaperRow(31, 0.20, 2.30),
-        "gradual": PaperRow(48, 0.30, 2.12),
-        "el": PaperRow(33, -2.71, 3.25),
-        "focal": PaperRow(26, -0.56, 3.13),
-    },
-    "mlp": {
-        "ce": PaperRow(26, 0.0, 2.70),
-        "f0": PaperRow(30, 0.12, 2.62),
-        "f0-late": PaperRow(37, 0.27, 2.40),
-        "gradual": PaperRow(42, 0.30, 2.37),
-        "el": PaperRow(33, -4.73, 3.52),
-        "focal": PaperRow(25, -0.89, 3.03),
-    },
-}
 
 
 class _Sets(NamedTuple):
@@ -134,8 +106,6 @@ class Table4(Study[Recipe, _Sets]):
 
     def write(self, store: Store, planned: Plan, report: Path) -> str:
         """Write the page of both halves."""
-        from crossfade.lab.paper.table4_page import write_page
-
         return write_page(store, planned.runs, report)
 
 

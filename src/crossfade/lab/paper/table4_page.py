@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from crossfade.lab.paper.table4 import NETS, PAPER
+from crossfade.stats.words import text_table
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,6 +16,36 @@ if TYPE_CHECKING:
     from crossfade.lab.store import Run, Store
     from crossfade.report import Block, Page
     from crossfade.stats import Analysis, MethodSummary
+
+NETS = {"linear": "Linear classifier", "mlp": "One hidden layer"}
+
+
+class PaperRow(NamedTuple):
+    """A row of the printed table: number of wins, mean difference to CE in points, mean rank."""
+
+    wins: float
+    delta: float
+    rank: float
+
+
+PAPER = {
+    "linear": {
+        "ce": PaperRow(33, 0.0, 2.59),
+        "f0": PaperRow(32, 0.09, 2.39),
+        "f0-late": PaperRow(31, 0.20, 2.30),
+        "gradual": PaperRow(48, 0.30, 2.12),
+        "el": PaperRow(33, -2.71, 3.25),
+        "focal": PaperRow(26, -0.56, 3.13),
+    },
+    "mlp": {
+        "ce": PaperRow(26, 0.0, 2.70),
+        "f0": PaperRow(30, 0.12, 2.62),
+        "f0-late": PaperRow(37, 0.27, 2.40),
+        "gradual": PaperRow(42, 0.30, 2.37),
+        "el": PaperRow(33, -4.73, 3.52),
+        "focal": PaperRow(25, -0.89, 3.03),
+    },
+}
 
 _COLUMNS = ("Method", "Wins", "paper", "Δ points", "paper", "Mean rank", "paper", "95 % of Δ", "p (Holm)")
 
@@ -83,11 +113,7 @@ def _text(tables: Sequence[_Half], meta: Mapping[str, Any]) -> str:
     lines = []
     for table in tables:
         lines += [f"{NETS[table.net]}: {_scope(table, meta)}"]
-        rows = [_COLUMNS, *table.cells()]
-        widths = [max(len(row[place]) for row in rows) for place in range(len(_COLUMNS))]
-        for row in rows:
-            cells = [c.rjust(w) if i else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
-            lines.append("  " + "  ".join(cells))
+        lines += [f"  {line}" for line in text_table(_COLUMNS, list(table.cells())).splitlines()]
         test = table.analysis.friedman
         lines += [f"  Friedman: chi² = {test.chi2:.1f}, p = {test.chi2_p:.2g}", ""]
     return "\n".join(lines)

@@ -26,7 +26,7 @@ from crossfade.diagnostics.dynamics import (
 from crossfade.diagnostics.recorder import ProbabilityRecorder, Recording
 from crossfade.lab.methods import method
 from crossfade.lab.paper.why.files import COLOURS, check_scale
-from crossfade.lab.paper.why.watched import Row, arrays_of, cifar, follow, table_task, watched, with_unit
+from crossfade.lab.paper.why.watched import Row, arrays_of, cifar, follow, outcome_of, table_task, with_unit
 from crossfade.lab.store import Outcome
 from crossfade.lab.train import Recipe
 from crossfade.lab.train.deep.recipe import ImageRecipe
@@ -115,7 +115,7 @@ def compute(trial: Trial, folder: Path) -> Outcome:
     last = calibration_history(Recording(folder / "test"), epochs=[recipe.epochs - 1])[0]._asdict()
     about = {"learning_rate": recipe.learning_rates[0], "epoch": recipe.epochs, "classes": data.classes}
     shutil.rmtree(folder)
-    return watched({**last, **about, "n_train": len(data.y), "n_test": len(data.y_test)}, tables)
+    return outcome_of({**last, **about, "n_train": len(data.y), "n_test": len(data.y_test)}, tables)
 
 
 def watched_epoch(epochs: int) -> int:

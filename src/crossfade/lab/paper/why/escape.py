@@ -29,7 +29,7 @@ from crossfade.lab.methods import Method, method
 from crossfade.lab.paper.why.files import check_scale
 from crossfade.lab.paper.why.measure import MIXTURES, along_rows, minimum_rows, sharpness_rows, slice_rows
 from crossfade.lab.paper.why.simulation import WELLS, escape_rows, pair_rows
-from crossfade.lab.paper.why.watched import Row, arrays_of, cifar, follow, table_task, watched, with_unit
+from crossfade.lab.paper.why.watched import Row, arrays_of, cifar, follow, outcome_of, table_task, with_unit
 from crossfade.lab.store import Outcome
 from crossfade.lab.train import Recipe
 from crossfade.lab.train.deep.recipe import ImageRecipe
@@ -167,10 +167,10 @@ def compute(trial: Trial, folder: Path) -> Outcome:
         return _along(trial, recipe, folder)
     if isinstance(recipe, Minima):
         rows: Sequence[Row] = list(minimum_rows(arrays_of(trial), recipe.network, recipe.probes, recipe.walkers))
-        return watched({}, {"minima": rows})
+        return outcome_of({}, {"minima": rows})
     well = trial.task.split(trial.repeat)
     if isinstance(recipe, Simulation) and isinstance(well, DoubleWell):
-        return watched({}, {"simulation": list(escape_rows(well, trial.method.name, recipe.steps, recipe.walkers))})
+        return outcome_of({}, {"simulation": list(escape_rows(well, trial.method.name, recipe.steps, recipe.walkers))})
     raise TypeError(f"a {type(recipe).__name__} can't be measured on a {type(well).__name__}")
 
 
@@ -196,7 +196,7 @@ def _along(trial: Trial, recipe: Along, folder: Path) -> Outcome:
     last = tables["sharpness"][0]
     about = {"accuracy": last["test_accuracy"], "nll": last["test_ce"], "epoch": recipe.moments[-1]}
     sizes = {"n_train": len(data.y), "n_test": len(data.y_test), "classes": data.classes}
-    return watched({**about, "learning_rate": recipe.training.learning_rates[0], **sizes}, tables)
+    return outcome_of({**about, "learning_rate": recipe.training.learning_rates[0], **sizes}, tables)
 
 
 def tables(found: Mapping[str, pd.DataFrame], scale: str) -> dict[str, pd.DataFrame]:

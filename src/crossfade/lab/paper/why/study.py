@@ -16,7 +16,7 @@ from crossfade.lab.provenance import describe_run
 from crossfade.lab.files import write_text
 from crossfade.lab.paper.why import dynamics, escape, escape_figures
 from crossfade.lab.paper.why.files import command_line, output_folder, write_study
-from crossfade.lab.paper.why.watched import seen, spread
+from crossfade.lab.paper.why.watched import spread, stored_tables
 from crossfade.lab.run import run_request
 from crossfade.lab.store import Outcome, Run, Store
 from crossfade.lab.train.hardware import processors
@@ -96,7 +96,7 @@ def run_study(
 
 def tables_of(store: Store, request: Run) -> dict[str, pd.DataFrame]:
     """Return a study's tables as far as its trials have been run."""
-    return STUDIES[request.study].tables(seen(store, request), request.request["settings"]["scale"])
+    return STUDIES[request.study].tables(stored_tables(store, request), request.request["settings"]["scale"])
 
 
 def _write_files(store: Store, request: Run, out: Path) -> None:

@@ -216,7 +216,7 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def watched(result: Mapping[str, object], tables: Mapping[str, Sequence[Row]]) -> Outcome:
+def outcome_of(result: Mapping[str, object], tables: Mapping[str, Sequence[Row]]) -> Outcome:
     """Return a trial's outcome that holds the rows of its tables as one long table with the column ``table``.
 
     NaN and infinities are stored as missing.
@@ -227,7 +227,7 @@ def watched(result: Mapping[str, object], tables: Mapping[str, Sequence[Row]]) -
     return Outcome(dict(result), {str(name): whole[name].tolist() for name in ["table", *whole.columns.drop("table")]})
 
 
-def seen(store: Store, run: Run) -> dict[str, pd.DataFrame]:
+def stored_tables(store: Store, run: Run) -> dict[str, pd.DataFrame]:
     """Return the tables that a run's trials have filled so far, each row with its data set, method and seed."""
     found: dict[str, list[pd.DataFrame]] = {}
     for row in store.rows(run.keys, curves=True):
