@@ -158,12 +158,7 @@ def kind_of(file: Path | None, settings: Settings) -> Kind:
 
 
 def load(file: Path | None, columns: Data, settings: Settings) -> Loaded:
-    """Read a table, or texts; a folder of images is read by ``plan``, which knows their size.
-
-    Args:
-        file: A table or a folder; None for four real data sets.
-        columns: The table's columns.
-        settings: Say whether the table holds texts.
+    """Read a table, or texts; a folder of images is read by ``plan``, and None is four real data sets.
 
     Raises:
         UserError: what can't be read, or a column that isn't there or wasn't named.
@@ -197,7 +192,7 @@ def plan(data: Loaded, settings: Settings, command: str | Sequence[str], own: Se
     """Check a request and write it down as trials, before anything is trained.
 
     Args:
-        data: From ``load``: tables, texts, or a folder of images.
+        data: From ``load``.
         settings: What decides the numbers.
         command: What was called, for the page.
         own: Methods beside those that the settings name.
@@ -209,14 +204,12 @@ def plan(data: Loaded, settings: Settings, command: str | Sequence[str], own: Se
 
     training = settings.training
     if isinstance(data, Path):
-        methods = _methods(training, own, _MIXTURES, deep=True)
-        asked = on_images(data, settings)
+        methods, asked = _methods(training, own, _MIXTURES, deep=True), on_images(data, settings)
     elif isinstance(data, TextSet):
         methods = _methods(training, own, _MIXTURES, deep=training.net not in (None, "lstm"))
         asked = on_texts(data, settings)
     else:
-        methods = _methods(training, own, DEFAULT_METHODS)
-        asked = on_tables(data, settings)
+        methods, asked = _methods(training, own, DEFAULT_METHODS), on_tables(data, settings)
     recipe, pairs = asked.recipe, itertools.product(asked.tasks, range(asked.repeats))
     trials = tuple(Trial(asked.study, task, one, recipe, repeat) for task, repeat in pairs for one in methods)
     notes = (*asked.notes, *_same_schedules(methods, recipe))
@@ -268,8 +261,7 @@ def _methods(training: Training, own: Sequence[Method], usual: Sequence[str], *,
     for one in chosen:
         if seen.setdefault(one.name, one) is not one:
             raise UserError(f"methods: two different losses are called {one.name!r}; rename one")
-    for one in own:
-        if one.g is not None and one not in METHODS:
+        if one in own and one.g is not None and one not in METHODS:
             check_loss_function(one.g)
     if len(seen) < 2:
         raise UserError("methods: only the control 'ce' is left; name another one to compare it with")

@@ -63,7 +63,7 @@ def on_tables(tables: Sequence[Table], settings: Settings) -> Question:
     training = settings.training
     if training.net == "linear" and (training.width is not None or training.depth not in (None, 1)):
         raise UserError("net: 'linear' has no hidden layer, so width and depth mean nothing; leave them out or use mlp")
-    recipe = replace(Recipe(), **_given(training, *(field.name for field in fields(Recipe))))
+    recipe = Recipe(**_given(training, *(field.name for field in fields(Recipe))))
     division = _division(training)
     tasks = [TableTask(table, **division) for table in tables]
     repeats = training.repeats or 10
@@ -145,11 +145,8 @@ def on_images(folder: Path, settings: Settings) -> Question:
     data = load_folder(folder, size=images.image_size or (224 if pretrained else None))
     task = ImageTask(data, select="validation", **_division(training))
     side, epochs = data.train.images.shape[2], training.epochs or 60
-    augment = {
-        "full": Augment(crop=max(1, side // 8), rotation=10.0),
-        "flip": Augment(crop=0),
-        "none": Augment(crop=0, flip=False),
-    }
+    full = Augment(crop=max(1, side // 8), rotation=10.0)
+    augment = {"full": full, "flip": Augment(crop=0), "none": Augment(crop=0, flip=False)}
     usual = ImageRecipe(
         net=net,
         pretrained=pretrained,

@@ -52,9 +52,8 @@ class TwoPass(Method):
 class ScaledRate(Method):
     """CE whose learning rate is multiplied by a function of progress.
 
-    Not the same as the loss times M (``ce-matched``, ``ce-matched-off``): SGD's step is the rate times a running sum of
-    gradient + weight decay x weights. A larger rate moves the weights further along old gradients too, and decays them
-    faster; a larger loss does neither.
+    The loss times M (``ce-matched``, ``ce-matched-off``) is something else: SGD's step is the rate times a running sum
+    of gradient + weight decay x weights, so a larger rate also goes further along old gradients and decays faster.
     """
 
     factor: Callable[[float], float] = float
@@ -166,10 +165,9 @@ def shared_epochs(first: Method, second: Method, epochs: int, steps: int = 1) ->
     """Return how many whole epochs two methods train alike, from the first epoch on.
 
     The mixtures of the paper share their first phases (F = 0 and F = 0, 0.5 all but the last 5 %), and everything else
-    of a repeat is paired, so what they share can be trained once.
+    of a repeat is paired, so what they share can be trained once. Methods that aren't plain mixtures share nothing.
 
     Args:
-        first, second: Methods that aren't plain mixtures share nothing.
         epochs: Of the whole training.
         steps: How often the schedules move in an epoch.
     """

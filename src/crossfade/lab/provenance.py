@@ -74,16 +74,15 @@ def describe_run(
     device: str = "",
     **more: object,
 ) -> dict[str, object]:
-    """Return the report's ``meta`` as plain data.
+    """Return the report's ``meta`` of a run as plain data, with ``more`` entries.
 
     Args:
         title: The page's heading.
         trials: All of the run.
         command: What the user called, as a line or as its words.
-        seed: The user's seed.
+        seed: The user's.
         notes: Remarks on the data, a line each.
-        device: What stands before the machine's name; "" for nothing.
-        more: Further entries.
+        device: What stands before the machine's name.
     """
     origin = provenance()
     tasks = {trial.task.name: trial.task for trial in trials}

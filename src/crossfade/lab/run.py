@@ -60,8 +60,8 @@ def run_request(
     Args:
         runs: What to save of the request.
         trials: All with recipes of one family: tables, LSTMs, or deep networks.
-        store: A file, or an open store. Of several processes (DDP, torchrun) only the first writes it. Deep networks'
-            checkpoints lie in a folder beside it until they aren't needed.
+        store: A file, or an open store. Of several processes (DDP, torchrun) only the first writes it. Checkpoints of
+            deep networks lie in a folder beside it until they aren't needed.
         hardware: Where to train.
         execute: Another way to compute trials than their family's: gets a folder for what an interrupted trial goes on
             from, and returns the executor.
@@ -101,11 +101,7 @@ def run_request(
 
 @contextmanager
 def resumable(trials: Sequence[Trial], store: Store, path: Path) -> Iterator[None]:
-    """Say, where Ctrl-C stops what is inside, how many of the trials are in the open store and how to go on.
-
-    Raises:
-        KeyboardInterrupt: with that sentence.
-    """
+    """Where Ctrl-C stops what is inside, say how many of the trials are in the open store, and how to go on."""
     try:
         yield
     except KeyboardInterrupt:
@@ -132,17 +128,14 @@ def run(
     retry_failed: bool = False,
     on_progress: OnProgress | None = None,
 ) -> Summary:
-    """Compute what is missing, and write each result to the store as soon as it is there.
+    """Compute what is missing, in the order of the trials, and store each result as soon as it is there.
 
     Args:
-        trials: The request, in the order in which results are wanted.
+        trials: The request.
         store: An open store.
-        execute: Where to compute; by default tables in this process.
+        execute: What computes; by default tables in this process.
         retry_failed: Run trials again that are stored as failed.
         on_progress: Told (fraction of the missing work, trials done, trials failed) every now and then.
-
-    Raises:
-        UserError: the store can't be written.
     """
     started = time.monotonic()
     wanted = {trial.key: trial for trial in trials}
@@ -170,11 +163,9 @@ def run(
 
 
 def pack(trials: Iterable[Trial], budget: float | None = None) -> list[Batch]:
-    """Return batches for one call each: one recipe, the methods of a task's repeat together, several of these if small.
+    """Return batches for one call each: of one recipe, the methods of a task's repeat together.
 
-    Args:
-        trials: In the order in which results are wanted.
-        budget: Cost of a batch that holds several repeats or tasks, at most.
+    A batch holds several repeats or tasks if they cost no more than ``budget`` together.
     """
     batches: list[list[Trial]] = []
     room = 0.0
@@ -224,14 +215,8 @@ def _shown(label: str) -> Iterator[OnProgress]:
     from rich import progress as bar
     from rich.console import Console
 
-    columns = (
-        bar.TextColumn("{task.description}"),
-        bar.BarColumn(),
-        bar.TaskProgressColumn(),
-        bar.TextColumn("{task.fields[trials]}"),
-        bar.TimeElapsedColumn(),
-        bar.TimeRemainingColumn(),
-    )
+    more = (bar.TextColumn("{task.fields[trials]}"), bar.TimeElapsedColumn())
+    columns = (*bar.Progress.get_default_columns(), *more)
     with bar.Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(label, total=1.0, trials="")
         yield lambda fraction, done, failed: progress.update(task, completed=fraction, trials=_trials(done, failed))
@@ -244,8 +229,7 @@ def _log(label: str) -> OnProgress:
         nonlocal last
         now = time.monotonic()
         if now - last >= _LOG_SECONDS and fraction > 0:
-            last = now
-            left = (now - started) * (1 - fraction) / fraction
+            last, left = now, (now - started) * (1 - fraction) / fraction
             # at the start most of the time went into reading data and compiling
             rest = f" · about {_span(left)} left" if fraction >= 0.02 else ""
             print(f"{label}: {100 * fraction:.0f} % · {_trials(done, failed)}{rest}", file=sys.stderr, flush=True)

@@ -30,6 +30,9 @@ class Kind(Enum):
     IMAGES = "a folder of images"
 
 
+TABLE, TEXTS, IMAGES = Kind
+
+
 def given(group: "DataclassInstance") -> dict[str, Any]:
     """Return the fields of a dataclass that have another value than their default, by their names."""
     values = {field.name: (getattr(group, field.name), field.default) for field in fields(group)}
@@ -192,47 +195,32 @@ class Settings:
         return given(self.training) | given(self.texts) | given(self.images)
 
 
-_TEXTS_OR_IMAGES = (Kind.TEXTS, Kind.IMAGES)
 # What options need that don't suit all data: the data in words, their kinds, and the names of the options.
 _NEEDS: dict[str, tuple[tuple[Kind, ...], tuple[str, ...]]] = {
-    "a table": ((Kind.TABLE, Kind.TEXTS), ("target", "test", "categorical", "width", "depth", "workers")),
-    "a table without --text": ((Kind.TABLE,), ("drop", "momentum", "granularity", "tie")),
-    "a table without --text; other data have --learning-rate": ((Kind.TABLE,), ("learning_rates",)),
-    "a table without --text, or a folder of images": ((Kind.TABLE, Kind.IMAGES), ("weight_decay",)),
-    "a table with --text COLUMN": ((Kind.TEXTS,), ("text", "max_length", "accumulate")),
+    "a table": ((TABLE, TEXTS), ("target", "test", "categorical", "width", "depth", "workers")),
+    "a table without --text": ((TABLE,), ("drop", "momentum", "granularity", "tie")),
+    "a table without --text; other data have --learning-rate": ((TABLE,), ("learning_rates",)),
+    "a table without --text, or a folder of images": ((TABLE, IMAGES), ("weight_decay",)),
+    "a table with --text COLUMN": ((TEXTS,), ("text", "max_length", "accumulate")),
     "a folder of images, or a table with --text COLUMN": (
-        _TEXTS_OR_IMAGES,
+        (TEXTS, IMAGES),
         ("precision", "accelerator", "devices", "nodes"),
     ),
     "a folder of images, or a table with --text COLUMN; a table alone has --learning-rates": (
-        _TEXTS_OR_IMAGES,
+        (TEXTS, IMAGES),
         ("learning_rate",),
     ),
-    "a folder of images": (
-        (Kind.IMAGES,),
-        ("pretrained", "image_size", "augment", "compile", "logger", "keep_weights"),
-    ),
+    "a folder of images": ((IMAGES,), ("pretrained", "image_size", "augment", "compile", "logger", "keep_weights")),
 }
 
 
 def check_kind(kind: Kind, where: str, *groups: "DataclassInstance") -> None:
-    """Refuse options that don't suit the data.
-
-    Args:
-        kind: What the data are.
-        where: Their file or folder; "" for none.
-        groups: Dataclasses with options.
-
-    Raises:
-        UserError: names the option, and the data that it needs.
-    """
+    """Raise UserError for an option in these groups that doesn't suit the data in the file or folder ``where``."""
     for name in (name for group in groups for name in given(group)):
         for needed, (kinds, names) in _NEEDS.items():
             if name in names and kind not in kinds:
-                if not where:
-                    raise UserError(f"{option(name)} needs {needed}")
-                what = "not a folder" if Kind.IMAGES in kinds else kind.value
-                raise UserError(f"{where}: {what}; {option(name)} needs {needed}")
+                what = "not a folder" if IMAGES in kinds else kind.value
+                raise UserError((f"{where}: {what}; " if where else "") + f"{option(name)} needs {needed}")
 
 
 def option(name: str) -> str:
