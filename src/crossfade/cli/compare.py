@@ -54,27 +54,21 @@ class Output:
     retry_failed: bool = False
 
 
-_GROUPS = {
-    name: Group(name, sort_key=place)
-    for place, name in enumerate(("Data", "Texts", "Images", "Training", "Machine", "Output"))
-}
-
-
-def _options_of(group: str) -> Parameter:
-    return Parameter("*", group=_GROUPS[group])
+_NAMES = ("Data", "Texts", "Images", "Training", "Machine", "Output")
+_OPTIONS_OF = {name: Parameter("*", group=Group(name, sort_key=place)) for place, name in enumerate(_NAMES)}
 
 
 def compare(
     file: Path | None = None,
     /,
     *,
-    data: Annotated[Data, _options_of("Data")] = Data(),
-    texts: Annotated[Texts, _options_of("Texts")] = Texts(),  # noqa: B008
-    images: Annotated[Images, _options_of("Images")] = Images(),  # noqa: B008
-    training: Annotated[Training, _options_of("Training")] = Training(),
-    config: Annotated[Path | None, Parameter(group=_GROUPS["Training"])] = None,
-    machine: Annotated[Machine, _options_of("Machine")] = Machine(),  # noqa: B008
-    output: Annotated[Output, _options_of("Output")] = Output(),
+    data: Annotated[Data, _OPTIONS_OF["Data"]] = Data(),
+    texts: Annotated[Texts, _OPTIONS_OF["Texts"]] = Texts(),  # noqa: B008
+    images: Annotated[Images, _OPTIONS_OF["Images"]] = Images(),  # noqa: B008
+    training: Annotated[Training, _OPTIONS_OF["Training"]] = Training(),
+    config: Annotated[Path | None, Parameter(group=_OPTIONS_OF["Training"].group)] = None,
+    machine: Annotated[Machine, _OPTIONS_OF["Machine"]] = Machine(),  # noqa: B008
+    output: Annotated[Output, _OPTIONS_OF["Output"]] = Output(),
 ) -> int:
     """Train a network under different losses, on your data, and compare.
 
@@ -92,7 +86,7 @@ def compare(
         config: A TOML file with any settings of texts, images and training; the command line wins.
     """
     from crossfade.lab.comparison import execute, kind_of, load, plan
-    from crossfade.lab.run import resumable
+    from crossfade.lab.run import resumable, run_request
     from crossfade.lab.store import Store
     from crossfade.lab.train.hardware import process_rank
 
@@ -108,7 +102,14 @@ def compare(
     check_output(output.json, "--json")
     planned = plan(load(file, data, settings), settings, ["crossfade", *sys.argv[1:]])
     if process_rank() > 0:  # of several processes the first alone writes and speaks
-        execute(planned, output.store, hardware, keep_weights=output.keep_weights, retry_failed=output.retry_failed)
+        run_request(
+            [],
+            planned.trials,
+            output.store,
+            hardware,
+            keep_weights=output.keep_weights,
+            retry_failed=output.retry_failed,
+        )
         return 0
     with Store(output.store) as store, resumable(planned.trials, store, output.store):
         print("\n".join([planned.heading, *(f"note: {note}" for note in planned.notes)]), file=sys.stderr, flush=True)

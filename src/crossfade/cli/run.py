@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 from cyclopts import Parameter
 
 from crossfade.cli import STUDIES
-from crossfade.cli.options import Devices, Names, check_count, check_output
+from crossfade.cli.options import Devices, Names, check_output, threads
+from crossfade.errors import UserError
 from crossfade.lab.paper.study import Plan, Request, Scale, Study, plan
+from crossfade.lab.train.checks import check_count
 
 if TYPE_CHECKING:
-    from crossfade.lab.store import Store
     from crossfade.lab.train.hardware import Hardware
     from crossfade.lab.trial import Trial
 
@@ -152,10 +153,9 @@ def table3(
     """
     from crossfade.lab.paper.table3 import STUDY
 
-    check_count("--workers", workers)
     recipe = _said(learning_rate=learning_rate, batch_size=batch_size, max_length=max_length)
     request = common.request(nets=nets or (), methods=methods or (), repeats=repeats, epochs=epochs, recipe=recipe)
-    return _run(STUDY, request, common, replace(Devices(accelerator).hardware(), threads=workers))
+    return _run(STUDY, request, common, replace(Devices(accelerator).hardware(), threads=threads(workers)))
 
 
 def figure2(
@@ -238,9 +238,9 @@ def table4(
     from crossfade.lab.paper.table4 import STUDY
     from crossfade.lab.train.hardware import Hardware
 
-    check_count("--workers", workers)
-    check_count("--seeds", seeds, 10_000)
-    check_count("--splits", splits, SPLITS)
+    check_count("--seeds", seeds)
+    if not 1 <= splits <= SPLITS:
+        raise UserError(f"--splits must be a whole number from 1 to {SPLITS}, got {splits}")
     request = common.request(
         datasets=sets or (),
         nets=net or (),
@@ -249,7 +249,9 @@ def table4(
         repeats=seeds,
         recipe={"momentum": momentum},
     )
-    return _run(replace(STUDY, splits=splits), request, common, Hardware(threads=workers), ray=ray, suffix=".html")
+    return _run(
+        replace(STUDY, splits=splits), request, common, Hardware(threads=threads(workers)), ray=ray, suffix=".html"
+    )
 
 
 def _said(**options: float | None) -> dict[str, float]:
@@ -269,6 +271,7 @@ def _run(
     estimate: Callable[[Sequence[Trial], Hardware], float] | None = None,
 ) -> int:
     """Print the plan, train what the store doesn't know yet, and write the page; return the exit status."""
+    from crossfade.lab import frames
     from crossfade.lab.run import run_request, unknown
     from crossfade.lab.store import Store
     from crossfade.lab.train.hardware import process_rank
@@ -279,8 +282,9 @@ def _run(
     first = process_rank() == 0
     if first:
         _tell("\n".join(planned.lines))
-    if first and estimate is not None:
-        _tell(_time_left(planned, unknown(planned.trials, store, common.retry_failed), store, hardware, estimate))
+        if estimate is not None:
+            left = unknown(planned.trials, store, common.retry_failed)
+            _tell(_time_left(planned, left, store, hardware, estimate))
     if common.plan:
         return 0
     summary = run_request(
@@ -294,13 +298,12 @@ def _run(
         label=study.name,
     )
     if first:
+        page = f"Page: {report}   " if summary.failed < len(planned.trials) else ""
         with Store(store, mode="read") as opened:
-            _tell_failures(opened, planned)
-            if summary.failed < len(planned.trials):
+            for line in frames.failure_lines(frames.failures(opened, planned.keys)):
+                _tell(f"crossfade: failed: {line}")
+            if page:
                 print(study.write(opened, planned, report))
-                page = f"Page: {report}   "
-            else:
-                page = ""
         counts = f"{summary.known} known before, {summary.failed} failed"
         _tell(f"{summary.done} trials computed in {summary.seconds:.0f} s, {counts}\n{page}Results: {store}")
     return 1 if summary.failed else 0
@@ -326,13 +329,6 @@ def _span(seconds: float) -> str:
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"
     return f"{seconds:.0f} seconds"
-
-
-def _tell_failures(store: Store, planned: Plan) -> None:
-    from crossfade.lab import frames
-
-    for line in frames.failure_lines(frames.failures(store, planned.keys)):
-        _tell(f"crossfade: failed: {line}")
 
 
 def _tell(text: str) -> None:

@@ -52,11 +52,7 @@ class Question:
 
 
 def on_tables(tables: Sequence[Table], settings: Settings) -> Question:
-    """Return what is trained on tables: the paper's small networks, at several learning rates.
-
-    Raises:
-        UserError: rows that can't be divided, or settings that don't belong together.
-    """
+    """Return what is trained on tables: the paper's small networks, at several learning rates."""
     from crossfade.lab.data.task import TableTask
     from crossfade.lab.train.tables.recipe import Recipe
 
@@ -75,11 +71,7 @@ def on_tables(tables: Sequence[Table], settings: Settings) -> Question:
 
 
 def on_texts(data: TextSet, settings: Settings) -> Question:
-    """Return what is trained on texts: an LSTM, or a pretrained transformer.
-
-    Raises:
-        UserError: a network or model that can't be used, settings of another network, or too few texts.
-    """
+    """Return what is trained on texts: an LSTM, or a pretrained transformer."""
     from crossfade.lab.data.texts import TextTask
     from crossfade.lab.train.lstm.recipe import LstmRecipe
     from crossfade.lab.train.lstm.tokens import tokenize
@@ -127,11 +119,7 @@ def _text_recipe(settings: Settings) -> LstmRecipe | TextRecipe:
 
 
 def on_images(folder: Path, settings: Settings) -> Question:
-    """Return what is trained on a folder of images: a network for small images, or one of torchvision's.
-
-    Raises:
-        UserError: images or a network that can't be used.
-    """
+    """Return what is trained on a folder of images: a network for small images, or one of torchvision's."""
     from crossfade.lab.data.image_folder import load_folder
     from crossfade.lab.data.images import ImageTask
     from crossfade.lab.nets import SMALL_NETS, check_name
@@ -168,7 +156,7 @@ def on_images(folder: Path, settings: Settings) -> Question:
 
 
 def _given(group: Training | Texts, *names: str) -> dict[str, Any]:
-    """Return those of these settings that are given."""
+    """Return those of the named settings that are given."""
     return {name: value for name, value in given(group).items() if name in names}
 
 

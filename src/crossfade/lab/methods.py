@@ -1,7 +1,6 @@
 """Training methods that a comparison can name, and which epochs two of them train alike.
 
-A method is a schedule for CE and EL (eq. 12), a loss g(ce), or another way to step. It is an object: to add one, pass
-one. ``crossfade.lab.own_loss.load_loss`` makes one from a user's function.
+A method is a schedule for CE and EL (eq. 12), a loss g(ce), or another way to step.
 """
 
 from __future__ import annotations
@@ -24,12 +23,12 @@ class Method:
     """One way to train.
 
     Args:
-        name: what the command line and the store call it.
-        title: what tables call it.
-        g: the loss of an example as an elementwise function of its cross entropy ce = -log p_y. None for the mixture
+        name: What the command line and the store call it.
+        title: What tables call it.
+        g: The loss of an example as an elementwise function of its cross entropy ce = -log p_y. None for the mixture
             alpha ce + beta (1 - p) of eq. (12).
-        schedule: alpha and beta of the mixture at each progress. Not used where ``g`` is given.
-        note: what a reader should know about it.
+        schedule: Alpha and beta of the mixture at each progress. Not used where ``g`` is given.
+        note: What a reader should know about it.
     """
 
     name: str
@@ -210,7 +209,7 @@ def starts(
         methods: One for each training.
         groups: Trainings of the same group differ in their method alone: same rows, weights, order and learning rate.
         epochs, steps: As for :func:`shared_epochs`.
-        most: No training takes over more epochs than this; default: all.
+        most: No training takes over more epochs than this.
         begun: How many epochs each has behind it already.
     """
     found: list[Start] = []

@@ -20,15 +20,12 @@ if TYPE_CHECKING:
 
 
 def on_ray(address: str, execute: Executor, *, gpus: int = 0) -> Executor:
-    """Return an executor that computes on a Ray cluster, a batch a task.
+    """Return an executor that computes on the Ray cluster at this address, a batch a task.
 
     Args:
-        address: The cluster's; ``"auto"`` is the one that this machine belongs to.
+        address: ``"auto"`` is the cluster that this machine belongs to.
         execute: What computes a batch on a worker, with one core.
         gpus: How many a task needs.
-
-    Raises:
-        UserError: Ray isn't installed, or no cluster answers.
     """
     try:
         import ray

@@ -160,16 +160,16 @@ class Settings:
         Raises:
             UserError: an unknown name (with the nearest one) or a value out of range.
         """
-        groups = (Training, Texts, Images)
-        known = [field.name for group in groups for field in fields(group)]
-        for name in values:
-            if name not in known:
-                near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-                hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+        place = {field.name: at for at, group in enumerate((Training, Texts, Images)) for field in fields(group)}
+        said: tuple[dict[str, Any], ...] = ({}, {}, {})
+        for name, value in values.items():
+            if name not in place:
+                near = difflib.get_close_matches(name, place, n=1, cutoff=0.5)
+                hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(place)}"
                 raise UserError(f"setting {name!r} is unknown ({hint})")
-        said: dict[str, Any] = {name: value for name, value in values.items() if value is not None}
-        own = [{field.name: said[field.name] for field in fields(group) if field.name in said} for group in groups]
-        return cls(Training(**own[0]), Texts(**own[1]), Images(**own[2]))
+            if value is not None:
+                said[place[name]][name] = value
+        return cls(Training(**said[0]), Texts(**said[1]), Images(**said[2]))
 
     @classmethod
     def read(cls, path: Path) -> "Settings":
@@ -181,14 +181,14 @@ class Settings:
         try:
             with path.open("rb") as file:
                 raw = tomllib.load(file)
-        except OSError as error:
-            raise UserError(f"--config {path}: can't be read ({error.strerror})") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise UserError(f"--config {path}: not valid TOML ({error})") from None
-        try:
             return cls.of({name.replace("-", "_"): value for name, value in raw.items()})
+        except OSError as error:
+            reason = f"can't be read ({error.strerror})"
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            reason = f"not valid TOML ({error})"
         except UserError as error:
-            raise UserError(f"--config {path}: {error}") from None
+            reason = str(error)
+        raise UserError(f"--config {path}: {reason}")
 
     def given(self) -> dict[str, Any]:
         """Return the settings that are given, by their names."""

@@ -78,7 +78,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Run:
-    """One request: its resolved settings and what a report needs (``request``), and the keys of its trials."""
+    """One request: what its page needs (``request``), and the keys of its trials."""
 
     study: str
     request: Mapping[str, Any]

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import CodeType
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from crossfade.lab.methods import Method
@@ -71,10 +71,7 @@ class Task(Protocol):
         """Its size, for progress."""
 
     def split(self, repeat: int) -> object:
-        """The rows of one repeat, preprocessed, in the form that the family of the trial's recipe trains on.
-
-        The same for every method.
-        """
+        """The rows of one repeat, the same for every method, in the form that the recipe's family trains on."""
 
     def describe(self) -> dict[str, Any]:
         """One entry of the report's ``datasets``: name, source, rows, features, classes, sizes, sha256."""
@@ -96,11 +93,7 @@ def digest(content: object) -> str:
 
 
 def stream_seed(content: Mapping[str, Any], repeat: int, stream: str) -> int:
-    """Return the seed in [0, 2^63) of one source of randomness (``"split"``, ``"train"``) of a repeat of a task.
-
-    >>> stream_seed({"data": "abc"}, 0, "split") == stream_seed({"data": "abc"}, 0, "split")
-    True
-    """
+    """Return the seed in [0, 2^63) of one source of randomness (``"split"``, ``"train"``) of a repeat of a task."""
     raw = hashlib.blake2b(canonical([dict(content), repeat, stream]).encode(), digest_size=8).digest()
     return int.from_bytes(raw, "big") >> 1
 
@@ -171,9 +164,9 @@ def _source(g: Callable[..., Any]) -> dict[str, Any]:
     return {"function": f"{owner.__module__}.{owner.__qualname__}", "source": _hash(text), "state": state}
 
 
-def _plain(value: object) -> str:
+def _plain(value: Any) -> str:
     if hasattr(value, "__code__"):
-        return canonical(_source(cast("Callable[..., Any]", value)))
+        return canonical(_source(value))
     return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))  # an address differs in every process
 
 
