@@ -53,17 +53,8 @@ def stats(
     from crossfade.stats import analyze
 
     check_output(json, "--json")
-    raw = read_frame(file, method)
-    found = analyze(
-        raw.frame,
-        block=block,
-        method=method,
-        score=score,
-        repeat=repeat,
-        control=control,
-        lower_is_better=lower_is_better,
-        alpha=alpha,
-    )
+    raw, columns = read_frame(file, method), {"block": block, "method": method, "score": score}
+    found = analyze(raw.frame, **columns, repeat=repeat, control=control, lower_is_better=lower_is_better, alpha=alpha)
     print("\n".join([*(f"note: {note}" for note in raw.notes), *_paragraphs(found, score)]))
     _write(found, out, json)
     return 0

@@ -84,14 +84,7 @@ def report(store: Path = _STORE, /, *, output: Path = Path("report.html"), run: 
     return 0
 
 
-def export(
-    output: Path,
-    /,
-    *,
-    store: Path = _STORE,
-    run: str | None = None,
-    curves: bool = False,
-) -> int:
+def export(output: Path, /, *, store: Path = _STORE, run: str | None = None, curves: bool = False) -> int:
     """Write results as a table: one row a trial, or with --curves one row a trial and epoch.
 
     Args:
