@@ -113,8 +113,8 @@ def _image_study(name: str) -> Callable[..., int]:
     return command
 
 
-table1, table2, table5, table6 = map(_image_study, ("table1", "table2", "table5", "table6"))
-motivating, normmatched = map(_image_study, ("motivating", "normmatched"))
+_NAMES = ("table1", "table2", "table5", "table6", "motivating", "normmatched")
+table1, table2, table5, table6, motivating, normmatched = map(_image_study, _NAMES)
 
 
 def table3(
@@ -298,15 +298,13 @@ def _run(
 def _time_left(left: Sequence[Trial], whole: int, store: Path, hardware: Hardware) -> str:
     """Return how long the rest of a plan will take, in words."""
     from crossfade.lab.paper.estimate import estimate
+    from crossfade.lab.run import duration
 
     if not left:
         return f"nothing left to run: all of it is in {store}"
-    seconds = estimate(left, hardware)
-    units = (("days", 86_400), ("hours", 3_600), ("minutes", 60))
-    unit, size = next((one for one in units if seconds >= 2 * one[1]), ("seconds", 1))
     known = f" for the {len(left)} runs that {store} doesn't have" if len(left) < whole else ""
     how = "by some steps of each network" + (", before what --compile gains" if hardware.compile else "")
-    return f"about {seconds / size:.0f} {unit} on this device{known}, {how}"
+    return f"about {duration(estimate(left, hardware))} on this device{known}, {how}"
 
 
 def _tell(text: str) -> None:

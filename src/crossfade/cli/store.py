@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 
 _STORE = Path("crossfade.db")
 
-# Functions that write another page than a comparison's, given a store, the runs of one command and a path: by the
-# study's name up to a hyphen.
+# Functions (store, runs of one command, path) that write a page of their own, by the study's name up to a hyphen.
 PAGES = {
     "table4": "crossfade.lab.paper.table4_page:write_page",
     "dynamics": "crossfade.lab.paper.why.study:write_page",

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Literal, TypeAlias
 
 from crossfade.cli.options import Names
+from crossfade.lab.paper.study import Scale
 
-_Scale: TypeAlias = Literal["smoke", "short", "paper"]
 
-
-def figure1(*, loss: Names = None, out: Path = Path("figure1"), scale: _Scale = "short") -> int:
+def figure1(*, loss: Names = None, out: Path = Path("figure1"), scale: Scale = "short") -> int:
     """Figure 1: how hard a loss pulls on an example, over p; the mixtures on both scales, and the other losses.
 
     Args:
@@ -26,7 +24,7 @@ def figure1(*, loss: Names = None, out: Path = Path("figure1"), scale: _Scale = 
     return _written(out)
 
 
-def taylor(*, out: Path = Path("taylor"), scale: _Scale = "short") -> int:
+def taylor(*, out: Path = Path("taylor"), scale: Scale = "short") -> int:
     """Eq. 11: Taylor's remainder of CE around EL, and the text's statements about it, checked.
 
     Args:
@@ -44,7 +42,7 @@ def dynamics(
     data_dir: Path | None = None,
     methods: Names = None,
     sets: Names = None,
-    scale: _Scale = "short",
+    scale: Scale = "short",
     out: Path = Path("dynamics"),
     store: Path = Path("crossfade.db"),
     workers: int | None = None,
@@ -76,7 +74,7 @@ def escape(
     *,
     data_dir: Path | None = None,
     sets: Names = None,
-    scale: _Scale = "short",
+    scale: Scale = "short",
     out: Path = Path("escape"),
     store: Path = Path("crossfade.db"),
     workers: int | None = None,

@@ -5,15 +5,14 @@ from __future__ import annotations
 import itertools
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from crossfade.errors import UserError
-from crossfade.lab.kinds import on_images, on_tables, on_texts
 from crossfade.lab.methods import DEFAULT_METHODS, METHODS, Method, method, shared_epochs
-from crossfade.lab.own_loss import check_loss_function, load_loss
+from crossfade.lab.own_loss import load_loss, probe
 from crossfade.lab.provenance import SCHEDULE_GRID, describe_run
 from crossfade.lab.result import ComparisonResult
 from crossfade.lab.run import run_request
@@ -25,9 +24,13 @@ from crossfade.lab.trial import Trial
 if TYPE_CHECKING:
     from crossfade.lab.data.table import Table
     from crossfade.lab.data.texts import TextSet
-    from crossfade.lab.trial import Recipe
+    from crossfade.lab.train.deep.recipe import ImageRecipe, TextRecipe
+    from crossfade.lab.train.lstm.recipe import LstmRecipe
+    from crossfade.lab.train.tables.recipe import Recipe
+    from crossfade.lab.trial import Task
 
     Loaded: TypeAlias = Sequence[Table] | TextSet | Path
+    AnyRecipe: TypeAlias = Recipe | LstmRecipe | TextRecipe | ImageRecipe
 
 CONTROL = "ce"
 _MIXTURES = ("ce", "f0", "f0-late", "gradual")  # compared by default on texts and images, which take longer
@@ -41,6 +44,30 @@ class Plan:
     run: Run
     notes: tuple[str, ...]
     heading: str
+
+
+@dataclass(frozen=True)
+class _Question:
+    """Data sets, and a network that is trained on them in one way.
+
+    Attributes:
+        study: What the store calls comparisons on this kind of data.
+        data: The data sets, for people.
+        tasks, recipe: What is trained, and how.
+        repeats: How many there are.
+        settings: What the store keeps of the settings.
+        notes: What a reader should know about the data.
+        device: What the page puts before the machine's name.
+    """
+
+    study: str
+    data: str
+    tasks: Sequence[Task]
+    recipe: AnyRecipe
+    repeats: int
+    settings: Mapping[str, object]
+    notes: Sequence[str]
+    device: str = ""
 
 
 def compare(
@@ -158,11 +185,7 @@ def kind_of(file: Path | None, settings: Settings) -> Kind:
 
 
 def load(file: Path | None, columns: Data, settings: Settings) -> Loaded:
-    """Read a table, or texts; a folder of images is read by ``plan``, and None is four real data sets.
-
-    Raises:
-        UserError: what can't be read, or a column that isn't there or wasn't named.
-    """
+    """Read a table, or texts; a folder of images is read by ``plan``, and None is four real data sets."""
     from crossfade.lab.data.reading import read_frame
     from crossfade.lab.data.table import BUILTIN, from_file, load_builtin
     from crossfade.lab.data.texts import load_texts
@@ -193,7 +216,6 @@ def plan(data: Loaded, settings: Settings, command: str | Sequence[str], own: Se
 
     Args:
         data: From ``load``.
-        settings: What decides the numbers.
         command: What was called, for the page.
         own: Methods beside those that the settings name.
 
@@ -204,21 +226,21 @@ def plan(data: Loaded, settings: Settings, command: str | Sequence[str], own: Se
 
     training = settings.training
     if isinstance(data, Path):
-        methods, asked = _methods(training, own, _MIXTURES, deep=True), on_images(data, settings)
+        methods, asked = _methods(training, own, _MIXTURES, deep=True), _on_images(data, settings)
     elif isinstance(data, TextSet):
         methods = _methods(training, own, _MIXTURES, deep=training.net not in (None, "lstm"))
-        asked = on_texts(data, settings)
+        asked = _on_texts(data, settings)
     else:
-        methods, asked = _methods(training, own, DEFAULT_METHODS), on_tables(data, settings)
+        methods, asked = _methods(training, own, DEFAULT_METHODS), _on_tables(data, settings)
     recipe, pairs = asked.recipe, itertools.product(asked.tasks, range(asked.repeats))
     trials = tuple(Trial(asked.study, task, one, recipe, repeat) for task, repeat in pairs for one in methods)
     notes = (*asked.notes, *_same_schedules(methods, recipe))
     title = f"Losses compared on {', '.join(task.name for task in asked.tasks)}"
     about = describe_run(title, trials, command, seed=training.seed or 0, notes=notes, device=asked.device)
     run = Run(asked.study, {"settings": asked.settings, "meta": about}, tuple(trial.key for trial in trials))
-    rates = ", ".join(f"{rate:g}" for rate in recipe.learning_rates)
+    net, rates = getattr(recipe, "net", "lstm"), ", ".join(f"{rate:g}" for rate in recipe.learning_rates)
     heading = (
-        f"{asked.data} · {', '.join(one.name for one in methods)} · {asked.repeats} repeats · {asked.net}, "
+        f"{asked.data} · {', '.join(one.name for one in methods)} · {asked.repeats} repeats · {net}, "
         f"{recipe.epochs} epochs, batch {recipe.batch_size}, learning rate {rates}"
     )
     return Plan(trials, run, notes, heading)
@@ -247,6 +269,124 @@ def execute(
     return ComparisonResult.load(store, planned.run)
 
 
+def _on_tables(tables: Sequence[Table], settings: Settings) -> _Question:
+    """Return what is trained on tables: the paper's small networks, at several learning rates."""
+    from crossfade.lab.data.task import TableTask
+    from crossfade.lab.train.tables.recipe import Recipe
+
+    training = settings.training
+    if training.net == "linear" and (training.width is not None or training.depth not in (None, 1)):
+        raise UserError("net: 'linear' has no hidden layer, so width and depth mean nothing; leave them out or use mlp")
+    recipe = Recipe(**_given(settings, *(field.name for field in fields(Recipe))))
+    division = _division(training)
+    tasks = [TableTask(table, **division) for table in tables]
+    repeats = training.repeats or 10
+    kept = {"methods": list(training.methods or ()), "loss": list(training.loss or ()), "repeats": repeats, **division}
+    kept |= {name: value for name, value in recipe.to_dict().items() if name != "protocol"}
+    notes = [f"{table.source}: {note}" for table in tables for note in table.notes]
+    names = ", ".join(task.name for task in tasks)
+    return _Question("compare", names, tasks, recipe, repeats, kept, notes, "CPU")
+
+
+def _on_texts(data: TextSet, settings: Settings) -> _Question:
+    """Return what is trained on texts: an LSTM, or a pretrained transformer."""
+    from crossfade.lab.data.texts import TextTask
+    from crossfade.lab.train.lstm.recipe import LstmRecipe
+    from crossfade.lab.train.lstm.tokens import tokenize
+
+    training = settings.training
+    task = TextTask(data, **_division(training))
+    split = task.split(0)
+    recipe = _text_recipe(settings)
+    if training.batch_size is None:  # few texts would make too few steps to learn anything from
+        recipe = replace(recipe, batch_size=min(recipe.batch_size, max(8, len(split.train) // 100)))
+    recipe = replace(recipe, batch_size=min(recipe.batch_size, max(2, math.ceil(len(split.train) / 4))))
+    if isinstance(recipe, LstmRecipe):
+        tokenize(split, recipe)  # what can't be read is told before anything is trained
+    else:
+        from crossfade.lab.train.deep.pretrained import check_model
+
+        recipe = replace(recipe, digest=check_model(recipe.model, recipe.max_length))
+    notes = [*data.notes, *(["the test part is a file's own, the same in every repeat"] if data.test else [])]
+    repeats, kept = training.repeats or 5, {"scale": recipe.scale}
+    return _Question("compare-texts", _sizes(task, "texts"), [task], recipe, repeats, kept, notes)
+
+
+def _text_recipe(settings: Settings) -> LstmRecipe | TextRecipe:
+    from crossfade.lab.train.deep.recipe import TextRecipe
+    from crossfade.lab.train.lstm.recipe import LstmRecipe
+
+    training, texts = settings.training, settings.texts
+    said = _given(settings, "epochs", "batch_size", "learning_rate", "max_length")
+    net = training.net or "lstm"
+    if net == "lstm":
+        if texts.accumulate not in (None, 1) or training.precision not in (None, "32-true"):
+            raise UserError("accumulate and precision are for --net bert:NAME; an LSTM is trained in 32-true")
+        usual = LstmRecipe(granularity="step", scale="own")
+        width, depth = training.width or usual.hidden, training.depth or usual.layers
+        return replace(usual, embedding=width, hidden=width, layers=depth, **said)
+    kind, _, model = net.partition(":")
+    if kind != "bert" or not model:
+        raise UserError(f"net must be lstm, or bert:NAME with a model's name or folder, got {net!r}")
+    if training.width is not None or training.depth is not None:
+        raise UserError("width and depth are for --net lstm; a pretrained model has its own")
+    usual_bert = TextRecipe(model, max_length=128, epochs=3, select="validation", scale="own")
+    return replace(usual_bert, **said, **_given(settings, "accumulate", "precision"))
+
+
+def _on_images(folder: Path, settings: Settings) -> _Question:
+    """Return what is trained on a folder of images: a network for small images, or one of torchvision's."""
+    from crossfade.lab.data.image_folder import load_folder
+    from crossfade.lab.data.images import ImageTask
+    from crossfade.lab.nets import SMALL_NETS, check_name
+    from crossfade.lab.train.deep.recipe import Augment, ImageRecipe
+
+    training, images = settings.training, settings.images
+    net, pretrained = training.net or "resnet20", images.pretrained
+    check_name(net)
+    if pretrained and net in SMALL_NETS:
+        raise UserError(f"net {net!r} has no pretrained weights; use one of torchvision's, such as resnet18")
+    data = load_folder(folder, size=images.image_size or (224 if pretrained else None))
+    task = ImageTask(data, select="validation", **_division(training))
+    side, epochs = data.train.images.shape[2], training.epochs or 60
+    full = Augment(crop=max(1, side // 8), rotation=10.0)
+    augment = {"full": full, "flip": Augment(crop=0), "none": Augment(crop=0, flip=False)}
+    usual = ImageRecipe(
+        net=net,
+        pretrained=pretrained,
+        epochs=epochs,
+        batch_size=64,
+        learning_rate=0.01 if pretrained else 0.1,  # pretrained weights are to be moved a little, fresh ones a lot
+        milestones=tuple(round(epochs * part, 6) for part in (1 / 2, 2 / 3, 5 / 6)),  # as in the longest protocol
+        augment=augment[images.augment or "full"],
+        size=side,
+        granularity="step",
+        select="validation",
+        scale="own",
+    )
+    recipe = replace(usual, **_given(settings, "batch_size", "learning_rate", "weight_decay", "precision"))
+    recipe = recipe.fitting(len(task.split(0).train))
+    notes = ["the test part is the folder's own, the same in every repeat"] if data.test is not None else []
+    repeats, kept = training.repeats or 3, recipe.to_dict()
+    return _Question("compare-images", _sizes(task, "images"), [task], recipe, repeats, kept, notes)
+
+
+def _given(settings: Settings, *names: str) -> dict[str, Any]:
+    """Return those of the named settings that are given."""
+    return {name: value for name, value in settings.given().items() if name in names}
+
+
+def _division(training: Training) -> dict[str, Any]:
+    """Return how a task divides its data."""
+    return {"seed": training.seed or 0, "test_size": 0.2 if training.test_size is None else training.test_size}
+
+
+def _sizes(task: Task, examples: str) -> str:
+    about = task.describe()
+    sizes = " + ".join(f"{about[part]:,}" for part in ("n_train", "n_val", "n_test"))
+    return f"{task.name}: {sizes} {examples} of {about['classes']} classes"
+
+
 def _methods(training: Training, own: Sequence[Method], usual: Sequence[str], *, deep: bool = False) -> list[Method]:
     """Return what is compared: the control first, no name twice."""
     names = list(training.methods or ())
@@ -262,7 +402,7 @@ def _methods(training: Training, own: Sequence[Method], usual: Sequence[str], *,
         if seen.setdefault(one.name, one) is not one:
             raise UserError(f"methods: two different losses are called {one.name!r}; rename one")
         if one in own and one.g is not None and one not in METHODS:
-            check_loss_function(one.g)
+            probe(one.g)
     if len(seen) < 2:
         raise UserError("methods: only the control 'ce' is left; name another one to compare it with")
     return sorted(seen.values(), key=lambda one: one.name != CONTROL)
@@ -277,7 +417,7 @@ def _as_method(given: object) -> Method:
     return Method(name, name, g=given)
 
 
-def _same_schedules(methods: Sequence[Method], recipe: Recipe) -> list[str]:
+def _same_schedules(methods: Sequence[Method], recipe: AnyRecipe) -> list[str]:
     """Return a note on each method that few epochs make the same as another: it would look like a tie."""
     steps = 1 if recipe.granularity == "epoch" else math.ceil(SCHEDULE_GRID / recipe.epochs)
     epochs, notes = recipe.epochs, []

@@ -42,8 +42,8 @@ class Method:
 class TwoPass(Method):
     """Complement objective training (Chen et al. 2019): a step on CE, then a second pass and a step on eq. (6).
 
-    The second pass minimises the negative complement entropy divided by the number of classes, with an optimizer of
-    its own at the same learning rate, momentum and weight decay, as in their published code.
+    That minimises the negative complement entropy divided by the number of classes, with an optimizer of its own at the
+    same learning rate, momentum and weight decay, as in their published code.
     """
 
 
@@ -165,10 +165,7 @@ def shared_epochs(first: Method, second: Method, epochs: int, steps: int = 1) ->
 
     The mixtures of the paper share their first phases (F = 0 and F = 0, 0.5 all but the last 5 %), and everything else
     of a repeat is paired, so what they share can be trained once. Methods that aren't plain mixtures share nothing.
-
-    Args:
-        epochs: Of the whole training.
-        steps: How often the schedules move in an epoch.
+    The schedules move ``steps`` times in each of the ``epochs`` of the whole training.
     """
     if type(first) is not Method or type(second) is not Method or first.g is not None or second.g is not None:
         return 0
@@ -208,7 +205,6 @@ def starts(
     Args:
         methods: One for each training.
         groups: Trainings of the same group differ in their method alone: same rows, weights, order and learning rate.
-        epochs, steps: As for :func:`shared_epochs`.
         most: No training takes over more epochs than this.
         begun: How many epochs each has behind it already.
     """

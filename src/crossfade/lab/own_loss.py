@@ -29,9 +29,6 @@ def load_loss(reference: str) -> Method:
     """Return the method of a user's loss g(ce), given as ``"module:function"`` or ``"path/file.py:function"``.
 
     The function takes a tensor of cross entropies and returns the losses, elementwise; it is named after itself.
-
-    Raises:
-        UserError: not of that form, no such module, file or function, or not a function of ce.
     """
     place, _, name = reference.rpartition(":")
     if not place or not name.isidentifier():
@@ -40,7 +37,7 @@ def load_loss(reference: str) -> Method:
     if not callable(g):
         what = "is not a function" if g is not None else "is not there"
         raise UserError(f"loss {reference!r}: {name} {what} in {place}")
-    check_loss_function(g)
+    probe(g)
     taken = any(known.name == name for known in METHODS)
     return Method(f"{name}-custom" if taken else name, name, g, note=f"g = {reference}")
 
@@ -79,17 +76,8 @@ def _run_file(path: Path) -> ModuleType:
     return module
 
 
-def check_loss_function(g: Callable[[Tensor], Tensor]) -> None:
-    """Raise UserError unless g is an elementwise, differentiable function of ce."""
-    probe(g)
-
-
 def value_and_slope(g: Callable[[Tensor], Tensor], ce: Tensor) -> tuple[Tensor, Tensor]:
-    """Return g(ce) and g'(ce), element by element.
-
-    Raises:
-        UserError: the result isn't a tensor of ce's shape, or has no gradient.
-    """
+    """Return g(ce), which must be a tensor of ce's shape with a gradient, and g'(ce), element by element."""
     import torch
 
     with torch.enable_grad():
@@ -108,7 +96,7 @@ def probe(g: Callable[[Tensor], Tensor]) -> NDArray[np.float32]:
     """Return (2, probes): g and g' at ``PROBES``, computed in float64.
 
     Raises:
-        UserError: g fails, or isn't a differentiable function of each ce alone.
+        UserError: g fails, or isn't an elementwise, differentiable function of ce.
     """
     import torch
 

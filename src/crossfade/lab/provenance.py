@@ -7,6 +7,7 @@ import platform
 import shlex
 import subprocess
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
@@ -40,10 +41,8 @@ def versions(packages: Sequence[str] = _PACKAGES) -> dict[str, str]:
     """Return the versions of Python and of the packages that numbers depend on, as far as they are installed."""
     found = {"python": platform.python_version()}
     for name in packages:
-        try:
+        with suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
     return found
 
 
@@ -77,10 +76,7 @@ def describe_run(
     """Return the report's ``meta`` of a run as plain data, with ``more`` entries.
 
     Args:
-        title: The page's heading.
-        trials: All of the run.
         command: What the user called, as a line or as its words.
-        seed: The user's.
         notes: Remarks on the data, a line each.
         device: What stands before the machine's name.
     """

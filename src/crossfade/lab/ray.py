@@ -22,10 +22,7 @@ if TYPE_CHECKING:
 def on_ray(address: str, execute: Executor, *, gpus: int = 0) -> Executor:
     """Return an executor that computes on the Ray cluster at this address, a batch a task.
 
-    Args:
-        address: ``"auto"`` is the cluster that this machine belongs to.
-        execute: What computes a batch on a worker, with one core.
-        gpus: How many a task needs.
+    ``execute`` computes a batch on a worker, with one core and so many ``gpus``.
     """
     try:
         import ray
@@ -66,7 +63,7 @@ def _connect(ray: Any, address: str) -> None:
 
 def _ship_losses(ray: Any, batches: Sequence[Batch]) -> None:
     """Send a user's loss by value: its module need not be installed on the cluster."""
-    modules = {getattr(trial.method.g, "__module__", None) for batch in batches for trial in batch if trial.method.g}
-    for name in modules:
+    losses = [getattr(trial.method.g, "func", trial.method.g) for batch in batches for trial in batch]  # of a partial
+    for name in {getattr(g, "__module__", None) for g in losses if g is not None}:
         if name in sys.modules and not name.startswith(("crossfade.", "torch")) and name != "__main__":
             ray.cloudpickle.register_pickle_by_value(sys.modules[name])

@@ -52,11 +52,7 @@ class ComparisonResult:
 
     @cached_property
     def comparison(self) -> Comparison:
-        """Everything the statistics say (``crossfade.stats.compare_methods``).
-
-        Raises:
-            UserError: too few results for a comparison.
-        """
+        """Everything the statistics say; UserError where there are too few results to compare."""
         from crossfade.stats import compare_methods
 
         control = str(self.meta["control"])
@@ -111,11 +107,7 @@ class ComparisonResult:
         return headings, cells
 
     def report(self, path: str | Path) -> Path:
-        """Write the page, one self-contained HTML file, and return its path.
-
-        Raises:
-            UserError: too few results, or a folder that can't be written to.
-        """
+        """Write the page, one self-contained HTML file, and return its path."""
         from crossfade.report import render_comparison
 
         page = render_comparison(self.comparison, self.results, self.curves, self.meta)
@@ -123,16 +115,14 @@ class ComparisonResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the same numbers for scripts, as plain data."""
-        rows = self.results.drop(columns=["key"]).astype("object")
+        rows, failed = self.results.drop(columns=["key"]).astype("object"), ("dataset", "method", "repeat", "error")
         return {
             "meta": dict(self.meta),
             "settings": dict(self.settings),
             "comparison": self.comparison.to_dict(),
             "verdict": self.verdict.splitlines(),
             "results": rows.where(rows.notna(), None).to_dict("records"),
-            "failures": [
-                dict(zip(("dataset", "method", "repeat", "error"), one, strict=True)) for one in self.failures
-            ],
+            "failures": [dict(zip(failed, one, strict=True)) for one in self.failures],
             "pending": self.pending,
         }
 

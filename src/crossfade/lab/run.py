@@ -66,14 +66,9 @@ def run_request(
         execute: Another way to compute trials than their family's: gets a folder for what an interrupted trial goes on
             from, and returns the executor.
         ray: The address of a Ray cluster to train on instead, with one thread a task.
-        keep_weights: A folder for deep networks' weights as safetensors; None keeps none.
+        keep_weights: A folder for deep networks' weights as safetensors.
         retry_failed: Run failed trials again.
-        progress: Show it on standard error.
-        label: What the progress is of.
-
-    Raises:
-        UserError: the store can't be written, or the hardware isn't there.
-        KeyboardInterrupt: says how much is stored, and how to go on.
+        progress: Show it on standard error, as one of ``label``.
     """
     first = process_rank() == 0  # any other trains what the first process trains, and leaves the writing to it
     path = Path(store.path if isinstance(store, Store) else store)
@@ -131,10 +126,7 @@ def run(
     """Compute what is missing, in the order of the trials, and store each result as soon as it is there.
 
     Args:
-        trials: The request.
-        store: An open store.
         execute: What computes; by default tables in this process.
-        retry_failed: Run trials again that are stored as failed.
         on_progress: Told (fraction of the missing work, trials done, trials failed) every now and then.
     """
     started = time.monotonic()
@@ -231,7 +223,7 @@ def _log(label: str) -> OnProgress:
         if now - last >= _LOG_SECONDS and fraction > 0:
             last, left = now, (now - started) * (1 - fraction) / fraction
             # at the start most of the time went into reading data and compiling
-            rest = f" · about {_span(left)} left" if fraction >= 0.02 else ""
+            rest = f" · about {duration(left)} left" if fraction >= 0.02 else ""
             print(f"{label}: {100 * fraction:.0f} % · {_trials(done, failed)}{rest}", file=sys.stderr, flush=True)
 
     return update
@@ -241,7 +233,8 @@ def _trials(done: int, failed: int) -> str:
     return f"{done} trials" + (f", {failed} failed" if failed else "")
 
 
-def _span(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+def duration(seconds: float) -> str:
+    """Return a time in words."""
+    units = (("days", 86_400), ("hours", 3_600), ("minutes", 60))
+    unit, size = next((one for one in units if seconds >= 2 * one[1]), ("seconds", 1))
+    return f"{seconds / size:.0f} {unit}"

@@ -155,11 +155,7 @@ class Settings:
 
     @classmethod
     def of(cls, values: Mapping[str, object]) -> "Settings":
-        """Return settings from values by their names; None is not given.
-
-        Raises:
-            UserError: an unknown name (with the nearest one) or a value out of range.
-        """
+        """Return settings from values by their names, of which None is not given; an unknown name is a UserError."""
         place = {field.name: at for at, group in enumerate((Training, Texts, Images)) for field in fields(group)}
         said: tuple[dict[str, Any], ...] = ({}, {}, {})
         for name, value in values.items():
@@ -173,11 +169,7 @@ class Settings:
 
     @classmethod
     def read(cls, path: Path) -> "Settings":
-        """Return the settings of a TOML file; names may be written with ``-`` or ``_``.
-
-        Raises:
-            UserError: not there, not TOML, an unknown name or a value out of range.
-        """
+        """Return the settings of a TOML file; names may be written with ``-`` or ``_``."""
         try:
             with path.open("rb") as file:
                 raw = tomllib.load(file)

@@ -23,7 +23,6 @@ from crossfade.lab.trial import digest
 if TYPE_CHECKING:
     from crossfade.lab.trial import Trial
 
-_MAGIC = b"SQLite format 3\x00"
 _APPLICATION = 0x43524644  # "CRFD" in the file's header: this SQLite file is ours
 _SCHEMA = 1
 _TABLES = """
@@ -41,10 +40,10 @@ _ERRORS = {
     "full": "the disk is full; free some space and run the same command again: what is stored is safe",
     "disk I/O": "the disk refused to write; check space and quota and run the same command again",
     "readonly": "it can't be written to; make it writable or use --store another file",
-    "unable to open": "can't be opened for writing; check the folder's permissions or use --store another file",
+    "unable to open": "can't be opened; check its and the folder's permissions or use --store another file",
     "locked": "another program keeps it locked; close that, or use --store another file",
     "malformed": "the file is damaged; restore a copy of it, or use --store another file to start again",
-    "not a database": "the file is damaged or not a store; use --store another file",
+    "not a database": "not a crossfade store (not an SQLite file), or damaged; use --store another file",
 }
 
 
@@ -246,16 +245,8 @@ def _check_file(path: Path, mode: str) -> None:
             raise UserError(f"store {path}: no such file; `crossfade compare` makes one, --store names another")
         if not path.parent.is_dir():
             raise UserError(f"store {path}: the folder {path.parent} isn't there; make it first")
-        return
-    try:
-        with path.open("rb") as file:
-            head = file.read(len(_MAGIC))
-    except OSError as error:
-        raise UserError(f"store {path}: can't be read ({error.strerror})") from None
-    if mode == "write" and not os.access(path, os.W_OK):
+    elif mode == "write" and not os.access(path, os.W_OK):
         raise UserError(f"store {path}: it can't be written to; make it writable or use --store another file")
-    if (head or mode == "read") and head != _MAGIC:
-        raise UserError(f"store {path}: not a crossfade store (not an SQLite file); use --store another file")
 
 
 def _open_for_reading(path: Path) -> sqlite3.Connection:

@@ -80,9 +80,7 @@ class Task(Protocol):
 def canonical(content: object) -> str:
     """Return JSON with one spelling for equal contents: sorted keys, no spaces, the shortest floats.
 
-    Raises:
-        ValueError: NaN or an infinity, which JSON has no spelling for.
-        TypeError: anything that isn't plain data.
+    NaN and infinities, which JSON has no spelling for, raise a ValueError.
     """
     return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
 
