@@ -91,14 +91,9 @@ def _image_study(name: str) -> Callable[..., int]:
     ) -> int:
         from crossfade.lab.paper.image_studies import IMAGE_STUDIES
 
-        request = common.request(
-            datasets=images.datasets,
-            nets=images.nets,
-            methods=images.methods,
-            repeats=images.repeats,
-            epochs=images.epochs,
-            recipe={"precision": images.precision},
-        )
+        names = ("datasets", "nets", "methods", "repeats", "epochs")
+        wanted = {name: getattr(images, name) for name in names}
+        request = common.request(**wanted, recipe={"precision": images.precision})
         hardware = replace(machine.hardware(), workers=images.workers)
         return _run(IMAGE_STUDIES[name], request, common, hardware, keep_weights=images.keep_weights, timed=True)
 

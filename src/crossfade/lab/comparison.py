@@ -48,26 +48,16 @@ class Plan:
 
 @dataclass(frozen=True)
 class _Question:
-    """Data sets, and a network that is trained on them in one way.
+    """Data sets, and a network that is trained on them in one way."""
 
-    Attributes:
-        study: What the store calls comparisons on this kind of data.
-        data: The data sets, for people.
-        tasks, recipe: What is trained, and how.
-        repeats: How many there are.
-        settings: What the store keeps of the settings.
-        notes: What a reader should know about the data.
-        device: What the page puts before the machine's name.
-    """
-
-    study: str
-    data: str
+    study: str  # what the store calls comparisons on this kind of data
+    data: str  # the data sets, for people
     tasks: Sequence[Task]
     recipe: AnyRecipe
     repeats: int
-    settings: Mapping[str, object]
-    notes: Sequence[str]
-    device: str = ""
+    settings: Mapping[str, object]  # what the store keeps of them
+    notes: Sequence[str]  # what a reader should know about the data
+    device: str = ""  # what the page puts before the machine's name
 
 
 def compare(

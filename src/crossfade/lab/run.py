@@ -125,9 +125,8 @@ def run(
 ) -> Summary:
     """Compute what is missing, in the order of the trials, and store each result as soon as it is there.
 
-    Args:
-        execute: What computes; by default tables in this process.
-        on_progress: Told (fraction of the missing work, trials done, trials failed) every now and then.
+    ``execute`` computes, by default tables in this process; ``on_progress`` is told the fraction of the missing work,
+    the trials done and the trials failed every now and then.
     """
     started = time.monotonic()
     wanted = {trial.key: trial for trial in trials}
