@@ -11,7 +11,8 @@ batched  ``train_stack(engine="batched")`` on the first rows: steps, and evaluat
 plain    the ordinary loop, one network at a time, on the first rows: steps, and evaluation of a few rows
 jax      jit(vmap(scan)) of the same step on the first rows, compiled beforehand: steps alone
 
-Gflop/s is what the kernel reaches, its evaluation included. The others are spared most or all of the evaluation, so
+Gflop/s is what the kernel reaches, its evaluation included; epochs that methods have in common are trained once there,
+and counted for each of them. The others are spared most or all of the evaluation, so
 the ratios are on the low side; a network whose multiplications alone take longer than the plain loop's step / 150 can't
 have that ratio. Without ``--data-dir`` (the folder with the UCI sets) their shapes are drawn at random. ``--stack``
 adds the cost of ten times the members, ``--all`` the time of all of Table 4 on all processors (needs the data).

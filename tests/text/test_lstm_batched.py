@@ -40,8 +40,8 @@ def together(members, recipe, device="cpu"):
 @pytest.mark.parametrize(
     "recipe",
     [
-        LstmRecipe(10, 12, 1, epochs=3, batch_size=16, select="last"),
-        LstmRecipe(16, 8, 2, epochs=3, batch_size=7, granularity="step", select="last"),
+        LstmRecipe(10, 12, 1, epochs=2, batch_size=16, select="last"),
+        LstmRecipe(16, 8, 2, epochs=2, batch_size=7, granularity="step", select="last"),
         LstmRecipe(5, 19, 3, epochs=2, batch_size=16, clip=0.05, select="last"),
         LstmRecipe(50, 50, 1, epochs=2, batch_size=200, granularity="step"),
     ],

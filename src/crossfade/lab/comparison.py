@@ -47,7 +47,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class _Question:
+class _Experiment:
     """Data sets, and a network that is trained on them in one way."""
 
     study: str  # what the store calls comparisons on this kind of data
@@ -259,7 +259,7 @@ def execute(
     return ComparisonResult.load(store, planned.run)
 
 
-def _on_tables(tables: Sequence[Table], settings: Settings) -> _Question:
+def _on_tables(tables: Sequence[Table], settings: Settings) -> _Experiment:
     """Return what is trained on tables: the paper's small networks, at several learning rates."""
     from crossfade.lab.data.task import TableTask
     from crossfade.lab.train.tables.recipe import Recipe
@@ -275,10 +275,10 @@ def _on_tables(tables: Sequence[Table], settings: Settings) -> _Question:
     kept |= {name: value for name, value in recipe.to_dict().items() if name != "protocol"}
     notes = [f"{table.source}: {note}" for table in tables for note in table.notes]
     names = ", ".join(task.name for task in tasks)
-    return _Question("compare", names, tasks, recipe, repeats, kept, notes, "CPU")
+    return _Experiment("compare", names, tasks, recipe, repeats, kept, notes, "CPU")
 
 
-def _on_texts(data: TextSet, settings: Settings) -> _Question:
+def _on_texts(data: TextSet, settings: Settings) -> _Experiment:
     """Return what is trained on texts: an LSTM, or a pretrained transformer."""
     from crossfade.lab.data.texts import TextTask
     from crossfade.lab.train.lstm.recipe import LstmRecipe
@@ -299,7 +299,7 @@ def _on_texts(data: TextSet, settings: Settings) -> _Question:
         recipe = replace(recipe, digest=check_model(recipe.model, recipe.max_length))
     notes = [*data.notes, *(["the test part is a file's own, the same in every repeat"] if data.test else [])]
     repeats, kept = training.repeats or 5, {"scale": recipe.scale}
-    return _Question("compare-texts", _sizes(task, "texts"), [task], recipe, repeats, kept, notes)
+    return _Experiment("compare-texts", _sizes(task, "texts"), [task], recipe, repeats, kept, notes)
 
 
 def _text_recipe(settings: Settings) -> LstmRecipe | TextRecipe:
@@ -324,7 +324,7 @@ def _text_recipe(settings: Settings) -> LstmRecipe | TextRecipe:
     return replace(usual_bert, **said, **_given(settings, "accumulate", "precision"))
 
 
-def _on_images(folder: Path, settings: Settings) -> _Question:
+def _on_images(folder: Path, settings: Settings) -> _Experiment:
     """Return what is trained on a folder of images: a network for small images, or one of torchvision's."""
     from crossfade.lab.data.image_folder import load_folder
     from crossfade.lab.data.images import ImageTask
@@ -358,7 +358,7 @@ def _on_images(folder: Path, settings: Settings) -> _Question:
     recipe = recipe.fitting(len(task.split(0).train))
     notes = ["the test part is the folder's own, the same in every repeat"] if data.test is not None else []
     repeats, kept = training.repeats or 3, recipe.to_dict()
-    return _Question("compare-images", _sizes(task, "images"), [task], recipe, repeats, kept, notes)
+    return _Experiment("compare-images", _sizes(task, "images"), [task], recipe, repeats, kept, notes)
 
 
 def _given(settings: Settings, *names: str) -> dict[str, Any]:

@@ -88,7 +88,8 @@ def value_and_slope(g: Callable[[Tensor], Tensor], ce: Tensor) -> tuple[Tensor, 
             raise UserError(f"g must give a loss for each cross entropy: expected shape {tuple(ce.shape)}, got {got}")
         if not value.requires_grad:
             raise UserError("g must depend on ce by differentiable operations: its result has no gradient")
-        (slope,) = torch.autograd.grad(value, leaf, torch.ones_like(value))
+        # The gradient of a number: for a tensor's, PyTorch imports sympy, which takes longer than all the rest.
+        (slope,) = torch.autograd.grad((value * torch.ones_like(value)).sum(), leaf)
     return value.detach(), slope
 
 

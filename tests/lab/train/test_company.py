@@ -41,14 +41,14 @@ def crowd(make_split):
 
 
 @pytest.mark.parametrize("engine", ["auto", "batched"])
-@pytest.mark.parametrize("recipe", [Recipe(net="linear", epochs=3), Recipe(epochs=3, depth=2, batch_size=11)])
+@pytest.mark.parametrize("recipe", [Recipe(net="linear", epochs=2), Recipe(epochs=2, depth=2, batch_size=11)])
 def test_alone_reordered_or_on_other_threads(crowd, engine, recipe):
     together = train_stack(crowd, recipe, engine=engine)
     order = np.random.default_rng(0).permutation(len(crowd))
     reordered = train_stack([crowd[i] for i in order], recipe, engine=engine, threads=1)
     for place, i in enumerate(order):
         same(reordered[place], together[i])
-    for i in (0, 4, 8, 11, 23, 36, 41, 47):
+    for i in (0, 8, 11, 23, 36, 47):
         same(train_stack([crowd[i]], recipe, engine=engine, threads=3)[0], together[i])
 
 

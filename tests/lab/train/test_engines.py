@@ -53,7 +53,7 @@ def assert_engines_agree(members, recipe, tolerance):
 @pytest.mark.parametrize("chosen", METHODS, ids=lambda m: m.name)
 @pytest.mark.parametrize("net", ["linear", "mlp"])
 def test_every_method_walks_like_the_plain_loop(make_split, chosen, net):
-    members = [Member(make_split(), chosen, rate, seed) for rate, seed in ((0.01, 1), (0.05, 2))]
+    members = [Member(make_split(rows=30), chosen, rate, seed) for rate, seed in ((0.01, 1), (0.05, 2))]
     assert_engines_agree(members, Recipe(net=net, epochs=6), 1e-5)
 
 
@@ -113,8 +113,8 @@ def test_real_data(load, net):
 def test_the_chosen_epoch_is_the_one_the_tie_break_says(make_split, tie):
     split = make_split(val=5)  # few rows: many ties
     for engine in (*FAST, "plain"):
-        for seed in range(6):
-            (h,) = train_stack([Member(split, method("f0"), 0.02, seed)], Recipe(epochs=15, tie=tie), engine=engine)
+        members = [Member(split, method("f0"), 0.02, seed) for seed in range(6)]
+        for h in train_stack(members, Recipe(epochs=15, tie=tie), engine=engine):
             accuracy, nll = h.curves["val_accuracy"], h.curves["val_nll"]
             tied = [e for e in range(15) if accuracy[e] == accuracy.max()]
             expected = {"first": tied[0], "last": tied[-1], "loss": min(tied, key=lambda e: nll[e])}[tie]

@@ -14,6 +14,7 @@ from crossfade.errors import UserError
 from crossfade.lab.methods import Method, method
 from crossfade.lab.train import Member, Recipe, Split, select, train_stack
 from crossfade.lab.train.tables import kernel, threads
+from crossfade.lab.train.tables.setup import Record
 
 ENGINES = ("kernel", "batched", "plain")
 
@@ -131,10 +132,11 @@ def test_a_schedule_must_give_two_numbers(make_split):
 
 def test_the_stop_flag_ends_the_kernel(make_split):
     """What an interruption sets: no epoch is finished after it."""
-    preparation = threads.Preparation(Recipe(epochs=1000), 1)
+    recipe = Recipe(epochs=1000)
+    preparation = threads.Preparation(recipe, 1)
     progress = np.zeros(1, dtype=np.int64)
     preparation.stop[0] = 1
-    arguments = preparation.arguments(Member(make_split(), method("ce"), 0.01, 0), 0, progress)
+    arguments = preparation.arguments(Member(make_split(), method("ce"), 0.01, 0), 0, progress, Record(recipe))
     assert kernel.compiled()(arguments, 0, 1000, -1) == -1
     assert progress[0] == 0
 

@@ -145,9 +145,7 @@ def backward(weight: Tensor, active: Tensor, c: Tensor, upstream: Tensor, d_gate
     _, time, rows, _ = active.shape
     d_c = torch.zeros_like(c[:, 0])
     for t in reversed(range(time)):
-        _backward_kernel[grid](
-            weight, active, c, upstream, d_gates, d_c, t, time, rows, weight.shape[2], **options
-        )  # fmt: skip
+        _backward_kernel[grid](weight, active, c, upstream, d_gates, d_c, t, time, rows, weight.shape[2], **options)
 
 
 def _launch(tile: dict[str, int], gates: Tensor, weight: Tensor) -> tuple[tuple[int, int], dict[str, Any]]:

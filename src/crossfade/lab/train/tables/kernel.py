@@ -24,16 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossfade.lab.train.outcome import Curve, Floats
-from crossfade.lab.train.tables.panels import (
-    Layer,
-    Sgd,
-    back,
-    contract,
-    descend,
-    first_hidden,
-    to_rows,
-    to_units,
-)
+from crossfade.lab.train.tables.panels import Layer, Sgd, back, contract, descend, first_hidden, to_rows, to_units
 from crossfade.lab.train.tables.setup import TEST_CORRECT, TEST_NLL, TRAIN_LOSS, VAL_CORRECT, VAL_NLL
 from crossfade.lab.train.tables.simd import (
     ROWS,
@@ -61,6 +52,7 @@ _LAST, _LOSS = TIES.index("last"), TIES.index("loss")
 
 Rows: TypeAlias = tuple[Floats, Floats]  # inputs (rows, a multiple of eight features), labels
 
+_COLUMNS = len(Layer._fields)
 _f = np.float32
 _NO_CLASS = _f(-1.0)  # the label of a row that fills up a block
 
@@ -131,7 +123,7 @@ class _Loss(NamedTuple):
 
 @jit
 def _layer(net: _Net, n: int) -> Layer:
-    c = 4 * n
+    c = _COLUMNS * n
     return Layer(net.layers[c], net.layers[c + 1], net.layers[c + 2], net.layers[c + 3])
 
 
@@ -396,7 +388,7 @@ def fingerprint(function: Callable[..., object]) -> int:
         name, value = waiting.pop()
         if isinstance(value, (Number, str, tuple)):
             constants.add(f"{name}={value!r}")
-        found = inspect.unwrap(cast("Callable[..., object]", value)) if callable(value) else None  # numba wraps
+        found = inspect.unwrap(value) if callable(value) else None  # numba wraps functions
         if isinstance(found, FunctionType) and found not in seen and found.__module__.partition(".")[0] == package:
             seen.add(found)
             files.add(found.__code__.co_filename)

@@ -92,12 +92,14 @@ class Layout:
         layers: One row, a ``Layer``, for each of them.
         places: Where each of torch's parameters lies, in their order.
         size: Floats in all.
+        widest: A multiple of eight that no layer has more units than.
     """
 
     sizes: tuple[int, ...]
     layers: NDArray[np.int64]
     places: NDArray[np.int64]
     size: int
+    widest: int
 
     def pack(self, weights: Sequence[Floats]) -> tuple[Floats, Floats]:
         """Return the weights in the kernel's order, and a velocity of zeros."""
@@ -113,10 +115,9 @@ class Layout:
         """Return weight and bias of each layer, in torch's shapes."""
         flat, out, at = p[self.places], [], 0
         for fan_in, fan_out in pairwise(self.sizes):
-            for shape in ((fan_out, fan_in), (fan_out,)):
-                count = int(np.prod(shape))
-                out.append(flat[at : at + count].reshape(shape))
-                at += count
+            end = at + fan_in * fan_out
+            out += [flat[at:end].reshape(fan_out, fan_in), flat[end : end + fan_out]]
+            at = end + fan_out
         return out
 
 
@@ -140,7 +141,9 @@ def layout(sizes: tuple[int, ...]) -> Layout:
         layers.append(Layer(padded_lanes, padded_walk, at, bias))
         places.append(bias + np.arange(fan_out))
         at = bias + fan_out + -fan_out % _LINE
-    return Layout(tuple(sizes), np.array(layers, dtype=np.int64), np.concatenate(places), at)
+    widest = max(max(layer.lanes, layer.walk) for layer in layers)
+    table = np.array(layers, dtype=np.int64)
+    return Layout(tuple(sizes), table, np.concatenate(places), at, widest + -widest % 8)
 
 
 # --- loops over one panel, compiled for eight and for sixteen lanes ------------------------------------------------

@@ -62,7 +62,7 @@ class Record:
     def __init__(self, recipe: Recipe) -> None:
         self.tie = recipe.tie
         self.measures: Curve = np.full((recipe.epochs, 5), np.nan)
-        self.measures[:, [VAL_CORRECT, TEST_CORRECT]] = 0.0
+        self.measures[:, VAL_CORRECT] = self.measures[:, TEST_CORRECT] = 0.0
         self.chosen = -1
 
     def add(self, epoch: int, measured: Sequence[float] | Curve) -> bool:

@@ -63,12 +63,12 @@ def train_stack(
     for note in dict.fromkeys(plan.note for plan in plans if plan.note):
         _log.warning(note)
     out: dict[int, History] = {}
-    total, done = sum(cost(member, recipe) for member in members), 0.0
+    costs, done = [cost(member, recipe) for member in members], 0.0
     for trainer in get_args(Trainer):
         chosen = [i for i, plan in enumerate(plans) if plan.trainer == trainer]
         if not chosen:
             continue
-        share = sum(cost(members[i], recipe) for i in chosen) / total
+        share = sum(costs[i] for i in chosen) / sum(costs)
 
         def report(fraction: float, before: float = done, share: float = share) -> None:
             if on_progress is not None:
@@ -83,7 +83,8 @@ def train_stack(
             threads or processors(),
             report,
         )
-        out.update({i: replace(history, note=plans[i].note) for i, history in zip(chosen, histories, strict=True)})
+        for i, history in zip(chosen, histories, strict=True):
+            out[i] = replace(history, note=plans[i].note) if plans[i].note else history
         done += share
     return [out[i] for i in range(len(members))]
 

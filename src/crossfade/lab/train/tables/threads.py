@@ -43,7 +43,8 @@ def train_kernel(
     """Train all members. ``addresses``: of each member's compiled loss, 0 for the mixture of CE and EL."""
     preparation, train = Preparation(recipe, 2 * threads), compiled()
     progress = np.zeros((len(members), 1), dtype=np.int64)
-    networks = [_Network(*each) for each in zip(members, addresses, progress, strict=True)]
+    records = [Record(recipe) for _ in members]
+    networks = [_Network(*each) for each in zip(members, addresses, progress, records, strict=True)]
     _share_beginnings(networks, recipe)
     costs = np.array([cost(member, recipe) for member in members])
     begins = np.array([network.begin for network in networks])
@@ -77,19 +78,19 @@ class _Network:
 
     Attributes:
         progress: How many epochs are behind it; the kernel counts them.
+        record: What was measured in them.
         begin: How many of them another network trains for it.
         followers: The networks that go on from a copy of its state.
         end: Where the kernel was told to stop.
-        chosen: The best epoch so far, -1 if there is none.
     """
 
     member: Member
     address: int
     progress: NDArray[np.int64]
+    record: Record
     begin: int = 0
     followers: list[_Network] = field(default_factory=list)
     end: int = 0
-    chosen: int = -1
     arguments: Arguments | None = None
     history: History | None = None
 
@@ -97,29 +98,31 @@ class _Network:
         """Return the kernel's arguments for the epochs until another network goes on from here, or all."""
         at, epochs = int(self.progress[0]), preparation.recipe.epochs
         self.end = min((other.begin for other in self.followers if other.begin > at), default=epochs)
-        return self._prepared(preparation), at, self.end, self.chosen
+        return self._prepared(preparation), at, self.end, self.record.chosen
 
     def ended(self, chosen: int, preparation: Preparation) -> list[_Network]:
         """Note that a call has ended, pass the state on, and return the networks to call next."""
         arguments, epochs = self._prepared(preparation), preparation.recipe.epochs
         if self.progress[0] < self.end:  # it diverged: nothing is left to train, for the followers neither
             self.progress[0] = epochs
-        self.chosen, at = chosen, int(self.progress[0])
+        self.record.chosen, at = chosen, int(self.progress[0])
         going_on = [other for other in self.followers if other.begin <= at]
         self.followers = [other for other in self.followers if other.begin > at]
         for other in going_on:
-            other.progress[0], other.chosen = at, chosen
+            other.progress[0], other.record.chosen = at, chosen
             theirs = other._prepared(preparation)
             for name in ("weights", "velocity", "best", "measures"):
                 getattr(theirs, name)[:] = getattr(arguments, name)
         if at < epochs:
             return [self, *going_on]
-        self.history, self.arguments = preparation.history(self.member, arguments, chosen), None
+        weights = preparation.layout(self.member.split).unpack(arguments.best)
+        self.history = self.record.history(self.member.split, arguments.probabilities, weights, "kernel")
+        self.arguments = None  # the memory is free again
         return going_on
 
     def _prepared(self, preparation: Preparation) -> Arguments:
         if self.arguments is None:
-            self.arguments = preparation.arguments(self.member, self.address, self.progress)
+            self.arguments = preparation.arguments(self.member, self.address, self.progress, self.record)
         return self.arguments
 
 
@@ -152,7 +155,7 @@ class Preparation:
         """Return where a network's weights lie."""
         return layout(self.recipe.sizes(split.features, split.classes))
 
-    def arguments(self, member: Member, address: int, progress: NDArray[np.int64]) -> Arguments:
+    def arguments(self, member: Member, address: int, progress: NDArray[np.int64], record: Record) -> Arguments:
         """Return the arguments for a member, its initial weights among them."""
         recipe, split, rows = self.recipe, member.split, len(member.split.y_train)
         plan = self.layout(split)
@@ -161,8 +164,6 @@ class Preparation:
         schedule, steps = member.method.schedule, steps_in_epoch(recipe, rows)
         if (id(schedule), steps) not in self.tables:
             self.tables[id(schedule), steps] = mixture_table(schedule, recipe.epochs, steps)
-        widest = max(int(plan.layers[:, :2].max()), train[0].shape[1])  # lanes and walked units
-        widest += -widest % 8
         return Arguments(
             train=train,
             val=val,
@@ -178,20 +179,13 @@ class Preparation:
             batch_size=recipe.batch_size,
             sgd=np.array([member.learning_rate, recipe.momentum, recipe.weight_decay], dtype=np.float32),
             tie=TIES.index(recipe.tie),
-            workspace=aligned(ROWS * widest * (5 + len(plan.layers))),
-            widest=widest,
-            measures=Record(recipe).measures,
+            workspace=aligned(ROWS * plan.widest * (5 + len(plan.layers))),
+            widest=plan.widest,
+            measures=record.measures,
             probabilities=np.zeros((len(split.y_test), split.classes), dtype=np.float32),
             progress=progress,
             stop=self.stop,
         )
-
-    def history(self, member: Member, arguments: Arguments, chosen: int) -> History:
-        """Return what a finished training has left in its arguments."""
-        record = Record(self.recipe)
-        record.measures, record.chosen = arguments.measures, chosen
-        weights = self.layout(member.split).unpack(arguments.best)
-        return record.history(member.split, arguments.probabilities, weights, "kernel")
 
 
 def _padded(split: Split) -> tuple[list[Rows], NDArray[np.int32]]:

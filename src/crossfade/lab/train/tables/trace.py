@@ -150,9 +150,12 @@ def _source(g: Transform) -> str:
     """Return the scalar function, as Python."""
     leaf = torch.linspace(0.1, 5.0, 5, dtype=torch.float64).requires_grad_()
     writer = _Writer(leaf)
-    with torch.enable_grad(), writer:
-        value = g(leaf)
-        (slope,) = torch.autograd.grad(value, leaf, torch.ones_like(value))
+    with torch.enable_grad():
+        with writer:
+            value = g(leaf)
+        total = value.sum()  # not written down: the gradient of a tensor would make PyTorch import sympy
+        with writer:
+            (slope,) = torch.autograd.grad(total, leaf)
     lines = [
         "def loss(row):",
         f"    for i in range({ROWS}):",
@@ -188,7 +191,7 @@ def compiled_values(compiled: Any) -> Floats:
 _FUNCTIONS = "exp expm1 log log1p sqrt sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh erf erfc"  # of math
 _COMPARED = {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="}
 _ALIKE = {
-    "{0}": "detach clone alias _to_copy lift_fresh lift_fresh_copy positive contiguous scalar_tensor",
+    "{0}": "expand detach clone alias _to_copy lift_fresh lift_fresh_copy positive contiguous scalar_tensor",
     "{1}": "full full_like",
     "0.0": "zeros zeros_like new_zeros",
     "1.0": "ones ones_like new_ones",
