@@ -28,8 +28,7 @@ import saved
 from crossfade.lab.data.images import ImageSet, ImageSplit, ImageTask, Part
 from crossfade.lab.methods import method
 from crossfade.lab.nets import build
-from crossfade.lab.train.deep.batches import TrainBatches
-from crossfade.lab.train.deep.feeds import ImageFeed
+from crossfade.lab.train.deep.feeds import ImageFeed, Place, make_feed
 from crossfade.lab.train.deep.network import Job
 from crossfade.lab.train.deep.recipe import Augment, ImageRecipe
 from crossfade.lab.train.deep.side_by_side import Member
@@ -141,7 +140,9 @@ def main() -> None:
     augments = {"crop, flip": Augment(), "crop, flip, rotate, jitter, erase": Augment(4, True, 15.0, 0.4, 0.5)}
 
     def feeds(augment: Augment) -> tuple[Callable[[], Any], Callable[[], Any]]:
-        ours = forever(TrainBatches(split, augment, args.batch, 0, device))
+        ours = forever(
+            ImageFeed(split.train, split, ImageRecipe(augment=augment, batch_size=args.batch), 0, Place(device))
+        )
         loader = torch.utils.data.DataLoader(
             Pictures(part, transforms(augment, split.mean.tolist(), split.std.tolist())), args.batch, shuffle=True,
             num_workers=cores, persistent_workers=True, pin_memory=device.type == "cuda", drop_last=True,
@@ -206,7 +207,7 @@ def graph_epochs(split: ImageSplit, args: argparse.Namespace) -> dict[str, tuple
     """Epochs of the lab's graphs, of one network and of several side by side; then without making the batches."""
     recipe = ImageRecipe(net=args.net, batch_size=args.batch, precision=PRECISIONS[args.precision])
     hardware = Hardware(compile=args.compile)
-    feed = ImageFeed(split, recipe, hardware, 0, torch.device("cuda"))
+    feed = make_feed(split, recipe, hardware, 0, Place(torch.device("cuda")))
     methods = [method(("ce", "gradual")[number % 2]) for number in range(args.beside)]
     members = [Member(Job(split, one, 0), feed, recipe, hardware) for one in methods]
 

@@ -34,10 +34,11 @@ from torch import Tensor
 
 import saved
 from crossfade.lab.methods import method
+from crossfade.lab.train.epochs import epoch_batches
 from crossfade.lab.train.lstm.network import LstmClassifier, Texts
 from crossfade.lab.train.lstm.recipe import LstmMember, LstmRecipe
 from crossfade.lab.train.lstm.run import train
-from crossfade.lab.train.lstm.tokens import TokenPart, TokenSplit, epoch_batches, words
+from crossfade.lab.train.lstm.tokens import TokenPart, TokenSplit, words
 
 METHODS = ("ce", "f0", "f0-late", "gradual")
 EPOCHS = 10

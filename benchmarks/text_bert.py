@@ -24,8 +24,7 @@ from transformers import (
     TrainingArguments,
 )
 
-from crossfade.lab.data.text_sets import GLUE, load_glue
-from crossfade.lab.data.texts import TextTask
+from crossfade.lab.data.texts import GLUE, TextTask, load_glue
 from crossfade.lab.methods import method
 from crossfade.lab.train.deep.lightning import train
 from crossfade.lab.train.deep.network import Job

@@ -38,7 +38,7 @@ def start():
     context.set_forkserver_preload(
         [
             "torch", "sklearn.compose", "sklearn.impute", "sklearn.model_selection", "sklearn.preprocessing",
-            "crossfade.lab.comparison", "crossfade.lab.data.task", "crossfade.lab.train.tables.threads",
+            "crossfade.lab.comparison", "crossfade.lab.data.table", "crossfade.lab.train.tables.threads",
             "crossfade.report", "crossfade.stats.compare",
         ]
     )  # fmt: skip

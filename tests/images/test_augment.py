@@ -18,7 +18,7 @@ from torchvision.transforms import RandomErasing
 from crossfade.errors import UserError
 from crossfade.lab.data.images import ImageSet, ImageTask, Part
 from crossfade.lab.train.deep.augment import Draws, Pixels, _turn_hue, draw
-from crossfade.lab.train.deep.batches import EvalBatches, TrainBatches, bounds
+from crossfade.lab.train.deep.feeds import ImageFeed, Place, bounds
 from crossfade.lab.train.deep.recipe import Augment, ImageRecipe
 from tests.examples import examples
 
@@ -175,13 +175,22 @@ def test_one_choice_does_not_change_another():
 
 def test_batches_leave_the_global_generator_alone():
     before = torch.get_rng_state()
-    list(TrainBatches(_split(30), FULL, 8, seed=1, device="cpu"))
+    list(_feed(_split(30), FULL, 8))
     assert torch.equal(before, torch.get_rng_state())
 
 
 def _split(count: int):
     part = Part(images(count), torch.arange(count) % 3)
     return ImageTask(ImageSet("x", tuple("abc"), part, part)).split(0)
+
+
+def _feed(split, augment, size, rank=0, world=1):
+    recipe = ImageRecipe(augment=augment, batch_size=size)
+    return ImageFeed(split.train, split, recipe, 1, Place(torch.device("cpu"), rank, world))
+
+
+def _scored(split, rank=0, world=1):
+    return ImageFeed(split.test, split, ImageRecipe(), None, Place(torch.device("cpu"), rank, world), scored=5)
 
 
 def _epoch(batches, epoch: int) -> dict[int, torch.Tensor]:
@@ -191,15 +200,15 @@ def _epoch(batches, epoch: int) -> dict[int, torch.Tensor]:
 
 def test_an_image_is_augmented_alike_at_any_batch_size_and_number_of_processes():
     split = _split(45)
-    whole = _epoch(TrainBatches(split, FULL, 16, 1, "cpu"), 4)
+    whole = _epoch(_feed(split, FULL, 16), 4)
     assert sorted(whole) == list(range(45))
-    small = _epoch(TrainBatches(split, FULL, 5, 1, "cpu"), 4)
-    shared = [_epoch(TrainBatches(split, FULL, 16, 1, "cpu", rank, 3), 4) for rank in range(3)]
+    small = _epoch(_feed(split, FULL, 5), 4)
+    shared = [_epoch(_feed(split, FULL, 16, rank, 3), 4) for rank in range(3)]
     assert not set(shared[0]) & set(shared[1])
     for other in (small, {**shared[0], **shared[1], **shared[2]}):
         assert sorted(other) == list(range(45))
         assert all(torch.equal(whole[i], other[i]) for i in whole)
-    later = _epoch(TrainBatches(split, FULL, 16, 1, "cpu"), 5)
+    later = _epoch(_feed(split, FULL, 16), 5)
     assert not all(torch.equal(whole[i], later[i]) for i in whole)
 
 
@@ -214,7 +223,7 @@ def test_bounds_cover_everything_once(count, size):
 
 
 def test_shares_add_up_to_the_mean_over_the_global_batch():
-    split, parts = _split(25), [TrainBatches(_split(25), Augment(), 10, 1, "cpu", rank, 2) for rank in range(2)]
+    split, parts = _split(25), [_feed(_split(25), Augment(), 10, rank, 2) for rank in range(2)]
     for (_, one, _, share), (_, two, _, other) in zip(*parts, strict=True):
         weighted = (one.float().mean() * share + two.float().mean() * other) / 2
         assert weighted.item() == pytest.approx(torch.cat([one, two]).float().mean().item())
@@ -223,10 +232,10 @@ def test_shares_add_up_to_the_mean_over_the_global_batch():
 
 def test_scoring_takes_images_as_they_are_in_order():
     split = _split(12)
-    x = torch.cat([x for x, *_ in EvalBatches(split.test, split, 5, "cpu")])
+    x = torch.cat([x for x, *_ in _scored(split)])
     expected = (split.test.images.double() / 255 - split.mean.view(3, 1, 1)) / split.std.view(3, 1, 1)
     torch.testing.assert_close(x.double(), expected, atol=2e-6, rtol=1e-5)
-    index = torch.cat([i for rank in range(2) for *_, i, _ in EvalBatches(split.test, split, 5, "cpu", rank, 2)])
+    index = torch.cat([i for rank in range(2) for *_, i, _ in _scored(split, rank, 2)])
     assert sorted(index.tolist()) == list(range(12))
 
 

@@ -16,7 +16,6 @@ from crossfade.lab import compare_folder, frames
 from crossfade.lab.comparison import plan as plan_comparison
 from crossfade.lab.data import image_sets
 from crossfade.lab.data.images import ImageSet, ImageTask
-from crossfade.lab.paper.estimate import estimate
 from crossfade.lab.paper.image_studies import IMAGE_STUDIES, MOTIVATING
 from crossfade.lab.paper.images import escape_table, scaled
 from crossfade.lab.paper.page import beside_paper
@@ -24,8 +23,9 @@ from crossfade.lab.paper.study import Request, plan
 from crossfade.lab.run import Summary, run_request, unknown
 from crossfade.lab.settings import Images, Settings
 from crossfade.lab.store import Store
+from crossfade.lab.train.deep.network import load_model, read_provenance
 from crossfade.lab.train.deep.recipe import ImageRecipe
-from crossfade.lab.train.deep.weights import load_model, read_provenance
+from crossfade.lab.train.deep.run import estimate
 from crossfade.lab.train.hardware import Hardware
 from tests.images.image_cases import noise
 
@@ -172,7 +172,7 @@ def test_differences_are_paired_over_seeds():
 
 def test_escapes_are_counted_by_group(tmp_path):
     from crossfade.diagnostics import ProbabilityRecorder
-    from crossfade.lab.train.deep.watch import escapes
+    from crossfade.lab.train.deep.record import escapes
 
     recorder = ProbabilityRecorder(tmp_path, 5, 4)
     target = torch.zeros(5, dtype=torch.long)
@@ -326,7 +326,7 @@ def test_pairing_of_seeds_over_methods_and_networks(tmp_path):
 
 def test_files_are_decoded_by_workers_and_meet_every_process_count_alike(tmp_path):
     from crossfade.lab.data.image_stream import stream_task
-    from crossfade.lab.train.deep.batches import StreamBatches
+    from crossfade.lab.train.deep.feeds import FileFeed, Place
 
     for part in ("train", "val"):
         folder(tmp_path / "imagenet" / part, each=7)
@@ -334,9 +334,7 @@ def test_files_are_decoded_by_workers_and_meet_every_process_count_alike(tmp_pat
     recipe = ImageRecipe(net="tiny", epochs=2, batch_size=6, milestones=(), size=24)
 
     def epoch(workers: int, rank: int = 0, world: int = 1) -> dict[int, torch.Tensor]:
-        batches = StreamBatches(
-            split.train, split, recipe, 3, training=True, workers=workers, device="cpu", rank=rank, world=world
-        )
+        batches = FileFeed(split.train, split, recipe, 3, Place(torch.device("cpu"), rank, world), workers=workers)
         batches.set_epoch(1)
         return {int(i): x for images, _, index, _ in batches for i, x in zip(index, images, strict=True)}
 

@@ -18,7 +18,7 @@ from crossfade.lab.data.images import ImageTask
 from crossfade.lab.methods import Method, gradient_volume, rate_factor
 from crossfade.lab.nets import build
 from crossfade.lab.scores import brier_score, expected_calibration_error
-from crossfade.lab.train.deep.batches import TrainBatches, epoch_seed
+from crossfade.lab.train.deep.feeds import ImageFeed, Place, epoch_seed
 from crossfade.lab.train.deep.lightning import Classifier
 from crossfade.lab.train.deep.network import Job
 from crossfade.lab.train.deep.recipe import Augment, ImageRecipe
@@ -45,7 +45,7 @@ def by_hand(task: ImageTask, recipe: ImageRecipe, seed: int, loss, second=None) 
     net = build(recipe.net, split.classes, dropout=recipe.dropout).to(memory_format=torch.channels_last)
     options = {"momentum": recipe.momentum, "weight_decay": recipe.weight_decay}
     optimizers = [torch.optim.SGD(net.parameters(), recipe.learning_rate, **options) for _ in range(2)]
-    batches = TrainBatches(split, recipe.augment, recipe.batch_size, seed, "cpu")
+    batches = ImageFeed(split.train, split, recipe, seed, Place(torch.device("cpu")))
     for epoch in range(recipe.epochs):
         batches.set_epoch(epoch)
         torch.manual_seed(epoch_seed(seed, epoch, "dropout 0"))
@@ -208,7 +208,7 @@ def test_the_callers_generator_is_left_alone_by_building_a_network(task, recipe)
     torch.manual_seed(1)
     expected = torch.rand(3)
     torch.manual_seed(1)
-    Classifier(Job(task.split(0), method("ce"), 3), recipe)
+    Classifier(Job(task.split(0), method("ce"), 3), recipe, CPU)
     assert torch.equal(torch.rand(3), expected)
 
 
@@ -234,10 +234,11 @@ def test_only_asked_for_epochs_are_scored(task, recipe):
 def test_scores_are_the_labs():
     generator = torch.Generator().manual_seed(0)
     logits, labels = 3 * torch.randn(257, 5, generator=generator), torch.randint(5, (257,), generator=generator)
-    one, two = Tally(), Tally()
+    one, two = Tally(torch.device("cpu")), Tally(torch.device("cpu"))
     one.add(logits[:100], labels[:100])
     two.add(logits[100:], labels[100:])
-    scores = Tally().scores(one.total(torch.device("cpu")) + two.total(torch.device("cpu")))
+    one.sums += two.sums
+    scores = one.scores()
     p = torch.softmax(logits.double(), 1).numpy()
     assert scores["accuracy"] == pytest.approx((logits.argmax(1) == labels).double().mean().item())
     assert scores["nll"] == pytest.approx(F.cross_entropy(logits.double(), labels).item())

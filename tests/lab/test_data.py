@@ -12,8 +12,7 @@ from sklearn.datasets import load_iris, load_wine
 from crossfade.errors import UserError
 from crossfade.lab.data.columns import MAX_CATEGORIES
 from crossfade.lab.data.reading import read_frame
-from crossfade.lab.data.table import BUILTIN, content_digest, from_arrays, from_file, load_builtin
-from crossfade.lab.data.task import TableTask
+from crossfade.lab.data.table import BUILTIN, TableTask, content_digest, from_arrays, from_file, load_builtin
 from tests.examples import examples
 
 ROWS = 120

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from crossfade.errors import UserError
-from crossfade.lab.data.download import download, unpack
+from crossfade.lab.data.sources import download, unpack
 
 CONTENT = bytes(range(256)) * 40_000
 

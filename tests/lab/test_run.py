@@ -11,8 +11,7 @@ from sklearn.metrics import brier_score_loss
 
 from crossfade.errors import UserError
 from crossfade.lab import frames
-from crossfade.lab.data.table import load_builtin
-from crossfade.lab.data.task import TableTask
+from crossfade.lab.data.table import TableTask, load_builtin
 from crossfade.lab.methods import Method, method
 from crossfade.lab.run import pack, run, run_request
 from crossfade.lab.scores import brier_score, expected_calibration_error

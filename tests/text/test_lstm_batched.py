@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 from crossfade.errors import UserError
 from crossfade.lab.methods import Method, method
+from crossfade.lab.train.epochs import epoch_batches, scoring_batches
 from crossfade.lab.train.lstm import batched as lstm_batched
 from crossfade.lab.train.lstm import run as text_run
 from crossfade.lab.train.lstm.batched import Batches, train_batched
 from crossfade.lab.train.lstm.recipe import LstmMember, LstmRecipe
-from crossfade.lab.train.lstm.tokens import epoch_batches, scoring_batches
 from tests.examples import examples
 from tests.text.lstm_cases import close, draw, reference, same
 

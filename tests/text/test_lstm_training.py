@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 
 from crossfade.errors import UserError
 from crossfade.lab.methods import Method, method
+from crossfade.lab.train.epochs import epoch_batches
 from crossfade.lab.train.lstm.network import LstmClassifier, initial_state
 from crossfade.lab.train.lstm.plain import Training
 from crossfade.lab.train.lstm.recipe import LstmMember, LstmRecipe
 from crossfade.lab.train.lstm.run import train
-from crossfade.lab.train.lstm.tokens import TokenPart, TokenSplit, epoch_batches
+from crossfade.lab.train.lstm.tokens import TokenPart, TokenSplit
 from crossfade.lab.train.outcome import probability_scores
 from crossfade.lab.trial import Shape
 from tests.examples import examples

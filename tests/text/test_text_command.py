@@ -16,8 +16,7 @@ import pandas as pd
 import pytest
 
 from crossfade.errors import UserError
-from crossfade.lab.data.text_sets import GLUE, load_glue
-from crossfade.lab.data.texts import TextPart, TextSet, TextTask, load_texts
+from crossfade.lab.data.texts import GLUE, TextPart, TextSplit, TextTask, load_glue, load_texts
 from crossfade.lab.store import Store
 from crossfade.lab.train.lstm.recipe import LstmRecipe
 from crossfade.lab.train.lstm.tokens import UNKNOWN, tokenize, words
@@ -29,7 +28,9 @@ DATA = Path(__file__).parents[3] / "shared" / "data"
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("crossfade.lab.data.hub._answers", lambda kind, name: False)  # also where there is a network
+    monkeypatch.setattr(
+        "crossfade.lab.data.sources._answers", lambda kind, name: False
+    )  # also where there is a network
     return tmp_path
 
 
@@ -160,13 +161,13 @@ def test_a_split_is_stratified_and_repeats_itself(table):
 def test_words_and_numbers():
     assert words("It's TOO small!? – naïve 北京") == ["it's", "too", "small", "!", "?", "naïve", "北京"]
     part = TextPart(("a b a", "b c", "..."), np.array([0, 1, 0]))
-    data = TextSet("x", "x", ("0", "1"), part, part, part)
-    found = tokenize(TextTask(data).split(0), LstmRecipe(min_count=2, max_length=2))
+    split = TextSplit(part, part, part, 2)
+    found = tokenize(split, LstmRecipe(min_count=2, max_length=2))
     assert found.train.tokens.tolist() == [1, 2, 2, UNKNOWN, UNKNOWN]
     assert found.train.lengths.tolist() == [2, 2, 1]
     assert found.vocabulary == 3
     with pytest.raises(UserError, match="no word occurs 9 times"):
-        tokenize(TextTask(data).split(0), LstmRecipe(min_count=9))
+        tokenize(split, LstmRecipe(min_count=9))
 
 
 def write_glue(folder: Path, sentences: pd.DataFrame) -> None:

@@ -11,7 +11,7 @@ import torch
 from crossfade.lab.data.texts import TextTask
 from crossfade.lab.methods import COT, method
 from crossfade.lab.train.deep import side_by_side as deep_graphs
-from crossfade.lab.train.deep.feeds import TextFeed
+from crossfade.lab.train.deep.feeds import Place, TextFeed
 from crossfade.lab.train.deep.network import Job
 from crossfade.lab.train.deep.recipe import TextRecipe
 from crossfade.lab.train.deep.run import executor
@@ -139,7 +139,7 @@ def test_stopped_and_resumed_is_undisturbed(task, recipe, undisturbed, tmp_path)
 
 def test_lengths_are_filled_up(task, recipe):
     """To a multiple of 32 and no further than the recipe's, and every text comes once."""
-    feed = TextFeed(task.split(0), recipe, 3, torch.device("cpu"))
+    feed = TextFeed(task.split(0).train, recipe, 3, Place(torch.device("cpu")))
     feed.begin(1)
     assert {length for _, length in feed.kinds} <= {32, 40}
     first, seen = torch.zeros(1, dtype=torch.int64), []
@@ -155,15 +155,14 @@ def test_lengths_are_filled_up(task, recipe):
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_padding_is_the_tokenizers(task, recipe, monkeypatch, side):
-    from crossfade.lab.train.deep import feeds
-    from crossfade.lab.train.deep.pretrained import encode, load_tokenizer
+def test_padding_is_the_tokenizers(few, recipe, monkeypatch, side):
+    from crossfade.lab.train.deep import pretrained
 
-    tokenizer, split = load_tokenizer(recipe.model), task.split(0)
+    tokenizer, split = pretrained.load_tokenizer(recipe.model), TextTask(few, "last").split(0)
     tokenizer.padding_side = side
-    monkeypatch.setattr(feeds, "load_tokenizer", lambda model: tokenizer)
-    feed = TextFeed(split, recipe, 3, torch.device("cpu"))
-    tokens, lengths = encode(split.train, recipe.model, recipe.max_length)
+    monkeypatch.setattr(pretrained, "load_tokenizer", lambda model: tokenizer)
+    feed = TextFeed(split.train, recipe, 3, Place(torch.device("cpu")))
+    tokens = tokenizer(list(split.train.texts), truncation=True, max_length=recipe.max_length)
     padded = tokenizer.pad(dict(tokens), padding="max_length", max_length=40, return_tensors="pt")
     for name, values in padded.items():
         assert torch.equal(feed.inputs[name], values), name
@@ -172,7 +171,7 @@ def test_padding_is_the_tokenizers(task, recipe, monkeypatch, side):
     first = sum(count for count, _ in feed.kinds[:at])
     inputs, _ = feed.batch(torch.tensor([first]), feed.kinds[at])
     rows = feed.order[first : first + feed.kinds[at][0]].tolist()
-    assert inputs["attention_mask"].sum(1).tolist() == lengths[rows].tolist()
+    assert inputs["attention_mask"].sum(1).tolist() == feed.lengths[rows].tolist()
 
 
 def test_what_is_served(recipe, monkeypatch):

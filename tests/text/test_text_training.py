@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from crossfade.functional import crossfade_loss
 from crossfade.lab.data.texts import TextPart, TextTask
 from crossfade.lab.methods import method
-from crossfade.lab.train.deep.batches import TextBatches, epoch_seed
-from crossfade.lab.train.deep.pretrained import load_classifier, load_tokenizer
+from crossfade.lab.train.deep.feeds import Place, TextFeed, epoch_seed
+from crossfade.lab.train.deep.pretrained import load_classifier
 from crossfade.lab.train.deep.recipe import TextRecipe
 from crossfade.lab.train.deep.record import Tally
 from tests.examples import examples
@@ -40,7 +40,7 @@ def by_hand(split, recipe, name, seed):
     torch.manual_seed(epoch_seed(seed, 0, "weights"))
     net = load_classifier(recipe.model, split.classes)
     optimizer = torch.optim.AdamW(net.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
-    batches = TextBatches(split.train, recipe, load_tokenizer(recipe.model), seed, "cpu", 0, 1)
+    batches = TextFeed(split.train, recipe, seed, Place(torch.device("cpu")))
     total = recipe.epochs * len(batches)
     for epoch in range(recipe.epochs):
         batches.set_epoch(epoch)
@@ -98,8 +98,7 @@ def test_every_example_counts_once(bert, sentences, size, pieces, world, epoch):
     size = max(size, pieces)
     part = TextPart(tuple(sentences["sentence"][:57]), np.arange(57) % 4)
     recipe = TextRecipe(bert, batch_size=size, accumulate=pieces, max_length=32)
-    tokenizer = load_tokenizer(bert)
-    every = [TextBatches(part, recipe, tokenizer, 3, "cpu", rank, world) for rank in range(world)]
+    every = [TextFeed(part, recipe, 3, Place(torch.device("cpu"), rank, world)) for rank in range(world)]
     for batches in every:
         batches.set_epoch(epoch)
     seen, lists = np.zeros(57), [list(batches) for batches in every]
@@ -122,10 +121,11 @@ def test_f1_and_correlation_are_scikit_learns():
     rng = np.random.default_rng(0)
     for classes in (2, 4):
         labels, logits = rng.integers(classes, size=90), rng.normal(size=(90, classes))
-        tallies = [Tally(classes), Tally(classes)]
+        tallies = [Tally(torch.device("cpu"), classes) for _ in range(2)]
         for tally, places in zip(tallies, (slice(0, 30), slice(30, 90)), strict=True):
             tally.add(torch.from_numpy(logits[places]), torch.from_numpy(labels[places]))
-        found = tallies[0].scores(sum(tally.total(torch.device("cpu")) for tally in tallies))
+        tallies[0].sums += tallies[1].sums
+        found = tallies[0].scores()
         predicted = logits.argmax(1)
         average = "binary" if classes == 2 else "macro"
         assert found["f1"] == pytest.approx(f1_score(labels, predicted, average=average))

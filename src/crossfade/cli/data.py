@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from crossfade.errors import UserError
+
+if TYPE_CHECKING:
+    from crossfade.lab.data.sources import DataSet
 
 
 def data(
@@ -25,18 +28,20 @@ def data(
         data_dir: Where the data is, or goes. Default: $CROSSFADE_DATA, or crossfade/data in the user's cache folder.
         download: Fetch and unpack NAME. A download that was broken off goes on where it stopped.
     """
-    from crossfade.lab.data.catalogue import CATALOGUE, data_set, default_data_dir
+    from crossfade.lab.data.sources import CATALOGUE, default_data_dir
 
     folder = data_dir or default_data_dir()
+    if name is not None and name not in CATALOGUE:
+        raise UserError(f"data set {name!r} is unknown (known: {', '.join(CATALOGUE)})")
     if download and name is None:
         raise UserError("--download needs the name of a data set: crossfade data NAME --download")
-    entries = [data_set(name)] if name else list(CATALOGUE)
+    entries = [CATALOGUE[name]] if name else list(CATALOGUE.values())
     if download:
-        _get(entries[0].name, folder)
+        _get(entries[0], folder)
     width = max(len(entry.name) for entry in entries)
     print(f"data folder: {folder}")
     for entry in entries:
-        here = entry.find(folder)
+        here = entry.here(folder)
         print(f"{entry.name:{width}}  {entry.title} ({entry.used_by})")
         print(f"{'':{width}}  {'here: ' + here if here else 'not here. ' + entry.how}")
         if name and entry.url:
@@ -44,20 +49,16 @@ def data(
     return 0
 
 
-def _get(name: str, folder: Path) -> None:
-    from crossfade.lab.data.catalogue import data_set
-    from crossfade.lab.data.download import download, unpack
+def _get(entry: DataSet, folder: Path) -> None:
+    from crossfade.lab.data.sources import download, unpack
 
-    entry = data_set(name)
-    if entry.find(folder):
+    if entry.here(folder):
         return
     if entry.url is None:
-        raise UserError(f"{name} can't be downloaded by a program: {entry.how}")
+        raise UserError(f"{entry.name} can't be downloaded by a program: {entry.how}")
     if entry.checksum is None:
-        print(
-            f"{name}: its owner publishes no checksum; what the archive holds is checked when it is read",
-            file=sys.stderr,
-        )
+        about = "its owner publishes no checksum; what the archive holds is checked when it is read"
+        print(f"{entry.name}: {about}", file=sys.stderr)
     archive = download(entry.url, folder / entry.url.rpartition("/")[2], checksum=entry.checksum, on_progress=_Line())
     target = unpack(archive, folder / entry.folder)
     inner = target / entry.folder

@@ -47,7 +47,7 @@ class Common:
 
     def request(self, *, recipe: Mapping[str, object], **wanted: Any) -> Request:
         """Return the request with what a study's own options say; None is not given."""
-        from crossfade.lab.data.catalogue import default_data_dir
+        from crossfade.lab.data.sources import default_data_dir
 
         given = {name: value for name, value in wanted.items() if value is not None}
         fields = {name: value for name, value in recipe.items() if value is not None}

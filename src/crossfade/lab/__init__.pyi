@@ -8,7 +8,7 @@ from .result import (
 from .store import (
     Store as Store,
 )
-from .train.deep.weights import (
+from .train.deep.network import (
     load_model as load_model,
 )
 from .trial import (

@@ -261,7 +261,7 @@ def execute(
 
 def _on_tables(tables: Sequence[Table], settings: Settings) -> _Experiment:
     """Return what is trained on tables: the paper's small networks, at several learning rates."""
-    from crossfade.lab.data.task import TableTask
+    from crossfade.lab.data.table import TableTask
     from crossfade.lab.train.tables.recipe import Recipe
 
     training = settings.training
@@ -326,7 +326,7 @@ def _text_recipe(settings: Settings) -> LstmRecipe | TextRecipe:
 
 def _on_images(folder: Path, settings: Settings) -> _Experiment:
     """Return what is trained on a folder of images: a network for small images, or one of torchvision's."""
-    from crossfade.lab.data.image_folder import load_folder
+    from crossfade.lab.data.image_sets import load_folder
     from crossfade.lab.data.images import ImageTask
     from crossfade.lab.nets import SMALL_NETS, check_name
     from crossfade.lab.train.deep.recipe import Augment, ImageRecipe

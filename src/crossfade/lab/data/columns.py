@@ -1,17 +1,20 @@
-"""What a column holds: numbers, dates, categories, or nothing that a network can use."""
+"""What the cells of a column are: numbers, dates, categories, nothing that a network can use, or the rows' classes."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
+from pandas.api import types
 
 from crossfade.errors import UserError
-from crossfade.lab.data.reading import MISSING
+from crossfade.lab.data.reading import MISSING, MISSING_LABEL, Rows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,11 +36,13 @@ _WRITTEN = {
 }
 _SIGNS = re.compile(r"^(?:[$€£¥]|EUR|USD|GBP)\s*|\s*(?:[$€£¥%]|EUR|USD|GBP)$|(?<=\d)[\s'](?=\d{3})")
 _ROW_NUMBER = re.compile(r"(?i:(^|[_ ])(id|idx|index|key|no|nr|row|number|uuid|unnamed: 0)$)|[a-z](ID|Id)$|^column 1$")
+# More different numbers than this and the labels may be a quantity, unless each of them is there _OFTEN times.
+_MANY, _OFTEN = 20, 50
 
 
 @dataclass(frozen=True)
 class Column:
-    """How one column becomes inputs; decided on the training file and applied to every other."""
+    """How one column becomes inputs; decided on the training rows and applied to all others."""
 
     name: str
     kind: Kind
@@ -58,12 +63,12 @@ def infer(values: pd.Series, name: str, where: str, categorical: bool = False) -
         UserError: infinite numbers, or a column of numbers (dates) in which a few cells are something else.
     """
     if values.isna().all():
-        return Column(name, "unused", note=f"column {name!r} is empty: left out")
+        return _unused(name, "is empty")
     if categorical or isinstance(values.dtype, pd.CategoricalDtype):
         return _category(texts(values), name, wanted=True)
-    if pd.api.types.is_bool_dtype(values.dtype) or pd.api.types.is_numeric_dtype(values.dtype):
+    if types.is_numeric_dtype(values.dtype):
         return _number(_numbers(values, name, where), name)
-    if pd.api.types.is_datetime64_any_dtype(values.dtype) or pd.api.types.is_timedelta64_dtype(values.dtype):
+    if types.is_datetime64_any_dtype(values.dtype) or types.is_timedelta64_dtype(values.dtype):
         return Column(name, "date", note=f"column {name!r} holds dates or times: used as a number of days")
     return _from_text(texts(values), name, where)
 
@@ -78,9 +83,9 @@ def convert(values: pd.Series, column: Column, where: str) -> pd.Series:
         return texts(values)
     if column.kind == "number":
         return pd.Series(_numbers(values, column.name, where, column.spelling), index=values.index)
-    if pd.api.types.is_timedelta64_dtype(values.dtype):
+    if types.is_timedelta64_dtype(values.dtype):
         return pd.Series(values.dt.total_seconds() / 86400)
-    if pd.api.types.is_datetime64_any_dtype(values.dtype):
+    if types.is_datetime64_any_dtype(values.dtype):
         dates = values
     else:
         text = texts(values)
@@ -93,20 +98,17 @@ def convert(values: pd.Series, column: Column, where: str) -> pd.Series:
 
 def texts(values: pd.Series, missing: Collection[str] = MISSING) -> pd.Series:
     """Return cells as text, without spaces around it and a whole float's ``.0``; words for "missing" become NaN."""
-    if pd.api.types.is_float_dtype(values.dtype):
-        text = values.map(lambda value: f"{value:.15g}", na_action="ignore")
-    else:
-        text = values.map(str, na_action="ignore")
-    text = text.astype("object").str.strip()
+    spell = "{:.15g}".format if types.is_float_dtype(values.dtype) else str
+    text = values.map(spell, na_action="ignore").astype("object").str.strip()
     return text.mask(text.isna() | text.isin(list(missing)), np.nan)
 
 
 def _from_text(text: pd.Series, name: str, where: str) -> Column:
     known = text.dropna()
     if known.empty:
-        return Column(name, "unused", note=f"column {name!r} is empty: left out")
+        return _unused(name, "is empty")
     if known.str.match(r"[\[{(].*[\]})]$").all():
-        return Column(name, "unused", note=f"column {name!r} holds lists or records, not single values: left out")
+        return _unused(name, "holds lists or records, not single values")
     share = float(pd.to_numeric(known, errors="coerce").notna().mean())
     if share < 1:
         for spelling in _WRITTEN:
@@ -129,32 +131,32 @@ def _from_text(text: pd.Series, name: str, where: str) -> Column:
     return _category(text, name, wanted=False)
 
 
+def _unused(name: str, why: str) -> Column:
+    return Column(name, "unused", note=f"column {name!r} {why}: left out")
+
+
 def _number(numbers: NDArray[np.float64], name: str) -> Column:
     known = numbers[~np.isnan(numbers)]
     if not len(known):
-        return Column(name, "unused", note=f"column {name!r} is empty: left out")
+        return _unused(name, "is empty")
     if (known == known[0]).all() and len(known) == len(numbers):
-        return Column(name, "unused", note=f"column {name!r} has the same value in every row: left out")
+        return _unused(name, "has the same value in every row")
     whole = len(known) == len(numbers) >= 20 and bool((known == np.floor(known)).all())
-    if whole and len(np.unique(known)) == len(known) and (_ROW_NUMBER.search(name) or (np.diff(known) == 1).all()):
-        return Column(
-            name, "number", note=f"column {name!r} looks like an identifier of the row; if it is, use --drop {name!r}"
-        )
-    return Column(name, "number")
+    numbered = (
+        whole and len(np.unique(known)) == len(known) and (_ROW_NUMBER.search(name) or (np.diff(known) == 1).all())
+    )
+    note = f"column {name!r} looks like an identifier of the row; if it is, use --drop {name!r}" if numbered else None
+    return Column(name, "number", note=note)
 
 
 def _category(text: pd.Series, name: str, wanted: bool) -> Column:
     known = text.dropna()
     different = known.nunique()
     if different == 1 and len(known) == len(text):
-        return Column(name, "unused", note=f"column {name!r} has the same value in every row: left out")
+        return _unused(name, "has the same value in every row")
     if not wanted and different > max(MAX_CATEGORIES, len(known) // 2):
-        return Column(
-            name,
-            "unused",
-            note=f"column {name!r} is free text or an identifier ({different} different texts in {len(known)} rows, "
-            f"such as {_shown(known.iloc[0])}): left out",
-        )
+        counts = f"{different} different texts in {len(known)} rows, such as {_shown(known.iloc[0])}"
+        return _unused(name, f"is free text or an identifier ({counts})")
     note = None
     if different > MAX_CATEGORIES:
         note = f"column {name!r} has {different} categories: the {MAX_CATEGORIES - 1} most frequent are kept apart"
@@ -175,9 +177,9 @@ def _written(text: pd.Series, spelling: str) -> pd.Series:
 
 
 def _numbers(values: pd.Series, name: str, where: str, spelling: str | None = None) -> NDArray[np.float64]:
-    if pd.api.types.is_numeric_dtype(values.dtype) or pd.api.types.is_bool_dtype(values.dtype):
-        if pd.api.types.is_complex_dtype(values.dtype):
-            raise UserError(f"{where}: column {name!r} holds complex numbers; split them into two columns")
+    if types.is_complex_dtype(values.dtype):
+        raise UserError(f"{where}: column {name!r} holds complex numbers; split them into two columns")
+    if types.is_numeric_dtype(values.dtype):
         numbers = np.asarray(values.astype("Float64").to_numpy(dtype=np.float64, na_value=np.nan), dtype=np.float64)
     else:
         text = texts(values)
@@ -205,8 +207,7 @@ def _no_surprise(text: pd.Series, failed: NDArray[np.bool_], name: str, where: s
 
 
 def _dates(text: pd.Series, date_format: str) -> pd.Series:
-    dates = pd.to_datetime(text, errors="coerce", format=date_format, utc=True)
-    return dates.dt.tz_convert(None)
+    return pd.to_datetime(text, errors="coerce", format=date_format, utc=True).dt.tz_convert(None)
 
 
 def _count(number: int, noun: str) -> str:
@@ -218,13 +219,96 @@ def _shown(value: object) -> str:
     return repr(text if len(text) <= 40 else text[:37] + "...")
 
 
-def check_names(wanted: Collection[str], columns: Collection[str], option: str, where: str) -> None:
-    """Raise a UserError that names the nearest column for the first of ``wanted`` that isn't among ``columns``."""
-    import difflib
+class Labelled(NamedTuple):
+    """Rows with class numbers; those without a label are left out.
 
-    for name in wanted:
-        if name not in columns:
-            near = difflib.get_close_matches(name, list(columns), n=1, cutoff=0.6)
-            listed = ", ".join(list(columns)[:12]) + (", ..." if len(columns) > 12 else "")
-            hint = f"did you mean {near[0]!r}?" if near else f"columns: {listed}"
-            raise UserError(f"{where}: {option} {name!r} is no column ({hint})")
+    Attributes:
+        classes: Names, in the order of the class numbers: numbers sorted as numbers, everything else as text.
+        parts: The rows to learn from and, where they are fixed, the test rows, with (rows,) class numbers.
+        notes: What was decided while reading.
+    """
+
+    classes: tuple[str, ...]
+    parts: list[tuple[pd.DataFrame, NDArray[np.int64]]]
+    notes: list[str]
+
+
+def labelled(tables: Sequence[Rows], numbers_are_names: bool) -> Labelled:
+    """Find the classes of the rows to learn from, and number the labels of all rows by them.
+
+    Args:
+        tables: The rows to learn from and, where they are fixed, the test rows.
+        numbers_are_names: The user says that many different numbers are classes nevertheless.
+
+    Raises:
+        UserError: no labels, one class, a class with too few rows for a split, or a quantity instead of classes; test
+            rows without a label, or with one that the others don't have.
+    """
+    learn, *tests = tables
+    notes = [*learn.notes, *(f"{Path(test.where).name}: {note}" for test in tests for note in test.notes)]
+    text = texts(learn.labels, MISSING_LABEL)
+    known = text.dropna()
+    if known.empty:
+        raise UserError(f"{learn.where_labels}: every cell is empty; a class for each row is needed")
+    numbers = pd.to_numeric(known, errors="coerce")
+    numeric = bool(numbers.notna().all())
+    if numeric and np.isinf(numbers).any():
+        raise UserError(f"{learn.where_labels}: has infinite values; correct them or leave them empty")
+    names, counts = np.unique(numbers if numeric else known.astype(str), return_counts=True)
+    least = 2 if tests else 3  # rows of a class, one for each part that is drawn
+    if numeric and not numbers_are_names:
+        _refuse_quantity(names, counts, learn.where_labels, least)
+    classes = tuple(f"{name:.15g}" if numeric else str(name) for name in names)
+    _refuse_small(classes, counts, learn.where_labels, least)
+    if missing := len(text) - len(known):
+        notes.append(f"{missing} rows without a label are left out")
+    folded = Counter(name.casefold() for name in classes)
+    twins = [name for name in classes if folded[name.casefold()] > 1]
+    if twins:
+        notes.append(f"some classes differ in upper and lower case only ({twins[0]!r}): kept apart")
+    codes = [_numbered(rows, classes, numeric) for rows in tables]
+    for test, own in zip(tests, codes[1:], strict=True):
+        if (own < 0).all():
+            raise UserError(f"{test.where}: no row has a label; the test rows need theirs to be scored")
+        if (own < 0).any():
+            notes.append(f"{test.where}: {int((own < 0).sum())} rows without a label are left out")
+    parts = [(rows.frame[own >= 0], own[own >= 0]) for rows, own in zip(tables, codes, strict=True)]
+    return Labelled(classes, parts, notes)
+
+
+def _numbered(rows: Rows, classes: Sequence[str], numeric: bool) -> NDArray[np.int64]:
+    """Return the class numbers of rows, -1 where the label is missing."""
+    text = texts(rows.labels, MISSING_LABEL)
+    if numeric:
+        numbers = pd.to_numeric(text, errors="coerce")
+        text = text.where(numbers.isna(), numbers.map("{:.15g}".format, na_action="ignore"))
+    codes = text.map({name: code for code, name in enumerate(classes)})
+    strange = np.flatnonzero(text.notna() & codes.isna())
+    if len(strange):
+        row = rows.labels.index[strange[0]]
+        raise UserError(
+            f"{rows.where}: label {str(rows.labels[row]).strip()!r} (row {row + 1}) doesn't occur in the training "
+            "data; remove these rows or add such rows to the training data"
+        )
+    return np.asarray(codes.fillna(-1), dtype=np.int64)
+
+
+def _refuse_quantity(names: NDArray[np.float64], counts: NDArray[np.int64], where: str, least: int) -> None:
+    fractions = bool((names != np.floor(names)).any())
+    if len(names) > _MANY and (fractions or counts.min() < least or counts.mean() < _OFTEN):
+        raise UserError(
+            f"{where}: {len(names)} different numbers from {names[0]:.6g} to {names[-1]:.6g} look like a quantity, not "
+            "classes: choose a column of classes, cut this one into ranges, or say that they are names: --categorical"
+        )
+
+
+def _refuse_small(classes: Sequence[str], counts: NDArray[np.int64], where: str, least: int) -> None:
+    if len(classes) == 1:
+        raise UserError(f"{where}: every row has class {classes[0]!r}; at least two classes are needed")
+    small = np.flatnonzero(counts < least)
+    if len(small):
+        others = f" ({len(small)} classes are that small)" if len(small) > 1 else ""
+        raise UserError(
+            f"{where}: class {classes[small[0]]!r} has {_count(counts[small[0]], 'row')}, the split needs at least "
+            f"{least}{others}; add rows, or merge or remove the class"
+        )

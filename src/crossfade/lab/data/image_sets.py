@@ -1,61 +1,75 @@
-"""The published small-image sets: CIFAR-10, CIFAR-100, CINIC-10 and Tiny-ImageNet, from the files people have."""
+"""Images read from files: a folder of your own, with a folder for each class, and the published small-image sets."""
 
 from __future__ import annotations
 
+import os
 import pickle
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from crossfade.errors import UserError
-from crossfade.lab.data.image_folder import read_classes
 from crossfade.lab.data.images import ImageSet, Part
+from crossfade.lab.data.sources import CATALOGUE
+
+_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp"}
+_PARTS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+_LARGEST = 8 << 30  # bytes of decoded images
+
+Read: TypeAlias = tuple[Part, Part, tuple[str, ...]]  # training part, test part, classes
+_Files: TypeAlias = Sequence[tuple[Path, str]]  # each with its class
 
 
-@dataclass(frozen=True)
-class Published:
-    """A complete copy: its images for training and test, classes and pixels a side, and how to come by it."""
+def load_folder(folder: str | Path, *, size: int | None = None) -> ImageSet:
+    """Read a folder ``CLASS/*.png``, or ``train/CLASS/*``, ``val/CLASS/*``, ``test/CLASS/*``, as an image set.
 
-    title: str
-    train: int
-    test: int
-    classes: int
-    size: int
-    folder: str
-    how: str
+    Args:
+        folder: Its class folders may hold PNG, JPEG, BMP, GIF, PPM, TIFF or WebP files, in subfolders too. With a
+            ``train`` folder there must be a ``test`` or a ``val`` folder; one of them alone is the test part.
+        size: Pixels a side. Images are scaled so that the shorter side has so many, and cut in the middle. Default: 32
+            where the median shorter side is at most 40, else 64.
+
+    Raises:
+        UserError: not a folder, no class folders, one class only, images that can't be read (named), classes that
+            differ between the parts, or more than fits into memory.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise UserError(f"{root}: not a folder")
+    # A class may be called "test": only a folder of folders is a part.
+    parts = {_PARTS[sub.name.lower()]: sub for sub in _folders(root) if sub.name.lower() in _PARTS and _folders(sub)}
+    if parts and "train" not in parts:
+        raise UserError(f"{root}: has {', '.join(sorted(parts))} but no train folder; expected train/CLASS/*")
+    if len(parts) == 1:
+        raise UserError(
+            f"{root}: has a train folder but neither val nor test; add one, or pass {parts['train']} itself"
+        )
+    bases = parts or {"train": root}
+    listed = {name: _list(base) for name, base in bases.items()}
+    classes = _classes(listed["train"])
+    if len(classes) < 2:
+        raise UserError(f"{bases['train']}: expected at least two class folders with images, got {len(classes)}")
+    size = size or _usual_size([path for path, _ in listed["train"]])
+    needed = 3 * size * size * sum(map(len, listed.values()))
+    if needed > _LARGEST:
+        raise UserError(f"{root}: needs {needed / 2**30:.0f} GiB at {size} x {size} pixels; use a smaller --image-size")
+    for name, files in listed.items():
+        _check_classes(files, classes, bases[name])
+    read = {name: _read(files, classes, size) for name, files in listed.items()}
+    test = read.get("test", read.get("val"))
+    validation = read.get("val") if "test" in read else None
+    return ImageSet(root.resolve().name, classes, read["train"], test, validation, source=str(root))
 
 
-_FETCH = "`crossfade data NAME --download`"
-
-IMAGE_SETS = {
-    "cifar10": Published("CIFAR-10", 50_000, 10_000, 10, 32, "cifar-10-batches-py", _FETCH),
-    "cifar100": Published("CIFAR-100", 50_000, 10_000, 100, 32, "cifar-100-python", _FETCH),
-    "cinic10": Published(
-        "CINIC-10", 180_000, 90_000, 10, 32, "cinic-10",
-        "CINIC-10.tar.gz from the authors (Darlow et al. 2018), unpacked as cinic-10/{train,valid,test}/CLASS/*.png",
-    ),
-    "tinyimagenet": Published(
-        "Tiny-ImageNet", 100_000, 10_000, 200, 64, "tiny-imagenet-200",
-        "tiny-imagenet-200.zip of Stanford's CS231n, unpacked: train/WNID/images/*, val/images/*, val/*.txt",
-    ),
-}  # fmt: skip
-
-
-def find_images(name: str, folder: Path) -> Path | None:
-    """Return the file or folder that ``load_images`` would read, or None."""
-    known = _published(name)
-    for place in (folder / f"{name}.npz", folder / known.folder, folder / name, folder / known.folder.upper()):
-        if place.exists():
-            return place
-    return None
-
-
-def load_images(name: str, folder: str | Path) -> ImageSet:
+def load_images(name: str, folder: Path) -> ImageSet:
     """Return one of ``IMAGE_SETS``.
 
     Args:
@@ -65,38 +79,46 @@ def load_images(name: str, folder: str | Path) -> ImageSet:
             as in the paper.
 
     Raises:
-        UserError: unknown name, nothing there, a damaged file, or counts that aren't the published ones.
+        UserError: nothing there, a damaged file, or counts that aren't the published ones.
     """
-    known, folder = _published(name), Path(folder)
-    place = find_images(name, folder)
+    known, source = IMAGE_SETS[name], CATALOGUE[name]
+    place = source.place(folder)
     if place is None:
         raise UserError(
-            f"{name}: not in {folder} (looked for {name}.npz and {known.folder}/); how to get it: {known.how}"
+            f"{name}: not in {folder} (looked for {name}.npz and {source.folder}/); how to get it: {source.how}"
         )
-    if place.suffix == ".npz":
-        train, test, classes = _npz(place)
-    else:
-        train, test, classes = _READERS[name](place)
+    train, test, classes = _npz(place) if place.suffix == ".npz" else known.read(place)
     for word, part, wanted in (("training", train, known.train), ("test", test, known.test)):
         if len(part) != wanted:
             raise UserError(f"{name} in {place}: {len(part)} {word} images, expected {wanted}; the copy isn't complete")
-    if len(classes) != known.classes or tuple(train.images.shape[2:]) != (known.size, known.size):
-        raise UserError(
-            f"{name} in {place}: {len(classes)} classes of {train.images.shape[2]} x {train.images.shape[3]} pixels, "
-            f"expected {known.classes} of {known.size} x {known.size}"
-        )
-    return ImageSet(known.title, classes, train.in_order(), test.in_order(), source=f"{known.title}, {place.name}")
+        height, width = part.images.shape[2:]
+        if len(classes) != known.classes or (height, width) != (known.size, known.size):
+            raise UserError(
+                f"{name} in {place}: {len(classes)} classes of {height} x {width} pixels, expected {known.classes} of "
+                f"{known.size} x {known.size}"
+            )
+    title = source.title
+    return ImageSet(title, classes, train.in_order(), test.in_order(), source=f"{title}, {place.name}")
 
 
-def _published(name: str) -> Published:
-    if name not in IMAGE_SETS:
-        raise UserError(f"image data set {name!r} is unknown (known: {', '.join(IMAGE_SETS)})")
-    return IMAGE_SETS[name]
+def _npz(path: Path) -> Read:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            missing = [key for key in ("x_train", "y_train", "x_test", "y_test") if key not in file]
+            if missing:
+                raise UserError(f"{path}: no array {', '.join(missing)}; expected x_train, y_train, x_test, y_test")
+            train, test = (_part(file[f"x_{part}"], file[f"y_{part}"], path) for part in ("train", "test"))
+            names = file["class_names"].tolist() if "class_names" in file else None
+    except UserError:
+        raise
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
+        raise UserError(f"{path}: can't be read as an npz file ({error}); get it again") from None
+    number = int(train.labels.max()) + 1 if len(train) else 0
+    return train, test, tuple(map(str, names if names is not None else range(number)))
 
 
-def _part(images: Any, labels: Any, where: Path) -> Part:
+def _part(pixels: NDArray[Any], numbers: NDArray[Any], where: Path) -> Part:
     """Return a part made of (N, H, W, 3) or (N, H, W) bytes."""
-    pixels, numbers = np.asarray(images), np.asarray(labels)
     if pixels.ndim == 3:
         pixels = np.repeat(pixels[..., None], 3, axis=3)
     if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[3] != 3:
@@ -107,45 +129,23 @@ def _part(images: Any, labels: Any, where: Path) -> Part:
     return Part(torch.from_numpy(planes), torch.from_numpy(numbers.reshape(-1).astype(np.int64)))
 
 
-def _npz(path: Path) -> tuple[Part, Part, tuple[str, ...]]:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            missing = [key for key in ("x_train", "y_train", "x_test", "y_test") if key not in file]
-            if missing:
-                raise UserError(f"{path}: no array {', '.join(missing)}; expected x_train, y_train, x_test, y_test")
-            train, test = (_part(file[f"x_{part}"], file[f"y_{part}"], path) for part in ("train", "test"))
-            names = file["class_names"].tolist() if "class_names" in file else None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"{path}: can't be read as an npz file ({error}); get it again") from None
-    number = int(train.labels.max()) + 1 if len(train) else 0
-    return train, test, tuple(map(str, names if names is not None else range(number)))
-
-
-def _cifar(batches: tuple[str, ...], test: str, labels: str, meta: str, names: str) -> Callable[[Path], Any]:
-    """Return a reader of the archives of Krizhevsky 2009 as torchvision unpacks them: pickles of arrays and lists."""
-
-    def read(folder: Path) -> tuple[Part, Part, tuple[str, ...]]:
-        parts = []
-        for files in (batches, (test,)):
-            content = [_unpickle(folder / file) for file in files]
-            pixels = np.concatenate([part[b"data"] for part in content]).reshape(-1, 3, 32, 32)
-            numbers = np.concatenate([part[labels.encode()] for part in content]).astype(np.int64)
-            parts.append(Part(torch.from_numpy(pixels), torch.from_numpy(numbers)))
-        classes = tuple(name.decode() for name in _unpickle(folder / meta)[names.encode()])
-        return parts[0], parts[1], classes
-
-    return read
+def _cifar100(folder: Path) -> Read:
+    """Read the archive of Krizhevsky 2009: pickles of arrays and lists."""
+    parts = []
+    for path in (folder / "train", folder / "test"):
+        content = _unpickle(path)
+        pixels = content[b"data"].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+        parts.append(_part(pixels, np.array(content[b"fine_labels"]), path))
+    classes = tuple(name.decode() for name in _unpickle(folder / "meta")[b"fine_label_names"])
+    return parts[0], parts[1], classes
 
 
 class _Plain(pickle.Unpickler):
     """A reader of arrays, lists and dicts alone: a downloaded file must not be able to run code."""
 
     def find_class(self, module: str, name: str) -> Any:
-        if name in ("_reconstruct", "ndarray", "dtype", "scalar") and module.split(".")[0] == "numpy":
-            return super().find_class(module, name)
-        if (module, name) == ("_codecs", "encode"):
+        of_numpy = module.split(".")[0] == "numpy" and name in ("_reconstruct", "ndarray", "dtype", "scalar")
+        if of_numpy or (module, name) == ("_codecs", "encode"):
             return super().find_class(module, name)
         raise pickle.UnpicklingError(f"{module}.{name} isn't plain data")
 
@@ -160,36 +160,139 @@ def _unpickle(path: Path) -> Any:
         raise UserError(f"{path}: damaged ({error}); get the archive again") from None
 
 
-def _cinic(folder: Path) -> tuple[Part, Part, tuple[str, ...]]:
-    parts = {name: read_classes(folder / name, size=32) for name in ("train", "valid", "test")}
-    classes = parts["train"][1]
-    for name, (_, own) in parts.items():
-        if own != classes:
+def _cinic10(folder: Path) -> Read:
+    listed = {name: _list(folder / name) for name in ("train", "valid", "test")}
+    classes = _classes(listed["train"])
+    for name, files in listed.items():
+        if (own := _classes(files)) != classes:
             raise UserError(
                 f"{folder / name}: classes {', '.join(own)} differ from those of train ({', '.join(classes)})"
             )
-    train, valid, test = (part for part, _ in parts.values())
-    both = Part(torch.cat([train.images, valid.images]), torch.cat([train.labels, valid.labels]))
-    return both, test, classes
+    # The paper learns from both parts.
+    return _read([*listed["train"], *listed["valid"]], classes, 32), _read(listed["test"], classes, 32), classes
 
 
-def _tiny(folder: Path) -> tuple[Part, Part, tuple[str, ...]]:
-    train, classes = read_classes(folder / "train", size=64, inside="images")
-    notes = folder / "val" / "val_annotations.txt"
+def _tiny_imagenet(folder: Path) -> Read:
+    files = _list(folder / "train", "images")
+    classes, val = _classes(files), folder / "val"
+    notes = val / "val_annotations.txt"
     try:
         rows = [line.split("\t")[:2] for line in notes.read_text().splitlines() if line.strip()]
-        files = [(folder / "val" / "images" / name, wnid) for name, wnid in rows]
+        test = [(val / "images" / name, wnid) for name, wnid in rows]
     except (OSError, ValueError):
         raise UserError(f"{notes}: can't be read; expected a file name and a class in each line") from None
-    test, _ = read_classes(folder / "val", size=64, files=files, classes=classes)
-    return train, test, classes
+    _check_classes(test, classes, val)
+    return _read(files, classes, 64), _read(test, classes, 64), classes
 
 
-_READERS: dict[str, Callable[[Path], Any]] = {
-    "cifar10": _cifar(
-        tuple(f"data_batch_{number}" for number in range(1, 6)), "test_batch", "labels", "batches.meta", "label_names"
-    ),
-    "cifar100": _cifar(("train",), "test", "fine_labels", "meta", "fine_label_names"),
-    "cinic10": _cinic,
-    "tinyimagenet": _tiny,
+@dataclass(frozen=True)
+class Published:
+    """A published set: how many images for training and test, classes and pixels a side it has, and its reader."""
+
+    train: int
+    test: int
+    classes: int
+    size: int
+    read: Callable[[Path], Read]
+
+
+IMAGE_SETS = {
+    "cifar100": Published(50_000, 10_000, 100, 32, _cifar100),
+    "cinic10": Published(180_000, 90_000, 10, 32, _cinic10),
+    "tinyimagenet": Published(100_000, 10_000, 200, 64, _tiny_imagenet),
 }
+
+
+def _read(files: _Files, classes: Sequence[str], size: int) -> Part:
+    """Decode files to ``size`` x ``size`` pixels; raise a UserError that names those that can't be read."""
+    images = torch.empty(len(files), 3, size, size, dtype=torch.uint8)
+    broken: list[str] = []
+
+    def decode(at: int) -> None:
+        path = files[at][0]
+        try:
+            images[at] = torch.from_numpy(_decode(path, size))
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            broken.append(f"{path} ({_reason(path, error)})")
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes without holding Python's lock
+        list(pool.map(decode, range(len(files))))
+    if broken:
+        more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
+        raise UserError(
+            f"{len(broken)} image(s) can't be read: {', '.join(sorted(broken)[:3])}{more}; repair or remove them"
+        )
+    number = {name: at for at, name in enumerate(classes)}
+    return Part(images, torch.tensor([number[name] for _, name in files], dtype=torch.int64))
+
+
+def _decode(path: Path, size: int) -> NDArray[np.uint8]:
+    with Image.open(path) as file:
+        image = _eight_bits(ImageOps.exif_transpose(file), file.format).convert("RGB")
+    if image.size != (size, size):
+        image = ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)
+    return np.asarray(image, dtype=np.uint8).transpose(2, 0, 1).copy()
+
+
+def _eight_bits(image: Image.Image, kind: str | None) -> Image.Image:
+    """Return the image with eight bits a colour. Pillow cuts 16-bit greys off at 255, and nearly all would be white."""
+    if image.mode.startswith("I;16") or (image.mode == "I" and kind == "PNG"):
+        return Image.fromarray((np.asarray(image, dtype=np.int64) // 257).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise ValueError("32 bits a pixel, expected 8 or 16")
+    return image
+
+
+def _reason(path: Path, error: Exception) -> str:
+    if path.exists() and path.stat().st_size == 0:
+        return "empty file"
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image"
+    return "truncated" if "truncated" in str(error).lower() else str(error).split("\n")[0] or type(error).__name__
+
+
+def _usual_size(paths: Sequence[Path]) -> int:
+    """Choose the size from the headers of up to 200 images, spread over the list."""
+    sides = []
+    for path in paths[:: max(1, len(paths) // 200)]:
+        try:
+            with Image.open(path) as file:
+                sides.append(min(file.size))
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+            continue  # named when it is decoded
+    return 32 if not sides or float(np.median(sides)) <= 40 else 64
+
+
+def _classes(files: _Files) -> tuple[str, ...]:
+    return tuple(sorted({name for _, name in files}))
+
+
+def _check_classes(files: _Files, classes: Sequence[str], base: Path) -> None:
+    strange = sorted({name for _, name in files} - set(classes))
+    if strange:
+        raise UserError(f"{base}: class {strange[0]!r} isn't in the training part; add images there or remove it")
+
+
+def _folders(base: Path) -> list[Path]:
+    return sorted(sub for sub in base.iterdir() if sub.is_dir() and not sub.name.startswith("."))
+
+
+def _list(base: Path, inside: str = "") -> _Files:
+    """Return the images in ``base/CLASS[/inside]``, at any depth."""
+    if not base.is_dir():
+        raise UserError(f"{base}: no such folder")
+    listed = []
+    for sub in _folders(base):
+        images = [
+            (path, sub.name)
+            for path in sorted((sub / inside).rglob("*"))
+            if path.suffix.lower() in _SUFFIXES and path.is_file() and not path.name.startswith(".")
+        ]
+        if not images:
+            raise UserError(
+                f"{sub}: a class folder without images (PNG, JPEG, BMP, GIF, PPM, TIFF, WebP); remove it or fill it"
+            )
+        listed += images
+    if not listed:
+        raise UserError(f"{base}: no class folders; expected a folder for each class, with its images inside")
+    return listed

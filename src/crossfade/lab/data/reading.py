@@ -1,4 +1,4 @@
-"""From a file to a data frame: CSV and its relatives, and Parquet, with every failure as one line."""
+"""Rows and their labels, from CSV and its relatives, Parquet or Python objects, with every failure as one line."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ import lzma
 import re
 import warnings
 import zipfile
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
 
 from crossfade.errors import UserError
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 # What people write for "not known". pandas' own list and the question mark of the UCI archive.
 MISSING = ("", "?", "NA", "N/A", "n/a", "<NA>", "#N/A", "NaN", "nan", "-nan", "NULL", "null", "None", "NONE", "none")
 # "None" in the label column is more often the name of a class than a hole.
 MISSING_LABEL = tuple(text for text in MISSING if text.lower() != "none")
 
-_PACKED: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+_PACKED = {".gz": gzip, ".bz2": bz2, ".xz": lzma}
 _FOREIGN = (".xls", ".xlsx", ".ods", ".json", ".jsonl", ".arff", ".sav", ".dta", ".sas7bdat", ".feather", ".npz")
 _SAMPLE = 1 << 16
 
 
-@dataclass(frozen=True, eq=False)
-class RawFrame:
+class RawFrame(NamedTuple):
     """A file as read: ``frame`` with typed columns, and ``notes`` on what was decided while reading."""
 
     frame: pd.DataFrame
@@ -66,7 +66,6 @@ def read_frame(path: Path, target: str | None = None) -> RawFrame:
 
 
 def _read_parquet(path: Path) -> RawFrame:
-    import pandas as pd
     import pyarrow as pa
 
     try:
@@ -81,10 +80,7 @@ def _read_parquet(path: Path) -> RawFrame:
 
 
 def _read_text(path: Path, target: str | None) -> RawFrame:
-    import pandas as pd
-
-    content = _unpack(path)
-    text, notes = _decode(path, content)
+    text, notes = _decode(path, _unpack(path))
     text = text.replace("\r\n", "\n").replace("\r", "\n").lstrip("\n")
     if not text.strip():
         raise UserError(f"{path}: the file is empty")
@@ -128,8 +124,10 @@ def _unpack(path: Path) -> bytes:
                 if len(inside) != 1:
                     raise UserError(f"{path}: {len(inside)} files inside, expected one; unpack it and name the table")
                 return archive.read(inside[0])
-        with _PACKED.get(suffix, open)(path, "rb") as file:
-            return bytes(file.read())
+        if suffix in _PACKED:
+            with _PACKED[suffix].open(path) as file:
+                return bytes(file.read())
+        return path.read_bytes()
     except (zipfile.BadZipFile, gzip.BadGzipFile, EOFError, lzma.LZMAError) as error:
         raise UserError(f"{path}: damaged {suffix} file ({_first_line(error)})") from None
 
@@ -156,20 +154,20 @@ def _separator(sample: str, path: Path) -> str:
 
 
 def _names(text: str, separator: str, target: str | None, path: Path) -> tuple[list[str], int | None, list[str]]:
-    """Column names without spaces around them, the header's line (None: there is no header) and notes."""
+    """Return the columns' names, the header's line (None: there is no header) and notes."""
     first = next(csv.reader(io.StringIO(text), delimiter=separator, skipinitialspace=True))
     cells = [" ".join(cell.split()) for cell in first]
     if len(cells) == 1:
         raise UserError(f"{path}: only one column ({cells[0][:40]!r}); cells are separated by , ; | or tab")
-    if target not in cells and any(_is_measurement(cell) for cell in cells):
+    # 5.1 can only be data; 2019 may be a column's name.
+    if target not in cells and any(re.fullmatch(r"[-+]?\d*[.,]\d+([eE][-+]?\d+)?", cell) for cell in cells):
         count = len(cells)
         return [str(number) for number in range(1, count + 1)], None, [f"no header: columns are called 1 to {count}"]
-    notes = []
-    seen: dict[str, int] = {}
-    names = []
+    notes, names = [], []
+    seen: Counter[str] = Counter()
     for place, cell in enumerate(cells, start=1):
         name = cell or f"column {place}"
-        seen[name] = seen.get(name, 0) + 1
+        seen[name] += 1
         if seen[name] > 1:
             if name == target:
                 raise UserError(f"{path}: --target {name!r} is the name of two columns; rename one")
@@ -177,11 +175,6 @@ def _names(text: str, separator: str, target: str | None, path: Path) -> tuple[l
             name = f"{name}.{seen[name]}"
         names.append(name)
     return names, 0, notes
-
-
-def _is_measurement(cell: str) -> bool:
-    """Whether a cell of the first line can only be data: 5.1 isn't a column's name, 2019 may be one."""
-    return bool(re.fullmatch(r"[-+]?\d*[.,]\d+([eE][-+]?\d+)?", cell))
 
 
 def _nearby(path: Path) -> str:
@@ -195,3 +188,96 @@ def _nearby(path: Path) -> str:
 
 def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0].strip()
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Rows and the label of each, as they came.
+
+    Attributes:
+        frame: All columns but the labels.
+        labels: A cell for each row.
+        where, where_labels: What messages call the rows and the labels.
+        notes: What was decided while reading.
+    """
+
+    frame: pd.DataFrame
+    labels: pd.Series
+    where: str
+    where_labels: str
+    notes: tuple[str, ...] = ()
+
+
+def rows_of_files(path: Path, target: str, test: Path | None) -> list[Rows]:
+    """Return the rows of a table and, if there is one, of its test table; ``target`` names the column of labels.
+
+    Raises:
+        UserError: as ``read_frame``, or no such column.
+    """
+    tables = []
+    for place in (path,) if test is None else (path, test):
+        raw, where = read_frame(place, target), str(place)
+        check_names([target], raw.frame.columns, "--target", where)
+        frame, labels = raw.frame.drop(columns=target), raw.frame[target]
+        tables.append(Rows(frame, labels, where, f"{where}: target {target!r}", raw.notes))
+    return tables
+
+
+def rows_of_arrays(X: object, y: object, test: tuple[object, object] | None) -> list[Rows]:
+    """Return the rows of NumPy arrays or pandas objects and, if there is a pair of them, of the test rows.
+
+    Raises:
+        UserError: no table, sparse, empty, two columns of one name, or labels of another shape.
+    """
+    if test is not None and (not isinstance(test, tuple | list) or len(test) != 2):
+        raise UserError(f"test: expected a pair (X_test, y_test), got {type(test).__name__}")
+    tables = []
+    for where, where_labels, pair in (("X", "y", (X, y)), ("X_test", "y_test", test)):
+        if pair is not None:
+            frame = _as_frame(pair[0], where)
+            tables.append(Rows(frame, _as_labels(pair[1], where_labels, len(frame)), where, where_labels))
+    return tables
+
+
+def check_names(wanted: Collection[str], columns: Collection[str], option: str, where: str) -> None:
+    """Raise a UserError that names the nearest column for the first of ``wanted`` that isn't among ``columns``."""
+    for name in wanted:
+        if name not in columns:
+            near = difflib.get_close_matches(name, list(columns), n=1, cutoff=0.6)
+            listed = ", ".join(list(columns)[:12]) + (", ..." if len(columns) > 12 else "")
+            hint = f"did you mean {near[0]!r}?" if near else f"columns: {listed}"
+            raise UserError(f"{where}: {option} {name!r} is no column ({hint})")
+
+
+def _as_frame(X: object, name: str) -> pd.DataFrame:
+    """Return an array or a data frame as a data frame whose columns have different names."""
+    if hasattr(X, "tocsr"):
+        raise UserError(f"{name}: sparse matrices aren't read; pass {name}.toarray()")
+    if isinstance(X, pd.DataFrame):
+        names = [" ".join(map(str, column)) if isinstance(column, tuple) else str(column) for column in X.columns]
+        twice = next((label for label in names if names.count(label) > 1), None)
+        if twice is not None:
+            raise UserError(f"{name}: two columns are called {twice!r}; rename one")
+        frame = X.set_axis(names, axis=1)
+    else:
+        values = np.asarray(X)
+        if values.ndim != 2:
+            raise UserError(f"{name}: expected a table (rows, features), got shape {values.shape}")
+        frame = pd.DataFrame(values, columns=[f"x{place}" for place in range(values.shape[1])])
+    if frame.empty:
+        raise UserError(f"{name}: expected at least one row and one feature, got shape {frame.shape}")
+    return frame.reset_index(drop=True)
+
+
+def _as_labels(y: object, name: str, rows: int) -> pd.Series:
+    """Return labels, one for each of so many rows."""
+    if isinstance(y, pd.DataFrame) and y.shape[1] == 1:
+        y = y.iloc[:, 0]
+    if not isinstance(y, pd.Series):
+        values = np.asarray(y)
+        if values.ndim != 1:
+            raise UserError(f"{name}: expected one class a row, shape ({rows},), got shape {values.shape}")
+        y = pd.Series(values)
+    if len(y) != rows:
+        raise UserError(f"{name}: has {len(y)} labels for {rows} rows; they must be as many")
+    return y.reset_index(drop=True)

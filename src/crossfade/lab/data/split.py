@@ -1,10 +1,10 @@
-"""One repeat of a data set: its arrays, how examples are held out for a part, and what a report says of the parts."""
+"""The parts of a repeat: those of a table as arrays, how a data set is divided, and what a report says of them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import ClassVar, Generic, Protocol, Self, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ Floats: TypeAlias = NDArray[np.float32]
 Integers: TypeAlias = NDArray[np.int64]
 
 _ROWS = 2**31  # what 32 bits count
+_PARTS = ("train", "val", "test")
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +40,7 @@ class Split:
     def __post_init__(self) -> None:
         if self.classes < 1:
             raise UserError(f"classes must be at least 1, got {self.classes}")
-        for part in ("train", "val", "test"):
+        for part in _PARTS:
             x = np.ascontiguousarray(getattr(self, f"x_{part}"), dtype=np.float32)
             y = np.ascontiguousarray(getattr(self, f"y_{part}"), dtype=np.int64)
             if x.ndim != 2 or x.shape[1] == 0 or y.shape != x.shape[:1] or len(y) >= _ROWS:
@@ -50,7 +51,7 @@ class Split:
                 raise UserError(f"y_{part} must hold class numbers in [0, {self.classes}), got {y.min()} to {y.max()}")
             object.__setattr__(self, f"x_{part}", x)
             object.__setattr__(self, f"y_{part}", y)
-        widths = {part: getattr(self, f"x_{part}").shape[1] for part in ("train", "val", "test")}
+        widths = {part: x.shape[1] for part, (x, _) in zip(_PARTS, self.parts, strict=True)}
         if len(set(widths.values())) > 1:
             raise UserError(f"the parts must have the same features, got {widths}")
         if not len(self.y_train):
@@ -69,24 +70,133 @@ class Split:
         return (self.x_train, self.y_train), (self.x_val, self.y_val), (self.x_test, self.y_test)
 
 
-def entry(
-    name: str, source: str, *, features: int, classes: int, sizes: Sequence[int], sha256: str
-) -> dict[str, str | int]:
-    """Return one entry of a report's ``datasets``; sizes are those of the training, validation and test part."""
-    counts = dict(zip(("n_train", "n_val", "n_test"), sizes, strict=True))
-    shape = {"rows": sum(sizes), "features": features, "classes": classes}
-    return {"name": name, "source": source, **shape, **counts, "sha256": sha256}
+class Part(Protocol):
+    """Examples of which some can be taken."""
+
+    def __len__(self) -> int:
+        """Return how many they are."""
+
+    @property
+    def codes(self) -> Integers:
+        """The class number of each."""
+
+    def rows(self, index: Integers) -> Self:
+        """Return the examples at these places, in this order."""
 
 
-def held_out(labels: Integers, classes: int, share: float, state: int) -> Integers:
-    """Return the places, in order, of the examples to set aside: this share of each class, at least one, never all.
+AnyPart = TypeVar("AnyPart", bound=Part)
 
-    >>> held_out(np.array([0, 0, 1, 1]), 2, 0.5, 0).shape
-    (2,)
+
+@dataclass(frozen=True, eq=False)
+class Examples(Generic[AnyPart]):
+    """Examples to learn from, and the test and the validation part where they are fixed.
+
+    Args:
+        name: What tables call it.
+        classes: Names, in the order of the class numbers.
+        train: All that may be learnt from.
+        test: The test part; None: each repeat divides ``train``.
+        validation: A part that chooses epochs, where the data set brings one.
+        source: Where it was read.
+        notes: What a reader should know, one line each.
     """
+
+    name: str
+    classes: tuple[str, ...]
+    train: AnyPart
+    test: AnyPart | None = None
+    validation: AnyPart | None = None
+    source: str = ""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def parts(self) -> dict[str, AnyPart]:
+        """The parts that there are, by what messages call them."""
+        parts = {"training": self.train, "validation": self.validation, "test": self.test}
+        return {word: part for word, part in parts.items() if part is not None}
+
+
+@dataclass(frozen=True, eq=False)
+class DividedTask(Generic[AnyPart]):
+    """A data set, and how a repeat divides it.
+
+    Args:
+        data: The examples.
+        select: ``"validation"`` sets a validation part aside where the data has none; ``"last"`` doesn't need one.
+        test_size: Share of the examples in a part that is set aside, in (0, 0.5).
+        seed: Another number gives other divisions, initial weights and batches.
+        label: What tables call it, when it isn't the data set's name.
+
+    Raises:
+        UserError: too few examples of a class for this division.
+    """
+
+    noun: ClassVar[str]  # what messages call the examples
+
+    data: Examples[AnyPart]
+    select: str = "validation"
+    test_size: float = 0.2
+    seed: int = 0
+    label: str | None = None
+
+    def __post_init__(self) -> None:
+        data, counts = self.data, np.bincount(self.data.train.codes, minlength=len(self.data.classes)).tolist()
+        needed, least = 1 + (data.test is None) + self._sets_validation_aside, min(counts)
+        if least < needed:
+            raise UserError(
+                f"{data.source or data.name}: class {data.classes[counts.index(least)]!r} has {least} {self.noun}, and "
+                f"{needed} are needed, one for each part; add some, or merge or remove the class"
+            )
+
+    @property
+    def name(self) -> str:
+        """What tables call it."""
+        return self.label or self.data.name
+
+    @property
+    def _sets_validation_aside(self) -> bool:
+        return self.select == "validation" and self.data.validation is None
+
+    def divided(self, state: int, validation_share: float) -> tuple[AnyPart, AnyPart | None, AnyPart]:
+        """Return the training, the validation (None: the last epoch counts) and the test part of one repeat.
+
+        Args:
+            state: The repeat's random state.
+            validation_share: Of what is left beside the test part.
+        """
+        train, validation, test, classes = self.data.train, self.data.validation, self.data.test, len(self.data.classes)
+        if test is None:
+            train, test = divide(train, classes, self.test_size, state)
+        if self._sets_validation_aside:
+            train, validation = divide(train, classes, validation_share, state + 1)
+        return train, validation if self.select == "validation" else None, test
+
+
+def divide(part: AnyPart, classes: int, share: float, state: int) -> tuple[AnyPart, AnyPart]:
+    """Return what is left of a part and what is held out of it: this share of each class, at least one, never all."""
     rng = np.random.default_rng(state)
     held: list[Integers] = []
     for number in range(classes):
-        own = rng.permutation(np.flatnonzero(labels == number))
+        own = rng.permutation(np.flatnonzero(part.codes == number))
         held.append(own[: min(max(1, round(share * len(own))), len(own) - 1)])
-    return np.sort(np.concatenate(held))
+    out = np.sort(np.concatenate(held))
+    return part.rows(np.setdiff1d(np.arange(len(part)), out)), part.rows(out)
+
+
+def first_of_each(labels: Integers, number: int) -> Integers:
+    """Return the places, in order, of the first so many examples of each class.
+
+    >>> first_of_each(np.array([1, 0, 1, 0, 1]), 2).tolist()
+    [0, 1, 2, 3]
+    """
+    return np.sort(np.concatenate([np.flatnonzero(labels == label)[:number] for label in np.unique(labels)]))
+
+
+def entry(
+    name: str, source: str, features: int, classes: int, parts: Sequence[Sized | None], sha256: str
+) -> dict[str, str | int]:
+    """Return one entry of a report's ``datasets``; the parts are for training, validation (may be None) and test."""
+    sizes = [0 if part is None else len(part) for part in parts]
+    counts = dict(zip(("n_train", "n_val", "n_test"), sizes, strict=True))
+    shape = {"rows": sum(sizes), "features": features, "classes": classes}
+    return {"name": name, "source": source, **shape, **counts, "sha256": sha256}

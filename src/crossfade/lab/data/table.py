@@ -1,25 +1,34 @@
-"""A table ready to be split: features with known kinds, class numbers, and what was decided on the way."""
+"""Tables: features of known kinds with class numbers, and the preprocessed parts of each repeat."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from crossfade.errors import UserError
-from crossfade.lab.data.columns import Column, check_names, convert, infer
-from crossfade.lab.data.labels import Labels, encode_test, read_labels
-from crossfade.lab.data.reading import read_frame
+from crossfade.lab.data.columns import MAX_CATEGORIES, Column, convert, infer, labelled
+from crossfade.lab.data.reading import Rows, check_names, rows_of_arrays, rows_of_files
+from crossfade.lab.data.split import Split, entry
+from crossfade.lab.trial import Shape, stream_seed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from sklearn.compose import ColumnTransformer
+
+    Part = tuple[pd.DataFrame, NDArray[np.int64]]
 
 BUILTIN = ("iris", "wine", "breast_cancer", "digits")  # real sets that ship with scikit-learn
+# A feature some hundred standard deviations out (amounts, counts) would make the first step of SGD its last.
+_CLIP = 10.0
+_LARGEST = 4 << 30  # bytes of one repeat's inputs
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,8 +36,11 @@ class Table:
     """Rows to learn from, and ``test`` rows where the user fixed them.
 
     Attributes:
+        name: What tables of results call it.
+        source: Where it was read.
         features: float64 columns (numbers, dates) and text columns (categories), NaN where missing.
         labels: Class number of each row.
+        classes: Names, in the order of the class numbers.
         columns: What each feature column holds.
         test: Features and class numbers of the fixed test rows, or None.
         notes: Decisions the user should know, one line each.
@@ -41,76 +53,37 @@ class Table:
     labels: NDArray[np.int64]
     classes: tuple[str, ...]
     columns: tuple[Column, ...]
-    test: tuple[pd.DataFrame, NDArray[np.int64]] | None = None
+    test: Part | None = None
     notes: tuple[str, ...] = ()
     sha256: str = ""
 
 
 def from_file(
-    path: Path,
-    target: str,
-    *,
-    test: Path | None = None,
-    categorical: Sequence[str] = (),
-    drop: Sequence[str] = (),
+    path: Path, target: str, *, test: Path | None = None, categorical: Sequence[str] = (), drop: Sequence[str] = ()
 ) -> Table:
     """Read a table and, if given, its fixed test rows.
 
     Raises:
         UserError: whatever can't be used, as one line.
     """
-    raw = read_frame(path, target)
-    frames = [_parts(raw.frame, target, str(path))]
-    notes = [*raw.notes]
-    if test is not None:
-        other = read_frame(test, target)
-        frames.append(_parts(other.frame, target, str(test)))
-        notes += [f"{test.name}: {note}" for note in other.notes]
-    return from_frame(
-        *frames[0],
-        name=path.name.split(".")[0] or path.name,
-        source=path.name,
-        where=str(path),
-        where_labels=f"{path}: target {target!r}",
-        target=target,
-        test=frames[1] if test is not None else None,
-        test_where=str(test),
-        categorical=categorical,
-        drop=drop,
-        notes=notes,
-        sha256=_file_digest(path),
-    )
+    rows = rows_of_files(path, target, test)
+    table = _table(path.name.split(".")[0] or path.name, path.name, rows, target, categorical, drop)
+    with path.open("rb") as file:
+        return replace(table, sha256=hashlib.file_digest(file, "sha256").hexdigest())
 
 
 def from_arrays(
-    X: Any,
-    y: Any,
+    X: object,
+    y: object,
     *,
     name: str = "data",
-    test: tuple[Any, Any] | None = None,
+    test: tuple[object, object] | None = None,
     categorical: Sequence[str] = (),
     drop: Sequence[str] = (),
 ) -> Table:
     """Return the table of NumPy arrays or pandas objects, by the same rules as a file's."""
-    features, labels = as_frame(X, "X"), as_labels(y, "y", _rows(X))
-    held = None
-    if test is not None:
-        if not isinstance(test, tuple | list) or len(test) != 2:
-            raise UserError(f"test: expected a pair (X_test, y_test), got {type(test).__name__}")
-        held = as_frame(test[0], "X_test"), as_labels(test[1], "y_test", _rows(test[0]))
-    return from_frame(
-        features,
-        labels,
-        name=name,
-        source="Python",
-        where="X",
-        where_labels="y",
-        target="y",
-        test=held,
-        test_where="X_test",
-        categorical=categorical,
-        drop=drop,
-    )
+    table = _table(name, "Python", rows_of_arrays(X, y, test), "y", categorical, drop)
+    return replace(table, sha256=content_digest(table))
 
 
 def load_builtin(name: str) -> Table:
@@ -119,61 +92,11 @@ def load_builtin(name: str) -> Table:
 
     if name not in BUILTIN:
         raise KeyError(name)
-    bunch, source = getattr(datasets, f"load_{name}")(as_frame=True), f"scikit-learn load_{name}"
-    table = from_frame(
-        bunch.data, bunch.target, name=name, source=source, where=name, where_labels=f"{name}: target", target="target"
-    )
-    return replace(table, notes=())  # three pixels of the digits are always off: known, and nothing to act on
-
-
-def from_frame(
-    frame: pd.DataFrame,
-    labels: pd.Series,
-    *,
-    name: str,
-    source: str,
-    where: str,
-    where_labels: str,
-    target: str,
-    test: tuple[pd.DataFrame, pd.Series] | None = None,
-    test_where: str = "",
-    categorical: Sequence[str] = (),
-    drop: Sequence[str] = (),
-    notes: Sequence[str] = (),
-    sha256: str = "",
-) -> Table:
-    """Infer each column's kind from the training rows, convert the cells and encode the labels.
-
-    Args:
-        frame, labels: The rows to learn from.
-        name, source: As in ``Table``.
-        where, where_labels, test_where: What messages call the rows, their labels and the test rows.
-        target: The name of the labels; ``categorical`` may hold it, too, and then numbers are names of classes.
-        test: The test rows, where they are fixed.
-        categorical, drop: Names of columns.
-        notes, sha256: As in ``Table``, so far as they are known.
-    """
-    categories = [column for column in categorical if column != target]
-    check_names(categories, list(frame.columns), "--categorical", where)
-    check_names(drop, list(frame.columns), "--drop", where)
-    known = read_labels(labels, where_labels, 3 if test is None else 2, target in categorical)
-    keep = known.codes >= 0
-    frame = frame.drop(columns=list(drop)).loc[keep]
-    columns = [infer(frame[column], column, where, column in categories) for column in frame.columns]
-    used = tuple(column for column in columns if column.kind != "unused")
-    said = [*notes, *known.notes, *(column.note for column in columns if column.note)]
-    if not used:
-        raise UserError(f"{where}: no column is left to learn from ({'; '.join(said) or 'only the target'})")
-    features = _converted(frame, used, where)
-    codes = known.codes[keep]
-    held = None if test is None else _test_part(*test, used, known, test_where, said)
-    twice = int(features.assign(label=codes).duplicated().sum())
-    if twice > len(features) // 100:
-        said.append(
-            f"{twice} of {len(features)} rows repeat an earlier row: copies may fall into training and test parts"
-        )
-    table = Table(name, source, features, codes, known.classes, used, held, tuple(said))
-    return replace(table, sha256=sha256 or content_digest(table))
+    bunch = getattr(datasets, f"load_{name}")(as_frame=True)
+    rows = Rows(bunch.data, bunch.target, name, f"{name}: target")
+    table = _table(name, f"scikit-learn load_{name}", [rows], "target", (), ())
+    # Three pixels of the digits are always off: known, and nothing to act on.
+    return replace(table, notes=(), sha256=content_digest(table))
 
 
 def content_digest(table: Table) -> str:
@@ -190,77 +113,177 @@ def content_digest(table: Table) -> str:
     return hashed.hexdigest()
 
 
+def _table(
+    name: str, source: str, rows: Sequence[Rows], target: str, categorical: Sequence[str], drop: Sequence[str]
+) -> Table:
+    """Encode the labels, infer each column's kind from the training rows, and convert the cells.
+
+    ``categorical`` may hold the name of the labels, ``target``, too: then their numbers are names of classes.
+    """
+    where, names = rows[0].where, rows[0].frame.columns
+    categories = [column for column in categorical if column != target]
+    check_names(categories, names, "--categorical", where)
+    check_names(drop, names, "--drop", where)
+    classes, ((frame, codes), *tests), notes = labelled(rows, target in categorical)
+    columns = [infer(frame[column], column, where, column in categories) for column in names if column not in drop]
+    used = tuple(column for column in columns if column.kind != "unused")
+    notes += [column.note for column in columns if column.note]
+    if not used:
+        raise UserError(f"{where}: no column is left to learn from ({'; '.join(notes) or 'only the target'})")
+    features, held = _converted(frame, used, where), None
+    for test, numbers in tests:
+        absent = [column.name for column in used if column.name not in test.columns]
+        if absent:
+            raise UserError(
+                f"{rows[1].where}: no column {absent[0]!r}, which the training data has ({len(absent)} missing)"
+            )
+        held = _converted(test, used, rows[1].where), numbers
+    twice = int(features.assign(label=codes).duplicated().sum())
+    if twice > len(features) // 100:
+        notes.append(
+            f"{twice} of {len(features)} rows repeat an earlier row: copies may fall into training and test parts"
+        )
+    return Table(name, source, features, codes, classes, used, held, tuple(notes))
+
+
 def _converted(frame: pd.DataFrame, used: Sequence[Column], where: str) -> pd.DataFrame:
     columns = {column.name: convert(frame[column.name], column, where) for column in used}
     return pd.DataFrame(columns).reset_index(drop=True)
 
 
-def _test_part(
-    frame: pd.DataFrame, labels: pd.Series, used: Sequence[Column], known: Labels, where: str, notes: list[str]
-) -> tuple[pd.DataFrame, NDArray[np.int64]]:
-    absent = [column.name for column in used if column.name not in frame.columns]
-    if absent:
-        raise UserError(f"{where}: no column {absent[0]!r}, which the training data has ({len(absent)} missing)")
-    codes = encode_test(labels, known, where)
-    keep = codes >= 0
-    if not keep.any():
-        raise UserError(f"{where}: no row has a label; the test rows need theirs to be scored")
-    if not keep.all():
-        notes.append(f"{where}: {int((~keep).sum())} rows without a label are left out")
-    return _converted(frame.loc[keep], used, where), codes[keep]
+@dataclass(frozen=True, eq=False)
+class TableTask:
+    """A table, and how its rows are divided: one stratified split for each repeat.
 
-
-def _parts(frame: pd.DataFrame, target: str, where: str) -> tuple[pd.DataFrame, pd.Series]:
-    check_names([target], list(frame.columns), "--target", where)
-    return frame.drop(columns=target), frame[target]
-
-
-def as_frame(X: Any, name: str) -> pd.DataFrame:
-    """Return an array or a data frame as a data frame whose columns have different names.
+    Args:
+        table: The rows.
+        test_size: Share of the rows in the test part, in (0, 1); the validation part is as large. With fixed test
+            rows it is the validation part's share of the others.
+        seed: The user's number; another one gives other splits, initial weights and batches.
 
     Raises:
-        UserError: no table, sparse, or empty.
+        UserError: too few rows, of a class or in all, for this division.
     """
-    if hasattr(X, "tocsr"):
-        raise UserError(f"{name}: sparse matrices aren't read; pass {name}.toarray()")
-    if isinstance(X, pd.DataFrame):
-        names = [" ".join(map(str, column)) if isinstance(column, tuple) else str(column) for column in X.columns]
-        twice = next((label for label in names if names.count(label) > 1), None)
-        if twice is not None:
-            raise UserError(f"{name}: two columns are called {twice!r}; rename one")
-        frame = X.set_axis(names, axis=1)
-    else:
-        values = np.asarray(X)
-        if values.ndim != 2:
-            raise UserError(f"{name}: expected a table (rows, features), got shape {values.shape}")
-        frame = pd.DataFrame(values, columns=[f"x{place}" for place in range(values.shape[1])])
-    if not frame.shape[0] or not frame.shape[1]:
-        raise UserError(f"{name}: expected at least one row and one feature, got shape {frame.shape}")
-    return frame.reset_index(drop=True)
+
+    table: Table
+    test_size: float = 0.2
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        rows, classes = len(self.table.labels), len(self.table.classes)
+        part, drawn = self._drawn
+        if part < classes or rows - drawn * part < classes:
+            raise UserError(
+                f"{self.table.source}: {rows} rows can't be divided so that each part holds all {classes} classes "
+                f"(test size {self.test_size:g}: {part} rows); change --test-size, add rows or merge classes"
+            )
+        counts = np.bincount(self.table.labels, minlength=classes)
+        kept = counts  # at least so many rows of each class are left to train on, however the draws fall
+        for left in [rows - part * done for done in range(drawn)]:
+            kept = kept * (left - part) // left
+        if not kept.all():
+            small = int(np.argmin(np.where(kept == 0, counts, rows)))
+            raise UserError(
+                f"{self.table.source}: class {self.table.classes[small]!r} has {counts[small]} rows, too few to leave "
+                f"one to train on at test size {self.test_size:g}; lower --test-size, add rows, or merge the class"
+            )
+
+    @property
+    def name(self) -> str:
+        """What tables of results call it."""
+        return self.table.name
+
+    @cached_property
+    def content(self) -> Mapping[str, object]:
+        """What decides the numbers: values, division, seed, and the number of this module's way to preprocess."""
+        return {
+            "data": content_digest(self.table),
+            "test_size": self.test_size,
+            "seed": self.seed,
+            "preprocessing": 1,
+            "fixed_test": self.table.test is not None,
+        }
+
+    @cached_property
+    def shape(self) -> Shape:
+        """Rows, inputs and classes, roughly."""
+        categories = [self.table.features[c.name].nunique() for c in self.table.columns if c.kind == "category"]
+        inputs = sum(min(number, MAX_CATEGORIES) for number in categories) + len(self.table.columns) - len(categories)
+        return Shape(len(self.table.labels), inputs, len(self.table.classes))
+
+    def split(self, repeat: int) -> Split:
+        """Return the rows of one repeat as float32, by a pipeline fitted on its training part alone.
+
+        Raises:
+            UserError: the inputs would not fit into memory, or aren't finite.
+        """
+        (train, y_train), (val, y_val), (test, y_test) = self._parts(repeat)
+        pipeline, source = _preprocessor(self.table), self.table.source
+        with warnings.catch_warnings():  # unseen categories and all-missing training columns: handled as documented
+            warnings.simplefilter("ignore", UserWarning)
+            x_train = pipeline.fit_transform(train)
+            rows, inputs = len(y_train) + len(y_val) + len(y_test), x_train.shape[1]
+            if 4 * inputs * rows > _LARGEST:
+                raise UserError(
+                    f"{source}: {rows} rows of {inputs} inputs need {4 * inputs * rows / 2**30:.0f} GiB; use fewer "
+                    "rows, or --drop columns with many categories"
+                )
+            x_val, x_test = pipeline.transform(val), pipeline.transform(test)
+        split = Split(x_train, y_train, x_val, y_val, x_test, y_test, len(self.table.classes))
+        if not all(np.isfinite(x).all() for x, _ in split.parts):
+            raise UserError(f"{source}: a column's numbers are too large to be scaled; rescale or --drop it")
+        return split
+
+    def describe(self) -> dict[str, str | int]:
+        """Return one entry of the report's ``datasets``."""
+        table, parts = self.table, [labels for _, labels in self._parts(0)]
+        return entry(table.name, table.source, len(table.columns), len(table.classes), parts, table.sha256)
+
+    @property
+    def _drawn(self) -> tuple[int, int]:
+        """Rows of a part that is drawn, and how many such parts there are."""
+        return int(np.ceil(self.test_size * len(self.table.labels))), 1 if self.table.test else 2
+
+    def _parts(self, repeat: int) -> list[Part]:
+        """Return (features, labels) of the training, the validation and the test part."""
+        from sklearn.model_selection import train_test_split
+
+        table, state = self.table, stream_seed(self.content, repeat, "split") % 2**32
+        rows, held = np.arange(len(table.labels)), []
+        part, drawn = self._drawn
+        for number in range(drawn):
+            rows, out = train_test_split(
+                rows, test_size=part, stratify=table.labels[rows], random_state=(state + number) % 2**32
+            )
+            held.append(out)
+        parts = [(table.features.iloc[at], table.labels[at]) for at in (rows, *reversed(held))]
+        return [*parts, table.test] if table.test else parts
 
 
-def as_labels(y: Any, name: str, rows: int) -> pd.Series:
-    """Return labels, one for each of so many rows.
+def _preprocessor(table: Table) -> ColumnTransformer:
+    """Return the scikit-learn pipeline, not yet fitted.
 
-    Raises:
-        UserError: another shape.
+    Numbers and dates: the median for missing cells with a column that says so, zero mean and unit variance, cut at
+    +-10 standard deviations. Categories: one column each, the rarest pooled, a missing cell is a category; a category
+    first met after training counts as a rare one.
     """
-    if isinstance(y, pd.DataFrame) and y.shape[1] == 1:
-        y = y.iloc[:, 0]
-    if not isinstance(y, pd.Series):
-        values = np.asarray(y)
-        if values.ndim != 1:
-            raise UserError(f"{name}: expected one class a row, shape ({rows},), got shape {values.shape}")
-        y = pd.Series(values)
-    if len(y) != rows:
-        raise UserError(f"{name}: has {len(y)} labels for {rows} rows; they must be as many")
-    return pd.Series(y.reset_index(drop=True))
+    from sklearn.compose import ColumnTransformer
+    from sklearn.impute import SimpleImputer
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
-
-def _rows(X: Any) -> int:
-    return int(np.shape(X)[0]) if np.ndim(X) else 0
-
-
-def _file_digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    numbers = [column.name for column in table.columns if column.kind != "category"]
+    categories = [column.name for column in table.columns if column.kind == "category"]
+    median = SimpleImputer(strategy="median", add_indicator=True)
+    own_category = SimpleImputer(strategy="constant", fill_value="(missing)")
+    cut = FunctionTransformer(np.clip, kw_args={"a_min": -_CLIP, "a_max": _CLIP})
+    encoder = OneHotEncoder(
+        drop="if_binary", handle_unknown="infrequent_if_exist", max_categories=MAX_CATEGORIES, sparse_output=False
+    )
+    return ColumnTransformer(
+        [
+            ("numbers", make_pipeline(median, StandardScaler(), cut), numbers),
+            ("categories", make_pipeline(own_category, encoder), categories),
+        ],
+        sparse_threshold=0.0,
+    )

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from crossfade.errors import UserError
-from crossfade.lab.data.split import entry, held_out
+from crossfade.lab.data.sources import CATALOGUE, find_reviews, hub
+from crossfade.lab.data.split import DividedTask, Examples, divide, entry
 from crossfade.lab.trial import Shape, stream_seed
 
 if TYPE_CHECKING:
-    import pandas as pd
     from numpy.typing import NDArray
+
+    from crossfade.lab.data.reading import Rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,41 +30,47 @@ class TextPart:
     labels: NDArray[np.int64]
     seconds: tuple[str, ...] | None = None
 
+    @classmethod
+    def of(cls, columns: Sequence[Iterable[str]], labels: NDArray[np.int64]) -> TextPart:
+        """Return the examples of one column of texts or, for pairs, of two."""
+        texts, *seconds = map(tuple, columns)
+        return cls(texts, labels, seconds[0] if seconds else None)
+
     def __len__(self) -> int:
         return len(self.labels)
 
-    def rows(self, places: NDArray[np.int64]) -> TextPart:
-        """Some of the examples, in this order."""
-        chosen = [tuple(texts[at] for at in places) for texts in (self.texts, self.seconds) if texts is not None]
-        return TextPart(chosen[0], self.labels[places], chosen[1] if len(chosen) > 1 else None)
+    @property
+    def codes(self) -> NDArray[np.int64]:
+        """The class numbers."""
+        return self.labels
+
+    @property
+    def columns(self) -> list[tuple[str, ...]]:
+        """The texts and, of pairs, the seconds."""
+        return [self.texts] if self.seconds is None else [self.texts, self.seconds]
+
+    def rows(self, index: NDArray[np.int64]) -> TextPart:
+        """Return the examples at these places, in this order."""
+        return self.of([[texts[at] for at in index] for texts in self.columns], self.labels[index])
 
     @cached_property
     def words(self) -> int:
         """How many there are, roughly: for progress, never for results."""
-        return sum(len(text.split()) for texts in (self.texts, self.seconds or ()) for text in texts)
+        return sum(len(text.split()) for texts in self.columns for text in texts)
 
 
 @dataclass(frozen=True, eq=False)
-class TextSet:
-    """Texts to learn from, and the validation and test part where they are fixed."""
-
-    name: str
-    source: str
-    classes: tuple[str, ...]
-    train: TextPart
-    validation: TextPart | None = None
-    test: TextPart | None = None
-    notes: tuple[str, ...] = ()
+class TextSet(Examples[TextPart]):
+    """Texts in memory."""
 
     @cached_property
     def sha256(self) -> str:
         """Hash of texts, labels and class names."""
         known = hashlib.sha256("\x1e".join(self.classes).encode())
-        for part in (self.train, self.validation, self.test):
-            if part is not None:
-                known.update(part.labels.tobytes())
-                for texts in (part.texts, part.seconds or ()):
-                    known.update("\x1f".join(texts).encode("utf-8", "surrogatepass"))
+        for part in self.parts.values():
+            known.update(part.labels.tobytes())
+            for texts in part.columns:
+                known.update("\x1f".join(texts).encode("utf-8", "surrogatepass"))
         return known.hexdigest()
 
 
@@ -77,53 +85,25 @@ class TextSplit:
 
 
 @dataclass(frozen=True, eq=False)
-class TextTask:
+class TextTask(DividedTask[TextPart]):
     """A set of texts, and how a repeat divides it.
 
     Args:
-        data: The texts.
-        select: ``"validation"`` sets a validation part aside where the data has none; ``"last"`` doesn't need one.
-        test_size: Share of the examples in a part that is set aside.
         limit: Learn from so many examples at most, drawn once for all repeats; None for all.
-        seed: Another number gives other divisions, initial weights and batches.
-        label: What tables call it, when it isn't the data's name.
-
-    Raises:
-        UserError: too few examples of a class for this division.
     """
 
+    noun: ClassVar[str] = "texts"
+
     data: TextSet
-    select: str = "validation"
-    test_size: float = 0.2
     limit: int | None = None
-    seed: int = 0
-    label: str | None = None
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.test_size < 0.5:
-            raise UserError(f"test_size must be greater than 0 and less than 0.5, got {self.test_size!r}")
+        super().__post_init__()
         if self.limit is not None and self.limit < 2 * len(self.data.classes):
             raise UserError(f"limit must be at least {2 * len(self.data.classes)}, got {self.limit}")
-        counts = np.bincount(self.data.train.labels, minlength=len(self.data.classes))
-        needed = 1 + (self.data.test is None) + self._sets_validation_aside
-        if counts.min() < needed:
-            few = self.data.classes[int(counts.argmin())]
-            raise UserError(
-                f"{self.data.source}: class {few!r} has {counts.min()} texts, and {needed} are needed, one for each "
-                "part; add texts, or merge or remove the class"
-            )
-
-    @property
-    def _sets_validation_aside(self) -> bool:
-        return self.select == "validation" and self.data.validation is None
-
-    @property
-    def name(self) -> str:
-        """What tables call it."""
-        return self.label or self.data.name
 
     @cached_property
-    def content(self) -> Mapping[str, Any]:
+    def content(self) -> Mapping[str, object]:
         """What decides the numbers."""
         return {
             "data": self.data.sha256,
@@ -142,30 +122,20 @@ class TextTask:
         return Shape(max(1, words * min(examples, self.limit or examples) // examples), 1, len(self.data.classes))
 
     def split(self, repeat: int) -> TextSplit:
-        """The parts of one repeat; the same for every method."""
-        train, validation, test = self.data.train, self.data.validation, self.data.test
-        state = stream_seed(self.content, repeat, "split")
-        if test is None:
-            train, test = self._divide(train, self.test_size, state)
-        if self._sets_validation_aside:
-            # the same number of examples as in the test part, whatever was taken before
-            share = self.test_size if self.data.test is not None else self.test_size / (1.0 - self.test_size)
-            train, validation = self._divide(train, share, state + 1)
+        """Return the parts of one repeat; they are the same for every method."""
+        # As many examples for validation as in the test part, whatever was taken before.
+        share = self.test_size if self.data.test is not None else self.test_size / (1.0 - self.test_size)
+        train, validation, test = self.divided(stream_seed(self.content, repeat, "split"), share)
+        classes = len(self.data.classes)
         if self.limit is not None and self.limit < len(train):
-            _, train = self._divide(train, self.limit / len(train), stream_seed(self.content, 0, "limit"))
-        return TextSplit(train, validation if self.select == "validation" else None, test, len(self.data.classes))
+            _, train = divide(train, classes, self.limit / len(train), stream_seed(self.content, 0, "limit"))
+        return TextSplit(train, validation, test, classes)
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, str | int]:
         """Return one entry of the report's ``datasets``."""
-        split = self.split(0)
-        sizes = [len(split.train), 0 if split.validation is None else len(split.validation), len(split.test)]
-        features, sha256 = 1 if self.data.train.seconds is None else 2, self.data.sha256
-        return entry(self.name, self.data.source, features=features, classes=split.classes, sizes=sizes, sha256=sha256)
-
-    def _divide(self, part: TextPart, share: float, state: int) -> tuple[TextPart, TextPart]:
-        """Stratified, and every class in both: at least one example each."""
-        out = held_out(part.labels, len(self.data.classes), share, state)
-        return part.rows(np.setdiff1d(np.arange(len(part)), out)), part.rows(out)
+        data, split = self.data, self.split(0)
+        parts = (split.train, split.validation, split.test)
+        return entry(self.name, data.source, len(data.train.columns), split.classes, parts, data.sha256)
 
 
 def load_texts(
@@ -178,18 +148,12 @@ def load_texts(
     Raises:
         UserError: no such column, no texts in it, labels that can't be classes, or a class of test rows alone.
     """
-    from crossfade.lab.data.columns import check_names
-    from crossfade.lab.data.reading import read_frame
+    from crossfade.lab.data.reading import rows_of_files
 
     if target in text:
         raise UserError(f"--text: expected columns other than the target {target!r}, got {', '.join(text)}")
-    tables = []
-    for place in [path] if test is None else [path, test]:
-        raw = read_frame(place, target)
-        check_names([target], list(raw.frame.columns), "--target", str(place))
-        tables.append(_Labelled(raw.frame, raw.frame[target], str(place), raw.notes))
     name = path.name.split(".")[0] or path.name
-    return _text_set(name, path.name, tables, text, f"{path}: target {target!r}", numbers_are_names)
+    return _text_set(name, path.name, rows_of_files(path, target, test), text, numbers_are_names)
 
 
 def texts_from_arrays(
@@ -202,67 +166,156 @@ def texts_from_arrays(
     numbers_are_names: bool = False,
 ) -> TextSet:
     """Return the texts in one column of a data frame (or two, for pairs) with their labels; as ``load_texts``."""
-    from crossfade.lab.data.table import as_frame, as_labels
+    from crossfade.lab.data.reading import rows_of_arrays
 
-    tables = []
-    for where, of, pair in (("X", "y", (X, y)), ("X_test", "y_test", test)):
-        if pair is not None:
-            frame = as_frame(pair[0], where)
-            tables.append(_Labelled(frame, as_labels(pair[1], of, len(frame)), where))
-    return _text_set(name, "Python", tables, text, "y", numbers_are_names)
+    return _text_set(name, "Python", rows_of_arrays(X, y, test), text, numbers_are_names)
 
 
-class _Labelled(NamedTuple):
-    """Rows with their labels, what messages call them, and remarks on how they were read."""
-
-    frame: pd.DataFrame
-    labels: pd.Series
-    where: str
-    notes: Sequence[str] = ()
-
-
-def _text_set(
-    name: str, source: str, tables: Sequence[_Labelled], text: Sequence[str], target: str, numbers_are_names: bool
-) -> TextSet:
+def _text_set(name: str, source: str, tables: Sequence[Rows], text: Sequence[str], numbers_are_names: bool) -> TextSet:
     """Return the texts of one table, or of two, of which the second holds the test rows."""
-    from crossfade.lab.data.labels import encode_test, read_labels
+    from crossfade.lab.data.columns import labelled
 
-    if not 1 <= len(text) <= 2:
+    if not 1 <= len(text) == len(set(text)) <= 2:
         raise UserError(f"--text: expected one column of texts, or two for pairs, got {', '.join(text)}")
-    learn = tables[0]
-    rows, notes = _with_text(learn.frame, text, learn.where)
-    least = 3 if len(tables) == 1 else 2  # rows of a class, one for each part that is drawn
-    known = read_labels(learn.labels[rows.index], target, least, numbers_are_names)
-    keep = known.codes >= 0
-    notes = [*learn.notes, *notes, *known.notes]
-    held = None
-    for test in tables[1:]:
-        others, more = _with_text(test.frame, text, test.where)
-        codes = encode_test(test.labels[others.index], known, test.where)
-        if not (codes >= 0).any():
-            raise UserError(f"{test.where}: no row has a text and a label; the test rows need theirs to be scored")
-        notes += [f"{Path(test.where).name}: {note}" for note in [*test.notes, *more]]
-        held = _part(others[codes >= 0], text, codes[codes >= 0])
-    train = _part(rows[keep], text, known.codes[keep])
-    twice = len(train) - len(set(zip(train.texts, train.seconds or train.texts, strict=True)))
+    classes, parts, notes = labelled([_with_text(rows, text) for rows in tables], numbers_are_names)
+    train, *tests = (TextPart.of([frame[name].tolist() for name in text], codes) for frame, codes in parts)
+    twice = len(train) - len(set(zip(*train.columns, strict=True)))
     if twice > len(train) // 100:
         notes.append(f"{twice} of {len(train)} texts repeat an earlier one: copies may fall into both parts")
-    return TextSet(name, source, known.classes, train, None, held, tuple(notes))
+    return TextSet(name, classes, train, tests[0] if tests else None, source=source, notes=tuple(notes))
 
 
-def _with_text(frame: pd.DataFrame, text: Sequence[str], where: str) -> tuple[pd.DataFrame, list[str]]:
-    from crossfade.lab.data.columns import check_names
+def _with_text(rows: Rows, text: Sequence[str]) -> Rows:
+    """Return the rows that have texts, without spaces around them."""
+    from crossfade.lab.data.reading import check_names
 
-    check_names(text, list(frame.columns), "--text", where)
-    cells = frame[list(text)].astype("object").where(frame[list(text)].notna(), "")
-    frame = frame.assign(**{name: cells[name].map(lambda cell: str(cell).strip()) for name in text})
-    empty = (frame[list(text)] == "").any(axis=1)
+    check_names(text, rows.frame.columns, "--text", rows.where)
+    cells = rows.frame[list(text)].astype("object")
+    frame = cells.where(cells.notna(), "").map(lambda cell: str(cell).strip())
+    empty = (frame == "").any(axis=1)
     if empty.all():
-        raise UserError(f"{where}: --text {', '.join(text)}: every cell is empty; name a column of texts")
+        raise UserError(f"{rows.where}: --text {', '.join(text)}: every cell is empty; name a column of texts")
     notes = [f"{int(empty.sum())} of {len(frame)} rows without a text are left out"] if empty.any() else []
-    return frame[~empty], notes
+    return replace(rows, frame=frame[~empty], labels=rows.labels[~empty], notes=(*rows.notes, *notes))
 
 
-def _part(frame: pd.DataFrame, text: Sequence[str], labels: NDArray[np.int64]) -> TextPart:
-    columns = [tuple(map(str, frame[name])) for name in text]
-    return TextPart(columns[0], labels, columns[1] if len(columns) > 1 else None)
+@dataclass(frozen=True)
+class GlueTask:
+    """One task of GLUE.
+
+    Args:
+        name: Of its folder.
+        hub: What the hub calls it.
+        columns: The sentences, by their names in the files.
+        label: The label's column.
+        classes: In the order of their numbers.
+        metric: The official one, a name in a result: ``accuracy``, ``f1`` or ``mcc``.
+        rows: Training examples as published.
+        header: The columns of a file without a header.
+    """
+
+    name: str
+    hub: str
+    columns: tuple[str, ...]
+    label: str
+    classes: tuple[str, ...]
+    metric: str
+    rows: int
+    header: tuple[str, ...] = ()
+
+
+_PAIR, _BINARY, _ENTAILMENT = ("sentence1", "sentence2"), ("0", "1"), ("entailment", "not_entailment")
+_THREE = ("entailment", "neutral", "contradiction")
+
+GLUE = (
+    GlueTask("CoLA", "cola", ("sentence",), "label", _BINARY, "mcc", 8_551, ("source", "label", "mark", "sentence")),
+    GlueTask("SST-2", "sst2", ("sentence",), "label", _BINARY, "accuracy", 67_349),
+    GlueTask("MRPC", "mrpc", ("#1 String", "#2 String"), "Quality", _BINARY, "f1", 3_668),
+    GlueTask("QQP", "qqp", ("question1", "question2"), "is_duplicate", _BINARY, "f1", 363_846),
+    GlueTask("MNLI", "mnli", _PAIR, "gold_label", _THREE, "accuracy", 392_702),
+    GlueTask("QNLI", "qnli", ("question", "sentence"), "label", _ENTAILMENT, "accuracy", 104_743),
+    GlueTask("RTE", "rte", _PAIR, "label", _ENTAILMENT, "accuracy", 2_490),
+    GlueTask("WNLI", "wnli", _PAIR, "label", _BINARY, "accuracy", 635),
+)
+
+
+def load_glue(task: GlueTask, data_dir: Path) -> TextSet:
+    """Read a task of GLUE from its published folder (TASK/train.tsv, TASK/dev.tsv), or get it from the hub.
+
+    The dev part is the one that is scored, as in the paper: the test labels aren't public.
+
+    Raises:
+        UserError: neither in the folder nor to be had from the hub, or damaged files.
+    """
+    folder = data_dir / "glue" / task.name
+    dev = next((folder / name for name in ("dev.tsv", "dev_matched.tsv") if (folder / name).is_file()), None)
+    notes: list[str] = []
+    if dev is not None and (folder / "train.tsv").is_file():
+        source = "GLUE folder"
+        train, test = (_read(path, task, notes) for path in (folder / "train.tsv", dev))
+    else:
+        source = "GLUE, the hub's nyu-mll/glue"
+        train, test = _from_hub(task, folder)
+    if len(train) < task.rows:
+        source += f", {len(train):,} of {task.rows:,} training rows"
+    return TextSet(task.name, task.classes, train, test, source=source, notes=tuple(notes))
+
+
+def _read(path: Path, task: GlueTask, notes: list[str]) -> TextPart:
+    with path.open(encoding="utf-8", errors="replace", newline="") as file:
+        rows = [bare.split("\t") for line in file if (bare := line.rstrip("\r\n"))]
+    header = list(task.header) or (rows.pop(0) if rows else [])
+    wanted = (*task.columns, task.label)
+    absent = [name for name in wanted if name not in header]
+    if absent:
+        raise UserError(f"{path}: no column {absent[0]!r} (columns: {', '.join(header)}); expected GLUE's {task.name}")
+    place = [header.index(name) for name in wanted]
+    whole = [[row[at].strip() for at in place] for row in rows if len(row) > max(place)]
+    good = [cells for cells in whole if cells[-1] in task.classes and all(cells)]
+    damaged = len(rows) - len(good)
+    if len(good) < 0.99 * len(rows) or not good:
+        raise UserError(
+            f"{path}: {damaged} of {len(rows)} rows are damaged or have no label of {task.name}'s "
+            f"({', '.join(task.classes)}); get the file again"
+        )
+    if damaged:
+        notes.append(f"{path.name}: {damaged} damaged rows are left out")
+    *columns, labels = zip(*good, strict=True)
+    return TextPart.of(columns, np.array([task.classes.index(label) for label in labels], dtype=np.int64))
+
+
+def _from_hub(task: GlueTask, folder: Path) -> tuple[TextPart, TextPart]:
+    try:
+        from datasets import load_dataset
+    except ImportError:
+        raise UserError(f"GLUE {task.name}: not in {folder}; put train.tsv and dev.tsv there") from None
+    try:
+        with hub("dataset", "nyu-mll/glue"):
+            data = load_dataset("nyu-mll/glue", task.hub)
+        parts = [data["train"], data["validation_matched" if task.name == "MNLI" else "validation"]]
+    except Exception as error:  # whatever a hub, a proxy or a cache may raise
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"GLUE {task.name}: not in {folder}, and the hub can't be reached ({reason[:120]}); put its train.tsv and "
+            "dev.tsv there"
+        ) from None
+    names = [name for name in parts[0].column_names if name not in ("label", "idx")]
+    train, test = (
+        TextPart.of([part[name] for name in names], np.array(list(part["label"]), dtype=np.int64)) for part in parts
+    )
+    return train, test
+
+
+def load_reviews(data_dir: Path) -> TextSet:
+    """Read Women's Clothing E-Commerce Reviews (Agarap 2018): the rating, 1 to 5, of the 22,641 that have a text.
+
+    Raises:
+        UserError: the file isn't there, or isn't that table.
+    """
+    path = find_reviews(data_dir)
+    if path is None:
+        raise UserError(
+            f"reviews: no *Reviews*.csv in {data_dir / 'reviews'}; get {CATALOGUE['reviews'].title} "
+            f"{CATALOGUE['reviews'].how}"
+        )
+    return replace(load_texts(path, ["Review Text"], "Rating"), name="Reviews")

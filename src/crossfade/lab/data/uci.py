@@ -7,21 +7,20 @@ The four splits are four separate draws, not a partition, and 19 sets have one f
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
 
 from crossfade.errors import UserError
 from crossfade.lab.data.split import Split, entry
 from crossfade.lab.trial import Shape
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 SPLITS = 4
 _NAMES = """
@@ -43,7 +42,7 @@ vertebral-column-2clases vertebral-column-3clases wall-following waveform wavefo
 wine-quality-white yeast zoo
 """  # as Klambauer et al. spell them
 UCI_NAMES = tuple(_NAMES.split())
-_LABELS, _TEST, _VALIDATION = "labels_py.dat", "folds_py.dat", "validation_folds_py.dat"
+_LABELS = "labels_py.dat"
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,12 +53,12 @@ class UciTask:
     name: str
 
     @cached_property
-    def content(self) -> Mapping[str, Any]:
+    def content(self) -> Mapping[str, object]:
         """What decides the numbers: the files' bytes."""
-        bytes_ = hashlib.blake2b(digest_size=16)
-        for name in (f"{self.name}_py.dat", _LABELS, _TEST, _VALIDATION):
-            bytes_.update((self.folder / name).read_bytes())
-        return {"data": bytes_.hexdigest(), "splits": "klambauer"}
+        hashed = hashlib.blake2b(digest_size=16)
+        for path in _files(self.folder):
+            hashed.update(path.read_bytes())
+        return {"data": hashed.hexdigest(), "splits": "klambauer"}
 
     @cached_property
     def shape(self) -> Shape:
@@ -70,41 +69,40 @@ class UciTask:
     def split(self, repeat: int) -> Split:
         """Return the published rows of split ``repeat % 4``, as they are."""
         x, y, test, validation = self._arrays
-        is_test, is_validation = test[:, repeat % SPLITS] == 1, validation[:, repeat % SPLITS] == 1
-        is_training = ~is_test & ~is_validation
-        parts = [(np.ascontiguousarray(x[rows]), y[rows]) for rows in (is_training, is_validation, is_test)]
-        if any(len(labels) == 0 for _, labels in parts):
-            raise UserError(f"{self.name}: split {repeat % SPLITS} has an empty part; the copy isn't complete")
-        (x_train, y_train), (x_val, y_val), (x_test, y_test) = parts
-        return Split(x_train, y_train, x_val, y_val, x_test, y_test, int(y.max()) + 1)
+        at = repeat % SPLITS
+        parts = [~test[:, at] & ~validation[:, at], validation[:, at], test[:, at]]
+        if not all(rows.any() for rows in parts):
+            raise UserError(f"{self.name}: split {at} has an empty part; the copy isn't complete")
+        train, val, held = parts
+        return Split(x[train], y[train], x[val], y[val], x[held], y[held], self.shape.classes)
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, str | int]:
         """Return one entry of a report's ``datasets``."""
-        x, y, test, validation = self._arrays
-        n_test, n_val = int((test[:, 0] == 1).sum()), int((validation[:, 0] == 1).sum())
-        sizes, classes, digest = (len(y) - n_test - n_val, n_val, n_test), int(y.max()) + 1, self.content["data"]
-        source = "UCI, Klambauer et al. 2017"
-        return entry(self.name, source, features=x.shape[1], classes=classes, sizes=sizes, sha256=digest)
+        _, features, classes = self.shape
+        parts, sha256 = [labels for _, labels in self.split(0).parts], str(self.content["data"])
+        return entry(self.name, "UCI, Klambauer et al. 2017", features, classes, parts, sha256)
 
     @cached_property
-    def _arrays(self) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int8], NDArray[np.int8]]:
-        x = _read(self.folder / f"{self.name}_py.dat").astype(np.float32)
-        labels = _read(self.folder / _LABELS)[:, 0]
-        y = labels.astype(np.int64)
-        test, validation = (_read(self.folder / name).astype(np.int8) for name in (_TEST, _VALIDATION))
+    def _arrays(self) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.bool_], NDArray[np.bool_]]:
+        features, labels, *folds = map(_read, _files(self.folder))
+        x, y = features.astype(np.float32), labels[:, 0].astype(np.int64)
+        test, validation = (np.equal(marks, 1) for marks in folds)
         if not (len(x) == len(y) == len(test) == len(validation)):
             raise UserError(
                 f"{self.folder}: {len(x)} rows, {len(y)} labels, {len(test)} and {len(validation)} fold rows; "
                 "the copy isn't complete"
             )
-        if (y != labels).any() or y.min() < 0 or not np.isfinite(x).all() or test.shape[1] < SPLITS:
+        if (y != labels[:, 0]).any() or y.min() < 0 or not np.isfinite(x).all() or test.shape[1] < SPLITS:
             raise UserError(f"{self.folder}: not the published files (labels 0..C-1, finite numbers, 4 splits)")
         return x, y, test, validation
 
 
-def _read(path: Path) -> NDArray[np.float64]:
-    import pandas as pd
+def _files(folder: Path) -> list[Path]:
+    """Return a set's numbers, labels, test rows and validation rows."""
+    return [folder / name for name in (f"{folder.name}_py.dat", _LABELS, "folds_py.dat", "validation_folds_py.dat")]
 
+
+def _read(path: Path) -> NDArray[np.float64]:
     try:
         return pd.read_csv(path, header=None, dtype=np.float64).to_numpy()
     except (OSError, ValueError) as error:
@@ -125,8 +123,6 @@ def uci_tasks(data_dir: Path, names: tuple[str, ...] = ()) -> tuple[list[UciTask
     Raises:
         UserError: none is here, or a name is none of the 121.
     """
-    import difflib
-
     for name in names:
         if name not in UCI_NAMES:
             near = difflib.get_close_matches(name, UCI_NAMES, n=1)
@@ -137,20 +133,12 @@ def uci_tasks(data_dir: Path, names: tuple[str, ...] = ()) -> tuple[list[UciTask
             f"{data_dir}: none of the 121 UCI sets is here (looked for NAME/{_LABELS}); "
             "`crossfade data uci --download --data-dir DIR` gets them"
         )
-    wanted = names or UCI_NAMES
     # The published archive spells a few names with an underscore or a space where others have a hyphen.
-    here = {_plain(entry.name): entry for entry in folder.iterdir() if entry.is_dir()}
-    tasks, missing = [], []
-    for name in wanted:
-        entry = here.get(_plain(name))
-        complete = entry is not None and all(
-            (entry / file).is_file() for file in (f"{entry.name}_py.dat", _LABELS, _TEST, _VALIDATION)
-        )
-        if complete and entry is not None:
-            tasks.append(UciTask(entry, entry.name))
-        else:
-            missing.append(name)
-    return tasks, missing
+    here = {_plain(sub.name): sub for sub in folder.iterdir() if all(path.is_file() for path in _files(sub))}
+    found = {name: here[_plain(name)] for name in names or UCI_NAMES if _plain(name) in here}
+    return [UciTask(sub, sub.name) for sub in found.values()], [
+        name for name in names or UCI_NAMES if name not in found
+    ]
 
 
 def _plain(name: str) -> str:

@@ -17,23 +17,18 @@ from torch import Tensor, nn
 from crossfade.errors import UserError
 from crossfade.lab.nets.resnet import CifarResNet, PreActResNet, ResNeXt29, initialise
 
-__all__ = ["SMALL_NETS", "build", "check_name", "net_names", "parameters"]
 
+def _small_stem(name: str, classes: int) -> nn.Module:
+    from torchvision.models import get_model
 
-def _small_stem(name: str) -> Callable[[int], nn.Module]:
-    def make(classes: int) -> nn.Module:
-        from torchvision.models import get_model
-
-        net: Any = get_model(name, weights=None, num_classes=classes)
-        if name.startswith("resnet"):
-            net.conv1 = nn.Conv2d(3, 64, 3, 1, 1, bias=False)
-            initialise(net.conv1)
-        else:
-            net.conv1[0] = nn.Conv2d(3, 24, 3, 1, 1, bias=False)
-        net.maxpool = nn.Identity()
-        return net  # type: ignore[no-any-return]
-
-    return make
+    net: Any = get_model(name, weights=None, num_classes=classes)
+    if name.startswith("resnet"):
+        net.conv1 = nn.Conv2d(3, 64, 3, 1, 1, bias=False)
+        initialise(net.conv1)
+    else:
+        net.conv1[0] = nn.Conv2d(3, 24, 3, 1, 1, bias=False)
+    net.maxpool = nn.Identity()
+    return net  # type: ignore[no-any-return]
 
 
 SMALL_NETS: dict[str, Callable[[int], nn.Module]] = {
@@ -43,18 +38,16 @@ SMALL_NETS: dict[str, Callable[[int], nn.Module]] = {
     "resnet44": partial(CifarResNet, 44),
     "resnet56": partial(CifarResNet, 56),
     "resnet110": partial(CifarResNet, 110),
-    "resnet18_small": _small_stem("resnet18"),
-    "resnet34_small": _small_stem("resnet34"),
+    "resnet18_small": partial(_small_stem, "resnet18"),
+    "resnet34_small": partial(_small_stem, "resnet34"),
     "preactresnet18": PreActResNet,
     "resnext29": partial(ResNeXt29, 2, 64),  # the 2x64d of Chen et al. 2019, whom Table 5 follows
     "resnext29_8x64d": partial(ResNeXt29, 8, 64),
-    "shufflenetv2_small": _small_stem("shufflenet_v2_x1_0"),
+    "shufflenetv2_small": partial(_small_stem, "shufflenet_v2_x1_0"),
 }
 
 
 class _WithDropout(nn.Module):
-    """A head whose inputs are dropped at random in training."""
-
     def __init__(self, probability: float, head: nn.Module) -> None:
         super().__init__()
         self.dropout, self.head = nn.Dropout(probability), head
@@ -65,7 +58,7 @@ class _WithDropout(nn.Module):
 
 def net_names() -> list[str]:
     """Return every name that ``build`` takes."""
-    import torchvision.models as models
+    from torchvision import models
 
     return [*SMALL_NETS, *models.list_models(module=models)]
 
@@ -82,7 +75,7 @@ def check_name(name: str) -> None:
 
 
 def build(name: str, classes: int, *, pretrained: bool = False, dropout: float = 0.0) -> nn.Module:
-    """Return a network with fresh weights by torch's global generator, or torchvision's pretrained ones and a new head.
+    """Return a network with fresh weights from torch's global generator, or torchvision's with a fresh head.
 
     Args:
         name: One of ``net_names()``.
@@ -104,14 +97,14 @@ def build(name: str, classes: int, *, pretrained: bool = False, dropout: float =
 
 
 def parameters(net: nn.Module) -> int:
-    """Return the number of trainable values."""
+    """Return the number of trained values."""
     return sum(parameter.numel() for parameter in net.parameters() if parameter.requires_grad)
 
 
 def _torchvision(name: str, classes: int, pretrained: bool) -> nn.Module:
     from torchvision.models import get_model
 
-    options: dict[str, bool] = {}
+    options: dict[str, Any] = {}
     if name in ("googlenet", "inception_v3"):  # their auxiliary outputs belong to a training scheme of their own
         options = {"transform_input": False} if pretrained else {"aux_logits": False, "init_weights": True}
     if not pretrained:
@@ -132,10 +125,9 @@ def _torchvision(name: str, classes: int, pretrained: bool) -> nn.Module:
     return net
 
 
-def _replace_head(net: nn.Module, name: str, change: Callable[[nn.Linear], nn.Module]) -> None:
-    linear = [(path, module) for path, module in net.named_modules() if isinstance(module, nn.Linear)]
+def _replace_head(net: nn.Module, name: str, change: Callable[[Any], nn.Module]) -> None:
+    linear = [path for path, module in net.named_modules() if isinstance(module, nn.Linear)]
     if not linear:
         raise UserError(f"net {name!r} has no last linear layer to replace; use another network")
-    path, last = linear[-1]
-    parent, _, child = path.rpartition(".")
-    setattr(net.get_submodule(parent), child, change(last))
+    parent, _, child = linear[-1].rpartition(".")
+    setattr(net.get_submodule(parent), child, change(net.get_submodule(linear[-1])))

@@ -1,19 +1,17 @@
-"""Residual networks for CIFAR that torchvision doesn't have.
+"""Residual networks for small images, as they were published.
 
-The ResNets of He et al. 2016a (20 to 110 layers), the pre-activation ResNet-18 (2016b), and ResNeXt-29 (Xie et al.
-2017, table 7 and section 5.3). All take 3x32x32 and larger small images.
+They are those of He et al. 2016a for CIFAR (20 to 110 layers), the pre-activation ResNet-18 (2016b), and ResNeXt-29 of
+Xie et al. 2017 (table 7 and section 5.3).
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
 def initialise(net: nn.Module) -> None:
-    """Draw convolutions' weights as He et al. 2015 do (fan out); batch normalisation has ones and zeros already."""
+    """He et al. 2015 for convolutions (fan out), ones and zeros for batch normalisation: what torchvision does."""
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -41,7 +39,7 @@ class BasicBlock(nn.Module):
 
 
 class CifarResNet(nn.Module):
-    """A network of 6n + 2 layers: a 3x3 convolution, n blocks each of 16, 32 and 64 channels, and a linear layer."""
+    """6n + 2 layers: a 3x3 convolution, n blocks each of 16, 32 and 64 channels, mean over pixels, one linear layer."""
 
     def __init__(self, depth: int, classes: int) -> None:
         super().__init__()
@@ -64,7 +62,7 @@ class CifarResNet(nn.Module):
 
 
 class PreActBlock(nn.Module):
-    """Two 3x3 convolutions, each after normalisation and ReLU; a projection, if any, comes after the first ReLU."""
+    """Normalise and ReLU before each convolution; a projection, where there is one, comes after the first ReLU."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -81,14 +79,14 @@ class PreActBlock(nn.Module):
 
 
 class PreActResNet(nn.Module):
-    """A 3x3 stem, ResNet-18's four stages of two blocks (64 to 512 channels), and a last normalisation and ReLU."""
+    """ResNet-18's four stages of two blocks (64 to 512 channels), a 3x3 stem, and the last normalisation and ReLU."""
 
-    def __init__(self, classes: int, block: Callable[[int, int, int], nn.Module] = PreActBlock) -> None:
+    def __init__(self, classes: int) -> None:
         super().__init__()
         self.conv = _conv(3, 64)
         layers, channels = [], 64
         for width, stride in ((64, 1), (128, 2), (256, 2), (512, 2)):
-            layers += [block(channels, width, stride), block(width, width, 1)]
+            layers += [PreActBlock(channels, width, stride), PreActBlock(width, width, 1)]
             channels = width
         self.blocks = nn.Sequential(*layers)
         self.bn = nn.BatchNorm2d(512)
@@ -101,8 +99,6 @@ class PreActResNet(nn.Module):
 
 
 class _Bottleneck(nn.Module):
-    """A 1x1, a grouped 3x3 and a 1x1 convolution, and a shortcut that projects where the shape changes."""
-
     def __init__(self, inputs: int, groups: int, width: int, outputs: int, stride: int) -> None:
         super().__init__()
         inner = groups * width
@@ -121,7 +117,7 @@ class _Bottleneck(nn.Module):
 
 
 class ResNeXt29(nn.Module):
-    """A network of three stages of three blocks, with 256, 512 and 1024 outputs.
+    """Three stages of three blocks with 256, 512 and 1024 outputs.
 
     Args:
         groups: Paths of the first stage's grouped convolution (its cardinality).

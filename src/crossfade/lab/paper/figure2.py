@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from crossfade.errors import UserError
-from crossfade.lab.data.text_sets import GLUE, load_glue
+from crossfade.lab.data.texts import GLUE, load_glue
 from crossfade.lab.paper.page import MarkdownStudy, paired_gaps, plus_minus, row, signed
 from crossfade.lab.paper.study import Cell, NotHereError, Prepared, Request, check_known, examples
 from crossfade.lab.train.deep.recipe import TextRecipe

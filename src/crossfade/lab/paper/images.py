@@ -93,9 +93,8 @@ class ImageStudy(MarkdownStudy[ImageRecipe, "ImageSet | Path"]):
 
     def load(self, data: str, request: Request) -> ImageSet | Path:
         """Read the images; of ImageNet, which is read while networks are trained, return the place."""
-        from crossfade.lab.data.image_folder import load_folder
-        from crossfade.lab.data.image_sets import find_images, load_images
-        from crossfade.lab.data.image_stream import find_imagenet
+        from crossfade.lab.data.image_sets import load_folder, load_images
+        from crossfade.lab.data.sources import CATALOGUE, find_imagenet
 
         folder = request.data_dir
         if data == "imagenet":
@@ -107,7 +106,7 @@ class ImageStudy(MarkdownStudy[ImageRecipe, "ImageSet | Path"]):
             return place
         if data not in TITLES:
             return load_folder(data)
-        if find_images(data, folder) is None:
+        if CATALOGUE[data].place(folder) is None:
             raise NotHereError(f"{TITLES[data]}: not in {folder}; `crossfade data` says how to get it")
         return load_images(data, folder)
 

@@ -30,7 +30,7 @@ _SHORTENED = {"smoke": (1, 16, 200, 1), "short": (8, 32, 6_000, 2)}
 @dataclass(frozen=True)
 class _Table3(MarkdownStudy[LstmRecipe, "TextSet"]):
     def load(self, data: str, request: Request) -> TextSet:
-        from crossfade.lab.data.text_sets import load_reviews
+        from crossfade.lab.data.texts import load_reviews
 
         return load_reviews(request.data_dir)
 

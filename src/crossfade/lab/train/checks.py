@@ -36,12 +36,6 @@ def check_share(name: str, value: float) -> None:
         raise UserError(f"{name} must be in [0, 1), got {value!r}")
 
 
-def check_rising(name: str, values: Sequence[float]) -> None:
-    """Raise UserError unless the values rise."""
-    if list(values) != sorted(values):
-        raise UserError(f"{name} must rise, got {values!r}")
-
-
 def check_seed(value: object) -> None:
     """Raise UserError unless the value is a seed in [0, 2^63)."""
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:

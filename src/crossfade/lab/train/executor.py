@@ -1,4 +1,4 @@
-"""The one face that every family shows to the runner: an executor takes batches of trials and yields their outcomes."""
+"""What every family shows to the runner: an executor, which takes batches of trials and yields their outcomes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,9 @@ def error_line(error: BaseException) -> str:
     return (text if isinstance(error, UserError) else f"{type(error).__name__}: {text}".rstrip(": "))[:500]
 
 
-def train_in_parts(trials: Sequence[Trial], train: Callable[[Sequence[int]], Sequence[_T]]) -> list[_T | Outcome]:
+def train_in_parts(
+    trials: Sequence[Trial], train: Callable[[Sequence[int]], Sequence[_T]], places: Sequence[int] | None = None
+) -> list[_T | Outcome]:
     """Train all trials together; where that raises in parts, so that nothing is lost with one loss that raises.
 
     The parts are halves where a device's memory was full; otherwise the trials of each loss of a user's by themselves,
@@ -43,16 +45,12 @@ def train_in_parts(trials: Sequence[Trial], train: Callable[[Sequence[int]], Seq
     Args:
         trials: Of one recipe.
         train: Returns what became of the trials at these places.
+        places: Of the trials that are wanted; default: all.
 
     Returns:
         What ``train`` returned for each trial, or the outcome of one that has failed.
     """
-    return _train_places(trials, train, range(len(trials)))
-
-
-def _train_places(
-    trials: Sequence[Trial], train: Callable[[Sequence[int]], Sequence[_T]], places: Sequence[int]
-) -> list[_T | Outcome]:
+    places = range(len(trials)) if places is None else places
     try:
         return list(train(places))
     except Exception as error:
@@ -65,7 +63,7 @@ def _train_places(
         return [Outcome(error=failed)]
     results: dict[int, _T | Outcome] = {}
     for part in _parts(trials, places, full):
-        results.update(zip(part, _train_places(trials, train, part), strict=True))
+        results.update(zip(part, train_in_parts(trials, train, part), strict=True))
     return [results[at] for at in places]
 
 

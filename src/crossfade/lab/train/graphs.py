@@ -134,9 +134,7 @@ def begun(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> list[Tensor]:
     """Return the tensors in which an optimizer remembers earlier steps."""
-    return [
-        value for state in optimizer.state.values() for value in state.values() if isinstance(value, Tensor)
-    ]  # fmt: skip
+    return [value for state in optimizer.state.values() for value in state.values() if isinstance(value, Tensor)]
 
 
 def out_of_memory(error: BaseException | None) -> bool:
@@ -147,14 +145,14 @@ def out_of_memory(error: BaseException | None) -> bool:
 
 
 def empty_memory() -> None:
-    """Give back a device's memory that nothing uses any more."""
+    """Give back the device's memory that nothing uses any more."""
     gc.collect()
     torch.cuda.empty_cache()
 
 
 @contextmanager
 def _nothing_drawn_here() -> Iterator[None]:
-    """Raises RuntimeError if the call draws random numbers on the host: a graph would repeat what was drawn once."""
+    """Raise RuntimeError if the call draws random numbers on the host: a graph would repeat what was drawn once."""
     before = torch.get_rng_state(), random.getstate()
     yield
     if not torch.equal(torch.get_rng_state(), before[0]) or random.getstate() != before[1]:

@@ -1,4 +1,4 @@
-"""Where trials are trained and on how much of the machine: nothing of it belongs to a trial's key."""
+"""Where trials are trained, and on how much of the machine. None of it belongs to a trial's key."""
 
 from __future__ import annotations
 

@@ -16,8 +16,7 @@ from torch import Tensor, nn
 
 from crossfade.errors import UserError
 from crossfade.lab.data.images import ImageSet, ImageSplit, ImageTask, Part
-from crossfade.lab.data.table import BUILTIN, load_builtin
-from crossfade.lab.data.task import TableTask
+from crossfade.lab.data.table import BUILTIN, TableTask, load_builtin
 from crossfade.lab.data.uci import uci_tasks
 from crossfade.lab.store import Outcome, Run, Store
 from crossfade.lab.train import Member, Recipe, Split

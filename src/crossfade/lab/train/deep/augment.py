@@ -52,7 +52,8 @@ def draw(augment: Augment, images: int, height: int, width: int, generator: torc
     Each step has a stream of its own, split off ``generator`` in a fixed order: asking for erasing doesn't change the
     crops.
     """
-    streams = [torch.Generator().manual_seed(seed) for seed in _seeds(generator, 5)]
+    seeds = torch.randint(0, 2**62, (5,), generator=generator).tolist()
+    streams = [torch.Generator().manual_seed(seed) for seed in seeds]
     columns: dict[str, Tensor] = {}
     if augment.crop:
         columns["top"], columns["left"] = torch.randint(0, 2 * augment.crop + 1, (2, images), generator=streams[0])
@@ -69,10 +70,6 @@ def draw(augment: Augment, images: int, height: int, width: int, generator: torc
     if augment.erasing:
         columns["box"] = _boxes(augment.erasing, images, height, width, streams[4])
     return Draws(**columns)
-
-
-def _seeds(generator: torch.Generator, number: int) -> list[int]:
-    return [int(seed) for seed in torch.randint(0, 2**62, (number,), generator=generator)]
 
 
 def _boxes(probability: float, images: int, height: int, width: int, generator: torch.Generator) -> Tensor:
@@ -105,8 +102,6 @@ class Pixels:
     def __init__(
         self, images: Tensor, mean: Tensor, std: Tensor, *, border: int = 0, device: torch.device | str = "cpu"
     ) -> None:
-        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
-            raise ValueError(f"images must be uint8 (N, 3, H, W), got {images.dtype} {tuple(images.shape)}")
         self.count, _, self.height, self.width = images.shape
         self.border = border
         self.device = torch.device(device)

@@ -6,16 +6,15 @@ number, so a checkpoint holds weights, momentum and curves, and a resumed run is
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import logging
 import os
+import pkgutil
 import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +26,15 @@ from torch import Tensor
 from crossfade.errors import UserError
 from crossfade.functional import complement_entropy
 from crossfade.lab.methods import TwoPass
-from crossfade.lab.train.deep.batches import Batch, EpochBatches, batches_of, epoch_seed
-from crossfade.lab.train.deep.network import Job, build_network, logits_of, loss_of, make_optimizer, step_settings
+from crossfade.lab.train.deep import network
+from crossfade.lab.train.deep.feeds import Batch, Feed, Place, epoch_seed, make_feed
+from crossfade.lab.train.deep.network import Job
 from crossfade.lab.train.deep.recipe import DeepRecipe
-from crossfade.lab.train.deep.record import Record, Tally, scored
+from crossfade.lab.train.deep.record import Record, exact
 from crossfade.lab.train.hardware import Hardware
 from crossfade.lab.train.outcome import History
 
-_TELL_SECONDS = 0.5
+CHECKPOINT = "last.ckpt"  # in a job's folder
 _LOGGERS = {"csv": "CSVLogger", "tensorboard": "TensorBoardLogger"}
 
 
@@ -63,12 +63,8 @@ def train(
     """
     started = time.perf_counter()
     module, folder = Classifier(job, recipe, hardware, on_progress), job.folder
-    resume, more = None, list(callbacks)
-    if folder is not None:
-        resume = folder / "last.ckpt" if (folder / "last.ckpt").exists() else None
-        more.append(
-            ModelCheckpoint(folder, filename="last", enable_version_counter=False, save_on_train_epoch_end=True)
-        )
+    saving = ModelCheckpoint(folder, filename="last", enable_version_counter=False, save_on_train_epoch_end=True)
+    resume = None if folder is None or not (folder / CHECKPOINT).exists() else folder / CHECKPOINT
     with _quiet():
         trainer = pl.Trainer(
             accelerator=hardware.accelerator,
@@ -77,7 +73,7 @@ def train(
             precision=recipe.precision,
             max_epochs=max_epochs or recipe.epochs,
             logger=make_logger(hardware.logger, folder),
-            callbacks=more,
+            callbacks=[*callbacks, saving] if folder else list(callbacks),
             enable_checkpointing=folder is not None,
             enable_progress_bar=False,
             enable_model_summary=False,
@@ -100,42 +96,38 @@ class Classifier(pl.LightningModule):  # type: ignore[misc]
         self,
         job: Job,
         recipe: DeepRecipe,
-        hardware: Hardware = Hardware(),  # noqa: B008  (frozen)
+        hardware: Hardware,
         on_progress: Callable[[float], None] | None = None,
     ) -> None:
         super().__init__()
         self.job, self.recipe, self.hardware, self.on_progress = job, recipe, hardware, on_progress
-        self.net = build_network(job, recipe, channels_last=hardware.channels_last)
+        self.net = network.build_network(job, recipe, channels_last=hardware.channels_last)
         if hardware.compile:
             self.net.compile()
         self.automatic_optimization = not isinstance(job.method, TwoPass)
         self.record = Record(recipe)
         self.alpha, self.beta = 1.0, 0.0
-        self._loss = Tally()
-        self._told = 0.0
-        self._parts: dict[str, Iterable[Batch]] = {}
 
     def forward(self, inputs: Any) -> Tensor:
-        return logits_of(self.net, inputs, channels_last=self.hardware.channels_last)
+        return network.logits_of(self.net, inputs, channels_last=self.hardware.channels_last)
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         passes = 2 if isinstance(self.job.method, TwoPass) else 1
-        return [make_optimizer(self.net, self.recipe) for _ in range(passes)]
+        return [network.make_optimizer(self.net, self.recipe) for _ in range(passes)]
 
-    def train_dataloader(self) -> EpochBatches:
-        job, rank, world = self.job, self.trainer.global_rank, self.trainer.world_size
-        training, self._parts = batches_of(job.split, self.recipe, self.hardware, job.seed, self.device, rank, world)
-        return training
+    def train_dataloader(self) -> Feed:
+        place = Place(self.device, self.trainer.global_rank, self.trainer.world_size)
+        return make_feed(self.job.split, self.recipe, self.hardware, self.job.seed, place)
 
     def on_train_epoch_start(self) -> None:
         # Dropout draws from the global generator: seeded each epoch, it needs no saving and no method moves it.
         torch.manual_seed(epoch_seed(self.job.seed, self.current_epoch, f"dropout {self.global_rank}"))
-        self._loss = Tally()
+        self._lost = torch.zeros(2, dtype=exact(self.device), device=self.device)  # loss x examples, and examples
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         step = batch_idx - batch_idx % self.trainer.accumulate_grad_batches  # where this optimizer step began
         within = step / self.trainer.num_training_batches
-        self.alpha, self.beta, rate = step_settings(self.job.method, self.recipe, self.current_epoch, within)
+        self.alpha, self.beta, rate = network.step_settings(self.job.method, self.recipe, self.current_epoch, within)
         for optimizer in self.trainer.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate
@@ -143,10 +135,12 @@ class Classifier(pl.LightningModule):  # type: ignore[misc]
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         inputs, labels, index, share = batch
         logits = self(inputs)
-        loss = loss_of(self.job.method.g, logits, labels, self.alpha, self.beta)
+        loss = network.loss_of(self.job.method.g, logits, labels, self.alpha, self.beta)
         if self.job.observe is not None and share:
             self.job.observe(self.current_epoch, "train", index, logits.detach(), labels)
-        self._loss.add_loss(loss.detach(), len(labels) if share else 0)
+        count = len(labels) if share else 0
+        self._lost[0] += loss.detach() * count
+        self._lost[1] += count
         if self.automatic_optimization:
             return loss * share
         first, second = self.optimizers()
@@ -163,34 +157,34 @@ class Classifier(pl.LightningModule):  # type: ignore[misc]
         optimizer.step()
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        now = time.monotonic()
-        if self.on_progress is not None and now - self._told > _TELL_SECONDS:
-            self._told = now
+        if self.on_progress is not None:
             done = self.current_epoch + (batch_idx + 1) / self.trainer.num_training_batches
             self.on_progress(done / self.recipe.epochs)
 
     def on_train_epoch_end(self) -> None:
-        loss = self._sum(self._loss)["loss"]
+        total, count = self._over_processes(self._lost).tolist()
+        loss = total / count if count else float("nan")
         self.log("train_loss", loss)
         if not self.record.wants(self.current_epoch, loss, self.net):
             self.trainer.should_stop = self.trainer.should_stop or not self.record.finite
             return
-        parts = {part: self._evaluate(part, batches) for part, batches in self._parts.items()}
+        feed: Feed = self.trainer.train_dataloader
+        parts = {part: self._evaluate(part, batches) for part, batches in feed.parts.items()}
         self.record.add(self.current_epoch, loss, parts, self.net)
         row = self.record.rows[-1]
         self.log_dict({name: value for name, value in row.items() if name.startswith(("val_", "test_"))})
 
     def _evaluate(self, part: str, batches: Iterable[Batch]) -> dict[str, float]:
-        observe = None if self.job.observe is None else partial(self.job.observe, self.current_epoch, part)
+        layout = self.hardware.channels_last
         with self.trainer.precision_plugin.forward_context():
-            tally = scored(self.net, self, batches, self.job.split.classes, self.device, observe)
-        return self._sum(tally)
+            tally = network.scored(self.job, self.net, self.current_epoch, part, batches, channels_last=layout)
+        tally.sums = self._over_processes(tally.sums)
+        return tally.scores()
 
-    def _sum(self, tally: Tally) -> dict[str, float]:
-        total = tally.total(self.device)
+    def _over_processes(self, sums: Tensor) -> Tensor:
         if self.trainer.world_size > 1:
-            total = self.trainer.strategy.reduce(total, reduce_op="sum")
-        return tally.scores(total)
+            sums = self.trainer.strategy.reduce(sums, reduce_op="sum")
+        return sums
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["crossfade"] = self.record.state()
@@ -215,31 +209,26 @@ def make_logger(name: str, folder: Path | None) -> Any:
         return False
     if folder is None:
         raise UserError("logger: needs a folder to write to")
-    kind = _logger_class(name)
-    if name in _LOGGERS:
-        return kind(str(folder), name="log", version="")
+    if ":" in name and os.getcwd() not in sys.path:  # a module beside the command
+        sys.path.append(os.getcwd())
+    try:
+        kind = pkgutil.resolve_name(name if ":" in name else f"lightning.pytorch.loggers:{_LOGGERS.get(name, name)}")
+    except ImportError as error:
+        raise UserError(f"logger {name}: {error}") from None
+    except (AttributeError, ValueError):
+        kind = None
+    if not inspect.isclass(kind):
+        raise UserError(
+            f"logger must be {', '.join(_LOGGERS)}, a class of lightning.pytorch.loggers or module:Class, got {name!r}"
+        )
     given = {"save_dir": str(folder / "log"), "name": folder.name, "run_name": folder.name}
+    if name in _LOGGERS:
+        given = {"save_dir": str(folder), "name": "log", "version": ""}
     taken = inspect.signature(kind).parameters
     try:
         return kind(**{key: value for key, value in given.items() if key in taken})
     except Exception as error:
         raise UserError(f"logger {name}: {str(error).strip() or type(error).__name__}") from error
-
-
-def _logger_class(name: str) -> Any:
-    place, _, short = name.rpartition(":")
-    if place and os.getcwd() not in sys.path:  # a module beside the command
-        sys.path.append(os.getcwd())
-    try:
-        module = importlib.import_module(place or "lightning.pytorch.loggers")
-    except ImportError as error:
-        raise UserError(f"logger {name}: {error}") from None
-    kind = getattr(module, _LOGGERS.get(name, short), None)
-    if not inspect.isclass(kind):
-        raise UserError(
-            f"logger must be {', '.join(_LOGGERS)}, a class of lightning.pytorch.loggers or module:Class, got {name!r}"
-        )
-    return kind
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from crossfade.errors import UserError
-from crossfade.lab.train.checks import check_choice, check_count, check_positive, check_rising, check_share
+from crossfade.lab.train.checks import check_choice, check_count, check_positive, check_share
 
 if TYPE_CHECKING:
     from crossfade.lab.trial import Shape
@@ -156,10 +156,10 @@ class ImageRecipe(DeepRecipe):
         super().__post_init__()
         check_share("momentum", self.momentum)
         check_share("dropout", self.dropout)
-        check_rising("milestones", self.milestones)
+        if list(self.milestones) != sorted(self.milestones):
+            raise UserError(f"milestones must rise, got {self.milestones!r}")
 
     def rate(self, epoch: float) -> float:
-        """Return the learning rate after so many epochs, parts of one included."""
         return self.learning_rate * float(self.gamma ** bisect.bisect_right(self.milestones, epoch))
 
     def cost(self, shape: Shape) -> float:
@@ -171,7 +171,6 @@ class ImageRecipe(DeepRecipe):
         return replace(self, batch_size=min(self.batch_size, max(2, images // 4)))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain data, lists for tuples."""
         return super().to_dict() | {"augment": self.augment.to_dict()}
 
 
@@ -220,7 +219,6 @@ class TextRecipe(DeepRecipe):
         check_positive("clip", self.clip, zero=True)
 
     def rate(self, epoch: float) -> float:
-        """Return the learning rate after so many epochs, parts of one included."""
         done = epoch / self.epochs
         if done < self.warmup:
             return self.learning_rate * done / self.warmup

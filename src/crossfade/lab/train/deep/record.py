@@ -1,9 +1,10 @@
-"""The record of a training's epochs: what each scored, which one counts, and the history in the end."""
+"""The record of a training's epochs: what each scored, which one counts, and what becomes of watched test images."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -11,45 +12,42 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from crossfade.diagnostics import ProbabilityRecorder, Recording
 from crossfade.lab.train.outcome import History, chosen_epoch
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from crossfade.lab.train.deep.batches import Batch
     from crossfade.lab.train.deep.recipe import DeepRecipe
 
 Observer: TypeAlias = Callable[[int, str, Tensor, Tensor, Tensor], None]
 
 _BINS = 15
-_COUNT, _LOSS_COUNT, _LOSS, _CORRECT, _NLL, _BRIER, _GAPS = range(7)
+_COUNT, _CORRECT, _NLL, _BRIER, _GAPS = range(5)
 _COUNTS = _GAPS + _BINS
 _FEW = 30  # classes
+_NEAR = 0.2  # p_y that parts the wrong predictions
 
 
 class Tally:
     """Sums from which accuracy, nll, ece and brier follow, the same numbers as ``crossfade.lab.scores``'.
 
-    They stay on the device until they are asked for, and can be added over batches and processes.
-
     Args:
+        device: Where the sums stay until they are asked for.
         classes: With up to 30, what was taken for what is counted too: for f1 (of class 1 where there are two, else the
             mean over classes) and mcc (Matthews' correlation).
+
+    Attributes:
+        sums: They can be added over batches and processes.
     """
 
-    def __init__(self, classes: int = 0) -> None:
-        self._sums: Tensor | None = None
+    def __init__(self, device: torch.device, classes: int = 0) -> None:
         self._classes = classes if classes <= _FEW else 0
-
-    def add_loss(self, loss: Tensor, count: int) -> None:
-        """Count a batch's mean training loss."""
-        sums = self.total(loss.device)
-        sums[_LOSS_COUNT] += count
-        sums[_LOSS] += loss * count
+        self.sums = torch.zeros(_COUNTS + self._classes**2, dtype=exact(device), device=device)
 
     def add(self, logits: Tensor, labels: Tensor) -> None:
         """Count a batch of (N, C) logits and (N,) labels."""
-        sums = self.total(logits.device)
+        sums = self.sums
         log_p = F.log_softmax(logits.to(sums.dtype), 1)
         p = log_p.exp()
         confidence, predicted = p.max(1)
@@ -64,25 +62,22 @@ class Tally:
         if self._classes:
             sums[_COUNTS:].index_add_(0, labels * self._classes + predicted, torch.ones_like(confidence))
 
-    def total(self, device: torch.device) -> Tensor:
-        """Return the sums, to be added to other processes'."""
-        if self._sums is None:
-            dtype = torch.float32 if device.type == "mps" else torch.float64
-            self._sums = torch.zeros(_COUNTS + self._classes**2, dtype=dtype, device=device)
-        return self._sums
-
-    def scores(self, total: Tensor) -> dict[str, float]:
-        """Return means; NaN for what wasn't counted."""
-        sums = total.double().cpu()
-        count, losses = (float(sums[at]) or float("nan") for at in (_COUNT, _LOSS_COUNT))
+    def scores(self) -> dict[str, float]:
+        """Return means; NaN if nothing was counted."""
+        sums = self.sums.double().cpu()
+        count = float(sums[_COUNT]) or float("nan")
         return {
-            "loss": float(sums[_LOSS]) / losses,
             "accuracy": float(sums[_CORRECT]) / count,
             "nll": float(sums[_NLL]) / count,
             "ece": float(sums[_GAPS:_COUNTS].abs().sum()) / count,
             "brier": float(sums[_BRIER]) / count,
             **(_agreement(sums[_COUNTS:].numpy(), self._classes) if self._classes else {}),
         }
+
+
+def exact(device: torch.device) -> torch.dtype:
+    """Return the type of sums over an epoch: float64, where the device has it."""
+    return torch.float32 if device.type == "mps" else torch.float64
 
 
 def _agreement(counts: NDArray[np.float64], classes: int) -> dict[str, float]:
@@ -94,27 +89,6 @@ def _agreement(counts: NDArray[np.float64], classes: int) -> dict[str, float]:
     average = "binary" if classes == 2 else "macro"
     f1 = f1_score(true, predicted, average=average, sample_weight=counts, zero_division=0.0)
     return {"f1": float(f1), "mcc": float(matthews_corrcoef(true, predicted, sample_weight=counts))}
-
-
-@torch.no_grad()
-def scored(
-    net: nn.Module,
-    logits: Callable[[Any], Tensor],
-    batches: Iterable[Batch],
-    classes: int,
-    device: torch.device,
-    observe: Callable[[Tensor, Tensor, Tensor], None] | None,
-) -> Tally:
-    """Return a part's sums; ``observe`` is shown index, logits and labels of every batch."""
-    tally = Tally(classes)
-    net.eval()
-    for inputs, labels, index, _ in batches:
-        found, target = logits(inputs.to(device)).float(), labels.to(device)
-        tally.add(found, target)
-        if observe is not None:
-            observe(index, found, target)
-    net.train()
-    return tally
 
 
 class Record:
@@ -141,10 +115,8 @@ class Record:
 
     def add(self, epoch: int, loss: float, parts: Mapping[str, Mapping[str, float]], net: nn.Module) -> None:
         """Add the scores of an epoch, by part."""
-        row: dict[str, float] = {"epoch": epoch + 1, "train_loss": loss}
-        for part, scores in parts.items():
-            row |= {f"{part}_{name}": value for name, value in scores.items() if name != "loss"}
-        self.rows.append(row)
+        scores = {f"{part}_{name}": value for part, found in parts.items() for name, value in found.items()}
+        self.rows.append({"epoch": epoch + 1, "train_loss": loss, **scores})
         if self.recipe.select == "validation" and self._chosen() == len(self.rows) - 1:
             self.best = {name: value.detach().cpu().clone() for name, value in net.state_dict().items()}
 
@@ -176,3 +148,29 @@ class Record:
         if self.recipe.select == "last":
             return len(self.rows) - 1
         return chosen_epoch(np.array([row["val_accuracy"] for row in self.rows]))
+
+
+class Watcher:
+    """The bookkeeping of "A Motivating Example": p_y of the test images after epoch ``recipe.watch`` and the last."""
+
+    def __init__(self, folder: Path, examples: int, recipe: DeepRecipe) -> None:
+        self.recorder = ProbabilityRecorder(folder, examples, recipe.epochs)
+        self.epochs = (recipe.watch - 1, recipe.epochs - 1)
+
+    def __call__(self, epoch: int, part: str, index: Tensor, logits: Tensor, labels: Tensor) -> None:
+        if part == "test" and epoch in self.epochs:
+            self.recorder.record(epoch, index, logits, labels)
+            self.recorder.flush()  # a checkpoint may follow, and the watched epoch isn't seen again
+
+
+def escapes(folder: Path, recipe: DeepRecipe) -> dict[str, int]:
+    """Return how many test images of each group at epoch ``recipe.watch`` are right at the end.
+
+    The groups are: right, wrong with p_y > 0.2, wrong with p_y < 0.2.
+    """
+    recording = Recording(folder)
+    then, now = recipe.watch - 1, recipe.epochs - 1
+    right, p, end = recording.correct(then), recording.p(then), recording.correct(now)
+    groups = {"right": right, "near": ~right & (p >= _NEAR), "far": ~right & (p < _NEAR)}
+    counts = {f"watch_{name}": int(group.sum()) for name, group in groups.items()}
+    return counts | {f"end_{name}": int((group & end).sum()) for name, group in groups.items()}

@@ -1,33 +1,39 @@
-"""Trials of deep networks, in turn or side by side; after an interruption each goes on from its last epoch."""
+"""Trials of deep networks, trained in turn or side by side, and how long they will take.
+
+After an interruption each goes on from its last epoch.
+"""
 
 from __future__ import annotations
 
 import gc
-import os
 import shutil
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import groupby
 from pathlib import Path
 
 import lightning.pytorch as pl
-import torch.distributed
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
 
 from crossfade.errors import UserError
 from crossfade.lab.data.image_stream import StreamSplit
 from crossfade.lab.data.images import ImageSplit, ImageTask
 from crossfade.lab.data.texts import TextSplit, TextTask
-from crossfade.lab.methods import Start
+from crossfade.lab.methods import Start, TwoPass
+from crossfade.lab.nets import build
 from crossfade.lab.provenance import provenance
 from crossfade.lab.store import Outcome
 from crossfade.lab.train.checks import expect
 from crossfade.lab.train.deep import side_by_side
-from crossfade.lab.train.deep.batches import DeepSplit
-from crossfade.lab.train.deep.lightning import train
-from crossfade.lab.train.deep.network import Job, job_starts
+from crossfade.lab.train.deep.feeds import DeepSplit
+from crossfade.lab.train.deep.lightning import CHECKPOINT, train
+from crossfade.lab.train.deep.network import Job, job_starts, save_model
 from crossfade.lab.train.deep.recipe import DeepRecipe, ImageRecipe
-from crossfade.lab.train.deep.watch import Watcher, escapes
-from crossfade.lab.train.deep.weights import save_model
+from crossfade.lab.train.deep.record import Watcher, escapes
 from crossfade.lab.train.executor import Batch, Executor, Tick, cost, error_line, train_in_parts
 from crossfade.lab.train.graphs import empty_memory
 from crossfade.lab.train.hardware import Hardware, process_rank
@@ -35,6 +41,7 @@ from crossfade.lab.train.outcome import History, outcome
 from crossfade.lab.trial import Trial, seed
 
 _AT_ONCE = 8  # networks side by side: more don't train faster on an H200
+_TIMED = 4  # networks that are timed side by side: enough to see what that gains
 
 
 def executor(hardware: Hardware, work: Path, keep: Path | None = None) -> Executor:
@@ -68,16 +75,12 @@ class _Runner:
 
     def train_alike(self, trials: Sequence[Trial]) -> Iterator[tuple[Trial, Outcome]]:
         """Train trials of one recipe and one task."""
-        served = {trial.key for trial in trials if self.serves(trial)}
+        # What has begun in turn goes on so.
+        served = {t.key for t in trials if _served(t, self.hardware) and not self._checkpoint(t).exists()}
         yield from self.side_by_side([trial for trial in trials if trial.key in served])
         rest = [trial for trial in trials if trial.key not in served]
         for _, repeat in groupby(rest, key=lambda trial: trial.repeat):
             yield from self.in_turn(tuple(repeat))
-
-    def serves(self, trial: Trial) -> bool:
-        """Return whether it can be trained side by side with others, and hasn't begun in another way."""
-        here = isinstance(trial.task, ImageTask | TextTask) and not (self.work / trial.key / "last.ckpt").exists()
-        return here and side_by_side.serves(self.hardware, _recipe(trial), trial.method)
 
     def side_by_side(self, trials: Sequence[Trial]) -> Iterator[tuple[Trial, Outcome]]:
         """Train trials of one recipe, several at once."""
@@ -113,22 +116,20 @@ class _Runner:
         resumed training is the undisturbed one, so the numbers are those of training each from the start.
         """
         split = _split(trials[0], trials[0].repeat)  # one at a time in memory
-        alone = self.hardware.devices * self.hardware.nodes == int(os.environ.get("WORLD_SIZE", "1")) == 1
-        methods = [trial.method for trial in trials] if alone else []
-        places = job_starts(methods, [0] * len(methods), _recipe(trials[0])) or [Start()] * len(trials)
+        begun = {trial.key for trial in trials if self._checkpoint(trial).exists()}
+        places = [Start()] * len(trials)
+        if side_by_side.one_process(self.hardware):
+            places = job_starts([trial.method for trial in trials], [0] * len(trials), _recipe(trials[0]))
         for at, (trial, start) in enumerate(zip(trials, places, strict=True)):
             self.tick(0.0)
-            saved = 0 if start.source is None else self._take_over(trials[start.source], start.epoch, trial)
-            wanted = {place.epoch for place in places if place.source == at}
-            keep = [_Keep(self._checkpoint(trial), wanted)] if wanted else []
-            result = self._train(trial, self._job(trial, split), keep)
-            if saved and result.result is not None:
-                result = Outcome({**result.result, "shared_epochs": saved}, result.curves)
+            own, pairs = self._checkpoint(trial), zip(trials, places, strict=True)
+            forks = {self._checkpoint(other): place.epoch for other, place in pairs if place.source == at}
+            forked = trial.key not in begun and own.exists()
+            result = self._train(trial, self._job(trial, split), [_Fork(own, forks)])
+            if forked and result.result is not None:
+                result = Outcome({**result.result, "shared_epochs": start.epoch}, result.curves)
             gc.collect()  # a trainer and its network hold each other: a large one must not wait for its turn
             yield trial, result
-        for trial in trials:
-            for fork in self.work.glob(f"{trial.key}.*.fork"):
-                fork.unlink()
 
     def _train(self, trial: Trial, job: Job, callbacks: Sequence[pl.Callback]) -> Outcome:
         report = partial(self._report, cost(trial))
@@ -144,6 +145,9 @@ class _Runner:
         folder, recipe = self.work / trial.key, _recipe(trial)
         watcher = Watcher(folder / "p", len(split.test), recipe) if recipe.watch else None
         return Job(split, trial.method, seed(trial, "train"), folder, watcher)
+
+    def _checkpoint(self, trial: Trial) -> Path:
+        return self.work / trial.key / CHECKPOINT
 
     def _report(self, whole: float, part: float) -> None:
         self.tick(part * whole)
@@ -167,41 +171,21 @@ class _Runner:
         shutil.rmtree(folder, ignore_errors=True)
         return result
 
-    def _checkpoint(self, trial: Trial) -> Path:
-        return self.work / trial.key / "last.ckpt"
 
-    def _take_over(self, source: Trial, epoch: int, trial: Trial) -> int:
-        """Lay another trial's checkpoint where this one looks for its own, and return how many epochs that saves."""
-        fork, own = _fork(self._checkpoint(source), epoch), self._checkpoint(trial)
-        if own.exists() or not fork.exists():
-            return 0
-        own.parent.mkdir(parents=True, exist_ok=True)
-        _copy(fork, own)
-        return epoch
+class _Fork(pl.Callback):  # type: ignore[misc]
+    """Copies a training's checkpoint after some epochs to where trainings that begin alike look for their own."""
 
-
-class _Keep(pl.Callback):  # type: ignore[misc]
-    """Keeps the checkpoints that other trials start from, after these epochs."""
-
-    def __init__(self, last: Path, epochs: set[int]) -> None:
-        self.last, self.epochs = last, epochs
+    def __init__(self, own: Path, forks: Mapping[Path, int]) -> None:
+        self.own, self.forks = own, forks
 
     def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         # The checkpoint of the epoch before was written when that epoch ended.
-        fork = _fork(self.last, trainer.current_epoch)
-        if trainer.current_epoch in self.epochs and not fork.exists() and self.last.exists():
-            _copy(self.last, fork)
-
-
-def _fork(last: Path, epoch: int) -> Path:
-    """Return where a trial's checkpoint after this epoch is kept for others: beside its folder, which is removed."""
-    return last.parent.with_name(f"{last.parent.name}.{epoch}.fork")
-
-
-def _copy(source: Path, target: Path) -> None:
-    part = target.with_suffix(".part")
-    shutil.copyfile(source, part)
-    part.replace(target)
+        for fork, epoch in self.forks.items():
+            if epoch == trainer.current_epoch and not fork.exists() and self.own.exists():
+                fork.parent.mkdir(parents=True, exist_ok=True)
+                part = fork.with_suffix(".part")
+                shutil.copyfile(self.own, part)
+                part.replace(fork)
 
 
 def _split(trial: Trial, repeat: int) -> DeepSplit:
@@ -209,6 +193,11 @@ def _split(trial: Trial, repeat: int) -> DeepSplit:
     if not isinstance(split, ImageSplit | StreamSplit | TextSplit):
         raise TypeError(f"split: expected images or texts, got a {type(split).__name__}")
     return split
+
+
+def _served(trial: Trial, hardware: Hardware) -> bool:
+    here = isinstance(trial.task, ImageTask | TextTask)
+    return here and side_by_side.serves(hardware, _recipe(trial), trial.method)
 
 
 def _recipe(trial: Trial) -> DeepRecipe:
@@ -250,3 +239,45 @@ def _keep_weights(folder: Path, trial: Trial, split: DeepSplit, history: History
     if history.weights is not history.last:
         epoch = int(history.curves["epoch"][history.chosen])
         save_model(folder / f"{trial.key}.best.safetensors", history.weights, {**about, "epoch": epoch})
+
+
+def estimate(trials: Sequence[Trial], hardware: Hardware) -> float:
+    """Return the seconds that trials on images take, each from its start, uncompiled: some steps of each are timed."""
+    device = torch.device("cuda" if side_by_side.uses_cuda(hardware) else "cpu")
+    devices, seconds = hardware.devices * hardware.nodes, 0.0
+    for _, group in groupby(trials, key=lambda trial: (id(trial.task), trial.recipe)):
+        alike = tuple(group)
+        task, recipe = alike[0].task, expect("recipe", alike[0].recipe, ImageRecipe)
+        rows, inputs, classes = task.shape
+        side = recipe.size or round((inputs / 3) ** 0.5)
+        step, forward = _seconds_an_image(build(recipe.net, classes).to(device), side, classes, device)
+        served, in_graphs = [trial for trial in alike if _served(trial, hardware)], 0.0
+        if served:
+            split = _split(served[0], 0)
+            jobs = [Job(split, trial.method, 0) for trial in served[:_TIMED]]
+            with suppress(RuntimeError):  # no memory for so many, or a loss that waits for the host
+                in_graphs = side_by_side.seconds_an_epoch(jobs, recipe, hardware=hardware)
+        tested = task.describe()["n_test"] * sum(map(recipe.scored, range(recipe.epochs)))
+        for trial in alike:
+            passes = 2 if isinstance(trial.method, TwoPass) else 1
+            epoch = in_graphs if in_graphs and trial in served else rows * step * passes / devices
+            seconds += recipe.epochs * epoch + tested * forward / devices
+    return seconds
+
+
+def _seconds_an_image(net: nn.Module, side: int, classes: int, device: torch.device) -> tuple[float, float]:
+    """Return the seconds that a training step and a forward pass take, for each image."""
+    count = 128 if device.type == "cuda" else 16 if side < 100 else 4
+    images, labels = torch.randn(count, 3, side, side, device=device), torch.randint(classes, (count,), device=device)
+
+    def seconds(training: bool) -> float:
+        started = time.perf_counter()
+        with torch.set_grad_enabled(training):
+            logits = net(images)
+        if training:
+            torch.autograd.backward(cross_entropy(logits, labels))
+        side_by_side.wait(device)
+        return (time.perf_counter() - started) / count
+
+    step, forward = (min(seconds(training) for _ in range(4)) for training in (True, False))
+    return step, forward

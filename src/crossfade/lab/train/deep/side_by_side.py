@@ -17,7 +17,7 @@ import functools
 import os
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -28,19 +28,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from crossfade._transforms import Transform
 from crossfade.lab.methods import Method, TwoPass
-from crossfade.lab.train.deep.batches import Batch, epoch_seed
-from crossfade.lab.train.deep.feeds import Feed, Kind, make_feed
-from crossfade.lab.train.deep.network import (
-    Job,
-    build_network,
-    job_starts,
-    logits_of,
-    loss_of,
-    make_optimizer,
-    step_settings,
-)
+from crossfade.lab.train.deep import network
+from crossfade.lab.train.deep.feeds import Feed, Kind, Place, epoch_seed, make_feed
+from crossfade.lab.train.deep.network import Job
 from crossfade.lab.train.deep.recipe import DeepRecipe, ImageRecipe
-from crossfade.lab.train.deep.record import Record, scored
+from crossfade.lab.train.deep.record import Record
 from crossfade.lab.train.graphs import Graphs, begun, optimizer_state
 from crossfade.lab.train.hardware import Hardware
 from crossfade.lab.train.outcome import History
@@ -55,10 +47,19 @@ def serves(hardware: Hardware, recipe: DeepRecipe, method: Method) -> bool:
 
     On one CUDA device, a step in one piece without a loss scaler, no logger; a transformer that isn't to be compiled.
     """
-    wanted = hardware.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-    alone = hardware.devices * hardware.nodes == int(os.environ.get("WORLD_SIZE", "1")) == 1 and not hardware.logger
     whole = recipe.accumulate == 1 and recipe.precision != "16-mixed" and not isinstance(method, TwoPass)
-    return wanted and alone and whole and (isinstance(recipe, ImageRecipe) or not hardware.compile)
+    here = uses_cuda(hardware) and one_process(hardware) and not hardware.logger
+    return here and whole and (isinstance(recipe, ImageRecipe) or not hardware.compile)
+
+
+def uses_cuda(hardware: Hardware) -> bool:
+    """Return whether training is on CUDA devices."""
+    return hardware.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+
+
+def one_process(hardware: Hardware) -> bool:
+    """Return whether this process trains alone, on one device."""
+    return hardware.devices * hardware.nodes == int(os.environ.get("WORLD_SIZE", "1")) == 1
 
 
 def train_side_by_side(
@@ -90,7 +91,17 @@ def train_side_by_side(
     last = min(recipe.epochs, max_epochs or recipe.epochs)
     for epoch in range(min(member.epoch for member in members), last):
         active = [member for member in members if member.ready(epoch)]
-        _train_epoch(active, epoch)
+        feeds = {id(member.feed): member.feed for member in active}.values()
+        for feed in feeds:
+            feed.begin(epoch)
+        for member in active:
+            member.begin(epoch)
+        for step in range(max((len(feed.kinds) for feed in feeds), default=0)):
+            for member in active:
+                if step < len(member.feed.kinds):
+                    member.step(member.feed.kinds[step])
+        for member in active:
+            member.end(epoch)
         if epoch + 1 < recipe.epochs and (time.monotonic() - saved > pause or epoch + 1 == last):
             started_saving = time.monotonic()
             for member in active:
@@ -116,25 +127,30 @@ def seconds_an_epoch(
     members = _members(alone, recipe, replace(hardware, compile=False), torch.device(device))
     feed = members[0].feed
     feed.begin(0)
-    kinds = feed.kinds[:_TIMED_STEPS]
-    seconds = 0.0
+    kinds, seconds = feed.kinds[:_TIMED_STEPS], 0.0
     for _ in range(2):  # the first time warms up
         for member in members:
             member.begin(0)
-        _wait(feed.device)
+        wait(feed.device)
         started = time.perf_counter()
         for kind in kinds:
             for member in members:
                 member.step(kind)
-        _wait(feed.device)
+        wait(feed.device)
         seconds = time.perf_counter() - started
     return seconds * len(feed.kinds) / (len(kinds) * len(members))
+
+
+def wait(device: torch.device) -> None:
+    """Wait for what the device still computes."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def _training_loss(
     net: nn.Module, g: Transform | None, inputs: Any, labels: Tensor, alpha: Tensor, beta: Tensor, channels_last: bool
 ) -> Tensor:
-    return loss_of(g, logits_of(net, inputs, channels_last=channels_last), labels, alpha, beta)
+    return network.loss_of(g, network.logits_of(net, inputs, channels_last=channels_last), labels, alpha, beta)
 
 
 @functools.cache
@@ -160,15 +176,12 @@ class Member:
         self.epoch, self.trained = 0, 0
         self.source: Member | None = None
         self.record = Record(recipe)
-        self.net = build_network(job, recipe, channels_last=hardware.channels_last).to(self.device)
-        self.norms = [
-            layer
-            for layer in self.net.modules()
-            # without a momentum, the count is the average's divisor
-            if isinstance(layer, _BatchNorm) and layer.track_running_stats and layer.momentum is not None
-        ]
+        self.net = network.build_network(job, recipe, channels_last=hardware.channels_last).to(self.device)
+        norms = [layer for layer in self.net.modules() if isinstance(layer, _BatchNorm) and layer.track_running_stats]
+        # without a momentum, the count is the average's divisor
+        self.norms = [layer for layer in norms if layer.momentum is not None]
         self.rate = torch.zeros((), device=self.device)
-        self.optimizer = begun(make_optimizer(self.net, recipe, self.rate))
+        self.optimizer = begun(network.make_optimizer(self.net, recipe, self.rate))
         self.table = torch.zeros(0)  # alpha, beta and rate of the epoch's steps
         self.at, self.first = (torch.zeros(1, dtype=torch.int64, device=self.device) for _ in range(2))
         self.loss = torch.zeros((), dtype=torch.float64, device=self.device)
@@ -188,7 +201,7 @@ class Member:
     def begin(self, epoch: int) -> None:
         """Lay the losses' weights and learning rates of the epoch's steps ready."""
         steps = len(self.feed.kinds)
-        table = [step_settings(self.job.method, self.recipe, epoch, step / steps) for step in range(steps)]
+        table = [network.step_settings(self.job.method, self.recipe, epoch, step / steps) for step in range(steps)]
         if not len(self.table):
             self.table = torch.zeros(steps, 3, dtype=torch.float64, device=self.device)
         self.table.copy_(torch.tensor(table, dtype=torch.float64))
@@ -212,7 +225,12 @@ class Member:
         self.epoch, self.trained = epoch + 1, self.trained + 1
         loss = self.loss.item() / sum(kind[0] for kind in self.feed.kinds)
         if self.record.wants(epoch, loss, self.net):
-            parts = {part: self._evaluate(epoch, part, batches) for part, batches in self.feed.parts.items()}
+            layout = self.hardware.channels_last
+            with self._autocast():
+                parts = {
+                    part: network.scored(self.job, self.net, epoch, part, batches, channels_last=layout).scores()
+                    for part, batches in self.feed.parts.items()
+                }
             self.record.add(epoch, loss, parts, self.net)
 
     def state(self) -> dict[str, Any]:
@@ -263,13 +281,6 @@ class Member:
         self.first.add_(kind[0])
         self.at.add_(1)
 
-    def _evaluate(self, epoch: int, part: str, batches: Iterable[Batch]) -> dict[str, float]:
-        observe = None if self.job.observe is None else functools.partial(self.job.observe, epoch, part)
-        logits = functools.partial(logits_of, self.net, channels_last=self.hardware.channels_last)
-        with self._autocast():
-            tally = scored(self.net, logits, batches, self.job.split.classes, self.device, observe)
-        return tally.scores(tally.total(self.device))
-
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16-mixed")
 
@@ -287,37 +298,15 @@ def _uncounted(norms: Sequence[_BatchNorm]) -> Iterator[None]:
             norm.num_batches_tracked = count
 
 
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 def _members(jobs: Sequence[Job], recipe: DeepRecipe, hardware: Hardware, device: torch.device) -> list[Member]:
-    feeds: dict[tuple[int, int], Feed] = {}
     groups = [(id(job.split), job.seed) for job in jobs]
-    for job, group in zip(jobs, groups, strict=True):
-        if group not in feeds:
-            feeds[group] = make_feed(job.split, recipe, hardware, job.seed, device)
+    feeds = {}
+    for group, job in dict(zip(groups, jobs, strict=True)).items():
+        feeds[group] = make_feed(job.split, recipe, hardware, job.seed, Place(device), many=True)
     seen: dict[int, Counter[object]] = defaultdict(Counter)  # steps of one loss are alike
-    members = [
-        Member(job, feeds[group], recipe, hardware, seen[id(job.method.g)])
-        for job, group in zip(jobs, groups, strict=True)
-    ]
-    places = job_starts([job.method for job in jobs], groups, recipe, [member.epoch for member in members])
+    pairs = zip(jobs, groups, strict=True)
+    members = [Member(job, feeds[group], recipe, hardware, seen[id(job.method.g)]) for job, group in pairs]
+    places = network.job_starts([job.method for job in jobs], groups, recipe, [member.epoch for member in members])
     for member, start in zip(members, places, strict=True):
         member.epoch, member.source = start.epoch, None if start.source is None else members[start.source]
     return members
-
-
-def _train_epoch(active: Sequence[Member], epoch: int) -> None:
-    feeds = {id(member.feed): member.feed for member in active}.values()
-    for feed in feeds:
-        feed.begin(epoch)
-    for member in active:
-        member.begin(epoch)
-    for step in range(max((len(feed.kinds) for feed in feeds), default=0)):
-        for member in active:
-            if step < len(member.feed.kinds):
-                member.step(member.feed.kinds[step])
-    for member in active:
-        member.end(epoch)

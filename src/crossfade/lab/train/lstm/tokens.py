@@ -1,4 +1,4 @@
-"""Texts as the token numbers that an LSTM reads, and their division into batches of similar length."""
+"""Texts as the token numbers that an LSTM reads."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 UNKNOWN = 0  # a word that is too rare in the training part, and the only token of a text without any word
 _WORD = re.compile(r"\w+(?:['’]\w+)*|[!?]")  # an exclamation or a question says something about a review
-_WINDOW = 50  # batches among which examples are sorted by length
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,27 +136,3 @@ def tokenize(split: TextSplit, recipe: LstmRecipe) -> TokenSplit:
 
     parts = numbered(split.train), numbered(split.validation), numbered(split.test)
     return TokenSplit(*parts, len(numbers) + 1, split.classes)
-
-
-def epoch_batches(seed: int, epoch: int, lengths: NDArray[np.int64], batch_size: int) -> list[NDArray[np.int64]]:
-    """Return the batches of an epoch: places of examples, the longest of a batch first.
-
-    The examples are shuffled; within windows of 50 batches they are sorted by length and cut into batches, and the
-    batches are shuffled. So a batch holds little padding, and which examples meet in it still changes each epoch.
-    """
-    generator = np.random.default_rng([seed, epoch])
-    order = generator.permutation(len(lengths))
-    batches: list[NDArray[np.int64]] = []
-    for start in range(0, len(order), _WINDOW * batch_size):
-        window = order[start : start + _WINDOW * batch_size]
-        batches += _cut(window[np.argsort(-lengths[window], kind="stable")], batch_size)
-    return [batches[at] for at in generator.permutation(len(batches))]
-
-
-def scoring_batches(lengths: NDArray[np.int64], batch_size: int) -> list[NDArray[np.int64]]:
-    """Return the batches of a part that is only scored: all examples sorted by length, the longest first."""
-    return _cut(np.argsort(-lengths, kind="stable"), batch_size)
-
-
-def _cut(order: NDArray[np.int64], batch_size: int) -> list[NDArray[np.int64]]:
-    return [order[at : at + batch_size] for at in range(0, len(order), batch_size)]

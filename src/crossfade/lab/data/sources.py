@@ -1,0 +1,284 @@
+"""Every data set that the lab knows: where it comes from, whether it is here, and how to get it."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import shutil
+import tarfile
+import urllib.error
+import urllib.request
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from crossfade.errors import UserError
+
+_CHUNK = 1 << 20
+_DOWNLOAD_SECONDS = 60.0
+_HUB_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A data set that the lab knows.
+
+    Attributes:
+        name: What the command line calls it.
+        title: What people call it.
+        used_by: The studies that use it.
+        how: How to get it.
+        find: Says what of it is in a data folder, None for nothing; by default, as ``place`` does.
+        url: Of the archive; None where the owner wants you to register.
+        checksum: Of the archive, where the owner tells one.
+        folder: Where the archive is unpacked.
+    """
+
+    name: str
+    title: str
+    used_by: str
+    how: str
+    find: Callable[[Path], str | Path | None] | None = None
+    url: str | None = None
+    checksum: str | None = None
+    folder: str = ""
+
+    def place(self, data_dir: Path) -> Path | None:
+        """Return the file ``NAME.npz`` or the folder of the unpacked archive in ``data_dir``; None if neither is."""
+        names = (f"{self.name}.npz", self.folder, self.name, self.folder.upper())
+        return next((data_dir / name for name in names if (data_dir / name).exists()), None)
+
+    def here(self, data_dir: Path) -> str | None:
+        """Return what of it is in ``data_dir``, None for nothing."""
+        found = (self.find or self.place)(data_dir)
+        return str(found.relative_to(data_dir)) if isinstance(found, Path) else found
+
+
+def default_data_dir() -> Path:
+    """Return ``$CROSSFADE_DATA``, or ``crossfade/data`` in the user's cache folder."""
+    if named := os.environ.get("CROSSFADE_DATA"):
+        return Path(named)
+    cache = os.environ.get("XDG_CACHE_HOME")
+    return (Path(cache) if cache else Path.home() / ".cache") / "crossfade" / "data"
+
+
+def find_imagenet(data_dir: Path) -> Path | None:
+    """Return the folder in ``data_dir``, or itself, that holds ImageNet's train and val; None if there is none."""
+    for place in (data_dir / "imagenet", data_dir / "ILSVRC2012", data_dir):
+        if (place / "train").is_dir() and (place / "val").is_dir() and not (place / "val_annotations.txt").exists():
+            return place
+    return None
+
+
+def find_reviews(data_dir: Path) -> Path | None:
+    """Return the CSV in ``data_dir`` or its folder ``reviews``."""
+    return next((path for place in ("reviews", ".") for path in sorted((data_dir / place).glob("*Reviews*.csv"))), None)
+
+
+def _find_uci(data_dir: Path) -> str | None:
+    from crossfade.lab.data.uci import uci_tasks
+
+    try:
+        tasks, missing = uci_tasks(data_dir)
+    except UserError:
+        return None
+    return f"{len(tasks)} of 121 sets" + (f", without {', '.join(missing)}" if len(missing) < 10 and missing else "")
+
+
+def _find_glue(data_dir: Path) -> str | None:
+    return ", ".join(path.parent.name for path in sorted((data_dir / "glue").glob("*/train.tsv"))) or None
+
+
+_KNOWN = (
+    DataSet(
+        "sklearn", "iris, wine, breast cancer, digits", "compare", "nothing to do", lambda _: "ships with scikit-learn"
+    ),
+    DataSet(
+        "uci",
+        "121 UCI sets, prepared and split by Klambauer et al. 2017",
+        "table4",
+        "crossfade data uci --download (39 MB)",
+        _find_uci,
+        url="http://www.bioinf.jku.at/people/klambauer/data_py.zip",
+        folder="uci121",
+    ),
+    DataSet(
+        "cifar100",
+        "CIFAR-100",
+        "table1, table5, motivating, normmatched",
+        "crossfade data cifar100 --download (161 MB)",
+        url="https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
+        folder="cifar-100-python",
+        checksum="md5:eb9058c3a382ffc7106e4002c42a8d85",
+    ),
+    DataSet(
+        "cinic10",
+        "CINIC-10",
+        "table1, table6",
+        "crossfade data cinic10 --download (656 MB)",
+        url="https://datashare.ed.ac.uk/bitstream/handle/10283/3192/CINIC-10.tar.gz",
+        folder="cinic-10",
+        checksum="md5:6ee4d0c996905fe93221de577967a372",
+    ),
+    DataSet(
+        "tinyimagenet",
+        "Tiny-ImageNet",
+        "table5",
+        "crossfade data tinyimagenet --download (237 MB)",
+        url="http://cs231n.stanford.edu/tiny-imagenet-200.zip",
+        folder="tiny-imagenet-200",
+    ),
+    DataSet(
+        "imagenet",
+        "ImageNet-2012",
+        "table2, table5",
+        "register at image-net.org, unpack into imagenet/{train,val}/WNID/",
+        find_imagenet,
+    ),
+    DataSet(
+        "reviews",
+        "Women's Clothing E-Commerce Reviews",
+        "table3",
+        "from Kaggle (nicapotato/womens-ecommerce-clothing-reviews), the CSV into reviews/",
+        find_reviews,
+    ),
+    DataSet(
+        "glue",
+        "GLUE classification tasks",
+        "figure2",
+        "the datasets library fetches them; or glue/TASK/{train,dev}.tsv",
+        _find_glue,
+    ),
+)
+CATALOGUE = {known.name: known for known in _KNOWN}
+
+
+def download(
+    url: str, target: Path, *, checksum: str | None = None, on_progress: Callable[[int, int], None] = lambda *_: None
+) -> Path:
+    """Fetch ``url`` into ``target``, going on where a download was broken off; a complete target is left alone.
+
+    Args:
+        url, target: From where, and the file to write.
+        checksum: ``"md5:HEX"`` or ``"sha256:HEX"``. Without one only the length is checked.
+        on_progress: Told (bytes so far, bytes in all or 0) every now and then.
+
+    Raises:
+        UserError: no connection, a refused request, a wrong length or checksum. What came is kept as ``target.part``
+            and continued next time, unless its checksum was wrong.
+    """
+    part = target.with_name(target.name + ".part")
+    try:
+        if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _fetch(url, part, on_progress)
+            part.replace(target)
+        if checksum is not None:
+            kind, _, expected = checksum.partition(":")
+            with target.open("rb") as file:
+                found = hashlib.file_digest(file, kind).hexdigest()
+            if found != expected:
+                target.unlink()
+                raise UserError(f"{target.name}: {kind} is {found}, expected {expected}; removed, run it again")
+    except OSError as error:  # urllib's errors are OSErrors too
+        reason = getattr(error, "reason", None) or error
+        raise UserError(
+            f"{url}: can't be downloaded ({reason}); run it again to go on, or put the file at {target}"
+        ) from None
+    return target
+
+
+def _fetch(url: str, part: Path, on_progress: Callable[[int, int], None]) -> None:
+    have = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    try:
+        response = urllib.request.urlopen(request, timeout=_DOWNLOAD_SECONDS)
+    except urllib.error.HTTPError as error:
+        if error.code == 416:  # nothing lies beyond what is here
+            return
+        raise
+    with response:
+        if have and response.status != 206:  # the server starts from the beginning
+            have = 0
+        total = have + int(response.headers.get("Content-Length") or 0)
+        with part.open("ab" if have else "wb") as file:
+            while chunk := response.read(_CHUNK):
+                file.write(chunk)
+                have += len(chunk)
+                on_progress(have, total)
+    if total and have != total:
+        raise UserError(f"{url}: the connection ended after {have} of {total} bytes; run it again to go on")
+
+
+def unpack(archive: Path, target: Path) -> Path:
+    """Unpack a zip or tar archive into the new folder ``target``: all of it or, when broken off, nothing.
+
+    Raises:
+        UserError: a damaged archive, or a member that would land outside the folder.
+    """
+    if target.exists():
+        return target
+    partial = target.with_name(target.name + ".unpacking")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        if zipfile.is_zipfile(archive):
+            _unzip(archive, partial)
+        else:
+            with tarfile.open(archive) as file:
+                file.extractall(partial, filter="data")
+        partial.replace(target)
+    except tarfile.FilterError as error:
+        raise UserError(f"{archive.name}: refused, a member would land outside the folder ({error})") from None
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
+        raise UserError(f"{archive.name}: not a readable archive ({error}); delete it and download it again") from None
+    except OSError as error:
+        raise UserError(f"{archive.name}: can't be unpacked into {target.parent} ({error})") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return target
+
+
+def _unzip(archive: Path, target: Path) -> None:
+    with zipfile.ZipFile(archive) as file:
+        for name in file.namelist():
+            path = PurePosixPath(name.replace("\\", "/"))
+            # zipfile would quietly put such a member elsewhere; an archive that has one isn't what it should be.
+            if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
+                raise UserError(f"{archive.name}: refused, member {name!r} would land outside the folder")
+        file.extractall(target)
+
+
+@contextmanager
+def hub(kind: Literal["model", "dataset"], name: str) -> Iterator[None]:
+    """Load something of the Hugging Face hub inside: quietly, and from the cache alone if the hub doesn't answer."""
+    import huggingface_hub.constants as constants
+
+    log = logging.getLogger("huggingface_hub")
+    level, offline = log.level, constants.HF_HUB_OFFLINE
+    log.setLevel(logging.ERROR)
+    constants.HF_HUB_OFFLINE = offline or not _answers(kind, name)
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = offline
+        log.setLevel(level)
+
+
+@lru_cache
+def _answers(kind: Literal["model", "dataset"], name: str) -> bool:
+    """Ask the hub once, without the retries of its library."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        HfApi().repo_info(name, repo_type=kind, timeout=_HUB_SECONDS)
+    except HfHubHTTPError:  # an answer, if only that there is no such thing
+        return True
+    except Exception:  # a proxy, a name that isn't found, offline mode, a time-out
+        return False
+    return True
