@@ -292,8 +292,8 @@ def _run(
 
 def _time_left(left: Sequence[Trial], whole: int, store: Path, hardware: Hardware) -> str:
     """Return how long the rest of a plan will take, in words."""
-    from crossfade.lab.paper.estimate import estimate
     from crossfade.lab.run import duration
+    from crossfade.lab.train.deep.run import estimate
 
     if not left:
         return f"nothing left to run: all of it is in {store}"
