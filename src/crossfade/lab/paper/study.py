@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeAlias, TypeVar, get_args
 
 from crossfade.errors import UserError
-from crossfade.lab.described import describe_run
 from crossfade.lab.methods import Method, method
+from crossfade.lab.provenance import describe_run
 from crossfade.lab.store import Run
 from crossfade.lab.trial import Recipe, Task, Trial
 
