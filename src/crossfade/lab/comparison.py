@@ -19,7 +19,7 @@ from crossfade.lab.run import run_request
 from crossfade.lab.settings import Data, Images, Kind, Settings, Texts, Training, check_kind, given, option
 from crossfade.lab.store import Run, Store
 from crossfade.lab.train.hardware import Hardware
-from crossfade.lab.trial import Trial
+from crossfade.lab.trial import Json, Trial
 
 if TYPE_CHECKING:
     from crossfade.lab.data.table import Table
@@ -361,12 +361,12 @@ def _on_images(folder: Path, settings: Settings) -> _Experiment:
     return _Experiment("compare-images", _sizes(task, "images"), [task], recipe, repeats, kept, notes)
 
 
-def _given(settings: Settings, *names: str) -> dict[str, Any]:
+def _given(settings: Settings, *names: str) -> Json:
     """Return those of the named settings that are given."""
     return {name: value for name, value in settings.given().items() if name in names}
 
 
-def _division(training: Training) -> dict[str, Any]:
+def _division(training: Training) -> Json:
     """Return how a task divides its data."""
     return {"seed": training.seed or 0, "test_size": 0.2 if training.test_size is None else training.test_size}
 

@@ -12,13 +12,13 @@ from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import crossfade
 
 if TYPE_CHECKING:
     from crossfade.lab.methods import Method
-    from crossfade.lab.trial import Trial
+    from crossfade.lab.trial import Json, Trial
 
 SCHEDULE_GRID = 240  # every phase of the paper's recipes starts at a multiple of 1/240
 _PACKAGES = (
@@ -27,7 +27,7 @@ _PACKAGES = (
 )
 
 
-def provenance() -> dict[str, Any]:
+def provenance() -> Json:
     """Return what is written beside every trial."""
     return {
         "versions": versions(),

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import pandas as pd
 
 from crossfade.errors import UserError
 from crossfade.lab import frames
 from crossfade.lab.files import write_text
+from crossfade.lab.trial import Json
 from crossfade.stats.words import decimal, percent, points, points_range, text_table
 
 if TYPE_CHECKING:
@@ -35,10 +35,10 @@ class ComparisonResult:
 
     results: pd.DataFrame
     curves: pd.DataFrame
-    meta: Mapping[str, Any]
+    meta: Json
     failures: tuple[tuple[str, str, int, str], ...] = ()
     pending: int = 0
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Json = field(default_factory=dict)
 
     @classmethod
     def load(cls, store: Store, run: Run) -> Self:
@@ -113,7 +113,7 @@ class ComparisonResult:
         page = render_comparison(self.comparison, self.results, self.curves, self.meta)
         return write_text(Path(path), page, "report")
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Json:
         """Return the same numbers for scripts, as plain data."""
         rows, failed = self.results.drop(columns=["key"]).astype("object"), ("dataset", "method", "repeat", "error")
         return {

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args, get_origin,
 
 from crossfade.errors import UserError
 from crossfade.lab.train.checks import check_choice, check_count, check_positive, check_seed, check_share
+from crossfade.lab.trial import Json
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -33,7 +34,7 @@ class Kind(Enum):
 TABLE, TEXTS, IMAGES = Kind
 
 
-def given(group: "DataclassInstance") -> dict[str, Any]:
+def given(group: "DataclassInstance") -> Json:
     """Return the fields of a dataclass that have another value than their default, by their names."""
     values = {field.name: (getattr(group, field.name), field.default) for field in fields(group)}
     return {name: value for name, (value, default) in values.items() if value != default}
@@ -157,7 +158,7 @@ class Settings:
     def of(cls, values: Mapping[str, object]) -> "Settings":
         """Return settings from values by their names, of which None is not given; an unknown name is a UserError."""
         place = {field.name: at for at, group in enumerate((Training, Texts, Images)) for field in fields(group)}
-        said: tuple[dict[str, Any], ...] = ({}, {}, {})
+        said: tuple[Json, ...] = ({}, {}, {})
         for name, value in values.items():
             if name not in place:
                 near = difflib.get_close_matches(name, place, n=1, cutoff=0.5)
@@ -182,7 +183,7 @@ class Settings:
             reason = str(error)
         raise UserError(f"--config {path}: {reason}")
 
-    def given(self) -> dict[str, Any]:
+    def given(self) -> Json:
         """Return the settings that are given, by their names."""
         return given(self.training) | given(self.texts) | given(self.images)
 

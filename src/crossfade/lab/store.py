@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from crossfade.errors import UserError
-from crossfade.lab.trial import digest
+from crossfade.lab.trial import Json, digest
 
 if TYPE_CHECKING:
     from crossfade.lab.trial import Trial
@@ -51,7 +51,7 @@ _ERRORS = {
 class Outcome:
     """The end of one trial: ``result`` and ``curves`` when it is done, ``error`` (one line) when it failed."""
 
-    result: Mapping[str, Any] | None = None
+    result: Json | None = None
     curves: Mapping[str, Sequence[float | str | None]] | None = None
     error: str | None = None
 
@@ -71,8 +71,8 @@ class Row:
     method: str
     repeat: int
     outcome: Outcome
-    content: Mapping[str, Any]
-    provenance: Mapping[str, Any]
+    content: Json
+    provenance: Json
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Run:
     """One request: what its page needs (``request``), and the keys of its trials."""
 
     study: str
-    request: Mapping[str, Any]
+    request: Json
     keys: tuple[str, ...]
     started: float = field(default=0.0, compare=False)
 
@@ -137,7 +137,7 @@ class Store:
         wanted = set(keys)
         return {key: status for key, status in known if key in wanted}
 
-    def put(self, trial: Trial, outcome: Outcome, provenance: Mapping[str, Any]) -> None:
+    def put(self, trial: Trial, outcome: Outcome, provenance: Json) -> None:
         """Write one trial, in one transaction; a row with its key is replaced."""
         asked = (trial.key, trial.study, trial.task.name, trial.method.name, trial.repeat)
         plain = map(_dump, (trial.content, outcome.result, outcome.curves, provenance))

@@ -16,13 +16,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import CodeType
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     from crossfade.lab.methods import Method
 
 # Finer than any batch size and data set at which a step schedule could be told apart by its results.
 _STEP_GRID = 5040
+
+
+Json: TypeAlias = dict[str, Any]  # plain data as JSON has it: names, and whatever was written under them
 
 
 class Shape(NamedTuple):
@@ -48,7 +51,7 @@ class Recipe(Protocol):
     def learning_rates(self) -> tuple[float, ...]:
         """The rates that are tried for each method."""
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Json:
         """The recipe as plain data: part of the trial's key."""
 
     def cost(self, shape: Shape) -> float:
@@ -63,7 +66,7 @@ class Task(Protocol):
         """What tables call it."""
 
     @property
-    def content(self) -> Mapping[str, Any]:
+    def content(self) -> Mapping[str, object]:
         """What decides the numbers, as JSON: the data's digest, how it is split. The name is not part of it."""
 
     @property
@@ -73,7 +76,7 @@ class Task(Protocol):
     def split(self, repeat: int) -> object:
         """The rows of one repeat, the same for every method, in the form that the recipe's family trains on."""
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Json:
         """One entry of the report's ``datasets``: name, source, rows, features, classes, sizes, sha256."""
 
 
@@ -90,7 +93,7 @@ def digest(content: object) -> str:
     return _hash(canonical(content))
 
 
-def stream_seed(content: Mapping[str, Any], repeat: int, stream: str) -> int:
+def stream_seed(content: Mapping[str, object], repeat: int, stream: str) -> int:
     """Return the seed in [0, 2^63) of one source of randomness (``"split"``, ``"train"``) of a repeat of a task."""
     raw = hashlib.blake2b(canonical([dict(content), repeat, stream]).encode(), digest_size=8).digest()
     return int.from_bytes(raw, "big") >> 1
@@ -107,7 +110,7 @@ class Trial:
     repeat: int
 
     @cached_property
-    def content(self) -> dict[str, Any]:
+    def content(self) -> Json:
         """Everything that decides this trial's numbers, as JSON, and the names its row is shown under."""
         return {
             "study": self.study,
@@ -131,7 +134,7 @@ def seed(trial: Trial, stream: str) -> int:
     return stream_seed(trial.task.content, trial.repeat, stream)
 
 
-def _method_content(method: Method, recipe: Recipe) -> dict[str, Any]:
+def _method_content(method: Method, recipe: Recipe) -> Json:
     from crossfade.lab.methods import METHODS
 
     if any(method is known for known in METHODS):  # what its name means is the recipe's protocol number's business
@@ -143,7 +146,7 @@ def _method_content(method: Method, recipe: Recipe) -> dict[str, Any]:
     return {"name": method.name, "schedule": weights}
 
 
-def _source(g: Callable[..., Any]) -> dict[str, Any]:
+def _source(g: Callable[..., Any]) -> Json:
     """Return the qualified name and a hash of the source that a function's result depends on.
 
     The whole file where there is one, so that a changed constant or helper counts too; beside it the values that a
