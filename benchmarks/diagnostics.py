@@ -1,4 +1,4 @@
-"""Cost of the diagnostics, in units of what they accompany.
+"""Cost of the diagnostics, relative to a training step or to a gradient.
 
 * recorder: time of one ``record`` call over the time of the training step that it follows (goal: at most 1 %);
 * escaping: time of one Tr(H Sigma) probe over the time of one gradient evaluation of the same data (goal: at most 4),

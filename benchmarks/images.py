@@ -1,11 +1,11 @@
-"""Images a second: images that live on the device against torchvision's usual DataLoader, with the same network.
+"""Images a second: data kept on the device against torchvision's usual DataLoader, with the same network.
 
     python benchmarks/images.py [--net resnet20] [--batch 128] [--rounds 5] [--pipeline-only | --step-only]
 
 Prints three things, each as the median over interleaved rounds: the pipelines alone (crop, flip, normalise; then with
 rotation, jitter and erasing too), the whole training step, and the step with data already prepared, which no pipeline
-can beat. On a GPU the step is the lab's own, one CUDA graph, and making the batches is in its time; the rival's loop is
-the usual eager one (with --compile, compiled). The rival is ``DataLoader(CIFAR-like data set, num_workers=cores,
+can beat. On a GPU the step is the lab's own, one CUDA graph, and its time includes making the batches; the rival's loop
+is the usual eager one (with --compile, compiled). The rival is ``DataLoader(CIFAR-like data set, num_workers=cores,
 persistent_workers=True)`` with torchvision's transforms on Pillow images, as CIFAR recipes have it.
 """
 
@@ -40,7 +40,7 @@ PRECISIONS: dict[str, Any] = {"32": "32-true", "bf16": "bf16-mixed"}
 
 
 class Pictures(torch.utils.data.Dataset[Any]):
-    """As torchvision's CIFAR100: an array in memory, a Pillow image and its transforms at each access."""
+    """A data set like torchvision's CIFAR100: an array in memory, a Pillow image and its transforms at each access."""
 
     def __init__(self, part: Part, transform: T.Compose) -> None:
         self.data, self.labels, self.transform = (
@@ -83,7 +83,7 @@ def wait(device: torch.device) -> None:
 
 
 def rate(take: Callable[[], Any], images: int, device: torch.device, seconds: float) -> float:
-    """Images a second over about so many seconds."""
+    """Return images a second, measured for about so many seconds."""
     wait(device)
     started, count = time.perf_counter(), 0
     while time.perf_counter() - started < seconds:
@@ -96,7 +96,7 @@ def rate(take: Callable[[], Any], images: int, device: torch.device, seconds: fl
 def compare(
     what: str, named: dict[str, tuple[Callable[[], Any], int]], device: torch.device, rounds: int, seconds: float
 ) -> list[list[object]]:
-    """``named``: what to call, and how many images a call is. Ratios are medians over rounds, to the last of them."""
+    """Print and return the speeds of named calls, each with its number of images, as medians and ratios to the last."""
     print(what)
     for take, images in named.values():  # workers start, kernels are chosen
         for _ in range(max(1, _WARM_UP // images)):
@@ -175,7 +175,7 @@ def main() -> None:
 
 
 def steps(split: ImageSplit, feeds: Any, args: argparse.Namespace, device: torch.device) -> list[list[object]]:
-    """The whole training step."""
+    """Measure the whole training step."""
     net = build(args.net, 100).to(device, memory_format=torch.channels_last)
     if args.compile:
         net.compile()
@@ -204,7 +204,7 @@ def steps(split: ImageSplit, feeds: Any, args: argparse.Namespace, device: torch
 
 
 def graph_epochs(split: ImageSplit, args: argparse.Namespace) -> dict[str, tuple[Callable[[], Any], int]]:
-    """Epochs of the lab's graphs, of one network and of several side by side; then without making the batches."""
+    """Return calls that train an epoch in graphs: one network on prepared batches, several side by side, one alone."""
     recipe = ImageRecipe(net=args.net, batch_size=args.batch, precision=PRECISIONS[args.precision])
     hardware = Hardware(compile=args.compile)
     feed = make_feed(split, recipe, hardware, 0, Place(torch.device("cuda")))

@@ -7,8 +7,8 @@ Forward + backward of the mean with gradients of hidden and weight. The arms tak
 the median over rounds of the ratio to linear + F.cross_entropy in the same round. Memory is the peak beyond what was
 there before the forward pass, gradients included: on the CPU the high-water mark, each arm in a process of its
 own (Linux), on CUDA the allocator's. The error is the largest absolute error of a gradient over the gradient's largest
-absolute value, against a closed form in float64; an arm's own loss is what it is held against. With --output
-every round's seconds go to rounds.csv in that folder, memory and errors to arms.csv, their origin to provenance.json.
+absolute value, against a closed form in float64 of the arm's own loss. With --output every round's seconds go to
+rounds.csv in that folder, memory and errors to arms.csv, versions and machine to provenance.json.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def step(arm: Arm, tensors: tuple[Tensor, Tensor, Tensor]) -> float:
 
 
 def times(options: argparse.Namespace, kept: set[str]) -> dict[str, list[float]]:
-    """Seconds of every round."""
+    """Return the seconds of every round."""
     tensors, every = problem(options), arms(options.device, options.classes)
     order = [name for name in every if name in kept]
     taken: dict[str, list[float]] = {name: [] for name in order}
@@ -123,7 +123,7 @@ def keep(
 
 
 def resident(key: str) -> int:
-    """VmRSS or VmHWM of this process, in bytes."""
+    """Return VmRSS or VmHWM of this process, in bytes."""
     found = re.search(rf"{key}:\s+(\d+) kB", Path("/proc/self/status").read_text())
     assert found
     return int(found.group(1)) * 1024
@@ -142,7 +142,7 @@ def cpu_peak(options: argparse.Namespace, name: str, answer: multiprocessing.Sim
 
 
 def peak(options: argparse.Namespace, name: str) -> float:
-    """MiB, NaN where the system doesn't tell."""
+    """Return the peak memory in MiB, NaN if the system doesn't report it."""
     if options.device == "cuda":
         tensors, arm = problem(options), arms("cuda", options.classes)[name][0]
         step(arm, problem(argparse.Namespace(**vars(options) | {"rows": 64, "classes": 128})))  # cuBLAS's workspace
@@ -162,7 +162,7 @@ def peak(options: argparse.Namespace, name: str) -> float:
 
 
 def exact(tensors: tuple[Tensor, Tensor, Tensor], alpha: float, beta: float) -> tuple[Tensor, Tensor]:
-    """Gradients of the mean by (alpha + beta p_y)(softmax - onehot), in float64, 64 rows at a time."""
+    """Return the gradients of the mean by (alpha + beta p_y)(softmax - onehot), in float64, 64 rows at a time."""
     hidden, weight = (x.detach().double() for x in tensors[:2])
     of_hidden, of_weight = torch.empty_like(hidden), torch.zeros_like(weight)
     for start in range(0, len(hidden), 64):
@@ -222,7 +222,7 @@ def main() -> None:
         )
     if options.output:
         keep(options, taken, memory, wrong)
-    print("to reach on the CPU in float32 at the default size: time ratio 0.80, memory ratio 0.12")
+    print("goal on the CPU in float32 at the default size: time ratio 0.80, memory ratio 0.12")
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ def arms() -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
 
 
 def measure(rows: int, classes: int, dtype: torch.dtype, seconds: float) -> dict[str, tuple[float, float]]:
-    """Median seconds and median ratio to the first arm, for each arm."""
+    """Return median seconds and the median ratio to the first arm, for each arm."""
     logits = torch.randn(rows, classes).to(dtype).requires_grad_()
     target = torch.randint(classes, (rows,))
     losses = arms()
@@ -86,7 +86,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     print(f"torch {torch.__version__}, {options.threads} threads; time of forward + backward / F.cross_entropy's")
-    print(f"{'shape':>12} {'dtype':>9} {'CE ms':>8} " + " ".join(f"{n:>14}" for n in list(arms())[1:]) + "  to reach")
+    print(f"{'shape':>12} {'dtype':>9} {'CE ms':>8} " + " ".join(f"{n:>14}" for n in list(arms())[1:]) + "  goal")
     for dtype in options.dtype:
         for shape in options.shapes:
             rows, classes = (int(n) for n in shape.split("x"))

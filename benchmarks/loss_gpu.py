@@ -1,12 +1,12 @@
-"""The loss of logits that are there, on a GPU: forward + backward against eager, compiled and Liger's cross entropy.
+"""Forward + backward time of the losses on a GPU, against eager, compiled and Liger's cross entropy.
 
     python benchmarks/loss_gpu.py [--shapes 8192x128256 ...] [--dtype bfloat16 float32] [--rounds 20] [--tune]
 
 The arms take turns in random order, each on a fresh copy of the logits made outside of the timed stretch; times are
 CUDA events' with the host ahead of the device, a ratio is the median over rounds of the ratio to eager F.cross_entropy
 in the same round. Bandwidth: what the kernels have to move (one read for the losses, one read and one write for the
-gradient) over the time, as a share of what a copy of the logits reaches. Memory is the allocator's peak beyond the
-logits. Every arm's gradient is held against float64 on a few rows.
+gradient) over the time, as a share of the bandwidth of a copy of the logits. Memory is the allocator's peak beyond the
+logits. Every arm's gradient is compared with float64 on a few rows.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def in_place_mixture(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def arms() -> dict[str, tuple[Loss, tuple[float, float]]]:
-    """A loss, and alpha and beta of the mixture that it is."""
+    """Return each arm's loss, and alpha and beta of its mixture."""
     ce, mixture = (1.0, 0.0), (1.0, 1.0)
     own: dict[str, tuple[Loss, tuple[float, float]]] = {
         BASE: (F.cross_entropy, ce),
@@ -63,7 +63,7 @@ _AHEAD = 4_000_000  # clock cycles, about 2 ms
 
 
 def milliseconds(call: Callable[[], object]) -> float:
-    """On the device: its queue is kept busy while the host launches, as it is in training."""
+    """Return the device's time for a call: its queue is kept busy while the host launches, as it is in training."""
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     torch.cuda._sleep(_AHEAD)
     start.record()
@@ -74,14 +74,14 @@ def milliseconds(call: Callable[[], object]) -> float:
 
 
 def copy_bandwidth(logits: Tensor) -> float:
-    """Bytes a second, read and written."""
+    """Return the bytes a second that a copy reads and writes."""
     to = torch.empty_like(logits)
     times = [milliseconds(lambda: to.copy_(logits)) for _ in range(12)][2:]
     return 2 * logits.numel() * logits.element_size() / (statistics.median(times) * 1e-3)
 
 
 def gradient_error(loss: Loss, alpha: float, beta: float, dtype: torch.dtype, classes: int) -> float:
-    """Largest absolute error over the largest absolute value, on 16 rows."""
+    """Return the largest absolute error over the largest absolute value, on 16 rows."""
     generator = torch.Generator().manual_seed(1)
     leaf = (torch.randn(16, classes, generator=generator) * 3).to("cuda", dtype).requires_grad_()
     target = torch.randint(classes, (16,), generator=generator).cuda()
@@ -92,7 +92,7 @@ def gradient_error(loss: Loss, alpha: float, beta: float, dtype: torch.dtype, cl
 
 
 def tune(rows: int, classes: int, dtype: torch.dtype) -> list[list[object]]:
-    """Milliseconds of both kernels for ways to launch them; the fastest are taken for what is measured afterwards."""
+    """Return milliseconds of both kernels for several launch settings, and keep the fastest for what follows."""
     from triton.testing import do_bench
 
     from crossfade.kernels import triton_cross_entropy as own
@@ -190,7 +190,7 @@ def main() -> None:
         head = "rows,classes,dtype,arm,ms,ratio,of_copy_bandwidth,peak_mib,gradient_error"
         tables = {"arms": (head, arms_of), "launch": ("kernel,program_bytes,warp_bytes,stages,ms", launches)}
         saved.save(options.output, tables, capability=saved.capability("cuda"))
-    print("\nto reach on an H100, 8192 x 128256, bfloat16: ratio 0.50, Liger's time +-3 %, 0.80 of copy bandwidth,")
+    print("\ngoals on an H100, 8192 x 128256, bfloat16: ratio 0.50, Liger's time +-3 %, 0.80 of copy bandwidth,")
     print("mixture over CE 1.02")
 
 

@@ -1,4 +1,4 @@
-"""What a benchmark printed, as CSV files and their origin, for the docs."""
+"""Files of a benchmark's results: tables as CSV, and where they come from, for the docs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def save(folder: Path, tables: Mapping[str, Table], **about: object) -> None:
     for name, (head, rows) in tables.items():
         with (folder / f"{name}.csv").open("w", newline="") as handle:
             csv.writer(handle, lineterminator="\n").writerows([head.split(","), *rows])
-    # A machine's folders are its own business.
+    # Folders of this machine say nothing to a reader.
     words = [re.sub(r"^.*/(?=[^/]+$)|^/.*$", "", word) if word.startswith("/") else word for word in sys.argv]
     found = {"command": shlex.join(["python", *words]), "capability": capability(), **about, **provenance()}
     found["versions"] |= versions(_ONLY_HERE)
@@ -32,7 +32,7 @@ def save(folder: Path, tables: Mapping[str, Table], **about: object) -> None:
 
 
 def capability(device: str = "cpu") -> str:
-    """The processor or the GPU, by its name."""
+    """Return the name of the processor or the GPU."""
     if device == "cuda":
         return torch.cuda.get_device_name()
     try:

@@ -11,13 +11,12 @@ batched  ``train_stack(engine="batched")`` on the first rows: steps, and evaluat
 plain    the ordinary loop, one network at a time, on the first rows: steps, and evaluation of a few rows
 jax      jit(vmap(scan)) of the same step on the first rows, compiled beforehand: steps alone
 
-Gflop/s is what the kernel reaches, its evaluation included; epochs that methods have in common are trained once there,
-and counted for each of them. The others are spared most or all of the evaluation, so
-the ratios are on the low side; a network whose multiplications alone take longer than the plain loop's step / 150 can't
-have that ratio. Without ``--data-dir`` (the folder with the UCI sets) their shapes are drawn at random. ``--stack``
-adds the cost of ten times the members, ``--all`` the time of all of Table 4 on all processors (needs the data).
-``--cuda`` prints instead, of 252 members at once, the batched engine's wall time for one network's step on the GPU
-beside the kernel's on all of the machine's processors.
+Gflop/s is the kernel's speed, its evaluation included; it trains epochs that methods have in common once, and they
+count for each method. The other arms skip most or all of the evaluation, so the ratios are on the low side.
+Without ``--data-dir`` (the folder with the UCI sets) their shapes are drawn at random. ``--stack`` adds the cost of
+ten times the members, ``--all`` the time of all of Table 4 on all processors (needs the data). ``--cuda`` prints
+instead, of 252 members at once, the batched engine's wall time for one network's step on the GPU beside that of the
+kernel on all of the machine's processors.
 """
 
 from __future__ import annotations
@@ -95,10 +94,10 @@ def steps_of(split: Split, recipe: Recipe) -> int:
 
 
 def engine_arm(split: Split, recipe: Recipe, engine: str) -> Callable[[], float]:
-    """A function that trains and returns seconds for one network's step."""
+    """Return a function that trains and returns seconds for one network's step."""
     members = members_of(split, recipe)
     if engine == "plain":
-        members = members[:6]  # one at a time: six tell as much as thirty-six
+        members = members[:6]  # trained one at a time, so six are enough to measure a step
 
     def run() -> float:
         start = time.process_time()
@@ -191,7 +190,7 @@ def compare(split: Split, net: str, rounds: int) -> str:
 
 
 def operations(split: Split, recipe: Recipe) -> float:
-    """Floating-point operations of a step and its share of the evaluation: products and sums with weights alone."""
+    """Return the floating-point operations of a step and its share of the evaluation: those with weights only."""
     sizes = recipe.sizes(split.features, split.classes)
     layers = [a * b for a, b in pairwise(sizes)]
     trained = 4 * sum(layers) + 2 * sum(layers[1:])  # forward and gradient; backward from the second layer on
@@ -200,7 +199,7 @@ def operations(split: Split, recipe: Recipe) -> float:
 
 
 def stack_cost(name: str, split: Split, net: str, rounds: int) -> str:
-    """Wall time of 360 members over that of 36, on all processors."""
+    """Return a line with the wall time of 360 members over that of 36, on all processors."""
     recipe = Recipe(net=net)
     ratios = []
     for _ in range(rounds):
@@ -215,7 +214,7 @@ def stack_cost(name: str, split: Split, net: str, rounds: int) -> str:
 
 
 def on_gpu(split: Split, net: str, rounds: int) -> str:
-    """Microseconds of wall time for one network's step, and the median ratio."""
+    """Return microseconds of wall time for one network's step on both devices, and the median ratio."""
     part = first_rows(split, SAMPLE_STEPS, Recipe(net=net, epochs=1))
     recipe = Recipe(net=net, epochs=max(1, SAMPLE_STEPS // steps_of(part, Recipe(net=net, epochs=1))))
     members = members_of(part, recipe, seeds=14)

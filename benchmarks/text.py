@@ -1,15 +1,15 @@
-"""Throughput of the text work.
+"""Throughput of training LSTMs and BERTs.
 
     python benchmarks/text.py [--reviews reviews.csv] [--model FOLDER --data-dir DIR] [--rounds 3] [--threads 2]
                                [--seeds 2] [--output DIR]
 
 lstm: networks * examples a second of training, of Table 3's architectures. One arm is ``train`` as a study calls
-it, 4 methods x 2 seeds over ten epochs (preparation included, scoring of a few texts), which trains once what methods
-share; beside it eight networks that share nothing (CE with eight seeds, one epoch). The other is a clean loop that
+it, 4 methods x 2 seeds over ten epochs (preparation included, scoring of a few texts), which trains epochs that methods
+share once; beside it eight networks that share nothing (CE with eight seeds, one epoch). The other is a clean loop that
 trains them one by one with ``nn.LSTM`` and fused Adam on the same batches, made beforehand, timed on an epoch of one
 network. All may use the same number of threads and take turns; printed are medians over the rounds and the median
-ratios to the loop, by the clock and by processor time (which doesn't reward an arm for using all cores). Which of the
-loop's variants is fastest (padded or packed, time or batch first, one thread or all) is measured first, and that one is
+ratios to the loop, by the clock and by processor time (which doesn't reward an arm for using all cores). The
+fastest of the loop's variants (padded or packed, time or batch first, one thread or all) is found first and is then
 the rival. Without ``--reviews`` (the CSV of Women's Clothing E-Commerce Reviews) texts of its lengths,
 vocabulary and word frequencies are drawn at random.
 
@@ -48,7 +48,7 @@ Batch = tuple[Tensor, Tensor, Tensor]
 
 
 def texts(file: Path | None, examples: int) -> tuple[TokenSplit, str]:
-    """A split whose training part has so many examples, and where it is from."""
+    """Return a split with so many training examples, and where its texts are from."""
     generator = np.random.default_rng(0)
     if file is None:
         lengths = generator.integers(20, 101, examples + 128)
@@ -77,7 +77,7 @@ def texts(file: Path | None, examples: int) -> tuple[TokenSplit, str]:
 
 
 def padded(part: TokenPart, batch_size: int, device: str = "cpu") -> list[Batch]:
-    """The batches of an epoch, on the device."""
+    """Return the batches of an epoch, on the device."""
     texts = Texts([part], torch.device(device))
     places = epoch_batches(0, 0, part.lengths, batch_size)
     return [texts.rows(torch.from_numpy(rows).to(device), int(part.lengths[rows].max())) for rows in places]
@@ -86,7 +86,7 @@ def padded(part: TokenPart, batch_size: int, device: str = "cpu") -> list[Batch]
 def one_by_one(
     split: TokenSplit, recipe: LstmRecipe, batches: list[Batch], variant: str, device: str = "cpu"
 ) -> Callable[[], None]:
-    """A function that trains one network for an epoch of these batches, which lie on the device."""
+    """Return a function that trains one network for an epoch of these batches, which are on the device."""
     net = LstmClassifier(split.vocabulary, split.classes, recipe).to(device)
     net.lstm.batch_first = variant != "time first"
     optimizer = torch.optim.Adam(net.parameters(), recipe.learning_rate, fused=True)
@@ -123,14 +123,14 @@ def seconds(call: Callable[[], object]) -> float:
 
 
 def both(call: Callable[[], object]) -> tuple[float, float]:
-    """Wall and processor seconds; the second hardly cares what else the machine does."""
+    """Return wall and processor seconds; other work on the machine hardly changes the second."""
     start = time.process_time()
     wall = seconds(call)
     return wall, time.process_time() - start
 
 
 def rival(split: TokenSplit, recipe: LstmRecipe, batches: list[Batch], threads: int) -> tuple[Callable[[], None], str]:
-    """The fastest of the loop's variants, and its name."""
+    """Return the fastest of the loop's variants, and its name."""
     found: dict[tuple[str, int], float] = {}
     for variant in VARIANTS:
         for count in sorted({1, threads}):
@@ -176,7 +176,7 @@ def lstm(file: Path | None, rounds: int, threads: int, steps: int, seeds: int) -
 
 
 def _against_loop(speeds: dict[str, list[tuple[float, ...]]]) -> list[str]:
-    """Speeds of the three arms, the study's ratio by both clocks, that of networks that share nothing."""
+    """Return the three arms' speeds, the study's ratio by both clocks, and that of networks that share nothing."""
 
     def ratio(arm: str, clock: int) -> str:
         pairs = zip(speeds[arm], speeds["loop"], strict=True)

@@ -1,8 +1,8 @@
 """BERT fine-tuning through the lab against the Hugging Face Trainer at the same settings; see `benchmarks/text.py`.
 
 Both train the same model on the same examples: AdamW, a rate falling to zero, gradient norm at most 1, length 64, the
-same batch size, dynamic padding. The Trainer runs as it comes (batches of random examples) and grouped by length; the
-lab sorts within windows of 50 batches. Time is from the first to the last step, without loading or scoring.
+same batch size, dynamic padding. The Trainer runs with its defaults (batches of random examples) and grouped by length;
+the lab sorts within windows of 50 batches. Time is from the first to the last step, without loading or scoring.
 """
 
 from __future__ import annotations
@@ -52,14 +52,14 @@ class _TrainerClock(TrainerCallback):  # type: ignore[misc]
 
 
 def lab(split: Any, recipe: TextRecipe) -> float:
-    """Seconds of an epoch under F=0-0.5."""
+    """Return the seconds of an epoch under F=0-0.5."""
     clock = _LabClock()
     train(Job(split, method("gradual"), 0), recipe, hardware=Hardware(accelerator="cpu"), callbacks=[clock])
     return clock.seconds
 
 
 def side_by_side(split: Any, recipe: TextRecipe, networks: int) -> float:
-    """Seconds on a GPU of that many networks under CE and F=0-0.5, everything included."""
+    """Return the seconds on a GPU of that many networks under CE and F=0-0.5, everything included."""
     jobs = [Job(split, method(("ce", "gradual")[at % 2]), at // 2) for at in range(networks)]
     start = time.perf_counter()
     train_side_by_side(jobs, recipe, hardware=Hardware())
@@ -67,7 +67,7 @@ def side_by_side(split: Any, recipe: TextRecipe, networks: int) -> float:
 
 
 def trainer(split: Any, recipe: TextRecipe, sampling: str) -> float:
-    """Seconds of training under CE."""
+    """Return the seconds of training under CE."""
     tokenizer = AutoTokenizer.from_pretrained(recipe.model)
     net = AutoModelForSequenceClassification.from_pretrained(recipe.model, num_labels=split.classes)
     part, clock = split.train, _TrainerClock()
@@ -141,7 +141,7 @@ def bert_gpu(model: str, data_dir: Path, rounds: int, examples: int, networks: i
 
 
 def _printed(task: str, taken: dict[str, list[float]]) -> list[list[object]]:
-    """Seconds an example of each arm, the first of which is ours: examples a second, and the time over ours."""
+    """Print and return each arm's examples a second and its time over the first's, from seconds for one example."""
     rows: list[list[object]] = []
     first = next(iter(taken.values()))
     for arm, times in taken.items():

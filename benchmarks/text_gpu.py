@@ -5,8 +5,8 @@
 
 LSTMs: networks * examples a second of training, of Table 3's architectures. One arm is ``train`` as a study calls
 it, 4 methods x 8 seeds, everything included (orders, capture of graphs, scoring after each epoch). The other is a clean
-loop that trains one network after the other with ``nn.LSTM`` and fused Adam, on the same batches, which lie on the GPU
-already, without a look at the loss; it is timed on an epoch. Its fastest variant (padded or packed, time or batch
+loop that trains one network after the other with ``nn.LSTM`` and fused Adam, on the same batches, which are on the GPU
+already, without reading the loss; it is timed on an epoch. Its fastest variant (padded or packed, time or batch
 first) is measured first, and that one is the rival. The arms take turns; printed are medians over the rounds and
 the median ratio. Both have TF32 products, cuDNN's default. Texts as for ``benchmarks/text.py``.
 

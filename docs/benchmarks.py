@@ -1,4 +1,4 @@
-"""Tables of what the benchmarks printed, from results/benchmarks/."""
+"""Tables of the benchmarks' results, from results/benchmarks/."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FOLDER = Path(__file__).parent.parent / "results" / "benchmarks"
 
 
 def pages() -> dict[str, dict[str, str]]:
-    """For each page its blocks, by the name of their mark. Benchmarks without results are left out."""
+    """Return for each page its blocks, by the names of their marks. Benchmarks without results are left out."""
     found: dict[str, dict[str, str]] = {}
     for page, name, make in (
         ("results/images.md", "images", _images),
@@ -71,7 +71,7 @@ def _lstm_gpu(folder: Path) -> str:
 
 
 def _together(found: pd.DataFrame) -> str:
-    """The ratio where every architecture trains as many networks."""
+    """Return the ratio for the same number of networks of every architecture."""
     return f"{(1 / found['one_by_one']).sum() / (1 / found['study']).sum():.1f}"
 
 

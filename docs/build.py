@@ -1,4 +1,4 @@
-"""Write the docs' tables and figures again from results/: python docs/build.py
+"""Builder of the docs' tables and figures from results/: python docs/build.py
 
 Every number between ``<!-- from results/... -->`` and ``<!-- end -->`` in README.md and docs/ comes from here.
 """
@@ -30,7 +30,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def fill(page: Path, source: str, text: str) -> None:
-    """Replace what stands between the marks of ``source`` on a page."""
+    """Replace the text between the marks of ``source`` on a page."""
     before = page.read_text()
     mark = f"<!-- from {source} -->"
     after, found = re.subn(
@@ -42,7 +42,7 @@ def fill(page: Path, source: str, text: str) -> None:
 
 
 def picture() -> None:
-    """The fade: how large the gradient of the target's logit is, over p, in each phase of recipe 3 (unit scale)."""
+    """Draw the size of the gradient of the target's logit over p, in each phase of recipe 3 (unit scale)."""
     p = np.linspace(0, 1, 201)
     figure, axes = plt.subplots(figsize=(7.2, 2.6), layout="constrained")
     phases = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5]

@@ -20,7 +20,7 @@ AFTER = {"ce": "CE, nats", "p": "mean p, %", "small": "tokens with p < 0.01, %"}
 
 
 def blocks(folder: Path) -> dict[str, str]:
-    """The page's blocks by the name of their mark; none without results."""
+    """Return the page's blocks by the names of their marks; none without results."""
     if not (folder / "provenance.json").exists():
         return {}
     frame = pd.read_csv(folder / "results.csv")
@@ -33,18 +33,19 @@ def blocks(folder: Path) -> dict[str, str]:
 
 
 def short(folder: Path) -> str:
-    """For the README: what each loss learns of a language that the model doesn't know."""
+    """Return the README's sentence: the accuracy of each loss on text that the model doesn't know."""
     chosen = at_chosen_rates(pd.read_csv(folder / "results.csv"))
     reached = chosen[chosen.domain == "unknown"].groupby("method").accuracy.mean() * 100
     return (
-        "Fine-tuning a language model on what it doesn't know yet, the expectation loss alone (DFT) reaches "
-        f"{reached['DFT (= EL)']:.0f} % where CE reaches {reached['CE']:.0f}, and the mixture repairs it "
-        f"({reached['mixture, F=0']:.0f} %): [measured](docs/integrations/causal-lm.md)."
+        "Fine-tuned on text that it doesn't know, a language model gets "
+        f"{reached['DFT (= EL)']:.0f} % of the next tokens right with the expectation loss alone (DFT), "
+        f"{reached['CE']:.0f} % with CE and {reached['mixture, F=0']:.0f} % with the mixture: "
+        "[measured](docs/integrations/causal-lm.md)."
     )
 
 
 def at_chosen_rates(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows of each loss's own rate: the best on validation text, of those that the first seed tried."""
+    """Return the rows of each loss's own rate: the best on validation text, of those that the first seed tried."""
     first = frame[frame.seed == frame.seed.min()]
     best = first.loc[first.groupby(["domain", "method"]).validation_accuracy.idxmax(), ["domain", "method", "rate"]]
     return frame.merge(best, on=["domain", "method", "rate"])
@@ -73,7 +74,7 @@ def _after(chosen: pd.DataFrame) -> str:
 
 
 def _rates(frame: pd.DataFrame) -> str:
-    """Validation accuracy of the first seed: what the rates were chosen by."""
+    """Return the table of the first seed's validation accuracy, by which the rates were chosen."""
     first = frame[(frame.seed == frame.seed.min()) & (frame.method != "before")]
     wide = first.pivot_table(index=["domain", "method"], columns="rate", values="validation_accuracy", sort=False)
     rows: list[list[object]] = []

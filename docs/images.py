@@ -1,4 +1,4 @@
-"""Blocks of docs/results/images.md, from results/images/; and the files there, from a store.
+"""The tables of docs/results/images.md, from results/images/, and a command that fills results/images/ from a store.
 
 python docs/images.py STORE NAME [HARDWARE]    adds a store's results to results/images/NAME.{csv,json}
 """
@@ -40,7 +40,7 @@ def collect(store: Path, name: str, hardware: str) -> None:
     about = FOLDER / f"{name}.json"
     runs = json.loads(about.read_text())["runs"] if about.exists() else []
     meta = {key: value for key, value in run.request["meta"].items() if key not in ("versions", "device", "commit")}
-    command = re.sub(r"(--(data-dir|store|report)) \S+", "", meta.pop("command"))  # a machine's own business
+    command = re.sub(r"(--(data-dir|store|report)) \S+", "", meta.pop("command"))  # paths of one machine
     command = " ".join(command.split())
     made = Counter((row.provenance["commit"], json.dumps(row.provenance["versions"])) for row in rows)
     for (commit, versions), number in made.items():
@@ -55,7 +55,7 @@ def collect(store: Path, name: str, hardware: str) -> None:
 
 
 def study(name: str) -> str:
-    """What was run, and its tables."""
+    """Return the text on what was run, and its tables."""
     about = json.loads((FOLDER / f"{name}.json").read_text())
     results = pd.read_csv(FOLDER / f"{name}.csv")
     commands = dict.fromkeys(one["command"] for one in about["runs"])
@@ -71,10 +71,10 @@ def study(name: str) -> str:
 
 
 def short() -> str:
-    """The row of Table 1 that was run as printed, for the README."""
+    """Return, for the README, the row of Table 1 that was run as printed."""
     results = pd.read_csv(FOLDER / "table1-paper-resnet20.csv")
     ours = beside_paper(IMAGE_STUDIES["table1"].cells, results)
-    whole = f"240 epochs of all four took {results['seconds'].sum() / 60:.1f} minutes of an {results['device'][0]}:"
+    whole = f"All four for 240 epochs took {results['seconds'].sum() / 60:.1f} minutes of an {results['device'][0]}:"
     lines = [whole, "", "| method | accuracy, % | Δ to CE | the paper's | Δ |", "|---|--:|--:|--:|--:|"]
     for row in ours[ours["seeds"] > 0].itertuples():
         gaps = ["" if row.method == "ce" else f"{gap:+.2f}" for gap in (row.delta, row.paper_delta)]
@@ -84,7 +84,7 @@ def short() -> str:
 
 
 def stopped() -> str:
-    """An earlier run of the same command on another card, cut off: its last test accuracies beside this run's."""
+    """Return the last test accuracies of an earlier run of the same command that was cut off, beside this run's."""
     curves = [pd.read_csv(FOLDER / name) for name in ("stopped/table1-h200.csv", "table1-paper-resnet20-curves.csv")]
     last = curves[0]["epoch"].max()
     first, second = (one[one["epoch"] == last].set_index("method")["test_accuracy"] * 100 for one in curves)
@@ -102,7 +102,7 @@ def parameters() -> str:
 
 
 def blocks() -> dict[str, str]:
-    """By the name of their mark."""
+    """Return the page's blocks by the names of their marks."""
     found = {f"results/images/{path.stem}": study(path.stem) for path in sorted(FOLDER.glob("*.json"))}
     return {**found, "results/images/stopped": stopped(), "crossfade.lab.nets": parameters()}
 

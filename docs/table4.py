@@ -20,7 +20,7 @@ def part(
 
 
 def main_table(frame: pd.DataFrame, momentum: float, seeds: range | None, score: str = "accuracy") -> str:
-    """Ours beside the paper's for both networks."""
+    """Return our numbers beside the paper's for both networks."""
     lines = [
         "| network | method | wins | paper | Δ points | paper | mean rank | paper | 95 % of Δ | p (Holm) |",
         "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|",
@@ -42,7 +42,7 @@ def main_table(frame: pd.DataFrame, momentum: float, seeds: range | None, score:
 
 
 def controls_table(frame: pd.DataFrame) -> str:
-    """Size against shape: the norm-matched CE and the unit scale, beside CE and the gradual fade."""
+    """Return the table of size against shape: norm-matched CE and the unit scale, beside CE and the gradual fade."""
     lines = [
         "| network | momentum | method | Δ points | 95 % of Δ | mean rank | p (Holm) |",
         "|---|--:|---|--:|--:|--:|--:|",
@@ -66,7 +66,7 @@ def controls_table(frame: pd.DataFrame) -> str:
 
 
 def ties_table(frame: pd.DataFrame, momentum: float) -> str:
-    """Δ to CE and mean rank under each rule for equal validation accuracies."""
+    """Return Δ to CE and mean rank under each rule for equal validation accuracies."""
     lines = ["| network | method | first epoch | last epoch | lowest validation loss |", "|---|---|--:|--:|--:|"]
     for net, title in NETS.items():
         own = part(frame, net, momentum, SIX)
@@ -95,7 +95,7 @@ def friedman_lines(frame: pd.DataFrame, momentum: float) -> str:
 
 
 def blocks(frame: pd.DataFrame) -> dict[str, str]:
-    """Texts by the mark that they stand behind."""
+    """Return the page's blocks by the names of their marks."""
     source = "results/table4"
     texts = {}
     for momentum in sorted(frame["momentum"].unique()):
@@ -108,7 +108,7 @@ def blocks(frame: pd.DataFrame) -> dict[str, str]:
 
 
 def short(frame: pd.DataFrame) -> str:
-    """The README's excerpt."""
+    """Return the README's table."""
     lines = [
         "| network | method | Δ points against CE (95 %) | the paper's | mean rank | the paper's |",
         "|---|---|--:|--:|--:|--:|",
@@ -128,7 +128,7 @@ def short(frame: pd.DataFrame) -> str:
 
 
 def figures(frame: pd.DataFrame, folder: Path) -> None:
-    """Figure 3 (ranks) and the pairwise p-values, for both networks."""
+    """Draw Figure 3 (ranks) and the pairwise p-values for both networks."""
     for net in NETS:
         found = analyze(part(frame, net, 0.9, SIX), repeat="seed", control="ce")
         for name, figure in found.figures().items():

@@ -1,4 +1,4 @@
-"""Blocks of docs/results/text.md, from results/text/; and the files there, from a store.
+"""The tables of docs/results/text.md, from results/text/, and commands that fill results/text/ from stores.
 
 python docs/texts.py STORE,... NAME HARDWARE    writes the results of stores to results/text/NAME.{csv,json}
 python docs/texts.py choices "learning rate 0.003=STORE" ...    Table 3 with other choices, to table3-choices.{csv,json}
@@ -25,12 +25,13 @@ FOLDER = Path(__file__).parent.parent / "results" / "text"
 STUDIES = {"table3": table3.STUDY, "figure2": figure2.study()}
 _COMMAND = re.compile(r"(--(?:data-dir|store|report|model)) \S*?([^/\s]*)(?= |$)")
 _DIGITS = 7
-_BRIEF = {"table3-gpu"}  # the same study once more: in one line a method
+_BRIEF = {"table3-gpu"}  # repeats a study: one line for each method is enough
 
 
 def collect(stores: list[Path], name: str, hardware: str) -> None:
-    """Write the requests of some stores: results and curves as CSV, and where they come from. Folders of data and
-    models are a machine's own business: their places are left out of the commands.
+    """Write the requests of some stores: results and curves as CSV, and where they come from.
+
+    The paths of data and models on one machine are left out of the commands.
     """
     frames_of: dict[str, list[pd.DataFrame]] = {"": [], "-curves": []}
     meta, commands, keys, rows = {}, [], [], []
@@ -61,7 +62,7 @@ def collect(stores: list[Path], name: str, hardware: str) -> None:
 
 
 def collect_choices(stores: list[str]) -> None:
-    """Write Table 3 as chosen and with one thing chosen otherwise, by a name for each store."""
+    """Write Table 3 as it was run and with one choice changed, by a name for each store."""
     tables, commands = [], {}
     for given in stores:
         name, _, store = given.rpartition("=")
@@ -77,7 +78,7 @@ def collect_choices(stores: list[str]) -> None:
 
 
 def choices() -> str:
-    """The first architecture under each choice: accuracy of CE, and the others' paired differences to it."""
+    """Return CE's accuracy and the other methods' paired differences to it, under each choice, for one architecture."""
     frame = pd.read_csv(FOLDER / "table3-choices.csv")
     frame = frame[frame["dataset"] == "Reviews · arch1"]
     methods = [name for name in dict.fromkeys(frame["method"]) if name != "ce"]
@@ -93,9 +94,10 @@ def choices() -> str:
 
 
 def pairs(results: pd.DataFrame, score: str, alike: str) -> str:
-    """One line a method: differences to CE over all pairs of a data set and a seed.
+    """Return one line for each method: differences to CE over all pairs of a data set and a seed.
 
-    p is a t test's on means over what is alike: a seed's architectures share its reviews, a task's seeds its texts.
+    p is from a t test on the means over each value of the column ``alike``, within which results aren't independent:
+    the architectures of a seed share its reviews, the seeds of a task its texts.
     """
     table = results.pivot_table(index=["dataset", "repeat"], columns="method", values=score) * 100
     lines = ["| method | mean Δ to CE, points | standard deviation | better / equal / worse | p | NLL | ECE, % |"]
@@ -113,7 +115,7 @@ def pairs(results: pd.DataFrame, score: str, alike: str) -> str:
 
 
 def short() -> str:
-    """For the README."""
+    """Return the README's sentences."""
     leads = []
     for name in ("table3-paper", "table3-gpu"):
         found = pd.read_csv(FOLDER / f"{name}.csv").pivot_table(
@@ -126,7 +128,7 @@ def short() -> str:
     gap = 100 * (matrix["gradual"] - matrix["ce"]).mean()
     return (
         "On [clothing reviews](docs/results/text.md), Table 3 with all of them and eight seeds, the mixtures' mean "
-        f"differences to CE are {leads[0]} points on a CPU and {leads[1]} on a GPU with the same seeds: chance. On "
+        f"differences to CE are {leads[0]} points on a CPU and {leads[1]} on a GPU with the same seeds: noise. On "
         "GLUE, with a small BERT and subsets of the large tasks, CE has the best metric in "
         f"{best['ce']} of {len(matrix)} experiments, the fade in {best['gradual']}; the fade's mean difference is "
         f"{signed(gap)} points."
@@ -143,7 +145,7 @@ def _shortened(found: re.Match[str]) -> str:
 
 
 def blocks() -> dict[str, str]:
-    """By the name of their mark; figures are drawn beside the page."""
+    """Return the page's blocks by the names of their marks; figures are drawn beside the page."""
     found = {}
     if (FOLDER / "table3-choices.csv").exists():
         found["results/text/table3-choices"] = choices()

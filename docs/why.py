@@ -15,13 +15,13 @@ PAPER = {"wrong and hopeless": (2623, 88), "wrong and near": (611, 235), "right"
 
 
 def table(head: list[str], rows: list[list[object]]) -> str:
-    """A Markdown table; every column but the first is numbers, set right."""
+    """Return a Markdown table; every column but the first is aligned right, for numbers."""
     lines = ["| " + " | ".join(head) + " |", "|---|" + "--:|" * (len(head) - 1)]
     return "\n".join(lines + ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows])
 
 
 def pages(results: Path) -> dict[str, dict[str, str]]:
-    """For each page its blocks, by the name of their mark. Studies without results are left out."""
+    """Return for each page its blocks, by the names of their marks. Studies without results are left out."""
     found: dict[str, dict[str, str]] = {}
     for page, study, make in (
         ("gradient-curves.md", "figure1", gradient_curves),
@@ -111,7 +111,7 @@ def _mass(folder: Path, dataset: str) -> str:
         share = part[bins].mean()
         rows.append([f"{epoch}, {loss}", f"{100 * share.iloc[:2].sum():.1f}", f"{100 * share.iloc[2:6].sum():.1f}",
                      f"{100 * share.iloc[6:].sum():.1f}"])  # fmt: skip
-    return f"{dataset}, % of the gradient:\n\n" + table(["epoch, loss asked", "p < 0.2", "0.2–0.6", "p ≥ 0.6"], rows)
+    return f"{dataset}, % of the gradient:\n\n" + table(["epoch, loss", "p < 0.2", "0.2–0.6", "p ≥ 0.6"], rows)
 
 
 def _calibration(folder: Path, dataset: str) -> str:

@@ -23,7 +23,7 @@ ACCUMULATE = 2
 
 
 class Tagger(nn.Module):
-    """Is this byte part of an identifier that is followed by a bracket? Bytes in, two classes out."""
+    """A classifier of bytes in two classes: part of an identifier that is followed by a bracket, or not."""
 
     def __init__(self) -> None:
         super().__init__()

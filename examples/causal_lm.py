@@ -78,7 +78,7 @@ SMOKE = Scale(
 
 
 def corpora() -> dict[str, list[str]]:
-    """Documents by use. A document's name for the draw is its text's hash: the same split on every machine."""
+    """Return the documents by use. The hash of a document's text decides its use: the same on every machine."""
     documents = {"pretrain": [], "known train": [], "known held out": [], "unknown train": [], "unknown held out": []}
     for text in texts.reference() + texts.torch_docs():
         share = draw(text)
@@ -94,7 +94,7 @@ def draw(text: str) -> float:
 
 
 def prepare(scale: Scale) -> dict[str, torch.Tensor]:
-    """Blocks of tokens by use, (blocks, context); byte pairs are learned on the pre-training text alone."""
+    """Return blocks of tokens by use, (blocks, context); byte pairs are learned on the pre-training text alone."""
     documents = corpora()
     bytepairs = ByteLevelBPETokenizer()
     bytepairs.train_from_iterator(documents["pretrain"], scale.vocabulary, special_tokens=["</s>"], show_progress=False)
@@ -145,7 +145,7 @@ def train(model, blocks: torch.Tensor, scale: Scale, schedule, steps: int, rate:
 
 @torch.inference_mode()
 def predict(model, blocks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Every next token's probability (float64), and whether it was the likeliest."""
+    """Return every next token's probability (float64), and whether it was the likeliest."""
     model.eval()
     p, hits = [], []
     for batch in blocks.split(16):
@@ -157,7 +157,7 @@ def predict(model, blocks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def scores(model, blocks: torch.Tensor, before: torch.Tensor) -> dict[str, float]:
-    """Cross entropy (nats), accuracy and mean p of the next tokens, and the share with p < 0.01.
+    """Return cross entropy (nats), accuracy and mean p of the next tokens, and the share with p < 0.01.
 
     Also the accuracy on the tokens that had p < 0.01, 0.01 to 0.5, and 0.5 or more ``before`` the fine-tuning.
     """
@@ -170,7 +170,7 @@ def scores(model, blocks: torch.Tensor, before: torch.Tensor) -> dict[str, float
 
 
 def pretrained(scale: Scale, blocks: dict[str, torch.Tensor], folder: Path):
-    """The pre-trained weights, computed once for the settings and the text."""
+    """Return the pre-trained weights, computed once for the settings and the text."""
     content = hashlib.sha256(repr(scale).encode() + blocks["pretrain"].numpy().tobytes()).hexdigest()[:16]
     file = folder / f"pretrained-{content}.pt"
     if not file.exists():
@@ -183,7 +183,7 @@ def pretrained(scale: Scale, blocks: dict[str, torch.Tensor], folder: Path):
 
 
 class Study:
-    """The runs, finished ones kept in a file of rows."""
+    """The runs of the study; finished ones are kept in results.csv."""
 
     def __init__(self, scale: Scale, output: Path) -> None:
         self.scale, self.output, self.file = scale, output, output / "results.csv"
@@ -219,7 +219,7 @@ class Study:
 
     @functools.cached_property
     def before(self) -> dict[str, torch.Tensor]:
-        """Each test token's probability before the fine-tuning."""
+        """Return each test token's probability before the fine-tuning."""
         blocks, weights = self.prepared
         model = network(self.scale)
         model.load_state_dict(weights)
@@ -279,7 +279,7 @@ def commit() -> str:
 
 
 def table(study: Study, seeds: list[int]) -> str:
-    """Means over seeds at each loss's rate, ± the standard deviation where there are several."""
+    """Return a table of means over seeds at each loss's rate, ± the standard deviation if there are several."""
     columns = {
         "ce": "CE",
         "accuracy": "accuracy",

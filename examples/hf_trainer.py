@@ -19,7 +19,7 @@ LENGTH = 64
 
 
 def lines(documents: list[str], label: int, count: int) -> list[dict]:
-    """Lines as bytes (token = byte + 1, 0 pads)."""
+    """Return lines as bytes (token = byte + 1, 0 pads)."""
     found = [line.strip() for text in documents for line in text.splitlines()]
     chosen = random.Random(0).sample([line for line in found if len(line) > 20], count)
     return [{"input_ids": list(line.encode("utf-8")[:LENGTH]), "labels": label} for line in chosen]

@@ -1,4 +1,4 @@
-"""A plain PyTorch loop on scikit-learn's digits: one line more than with the cross entropy. Killed, it resumes.
+"""A plain PyTorch loop on scikit-learn's digits: one line more than with the cross entropy. After a kill it resumes.
 
 python examples/plain_loop.py --checkpoint digits.pt
 """

@@ -14,14 +14,14 @@ import torch
 
 
 def reference() -> list[str]:
-    """Sections of the language reference."""
+    """Return the sections of the language reference."""
     from pydoc_data.topics import topics
 
     return [text.strip() for _, text in sorted(topics.items())]
 
 
 def torch_docs() -> list[str]:
-    """Docstrings of torch's public functions, "name(arguments) -> Tensor" first."""
+    """Return the docstrings of torch's public functions, which begin with "name(arguments) -> Tensor"."""
     found = {}
     for owner in (torch, torch.Tensor, torch.nn.functional, torch.linalg, torch.special, torch.fft, torch.nn):
         for name in sorted(vars(owner)):
@@ -32,7 +32,7 @@ def torch_docs() -> list[str]:
 
 
 def headers() -> list[str]:
-    """C++ headers of ATen and c10, without the generated ones."""
+    """Return the C++ headers of ATen and c10, without the generated ones."""
     root = Path(torch.__file__).parent / "include"
     files = sorted(path for folder in ("ATen", "c10") for path in (root / folder).rglob("*.h"))
     texts = []
@@ -45,7 +45,7 @@ def headers() -> list[str]:
 
 
 def questions() -> list[dict[str, str]]:
-    """A signature, and the first sentence of what the function does."""
+    """Return pairs of a function's signature and the first sentence of its description."""
     pairs = []
     for text in torch_docs():
         match = re.match(r"^(\w+\(.*?\)(?: -> [\w, ()]+)?)\n\s*\n(.+?\.)(?:\s|$)", text, re.DOTALL)

@@ -1,4 +1,4 @@
-"""torchvision's references/classification/train.py in small: v2.MixUp and v2.CutMix, label smoothing, weight averaging.
+"""torchvision's references/classification/train.py, shortened: v2.MixUp, v2.CutMix, label smoothing, averaging.
 
 In train.py two lines change: the criterion, and its progress in the epoch loop.
 

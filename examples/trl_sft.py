@@ -1,6 +1,6 @@
 """TRL's SFTTrainer: from a signature in torch's documentation to the sentence that describes it.
 
-Prompts are ignored, and the examples packed: both stay TRL's business.
+Prompts are ignored and the examples packed; TRL does both.
 
     python examples/trl_sft.py
 """

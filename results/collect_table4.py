@@ -1,8 +1,9 @@
-"""Stores of `crossfade run table4` -> results/table4/results.parquet and provenance.json.
+"""Command that collects stores of `crossfade run table4` in results/table4/results.parquet and provenance.json.
 
     python results/collect_table4.py table4.db table4-plain-sgd.db
 
-One row a trial; ``accuracy_last`` and ``accuracy_loss`` are what the other rules for equal validation accuracies give.
+It writes one row for each trial; ``accuracy_last`` and ``accuracy_loss`` come from the other rules for equal
+validation accuracies.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from crossfade.lab.store import Store
 
 OUT = Path(__file__).parent / "table4"
 KEY = ["dataset", "method", "repeat", "net"]
-LONG = ("sets", "command", "methods", "datasets", "notes")  # of what a run says about itself, not kept as it is
+LONG = ("sets", "command", "methods", "datasets", "notes")  # fields of a run's description that are left out
 
 
 def rows(path: str) -> tuple[pd.DataFrame, list[dict[str, object]]]:
@@ -32,7 +33,7 @@ def rows(path: str) -> tuple[pd.DataFrame, list[dict[str, object]]]:
             if len(found) < len(run.keys):
                 print(f"{path}: {run.study} with {meta['seeds']} seeds isn't complete, left out")
                 continue
-            command = re.sub(r"--(data-dir|store|report) \S+ ?", "", meta["command"])  # places on that machine
+            command = re.sub(r"--(data-dir|store|report) \S+ ?", "", meta["command"])  # paths on that machine
             kept = {name: meta[name] for name in meta if name not in LONG}
             runs.append({"study": run.study, "command": command, **kept})
             for tie in ("last", "loss"):
