@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cyclopts import Parameter
 
 from crossfade.cli.options import Names
 from crossfade.lab.paper.study import Scale
+
+if TYPE_CHECKING:
+    from crossfade.lab.trial import Trial
 
 
 def figure1(*, loss: Names = None, out: Path = Path("figure1"), scale: Scale = "short") -> int:
@@ -37,68 +45,68 @@ def taylor(*, out: Path = Path("taylor"), scale: Scale = "short") -> int:
     return _written(out)
 
 
-def dynamics(
-    *,
-    data_dir: Path | None = None,
-    methods: Names = None,
-    sets: Names = None,
-    scale: Scale = "short",
-    out: Path = Path("dynamics"),
-    store: Path = Path("crossfade.db"),
-    workers: int | None = None,
-    retry_failed: bool = False,
-) -> int:
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Measured:
+    """What dynamics and escape take.
+
+    Args:
+        data_dir: Has the UCI sets and CIFAR-100; without it scikit-learn's sets alone are used.
+        sets: Only these data sets; escape knows simulation as well.
+        scale: smoke takes seconds; short cuts CIFAR-100 down; paper uses all of it.
+        out: Folder for the tables and figures. [default: the study's name]
+        store: Keeps every result.
+        workers: Trials side by side, each on one core. [default: all cores]
+        retry_failed: Run failed trials again.
+    """
+
+    data_dir: Path | None = None
+    sets: Names = None
+    scale: Scale = "short"
+    out: Path | None = None
+    store: Path = Path("crossfade.db")
+    workers: int | None = None
+    retry_failed: bool = False
+
+    def run(self, study: str, trials: Sequence[Trial]) -> int:
+        """Run the study and say what was written."""
+        from crossfade.lab.paper.why.study import run_study
+
+        out = self.out or Path(study)
+        failed = run_study(
+            study,
+            trials,
+            self.scale,
+            store=self.store,
+            out=out,
+            workers=self.workers,
+            retry_failed=self.retry_failed,
+        )
+        return _written(out, failed)
+
+
+def dynamics(*, methods: Names = None, common: Measured = Measured()) -> int:
     """Follow p of every example through training: who moves from wrong to right, gradient mass, calibration.
 
     After an interruption the same command goes on where it stopped. Lists are separated by commas.
 
     Args:
-        data_dir: Has the UCI sets and CIFAR-100; without it scikit-learn's sets alone are used.
         methods: Mixtures to train with. [default: ce,f0,f0-late,gradual,gradual-unit,el]
-        sets: Only these data sets.
-        scale: smoke takes seconds; short cuts CIFAR-100 down; paper is ResNet-32 for 90 epochs.
-        out: Folder for the tables and figures.
-        store: Keeps every result.
-        workers: Trainings side by side, each on one core. [default: all cores]
-        retry_failed: Run failed trials again.
     """
     from crossfade.lab.paper.why import dynamics as study
-    from crossfade.lab.paper.why.study import run_study
 
-    trials = study.plan(data_dir, scale, methods or study.METHODS, sets or ())
-    failed = run_study(study.STUDY, trials, scale, store=store, out=out, workers=workers, retry_failed=retry_failed)
-    return _written(out, failed)
+    chosen = methods or study.METHODS
+    return common.run(study.STUDY, study.plan(common.data_dir, common.scale, chosen, common.sets or ()))
 
 
-def escape(
-    *,
-    data_dir: Path | None = None,
-    sets: Names = None,
-    scale: Scale = "short",
-    out: Path = Path("escape"),
-    store: Path = Path("crossfade.db"),
-    workers: int | None = None,
-    retry_failed: bool = False,
-) -> int:
+def escape(*, common: Measured = Measured()) -> int:
     """Eq. 15-18: escaping efficiency along real training runs, at minima, and counted on a known landscape.
 
     After an interruption the same command goes on where it stopped. Lists are separated by commas.
-
-    Args:
-        data_dir: Has the UCI sets and CIFAR-100; without it scikit-learn's sets alone are used.
-        sets: Only these data sets, or simulation.
-        scale: smoke takes seconds; short about an hour on one core; paper uses all of CIFAR-100.
-        out: Folder for the tables and figures.
-        store: Keeps every result.
-        workers: Measurements side by side, each on one core. [default: all cores]
-        retry_failed: Run failed trials again.
     """
     from crossfade.lab.paper.why import escape as study
-    from crossfade.lab.paper.why.study import run_study
 
-    trials = study.plan(data_dir, scale, sets or ())
-    failed = run_study(study.STUDY, trials, scale, store=store, out=out, workers=workers, retry_failed=retry_failed)
-    return _written(out, failed)
+    return common.run(study.STUDY, study.plan(common.data_dir, common.scale, common.sets or ()))
 
 
 def _written(out: Path, failed: int = 0) -> int:
