@@ -22,11 +22,7 @@ _PIECE = 524_288
 
 
 def fast_applies(logits: Tensor, target: Tensor, weight: Tensor | None) -> bool:
-    """Return whether :func:`fast` serves these tensors.
-
-    It serves plain CPU tensors of a floating type in eager mode, class indices, and shapes that ``F.cross_entropy``
-    takes.
-    """
+    """Return whether :func:`fast` serves these: plain CPU tensors in eager mode, class indices, shapes that fit."""
     return (
         not torch.compiler.is_compiling()
         and is_plain(logits)
@@ -51,9 +47,7 @@ def fast(
     g: Transform, logits: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int, reduction: str
 ) -> Tensor | None:
     """Return the loss, or None where the form by rows has to serve: a g with learnable tensors, or bad arguments."""
-    if reduction not in ("none", "mean", "sum"):
-        return None
-    if not (torch.is_grad_enabled() and logits.requires_grad):
+    if reduction not in ("none", "mean", "sum") or not (torch.is_grad_enabled() and logits.requires_grad):
         return None
     classes = logits.shape[1]
     ignored = None
@@ -78,16 +72,6 @@ def pieces(logits: Tensor) -> list[slice]:
     """Return slices of the rows, each with few enough logits to be widened in the processor's cache."""
     step = max(1, _PIECE * logits.shape[0] // max(1, logits.numel()))
     return [slice(start, start + step) for start in range(0, logits.shape[0], step)]
-
-
-def _composed(g: Transform, logits: Tensor, target: Tensor, row_weight: Tensor | None, reduction: str) -> Tensor:
-    """Return the same loss, made of PyTorch's differentiable operations."""
-    rows = g(torch.nn.functional.cross_entropy(logits.to(wide(logits.dtype)), target, reduction="none"))
-    if row_weight is not None:
-        rows = torch.where(row_weight == 0, 0.0, rows) * row_weight
-    if reduction == "none":
-        return rows
-    return rows.sum() if reduction == "sum" else rows.sum() / _count(target, row_weight)
 
 
 def _count(target: Tensor, row_weight: Tensor | None) -> float:
@@ -170,11 +154,18 @@ class _Fast(torch.autograd.Function):
 
 
 def _recomputed(ctx: Any, upstream: Tensor) -> Tensor:
+    """Return the gradient of the same loss, made of PyTorch's differentiable operations."""
     logits, target, row_weight = ctx.saved_tensors
     g, reduction = ctx.loss
     differentiable = torch.is_grad_enabled()
     with torch.enable_grad():
         leaf = logits if differentiable else logits.detach().requires_grad_()
-        loss = _composed(g, leaf, target, row_weight, reduction)
+        loss = g(torch.nn.functional.cross_entropy(leaf.to(wide(leaf.dtype)), target, reduction="none"))
+        if row_weight is not None:
+            loss = torch.where(row_weight == 0, 0.0, loss) * row_weight
+        if reduction != "none":
+            loss = loss.sum()
+        if reduction == "mean":
+            loss = loss / _count(target, row_weight)
         (gradient,) = torch.autograd.grad(loss, leaf, upstream, create_graph=differentiable)
     return cast(Tensor, gradient)

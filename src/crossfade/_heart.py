@@ -4,8 +4,7 @@ A loss has three forms, and :func:`probability` chooses among them:
 
 * :func:`by_class` applies g to -log p of every class and lets ``F.nll_loss`` pick, weigh, ignore and reduce. It is the
   definition, sum_c w_c v_c g(-log p_c) with v the target distribution, and the only form for soft targets.
-* :func:`by_row` applies g to the vector of ce. It serves ``torch.compile``, ``torch.func`` and GPUs. A DTensor's vector
-  of ce comes from ``_sharded``.
+* :func:`by_row` applies g to the vector of ce. It serves ``torch.compile``, ``torch.func``, GPUs and DTensors.
 * ``_fast.fast`` uses one N x C buffer for the softmax and for the gradient. It serves large batches on the CPU in eager
   mode.
 
@@ -22,15 +21,17 @@ from torch import Tensor
 
 from crossfade import kernels
 from crossfade._fast import fast, fast_applies, pieces
-from crossfade._sharded import is_sharded, replicated, whole_rows
 from crossfade._tensors import (
     check_per_class,
     class_dim,
     full_precision,
     is_half,
     is_observed,
+    is_sharded,
     is_soft,
+    replicated,
     target_weight,
+    whole_rows,
 )
 from crossfade._transforms import Mixture, Transform, evaluate
 
@@ -41,11 +42,7 @@ _FEW_LOGITS = 16_384
 
 
 def check_reduction(reduction: str) -> None:
-    """Refuse an unknown reduction.
-
-    Raises:
-        ValueError: reduction isn't "none", "mean" or "sum".
-    """
+    """Raise ValueError unless the reduction is "none", "mean" or "sum"."""
     if reduction not in ("none", "mean", "sum"):
         raise ValueError(f"reduction must be 'none', 'mean' or 'sum', got {reduction!r}")
 
@@ -60,12 +57,14 @@ def probability(
     reduction: Reduction,
 ) -> Tensor:
     """Return the loss g(ce) in the form that serves these arguments, which are those of ``F.cross_entropy``."""
-    if is_sharded(logits):
-        return _sharded(g, logits, target, weight, ignore_index, label_smoothing, reduction)
     if label_smoothing > 0 or is_soft(logits, target):
+        if is_sharded(logits):
+            raise ValueError(
+                "logits that are a DTensor need class indices without label_smoothing, as under loss_parallel"
+            )
         return by_class(g, logits, target, weight, ignore_index, label_smoothing, reduction)
     few = logits.numel() <= _FEW_LOGITS
-    if few and isinstance(g, Mixture) and g.is_fixed:
+    if few and isinstance(g, Mixture) and g.is_fixed and not is_sharded(logits):
         return by_class(g, logits, target, weight, ignore_index, 0.0, reduction)
     if not few and fast_applies(logits, target, weight):
         loss = fast(g, logits, target, weight, ignore_index, reduction)
@@ -74,27 +73,14 @@ def probability(
     return by_row(g, logits, target, weight, ignore_index, reduction)
 
 
-def _sharded(
-    g: Transform,
-    logits: Tensor,
-    target: Tensor,
-    weight: Tensor | None,
-    ignore_index: int,
-    label_smoothing: float,
-    reduction: Reduction,
-) -> Tensor:
-    if label_smoothing > 0 or is_soft(logits, target):
-        raise ValueError("logits that are a DTensor need class indices without label_smoothing, as under loss_parallel")
-    check_per_class("weight", weight, logits.shape[class_dim(logits)])
-    ce, target, weight = whole_rows(full_precision(logits), target, weight, ignore_index)
-    return replicated(reduce_rows(evaluate(g, ce), target, weight, ignore_index, reduction), logits)
-
-
 def by_row(
     g: Transform, logits: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int, reduction: Reduction
 ) -> Tensor:
     """Return the loss for class indices without label smoothing, with g applied to the vector of ce."""
     check_per_class("weight", weight, logits.shape[class_dim(logits)])
+    if is_sharded(logits):
+        ce, target, weight = whole_rows(full_precision(logits), target, weight, ignore_index)
+        return replicated(reduce_rows(evaluate(g, ce), target, weight, ignore_index, reduction), logits)
     ce = _cross_entropies(logits, target, ignore_index)
     return reduce_rows(evaluate(g, ce), target, weight, ignore_index, reduction)
 
@@ -145,12 +131,11 @@ def by_class(
     """Return the loss by its definition, sum_c w_c v_c g(-log p_c)."""
     log_p = torch.log_softmax(full_precision(logits), class_dim(logits))
     scores = g.of_log_probability(log_p) if isinstance(g, Mixture) else -evaluate(g, -log_p)
-    return reduce_classes(scores, logits, target, weight, ignore_index, label_smoothing, reduction)
+    return reduce_classes(scores, target, weight, ignore_index, label_smoothing, reduction)
 
 
 def reduce_classes(
     scores: Tensor,
-    logits: Tensor,
     target: Tensor,
     weight: Tensor | None,
     ignore_index: int,
@@ -163,14 +148,26 @@ def reduce_classes(
     """
     if weight is not None:
         weight = weight.to(scores.dtype)
-    if is_soft(logits, target):
-        return _soft(scores, logits, target, weight, ignore_index, label_smoothing, reduction)
+    dim = class_dim(scores)
+    if is_soft(scores, target):
+        wrong_weight = weight is not None and weight.shape != (scores.shape[dim],)
+        if wrong_weight or not target.is_floating_point() or ignore_index >= 0 or not 0 <= label_smoothing <= 1:
+            return _refusal(scores, target, weight, ignore_index, label_smoothing)
+        check_reduction(reduction)
+        if label_smoothing > 0:
+            target = target * (1 - label_smoothing) + label_smoothing / scores.shape[dim]
+        product = scores * target
+        if weight is not None:
+            product = product * _along(weight, scores)
+        if reduction == "none":
+            return -product.sum(dim)
+        total = -product.sum()
+        return total if reduction == "sum" else total / (scores.numel() / scores.shape[dim])
     picked = F.nll_loss(scores, target, weight, None, ignore_index, None, reduction)
     if label_smoothing <= 0:  # like F.cross_entropy, which takes a negative value for none
         return picked
     if label_smoothing > 1:
-        return _refusal(logits, target, weight, ignore_index, label_smoothing)
-    dim = class_dim(scores)
+        return _refusal(scores, target, weight, ignore_index, label_smoothing)
     spread = -(scores if weight is None else scores * _along(weight, scores)).sum(dim)
     ignored = target == ignore_index
     spread = spread.masked_fill(ignored, 0.0)
@@ -182,39 +179,13 @@ def reduce_classes(
     return (1 - label_smoothing) * picked + spread * (label_smoothing / scores.shape[dim])
 
 
-def _soft(
-    scores: Tensor,
-    logits: Tensor,
-    target: Tensor,
-    weight: Tensor | None,
-    ignore_index: int,
-    label_smoothing: float,
-    reduction: Reduction,
-) -> Tensor:
-    dim = class_dim(scores)
-    wrong_weight = weight is not None and weight.shape != (scores.shape[dim],)
-    if wrong_weight or not target.is_floating_point() or ignore_index >= 0 or not 0 <= label_smoothing <= 1:
-        return _refusal(logits, target, weight, ignore_index, label_smoothing)
-    check_reduction(reduction)
-    if label_smoothing > 0:
-        target = target * (1 - label_smoothing) + label_smoothing / scores.shape[dim]
-    product = scores * target
-    if weight is not None:
-        product = product * _along(weight, scores)
-    if reduction == "none":
-        return -product.sum(dim)
-    if reduction == "sum":
-        return -product.sum()
-    return -product.sum() / (scores.numel() / scores.shape[dim])
-
-
 def _along(weight: Tensor, scores: Tensor) -> Tensor:
     """Return the class weights as a view that broadcasts against the scores."""
     return weight.view([-1 if d == class_dim(scores) else 1 for d in range(scores.dim())])
 
 
 def _refusal(
-    logits: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int, label_smoothing: float
+    scores: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int, label_smoothing: float
 ) -> Tensor:
     """Raise what ``F.cross_entropy`` raises for arguments that it refuses."""
-    return F.cross_entropy(logits, target, weight=weight, ignore_index=ignore_index, label_smoothing=label_smoothing)
+    return F.cross_entropy(scores, target, weight=weight, ignore_index=ignore_index, label_smoothing=label_smoothing)

@@ -1,9 +1,18 @@
-"""Questions that every form of a loss asks about its tensors: their kind, precision, dimensions and class weights."""
+"""Questions that every form of a loss asks about its tensors: their kind, precision, dimensions and class weights.
+
+Logits may be a DTensor, such as those that a class-parallel output projection leaves sharded over the classes.
+``torch.distributed.tensor.parallel.loss_parallel`` computes log_softmax followed by nll_loss without gathering them,
+and only both together: its log_softmax alone has a wrong gradient. So their ce comes from one call of
+``F.cross_entropy``, and every process does the rest on the whole vector of ce.
+"""
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 import torch.autograd.forward_ad as forward_ad
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils import _python_dispatch
 
@@ -50,22 +59,14 @@ def is_soft(logits: Tensor, target: Tensor) -> bool:
 
 
 def class_dim(logits: Tensor) -> int:
-    """Return the dimension of the classes.
-
-    Raises:
-        RuntimeError: the logits have no dimension at all.
-    """
+    """Return the dimension of the classes, or raise RuntimeError if the logits have no dimension at all."""
     if logits.dim() == 0:
         raise RuntimeError("logits must have at least one dimension, that of the classes; got a 0-dim tensor")
     return 0 if logits.dim() == 1 else 1
 
 
 def check_per_class(name: str, values: Tensor | None, classes: int) -> None:
-    """Refuse class weights or a bias without exactly one element for each class.
-
-    Raises:
-        RuntimeError: with the argument's name, the kind of error that ``F.cross_entropy`` raises.
-    """
+    """Raise RuntimeError, as ``F.cross_entropy`` does, unless there is exactly one element for each class."""
     if values is not None and values.shape != (classes,):
         raise RuntimeError(f"{name} must have one element for each of {classes} classes, got {tuple(values.shape)}")
 
@@ -73,3 +74,37 @@ def check_per_class(name: str, values: Tensor | None, classes: int) -> None:
 def target_weight(weight: Tensor, target: Tensor, ignored: Tensor) -> Tensor:
     """Return the class weight of each target, 0 where it is ignored."""
     return weight[target.masked_fill(ignored, 0)].masked_fill(ignored, 0.0)
+
+
+def is_sharded(tensor: Tensor) -> bool:
+    """Return whether this is a DTensor."""
+    return not is_plain(tensor) and hasattr(tensor, "placements")
+
+
+def refuse_sharded(logits: Tensor, name: str) -> None:
+    """Raise ValueError for a DTensor, which a loss that isn't a function of ce can't take."""
+    if is_sharded(logits):
+        raise ValueError(f"{name} is not a function of ce: call logits.full_tensor() before it, got a DTensor")
+
+
+def whole_rows(
+    logits: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return ce (differentiable), target and class weights of all rows as plain tensors, the same in every process."""
+    from torch.distributed.tensor import DTensor
+
+    ce = F.cross_entropy(logits, target, ignore_index=ignore_index, reduction="none")
+    assert isinstance(ce, DTensor)
+    if isinstance(target, DTensor):
+        target = target.full_tensor()
+    if isinstance(weight, DTensor):
+        weight = weight.full_tensor()
+    return ce.full_tensor(), target, weight
+
+
+def replicated(loss: Tensor, logits: Tensor) -> Tensor:
+    """Return a loss that every process has computed as the DTensor that ``F.cross_entropy`` would return."""
+    from torch.distributed.tensor import DTensor, Replicate
+
+    mesh = cast(DTensor, logits).device_mesh
+    return DTensor.from_local(loss, mesh, [Replicate()] * mesh.ndim, run_check=False)

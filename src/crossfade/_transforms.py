@@ -20,16 +20,8 @@ Transform: TypeAlias = Callable[[Tensor], Tensor]
 _P_IS_ZERO = 800.0
 
 
-def _one_minus_p(ce: Tensor) -> Tensor:
-    return -torch.expm1(-ce.clamp(max=_P_IS_ZERO))
-
-
 def finite(name: str, value: float | Tensor) -> None:
-    """Refuse a number that isn't finite, and a tensor with more than one element (its value may be on a GPU).
-
-    Raises:
-        ValueError: with the argument's name.
-    """
+    """Raise ValueError for a number that isn't finite, or a tensor of several elements (it may be on a GPU)."""
     if isinstance(value, Tensor):
         if value.numel() != 1:
             raise ValueError(f"{name} must be a number or a tensor with one element, got shape {tuple(value.shape)}")
@@ -38,11 +30,7 @@ def finite(name: str, value: float | Tensor) -> None:
 
 
 def evaluate(g: Transform, ce: Tensor) -> Tensor:
-    """Return g(ce).
-
-    Raises:
-        ValueError: g's result isn't a tensor of the shape of ce.
-    """
+    """Return g(ce), or raise ValueError if that isn't a tensor of the shape of ce."""
     loss = g(ce)
     if not isinstance(loss, Tensor) or loss.shape != ce.shape:
         got = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
@@ -123,7 +111,7 @@ def focal(gamma: float = 2.0, alpha: float = 0.25) -> Transform:
     def g(ce: Tensor) -> Tensor:
         if gamma == 0:
             return alpha * ce
-        base = _one_minus_p(ce)
+        base = -torch.expm1(-ce.clamp(max=_P_IS_ZERO))  # 1 - p
         if gamma < 1:  # x**(gamma - 1) is infinite at x = 0 while its product with ce goes to 0
             base = base.clamp(min=torch.finfo(ce.dtype).tiny)
         return alpha * base.pow(gamma) * ce
@@ -133,39 +121,23 @@ def focal(gamma: float = 2.0, alpha: float = 0.25) -> Transform:
 
 def mae() -> Transform:
     """Return 2 * (1 - p) = ||onehot - p||_1, eq. (3)."""
-
-    def g(ce: Tensor) -> Tensor:
-        return -2.0 * torch.expm1(-ce)
-
-    return g
-
-
-def _check_q(q: float) -> None:
-    if not 0.0 < q <= 1.0:
-        raise ValueError(f"q must be in (0, 1] (q -> 0 is the cross entropy, q = 1 the expectation loss), got {q!r}")
+    return lambda ce: -2.0 * torch.expm1(-ce)
 
 
 def generalized(q: float = 0.7) -> Transform:
     """Return (1 - p**q) / q, L_q of Zhang and Sabuncu."""
-    _check_q(q)
-
-    def g(ce: Tensor) -> Tensor:
-        return torch.expm1(-q * ce) / -q
-
-    return g
+    if not 0.0 < q <= 1.0:
+        raise ValueError(f"q must be in (0, 1] (q -> 0 is the cross entropy, q = 1 the expectation loss), got {q!r}")
+    return lambda ce: torch.expm1(-q * ce) / -q
 
 
 def truncated(q: float = 0.7, k: float = 0.5) -> Transform:
     """Return L_q where p > k, and the constant (1 - k**q) / q where p <= k."""
-    _check_q(q)
+    untruncated = generalized(q)
     if not 0.0 < k < 1.0:
         raise ValueError(f"k must be in (0, 1), a probability, got {k!r}")
     threshold, cap = -math.log(k), (1.0 - k**q) / q
-
-    def g(ce: Tensor) -> Tensor:
-        return torch.where(ce < threshold, torch.expm1(-q * ce) / -q, cap)
-
-    return g
+    return lambda ce: torch.where(ce < threshold, untruncated(ce), cap)
 
 
 def tamed(alpha: float = 0.5) -> Transform:
@@ -174,11 +146,7 @@ def tamed(alpha: float = 0.5) -> Transform:
     if alpha == 1.0:
         raise ValueError("alpha must not be 1: eq. (4) divides by 1 - alpha; take a value such as 0.99")
     power = 1.0 - alpha
-
-    def g(ce: Tensor) -> Tensor:
-        return ((1.0 + ce).pow(power) - 1.0 / power) / power
-
-    return g
+    return lambda ce: ((1.0 + ce).pow(power) - 1.0 / power) / power
 
 
 def poly(epsilon: float = 1.0) -> Transform:

@@ -26,25 +26,9 @@ from torch import Tensor
 
 from crossfade import _heart, _transforms
 from crossfade._heart import Reduction
-from crossfade._linear import linear_crossfade_loss
-from crossfade._sharded import refuse_sharded
-from crossfade._tensors import check_per_class, class_dim, full_precision, is_soft
+from crossfade._linear import linear_crossfade_loss as linear_crossfade_loss
+from crossfade._tensors import check_per_class, class_dim, full_precision, is_soft, refuse_sharded
 from crossfade._transforms import Transform
-
-__all__ = [
-    "complement_entropy",
-    "crossfade_loss",
-    "expectation_loss",
-    "focal_loss",
-    "generalized_cross_entropy",
-    "linear_crossfade_loss",
-    "mae_loss",
-    "mpce_loss",
-    "poly_loss",
-    "probability_loss",
-    "tamed_cross_entropy",
-    "truncated_cross_entropy",
-]
 
 
 def probability_loss(
@@ -250,16 +234,15 @@ def complement_entropy(
         )
         # The other classes' distribution is a softmax without the target's logit: no 1 - p_y, nothing cancels.
         log_r = torch.log_softmax(logits32.masked_fill(own, float("-inf")), dim)
-        entropy = _entropy(log_r, dim) if logits32.shape[dim] > 1 else (logits32 * 0.0).sum(dim)
+        entropy = _information(log_r).sum(dim) if logits32.shape[dim] > 1 else (logits32 * 0.0).sum(dim)
         return _heart.reduce_rows(entropy, target, weight, ignore_index, reduction)
     scores = -_complement_entropies(logits32.double()).to(logits32.dtype)
-    return _heart.reduce_classes(scores, logits, target, weight, ignore_index, label_smoothing, reduction)
+    return _heart.reduce_classes(scores, target, weight, ignore_index, label_smoothing, reduction)
 
 
-def _entropy(log_p: Tensor, dim: int) -> Tensor:
-    """Return the entropy of distributions, in which a class may have probability 0."""
-    absent = log_p == float("-inf")
-    return -(log_p.exp() * log_p.masked_fill(absent, 0.0)).sum(dim)
+def _information(log_p: Tensor) -> Tensor:
+    """Return -p log p, also where p = 0."""
+    return -log_p.exp() * log_p.masked_fill(log_p == float("-inf"), 0.0)
 
 
 def _complement_entropies(logits: Tensor) -> Tensor:
@@ -268,7 +251,7 @@ def _complement_entropies(logits: Tensor) -> Tensor:
     if logits.shape[dim] == 1:
         return logits * 0.0
     log_p = torch.log_softmax(logits, dim)
-    terms = -log_p.exp() * log_p.masked_fill(log_p == float("-inf"), 0.0)
+    terms = _information(log_p)
     rest = (-torch.expm1(log_p)).clamp(min=torch.finfo(logits.dtype).tiny)
     return ((terms.sum(dim, keepdim=True) - terms) / rest + rest.log()).clamp(min=0.0)
 
@@ -293,4 +276,4 @@ def mpce_loss(
     p = log_p.exp()
     # Not amax: its gradient looks for the maximum again, and a compiler that computes p twice may find none.
     scores = (p.max(dim, keepdim=True).values - p) * log_p
-    return _heart.reduce_classes(scores, logits, target, weight, ignore_index, label_smoothing, reduction)
+    return _heart.reduce_classes(scores, target, weight, ignore_index, label_smoothing, reduction)

@@ -13,8 +13,6 @@ from crossfade._heart import Reduction, check_reduction
 from crossfade._tensors import class_dim, full_precision
 from crossfade.schedules import Schedule, Weights, gradual
 
-__all__ = ["CrossfadeLoss", "LinearCrossfadeLoss", "MaxMahalanobisCenterLoss"]
-
 
 class CrossfadeLoss(nn.Module):
     """The loss alpha * CE + beta * EL with the weights of a schedule: ``nn.CrossEntropyLoss`` and a method :meth:`at`.
@@ -79,7 +77,10 @@ class CrossfadeLoss(nn.Module):
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the loss at the progress that was set last."""
-        alpha, beta = self._current()
+        # Numbers are faster, but reading them would wait for a GPU. Copies, because the next at() overwrites the
+        # buffers, and the backward pass of this loss may come after it.
+        copy = torch.compiler.is_compiling() or not self.alpha.is_cpu
+        alpha, beta = (weight.clone() if copy else weight.item() for weight in (self.alpha, self.beta))
         return functional.crossfade_loss(
             logits,
             target,
@@ -90,14 +91,6 @@ class CrossfadeLoss(nn.Module):
             label_smoothing=self.label_smoothing,
             reduction=self.reduction,
         )
-
-    def _current(self) -> tuple[float | Tensor, float | Tensor]:
-        """Return alpha and beta as numbers where that costs no wait for a device, else as copies of the buffers."""
-        alpha, beta = self.alpha, self.beta
-        if torch.compiler.is_compiling() or not alpha.is_cpu:
-            # The next at() overwrites the buffers, and the backward pass of this loss may come after it.
-            return alpha.clone(), beta.clone()
-        return alpha.item(), beta.item()
 
     def extra_repr(self) -> str:
         function = getattr(self.schedule, "func", self.schedule)  # the package's own schedules are partials
@@ -178,12 +171,9 @@ class LinearCrossfadeLoss(CrossfadeLoss):
 
 
 def max_mahalanobis_centers(num_classes: int, dim: int, norm: float = 10.0) -> Tensor:
-    """Return the centres of the Max-Mahalanobis distribution (Pang et al. 2018, algorithm 1).
+    """Return the centres of the Max-Mahalanobis distribution, (num_classes, dim) float64 (Pang et al. 2018, alg. 1).
 
     All have the given norm, and every pair has the inner product -norm^2 / (num_classes - 1): a regular simplex.
-
-    Returns:
-        (num_classes, dim), float64.
 
     Raises:
         ValueError: fewer than 2 classes, or more than dim + 1, which have no such simplex.
@@ -258,10 +248,9 @@ class MaxMahalanobisCenterLoss(nn.Module):
 
     def forward(self, features: Tensor, target: Tensor) -> Tensor:
         """Return the loss of the features."""
-        features = full_precision(features)
-        scores = -self._distances(features, self.squared)
+        scores = -self._distances(full_precision(features), self.squared)
         return _heart.reduce_classes(
-            scores, scores, target, self.weight, self.ignore_index, self.label_smoothing, self.reduction
+            scores, target, self.weight, self.ignore_index, self.label_smoothing, self.reduction
         )
 
     def _distances(self, features: Tensor, squared: bool) -> Tensor:

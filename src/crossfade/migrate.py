@@ -1,12 +1,7 @@
 """Criteria with the gradients of other packages' losses, for users who come from those and want to fade.
 
-* ``SFTConfig(loss_type="dft")`` in TRL: :func:`from_dft`; its row weight, the factor of CE's gradient, is p
-* Poly-1, ``timm.loss.PolyCrossEntropy(epsilon)``: :func:`from_poly`; 1 + epsilon p
-* multi-class focal loss on the softmax: :func:`from_focal`; alpha (1 - p)^(gamma - 1) (1 - p + gamma p ce)
-* generalized cross entropy: :func:`from_gce`; p^q
-
 All take ``nn.CrossEntropyLoss``'s ``weight``, ``ignore_index``, ``label_smoothing`` and ``reduction`` by keyword, and
-are called with (logits, target). The first two are a ``CrossfadeLoss``: exchange the schedule to fade.
+are called with (logits, target). DFT and Poly-1 are a ``CrossfadeLoss``: exchange the schedule to fade.
 
 ``torchvision.ops.sigmoid_focal_loss`` is another function, a binary loss on each class's sigmoid. For one binary
 logit z it is ``from_focal(gamma, weight=tensor([1 - alpha, alpha]), reduction="sum")`` on the two logits (0, z); for
@@ -25,15 +20,13 @@ from crossfade.functional import focal_loss, generalized_cross_entropy
 from crossfade.losses import CrossfadeLoss
 from crossfade.schedules import expectation, fixed
 
-__all__ = ["from_dft", "from_focal", "from_gce", "from_poly"]
-
 
 def from_dft(**options: Any) -> CrossfadeLoss:
     """Return dynamic fine-tuning (Wu et al. 2025), -p.detach() log p: its gradient is that of EL = 1 - p, eq. (9).
 
-    The values differ: DFT reports p ce, whose gradient isn't the one that is applied; this reports 1 - p, whose
-    gradient is. Where p is small at first, the row weight p is too small to learn from; ``CrossfadeLoss(gradual())``
-    begins with the row weight 1 + p.
+    TRL's name for it is ``SFTConfig(loss_type="dft")``. The values differ: DFT reports p ce, whose gradient isn't the
+    one that is applied; this reports 1 - p, whose gradient is. Where p is small at first, the row weight p (the factor
+    of CE's gradient) is too small to learn from; ``CrossfadeLoss(gradual())`` begins with the row weight 1 + p.
 
     >>> import torch
     >>> round(from_dft()(torch.tensor([[2.0, 0.0]]), torch.tensor([0])).item(), 4)
@@ -45,7 +38,8 @@ def from_dft(**options: Any) -> CrossfadeLoss:
 def from_poly(epsilon: float = 1.0, **options: Any) -> CrossfadeLoss:
     """Return Poly-1 (Leng et al. 2022), ce + epsilon (1 - p): eq. (12) with alpha = 1 and beta = epsilon throughout.
 
-    epsilon = 1 is the paper's F = 0; epsilon = 2 is F = 0.25 (eq. 14).
+    timm's name for it is ``PolyCrossEntropy(epsilon)``. Its row weight is 1 + epsilon p: epsilon = 1 is the paper's
+    F = 0, and epsilon = 2 is F = 0.25 (eq. 14).
 
     >>> import torch
     >>> round(from_poly(2.0)(torch.tensor([[2.0, 0.0]]), torch.tensor([0])).item(), 4)  # 0.1269 + 2 * 0.1192
@@ -57,7 +51,8 @@ def from_poly(epsilon: float = 1.0, **options: Any) -> CrossfadeLoss:
 def from_focal(gamma: float = 2.0, alpha: float = 1.0, **options: Any) -> Callable[[Tensor, Tensor], Tensor]:
     """Return the multi-class focal loss on the softmax (Lin et al. 2017), alpha (1 - p)^gamma ce.
 
-    Eq. (2) has alpha = 1. A list of alphas, one a class, as some implementations take, is ``weight=`` here.
+    Its row weight is alpha (1 - p)^(gamma - 1) (1 - p + gamma p ce). Eq. (2) has alpha = 1. A list of alphas, one a
+    class, as some implementations take, is ``weight=`` here.
 
     >>> import torch
     >>> round(from_focal()(torch.tensor([[2.0, 0.0]]), torch.tensor([0])).item(), 4)  # 0.1192^2 * 0.1269
@@ -68,6 +63,8 @@ def from_focal(gamma: float = 2.0, alpha: float = 1.0, **options: Any) -> Callab
 
 def from_gce(q: float = 0.7, **options: Any) -> Callable[[Tensor, Tensor], Tensor]:
     """Return the generalized cross entropy (Zhang and Sabuncu 2018), (1 - p^q) / q: CE as q goes to 0, EL at q = 1.
+
+    Its row weight is p^q.
 
     >>> import torch
     >>> round(from_gce(1.0)(torch.tensor([[2.0, 0.0]]), torch.tensor([0])).item(), 4)

@@ -1,12 +1,6 @@
 """Schedules: pure functions from training progress in [0, 1] to the weights of eq. (12).
 
 A schedule has no state: the trainer counts the steps, and there is nothing to save or to restore.
-
->>> schedule = gradual()
->>> schedule(0.0)
-Weights(alpha=1.0, beta=1.0)
->>> schedule(1.0)
-Weights(alpha=0.0, beta=1.0)
 """
 
 from __future__ import annotations
@@ -15,20 +9,6 @@ import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Literal, NamedTuple, TypeAlias
-
-__all__ = [
-    "Scale",
-    "Schedule",
-    "Weights",
-    "constant",
-    "cross_entropy",
-    "expectation",
-    "gradual",
-    "linear",
-    "staircase",
-    "switch",
-    "weights",
-]
 
 Scale: TypeAlias = Literal["paper", "unit"]
 
@@ -150,7 +130,11 @@ def _staircase(steps: tuple[Weights, ...], progress: float) -> Weights:
 
 
 def gradual(scale: Scale = "paper") -> Schedule:
-    """Return the paper's recipe 3: F = [0, 0.1, 0.2, 0.3, 0.4, 0.5] in six equal phases ("F=0-0.5")."""
+    """Return the paper's recipe 3: F = [0, 0.1, 0.2, 0.3, 0.4, 0.5] in six equal phases ("F=0-0.5").
+
+    >>> gradual()(0.0), gradual()(1.0)
+    (Weights(alpha=1.0, beta=1.0), Weights(alpha=0.0, beta=1.0))
+    """
     return staircase([0.0, 0.1, 0.2, 0.3, 0.4, 0.5], scale)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 import crossfade as cf
 from crossfade.testing import CHECKS, check_loss
-from tests.kept.cases import CASES
+from tests.core.cases import CASES
 
 # Where p_y = 0 the slope of (max p - p_y) ce is infinite: no value of the gradient would be right.
 SKIP = {"mpce": ("extreme_logits",)}

@@ -17,8 +17,7 @@ from hypothesis import given
 from torch import Tensor
 
 import crossfade as cf
-from crossfade import _heart, kernels
-from crossfade._linear import api
+from crossfade import _heart, _linear, kernels
 from tests.examples import examples
 
 GPU = torch.cuda.is_available()
@@ -237,7 +236,7 @@ def test_fused_linear(
 
     With more than 16 columns the first pass's logits lie where the weight's gradient will be.
     """
-    monkeypatch.setattr(api, "compute_type", lambda *_: dtype)
+    monkeypatch.setattr(_linear, "compute_type", lambda *_: dtype)
     generator = torch.Generator().manual_seed(0)
     hidden, weight, bias = (
         torch.randn(*shape, generator=generator).to(DEVICE, dtype).requires_grad_()

@@ -41,12 +41,12 @@ def signatures() -> dict[str, dict[str, str]]:
     flags = dict.fromkeys(("IGNORES", "CAPS", "BLOCK", "STAGES"), "constexpr")
     rows = dict.fromkeys(("ce", "norm", "factor", "at_target"), "*fp32")
     return {
-        "_forward_kernel": common | flags | rows,
-        "_backward_kernel": common | flags | rows | {"out_row_stride": "i64"},
+        "forward_kernel": common | flags | rows,
+        "backward_kernel": common | flags | rows | {"out_row_stride": "i64"},
     }
 
 
-@pytest.mark.parametrize("kernel", ["_forward_kernel", "_backward_kernel"])
+@pytest.mark.parametrize("kernel", ["forward_kernel", "backward_kernel"])
 @pytest.mark.parametrize("element", ["bf16", "fp32"])
 @pytest.mark.parametrize("capability", [80, 90])
 def test_compiles_for_nvidia(kernel: str, element: str, capability: int) -> None:
@@ -61,7 +61,7 @@ def test_compiles_for_nvidia(kernel: str, element: str, capability: int) -> None
     function = getattr(triton_cross_entropy, kernel)
     kinds = signatures()[kernel] | {"logits": f"*{element}", "out": f"*{element}"}
     signature = {name: kinds[name] for name in function.arg_names}
-    forward = kernel == "_forward_kernel"
+    forward = kernel == "forward_kernel"
     logits = torch.empty(1, 100_000, dtype=torch.bfloat16 if element == "bf16" else torch.float32)
     launch = triton_cross_entropy.FORWARD[:2] if forward else triton_cross_entropy.BACKWARD
     block, warps = triton_cross_entropy.block(logits, *launch)

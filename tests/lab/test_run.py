@@ -13,10 +13,13 @@ from crossfade.errors import UserError
 from crossfade.lab import frames
 from crossfade.lab.data.table import TableTask, load_builtin
 from crossfade.lab.methods import Method, method
-from crossfade.lab.run import compute, cost, local, pack, run, run_request
+from crossfade.lab.run import pack, run, run_request
 from crossfade.lab.scores import brier_score, expected_calibration_error
 from crossfade.lab.store import Run, Store
 from crossfade.lab.train import Member, Recipe, select, train_stack
+from crossfade.lab.train.executor import cost
+from crossfade.lab.train.hardware import Hardware
+from crossfade.lab.train.tables.run import compute, executor
 from crossfade.lab.trial import Shape, Trial, seed
 from tests.examples import examples
 
@@ -61,8 +64,8 @@ def test_a_result_does_not_depend_on_which_other_methods_ran(trials, undisturbed
 
 
 def test_results_do_not_depend_on_workers_batches_or_order(trials, undisturbed):
-    same(numbers(trials, local(workers=1)), undisturbed)
-    same(numbers(trials, local(workers=3)), undisturbed)
+    same(numbers(trials, executor(Hardware(threads=1))), undisturbed)
+    same(numbers(trials, executor(Hardware(threads=3))), undisturbed)
     shuffled = list(trials)
     random.Random(0).shuffle(shuffled)
     same(numbers(shuffled), undisturbed)
@@ -175,7 +178,7 @@ def test_a_request_that_is_stopped_says_how_to_go_on(trials, tmp_path, monkeypat
 def test_progress_only_grows_and_ends_at_one(trials):
     seen = []
     with Store(":memory:") as store:
-        run(trials, store, execute=local(), on_progress=lambda fraction, done, failed: seen.append((fraction, done)))
+        run(trials, store, on_progress=lambda fraction, done, failed: seen.append((fraction, done)))
     assert all(a[0] <= b[0] + 1e-9 and a[1] <= b[1] for a, b in pairwise(seen))
     assert seen[-1] == (pytest.approx(1.0), len(trials))
 
@@ -246,5 +249,5 @@ def test_the_number_of_workers_is_that_of_the_cores_one_may_use(tasks, monkeypat
     with Store(":memory:") as store:
         run([trial], store)
     with Store(":memory:") as store:
-        run([trial], store, execute=local(workers=3))
+        run([trial], store, execute=executor(Hardware(threads=3)))
     assert asked == [len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(), 3]

@@ -24,8 +24,11 @@ from crossfade.lab.methods import METHODS
 from crossfade.lab.paper.study import Request, plan
 from crossfade.lab.paper.table4 import STUDY, with_tie
 from crossfade.lab.paper.table4_page import NETS, PAPER
-from crossfade.lab.run import Batch, Executor, Summary, Tick, local, run
+from crossfade.lab.run import Summary, run
 from crossfade.lab.store import Outcome, Store
+from crossfade.lab.train.executor import Batch, Executor, Tick
+from crossfade.lab.train.hardware import Hardware
+from crossfade.lab.train.tables.run import executor
 from crossfade.lab.trial import Trial
 from tests.lab.uci_copy import write_uci
 
@@ -209,12 +212,12 @@ def test_on_a_ray_cluster_with_a_node_killed(data: Path, tmp_path: Path) -> None
 
     from crossfade.lab.ray import on_ray
 
-    _run(data, tmp_path / "here.db", local(1))
+    _run(data, tmp_path / "here.db", executor(Hardware(threads=1)))
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
     nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
     try:
         cluster.wait_for_nodes()
-        distributed = on_ray(cluster.address, local(1))
+        distributed = on_ray(cluster.address, executor(Hardware(threads=1)))
         killed = []
 
         def execute(batches: Sequence[Batch], tick: Tick) -> Iterator[tuple[Trial, Outcome]]:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import crossfade as cf
-from crossfade._linear import api
+from crossfade import _linear
 from tests.linear.linear_reference import gradients, problem, reference_loss
 
 HALVES = [torch.bfloat16, torch.float16]
@@ -101,7 +101,7 @@ def test_products_in_half_precision(
     dtype: torch.dtype, weight_type: str, fn: object, options: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on a GPU, the weight's gradient is written once, class by class, from logits computed a second time."""
-    monkeypatch.setattr(api, "compute_type", lambda *_: dtype)
+    monkeypatch.setattr(_linear, "compute_type", lambda *_: dtype)
     hidden, weight, target = inputs_of(dtype)
     if weight_type == "float32":
         weight = weight.detach().float().requires_grad_()

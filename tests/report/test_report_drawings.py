@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crossfade.report import charts, svg
+from crossfade.report import charts
 
 NUMBER = r"-?(?:\d+\.?\d*|\.\d+)"
 
@@ -33,7 +33,7 @@ def path_of(element: str) -> str:
 
 @given(st.lists(st.tuples(st.floats(-500, 500), st.floats(-500, 500)), min_size=1, max_size=60))
 def test_a_line_goes_through_its_points(points: list[tuple[float, float]]) -> None:
-    (line,) = read_path(path_of(svg.line(points, "s1")))
+    (line,) = read_path(path_of(charts.path_through(points, "s1")))
     assert len(line) == len(points)
     for (x, y), (a, b) in zip(line, points, strict=True):
         assert abs(x - a) <= 0.0501  # a tenth of a pixel, rounded once and never adding up
@@ -42,13 +42,13 @@ def test_a_line_goes_through_its_points(points: list[tuple[float, float]]) -> No
 
 def test_a_line_breaks_where_there_is_no_number() -> None:
     points = [(0.0, 1.0), (1.0, 2.0), (2.0, math.nan), (3.0, 4.0), (4.0, math.inf), (5.0, 6.0)]
-    assert [len(part) for part in read_path(path_of(svg.line(points, "s1")))] == [2, 1, 1]
-    assert svg.line([(0.0, math.nan)], "s1") == ""
+    assert [len(part) for part in read_path(path_of(charts.path_through(points, "s1")))] == [2, 1, 1]
+    assert charts.path_through([(0.0, math.nan)], "s1") == ""
 
 
 @given(st.floats(-1e6, 1e6), st.floats(1e-6, 1e6), st.integers(2, 10))
 def test_ticks_are_round_evenly_spaced_and_inside(low: float, width: float, count: int) -> None:
-    axis = svg.Axis(low, low + width, 0.0, 100.0)
+    axis = charts.Axis(low, low + width, 0.0, 100.0)
     ticks = axis.ticks(count)
     assert 1 <= len(ticks) <= count + 1
     step = ticks[1] - ticks[0] if len(ticks) > 1 else 0.0
@@ -63,7 +63,7 @@ def test_ticks_are_round_evenly_spaced_and_inside(low: float, width: float, coun
 
 @given(st.floats(1e-5, 1e3), st.floats(31, 1e5))
 def test_log_ticks_are_inside_and_not_too_many(low: float, ratio: float) -> None:
-    axis = svg.log_axis([low, low * ratio], 100.0, 0.0)
+    axis = charts.log_axis([low, low * ratio], 100.0, 0.0)
     assert axis.log
     ticks = axis.ticks(5)
     assert 1 <= len(ticks) <= 7
@@ -73,21 +73,21 @@ def test_log_ticks_are_inside_and_not_too_many(low: float, ratio: float) -> None
 
 
 def test_the_axis_is_logarithmic_only_over_a_wide_range() -> None:
-    assert not svg.log_axis([1.0, 29.0], 0.0, 1.0).log
-    assert not svg.log_axis([0.0, 0.0], 0.0, 1.0).log
-    assert not svg.log_axis([math.nan], 0.0, 1.0).log
-    zero = svg.log_axis([0.0, 1e-9, 1.0], 0.0, 1.0)  # a zero stands at the bottom instead of at minus infinity
+    assert not charts.log_axis([1.0, 29.0], 0.0, 1.0).log
+    assert not charts.log_axis([0.0, 0.0], 0.0, 1.0).log
+    assert not charts.log_axis([math.nan], 0.0, 1.0).log
+    zero = charts.log_axis([0.0, 1e-9, 1.0], 0.0, 1.0)  # a zero stands at the bottom instead of at minus infinity
     assert zero.log
     assert math.isfinite(zero(0.0))
 
 
 @pytest.mark.parametrize("values", [[], [math.nan], [0.5], [0.5, 0.5], [1e300, -1e300], [0.0, 1e-300]])
 def test_spans_are_never_empty(values: list[float]) -> None:
-    low, high = svg.span(values)
+    low, high = charts.span(values)
     assert math.isfinite(low)
     assert math.isfinite(high)
     assert high > low
-    svg.Axis(low, high, 0.0, 1.0).ticks()
+    charts.Axis(low, high, 0.0, 1.0).ticks()
 
 
 def dot_places(drawing: str) -> list[tuple[float, float]]:

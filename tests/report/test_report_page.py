@@ -24,19 +24,19 @@ from crossfade.report import (
     Section,
     Table,
     Text,
+    charts,
     render_page,
-    svg,
 )
 from tests.examples import examples
 from tests.report.report_fresh import Fresh
 from tests.report.report_markup import Page as Parsed
 
-STYLE = Path(svg.__file__).with_name("templates") / "page.css"
+STYLE = Path(charts.__file__).with_name("templates") / "page.css"
 
 
 def everything(text: str) -> Page:
     """A page that shows ``text`` in every place there is."""
-    drawing = svg.drawing([svg.text(10, 10, text, "name")], 100, text)
+    drawing = charts.dot_chart([charts.DotRow(text, "s1", [1.0], 1.0)], title=text, name=text, least=0.5)
     table = Table(text, (Column(text, text, "left"), Column(text)), ((text, Cell(text, text, "good")),), (text,))
     figure = Figure((Panel(drawing, text), Panel(drawing)), text, (Key(text, "line s1"),))
     words = (Text(text), Text(text, "warn"), Items((text,), "warn"), Facts(((text, text),), text), Code(text, text))

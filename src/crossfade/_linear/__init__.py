@@ -1,5 +1,290 @@
-"""The loss fused with the output projection. (``crossfade.linear`` is a schedule.)"""
+"""The loss fused with the output projection. (``crossfade.linear`` is a schedule.)
 
-from crossfade._linear.api import LinearLossStats, linear_crossfade_loss
+Here the arguments are checked, the type of the products is chosen and the losses of the rows are reduced.
+"""
 
-__all__ = ["LinearLossStats", "linear_crossfade_loss"]
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal, TypedDict, Unpack, overload
+
+import torch
+from torch import Tensor
+
+from crossfade._heart import Reduction, check_reduction
+from crossfade._linear import autograd
+from crossfade._linear.passes import Inputs, Losses
+from crossfade._linear.pieces import Options
+from crossfade._tensors import check_per_class, is_half, is_sharded, target_weight, wide
+from crossfade._transforms import Mixture, Transform, evaluate, is_learnable, value_and_slope
+
+
+@dataclass(frozen=True)
+class LinearLossStats:
+    """What a training log shows of every token: in the target's shape, without gradient, 0 where ignored.
+
+    Attributes:
+        ce: -log p_y, in nats, without class weights and label smoothing.
+        p: p_y.
+        correct: whether y has the largest logit.
+        row_weight: w_y g'(ce), times the sample weight: how much of CE's gradient the token keeps.
+        valid: whether the token counts, target != ignore_index.
+    """
+
+    ce: Tensor
+    p: Tensor
+    correct: Tensor
+    row_weight: Tensor
+    valid: Tensor
+
+    @property
+    def accuracy(self) -> Tensor:
+        """Share of the valid tokens whose target has the largest logit; NaN where none is valid."""
+        return self.correct.sum() / self.valid.sum()
+
+    @property
+    def weight_mass(self) -> Tensor:
+        """Sum of the row weights, in tokens of CE's gradient. Under EL it is the expected number of hits."""
+        return self.row_weight.sum()
+
+
+class LinearOptions(TypedDict, total=False):
+    """The keyword arguments of :func:`linear_crossfade_loss` that don't change the type of its result."""
+
+    bias: Tensor | None
+    alpha: float | Tensor
+    beta: float | Tensor
+    weight: Tensor | None
+    sample_weight: Tensor | None
+    ignore_index: int
+    label_smoothing: float
+    reduction: Reduction
+    softcap: float | None
+    g: Transform | None
+    memory_budget_mb: float | None
+
+
+@overload
+def linear_crossfade_loss(
+    hidden: Tensor,
+    linear_weight: Tensor,
+    target: Tensor,
+    *,
+    return_stats: Literal[True],
+    **options: Unpack[LinearOptions],
+) -> tuple[Tensor, LinearLossStats]: ...
+
+
+@overload
+def linear_crossfade_loss(
+    hidden: Tensor,
+    linear_weight: Tensor,
+    target: Tensor,
+    *,
+    return_stats: Literal[False] = False,
+    **options: Unpack[LinearOptions],
+) -> Tensor: ...
+
+
+def linear_crossfade_loss(
+    hidden: Tensor,
+    linear_weight: Tensor,
+    target: Tensor,
+    *,
+    bias: Tensor | None = None,
+    alpha: float | Tensor = 1.0,
+    beta: float | Tensor = 1.0,
+    weight: Tensor | None = None,
+    sample_weight: Tensor | None = None,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+    reduction: Reduction = "mean",
+    softcap: float | None = None,
+    g: Transform | None = None,
+    memory_budget_mb: float | None = None,
+    return_stats: bool = False,
+) -> Tensor | tuple[Tensor, LinearLossStats]:
+    r"""alpha * CE + beta * EL, eq. (12), of ``F.linear(hidden, linear_weight, bias)``, without the (N, C) logits.
+
+    The same loss and gradients as the reference
+
+        logits = torch.nn.functional.linear(hidden, linear_weight, bias)
+        crossfade.crossfade_loss(logits, target, alpha=alpha, beta=beta, weight=weight, ...)
+
+    computed a few rows at a time. For ``"mean"`` and ``"sum"`` the gradients are computed in the forward pass, where
+    each piece of logits is at hand; for ``"none"`` the backward pass computes the logits again.
+
+    Args:
+        hidden: (N, D) or (..., D), floating point.
+        linear_weight: (C, D), the output projection, such as ``lm_head.weight``. It may be tied or frozen.
+        target: (N) or (...), int64 class indices in [0, C), or ``ignore_index``.
+        bias: (C,).
+        alpha, beta: numbers, or tensors with one element (a schedule then changes them without recompiling; they may
+            require a gradient, at the price of a second computation of the logits).
+        sample_weight: factors of the rows, in the target's shape. An integer k means what k copies of the row mean:
+            ``"mean"`` divides by the sum of ``sample_weight * weight[target]`` over the valid rows.
+        weight, ignore_index, label_smoothing, reduction: as in :mod:`crossfade.functional`. Ignored rows cost no matrix
+            product.
+        softcap: logits become ``softcap * tanh(logits / softcap)``, as in Gemma 2.
+        g: any elementwise, differentiable function of ce, instead of the mixture of alpha and beta.
+        memory_budget_mb: MiB for the piece of logits at hand, beyond results and gradients. None: 48, or the size of
+            ``hidden`` if that is larger. At least one row is computed at a time.
+        return_stats: also return a :class:`LinearLossStats`.
+
+    Returns:
+        The loss, float32 for half-precision inputs, and with ``return_stats`` the pair (loss, stats).
+
+    Half precision: matrix products run in the inputs' type (autocast's, where it is on), everything between them and
+    every sum over rows in float32; on the CPU the products, too, run in float32. Without a valid row the mean is NaN
+    and the gradients are 0, as ``F.cross_entropy``'s.
+
+    Raises:
+        RuntimeError, ValueError: shapes, types or options that ``F.linear`` or ``F.cross_entropy`` refuse too; a second
+            derivative; ``torch.func``'s transforms; DTensors.
+        IndexError: a target out of range.
+
+    >>> import torch
+    >>> hidden, lm_head = torch.eye(2), torch.tensor([[2.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+    >>> loss, stats = linear_crossfade_loss(hidden, lm_head, torch.tensor([0, 0]), return_stats=True)
+    >>> round(loss.item(), 4), round(stats.accuracy.item(), 2)
+    (1.7245, 0.5)
+    """
+    if g is not None and not (isinstance(alpha, float | int) and isinstance(beta, float | int) and alpha == beta == 1):
+        raise ValueError("g replaces the mixture: pass either g or alpha and beta")
+    _check_tensors(hidden, linear_weight, target, bias, weight, sample_weight)
+    if label_smoothing > 1:  # F.cross_entropy takes a negative value for none
+        raise RuntimeError(f"label_smoothing must be between 0.0 and 1.0, got {label_smoothing!r}")
+    for name, number in (("softcap", softcap), ("memory_budget_mb", memory_budget_mb)):
+        if number is not None and not (math.isfinite(number) and number > 0):
+            raise ValueError(f"{name} must be a positive number or None, got {number!r}")
+    check_reduction(reduction)
+    g = Mixture(_copied(alpha), _copied(beta)) if g is None else g
+    compute = compute_type(hidden, linear_weight, bias)
+    options = Options(g, ignore_index, max(label_smoothing, 0.0), softcap, compute, memory_budget_mb)
+    inputs = Inputs(hidden.reshape(-1, hidden.shape[-1]), linear_weight, bias, target.reshape(-1), weight)
+    ignored = inputs.target == ignore_index
+    factor = None
+    if sample_weight is not None:
+        factor = sample_weight.reshape(-1).to(wide(compute)).masked_fill(ignored, 0.0)
+    compute_losses = _losses
+    if torch.compiler.is_compiling() and not isinstance(g, Mixture) and (label_smoothing > 0 or return_stats):
+        # These need g' between the matrix products, and the operator takes tensors and numbers only: a graph break.
+        compute_losses = torch.compiler.disable(_losses)  # type: ignore[no-untyped-call]
+    losses = compute_losses(inputs, options, factor, ignored, reduction, return_stats)
+    loss = losses.loss.reshape(target.shape) if reduction == "none" else losses.loss
+    if not return_stats:
+        return loss
+    row_weight = losses.row_weight if factor is None else losses.row_weight * factor.detach()
+    of_rows = (losses.ce, torch.exp(-losses.ce).masked_fill(ignored, 0.0), losses.correct, row_weight, ~ignored)
+    return loss, LinearLossStats(*(values.reshape(target.shape) for values in of_rows))
+
+
+def compute_type(hidden: Tensor, linear_weight: Tensor, bias: Tensor | None) -> torch.dtype:
+    """Return the type of the matrix products: autocast's where it would cast, the inputs' elsewhere; on a CPU no half.
+
+    A CPU without bfloat16 instructions emulates them at a small fraction of float32's speed, and sums in them.
+    """
+    device, dtype = hidden.device.type, hidden.dtype
+    given = [t.dtype for t in (hidden, linear_weight, bias) if t is not None]
+    if not all(d.is_floating_point for d in given):
+        raise RuntimeError(f"hidden, linear_weight and bias must be floating point, got {', '.join(map(str, given))}")
+    if torch.is_autocast_enabled(device) and torch.float64 not in given:
+        dtype = torch.get_autocast_dtype(device)
+    elif len(set(given)) > 1:
+        raise RuntimeError(f"hidden, linear_weight and bias must have the same type, got {', '.join(map(str, given))}")
+    return torch.float32 if device == "cpu" and is_half(dtype) else dtype
+
+
+def _check_tensors(
+    hidden: Tensor,
+    linear_weight: Tensor,
+    target: Tensor,
+    bias: Tensor | None,
+    weight: Tensor | None,
+    sample_weight: Tensor | None,
+) -> None:
+    """Refuse what ``F.linear`` or ``F.cross_entropy`` would refuse, with the same kind of error."""
+    # Dispatch modes (FLOP counters, memory trackers) and tracing only look on: they are welcome.
+    if not torch.compiler.is_compiling() and torch._C._functorch.peek_interpreter_stack() is not None:
+        raise RuntimeError(
+            "linear_crossfade_loss doesn't run under torch.func's transforms: take the reference, which does: "
+            "crossfade.probability_loss(g, torch.nn.functional.linear(hidden, linear_weight, bias), target)"
+        )
+    for name, tensor in (("hidden", hidden), ("linear_weight", linear_weight)):
+        if is_sharded(tensor):
+            raise ValueError(
+                f"{name} is a DTensor: pass {name}.full_tensor(), or keep the logits sharded over classes and call "
+                "probability_loss on them under torch.distributed.tensor.parallel.loss_parallel()"
+            )
+    if hidden.dim() < 1 or linear_weight.dim() != 2 or hidden.shape[-1] != linear_weight.shape[1]:
+        raise RuntimeError(
+            "expected hidden (..., D) and linear_weight (C, D), "
+            f"got {tuple(hidden.shape)} and {tuple(linear_weight.shape)}"
+        )
+    if target.dtype != torch.int64:
+        raise RuntimeError(
+            f"target must hold class indices in torch.int64, got {target.dtype}; for class probabilities: take "
+            "crossfade.crossfade_loss on the logits"
+        )
+    if target.shape != hidden.shape[:-1]:
+        raise ValueError(
+            f"expected target of shape {tuple(hidden.shape[:-1])}, hidden's without D, got {tuple(target.shape)}"
+        )
+    for name, per_class in (("bias", bias), ("weight", weight)):
+        check_per_class(name, per_class, linear_weight.shape[0])
+    if sample_weight is not None and sample_weight.shape != target.shape:
+        raise ValueError(
+            f"sample_weight must have target's shape {tuple(target.shape)}, got {tuple(sample_weight.shape)}"
+        )
+    if weight is not None and weight.requires_grad:
+        raise ValueError("weight gets no gradient here: detach it, or take crossfade.crossfade_loss on the logits")
+
+
+def _copied(value: float | Tensor) -> float | Tensor:
+    """Return a weight as it is now: the schedule may change the tensor before the backward pass."""
+    if not isinstance(value, Tensor):
+        return value
+    return value.reshape(()) if value.requires_grad else value.detach().clone().reshape(())
+
+
+def _losses(
+    inputs: Inputs, options: Options, factor: Tensor | None, ignored: Tensor, reduction: Reduction, with_stats: bool
+) -> Losses:
+    """Return the rows' losses times ``factor``, reduced, with the rest of the rows' results."""
+    opaque = torch.compiler.is_compiling() and not isinstance(options.g, Mixture)
+    if opaque or (torch.is_grad_enabled() and is_learnable(options.g, inputs.hidden.device)):
+        losses = _outside(inputs, options, ignored, with_stats)
+    elif reduction == "none" or (factor is not None and factor.requires_grad):
+        losses = autograd.rows(inputs, options, with_stats)
+    else:
+        losses = autograd.total(inputs, options, factor, with_stats)
+    loss = losses.loss
+    if loss.dim():
+        loss = loss if factor is None else loss * factor
+        loss = loss if reduction == "none" else loss.sum()
+    if reduction == "mean":
+        mass = (~ignored).to(loss.dtype) if factor is None else factor
+        if inputs.class_weight is not None:
+            mass = mass * target_weight(inputs.class_weight.to(loss.dtype), inputs.target, ignored)
+        # Without a valid row the NaN is a constant beside the graph, so that the gradients stay 0.
+        any_valid = ~ignored.all()
+        loss = torch.where(any_valid, loss / torch.where(any_valid, mass.sum(), 1.0), float("nan"))
+    return losses._replace(loss=loss)
+
+
+def _outside(inputs: Inputs, options: Options, ignored: Tensor, with_stats: bool) -> Losses:
+    """Return the rows' losses by autograd on the vector of ce: for a g that has learnable tensors or is no mixture."""
+    if options.smoothing > 0:
+        raise ValueError(
+            "label_smoothing needs g at every class, and there alpha, beta or tensors in g get no gradient: take "
+            "crossfade.probability_loss(g, torch.nn.functional.linear(hidden, linear_weight, bias), target)"
+        )
+    losses = autograd.rows(inputs._replace(class_weight=None), replace(options, g=Mixture(1.0, 0.0)), with_stats)
+    ce = losses.loss.masked_fill(ignored, 1.0)  # any number at which every g has a derivative
+    rows = evaluate(options.g, ce)
+    slope = value_and_slope(options.g, ce.detach())[1].detach() if with_stats else losses.row_weight
+    if inputs.class_weight is not None:
+        own = target_weight(inputs.class_weight.to(rows.dtype), inputs.target, ignored)
+        rows, slope = rows * own, slope * own
+    return losses._replace(loss=rows.masked_fill(ignored, 0.0), row_weight=slope.masked_fill(ignored, 0.0))

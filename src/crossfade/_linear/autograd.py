@@ -16,11 +16,6 @@ from crossfade._linear.pieces import Options
 from crossfade._tensors import wide
 from crossfade._transforms import Mixture
 
-_NO_SECOND_DERIVATIVE = (
-    "linear_crossfade_loss has no second derivative. For one, take the reference, which holds the (N, C) logits: "
-    "crossfade.probability_loss(g, torch.nn.functional.linear(hidden, linear_weight, bias), target)"
-)
-
 
 def total(inputs: Inputs, options: Options, factor: Tensor | None, with_correct: bool) -> Losses:
     """Return the losses with their sum, sum_i factor_i loss_i."""
@@ -58,8 +53,8 @@ class _Total(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        factor, hidden, weight, bias, target, class_weight, *kept = ctx.saved_tensors
-        inputs = Inputs(hidden, weight, bias, target, class_weight)
+        factor, *tensors = ctx.saved_tensors
+        inputs, kept = Inputs(*tensors[:5]), tensors[5:]
         if torch.compiler.is_compiling():
             scaled = [None if g is None else g * upstream for g in kept]
         else:
@@ -106,7 +101,10 @@ class _Once(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[None, ...]:
-        raise RuntimeError(_NO_SECOND_DERIVATIVE)
+        raise RuntimeError(
+            "linear_crossfade_loss has no second derivative. For one, take the reference, which holds the (N, C) "
+            "logits: crossfade.probability_loss(g, torch.nn.functional.linear(hidden, linear_weight, bias), target)"
+        )
 
 
 def _run(

@@ -108,7 +108,9 @@ class Plan:
             of_weight: whether the weight's gradient is wanted.
         """
         width, compute, smooth = inputs.weight.shape[0], options.compute, options.smoothing > 0
-        row_bytes = max(1, width * _bytes_per_logit(options, in_place))
+        size, precise = compute.itemsize, wide(compute).itemsize
+        copies = (size < precise) + (options.softcap is not None) + _SMOOTHING_COPIES * smooth
+        row_bytes = max(1, width * (size if in_place else size + copies * precise))
         if options.budget_mb is None:
             budget = max(_DEFAULT_BYTES, inputs.hidden.numel() * inputs.hidden.element_size())
             rows = max(_DEFAULT_ROWS, budget // row_bytes)
@@ -131,14 +133,6 @@ class Plan:
         if borrows:
             pieces = -(-count // lent)
         return Plan(max(1, -(-count // pieces)), by_class, max(1, min(width, classes)), sums, borrows)
-
-
-def _bytes_per_logit(options: Options, in_place: bool) -> int:
-    size, precise = options.compute.itemsize, wide(options.compute).itemsize
-    if in_place:
-        return size
-    copies = (size < precise) + (options.softcap is not None) + _SMOOTHING_COPIES * (options.smoothing > 0)
-    return size + copies * precise
 
 
 def _valid_rows(target: Tensor, classes: int, ignore_index: int) -> Tensor | None:

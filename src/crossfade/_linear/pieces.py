@@ -9,7 +9,6 @@ Without label smoothing only s_y is not 0: the loss is w_y g(ce) and its gradien
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -32,8 +31,8 @@ class Options:
     budget_mb: float | None
 
 
-class Piece(ABC):
-    """Some rows with all their classes. The gradient takes over the memory of ``logits``.
+class Piece:
+    """Some rows with all their classes, computed by PyTorch's operations. The gradient takes over the logits' memory.
 
     Attributes:
         loss, ce, row_weight: of each row; row_weight is w_y g'(ce).
@@ -60,36 +59,8 @@ class Piece(ABC):
         self.normalise(with_norm)
         self.weigh(options, class_weight)
 
-    @abstractmethod
     def normalise(self, with_norm: bool) -> None:
         """Compute the softmax, and set ``ce`` and on request ``norm``."""
-
-    def weigh(self, options: Options, class_weight: Tensor | None) -> None:
-        """Set ``loss`` and ``row_weight``."""
-        self.loss, self.row_weight = value_and_slope(options.g, self.ce)
-        if class_weight is not None:
-            own = class_weight[self.target]
-            self.loss, self.row_weight = self.loss * own, self.row_weight * own
-
-    @abstractmethod
-    def gradient(self, factor: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Return factor_i d loss_i / d logits_i in the logits' memory, and what its rows are yet to be scaled by."""
-
-    @staticmethod
-    @abstractmethod
-    def of_classes(
-        logits: Tensor, target: Tensor, norm: Tensor, ce: Tensor, factor: Tensor, softcap: float | None
-    ) -> Tensor:
-        """Return factor (p - onehot) for some classes of all rows, in the logits' memory.
-
-        ``target`` counts from the first of these classes, and may lie outside of them.
-        """
-
-
-class TorchPiece(Piece):
-    """A piece computed by PyTorch's operations, on any device."""
-
-    def normalise(self, with_norm: bool) -> None:
         z = self._wide_logits()
         maximum, own = z.amax(1), z.gather(1, self._index).squeeze(1)
         # Not log_softmax followed by its exp: that would be a second exp of every logit.
@@ -102,7 +73,15 @@ class TorchPiece(Piece):
             self.ce = torch.where(rare, log_sum - (own - maximum), self.ce)
             self.norm = torch.stack([maximum, log_sum])
 
+    def weigh(self, options: Options, class_weight: Tensor | None) -> None:
+        """Set ``loss`` and ``row_weight``."""
+        self.loss, self.row_weight = value_and_slope(options.g, self.ce)
+        if class_weight is not None:
+            own = class_weight[self.target]
+            self.loss, self.row_weight = self.loss * own, self.row_weight * own
+
     def gradient(self, factor: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Return factor_i d loss_i / d logits_i in the logits' memory, and what its rows are yet to be scaled by."""
         scale = self.row_weight if factor is None else self.row_weight * factor
         # expm1, not p - 1: the digits of 1 - p_y where p_y is nearly 1.
         return self._written(self._p.scatter_(1, self._index, torch.expm1(-self.ce).unsqueeze(1)), scale)
@@ -111,6 +90,10 @@ class TorchPiece(Piece):
     def of_classes(
         logits: Tensor, target: Tensor, norm: Tensor, ce: Tensor, factor: Tensor, softcap: float | None
     ) -> Tensor:
+        """Return factor (p - onehot) for some classes of all rows, in the logits' memory.
+
+        ``target`` counts from the first of these classes, and may lie outside of them.
+        """
         z, curve = _capped(logits.to(norm.dtype), softcap)
         p = z.sub_(norm[0].unsqueeze(1)).sub_(norm[1].unsqueeze(1)).exp_()
         here = ((target >= 0) & (target < logits.shape[1])).nonzero().squeeze(1)
@@ -135,7 +118,7 @@ class TorchPiece(Piece):
         return torch.mul(gradient, scale.unsqueeze(1), out=self.logits), None
 
 
-class SmoothPiece(TorchPiece):
+class SmoothPiece(Piece):
     """A piece with label smoothing, which needs g and g' at every class, and so several times the logits' memory."""
 
     def normalise(self, with_norm: bool) -> None:
@@ -180,7 +163,7 @@ def piece_type(hidden: Tensor, options: Options) -> type[Piece]:
     """Return the kind of piece that serves these options on this device."""
     if options.smoothing > 0:
         return SmoothPiece
-    return KernelPiece if options.compute != torch.float64 and kernels.usable(hidden) else TorchPiece
+    return KernelPiece if options.compute != torch.float64 and kernels.usable(hidden) else Piece
 
 
 def _capped(z: Tensor, softcap: float | None) -> tuple[Tensor, Tensor | None]:

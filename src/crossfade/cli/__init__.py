@@ -13,8 +13,6 @@ from crossfade.errors import UserError
 if TYPE_CHECKING:
     from cyclopts import App
 
-__all__ = ["COMMANDS", "STUDIES", "Command", "main"]
-
 
 class Command(NamedTuple):
     """A command: its help, and where its function is, which returns the exit status (None for 0)."""
@@ -71,22 +69,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:  # the reader, `head` say, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 0
-    except (UserError, CycloptsError, MemoryError, ModuleNotFoundError) as error:
-        if isinstance(error, ModuleNotFoundError) and (error.name or "crossfade").startswith("crossfade"):
+    except MemoryError:
+        _say("not enough memory; use fewer rows, a larger --batch-size, or --drop columns with many categories")
+        status = 2
+    except ModuleNotFoundError as error:
+        if (error.name or "crossfade").startswith("crossfade"):
             raise
-        _say(_explain(error))
+        _say(f"{error.name} isn't installed; pip install 'crossfade[lab]'")
+        status = 2
+    except (UserError, CycloptsError) as error:
+        _say(" ".join(str(error).split()))
         status = 2
     sys.exit(status if isinstance(status, int) else 0)
 
 
 def _app(called: Sequence[str]) -> App:
+    from importlib.metadata import version
+
     from cyclopts import App, Parameter
 
     app = App(
         name="crossfade",
         help="Train classifiers for accuracy: start on the cross entropy, fade into the expectation loss 1 - p_y.",
         help_epilogue="Start with `crossfade compare`: four real data sets, nothing to download, under a minute.",
-        version=_version,
+        version=lambda: version("crossfade"),
         suppress_keyboard_interrupt=False,
         help_format="plaintext",
         default_parameter=Parameter(negative=""),
@@ -102,19 +108,5 @@ def _app(called: Sequence[str]) -> App:
     return app
 
 
-def _version() -> str:
-    from importlib.metadata import version
-
-    return version("crossfade")
-
-
 def _say(line: str) -> None:
     print(f"crossfade: {line}", file=sys.stderr)
-
-
-def _explain(error: BaseException) -> str:
-    if isinstance(error, MemoryError):
-        return "not enough memory; use fewer rows, a larger --batch-size, or --drop columns with many categories"
-    if isinstance(error, ModuleNotFoundError):
-        return f"{error.name} isn't installed; pip install 'crossfade[lab]'"
-    return " ".join(str(error).split())

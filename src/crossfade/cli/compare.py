@@ -54,27 +54,21 @@ class Output:
     retry_failed: bool = False
 
 
-_GROUPS = {
-    name: Group(name, sort_key=place)
-    for place, name in enumerate(("Data", "Texts", "Images", "Training", "Machine", "Output"))
-}
-
-
-def _options_of(group: str) -> Parameter:
-    return Parameter("*", group=_GROUPS[group])
+_NAMES = ("Data", "Texts", "Images", "Training", "Machine", "Output")
+_OPTIONS_OF = {name: Parameter("*", group=Group(name, sort_key=place)) for place, name in enumerate(_NAMES)}
 
 
 def compare(
     file: Path | None = None,
     /,
     *,
-    data: Annotated[Data, _options_of("Data")] = Data(),
-    texts: Annotated[Texts, _options_of("Texts")] = Texts(),  # noqa: B008
-    images: Annotated[Images, _options_of("Images")] = Images(),  # noqa: B008
-    training: Annotated[Training, _options_of("Training")] = Training(),
-    config: Annotated[Path | None, Parameter(group=_GROUPS["Training"])] = None,
-    machine: Annotated[Machine, _options_of("Machine")] = Machine(),  # noqa: B008
-    output: Annotated[Output, _options_of("Output")] = Output(),
+    data: Annotated[Data, _OPTIONS_OF["Data"]] = Data(),
+    texts: Annotated[Texts, _OPTIONS_OF["Texts"]] = Texts(),  # noqa: B008
+    images: Annotated[Images, _OPTIONS_OF["Images"]] = Images(),  # noqa: B008
+    training: Annotated[Training, _OPTIONS_OF["Training"]] = Training(),
+    config: Annotated[Path | None, Parameter(group=_OPTIONS_OF["Training"].group)] = None,
+    machine: Annotated[Machine, _OPTIONS_OF["Machine"]] = Machine(),  # noqa: B008
+    output: Annotated[Output, _OPTIONS_OF["Output"]] = Output(),
 ) -> int:
     """Train a network under different losses, on your data, and compare.
 
@@ -92,29 +86,25 @@ def compare(
         config: A TOML file with any settings of texts, images and training; the command line wins.
     """
     from crossfade.lab.comparison import execute, kind_of, load, plan
-    from crossfade.lab.run import resumable
+    from crossfade.lab.run import resumable, run_request
     from crossfade.lab.store import Store
     from crossfade.lab.train.hardware import process_rank
 
     settings = Settings(training, texts, images)
     if config is not None:
         settings = Settings.of(Settings.read(config).given() | settings.given())
-    where = "" if file is None else str(file)
-    check_kind(
-        kind_of(file, settings), where, data, settings.texts, settings.images, settings.training, machine, output
-    )
-    hardware = machine.hardware()
+    given = (data, settings.texts, settings.images, settings.training, machine, output)
+    check_kind(kind_of(file, settings), str(file or ""), *given)
+    hardware, weights, retry = machine.hardware(), output.keep_weights, output.retry_failed
     check_output(output.report, "--report")
     check_output(output.json, "--json")
     planned = plan(load(file, data, settings), settings, ["crossfade", *sys.argv[1:]])
     if process_rank() > 0:  # of several processes the first alone writes and speaks
-        execute(planned, output.store, hardware, keep_weights=output.keep_weights, retry_failed=output.retry_failed)
+        run_request([], planned.trials, output.store, hardware, keep_weights=weights, retry_failed=retry)
         return 0
     with Store(output.store) as store, resumable(planned.trials, store, output.store):
         print("\n".join([planned.heading, *(f"note: {note}" for note in planned.notes)]), file=sys.stderr, flush=True)
-        answer = execute(
-            planned, store, hardware, progress=True, keep_weights=output.keep_weights, retry_failed=output.retry_failed
-        )
+        answer = execute(planned, store, hardware, keep_weights=weights, progress=True, retry_failed=retry)
     return _tell(answer, output)
 
 
@@ -129,17 +119,14 @@ def _tell(answer: ComparisonResult, output: Output) -> int:
         print(f"crossfade: failed: {line}", file=sys.stderr)
     if answer.failures:
         print("crossfade: failed trials are kept as failed; --retry-failed runs them again", file=sys.stderr)
-    if answer.failures and not answer.comparable:
-        print("crossfade: too little is left to compare", file=sys.stderr)
-        return 1
+        if not answer.comparable:
+            print("crossfade: too little is left to compare", file=sys.stderr)
+            return 1
     page = answer.report(output.report)
-    text = "" if output.json is None else dumps(answer.to_dict(), indent=1, allow_nan=False) + "\n"
-    if str(output.json) == "-":
-        print(text, end="")
-    else:
-        if output.json is not None:
-            write_text(output.json, text, "--json")
-        print(f"\n{_wrapped(repr(answer))}\n")
+    numbers = "" if output.json is None else dumps(answer.to_dict(), indent=1, allow_nan=False) + "\n"
+    if output.json is not None and str(output.json) != "-":
+        write_text(output.json, numbers, "--json")
+    print(numbers if str(output.json) == "-" else f"\n{_wrapped(repr(answer))}\n\n", end="")
     print(f"Page: {page}   Results: {output.store}", file=sys.stderr)
     return 1 if answer.failures else 0
 

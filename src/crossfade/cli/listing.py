@@ -15,9 +15,7 @@ _TEXT_NETS = (
     ("lstm", "word vectors, LSTM layers, a linear layer: --width, --depth"),
     ("bert:NAME", "a transformer of the Hugging Face hub, or a folder with one: bert:bert-base-uncased"),
 )
-_STUDIES = (
-    ("compare", "methods x repeats on your tables, texts or images, or on four real data sets: crossfade compare"),
-)
+_COMPARE = "methods x repeats on your tables, texts or images, or on four real data sets: crossfade compare"
 
 
 def show() -> int:
@@ -29,7 +27,10 @@ def show() -> int:
         (method.name + ("*" if method.name in DEFAULT_METHODS else ""), f"{method.title}. {method.note}".rstrip(" ."))
         for method in METHODS
     ]
-    studies = [*_STUDIES, *((name, f"{command.help} crossfade run {name}") for name, command in STUDIES.items())]
+    studies = [
+        ("compare", _COMPARE),
+        *((name, f"{command.help} crossfade run {name}") for name, command in STUDIES.items()),
+    ]
     for heading, entries in (
         ("Methods (* compared by default)", named),
         ("Networks for tables", _NETS),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 from cyclopts import Parameter, Token
 
 from crossfade.errors import UserError
+from crossfade.lab.train.checks import check_count
 
 if TYPE_CHECKING:
     from crossfade.lab.train.hardware import Hardware
@@ -54,11 +55,7 @@ class Devices:
     logger: str = ""
 
     def hardware(self) -> Hardware:
-        """Return what these options say.
-
-        Raises:
-            UserError: no device or machine.
-        """
+        """Return what these options say."""
         from crossfade.lab.train.hardware import Hardware
 
         check_count("--devices", self.devices)
@@ -82,32 +79,19 @@ class Machine(Devices):
     workers: int | None = None
 
     def hardware(self) -> Hardware:
-        """Return what these options say.
-
-        Raises:
-            UserError: no device, machine or thread.
-        """
-        check_count("--workers", self.workers)
-        return replace(super().hardware(), threads=self.workers)
+        """Return what these options say."""
+        return replace(super().hardware(), threads=threads(self.workers))
 
 
-def check_count(option: str, value: int | None, most: int | None = None) -> None:
-    """Refuse a number below 1 or above ``most``; None, which isn't given, is fine.
-
-    Raises:
-        UserError: the number is out of range.
-    """
-    if value is not None and not 1 <= value <= (most or value):
-        expected = "of at least 1" if most is None else f"from 1 to {most}"
-        raise UserError(f"{option}: expected a whole number {expected}, got {value}")
+def threads(workers: int | None) -> int | None:
+    """Return what ``--workers`` says, which must be a whole number of at least 1 where it is given."""
+    if workers is not None:
+        check_count("--workers", workers)
+    return workers
 
 
 def check_output(path: Path | None, option: str) -> None:
-    """Refuse before an hour of training what would fail after it.
-
-    Raises:
-        UserError: a file that can't be written, or a page that isn't ours to overwrite.
-    """
+    """Refuse, before an hour of training, a file that can't be written or a page that isn't ours to overwrite."""
     if path is None or str(path) == "-":
         return
     if str(path).startswith("--"):

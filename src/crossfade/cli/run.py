@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 from cyclopts import Parameter
 
 from crossfade.cli import STUDIES
-from crossfade.cli.options import Devices, Names, check_count, check_output
-from crossfade.lab.paper.study import Plan, Request, Scale, Study, plan
+from crossfade.cli.options import Devices, Names, check_output, threads
+from crossfade.errors import UserError
+from crossfade.lab.paper.study import Request, Scale, Study, plan
+from crossfade.lab.train.checks import check_count
 
 if TYPE_CHECKING:
-    from crossfade.lab.store import Store
     from crossfade.lab.train.hardware import Hardware
     from crossfade.lab.trial import Trial
 
@@ -44,11 +45,13 @@ class Common:
     plan: bool = False
     retry_failed: bool = False
 
-    def request(self, **wanted: Any) -> Request:
-        """Return the request with what a study's own options say."""
+    def request(self, *, recipe: Mapping[str, object], **wanted: Any) -> Request:
+        """Return the request with what a study's own options say; None is not given."""
         from crossfade.lab.data.sources import default_data_dir
 
-        return Request(self.data_dir or default_data_dir(), self.scale, **wanted)
+        given = {name: value for name, value in wanted.items() if value is not None}
+        fields = {name: value for name, value in recipe.items() if value is not None}
+        return Request(self.data_dir or default_data_dir(), self.scale, recipe=fields, **given)
 
 
 @Parameter(name="*")
@@ -87,24 +90,12 @@ def _image_study(name: str) -> Callable[..., int]:
         machine: _Machine = Devices(),  # noqa: B008
     ) -> int:
         from crossfade.lab.paper.image_studies import IMAGE_STUDIES
-        from crossfade.lab.train.deep.run import estimate
 
-        request = common.request(
-            datasets=images.datasets or (),
-            nets=images.nets or (),
-            methods=images.methods or (),
-            repeats=images.repeats,
-            epochs=images.epochs,
-            recipe={"precision": images.precision},
-        )
-        return _run(
-            IMAGE_STUDIES[name],
-            request,
-            common,
-            replace(machine.hardware(), workers=images.workers),
-            keep_weights=images.keep_weights,
-            estimate=estimate,
-        )
+        names = ("datasets", "nets", "methods", "repeats", "epochs")
+        wanted = {name: getattr(images, name) for name in names}
+        request = common.request(**wanted, recipe={"precision": images.precision})
+        hardware = replace(machine.hardware(), workers=images.workers)
+        return _run(IMAGE_STUDIES[name], request, common, hardware, keep_weights=images.keep_weights, timed=True)
 
     command.__name__ = name
     command.__doc__ = f"""{STUDIES[name].help}
@@ -117,8 +108,8 @@ def _image_study(name: str) -> Callable[..., int]:
     return command
 
 
-table1, table2, table5, table6 = map(_image_study, ("table1", "table2", "table5", "table6"))
-motivating, normmatched = map(_image_study, ("motivating", "normmatched"))
+_NAMES = ("table1", "table2", "table5", "table6", "motivating", "normmatched")
+table1, table2, table5, table6, motivating, normmatched = map(_image_study, _NAMES)
 
 
 def table3(
@@ -152,10 +143,9 @@ def table3(
     """
     from crossfade.lab.paper.table3 import STUDY
 
-    check_count("--workers", workers)
-    recipe = _said(learning_rate=learning_rate, batch_size=batch_size, max_length=max_length)
-    request = common.request(nets=nets or (), methods=methods or (), repeats=repeats, epochs=epochs, recipe=recipe)
-    return _run(STUDY, request, common, replace(Devices(accelerator).hardware(), threads=workers))
+    recipe = {"learning_rate": learning_rate, "batch_size": batch_size, "max_length": max_length}
+    request = common.request(nets=nets, methods=methods, repeats=repeats, epochs=epochs, recipe=recipe)
+    return _run(STUDY, request, common, replace(Devices(accelerator).hardware(), threads=threads(workers)))
 
 
 def figure2(
@@ -193,14 +183,10 @@ def figure2(
     """
     from crossfade.lab.paper.figure2 import study, task_names
 
-    recipe = _said(learning_rate=learning_rate, batch_size=batch_size)
-    request = common.request(
-        datasets=task_names(tasks or ()),
-        methods=methods or (),
-        repeats=repeats,
-        epochs=epochs,
-        recipe={**recipe, "accumulate": accumulate, "precision": precision},
-    )
+    rates = {"learning_rate": learning_rate, "batch_size": batch_size}
+    recipe = {**rates, "accumulate": accumulate, "precision": precision}
+    datasets = task_names(tasks or ())
+    request = common.request(datasets=datasets, methods=methods, repeats=repeats, epochs=epochs, recipe=recipe)
     return _run(study(model, limit), request, common, machine.hardware())
 
 
@@ -238,23 +224,20 @@ def table4(
     from crossfade.lab.paper.table4 import STUDY
     from crossfade.lab.train.hardware import Hardware
 
-    check_count("--workers", workers)
-    check_count("--seeds", seeds, 10_000)
-    check_count("--splits", splits, SPLITS)
+    check_count("--seeds", seeds)
+    if not 1 <= splits <= SPLITS:
+        raise UserError(f"--splits must be a whole number from 1 to {SPLITS}, got {splits}")
     request = common.request(
-        datasets=sets or (),
-        nets=net or (),
-        methods=methods or (),
+        datasets=sets,
+        nets=net,
+        methods=methods,
         losses=tuple(load_loss(spec) for spec in loss or ()),
         repeats=seeds,
         recipe={"momentum": momentum},
     )
-    return _run(replace(STUDY, splits=splits), request, common, Hardware(threads=workers), ray=ray, suffix=".html")
-
-
-def _said(**options: float | None) -> dict[str, float]:
-    """Return the options that are given."""
-    return {name: value for name, value in options.items() if value is not None}
+    return _run(
+        replace(STUDY, splits=splits), request, common, Hardware(threads=threads(workers)), ray=ray, suffix=".html"
+    )
 
 
 def _run(
@@ -266,9 +249,10 @@ def _run(
     keep_weights: Path | None = None,
     ray: str | None = None,
     suffix: str = ".md",
-    estimate: Callable[[Sequence[Trial], Hardware], float] | None = None,
+    timed: bool = False,
 ) -> int:
     """Print the plan, train what the store doesn't know yet, and write the page; return the exit status."""
+    from crossfade.lab import frames
     from crossfade.lab.run import run_request, unknown
     from crossfade.lab.store import Store
     from crossfade.lab.train.hardware import process_rank
@@ -279,8 +263,9 @@ def _run(
     first = process_rank() == 0
     if first:
         _tell("\n".join(planned.lines))
-    if first and estimate is not None:
-        _tell(_time_left(planned, unknown(planned.trials, store, common.retry_failed), store, hardware, estimate))
+        if timed:
+            left = unknown(planned.trials, store, common.retry_failed)
+            _tell(_time_left(left, len(planned.trials), store, hardware))
     if common.plan:
         return 0
     summary = run_request(
@@ -294,45 +279,27 @@ def _run(
         label=study.name,
     )
     if first:
+        page = f"Page: {report}   " if summary.failed < len(planned.trials) else ""
         with Store(store, mode="read") as opened:
-            _tell_failures(opened, planned)
-            if summary.failed < len(planned.trials):
+            for line in frames.failure_lines(frames.failures(opened, planned.keys)):
+                _tell(f"crossfade: failed: {line}")
+            if page:
                 print(study.write(opened, planned, report))
-                page = f"Page: {report}   "
-            else:
-                page = ""
         counts = f"{summary.known} known before, {summary.failed} failed"
         _tell(f"{summary.done} trials computed in {summary.seconds:.0f} s, {counts}\n{page}Results: {store}")
     return 1 if summary.failed else 0
 
 
-def _time_left(
-    planned: Plan,
-    left: Sequence[Trial],
-    store: Path,
-    hardware: Hardware,
-    estimate: Callable[[Sequence[Trial], Hardware], float],
-) -> str:
+def _time_left(left: Sequence[Trial], whole: int, store: Path, hardware: Hardware) -> str:
     """Return how long the rest of a plan will take, in words."""
+    from crossfade.lab.run import duration
+    from crossfade.lab.train.deep.run import estimate
+
     if not left:
         return f"nothing left to run: all of it is in {store}"
-    known = f" for the {len(left)} runs that {store} doesn't have" if len(left) < len(planned.trials) else ""
+    known = f" for the {len(left)} runs that {store} doesn't have" if len(left) < whole else ""
     how = "by some steps of each network" + (", before what --compile gains" if hardware.compile else "")
-    return f"about {_span(estimate(left, hardware))} on this device{known}, {how}"
-
-
-def _span(seconds: float) -> str:
-    for unit, size in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} seconds"
-
-
-def _tell_failures(store: Store, planned: Plan) -> None:
-    from crossfade.lab import frames
-
-    for line in frames.failure_lines(frames.failures(store, planned.keys)):
-        _tell(f"crossfade: failed: {line}")
+    return f"about {duration(estimate(left, hardware))} on this device{known}, {how}"
 
 
 def _tell(text: str) -> None:

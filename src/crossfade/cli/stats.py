@@ -53,17 +53,8 @@ def stats(
     from crossfade.stats import analyze
 
     check_output(json, "--json")
-    raw = read_frame(file, method)
-    found = analyze(
-        raw.frame,
-        block=block,
-        method=method,
-        score=score,
-        repeat=repeat,
-        control=control,
-        lower_is_better=lower_is_better,
-        alpha=alpha,
-    )
+    raw, columns = read_frame(file, method), {"block": block, "method": method, "score": score}
+    found = analyze(raw.frame, **columns, repeat=repeat, control=control, lower_is_better=lower_is_better, alpha=alpha)
     print("\n".join([*(f"note: {note}" for note in raw.notes), *_paragraphs(found, score)]))
     _write(found, out, json)
     return 0
@@ -94,9 +85,8 @@ def _paragraphs(found: Analysis, score: str) -> Iterator[str]:
         for test in found.against_control:
             interval, counts = found.intervals[test.method], test.counts
             span = f"{interval.low:+.4g} to {interval.high:+.4g}" if interval else ""
-            tally = f"{counts.wins}/{counts.ties}/{counts.losses}"
-            p_values = [p_number(test.p), p_number(test.p_adjusted)]
-            rows.append([test.method, f"{test.mean_delta:+.4g}", span, tally, *p_values])
+            cells = [test.method, f"{test.mean_delta:+.4g}", span, f"{counts.wins}/{counts.ties}/{counts.losses}"]
+            rows.append([*cells, p_number(test.p), p_number(test.p_adjusted)])
         yield f"\nAgainst {found.control}\n\n{text_table(heads, rows)}\n"
 
 
@@ -104,8 +94,7 @@ def _summary(found: Analysis, score: str) -> str:
     from crossfade.stats.words import text_table
 
     heads = ["Method", f"Mean {score}", "Wins", *(["Mean Δ"] if found.control else []), "Mean rank"]
-    if found.by_repeat:
-        heads += ["Wins a repeat", "Mean rank a repeat"]
+    heads += ["Wins a repeat", "Mean rank a repeat"] if found.by_repeat else []
     rows = []
     places = max(0, 4 - ceil(log10(max(abs(row.mean_score) for row in found.summary) or 1.0)))
     for place, row in enumerate(found.summary):

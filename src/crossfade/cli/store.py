@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 
 _STORE = Path("crossfade.db")
 
-# Functions that write another page than a comparison's, given a store, the runs of one command and a path: by the
-# study's name up to a hyphen.
+# Functions (store, runs of one command, path) that write a page of their own, by the study's name up to a hyphen.
 PAGES = {
     "table4": "crossfade.lab.paper.table4_page:write_page",
     "dynamics": "crossfade.lab.paper.why.study:write_page",
@@ -84,14 +83,7 @@ def report(store: Path = _STORE, /, *, output: Path = Path("report.html"), run: 
     return 0
 
 
-def export(
-    output: Path,
-    /,
-    *,
-    store: Path = _STORE,
-    run: str | None = None,
-    curves: bool = False,
-) -> int:
+def export(output: Path, /, *, store: Path = _STORE, run: str | None = None, curves: bool = False) -> int:
     """Write results as a table: one row a trial, or with --curves one row a trial and epoch.
 
     Args:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Literal, TypeAlias
 
-_Scale: TypeAlias = Literal["smoke", "short", "paper"]
+from crossfade.cli.options import Names
+from crossfade.lab.paper.study import Scale
 
 
-def figure1(*, loss: list[str] | None = None, out: Path = Path("figure1"), scale: _Scale = "short") -> int:
+def figure1(*, loss: Names = None, out: Path = Path("figure1"), scale: Scale = "short") -> int:
     """Figure 1: how hard a loss pulls on an example, over p; the mixtures on both scales, and the other losses.
 
     Args:
@@ -20,11 +20,11 @@ def figure1(*, loss: list[str] | None = None, out: Path = Path("figure1"), scale
     from crossfade.lab.own_loss import load_loss
     from crossfade.lab.paper.why import figure1 as study
 
-    study.run(out, scale, losses=[load_loss(one) for one in _words(loss)])
+    study.run(out, scale, losses=[load_loss(one) for one in loss or ()])
     return _written(out)
 
 
-def taylor(*, out: Path = Path("taylor"), scale: _Scale = "short") -> int:
+def taylor(*, out: Path = Path("taylor"), scale: Scale = "short") -> int:
     """Eq. 11: Taylor's remainder of CE around EL, and the text's statements about it, checked.
 
     Args:
@@ -40,9 +40,9 @@ def taylor(*, out: Path = Path("taylor"), scale: _Scale = "short") -> int:
 def dynamics(
     *,
     data_dir: Path | None = None,
-    methods: list[str] | None = None,
-    sets: list[str] | None = None,
-    scale: _Scale = "short",
+    methods: Names = None,
+    sets: Names = None,
+    scale: Scale = "short",
     out: Path = Path("dynamics"),
     store: Path = Path("crossfade.db"),
     workers: int | None = None,
@@ -65,7 +65,7 @@ def dynamics(
     from crossfade.lab.paper.why import dynamics as study
     from crossfade.lab.paper.why.study import run_study
 
-    trials = study.plan(data_dir, scale, _words(methods) or study.METHODS, _words(sets))
+    trials = study.plan(data_dir, scale, methods or study.METHODS, sets or ())
     failed = run_study(study.STUDY, trials, scale, store=store, out=out, workers=workers, retry_failed=retry_failed)
     return _written(out, failed)
 
@@ -73,8 +73,8 @@ def dynamics(
 def escape(
     *,
     data_dir: Path | None = None,
-    sets: list[str] | None = None,
-    scale: _Scale = "short",
+    sets: Names = None,
+    scale: Scale = "short",
     out: Path = Path("escape"),
     store: Path = Path("crossfade.db"),
     workers: int | None = None,
@@ -96,13 +96,9 @@ def escape(
     from crossfade.lab.paper.why import escape as study
     from crossfade.lab.paper.why.study import run_study
 
-    trials = study.plan(data_dir, scale, _words(sets))
+    trials = study.plan(data_dir, scale, sets or ())
     failed = run_study(study.STUDY, trials, scale, store=store, out=out, workers=workers, retry_failed=retry_failed)
     return _written(out, failed)
-
-
-def _words(values: list[str] | None) -> tuple[str, ...]:
-    return tuple(word for value in values or [] for word in value.split(",") if word)
 
 
 def _written(out: Path, failed: int = 0) -> int:

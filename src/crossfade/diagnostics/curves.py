@@ -17,13 +17,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-Transform: TypeAlias = Callable[[Tensor], Tensor]
-Criterion: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+from crossfade._transforms import Transform, value_and_slope
 
 
 class Peak(NamedTuple):
@@ -34,14 +33,11 @@ class Peak(NamedTuple):
 
 
 def row_weight(g: Transform, ce: Tensor) -> Tensor:
-    """Return g'(ce), the factor by which a loss scales the gradient of CE, for each cross entropy of ``ce``.
+    """Return g'(ce), detached: the factor by which a loss scales the gradient of CE, at each cross entropy of ``ce``.
 
     Args:
         g: an elementwise function of ce = -log p_y.
         ce: cross entropies in nats, any shape. ce = inf (p_y = 0) gives the limit where autograd has one.
-
-    Returns:
-        A tensor of ce's shape, detached.
 
     Raises:
         ValueError: g's result doesn't have the shape of its argument.
@@ -49,16 +45,7 @@ def row_weight(g: Transform, ce: Tensor) -> Tensor:
     >>> row_weight(lambda ce: ce - torch.expm1(-ce), torch.tensor([0.0, math.log(2)]))  # 1 + p
     tensor([2.0000, 1.5000])
     """
-    # The largest finite number stands in for inf, where products such as p * ce would be 0 * inf.
-    leaf = ce.detach().clamp(max=torch.finfo(ce.dtype).max / 4).requires_grad_()
-    with torch.enable_grad():
-        value = g(leaf)
-    if value.shape != leaf.shape:
-        raise ValueError(f"g must be elementwise: expected shape {tuple(leaf.shape)}, got {tuple(value.shape)}")
-    if not value.requires_grad:
-        return torch.zeros_like(leaf)
-    (slope,) = torch.autograd.grad(value.sum(), leaf)
-    return slope.detach()
+    return value_and_slope(g, ce.detach())[1]
 
 
 def gradient_curve(g: Transform, p: Tensor, p_j: Tensor | None = None) -> Tensor:
@@ -67,8 +54,7 @@ def gradient_curve(g: Transform, p: Tensor, p_j: Tensor | None = None) -> Tensor
     Args:
         g: an elementwise function of ce = -log p_y.
         p: probabilities p_y in [0, 1], any shape.
-        p_j: probabilities of a class j != y, of p's shape, at most 1 - p. With two classes p_j = 1 - p, and both
-            curves are the same.
+        p_j: probabilities of a class j != y, of p's shape, at most 1 - p. With two classes both curves are the same.
 
     Raises:
         ValueError: p or p_j isn't a probability, or p + p_j > 1.
@@ -79,10 +65,9 @@ def gradient_curve(g: Transform, p: Tensor, p_j: Tensor | None = None) -> Tensor
     _check_probabilities(p)
     if p_j is None:
         p_j = 1 - p
-    else:
-        _check_probabilities(p_j)
-        if bool((p_j + p > 1 + 1e-6).any()):
-            raise ValueError("p_j must be at most 1 - p: the probabilities of all classes add up to 1")
+    _check_probabilities(p_j)
+    if bool((p_j + p > 1 + 1e-6).any()):
+        raise ValueError("p_j must be at most 1 - p: the probabilities of all classes add up to 1")
     size = row_weight(g, -p.log()).abs()
     # p_j = 0 stops the gradient whatever g' is, also where it is infinite: sqrt(ce) at p = 1.
     return torch.where(p_j == 0, torch.zeros_like(size), size * p_j)
@@ -93,10 +78,10 @@ def _check_probabilities(p: Tensor) -> None:
         raise ValueError("p must be a floating tensor of probabilities in [0, 1]")
 
 
-def criterion_curve(criterion: Criterion, p: Tensor, classes: int = 2) -> Tensor:
-    """Return |dL/dq_y| over p = p_y for *any* criterion, by autograd through its logits.
+def criterion_curve(criterion: Callable[[Tensor, Tensor], Tensor], p: Tensor, classes: int = 2) -> Tensor:
+    """Return |dL/dq_y| over p = p_y for *any* criterion, also one that isn't a function of ce, by autograd.
 
-    Serves losses that are not a function of ce alone (complement entropy, MPCE). The other classes share 1 - p equally.
+    The other classes share 1 - p equally.
 
     Args:
         criterion: maps logits (N, C) and class indices (N,) to one loss an example (N,), as with ``reduction="none"``.
@@ -154,10 +139,7 @@ def numeric_peak(g: Transform, points: int = 200_001) -> Peak:
 
 
 def remainder(p: Tensor) -> Tensor:
-    """Return R(p) = -log p - (1 - p) = CE - EL, to full precision; inf at p = 0.
-
-    Args:
-        p: probabilities in [0, 1], any shape.
+    """Return R(p) = -log p - (1 - p) = CE - EL, to full precision, for p in [0, 1] of any shape; inf at p = 0.
 
     Raises:
         ValueError: p outside [0, 1].

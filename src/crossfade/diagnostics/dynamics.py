@@ -34,11 +34,6 @@ class Transitions(NamedTuple):
         return share
 
 
-def _groups(recording: Recording, epoch: int, threshold: float) -> IntArray:
-    near = recording.p(epoch) >= threshold
-    return np.where(recording.correct(epoch), 2, near.astype(np.int64))
-
-
 def transitions(recording: Recording, first: int, last: int, threshold: float = 0.2) -> Transitions:
     """Return the motivating example's table: from each group at epoch ``first`` to each group at epoch ``last``.
 
@@ -53,8 +48,9 @@ def transitions(recording: Recording, first: int, last: int, threshold: float = 
     both = recording.seen(first) & recording.seen(last)
     if not both.any():
         raise ValueError(f"no example was recorded in both epoch {first} and epoch {last}")
-    cells = _groups(recording, first, threshold)[both] * 3 + _groups(recording, last, threshold)[both]
-    return Transitions(np.bincount(cells, minlength=9).reshape(3, 3), threshold)
+    # Whether an example is wrong and hopeless (0), wrong and near (1) or right (2).
+    before, after = (np.where(recording.correct(e), 2, recording.p(e) >= threshold)[both] for e in (first, last))
+    return Transitions(np.bincount(before * 3 + after, minlength=9).reshape(3, 3), threshold)
 
 
 def histograms(recording: Recording, bins: int = 20) -> IntArray:

@@ -23,6 +23,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import NamedTuple
 
@@ -303,21 +304,13 @@ class EscapingEfficiency:
 
 
 def escaping_efficiency(
-    model: nn.Module,
-    data: Data,
-    *,
-    probes: int = 32,
-    seed: int = 0,
-    on_progress: Progress | None = None,
+    model: nn.Module, data: Data, *, probes: int = 32, seed: int = 0, on_progress: Progress | None = None
 ) -> EscapingEfficiency:
-    """Estimate both sides of (18) for every mixture of CE and EL at the model's present weights.
+    """Estimate both sides of (18) at the model's present weights, at once for every mixture of CE and EL.
 
     Args:
         model, data, probes, seed, on_progress: as for :func:`~crossfade.diagnostics.noise_and_curvature`; targets are
             class indices, logits (N, C).
-
-    Returns:
-        An :class:`EscapingEfficiency`; ask it about any weights, no further pass is needed.
 
     Raises:
         ValueError: as for :func:`~crossfade.diagnostics.noise_and_curvature`.
@@ -348,16 +341,9 @@ def escaping_efficiency(
             fp_fp.append(float(problem.directional(1, u).double().square().mean()))
     grad_ce, grad_el = gradients
     products = dot(grad_ce, grad_ce), dot(grad_ce, grad_el), dot(grad_el, grad_el)
-    return EscapingEfficiency(
-        max_p,
-        products,
-        torch.tensor(cubic, dtype=torch.float64),
-        torch.tensor(noise, dtype=torch.float64),
-        torch.tensor(curvature, dtype=torch.float64),
-        torch.tensor(hp_fp, dtype=torch.float64),
-        torch.tensor(fp_fp, dtype=torch.float64),
-        problem.dimension,
-    )
+    rows = {"cubic": cubic, "noise": noise, "curvature": curvature, "hp_fp": hp_fp, "fp_fp": fp_fp}
+    probes_of = {name: torch.tensor(values, dtype=torch.float64) for name, values in rows.items()}
+    return EscapingEfficiency(max_p, products, dimension=problem.dimension, **probes_of)
 
 
 def _cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
@@ -392,10 +378,7 @@ def concavity(model: nn.Module, data: Data, direction: Tensor) -> Tensor:
             def p_at(step: Tensor, inputs: object = inputs, index: Tensor = index) -> Tensor:
                 return problem.logits(inputs, weights + step * direction).softmax(1).gather(1, index).squeeze(1)
 
-            def slope(step: Tensor, p_at: Callable[[Tensor], Tensor] = p_at) -> Tensor:
-                return _derivative(p_at, step)
-
-            pieces.append(-_derivative(slope, zero))
+            pieces.append(-_derivative(partial(_derivative, p_at), zero))
     return torch.cat(pieces)
 
 

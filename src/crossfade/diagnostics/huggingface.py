@@ -64,8 +64,7 @@ class RecordProbabilities(TrainerCallback):  # type: ignore[misc]
     def on_epoch_end(self, *_: object, **__: object) -> None:
         self.recorder.flush()
 
-    def on_save(self, *_: object, **__: object) -> None:
-        self.recorder.flush()  # a run resumed in mid-epoch doesn't see again what came before its checkpoint
+    on_save = on_epoch_end  # a run resumed in mid-epoch doesn't see again what came before its checkpoint
 
     def on_train_end(self, *_: object, **__: object) -> None:
         # The hooks stay: evaluation after training gets batches with the index as well. Only the recording stops.

@@ -15,14 +15,6 @@ from crossfade.diagnostics.recorder import ProbabilityRecorder
 _Batch: TypeAlias = Mapping[str, Tensor] | Sequence[Tensor]
 
 
-def _target(batch: _Batch) -> Tensor:
-    return batch["labels"] if isinstance(batch, Mapping) else batch[1]
-
-
-def _index(batch: _Batch) -> Tensor:
-    return batch["index"] if isinstance(batch, Mapping) else batch[2]
-
-
 class RecordProbabilities(pl.Callback):  # type: ignore[misc]
     """Record the training batches, the validation batches, or both.
 
@@ -48,8 +40,8 @@ class RecordProbabilities(pl.Callback):  # type: ignore[misc]
         training: ProbabilityRecorder | None = None,
         validation: ProbabilityRecorder | None = None,
         *,
-        index: Callable[[_Batch], Tensor] = _index,
-        target: Callable[[_Batch], Tensor] = _target,
+        index: Callable[[_Batch], Tensor] = lambda batch: batch["index"] if isinstance(batch, Mapping) else batch[2],
+        target: Callable[[_Batch], Tensor] = lambda batch: batch["labels"] if isinstance(batch, Mapping) else batch[1],
     ) -> None:
         super().__init__()
         if training is None and validation is None:
@@ -57,18 +49,18 @@ class RecordProbabilities(pl.Callback):  # type: ignore[misc]
         self.training, self.validation = training, validation
         self._index, self._target = index, target
         self._logits: Tensor | None = None
-        self._hook: RemovableHandle | None = None
+        self._hooks: list[RemovableHandle] = []
         self._counted = 0
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        if self._hook is None:
-            self._hook = pl_module.register_forward_hook(self._keep)
+        if not self._hooks:
+            self._hooks.append(pl_module.register_forward_hook(self._keep))
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        if self._hook is not None:
-            self._hook.remove()
-            self._hook = None
-        self._flush(self.training, self.validation)
+        while self._hooks:
+            self._hooks.pop().remove()
+        self._flush(self.training)
+        self._flush(self.validation)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: object, batch: _Batch, *_: object
@@ -79,8 +71,7 @@ class RecordProbabilities(pl.Callback):  # type: ignore[misc]
     def on_train_epoch_end(self, *_: object) -> None:
         self._flush(self.training)
 
-    def on_save_checkpoint(self, *_: object) -> None:
-        self._flush(self.training)  # a run resumed in mid-epoch doesn't see again what came before its checkpoint
+    on_save_checkpoint = on_train_epoch_end  # a run resumed in mid-epoch doesn't see again what came before
 
     def on_validation_epoch_start(self, *_: object) -> None:
         self._counted = 0
@@ -111,7 +102,6 @@ class RecordProbabilities(pl.Callback):  # type: ignore[misc]
         return logits
 
     @staticmethod
-    def _flush(*recorders: ProbabilityRecorder | None) -> None:
-        for recorder in recorders:
-            if recorder is not None:
-                recorder.flush()
+    def _flush(recorder: ProbabilityRecorder | None) -> None:
+        if recorder is not None:
+            recorder.flush()

@@ -41,11 +41,9 @@ class Problem:
         if not self.parameters:
             raise ValueError("the model has no parameter with requires_grad=True, so there is no gradient to measure")
         self.sizes = [len(target) for _, target in data]
-        if not self.sizes:
-            raise ValueError("data is empty: expected batches of (inputs, target)")
         self.examples = sum(self.sizes)
         if not self.examples:
-            raise ValueError("data holds no example: every batch of (inputs, target) is empty")
+            raise ValueError("data is empty (there is no example): expected batches of (inputs, target)")
         first, *_ = self.parameters.values()
         self.device, self.dtype = first.device, first.dtype
         self.weights = torch.cat([p.detach().flatten().to(first) for p in self.parameters.values()]).requires_grad_()

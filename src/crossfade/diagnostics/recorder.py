@@ -12,6 +12,7 @@ restored on resume: every value has its place by (epoch, example), and an epoch 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -36,10 +37,7 @@ _BoolArray: TypeAlias = npt.NDArray[np.bool_]
 
 
 class Recording:
-    """A recording, which can be read also while it is being written.
-
-    Args:
-        folder: what :class:`ProbabilityRecorder` wrote.
+    """What a :class:`ProbabilityRecorder` has written to a folder. It can be read also while it is being written.
 
     Raises:
         FileNotFoundError: there is no recording in ``folder``.
@@ -118,17 +116,17 @@ class ProbabilityRecorder:
             raise ValueError(f"examples and epochs must be positive, got {examples} and {epochs}")
         self.folder = Path(folder)
         self.examples, self.epochs = examples, epochs
-        _create(self.folder, examples, epochs)
-        meta = json.loads((self.folder / _META).read_text())
         expected = {"version": _VERSION, "examples": examples, "epochs": epochs}
+        _create(self.folder, expected)
+        meta = json.loads((self.folder / _META).read_text())
         if meta != expected:
             raise ValueError(f"{str(folder)!r} holds another recording: {meta}, not {expected}; take a new folder")
         self._planes = np.load(self.folder / _ARRAY, mmap_mode="r+")
         if self._planes.shape != (epochs, 3, examples):
             raise ValueError(f"{self.folder / _ARRAY} has shape {self._planes.shape}, not {(epochs, 3, examples)}")
-        self._pending: list[tuple[int, Tensor, Tensor]] = []  # epoch, index, values as `_describe` returns them
-        self._small: list[tuple[int, Tensor, Tensor, Tensor]] = []  # epoch, index, logits, target: on the CPU
-        self._small_logits = 0
+        # Epoch, index, logits and target; or epoch, index, the values that `_describe` returns and None.
+        self._pending: list[tuple[int, Tensor, Tensor, Tensor | None]] = []
+        self._pending_logits = 0  # on the CPU
 
     @torch.no_grad()
     def record(self, epoch: int, index: Tensor | Sequence[int], logits: Tensor, target: Tensor) -> None:
@@ -154,32 +152,33 @@ class ProbabilityRecorder:
             )
         if index.numel() and (index.is_floating_point() or index.dtype == torch.bool):
             raise ValueError(f"index must hold integers, got {index.dtype}")
-        here, large = logits.device.type == "cpu", logits.numel() >= _GROUP_LOGITS
+        here = logits.device.type == "cpu"
         if here:
             _check_range("target", target, logits.shape[1], ValueError)  # elsewhere gather refuses, without waiting
             _check_range("index", index, self.examples, IndexError)
-        if here and not large:  # a copy of large logits would cost more than the calls it saves
-            self._small.append((epoch, index.clone(), logits.detach().clone(), target.clone()))
-            self._small_logits += logits.numel()
+            self._pending_logits += logits.numel()
+        if here and logits.numel() < _GROUP_LOGITS:  # a copy of large logits would cost more than the calls it saves
+            self._pending.append((epoch, index.clone(), logits.detach().clone(), target.clone()))
         else:
-            self._pending.append((epoch, index, _describe(logits, target)))
-        full = max(len(self._small), len(self._pending)) >= GROUP or self._small_logits >= _GROUP_LOGITS
-        if full or (here and large):
+            self._pending.append((epoch, index, _describe(logits, target), None))
+        if len(self._pending) >= GROUP or self._pending_logits >= _GROUP_LOGITS:
             self._drain()
 
     def _drain(self) -> None:
-        small, self._small, self._small_logits = self._small, [], 0
-        late, self._pending = self._pending, []
-        pending: list[tuple[int, Tensor, Tensor]] = []
-        for (epoch, _, _), batches in groupby(small, key=lambda one: (one[0], one[2].shape[1], one[2].dtype)):
-            indices, logits, targets = zip(*(batch[1:] for batch in batches), strict=True)
-            pending.append((epoch, torch.cat(indices), _describe(torch.cat(logits), torch.cat(targets))))
-        for epoch, index, values in [*pending, *late]:  # what was recorded last stays
-            _check_range("index", index, self.examples, IndexError)
-            rows = index.long().cpu().numpy()
-            columns = values.cpu().numpy()
-            for plane in range(3):
-                self._planes[epoch, plane, rows] = columns[plane]
+        pending, self._pending, self._pending_logits = self._pending, [], 0
+        for (epoch, described, *_), batches in groupby(
+            pending, key=lambda one: (one[0], one[3] is None, one[2].shape[1], one[2].dtype)
+        ):
+            group = [batch[1:] for batch in batches]
+            if not described:
+                indices, logits, targets = (torch.cat(parts) for parts in zip(*group, strict=True))
+                group = [(indices, _describe(logits, targets), None)]
+            for index, values, _ in group:
+                _check_range("index", index, self.examples, IndexError)
+                rows = index.long().cpu().numpy()
+                columns = values.cpu().numpy()
+                for plane in range(3):
+                    self._planes[epoch, plane, rows] = columns[plane]
 
     def flush(self) -> None:
         """Write everything recorded so far to disk. Call it once an epoch and at the end."""
@@ -215,25 +214,21 @@ def _describe(logits: Tensor, target: Tensor) -> Tensor:
     return described.half()
 
 
-def _create(folder: Path, examples: int, epochs: int) -> None:
+def _create(folder: Path, meta: dict[str, int]) -> None:
     """Make the files unless they exist. The JSON file comes last and whole, so a kill leaves no half recording."""
     folder.mkdir(parents=True, exist_ok=True)
     if (folder / _META).exists():
         return
     mine = folder / f".{os.getpid()}.npy"
-    planes = np.lib.format.open_memmap(mine, mode="w+", dtype=np.float16, shape=(epochs, 3, examples))
-    for epoch in range(epochs):
-        planes[epoch] = np.nan
+    planes = np.lib.format.open_memmap(mine, mode="w+", dtype=np.float16, shape=(meta["epochs"], 3, meta["examples"]))
+    planes[:] = np.nan
     planes.flush()
-    try:
-        # link() refuses to replace: of several processes that start together one wins, and all open its file.
+    # link() refuses to replace: of several processes that start together one wins, and all open its file.
+    with contextlib.suppress(FileExistsError):
         os.link(mine, folder / _ARRAY)
-    except FileExistsError:
-        pass
-    finally:
-        mine.unlink()
+    mine.unlink()
     draft = folder / f".{os.getpid()}.json"
-    draft.write_text(json.dumps({"version": _VERSION, "examples": examples, "epochs": epochs}))
+    draft.write_text(json.dumps(meta))
     os.replace(draft, folder / _META)
 
 

@@ -15,8 +15,6 @@ from crossfade._tensors import class_dim, target_weight
 from crossfade.integrations._shared import with_reduction
 from crossfade.losses import CrossfadeLoss
 
-__all__ = ["global_count", "global_mean"]
-
 
 def global_mean(
     criterion: CrossfadeLoss,
@@ -29,8 +27,7 @@ def global_mean(
     """Return the loss whose DDP-averaged gradient is that of the mean over all processes' targets: world x sum / count.
 
     Every process must call it the same number of times (it sums the count over processes, unless ``count`` is given).
-    Its value is this process's share; the average over processes is the global mean. Without ``torch.distributed`` it
-    is the mean.
+    Its value is this process's share of the global mean; without ``torch.distributed`` it is the mean.
 
     Args:
         criterion: everything of it counts but its ``reduction``.

@@ -10,8 +10,6 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from crossfade.errors import UserError
 from crossfade.integrations._shared import Scheduled, find_scheduled, fraction
 
-__all__ = ["CrossfadeCallback"]
-
 
 class CrossfadeCallback(Callback):  # type: ignore[misc]
     """A callback that calls ``criterion.at(progress)`` before every training batch, for each criterion of the module.

@@ -16,13 +16,12 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 from skorch import NeuralNetClassifier
 from skorch.callbacks import Callback
+from skorch.dataset import Dataset
 from torch import Tensor, nn
 
 from crossfade.integrations.skorch import CrossfadeCallback, softmax
 from crossfade.losses import CrossfadeLoss
 from crossfade.schedules import Schedule
-
-__all__ = ["CrossfadeClassifier"]
 
 
 class CrossfadeClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -142,8 +141,11 @@ class CrossfadeClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return labels
 
     def _net(self, dtype: torch.dtype) -> _WeightedNet:
-        build = self.module if self.module is not None else self._default_module
-        module = build(self.n_features_in_, len(self.classes_))
+        inputs, hidden, outputs = self.n_features_in_, self.hidden_units, len(self.classes_)
+        if self.module is not None:
+            module = self.module(inputs, outputs)
+        else:
+            module = nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, outputs))
         return _WeightedNet(
             module.to(dtype),
             criterion=CrossfadeLoss(self.schedule, label_smoothing=self.label_smoothing, reduction="none"),
@@ -155,17 +157,11 @@ class CrossfadeClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             iterator_train=_Batches,
             iterator_train__shuffle=True,
             iterator_valid=_Batches,
-            dataset=_Rows,
             train_split=None,
             predict_nonlinearity=softmax,
             callbacks=[CrossfadeCallback(), *copy.deepcopy(self.callbacks or [])],
             device=self.device,
             verbose=self.verbose,
-        )
-
-    def _default_module(self, n_features: int, n_classes: int) -> nn.Module:
-        return nn.Sequential(
-            nn.Linear(n_features, self.hidden_units), nn.ReLU(), nn.Linear(self.hidden_units, n_classes)
         )
 
 
@@ -181,24 +177,10 @@ class _WeightedNet(NeuralNetClassifier):  # type: ignore[misc]
         return (losses * weight).mean()
 
 
-class _Rows(torch.utils.data.Dataset[Any]):
-    """A data set of the tensors that skorch passes, to be sliced by :class:`_Batches`."""
-
-    def __init__(self, X: dict[str, Tensor], y: Tensor | None = None) -> None:
-        self.X = X
-        self.y = torch.zeros(len(X["X"]), dtype=torch.int64) if y is None else y
-
-    def __len__(self) -> int:
-        return len(self.y)
-
-    def __getitem__(self, index: Any) -> tuple[dict[str, Tensor], Tensor]:
-        return {name: values[index] for name, values in self.X.items()}, self.y[index]
-
-
 class _Batches:
     """A loader with the arguments that skorch gives a ``DataLoader``. Slicing is faster than collating single rows."""
 
-    def __init__(self, dataset: _Rows, batch_size: int, shuffle: bool = False) -> None:
+    def __init__(self, dataset: Dataset, batch_size: int, shuffle: bool = False) -> None:
         self.dataset = dataset
         self.batch_size = batch_size
         self.shuffle = shuffle
@@ -206,5 +188,7 @@ class _Batches:
     def __iter__(self) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
         count = len(self.dataset)
         order = torch.randperm(count) if self.shuffle else torch.arange(count)
+        rows, labels = self.dataset.X, self.dataset.y
         for index in torch.split(order, self.batch_size):
-            yield self.dataset[index]
+            # For predictions there are no labels, and skorch doesn't look at what comes in their place.
+            yield {name: values[index] for name, values in rows.items()}, index if labels is None else labels[index]

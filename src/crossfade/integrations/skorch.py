@@ -12,8 +12,6 @@ from torch import Tensor
 from crossfade.errors import UserError
 from crossfade.integrations._shared import Scheduled, fraction
 
-__all__ = ["CrossfadeCallback", "softmax"]
-
 
 def softmax(logits: Tensor) -> Tensor:
     """Return the softmax over the classes. As skorch's ``predict_nonlinearity`` it can be pickled, unlike a lambda."""

@@ -15,8 +15,6 @@ from crossfade.errors import UserError
 from crossfade.integrations._shared import fraction, with_reduction
 from crossfade.losses import CrossfadeLoss
 
-__all__ = ["CrossfadeCallback"]
-
 
 class CrossfadeCallback(TrainerCallback):  # type: ignore[misc]
     """A callback that moves the criterion with the Trainer's step, and computes the loss: pass it for both.
@@ -42,9 +40,7 @@ class CrossfadeCallback(TrainerCallback):  # type: ignore[misc]
     def on_init_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._shift = shifts_labels(kwargs["model"])
 
-    def on_step_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, *_: object, **__: object) -> None:
         self.criterion.at(fraction(state.global_step, state.max_steps))
 
     def compute_loss(

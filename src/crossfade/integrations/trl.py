@@ -12,8 +12,6 @@ from crossfade.errors import UserError
 from crossfade.integrations import transformers
 from crossfade.losses import CrossfadeLoss
 
-__all__ = ["CrossfadeCallback"]
-
 
 class CrossfadeCallback(transformers.CrossfadeCallback):
     """A callback that replaces the loss: ``SFTTrainer(..., callbacks=[CrossfadeCallback(CrossfadeLoss())])``.

@@ -28,27 +28,22 @@ _MAX_CLASSES = 2**30
 
 
 @functools.cache
-def _interpreted() -> bool:
-    """Return whether Triton's interpreter runs the kernels on the CPU, for tests."""
-    return _has_triton() and os.environ.get("TRITON_INTERPRET", "0") == "1"
-
-
-@functools.cache
-def _has_triton() -> bool:
-    return importlib.util.find_spec("triton") is not None
+def _devices() -> tuple[str, ...]:
+    """Return the types of devices that Triton serves; tests set its interpreter, which runs the kernels on the CPU."""
+    if importlib.util.find_spec("triton") is None:
+        return ()
+    return ("cuda", "cpu") if os.environ.get("TRITON_INTERPRET", "0") == "1" else ("cuda",)
 
 
 def usable(tensor: Tensor) -> bool:
     """Return whether the kernels serve tensors of this type on this device."""
-    here = tensor.is_cuda or (_interpreted() and tensor.device.type == "cpu")
-    return here and tensor.dtype in _TYPES and _has_triton()
+    return tensor.device.type in _devices() and tensor.dtype in _TYPES
 
 
 def available(logits: Tensor, target: Tensor | None = None) -> bool:
-    """Return whether :func:`ce_rows` serves these logits now.
+    """Return whether :func:`ce_rows` serves these logits now, and ``target`` if it is given.
 
-    It serves plain (N, C) logits of a served type with contiguous rows in eager mode. A ``target``, if given, must be
-    (N,) int64 on the same device.
+    It serves plain (N, C) logits of a served type with contiguous rows in eager mode.
     """
     return (
         not torch.compiler.is_compiling()
@@ -67,9 +62,7 @@ def _fits(logits: Tensor, target: Tensor) -> bool:
 
 
 def ce_rows(logits: Tensor, target: Tensor, *, ignore_index: int = -100, inplace: bool = False) -> Tensor:
-    """Return -log p_y of every row, like ``F.cross_entropy(logits.float(), target, reduction="none")``.
-
-    The result is differentiable.
+    """Return -log p_y of every row, differentiable: ``F.cross_entropy(logits.float(), target, reduction="none")``.
 
     Args:
         logits: (N, C), float32, bfloat16 or float16, for which :func:`available` holds.
@@ -108,7 +101,16 @@ def forward(
     """
     from crossfade.kernels import triton_cross_entropy
 
-    return triton_cross_entropy.forward(logits, target, ignore_index, softcap)
+    rows, classes = logits.shape
+    ce = torch.empty(rows, dtype=torch.float32, device=logits.device)
+    norm = torch.zeros(2, rows, dtype=torch.float32, device=logits.device)
+    if rows:
+        *launch, stages = triton_cross_entropy.FORWARD
+        options = _options(*triton_cross_entropy.block(logits, *launch), ignore_index, softcap) | {"STAGES": stages}
+        triton_cross_entropy.forward_kernel[(rows,)](
+            logits, logits.stride(0), target.contiguous(), ce, norm, rows, classes, **options
+        )
+    return ce, norm
 
 
 def backward(
@@ -128,7 +130,36 @@ def backward(
     """
     from crossfade.kernels import triton_cross_entropy
 
-    return triton_cross_entropy.backward(logits, target, norm, ce, factor, out, ignore_index, softcap)
+    rows, classes = logits.shape
+    if rows:
+        size, warps = triton_cross_entropy.block(logits, *triton_cross_entropy.BACKWARD)
+        triton_cross_entropy.backward_kernel[(rows, -(-classes // size))](
+            logits,
+            logits.stride(0),
+            out,
+            out.stride(0),
+            target.contiguous(),
+            norm.contiguous(),
+            rows,
+            factor.contiguous(),
+            # expm1, not p - 1, keeps the digits of 1 - p_y where p_y is nearly 1.
+            torch.expm1(-ce).mul_(factor),
+            classes,
+            **_options(size, warps, ignore_index, softcap),
+        )
+    return out
+
+
+def _options(size: int, warps: int, ignore_index: int | None, softcap: float | None) -> dict[str, Any]:
+    """Return the arguments that both kernels have. A number that stands for None is never read."""
+    return {
+        "ignore_index": ignore_index or 0,
+        "softcap": float(softcap or 1.0),
+        "IGNORES": ignore_index is not None,
+        "CAPS": softcap is not None,
+        "BLOCK": size,
+        "num_warps": warps,
+    }
 
 
 class _CrossEntropyRows(torch.autograd.Function):

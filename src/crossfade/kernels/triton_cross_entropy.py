@@ -1,8 +1,7 @@
-"""The Triton kernels. A program handles one row in the forward pass, and a block of one in the backward pass."""
+"""The Triton kernels: a program handles one row in the forward pass, and a block of one in the backward pass."""
 
 from __future__ import annotations
 
-import torch
 import triton  # type: ignore[import-untyped]
 import triton.language as tl  # type: ignore[import-untyped]
 from torch import Tensor
@@ -18,7 +17,7 @@ def _capped(x, softcap):  # type: ignore[no-untyped-def]
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _forward_kernel(  # type: ignore[no-untyped-def]
+def forward_kernel(  # type: ignore[no-untyped-def]
     logits,
     row_stride,
     target,
@@ -62,7 +61,7 @@ def _forward_kernel(  # type: ignore[no-untyped-def]
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _backward_kernel(  # type: ignore[no-untyped-def]
+def backward_kernel(  # type: ignore[no-untyped-def]
     logits,
     row_stride,
     out,
@@ -113,66 +112,3 @@ def block(logits: Tensor, program: int, warp: int) -> tuple[int, int]:
     size = logits.element_size()
     elements = min(program // size, max(128, triton.next_power_of_2(logits.shape[1])))
     return elements, max(1, min(32, elements * size // warp))
-
-
-def forward(logits: Tensor, target: Tensor, ignore_index: int | None, softcap: float | None) -> tuple[Tensor, Tensor]:
-    """Launch the forward kernel, see :func:`crossfade.kernels.forward`."""
-    rows, classes = logits.shape
-    ce = torch.empty(rows, dtype=torch.float32, device=logits.device)
-    norm = torch.zeros(2, rows, dtype=torch.float32, device=logits.device)
-    if rows:
-        size, warps = block(logits, *FORWARD[:2])
-        _forward_kernel[(rows,)](
-            logits,
-            logits.stride(0),
-            target.contiguous(),
-            ce,
-            norm,
-            rows,
-            classes,
-            0 if ignore_index is None else ignore_index,
-            1.0 if softcap is None else float(softcap),
-            IGNORES=ignore_index is not None,
-            CAPS=softcap is not None,
-            BLOCK=size,
-            STAGES=FORWARD[2],
-            num_warps=warps,
-        )
-    return ce, norm
-
-
-def backward(
-    logits: Tensor,
-    target: Tensor,
-    norm: Tensor,
-    ce: Tensor,
-    factor: Tensor,
-    out: Tensor,
-    ignore_index: int | None,
-    softcap: float | None,
-) -> Tensor:
-    """Launch the backward kernel, see :func:`crossfade.kernels.backward`."""
-    rows, classes = logits.shape
-    if rows:
-        size, warps = block(logits, *BACKWARD)
-        # expm1, not p - 1, keeps the digits of 1 - p_y where p_y is nearly 1. A vector, computed outside of the kernel.
-        at_target = torch.expm1(-ce).mul_(factor)
-        _backward_kernel[(rows, triton.cdiv(classes, size))](
-            logits,
-            logits.stride(0),
-            out,
-            out.stride(0),
-            target.contiguous(),
-            norm.contiguous(),
-            rows,
-            factor.contiguous(),
-            at_target,
-            classes,
-            0 if ignore_index is None else ignore_index,
-            1.0 if softcap is None else float(softcap),
-            IGNORES=ignore_index is not None,
-            CAPS=softcap is not None,
-            BLOCK=size,
-            num_warps=warps,
-        )
-    return out

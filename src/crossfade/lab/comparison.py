@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from crossfade.errors import UserError
-from crossfade.lab.described import SCHEDULE_GRID, describe_run
-from crossfade.lab.kinds import on_images, on_tables, on_texts
 from crossfade.lab.methods import DEFAULT_METHODS, METHODS, Method, method, shared_epochs
-from crossfade.lab.own_loss import check_loss_function, load_loss
+from crossfade.lab.own_loss import load_loss, probe
+from crossfade.lab.provenance import SCHEDULE_GRID, describe_run
 from crossfade.lab.result import ComparisonResult
 from crossfade.lab.run import run_request
 from crossfade.lab.settings import Data, Images, Kind, Settings, Texts, Training, check_kind, given, option
 from crossfade.lab.store import Run, Store
 from crossfade.lab.train.hardware import Hardware
-from crossfade.lab.trial import Trial
+from crossfade.lab.trial import Json, Trial
 
 if TYPE_CHECKING:
     from crossfade.lab.data.table import Table
     from crossfade.lab.data.texts import TextSet
-    from crossfade.lab.trial import Recipe
+    from crossfade.lab.train.deep.recipe import ImageRecipe, TextRecipe
+    from crossfade.lab.train.lstm.recipe import LstmRecipe
+    from crossfade.lab.train.tables.recipe import Recipe
+    from crossfade.lab.trial import Task
 
     Loaded: TypeAlias = Sequence[Table] | TextSet | Path
+    AnyRecipe: TypeAlias = Recipe | LstmRecipe | TextRecipe | ImageRecipe
 
 CONTROL = "ce"
 _MIXTURES = ("ce", "f0", "f0-late", "gradual")  # compared by default on texts and images, which take longer
@@ -40,6 +44,20 @@ class Plan:
     run: Run
     notes: tuple[str, ...]
     heading: str
+
+
+@dataclass(frozen=True)
+class _Experiment:
+    """Data sets, and a network that is trained on them in one way."""
+
+    study: str  # what the store calls comparisons on this kind of data
+    data: str  # the data sets, for people
+    tasks: Sequence[Task]
+    recipe: AnyRecipe
+    repeats: int
+    settings: Mapping[str, object]  # what the store keeps of them
+    notes: Sequence[str]  # what a reader should know about the data
+    device: str = ""  # what the page puts before the machine's name
 
 
 def compare(
@@ -112,31 +130,14 @@ weight_decay, granularity, tie, precision: See ``crossfade.lab.settings.Training
     >>> list(answer.table.index)
     ['ce', 'gradual']
     """
+    arguments = dict(locals())
     from crossfade.lab.data.table import from_arrays
     from crossfade.lab.data.texts import texts_from_arrays
 
     named = [one for one in methods if isinstance(one, str)]
     own = [_as_method(one) for one in methods if not isinstance(one, str)]
-    training = Settings.of(
-        {
-            "methods": named or None,
-            "repeats": repeats,
-            "seed": seed,
-            "test_size": test_size,
-            "net": net,
-            "width": width,
-            "depth": depth,
-            "epochs": epochs,
-            "batch_size": batch_size,
-            "learning_rates": learning_rates,
-            "learning_rate": learning_rate,
-            "momentum": momentum,
-            "weight_decay": weight_decay,
-            "granularity": granularity,
-            "tie": tie,
-            "precision": precision,
-        }
-    ).training
+    said = {field.name: arguments.get(field.name) for field in fields(Training)} | {"methods": named or None}
+    training = Settings.of(said).training
     settings, command = Settings(training, texts, images), "crossfade.lab.compare(X, y)"
     data: Loaded
     if isinstance(X, str | Path):
@@ -174,16 +175,7 @@ def kind_of(file: Path | None, settings: Settings) -> Kind:
 
 
 def load(file: Path | None, columns: Data, settings: Settings) -> Loaded:
-    """Read a table, or texts; a folder of images is read by ``plan``, which knows their size.
-
-    Args:
-        file: A table or a folder; None for four real data sets.
-        columns: The table's columns.
-        settings: Say whether the table holds texts.
-
-    Raises:
-        UserError: what can't be read, or a column that isn't there or wasn't named.
-    """
+    """Read a table, or texts; a folder of images is read by ``plan``, and None is four real data sets."""
     from crossfade.lab.data.reading import read_frame
     from crossfade.lab.data.table import BUILTIN, from_file, load_builtin
     from crossfade.lab.data.texts import load_texts
@@ -200,26 +192,20 @@ def load(file: Path | None, columns: Data, settings: Settings) -> Loaded:
         raise UserError(f"{file}: which column is the class? Add --target COLUMN (columns: {known})")
     categorical = columns.categorical or ()
     if kind is Kind.TEXTS:
-        text = [name for one in settings.texts.text or () for name in _column_names(one, file)]
+        text: list[str] = []
+        for name in settings.texts.text or ():
+            whole = "," not in name or name in read_frame(file).frame.columns  # one column's name may hold a comma
+            text += [name] if whole else [part.strip() for part in name.split(",") if part.strip()]
         numbers_are_names = columns.target in categorical
         return load_texts(file, text, columns.target, test=columns.test, numbers_are_names=numbers_are_names)
     return [from_file(file, columns.target, test=columns.test, categorical=categorical, drop=columns.drop or ())]
-
-
-def _column_names(text: str, file: Path) -> list[str]:
-    """Return the columns that a text names; one column's name may hold a comma."""
-    from crossfade.lab.data.reading import read_frame
-
-    whole = "," not in text or text in read_frame(file).frame.columns
-    return [text] if whole else [part.strip() for part in text.split(",") if part.strip()]
 
 
 def plan(data: Loaded, settings: Settings, command: str | Sequence[str], own: Sequence[Method] = ()) -> Plan:
     """Check a request and write it down as trials, before anything is trained.
 
     Args:
-        data: From ``load``: tables, texts, or a folder of images.
-        settings: What decides the numbers.
+        data: From ``load``.
         command: What was called, for the page.
         own: Methods beside those that the settings name.
 
@@ -230,28 +216,21 @@ def plan(data: Loaded, settings: Settings, command: str | Sequence[str], own: Se
 
     training = settings.training
     if isinstance(data, Path):
-        methods = _methods(training, own, _MIXTURES, deep=True)
-        asked = on_images(data, settings)
+        methods, asked = _methods(training, own, _MIXTURES, deep=True), _on_images(data, settings)
     elif isinstance(data, TextSet):
         methods = _methods(training, own, _MIXTURES, deep=training.net not in (None, "lstm"))
-        asked = on_texts(data, settings)
+        asked = _on_texts(data, settings)
     else:
-        methods = _methods(training, own, DEFAULT_METHODS)
-        asked = on_tables(data, settings)
-    recipe = asked.recipe
-    trials = tuple(
-        Trial(asked.study, task, method, recipe, repeat)
-        for task in asked.tasks
-        for repeat in range(asked.repeats)
-        for method in methods
-    )
+        methods, asked = _methods(training, own, DEFAULT_METHODS), _on_tables(data, settings)
+    recipe, pairs = asked.recipe, itertools.product(asked.tasks, range(asked.repeats))
+    trials = tuple(Trial(asked.study, task, one, recipe, repeat) for task, repeat in pairs for one in methods)
     notes = (*asked.notes, *_same_schedules(methods, recipe))
     title = f"Losses compared on {', '.join(task.name for task in asked.tasks)}"
     about = describe_run(title, trials, command, seed=training.seed or 0, notes=notes, device=asked.device)
     run = Run(asked.study, {"settings": asked.settings, "meta": about}, tuple(trial.key for trial in trials))
-    rates = ", ".join(f"{rate:g}" for rate in recipe.learning_rates)
+    net, rates = getattr(recipe, "net", "lstm"), ", ".join(f"{rate:g}" for rate in recipe.learning_rates)
     heading = (
-        f"{asked.data} · {', '.join(one.name for one in methods)} · {asked.repeats} repeats · {asked.net}, "
+        f"{asked.data} · {', '.join(one.name for one in methods)} · {asked.repeats} repeats · {net}, "
         f"{recipe.epochs} epochs, batch {recipe.batch_size}, learning rate {rates}"
     )
     return Plan(trials, run, notes, heading)
@@ -259,7 +238,7 @@ def plan(data: Loaded, settings: Settings, command: str | Sequence[str], own: Se
 
 def execute(
     planned: Plan,
-    store: Store | Path,
+    store: Store,
     hardware: Hardware = Hardware(),  # noqa: B008  (frozen)
     *,
     keep_weights: Path | None = None,
@@ -277,10 +256,125 @@ def execute(
         progress=progress,
         label="Comparing",
     )
-    if isinstance(store, Store):
-        return ComparisonResult.load(store, planned.run)
-    with Store(store, mode="read") as opened:
-        return ComparisonResult.load(opened, planned.run)
+    return ComparisonResult.load(store, planned.run)
+
+
+def _on_tables(tables: Sequence[Table], settings: Settings) -> _Experiment:
+    """Return what is trained on tables: the paper's small networks, at several learning rates."""
+    from crossfade.lab.data.table import TableTask
+    from crossfade.lab.train.tables.recipe import Recipe
+
+    training = settings.training
+    if training.net == "linear" and (training.width is not None or training.depth not in (None, 1)):
+        raise UserError("net: 'linear' has no hidden layer, so width and depth mean nothing; leave them out or use mlp")
+    recipe = Recipe(**_given(settings, *(field.name for field in fields(Recipe))))
+    division = _division(training)
+    tasks = [TableTask(table, **division) for table in tables]
+    repeats = training.repeats or 10
+    kept = {"methods": list(training.methods or ()), "loss": list(training.loss or ()), "repeats": repeats, **division}
+    kept |= {name: value for name, value in recipe.to_dict().items() if name != "protocol"}
+    notes = [f"{table.source}: {note}" for table in tables for note in table.notes]
+    names = ", ".join(task.name for task in tasks)
+    return _Experiment("compare", names, tasks, recipe, repeats, kept, notes, "CPU")
+
+
+def _on_texts(data: TextSet, settings: Settings) -> _Experiment:
+    """Return what is trained on texts: an LSTM, or a pretrained transformer."""
+    from crossfade.lab.data.texts import TextTask
+    from crossfade.lab.train.lstm.recipe import LstmRecipe
+    from crossfade.lab.train.lstm.tokens import tokenize
+
+    training = settings.training
+    task = TextTask(data, **_division(training))
+    split = task.split(0)
+    recipe = _text_recipe(settings)
+    if training.batch_size is None:  # few texts would make too few steps to learn anything from
+        recipe = replace(recipe, batch_size=min(recipe.batch_size, max(8, len(split.train) // 100)))
+    recipe = replace(recipe, batch_size=min(recipe.batch_size, max(2, math.ceil(len(split.train) / 4))))
+    if isinstance(recipe, LstmRecipe):
+        tokenize(split, recipe)  # what can't be read is told before anything is trained
+    else:
+        from crossfade.lab.train.deep.pretrained import check_model
+
+        recipe = replace(recipe, digest=check_model(recipe.model, recipe.max_length))
+    notes = [*data.notes, *(["the test part is a file's own, the same in every repeat"] if data.test else [])]
+    repeats, kept = training.repeats or 5, {"scale": recipe.scale}
+    return _Experiment("compare-texts", _sizes(task, "texts"), [task], recipe, repeats, kept, notes)
+
+
+def _text_recipe(settings: Settings) -> LstmRecipe | TextRecipe:
+    from crossfade.lab.train.deep.recipe import TextRecipe
+    from crossfade.lab.train.lstm.recipe import LstmRecipe
+
+    training, texts = settings.training, settings.texts
+    said = _given(settings, "epochs", "batch_size", "learning_rate", "max_length")
+    net = training.net or "lstm"
+    if net == "lstm":
+        if texts.accumulate not in (None, 1) or training.precision not in (None, "32-true"):
+            raise UserError("accumulate and precision are for --net bert:NAME; an LSTM is trained in 32-true")
+        usual = LstmRecipe(granularity="step", scale="own")
+        width, depth = training.width or usual.hidden, training.depth or usual.layers
+        return replace(usual, embedding=width, hidden=width, layers=depth, **said)
+    kind, _, model = net.partition(":")
+    if kind != "bert" or not model:
+        raise UserError(f"net must be lstm, or bert:NAME with a model's name or folder, got {net!r}")
+    if training.width is not None or training.depth is not None:
+        raise UserError("width and depth are for --net lstm; a pretrained model has its own")
+    usual_bert = TextRecipe(model, max_length=128, epochs=3, select="validation", scale="own")
+    return replace(usual_bert, **said, **_given(settings, "accumulate", "precision"))
+
+
+def _on_images(folder: Path, settings: Settings) -> _Experiment:
+    """Return what is trained on a folder of images: a network for small images, or one of torchvision's."""
+    from crossfade.lab.data.image_sets import load_folder
+    from crossfade.lab.data.images import ImageTask
+    from crossfade.lab.nets import SMALL_NETS, check_name
+    from crossfade.lab.train.deep.recipe import Augment, ImageRecipe
+
+    training, images = settings.training, settings.images
+    net, pretrained = training.net or "resnet20", images.pretrained
+    check_name(net)
+    if pretrained and net in SMALL_NETS:
+        raise UserError(f"net {net!r} has no pretrained weights; use one of torchvision's, such as resnet18")
+    data = load_folder(folder, size=images.image_size or (224 if pretrained else None))
+    task = ImageTask(data, select="validation", **_division(training))
+    side, epochs = data.train.images.shape[2], training.epochs or 60
+    full = Augment(crop=max(1, side // 8), rotation=10.0)
+    augment = {"full": full, "flip": Augment(crop=0), "none": Augment(crop=0, flip=False)}
+    usual = ImageRecipe(
+        net=net,
+        pretrained=pretrained,
+        epochs=epochs,
+        batch_size=64,
+        learning_rate=0.01 if pretrained else 0.1,  # pretrained weights are to be moved a little, fresh ones a lot
+        milestones=tuple(round(epochs * part, 6) for part in (1 / 2, 2 / 3, 5 / 6)),  # as in the longest protocol
+        augment=augment[images.augment or "full"],
+        size=side,
+        granularity="step",
+        select="validation",
+        scale="own",
+    )
+    recipe = replace(usual, **_given(settings, "batch_size", "learning_rate", "weight_decay", "precision"))
+    recipe = recipe.fitting(len(task.split(0).train))
+    notes = ["the test part is the folder's own, the same in every repeat"] if data.test is not None else []
+    repeats, kept = training.repeats or 3, recipe.to_dict()
+    return _Experiment("compare-images", _sizes(task, "images"), [task], recipe, repeats, kept, notes)
+
+
+def _given(settings: Settings, *names: str) -> Json:
+    """Return those of the named settings that are given."""
+    return {name: value for name, value in settings.given().items() if name in names}
+
+
+def _division(training: Training) -> Json:
+    """Return how a task divides its data."""
+    return {"seed": training.seed or 0, "test_size": 0.2 if training.test_size is None else training.test_size}
+
+
+def _sizes(task: Task, examples: str) -> str:
+    about = task.describe()
+    sizes = " + ".join(f"{about[part]:,}" for part in ("n_train", "n_val", "n_test"))
+    return f"{task.name}: {sizes} {examples} of {about['classes']} classes"
 
 
 def _methods(training: Training, own: Sequence[Method], usual: Sequence[str], *, deep: bool = False) -> list[Method]:
@@ -290,18 +384,15 @@ def _methods(training: Training, own: Sequence[Method], usual: Sequence[str], *,
         names = [known.name for known in METHODS]
     elif not names and not (own and not training.loss):
         names = list(usual)
-    chosen = [method(name, deep=deep) for name in names]
-    chosen += [load_loss(reference) for reference in training.loss or ()]
-    chosen += own
+    chosen = [method(name, deep=deep) for name in names] + [load_loss(one) for one in training.loss or ()] + [*own]
     if all(one.name != CONTROL for one in chosen):
         chosen.insert(0, method(CONTROL))
     seen: dict[str, Method] = {}
     for one in chosen:
         if seen.setdefault(one.name, one) is not one:
             raise UserError(f"methods: two different losses are called {one.name!r}; rename one")
-    for one in own:
-        if one.g is not None and one not in METHODS:
-            check_loss_function(one.g)
+        if one in own and one.g is not None and one not in METHODS:
+            probe(one.g)
     if len(seen) < 2:
         raise UserError("methods: only the control 'ce' is left; name another one to compare it with")
     return sorted(seen.values(), key=lambda one: one.name != CONTROL)
@@ -316,15 +407,13 @@ def _as_method(given: object) -> Method:
     return Method(name, name, g=given)
 
 
-def _same_schedules(methods: Sequence[Method], recipe: Recipe) -> list[str]:
+def _same_schedules(methods: Sequence[Method], recipe: AnyRecipe) -> list[str]:
     """Return a note on each method that few epochs make the same as another: it would look like a tie."""
     steps = 1 if recipe.granularity == "epoch" else math.ceil(SCHEDULE_GRID / recipe.epochs)
-    notes = []
+    epochs, notes = recipe.epochs, []
     for at, one in enumerate(methods):
-        same = [two for two in methods[:at] if shared_epochs(two, one, recipe.epochs, steps) == recipe.epochs]
+        same = [two.name for two in methods[:at] if shared_epochs(two, one, epochs, steps) == epochs]
         if same:
-            notes.append(
-                f"{one.name} is the same as {same[0].name} at {recipe.epochs} epochs; use more epochs or "
-                "--granularity step"
-            )
+            advice = "use more epochs or --granularity step"
+            notes.append(f"{one.name} is the same as {same[0]} at {epochs} epochs; {advice}")
     return notes

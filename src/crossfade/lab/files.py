@@ -10,11 +10,7 @@ from crossfade.errors import UserError
 
 
 def write_text(path: Path, text: str, what: str) -> Path:
-    """Write a text file so that it is there completely or not at all, and return its path.
-
-    Raises:
-        UserError: the folder isn't there or can't be written to; the message begins with ``what``.
-    """
+    """Write a text file as :func:`write_bytes` does, and return its path."""
     return write_bytes(path, text.encode(), what)
 
 
@@ -29,16 +25,11 @@ def write_bytes(path: Path, content: bytes, what: str) -> Path:
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
             part = Path(file.name)
             file.write(content)
-        part.chmod(0o666 & ~_umask())  # temporary files are for their owner alone
+        os.umask(mask := os.umask(0))
+        part.chmod(0o666 & ~mask)  # temporary files are for their owner alone
         part.replace(path)
     except OSError as error:
         if part is not None:
             part.unlink(missing_ok=True)
         raise UserError(f"{what} {path}: can't be written ({error.strerror or error})") from None
     return path
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

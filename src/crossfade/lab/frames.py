@@ -10,11 +10,11 @@ import pandas as pd
 if TYPE_CHECKING:
     from crossfade.lab.store import Store
 
-RESULT_COLUMNS = (
+_RESULTS = (
     *("study", "dataset", "method", "repeat", "accuracy", "nll", "ece", "brier", "learning_rate", "epoch"),
     *("n_train", "n_val", "n_test", "fixed_test", "classes", "seconds", "net", "engine", "key"),
 )
-CURVE_COLUMNS = (
+_CURVES = (
     *("dataset", "method", "repeat", "epoch"),
     *("val_accuracy", "test_accuracy", "val_nll", "test_nll", "train_loss", "net"),
 )
@@ -37,8 +37,7 @@ def results(store: Store, keys: Collection[str] | None = None) -> pd.DataFrame:
         if row.outcome.result is not None
     ]
     frame = pd.DataFrame(rows)
-    known = [*RESULT_COLUMNS, *(column for column in frame.columns if column not in RESULT_COLUMNS)]
-    frame = frame.reindex(columns=known)
+    frame = frame.reindex(columns=[*dict.fromkeys((*_RESULTS, *frame.columns))])
     scores = ["accuracy", "nll", "ece", "brier", "learning_rate", "seconds"]
     return frame.astype(dict.fromkeys(scores, "float64"))  # a missing NLL is NaN, not an object
 
@@ -59,18 +58,15 @@ def curves(store: Store, keys: Collection[str] | None = None) -> pd.DataFrame:
         for row in store.rows(keys, curves=True)
         if row.outcome.curves
     ]
-    frame = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(CURVE_COLUMNS))
-    numbers = [column for column in CURVE_COLUMNS if column.endswith(("accuracy", "nll", "loss"))]
-    return frame.astype(dict.fromkeys((column for column in numbers if column in frame), "float64"))
+    frame = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(_CURVES))
+    numbers = [name for name in _CURVES if name in frame and name.endswith(("accuracy", "nll", "loss"))]
+    return frame.astype(dict.fromkeys(numbers, "float64"))
 
 
 def failures(store: Store, keys: Collection[str] | None = None) -> list[tuple[str, str, int, str]]:
     """Return data set, method, repeat and error of every failed trial."""
-    return [
-        (row.task, row.method, row.repeat, row.outcome.error)
-        for row in store.rows(keys)
-        if row.outcome.error is not None
-    ]
+    lost = ((row, row.outcome.error) for row in store.rows(keys))
+    return [(row.task, row.method, row.repeat, error) for row, error in lost if error is not None]
 
 
 def failure_lines(failed: Sequence[tuple[str, str, int, str]]) -> list[str]:
@@ -79,6 +75,6 @@ def failure_lines(failed: Sequence[tuple[str, str, int, str]]) -> list[str]:
     for task, method, repeat, error in failed:
         by_error.setdefault(error, []).append(f"{task}, {method}, repeat {repeat}")
     return [
-        where[0] + (f" and {len(where) - 1} more" if len(where) > 1 else "") + f": {error}"
-        for error, where in by_error.items()
+        f"{first} and {len(more)} more: {error}" if more else f"{first}: {error}"
+        for error, (first, *more) in by_error.items()
     ]

@@ -1,13 +1,12 @@
 """Training methods that a comparison can name, and which epochs two of them train alike.
 
-A method is a schedule for CE and EL (eq. 12), a loss g(ce), or another way to step. It is an object: to add one, pass
-one. ``crossfade.lab.own_loss.load_loss`` makes one from a user's function.
+A method is a schedule for CE and EL (eq. 12), a loss g(ce), or another way to step.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, NamedTuple
@@ -24,12 +23,12 @@ class Method:
     """One way to train.
 
     Args:
-        name: what the command line and the store call it.
-        title: what tables call it.
-        g: the loss of an example as an elementwise function of its cross entropy ce = -log p_y. None for the mixture
+        name: What the command line and the store call it.
+        title: What tables call it.
+        g: The loss of an example as an elementwise function of its cross entropy ce = -log p_y. None for the mixture
             alpha ce + beta (1 - p) of eq. (12).
-        schedule: alpha and beta of the mixture at each progress. Not used where ``g`` is given.
-        note: what a reader should know about it.
+        schedule: Alpha and beta of the mixture at each progress. Not used where ``g`` is given.
+        note: What a reader should know about it.
     """
 
     name: str
@@ -43,8 +42,8 @@ class Method:
 class TwoPass(Method):
     """Complement objective training (Chen et al. 2019): a step on CE, then a second pass and a step on eq. (6).
 
-    The second pass minimises the negative complement entropy divided by the number of classes, with an optimizer of
-    its own at the same learning rate, momentum and weight decay, as in their published code.
+    That minimises the negative complement entropy divided by the number of classes, with an optimizer of its own at the
+    same learning rate, momentum and weight decay, as in their published code.
     """
 
 
@@ -52,39 +51,23 @@ class TwoPass(Method):
 class ScaledRate(Method):
     """CE whose learning rate is multiplied by a function of progress.
 
-    Not the same as the loss times M (``ce-matched``, ``ce-matched-off``): SGD's step is the rate times a running sum of
-    gradient + weight decay x weights. A larger rate moves the weights further along old gradients too, and decays them
-    faster; a larger loss does neither.
+    The loss times M (``ce-matched``, ``ce-matched-off``) is something else: SGD's step is the rate times a running sum
+    of gradient + weight decay x weights, so a larger rate also goes further along old gradients and decays faster.
     """
 
     factor: Callable[[float], float] = float
 
 
-@dataclass(frozen=True)
-class _Transform:
-    """A g of ``crossfade._transforms``, made when it is first called: listing methods must not import torch."""
-
-    name: str
-    options: tuple[tuple[str, float], ...] = ()
-
-    def __call__(self, ce: Tensor) -> Tensor:
-        from crossfade import _transforms
-
-        g: Callable[[Tensor], Tensor] = getattr(_transforms, self.name)(**dict(self.options))
-        return g(ce)
-
-    @property
-    def __name__(self) -> str:
-        return self.name
+def _transform(name: str, **options: float) -> Callable[[Tensor], Tensor]:
+    """Return a g of ``crossfade._transforms``, imported where g is called: listing methods must not import torch."""
+    return partial(_apply, name, options)
 
 
-def _transform(name: str, **options: float) -> _Transform:
-    return _Transform(name, tuple(sorted(options.items())))
+def _apply(name: str, options: Mapping[str, float], ce: Tensor) -> Tensor:
+    from crossfade import _transforms
 
-
-def _matched(share: float, schedule: Schedule, progress: float) -> Weights:
-    alpha, beta = schedule(progress)
-    return Weights(alpha + share * beta, 0.0)
+    g: Callable[[Tensor], Tensor] = getattr(_transforms, name)(**options)
+    return g(ce)
 
 
 def gradient_volume(weights: Weights, own: bool) -> float:
@@ -98,16 +81,14 @@ def gradient_volume(weights: Weights, own: bool) -> float:
 
 
 def rate_factor(progress: float, own: bool) -> float:
-    """M = V / V_ce for the gradual recipe's weights: what CE's learning rate is multiplied by."""
+    """Return M = V / V_ce for the gradual recipe's weights: what CE's learning rate is multiplied by."""
     return gradient_volume(gradual()(progress), own) / 0.5
 
 
-def _own(progress: float) -> float:
-    return rate_factor(progress, own=True)
-
-
-def _others(progress: float) -> float:
-    return rate_factor(progress, own=False)
+def _matched(share: float, progress: float) -> Weights:
+    """Return CE times M = alpha + share x beta for the gradual recipe's weights."""
+    alpha, beta = gradual()(progress)
+    return Weights(alpha + share * beta, 0.0)
 
 
 METHODS: tuple[Method, ...] = (
@@ -126,37 +107,37 @@ METHODS: tuple[Method, ...] = (
     Method(
         "ce-matched",
         "CE, matched",
-        schedule=partial(_matched, 1.0 / 3.0, gradual()),
+        schedule=partial(_matched, 1.0 / 3.0),
         note="CE times M = alpha + beta/3: the size of gradual's gradient without its shape, eq. (20)-(21); for images "
         "ce-volume-own scales the learning rate instead, and with momentum and weight decay that isn't the same",
     ),
     Method(
         "ce-matched-off",
         "CE, matched off-target",
-        schedule=partial(_matched, 0.5, gradual()),
+        schedule=partial(_matched, 0.5),
         note="CE times M = alpha + beta/2, eq. (22): as ce-matched, for the logits of the other classes; for images "
         "ce-volume-others scales the learning rate instead",
     ),
 )
 DEFAULT_METHODS = ("ce", "f0", "f0-late", "gradual", "el", "focal")
 
-
 COT = TwoPass("cot", "COT", note="complement objective training (Chen et al. 2019), two passes a step")
-_OTHER = "{} scales the loss instead, and with momentum and weight decay that isn't the same"
+_SCALED = (
+    "eq. ({}): CE's learning rate times M = alpha + beta/{} of the gradual recipe; {} scales the loss instead, and "
+)
+_SCALED += "with momentum and weight decay that isn't the same"
 NORM_MATCHED = (
     ScaledRate(
         "ce-volume-own",
         "CE, rate × M (i = j)",
-        note="eq. (21): CE's learning rate times M = alpha + beta/3 of the gradual recipe; "
-        + _OTHER.format("ce-matched"),
-        factor=_own,
+        note=_SCALED.format(21, 3, "ce-matched"),
+        factor=partial(rate_factor, own=True),
     ),
     ScaledRate(
         "ce-volume-others",
         "CE, rate × M (i ≠ j)",
-        note="eq. (22): CE's learning rate times M = alpha + beta/2 of the gradual recipe; "
-        + _OTHER.format("ce-matched-off"),
-        factor=_others,
+        note=_SCALED.format(22, 2, "ce-matched-off"),
+        factor=partial(rate_factor, own=False),
     ),
 )
 DEEP_METHODS: tuple[Method, ...] = (COT, *NORM_MATCHED)  # they change the training step of a deep network
@@ -171,13 +152,11 @@ def method(name: str, *, deep: bool = False) -> Method:
     >>> method("gradual").title
     'CE+EL F=0-0.5'
     """
-    catalogue = (*METHODS, *DEEP_METHODS) if deep else METHODS
-    for known in catalogue:
-        if known.name == name:
-            return known
-    names = [known.name for known in catalogue]
-    nearest = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5)
-    hint = f"did you mean {nearest[0]!r}?" if nearest else f"there are {', '.join(names)}"
+    known = {one.name: one for one in ((*METHODS, *DEEP_METHODS) if deep else METHODS)}
+    if name in known:
+        return known[name]
+    nearest = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
+    hint = f"did you mean {nearest[0]!r}?" if nearest else f"there are {', '.join(known)}"
     raise UserError(f"no method {name!r}: {hint}")
 
 
@@ -185,12 +164,8 @@ def shared_epochs(first: Method, second: Method, epochs: int, steps: int = 1) ->
     """Return how many whole epochs two methods train alike, from the first epoch on.
 
     The mixtures of the paper share their first phases (F = 0 and F = 0, 0.5 all but the last 5 %), and everything else
-    of a repeat is paired, so what they share can be trained once.
-
-    Args:
-        first, second: Methods that aren't plain mixtures share nothing.
-        epochs: Of the whole training.
-        steps: How often the schedules move in an epoch.
+    of a repeat is paired, so what they share can be trained once. Methods that aren't plain mixtures share nothing.
+    The schedules move ``steps`` times in each of the ``epochs`` of the whole training.
     """
     if type(first) is not Method or type(second) is not Method or first.g is not None or second.g is not None:
         return 0
@@ -230,8 +205,7 @@ def starts(
     Args:
         methods: One for each training.
         groups: Trainings of the same group differ in their method alone: same rows, weights, order and learning rate.
-        epochs, steps: As for :func:`shared_epochs`.
-        most: No training takes over more epochs than this; default: all.
+        most: No training takes over more epochs than this.
         begun: How many epochs each has behind it already.
     """
     found: list[Start] = []

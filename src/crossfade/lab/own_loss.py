@@ -26,12 +26,9 @@ PROBES = np.concatenate([[0.0], np.geomspace(1e-12, -math.log(1e-30), 399)]).ast
 
 
 def load_loss(reference: str) -> Method:
-    """The method of a user's loss g(ce), given as ``"module:function"`` or ``"path/file.py:function"``.
+    """Return the method of a user's loss g(ce), given as ``"module:function"`` or ``"path/file.py:function"``.
 
     The function takes a tensor of cross entropies and returns the losses, elementwise; it is named after itself.
-
-    Raises:
-        UserError: not of that form, no such module, file or function, or not a function of ce.
     """
     place, _, name = reference.rpartition(":")
     if not place or not name.isidentifier():
@@ -40,37 +37,22 @@ def load_loss(reference: str) -> Method:
     if not callable(g):
         what = "is not a function" if g is not None else "is not there"
         raise UserError(f"loss {reference!r}: {name} {what} in {place}")
-    check_loss_function(g)
-    taken = {known.name for known in METHODS}
-    shown = name if name not in taken else f"{name}-custom"
-    return Method(shown, name, g, note=f"g = {reference}")
+    probe(g)
+    taken = any(known.name == name for known in METHODS)
+    return Method(f"{name}-custom" if taken else name, name, g, note=f"g = {reference}")
 
 
 def _module(place: str) -> ModuleType:
     path = Path(place)
-    if path.suffix != ".py" and not path.is_file():
+    is_file = path.suffix == ".py" or path.is_file()
+    if is_file and not path.is_file():
+        raise UserError(f"loss file {place!r} is not there")
+    try:
+        if is_file:
+            return _run_file(path)
         if "" not in sys.path:  # an installed command doesn't look in the folder it is called from
             sys.path.insert(0, "")
-        return _imported(place, lambda: importlib.import_module(place))
-    if not path.is_file():
-        raise UserError(f"loss file {place!r} is not there")
-    unique = re.sub(r"\W", "_", str(path.resolve()))
-
-    def run() -> ModuleType:
-        spec = importlib.util.spec_from_file_location(f"crossfade_loss_{unique}", path)
-        if spec is None or spec.loader is None:
-            raise UserError(f"loss file {place!r} is not a Python file")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[spec.name] = module  # so that what it defines can be pickled
-        spec.loader.exec_module(module)
-        return module
-
-    return _imported(place, run)
-
-
-def _imported(place: str, load: Callable[[], ModuleType]) -> ModuleType:
-    try:
-        return load()
+        return importlib.import_module(place)
     except UserError:
         raise
     except ModuleNotFoundError as error:
@@ -83,26 +65,19 @@ def _imported(place: str, load: Callable[[], ModuleType]) -> ModuleType:
         raise UserError(f"loss module {place!r} failed to load: {type(error).__name__}: {error}") from error
 
 
-def check_loss_function(g: Callable[[Tensor], Tensor]) -> None:
-    """Refuse what isn't an elementwise, differentiable function of ce.
-
-    Raises:
-        UserError: says what is wrong.
-    """
-    probe(g)
-
-
-def function_name(g: Callable[[Tensor], Tensor]) -> str:
-    """Return the name that messages call a loss by."""
-    return getattr(g, "__name__", None) or type(g).__name__
+def _run_file(path: Path) -> ModuleType:
+    name = re.sub(r"\W", "_", str(path.resolve()))
+    spec = importlib.util.spec_from_file_location(f"crossfade_loss_{name}", path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"loss file {str(path)!r} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # so that what it defines can be pickled
+    spec.loader.exec_module(module)
+    return module
 
 
 def value_and_slope(g: Callable[[Tensor], Tensor], ce: Tensor) -> tuple[Tensor, Tensor]:
-    """Return g(ce) and g'(ce), element by element.
-
-    Raises:
-        UserError: the result isn't a tensor of ce's shape, or has no gradient.
-    """
+    """Return g(ce), which must be a tensor of ce's shape with a gradient, and g'(ce), element by element."""
     import torch
 
     with torch.enable_grad():
@@ -112,9 +87,7 @@ def value_and_slope(g: Callable[[Tensor], Tensor], ce: Tensor) -> tuple[Tensor, 
             got = f"shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__
             raise UserError(f"g must give a loss for each cross entropy: expected shape {tuple(ce.shape)}, got {got}")
         if not value.requires_grad:
-            raise UserError(
-                "g must depend on the cross entropy by differentiable operations: its result has no gradient"
-            )
+            raise UserError("g must depend on ce by differentiable operations: its result has no gradient")
         # The gradient of a number: for a tensor's, PyTorch imports sympy, which takes longer than all the rest.
         (slope,) = torch.autograd.grad((value * torch.ones_like(value)).sum(), leaf)
     return value.detach(), slope
@@ -124,11 +97,11 @@ def probe(g: Callable[[Tensor], Tensor]) -> NDArray[np.float32]:
     """Return (2, probes): g and g' at ``PROBES``, computed in float64.
 
     Raises:
-        UserError: g fails, or isn't a differentiable function of each ce alone.
+        UserError: g fails, or isn't an elementwise, differentiable function of ce.
     """
     import torch
 
-    name, ce = function_name(g), torch.from_numpy(PROBES.astype(np.float64))
+    name, ce = getattr(g, "__name__", type(g).__name__), torch.from_numpy(PROBES.astype(np.float64))
     try:
         whole = torch.stack(value_and_slope(g, ce))
         pieces = torch.cat([torch.stack(value_and_slope(g, part)) for part in torch.split(ce.flip(0), 7)], 1).flip(1)
@@ -137,8 +110,6 @@ def probe(g: Callable[[Tensor], Tensor]) -> NDArray[np.float32]:
     except Exception as error:
         raise UserError(f"{name} failed on a tensor of cross entropies: {type(error).__name__}: {error}") from error
     if not torch.allclose(whole, pieces, rtol=1e-9, atol=1e-12, equal_nan=True):
-        raise UserError(
-            f"{name} must be elementwise: its loss of one example changed with the other examples beside it"
-        )
+        raise UserError(f"{name} must be elementwise: one example's loss changed with the other examples beside it")
     values: NDArray[np.float32] = whole.float().numpy()  # what is too large for float32 is inf
     return values

@@ -1,26 +1,33 @@
-"""The provenance of numbers: versions, commit, machine and time."""
+"""The provenance of numbers, and the description of a run that its page shows."""
 
 from __future__ import annotations
 
 import os
 import platform
+import shlex
 import subprocess
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import crossfade
 
+if TYPE_CHECKING:
+    from crossfade.lab.methods import Method
+    from crossfade.lab.trial import Json, Trial
+
+SCHEDULE_GRID = 240  # every phase of the paper's recipes starts at a multiple of 1/240
 _PACKAGES = (
     *("crossfade", "torch", "torchvision", "lightning", "transformers", "tokenizers", "pillow"),
     *("numpy", "scipy", "pandas", "scikit-learn", "numba"),
 )
 
 
-def provenance() -> dict[str, Any]:
+def provenance() -> Json:
     """Return what is written beside every trial."""
     return {
         "versions": versions(),
@@ -34,10 +41,8 @@ def versions(packages: Sequence[str] = _PACKAGES) -> dict[str, str]:
     """Return the versions of Python and of the packages that numbers depend on, as far as they are installed."""
     found = {"python": platform.python_version()}
     for name in packages:
-        try:
+        with suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
     return found
 
 
@@ -45,13 +50,61 @@ def versions(packages: Sequence[str] = _PACKAGES) -> dict[str, str]:
 def commit() -> str | None:
     """Return the commit of crossfade's own source tree, with ``+`` if it was changed since; None if it is installed."""
     folder = Path(crossfade.__file__).parent
+
+    def git(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=10)
+
     try:
-        git = ["git", "-C", str(folder)]
-        tracked = subprocess.run([*git, "ls-files", "--error-unmatch", "__init__.py"], capture_output=True, timeout=10)
-        if tracked.returncode:
+        if git("ls-files", "--error-unmatch", "__init__.py").returncode:
             return None
-        head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, timeout=10)
-        changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", "."], capture_output=True, timeout=10)
+        head, changed = git("rev-parse", "--short=12", "HEAD"), git("diff", "--quiet", "HEAD", "--", ".")
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return head.stdout.strip() + ("+" if changed.returncode else "") if head.returncode == 0 else None
+    return None if head.returncode else head.stdout.strip() + ("+" if changed.returncode else "")
+
+
+def describe_run(
+    title: str,
+    trials: Sequence[Trial],
+    command: str | Sequence[str],
+    *,
+    seed: int = 0,
+    notes: Sequence[str] = (),
+    device: str = "",
+    **more: object,
+) -> dict[str, object]:
+    """Return the report's ``meta`` of a run as plain data, with ``more`` entries.
+
+    Args:
+        command: What the user called, as a line or as its words.
+        notes: Remarks on the data, a line each.
+        device: What stands before the machine's name.
+    """
+    origin = provenance()
+    tasks = {trial.task.name: trial.task for trial in trials}
+    methods = {trial.method.name: trial.method for trial in trials}
+    return {
+        "title": title,
+        "command": command if isinstance(command, str) else shlex.join(command),
+        "recipe": trials[0].recipe.to_dict(),
+        "versions": origin["versions"],
+        "device": f"{device} ({origin['machine']})" if device else origin["machine"],
+        "commit": origin["commit"],
+        "datasets": [task.describe() for task in tasks.values()],
+        "methods": [_described(one) for one in methods.values()],
+        "control": "ce",
+        "seed": seed,
+        "repeats": max(trial.repeat for trial in trials) + 1,
+        "notes": list(notes),
+        **more,
+    }
+
+
+def _described(one: Method) -> dict[str, object]:
+    """Return one entry of the report's ``methods``."""
+    if one.g is None:
+        grid = [step / SCHEDULE_GRID for step in range(SCHEDULE_GRID + 1)]
+        drawn = [[progress, *map(float, one.schedule(progress))] for progress in grid]
+        return {"name": one.name, "title": one.title, "schedule": drawn, "g": "", "note": one.note}
+    formula = one.note or f"{getattr(one.g, '__module__', '')}:{getattr(one.g, '__qualname__', one.name)}"
+    return {"name": one.name, "title": one.title, "schedule": None, "g": formula, "note": one.note}

@@ -1,4 +1,4 @@
-"""The same trials as Ray tasks on a cluster: same keys, same numbers; this process alone writes the store.
+"""An executor that trains on a Ray cluster: same keys, same numbers; this process alone writes the store.
 
 A worker or a node that dies takes its tasks with it; Ray runs them again elsewhere. If this process dies, a rerun
 finds what is stored and computes the rest.
@@ -20,15 +20,9 @@ if TYPE_CHECKING:
 
 
 def on_ray(address: str, execute: Executor, *, gpus: int = 0) -> Executor:
-    """Return an executor that computes on a Ray cluster, a batch a task.
+    """Return an executor that computes on the Ray cluster at this address, a batch a task.
 
-    Args:
-        address: The cluster's; ``"auto"`` is the one that this machine belongs to.
-        execute: What computes a batch on a worker, with one core.
-        gpus: How many a task needs.
-
-    Raises:
-        UserError: Ray isn't installed, or no cluster answers.
+    ``execute`` computes a batch on a worker, with one core and so many ``gpus``.
     """
     try:
         import ray
@@ -69,7 +63,7 @@ def _connect(ray: Any, address: str) -> None:
 
 def _ship_losses(ray: Any, batches: Sequence[Batch]) -> None:
     """Send a user's loss by value: its module need not be installed on the cluster."""
-    modules = {getattr(trial.method.g, "__module__", None) for batch in batches for trial in batch if trial.method.g}
-    for name in modules:
+    losses = [getattr(trial.method.g, "func", trial.method.g) for batch in batches for trial in batch]  # of a partial
+    for name in {getattr(g, "__module__", None) for g in losses if g is not None}:
         if name in sys.modules and not name.startswith(("crossfade.", "torch")) and name != "__main__":
             ray.cloudpickle.register_pickle_by_value(sys.modules[name])

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import pandas as pd
 
 from crossfade.errors import UserError
 from crossfade.lab import frames
 from crossfade.lab.files import write_text
+from crossfade.lab.trial import Json
 from crossfade.stats.words import decimal, percent, points, points_range, text_table
 
 if TYPE_CHECKING:
@@ -35,10 +35,10 @@ class ComparisonResult:
 
     results: pd.DataFrame
     curves: pd.DataFrame
-    meta: Mapping[str, Any]
+    meta: Json
     failures: tuple[tuple[str, str, int, str], ...] = ()
     pending: int = 0
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Json = field(default_factory=dict)
 
     @classmethod
     def load(cls, store: Store, run: Run) -> Self:
@@ -52,11 +52,7 @@ class ComparisonResult:
 
     @cached_property
     def comparison(self) -> Comparison:
-        """Everything the statistics say (``crossfade.stats.compare_methods``).
-
-        Raises:
-            UserError: too few results for a comparison.
-        """
+        """Everything the statistics say; UserError where there are too few results to compare."""
         from crossfade.stats import compare_methods
 
         control = str(self.meta["control"])
@@ -83,22 +79,14 @@ class ComparisonResult:
     @property
     def table(self) -> pd.DataFrame:
         """A row a method, over all data sets; accuracies and their differences are fractions."""
+        names = ["accuracy", "delta", "low", "high", "wins", "ties", "losses", "mean_rank", "nll", "ece"]
         rows = {}
         for row in self.comparison.overall:
-            span, counts = row.interval, row.counts
-            rows[row.method] = {
-                "accuracy": row.accuracy,
-                "delta": row.delta,
-                "low": span.low if span else None,
-                "high": span.high if span else None,
-                "wins": counts.wins if counts else None,
-                "ties": counts.ties if counts else None,
-                "losses": counts.losses if counts else None,
-                "mean_rank": row.mean_rank,
-                "nll": row.nll,
-                "ece": row.ece,
-            }
-        return pd.DataFrame.from_dict(rows, orient="index").rename_axis("method").astype("float64")
+            span = (row.interval.low, row.interval.high) if row.interval else (None, None)
+            counts = (row.counts.wins, row.counts.ties, row.counts.losses) if row.counts else (None, None, None)
+            rows[row.method] = [row.accuracy, row.delta, *span, *counts, row.mean_rank, row.nll, row.ece]
+        frame = pd.DataFrame.from_dict(rows, orient="index", columns=names)
+        return frame.rename_axis("method").astype("float64")
 
     def display(self) -> tuple[list[str], list[list[str]]]:
         """Return headings and cells of ``table`` for people: titles, percent, points."""
@@ -119,29 +107,22 @@ class ComparisonResult:
         return headings, cells
 
     def report(self, path: str | Path) -> Path:
-        """Write the page, one self-contained HTML file, and return its path.
-
-        Raises:
-            UserError: too few results, or a folder that can't be written to.
-        """
+        """Write the page, one self-contained HTML file, and return its path."""
         from crossfade.report import render_comparison
 
         page = render_comparison(self.comparison, self.results, self.curves, self.meta)
         return write_text(Path(path), page, "report")
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Json:
         """Return the same numbers for scripts, as plain data."""
-        rows = self.results.drop(columns=["key"]).astype("object")
+        rows, failed = self.results.drop(columns=["key"]).astype("object"), ("dataset", "method", "repeat", "error")
         return {
             "meta": dict(self.meta),
             "settings": dict(self.settings),
             "comparison": self.comparison.to_dict(),
             "verdict": self.verdict.splitlines(),
             "results": rows.where(rows.notna(), None).to_dict("records"),
-            "failures": [
-                {"dataset": dataset, "method": method, "repeat": repeat, "error": error}
-                for dataset, method, repeat, error in self.failures
-            ],
+            "failures": [dict(zip(failed, one, strict=True)) for one in self.failures],
             "pending": self.pending,
         }
 

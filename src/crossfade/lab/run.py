@@ -1,4 +1,4 @@
-"""Run the trials of a request that the store doesn't know yet: one driver for every family of training.
+"""The one driver of all training: it runs the trials of a request that the store doesn't know, and shows progress.
 
 Trials with one recipe are trained together where their family can. What a trial's numbers are never depends on which
 others were in the call, so a run that was killed, split over workers or extended by a method gives the same numbers.
@@ -6,6 +6,7 @@ others were in the call, so a run that was killed, split over workers or extende
 
 from __future__ import annotations
 
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,8 +14,8 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
+from typing import TypeAlias
 
-from crossfade.lab.progress import shown
 from crossfade.lab.provenance import provenance
 from crossfade.lab.store import Run, Store
 from crossfade.lab.train.executor import Batch, Executor, cost
@@ -22,11 +23,13 @@ from crossfade.lab.train.hardware import Hardware, process_rank
 from crossfade.lab.train.lstm.recipe import LstmRecipe
 from crossfade.lab.train.tables.recipe import Recipe
 from crossfade.lab.train.tables.run import executor as tables_executor
-from crossfade.lab.train.tables.stack import Engine
 from crossfade.lab.trial import Trial
 
 # Multiply-adds of one call: a few seconds on two cores. That is what a kill can cost, and how long Ctrl-C may wait.
 _BUDGET = 2e10
+_LOG_SECONDS = 15.0
+
+OnProgress: TypeAlias = Callable[[float, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -57,32 +60,35 @@ def run_request(
     Args:
         runs: What to save of the request.
         trials: All with recipes of one family: tables, LSTMs, or deep networks.
-        store: A file, or an open store. Of several processes (DDP, torchrun) only the first writes it. Deep networks'
-            checkpoints lie in a folder beside it until they aren't needed.
+        store: A file, or an open store. Of several processes (DDP, torchrun) only the first writes it. Checkpoints of
+            deep networks lie in a folder beside it until they aren't needed.
         hardware: Where to train.
         execute: Another way to compute trials than their family's: gets a folder for what an interrupted trial goes on
             from, and returns the executor.
         ray: The address of a Ray cluster to train on instead, with one thread a task.
-        keep_weights: A folder for deep networks' weights as safetensors; None keeps none.
+        keep_weights: A folder for deep networks' weights as safetensors.
         retry_failed: Run failed trials again.
-        progress: Show it on standard error.
-        label: What the progress is of.
-
-    Raises:
-        UserError: the store can't be written, or the hardware isn't there.
-        KeyboardInterrupt: says how much is stored, and how to go on.
+        progress: Show it on standard error, as one of ``label``.
     """
-    first = process_rank() == 0
+    first = process_rank() == 0  # any other trains what the first process trains, and leaves the writing to it
     path = Path(store.path if isinstance(store, Store) else store)
-    if not first:  # it trains what the first process trains, and leaves the writing to it
+    if not first:
         trials = unknown(trials, path, retry_failed)
     with (
         _work_folder(path, first) as work,
         nullcontext(store) if isinstance(store, Store) else Store(path if first else ":memory:") as opened,
         resumable(trials, opened, path),
-        shown(label, progress and first) as on_progress,
+        _shown(label) if progress and first else nullcontext() as on_progress,
     ):
-        compute_all = execute(work) if execute else _executor(trials, hardware, work, keep_weights, ray)
+        if execute is not None:
+            compute_all = execute(work)
+        elif ray is None:
+            compute_all = _family(trials, hardware, work, keep_weights)
+        else:
+            from crossfade.lab.ray import on_ray
+
+            remote = _family(trials, replace(hardware, threads=1), work, keep_weights)
+            compute_all = on_ray(ray, remote, gpus=int(hardware.accelerator in ("gpu", "cuda")))
         for one in runs:
             opened.save(one)
         return run(trials, opened, execute=compute_all, retry_failed=retry_failed, on_progress=on_progress)
@@ -90,16 +96,7 @@ def run_request(
 
 @contextmanager
 def resumable(trials: Sequence[Trial], store: Store, path: Path) -> Iterator[None]:
-    """Say, where Ctrl-C stops what is inside, how many of the trials are stored and how to go on.
-
-    Args:
-        trials: What was asked for.
-        store: The open store.
-        path: What the user calls it.
-
-    Raises:
-        KeyboardInterrupt: with that sentence.
-    """
+    """Where Ctrl-C stops what is inside, say how many of the trials are in the open store, and how to go on."""
     try:
         yield
     except KeyboardInterrupt:
@@ -124,19 +121,12 @@ def run(
     *,
     execute: Executor | None = None,
     retry_failed: bool = False,
-    on_progress: Callable[[float, int, int], None] | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Summary:
-    """Compute what is missing, and write each result to the store as soon as it is there.
+    """Compute what is missing, in the order of the trials, and store each result as soon as it is there.
 
-    Args:
-        trials: The request, in the order in which results are wanted.
-        store: An open store.
-        execute: Where to compute; default ``local()``.
-        retry_failed: Run trials again that are stored as failed.
-        on_progress: Told (fraction of the missing work, trials done, trials failed) every now and then.
-
-    Raises:
-        UserError: the store can't be written.
+    ``execute`` computes, by default tables in this process; ``on_progress`` is told the fraction of the missing work,
+    the trials done and the trials failed every now and then.
     """
     started = time.monotonic()
     wanted = {trial.key: trial for trial in trials}
@@ -153,7 +143,7 @@ def run(
             on_progress(reached, done, failed)
 
     origin = provenance() if missing else {}
-    for trial, outcome in (execute or local())(pack(missing), tick):
+    for trial, outcome in (execute or tables_executor(Hardware()))(pack(missing), tick):
         store.put(trial, outcome, origin)
         spent += cost(trial)
         done += outcome.status == "done"
@@ -164,11 +154,9 @@ def run(
 
 
 def pack(trials: Iterable[Trial], budget: float | None = None) -> list[Batch]:
-    """Return batches for one call each: one recipe, the methods of a task's repeat together, several of these if small.
+    """Return batches for one call each: of one recipe, the methods of a task's repeat together.
 
-    Args:
-        trials: In the order in which results are wanted.
-        budget: Cost of a batch that holds several repeats or tasks, at most.
+    A batch holds several repeats or tasks if they cost no more than ``budget`` together.
     """
     batches: list[list[Trial]] = []
     room = 0.0
@@ -183,24 +171,8 @@ def pack(trials: Iterable[Trial], budget: float | None = None) -> list[Batch]:
     return [tuple(batch) for batch in batches]
 
 
-def local(workers: int | None = None, engine: Engine = "auto", device: str = "cpu") -> Executor:
-    """Return an executor for tables in this process, with so many threads (default: all cores it may use)."""
-    return tables_executor(Hardware(threads=workers), engine=engine, device=device)
-
-
-def _executor(
-    trials: Sequence[Trial], hardware: Hardware, work: Path, keep_weights: Path | None, ray: str | None
-) -> Executor:
-    """Return what trains the family that these trials belong to, here or on a Ray cluster."""
-    if ray is not None:
-        from crossfade.lab.ray import on_ray
-
-        remote = _here(trials, replace(hardware, threads=1), work, keep_weights)
-        return on_ray(ray, remote, gpus=int(hardware.accelerator in ("gpu", "cuda")))
-    return _here(trials, hardware, work, keep_weights)
-
-
-def _here(trials: Sequence[Trial], hardware: Hardware, work: Path, keep_weights: Path | None) -> Executor:
+def _family(trials: Sequence[Trial], hardware: Hardware, work: Path, keep_weights: Path | None) -> Executor:
+    """Return what trains the family that these trials belong to."""
     if not trials or isinstance(trials[0].recipe, Recipe):
         return tables_executor(hardware)
     if isinstance(trials[0].recipe, LstmRecipe):
@@ -223,3 +195,45 @@ def _work_folder(store: Path, first: bool) -> Iterator[Path]:
     yield work
     if first and work.is_dir() and not any(work.iterdir()):
         work.rmdir()
+
+
+@contextmanager
+def _shown(label: str) -> Iterator[OnProgress]:
+    """Yield what shows the progress on standard error: a bar on a terminal, a line now and then in a log."""
+    if not sys.stderr.isatty():
+        yield _log(label)
+        return
+    from rich import progress as bar
+    from rich.console import Console
+
+    more = (bar.TextColumn("{task.fields[trials]}"), bar.TimeElapsedColumn())
+    columns = (*bar.Progress.get_default_columns(), *more)
+    with bar.Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(label, total=1.0, trials="")
+        yield lambda fraction, done, failed: progress.update(task, completed=fraction, trials=_trials(done, failed))
+
+
+def _log(label: str) -> OnProgress:
+    started = last = time.monotonic()
+
+    def update(fraction: float, done: int, failed: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= _LOG_SECONDS and fraction > 0:
+            last, left = now, (now - started) * (1 - fraction) / fraction
+            # at the start most of the time went into reading data and compiling
+            rest = f" · about {duration(left)} left" if fraction >= 0.02 else ""
+            print(f"{label}: {100 * fraction:.0f} % · {_trials(done, failed)}{rest}", file=sys.stderr, flush=True)
+
+    return update
+
+
+def _trials(done: int, failed: int) -> str:
+    return f"{done} trials" + (f", {failed} failed" if failed else "")
+
+
+def duration(seconds: float) -> str:
+    """Return a time in words."""
+    units = (("days", 86_400), ("hours", 3_600), ("minutes", 60))
+    unit, size = next((one for one in units if seconds >= 2 * one[1]), ("seconds", 1))
+    return f"{seconds / size:.0f} {unit}"

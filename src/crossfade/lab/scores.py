@@ -11,14 +11,10 @@ if TYPE_CHECKING:
 
 
 def expected_calibration_error(probabilities: NDArray[np.floating], labels: NDArray[np.int64], bins: int = 15) -> float:
-    r"""Expected calibration error of the predicted class: \sum_b (n_b / N) |accuracy_b - confidence_b|.
+    r"""Return the expected calibration error of the predicted class: \sum_b (n_b / N) |accuracy_b - confidence_b|.
 
-    Rows fall into ``bins`` intervals (k/bins, (k+1)/bins] of equal width by the probability of their predicted class
-    (Guo et al. 2017). scikit-learn has no such score; torchmetrics' ``CalibrationError(norm="l1")`` is the same number.
-
-    Args:
-        probabilities: (N, C), rows sum to one.
-        labels: (N,) class numbers.
+    Rows of ``probabilities`` (N, C) fall into intervals (k/bins, (k+1)/bins] of equal width by the probability of their
+    predicted class (Guo et al. 2017), as in torchmetrics' ``CalibrationError(norm="l1")``.
 
     >>> expected_calibration_error(np.array([[0.8, 0.2], [0.8, 0.2]]), np.array([0, 1]))
     0.3
@@ -31,9 +27,9 @@ def expected_calibration_error(probabilities: NDArray[np.floating], labels: NDAr
 
 
 def brier_score(probabilities: NDArray[np.floating], labels: NDArray[np.int64]) -> float:
-    r"""Brier's original score \frac1N \sum_n \sum_c (p_{nc} - [y_n = c])^2, in [0, 2] for any number of classes.
+    r"""Return Brier's original score \frac1N \sum_n \sum_c (p_{nc} - [y_n = c])^2, in [0, 2] for any number of classes.
 
-    ``sklearn.metrics.brier_score_loss(..., scale_by_half=False)``, which knows more than two classes from 1.7 on only.
+    scikit-learn's ``brier_score_loss(..., scale_by_half=False)`` knows more than two classes from 1.7 on only.
 
     >>> brier_score(np.array([[0.5, 0.5]]), np.array([1]))
     0.5

@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
 
 from crossfade.errors import UserError
 from crossfade.lab.train.checks import check_choice, check_count, check_positive, check_seed, check_share
+from crossfade.lab.trial import Json
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -30,7 +31,10 @@ class Kind(Enum):
     IMAGES = "a folder of images"
 
 
-def given(group: "DataclassInstance") -> dict[str, Any]:
+TABLE, TEXTS, IMAGES = Kind
+
+
+def given(group: "DataclassInstance") -> Json:
     """Return the fields of a dataclass that have another value than their default, by their names."""
     values = {field.name: (getattr(group, field.name), field.default) for field in fields(group)}
     return {name: value for name, (value, default) in values.items() if value != default}
@@ -41,8 +45,10 @@ class _Group:
     """Settings that are checked and brought into one form; None is not given."""
 
     def __post_init__(self) -> None:
+        types = get_type_hints(type(self))
         for name, value in given(self).items():
-            object.__setattr__(self, name, _checked(name, value))
+            kind = next(iter(get_args(types[name])), types[name])  # without "| None"
+            object.__setattr__(self, name, _checked(name, kind, value))
 
 
 @dataclass(frozen=True)
@@ -150,89 +156,64 @@ class Settings:
 
     @classmethod
     def of(cls, values: Mapping[str, object]) -> "Settings":
-        """Return settings from values by their names; None is not given.
-
-        Raises:
-            UserError: an unknown name (with the nearest one) or a value out of range.
-        """
-        groups = (Training, Texts, Images)
-        known = [field.name for group in groups for field in fields(group)]
-        for name in values:
-            if name not in known:
-                near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-                hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+        """Return settings from values by their names, of which None is not given; an unknown name is a UserError."""
+        place = {field.name: at for at, group in enumerate((Training, Texts, Images)) for field in fields(group)}
+        said: tuple[Json, ...] = ({}, {}, {})
+        for name, value in values.items():
+            if name not in place:
+                near = difflib.get_close_matches(name, place, n=1, cutoff=0.5)
+                hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(place)}"
                 raise UserError(f"setting {name!r} is unknown ({hint})")
-        said: dict[str, Any] = {name: value for name, value in values.items() if value is not None}
-        own = [{field.name: said[field.name] for field in fields(group) if field.name in said} for group in groups]
-        return cls(Training(**own[0]), Texts(**own[1]), Images(**own[2]))
+            if value is not None:
+                said[place[name]][name] = value
+        return cls(Training(**said[0]), Texts(**said[1]), Images(**said[2]))
 
     @classmethod
     def read(cls, path: Path) -> "Settings":
-        """Return the settings of a TOML file; names may be written with ``-`` or ``_``.
-
-        Raises:
-            UserError: not there, not TOML, an unknown name or a value out of range.
-        """
+        """Return the settings of a TOML file; names may be written with ``-`` or ``_``."""
         try:
             with path.open("rb") as file:
                 raw = tomllib.load(file)
-        except OSError as error:
-            raise UserError(f"--config {path}: can't be read ({error.strerror})") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise UserError(f"--config {path}: not valid TOML ({error})") from None
-        try:
             return cls.of({name.replace("-", "_"): value for name, value in raw.items()})
+        except OSError as error:
+            reason = f"can't be read ({error.strerror})"
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            reason = f"not valid TOML ({error})"
         except UserError as error:
-            raise UserError(f"--config {path}: {error}") from None
+            reason = str(error)
+        raise UserError(f"--config {path}: {reason}")
 
-    def given(self) -> dict[str, Any]:
+    def given(self) -> Json:
         """Return the settings that are given, by their names."""
         return given(self.training) | given(self.texts) | given(self.images)
 
 
-# Options that don't suit all data: the kinds of data that they suit, the same in words, and their names.
-_SUITS: tuple[tuple[tuple[Kind, ...], str, tuple[str, ...]], ...] = (
-    ((Kind.TABLE, Kind.TEXTS), "a table", ("target", "test", "categorical", "width", "depth", "workers")),
-    ((Kind.TABLE,), "a table without --text", ("drop", "momentum", "granularity", "tie")),
-    ((Kind.TABLE,), "a table without --text; other data have --learning-rate", ("learning_rates",)),
-    ((Kind.TABLE, Kind.IMAGES), "a table without --text, or a folder of images", ("weight_decay",)),
-    ((Kind.TEXTS,), "a table with --text COLUMN", ("text", "max_length", "accumulate")),
-    (
-        (Kind.TEXTS, Kind.IMAGES),
-        "a folder of images, or a table with --text COLUMN",
+# What options need that don't suit all data: the data in words, their kinds, and the names of the options.
+_NEEDS: dict[str, tuple[tuple[Kind, ...], tuple[str, ...]]] = {
+    "a table": ((TABLE, TEXTS), ("target", "test", "categorical", "width", "depth", "workers")),
+    "a table without --text": ((TABLE,), ("drop", "momentum", "granularity", "tie")),
+    "a table without --text; other data have --learning-rate": ((TABLE,), ("learning_rates",)),
+    "a table without --text, or a folder of images": ((TABLE, IMAGES), ("weight_decay",)),
+    "a table with --text COLUMN": ((TEXTS,), ("text", "max_length", "accumulate")),
+    "a folder of images, or a table with --text COLUMN": (
+        (TEXTS, IMAGES),
         ("precision", "accelerator", "devices", "nodes"),
     ),
-    (
-        (Kind.TEXTS, Kind.IMAGES),
-        "a folder of images, or a table with --text COLUMN; a table alone has --learning-rates",
+    "a folder of images, or a table with --text COLUMN; a table alone has --learning-rates": (
+        (TEXTS, IMAGES),
         ("learning_rate",),
     ),
-    (
-        (Kind.IMAGES,),
-        "a folder of images",
-        ("pretrained", "image_size", "augment", "compile", "logger", "keep_weights"),
-    ),
-)
+    "a folder of images": ((IMAGES,), ("pretrained", "image_size", "augment", "compile", "logger", "keep_weights")),
+}
 
 
 def check_kind(kind: Kind, where: str, *groups: "DataclassInstance") -> None:
-    """Refuse options that don't suit the data.
-
-    Args:
-        kind: What the data are.
-        where: Their file or folder; "" for none.
-        groups: Dataclasses with options.
-
-    Raises:
-        UserError: names the option, and the data that it needs.
-    """
+    """Raise UserError for an option in these groups that doesn't suit the data in the file or folder ``where``."""
     for name in (name for group in groups for name in given(group)):
-        for kinds, needed, names in _SUITS:
+        for needed, (kinds, names) in _NEEDS.items():
             if name in names and kind not in kinds:
-                if not where:
-                    raise UserError(f"{option(name)} needs {needed}")
-                what = "not a folder" if Kind.IMAGES in kinds else kind.value
-                raise UserError(f"{where}: {what}; {option(name)} needs {needed}")
+                what = "not a folder" if IMAGES in kinds else kind.value
+                raise UserError((f"{where}: {what}; " if where else "") + f"{option(name)} needs {needed}")
 
 
 def option(name: str) -> str:
@@ -240,59 +221,35 @@ def option(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-_CHOICES = {
-    "augment": get_args(Augmentation),
-    "granularity": get_args(Granularity),
-    "precision": get_args(Precision),
-    "tie": get_args(Tie),
-}
-
-
-def _checked(name: str, value: Any) -> Any:
-    """Return a setting in the one form that it has in a store.
-
-    Raises:
-        UserError: it is out of range, or of another type.
-    """
+def _checked(name: str, kind: object, value: object) -> object:
+    """Return a setting of this type in the one form that it has in a store."""
     shown = name.replace("_", "-")
-    match name:
-        case "methods" | "loss" | "text":
-            words = _several(value)
-            if not all(isinstance(word, str) and word.strip() for word in words):
-                raise UserError(f"{shown}: expected names, separated by commas, got {value!r}")
-            return tuple(words) if name == "text" else tuple(dict.fromkeys(word.strip() for word in words))
-        case "learning_rates":
-            rates = tuple(dict.fromkeys(_positive(shown, rate) for rate in _several(value)))
-            if not rates:
-                raise UserError(f"{shown} must be one or more numbers above 0, got none")
-            return rates
-        case "learning_rate" | "weight_decay":
-            return _positive(shown, value, zero=name == "weight_decay")
-        case "momentum":
-            momentum = _number(shown, value)
-            check_share(shown, momentum)
-            return momentum
-        case "test_size":
-            share = _number(shown, value)
-            if not 0.0 < share < 0.5:
-                raise UserError(f"{shown} must be above 0 and below 0.5 (as much is for validation), got {share!r}")
-            return share
-        case "repeats" | "width" | "depth" | "epochs" | "batch_size" | "max_length" | "accumulate" | "image_size":
-            check_count(shown, value)
-            if name == "image_size" and not 8 <= value <= 1024:
-                raise UserError(f"{shown} must be from 8 to 1024 pixels, got {value}")
-        case "seed":
-            check_seed(value)
-        case "net" if not isinstance(value, str):
-            raise UserError(f"{shown} must be a name, got {value!r}")
-        case "pretrained" if not isinstance(value, bool):
-            raise UserError(f"{shown} must be true or false, got {value!r}")
-        case _ if name in _CHOICES:
-            check_choice(shown, value, _CHOICES[name])
+    if get_origin(kind) is Literal:
+        check_choice(shown, value, get_args(kind))
+    elif name == "seed":
+        check_seed(value)
+    elif kind is int:
+        check_count(shown, value)
+        if name == "image_size" and value not in range(8, 1025):
+            raise UserError(f"{shown} must be from 8 to 1024 pixels, got {value}")
+    elif kind is float:
+        return _number(name, value)
+    elif kind == tuple[float, ...]:
+        rates = tuple(dict.fromkeys(_number(name, rate) for rate in _several(value)))
+        if not rates:
+            raise UserError(f"{shown} must be one or more numbers above 0, got none")
+        return rates
+    elif kind == tuple[str, ...]:
+        words = _several(value)
+        if not all(isinstance(word, str) and word.strip() for word in words):
+            raise UserError(f"{shown}: expected names, separated by commas, got {value!r}")
+        return tuple(words) if name == "text" else tuple(dict.fromkeys(word.strip() for word in words))
+    elif type(value) is not kind:
+        raise UserError(f"{shown} must be {'true or false' if kind is bool else 'a name'}, got {value!r}")
     return value
 
 
-def _several(value: Any) -> Sequence[Any]:
+def _several(value: object) -> Sequence[Any]:
     """Return a list or tuple as it is, words separated by commas as several, and anything else as one."""
     if isinstance(value, str):
         return value.split(",")
@@ -300,13 +257,14 @@ def _several(value: Any) -> Sequence[Any]:
 
 
 def _number(name: str, value: object) -> float:
-    """Return a number as a float: 0 and 0.0 would be two keys in a store."""
+    """Return a number in the setting's range as a float: 0 and 0.0 would be two keys in a store."""
+    shown = name.replace("_", "-")
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise UserError(f"{name} must be a number, got {value!r}")
+        raise UserError(f"{shown} must be a number, got {value!r}")
+    if name == "momentum":
+        check_share(shown, float(value))
+    elif name != "test_size":
+        check_positive(shown, float(value), zero=name == "weight_decay")
+    elif not 0.0 < value < 0.5:
+        raise UserError(f"{shown} must be above 0 and below 0.5 (as much is for validation), got {value!r}")
     return float(value)
-
-
-def _positive(name: str, value: object, *, zero: bool = False) -> float:
-    number = _number(name, value)
-    check_positive(name, number, zero=zero)
-    return number

@@ -1,4 +1,4 @@
-"""What is known so far: one SQLite file, one transaction a trial, written by the driving process alone.
+"""The store of results: one SQLite file, one transaction a trial, written by the driving process alone.
 
 A process may be killed at any moment: what was committed stays, what wasn't is run again. Readers never wait for the
 writer (WAL). A second run on the same file is refused before it does anything.
@@ -18,12 +18,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from crossfade.errors import UserError
-from crossfade.lab.trial import digest
+from crossfade.lab.trial import Json, digest
 
 if TYPE_CHECKING:
     from crossfade.lab.trial import Trial
 
-_MAGIC = b"SQLite format 3\x00"
 _APPLICATION = 0x43524644  # "CRFD" in the file's header: this SQLite file is ours
 _SCHEMA = 1
 _TABLES = """
@@ -36,13 +35,23 @@ CREATE TABLE runs (
     id TEXT PRIMARY KEY, study TEXT NOT NULL, started REAL NOT NULL, request TEXT NOT NULL, keys TEXT NOT NULL
 );
 """
+# What to do about SQLite's errors, by a word of their text.
+_ERRORS = {
+    "full": "the disk is full; free some space and run the same command again: what is stored is safe",
+    "disk I/O": "the disk refused to write; check space and quota and run the same command again",
+    "readonly": "it can't be written to; make it writable or use --store another file",
+    "unable to open": "can't be opened; check its and the folder's permissions or use --store another file",
+    "locked": "another program keeps it locked; close that, or use --store another file",
+    "malformed": "the file is damaged; restore a copy of it, or use --store another file to start again",
+    "not a database": "not a crossfade store (not an SQLite file), or damaged; use --store another file",
+}
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one trial: ``result`` and ``curves`` when it is done, ``error`` (one line) when it failed."""
+    """The end of one trial: ``result`` and ``curves`` when it is done, ``error`` (one line) when it failed."""
 
-    result: Mapping[str, Any] | None = None
+    result: Json | None = None
     curves: Mapping[str, Sequence[float | str | None]] | None = None
     error: str | None = None
 
@@ -62,16 +71,16 @@ class Row:
     method: str
     repeat: int
     outcome: Outcome
-    content: Mapping[str, Any]
-    provenance: Mapping[str, Any]
+    content: Json
+    provenance: Json
 
 
 @dataclass(frozen=True)
 class Run:
-    """One request: its resolved settings and what a report needs (``request``), and the keys of its trials."""
+    """One request: what its page needs (``request``), and the keys of its trials."""
 
     study: str
-    request: Mapping[str, Any]
+    request: Json
     keys: tuple[str, ...]
     started: float = field(default=0.0, compare=False)
 
@@ -122,25 +131,22 @@ class Store:
         self._give_back()
 
     def statuses(self, keys: Collection[str]) -> dict[str, str]:
-        """``"done"`` or ``"failed"`` for those of ``keys`` that the store knows."""
+        """Return ``"done"`` or ``"failed"`` for those of ``keys`` that the store knows."""
         with self._errors():
             known = self._db.execute("SELECT key, status FROM trials").fetchall()
         wanted = set(keys)
         return {key: status for key, status in known if key in wanted}
 
-    def put(self, trial: Trial, outcome: Outcome, provenance: Mapping[str, Any]) -> None:
+    def put(self, trial: Trial, outcome: Outcome, provenance: Json) -> None:
         """Write one trial, in one transaction; a row with its key is replaced."""
-        row = (
-            trial.key, trial.study, trial.task.name, trial.method.name, trial.repeat, outcome.status, outcome.error,
-            _dump(trial.content), _dump(outcome.result), _dump(outcome.curves), _dump(provenance), time.time(),
-        )  # fmt: skip
-        with self._errors():
-            self._db.execute(f"INSERT OR REPLACE INTO trials VALUES ({', '.join('?' * len(row))})", row)
+        asked = (trial.key, trial.study, trial.task.name, trial.method.name, trial.repeat)
+        plain = map(_dump, (trial.content, outcome.result, outcome.curves, provenance))
+        self._insert("trials", *asked, outcome.status, outcome.error, *plain, time.time())
 
     def rows(self, keys: Collection[str] | None = None, curves: bool = False) -> Iterator[Row]:
-        """The trials of ``keys`` in their order, or all by study, data set, method and repeat.
+        """Yield the trials of ``keys`` in their order, or all by study, data set, method and repeat.
 
-        Curves are most of the file: on request only.
+        Curves are most of the file: they come on request only.
         """
         place = None if keys is None else {key: at for at, key in enumerate(keys)}
         with self._errors():
@@ -156,15 +162,17 @@ class Store:
 
     def save(self, run: Run) -> None:
         """Write down what was asked for, so that ``status`` and ``report`` need nothing but this file."""
-        row = (run.id, run.study, time.time(), _dump(run.request), _dump(list(run.keys)))
-        with self._errors():
-            self._db.execute("INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?)", row)
+        self._insert("runs", run.id, run.study, time.time(), _dump(run.request), _dump(list(run.keys)))
 
     def runs(self) -> list[Run]:
-        """Every request written here, the latest first."""
+        """Return every request written here, the latest first."""
         with self._errors():
             rows = self._db.execute("SELECT study, request, keys, started FROM runs ORDER BY started DESC").fetchall()
         return [Run(study, json.loads(request), tuple(json.loads(keys)), at) for study, request, keys, at in rows]
+
+    def _insert(self, table: str, *row: object) -> None:
+        with self._errors():
+            self._db.execute(f"INSERT OR REPLACE INTO {table} VALUES ({', '.join('?' * len(row))})", row)
 
     def _take(self) -> None:
         if self.path == ":memory:":
@@ -188,10 +196,10 @@ class Store:
             self._lock.release()
 
     def _prepare(self) -> None:
-        new = not self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        new = not self._value("SELECT count(*) FROM sqlite_master")
         if not new:
             self._check_ours()
-            damage = self._db.execute("PRAGMA quick_check(1)").fetchone()[0]
+            damage = self._value("PRAGMA quick_check(1)")
             if damage != "ok":
                 raise sqlite3.DatabaseError(f"malformed: {damage}")
         self._db.execute("PRAGMA journal_mode = WAL")
@@ -201,22 +209,24 @@ class Store:
             self._db.executescript(f"BEGIN IMMEDIATE; {header} {_TABLES} COMMIT;")
 
     def _check_ours(self) -> None:
-        application = self._db.execute("PRAGMA application_id").fetchone()[0]
-        if application != _APPLICATION:
+        if self._value("PRAGMA application_id") != _APPLICATION:
             raise UserError(f"store {self.path}: an SQLite file, but not one of crossfade's; use --store another file")
-        schema = self._db.execute("PRAGMA user_version").fetchone()[0]
+        schema = self._value("PRAGMA user_version")
         if schema != _SCHEMA:
-            raise UserError(
-                f"store {self.path}: written in layout {schema}, this version reads {_SCHEMA}; update crossfade or use "
-                "--store another file"
-            )
+            known = f"written in layout {schema}, this version reads {_SCHEMA}"
+            raise UserError(f"store {self.path}: {known}; update crossfade or use --store another file")
+
+    def _value(self, query: str) -> object:
+        return self._db.execute(query).fetchone()[0]
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
         try:
             yield
         except (sqlite3.Error, json.JSONDecodeError) as error:
-            raise UserError(f"store {self.path}: {_explain(error)}") from None
+            unknown = f"the file is damaged ({error}); restore a copy of it, or use --store another file"
+            line = next((line for sign, line in _ERRORS.items() if sign in str(error)), unknown)
+            raise UserError(f"store {self.path}: {line}") from None
 
 
 def _dump(value: object) -> str | None:
@@ -235,20 +245,12 @@ def _check_file(path: Path, mode: str) -> None:
             raise UserError(f"store {path}: no such file; `crossfade compare` makes one, --store names another")
         if not path.parent.is_dir():
             raise UserError(f"store {path}: the folder {path.parent} isn't there; make it first")
-        return
-    try:
-        with path.open("rb") as file:
-            head = file.read(len(_MAGIC))
-    except OSError as error:
-        raise UserError(f"store {path}: can't be read ({error.strerror})") from None
-    if mode == "write" and not os.access(path, os.W_OK):
+    elif mode == "write" and not os.access(path, os.W_OK):
         raise UserError(f"store {path}: it can't be written to; make it writable or use --store another file")
-    if (head or mode == "read") and head != _MAGIC:
-        raise UserError(f"store {path}: not a crossfade store (not an SQLite file); use --store another file")
 
 
 def _open_for_reading(path: Path) -> sqlite3.Connection:
-    """Read-only; in a folder where SQLite may not make its side files, as the snapshot that the file itself is."""
+    """Return a connection that can't write; in a folder where SQLite may not make its side files, as a snapshot."""
     writable = os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
     # A connection that may not write can't tidy up the side files of the last one: they would stay.
     uri = path.resolve().as_uri() + ("?mode=rw" if writable else "?mode=ro")
@@ -260,19 +262,3 @@ def _open_for_reading(path: Path) -> sqlite3.Connection:
         db.close()
         db = sqlite3.connect(uri + "&immutable=1", uri=True, isolation_level=None)
     return db
-
-
-def _explain(error: Exception) -> str:
-    text = str(error)
-    for sign, line in (
-        ("full", "the disk is full; free some space and run the same command again: what is stored is safe"),
-        ("disk I/O", "the disk refused to write; check space and quota and run the same command again"),
-        ("readonly", "it can't be written to; make it writable or use --store another file"),
-        ("unable to open", "can't be opened for writing; check the folder's permissions or use --store another file"),
-        ("locked", "another program keeps it locked; close that, or use --store another file"),
-        ("malformed", "the file is damaged; restore a copy of it, or use --store another file to start again"),
-        ("not a database", "the file is damaged or not a store; use --store another file"),
-    ):
-        if sign in text:
-            return line
-    return f"the file is damaged ({text}); restore a copy of it, or use --store another file"

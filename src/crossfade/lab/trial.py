@@ -1,4 +1,4 @@
-"""A trial is a frozen value; its key is the hash of its content, and its seeds are hashes that leave the method out.
+"""Trials: frozen values whose key is the hash of their content, and whose seeds are hashes that leave the method out.
 
 Nothing is numbered or named by hand: the same request always has the same key, so a run that was killed finds what
 it already knows, and two methods always meet the same rows, the same initial weights and the same batches.
@@ -16,13 +16,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import CodeType
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     from crossfade.lab.methods import Method
 
 # Finer than any batch size and data set at which a step schedule could be told apart by its results.
 _STEP_GRID = 5040
+
+
+Json: TypeAlias = dict[str, Any]  # plain data as JSON has it: names, and whatever was written under them
 
 
 class Shape(NamedTuple):
@@ -48,7 +51,7 @@ class Recipe(Protocol):
     def learning_rates(self) -> tuple[float, ...]:
         """The rates that are tried for each method."""
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Json:
         """The recipe as plain data: part of the trial's key."""
 
     def cost(self, shape: Shape) -> float:
@@ -63,7 +66,7 @@ class Task(Protocol):
         """What tables call it."""
 
     @property
-    def content(self) -> Mapping[str, Any]:
+    def content(self) -> Mapping[str, object]:
         """What decides the numbers, as JSON: the data's digest, how it is split. The name is not part of it."""
 
     @property
@@ -71,36 +74,27 @@ class Task(Protocol):
         """Its size, for progress."""
 
     def split(self, repeat: int) -> object:
-        """The rows of one repeat, preprocessed, in the form that the family of the trial's recipe trains on.
+        """The rows of one repeat, the same for every method, in the form that the recipe's family trains on."""
 
-        The same for every method.
-        """
-
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Json:
         """One entry of the report's ``datasets``: name, source, rows, features, classes, sizes, sha256."""
 
 
 def canonical(content: object) -> str:
-    """JSON with one spelling for equal contents: sorted keys, no spaces, shortest float that reads back the same.
+    """Return JSON with one spelling for equal contents: sorted keys, no spaces, the shortest floats.
 
-    Raises:
-        ValueError: NaN or an infinity, which JSON has no spelling for.
-        TypeError: anything that isn't plain data.
+    NaN and infinities, which JSON has no spelling for, raise a ValueError.
     """
     return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
 
 
 def digest(content: object) -> str:
-    """Hash of the canonical JSON of ``content``: blake2b, 32 hex digits."""
+    """Return the hash of the canonical JSON of ``content``: blake2b, 32 hex digits."""
     return _hash(canonical(content))
 
 
-def stream_seed(content: Mapping[str, Any], repeat: int, stream: str) -> int:
-    """Seed in [0, 2^63) of one source of randomness (``"split"``, ``"train"``) of one repeat of one task.
-
-    >>> stream_seed({"data": "abc"}, 0, "split") == stream_seed({"data": "abc"}, 0, "split")
-    True
-    """
+def stream_seed(content: Mapping[str, object], repeat: int, stream: str) -> int:
+    """Return the seed in [0, 2^63) of one source of randomness (``"split"``, ``"train"``) of a repeat of a task."""
     raw = hashlib.blake2b(canonical([dict(content), repeat, stream]).encode(), digest_size=8).digest()
     return int.from_bytes(raw, "big") >> 1
 
@@ -116,7 +110,7 @@ class Trial:
     repeat: int
 
     @cached_property
-    def content(self) -> dict[str, Any]:
+    def content(self) -> Json:
         """Everything that decides this trial's numbers, as JSON, and the names its row is shown under."""
         return {
             "study": self.study,
@@ -133,14 +127,14 @@ class Trial:
 
 
 def seed(trial: Trial, stream: str) -> int:
-    """Seed of one source of randomness of a trial: hashes task, repeat and stream, never method, recipe or study.
+    """Return the seed of one of a trial's sources of randomness: a hash of task, repeat and stream alone.
 
     Paired by construction: all methods of a repeat get the same split, initial weights and batch order.
     """
     return stream_seed(trial.task.content, trial.repeat, stream)
 
 
-def _method_content(method: Method, recipe: Recipe) -> dict[str, Any]:
+def _method_content(method: Method, recipe: Recipe) -> Json:
     from crossfade.lab.methods import METHODS
 
     if any(method is known for known in METHODS):  # what its name means is the recipe's protocol number's business
@@ -152,8 +146,8 @@ def _method_content(method: Method, recipe: Recipe) -> dict[str, Any]:
     return {"name": method.name, "schedule": weights}
 
 
-def _source(g: Callable[..., Any]) -> dict[str, Any]:
-    """Qualified name and a hash of the source that a function's result depends on.
+def _source(g: Callable[..., Any]) -> Json:
+    """Return the qualified name and a hash of the source that a function's result depends on.
 
     The whole file where there is one, so that a changed constant or helper counts too; beside it the values that a
     closure, a partial, default arguments or an object carry. Modules that the file imports aren't followed.
@@ -171,9 +165,9 @@ def _source(g: Callable[..., Any]) -> dict[str, Any]:
     return {"function": f"{owner.__module__}.{owner.__qualname__}", "source": _hash(text), "state": state}
 
 
-def _plain(value: object) -> str:
+def _plain(value: Any) -> str:
     if hasattr(value, "__code__"):
-        return canonical(_source(cast("Callable[..., Any]", value)))
+        return canonical(_source(value))
     return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))  # an address differs in every process
 
 

@@ -1,19 +1,24 @@
-"""The two kinds of drawing on a page: dots by row, and lines; each is one SVG element."""
+"""The drawings on a page: dots by row, and lines; each is one SVG element.
+
+Written by hand rather than with matplotlib for what a page needs: colours that follow the reader's dark or light mode
+(classes, no colours), no ids that could collide, a fixed order of bytes, and a tenth of the size.
+"""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
-from crossfade.report import svg
-
-_TOP, _LEFT, _RIGHT = 6.0, 44.0, 352.0
+_WIDTH, _TOP, _LEFT, _RIGHT = 360, 6.0, 44.0, 352.0
 _DOT, _HIGHEST = 4.8, 6  # pixels between stacked dots, and how many a row has room for
 _NAME_LENGTH = 44  # characters of 13 px text that fit the width of a drawing
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -36,51 +41,32 @@ class Line:
     y: Sequence[float]
 
 
-def _shortened(name: str) -> str:
-    return name if len(name) <= _NAME_LENGTH else name[: _NAME_LENGTH - 1] + "…"
-
-
-def _slots(places: Sequence[float]) -> list[int]:
-    return [round(place / _DOT) for place in places]
-
-
-def _stacked(places: Sequence[float], y: float, room: float) -> list[tuple[float, float]]:
-    """Stack dots that would hide each other, from ``y`` upwards within ``room``."""
-    taken: dict[int, int] = {}
-    most = max(Counter(_slots(places)).values(), default=1)
-    step = min(_DOT, room / most)
-    stacked = []
-    for place, slot in zip(places, _slots(places), strict=True):
-        stacked.append((place, y - step * taken.get(slot, 0)))
-        taken[slot] = taken.get(slot, 0) + 1
-    return stacked
-
-
 def dot_chart(rows: Sequence[DotRow], *, title: str, name: str, least: float) -> Markup:
     """Draw differences as dots around a zero line, a row each, with the mean (diamond) and its interval (bar).
 
-    Args:
-        rows: from top to bottom.
-        title: of the x axis.
-        name: what a screen reader says for the drawing.
-        least: smallest width of the x axis, so that rounding doesn't fill the page.
+    ``name`` is what a screen reader says. The x axis is at least ``least`` wide: rounding errors don't fill the page.
     """
     every = [v for row in rows for v in (*row.values, row.mean, *(row.interval or ()))]
-    x = svg.Axis(*svg.span(every, include=(0.0,), least=least), 10.0, _RIGHT - 2.0)
+    x = Axis(*span(every, include=(0.0,), least=least), 10.0, _RIGHT - 2.0)
     places = [[x(v) for v in row.values if math.isfinite(v)] for row in rows]
-    rooms = [_DOT * min(max(Counter(_slots(at)).values(), default=0), _HIGHEST) for at in places]
-    bottom = _TOP + sum(44.0 + room for room in rooms)
-    parts = [svg.grid_x(x, _TOP, bottom, title=title)]
+    raised = [_raised(at) for at in places]
+    bottom = _TOP + sum(44.0 + room for _, room in raised)
+    parts = [_x_axis(x, bottom, title, grid=True)]
     y = _TOP - 9.0
-    for row, at, room in zip(rows, places, rooms, strict=True):
+    for row, at, (heights, room) in zip(rows, places, raised, strict=True):
         y += 44.0 + room
-        parts.append(svg.text(x.start, y - room - 15.0, _shortened(row.label), "name halo"))
-        parts.append(svg.dots(_stacked(at, y - 9.0, room), row.style))
+        label = row.label if len(row.label) <= _NAME_LENGTH else row.label[: _NAME_LENGTH - 1] + "…"
+        parts.append(_text(x.start, y - room - 15.0, label, "name halo"))
+        path = "".join(f"M{_number(a)} {_number(y - 9.0 - b)}h0" for a, b in zip(at, heights, strict=True))
+        parts.append(f'<path class="dots {row.style}" d="{path}"/>' if path else "")
         if row.interval is not None and all(map(math.isfinite, row.interval)):
-            parts.append(svg.bar(x(row.interval[0]), x(row.interval[1]), y, row.style))
+            low, high = (_number(x(bound)) for bound in row.interval)
+            ends = "".join(f"M{end} {_number(y - 4)}v8" for end in (low, high))
+            parts.append(f'<path class="bar {row.style}" d="M{low} {_number(y)}H{high}{ends}"/>')
         if math.isfinite(row.mean):
-            parts.append(svg.mean_mark(x(row.mean), y, row.style))
-    return svg.drawing(parts, bottom + 36, name)
+            diamond = f"M{_number(x(row.mean))} {_number(y - 6)}l5 6-5 6-5-6z"
+            parts.append(f'<path class="mean {row.style}" d="{diamond}"/>')
+    return _drawing(parts, bottom + 36, name)
 
 
 def line_chart(
@@ -95,10 +81,10 @@ def line_chart(
     y_low: float | None = None,
     settled: float = 0.0,
 ) -> Markup:
-    """Draw lines over a common axis.
+    """Draw lines over a common axis, the last on top.
 
     Args:
-        lines: drawn in this order, the last on top.
+        lines: their values.
         x_title: of the x axis.
         name: what a screen reader says for the drawing.
         x_range: first and last x.
@@ -106,27 +92,152 @@ def line_chart(
         log: make the y axis logarithmic where the values span more than a factor of 30.
         height: in pixels of a drawing that is 360 wide.
         y_low: where the y axis begins; by default where the values do.
-        settled: fraction of each line, from its start, that may lie outside the y axis, so that a steep beginning
-            doesn't flatten the rest.
+        settled: fraction of each line, from its start, that may lie outside the y axis: a steep beginning would
+            flatten the rest.
     """
     values = [v for line in lines for v in line.y[int(settled * len(line.y)) :]]
     bottom = height - 38.0
     if log:
-        y = svg.log_axis(values, bottom, _TOP)
+        y = log_axis(values, bottom, _TOP)
     else:
-        low, high = svg.span(values, include=() if y_low is None else (y_low,), least=least)
-        y = svg.Axis(low if y_low is None else y_low, high, bottom, _TOP)
-    x = svg.Axis(*x_range, _LEFT, _RIGHT)
-    parts = [svg.frame(x, y, x_title=x_title)]
-    paths = []
+        low, high = span(values, include=() if y_low is None else (y_low,), least=least)
+        y = Axis(low if y_low is None else y_low, high, bottom, _TOP)
+    x = Axis(*x_range, _LEFT, _RIGHT)
+    parts, paths = [], []
+    for tick in y.ticks():
+        parts.append(f'<path class="grid" d="M{_number(x.start)} {_number(y(tick))}H{_number(x.end)}"/>')
+        parts.append(_text(x.start - 5, y(tick) + 4, _tick_text(tick), "end"))
     for line in lines:
         places = ((x(a), y(b) if math.isfinite(b) else math.nan) for a, b in zip(line.x, line.y, strict=True))
-        paths.append(svg.line(places, line.style))
-    parts.append(svg.window("".join(paths), _LEFT, _TOP, _RIGHT, bottom))
-    return svg.drawing(parts, height, name)
+        paths.append(path_through(places, line.style))
+    return _drawing([*parts, _x_axis(x, bottom, x_title), _window("".join(paths), bottom)], height, name)
 
 
-def thinned(length: int, most: int) -> list[int]:
-    """Return at most ``most`` places of ``length``, evenly spread, the first and the last among them."""
-    kept = min(length, most)
-    return sorted({round(k * (length - 1) / max(kept - 1, 1)) for k in range(kept)})
+def thinned(items: Sequence[Item], most: int) -> list[Item]:
+    """Return at most ``most`` of the items, evenly spread, the first and the last among them."""
+    kept = min(len(items), most)
+    return [items[k] for k in sorted({round(k * (len(items) - 1) / max(kept - 1, 1)) for k in range(kept)})]
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A map from values in [low, high] to places in [start, end]; on a log axis low must be positive."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+    log: bool = False
+
+    def __call__(self, value: float) -> float:
+        if self.log:
+            value, low, high = math.log(max(value, self.low)), math.log(self.low), math.log(self.high)
+        else:
+            low, high = self.low, self.high
+        return self.start + (value - low) / (high - low) * (self.end - self.start)
+
+    def ticks(self, count: int = 5) -> list[float]:
+        """Return round values inside the axis, about ``count`` of them."""
+        if self.log:
+            return _log_ticks(self.low, self.high, count)
+        rough = (self.high - self.low) / count
+        power = 10.0 ** math.floor(math.log10(rough))
+        step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= rough * 0.999)
+        first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
+        return [k * step for k in range(first, last + 1)]
+
+
+def _raised(places: Sequence[float]) -> tuple[list[float], float]:
+    """Return how far up each dot stands so that none hides another, and the room that their row needs for it."""
+    slots = [round(place / _DOT) for place in places]
+    most = max(Counter(slots).values(), default=1)
+    room = _DOT * min(most, _HIGHEST) if places else 0.0
+    step = min(_DOT, room / most)
+    return [step * slots[:k].count(slot) for k, slot in enumerate(slots)], room
+
+
+def _log_ticks(low: float, high: float, count: int) -> list[float]:
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for factors in ((1, 2, 5), (1, 3), (1,)):
+        ticks = [m * 10.0**d for d in decades for m in factors if low <= m * 10.0**d <= high]
+        if len(ticks) <= count + 2:
+            return ticks
+    return ticks[:: math.ceil(len(ticks) / count)]
+
+
+def span(values: Iterable[float], *, include: Sequence[float] = (), least: float = 0.0) -> tuple[float, float]:
+    """Return the lowest and highest finite value with a little room, at least ``least`` apart; (0, 1) without any."""
+    finite = [v for v in (*values, *include) if math.isfinite(v)]
+    if not finite:
+        return 0.0, 1.0
+    low, high = min(finite), max(finite)
+    lacking = max(least, abs(high) * 1e-6, 1e-12) - (high - low)
+    if lacking > 0:
+        low, high = low - lacking / 2, high + lacking / 2
+    room = 0.04 * (high - low)
+    return low - room, high + room
+
+
+def log_axis(values: Iterable[float], start: float, end: float) -> Axis:
+    """Return an axis for values that are not negative, logarithmic where they span more than a factor of 30."""
+    finite = [v for v in values if math.isfinite(v)]
+    positive = [v for v in finite if v > 0.0]
+    if positive and max(positive) > 30.0 * min(positive):
+        top = max(positive)
+        return Axis(max(min(positive), top * 1e-6) * 0.9, top * 1.1, start, end, log=True)
+    return Axis(*span(finite, least=0.01), start, end)
+
+
+def _number(value: float) -> str:
+    return f"{value:.1f}".rstrip("0").rstrip(".").replace("-0.", "-.").removeprefix("0") or "0"
+
+
+def _tick_text(value: float) -> str:
+    return f"{value:.6g}".replace("-", "−")
+
+
+def _text(x: float, y: float, words: str, style: str) -> str:
+    """Write a label; ``style`` is one of name, end and mid, or several."""
+    return f'<text x="{_number(x)}" y="{_number(y)}" class="{style}">{escape(words)}</text>'
+
+
+def _x_axis(x: Axis, bottom: float, title: str, *, grid: bool = False) -> str:
+    """Draw the values below an x axis and its title, with vertical grid lines among which zero stands out."""
+    parts = []
+    for tick in x.ticks():
+        if grid:
+            style = "zero" if abs(tick) < 1e-12 else "grid"
+            parts.append(f'<path class="{style}" d="M{_number(x(tick))} {_number(_TOP)}V{_number(bottom)}"/>')
+        parts.append(_text(x(tick), bottom + 15, _tick_text(tick), "mid"))
+    return "".join([*parts, _text((x.start + x.end) / 2, bottom + 31, title, "mid")])
+
+
+def path_through(points: Iterable[tuple[float, float]], style: str) -> str:
+    """Draw a line through places on the page; it breaks where one isn't finite."""
+    path, pen, at = [], False, (0, 0)
+    for x, y in points:
+        if not (math.isfinite(x) and math.isfinite(y)):
+            pen = False
+            continue
+        here = (round(x * 10), round(y * 10))  # tenths, as integers: the rounding doesn't add up along the line
+        if pen:
+            step = _number((here[1] - at[1]) / 10)
+            path.append(f"l{_number((here[0] - at[0]) / 10)}{'' if step.startswith('-') else ' '}{step}")
+        else:
+            path.append(f"M{_number(here[0] / 10)} {_number(here[1] / 10)}")
+            pen = True
+        at = here
+    return f'<path class="line {style}" d="{"".join(path)}"/>' if path else ""
+
+
+def _window(body: str, bottom: float) -> str:
+    """Show the part of ``body`` in the frame, with a line's width around it; a clip path would need an id."""
+    left, top, width, height = map(_number, (_LEFT - 2, _TOP - 2, _RIGHT - _LEFT + 4, bottom - _TOP + 4))
+    place = f'x="{left}" y="{top}" width="{width}" height="{height}"'
+    return f'<svg {place} viewBox="{left} {top} {width} {height}" overflow="hidden">{body}</svg>'
+
+
+def _drawing(parts: Iterable[str], height: float, name: str) -> Markup:
+    """Put the parts together as one picture, ``name`` being what a screen reader says for it."""
+    box, label = f"0 0 {_WIDTH} {_number(height)}", escape(name)
+    return Markup(f'<svg class="chart" viewBox="{box}" role="img" aria-label="{label}">{"".join(parts)}</svg>')

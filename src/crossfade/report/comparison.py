@@ -2,58 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from crossfade.errors import UserError
-from crossfade.report import provenance, tables
-from crossfade.report.figures import curves_figure, differences_figure, overall_curves_figure
+from crossfade.report import tables
+from crossfade.report.figures import curves_figure, differences_figure, schedule_figure
 from crossfade.report.inputs import Inputs, checked_results, describe_methods, read_inputs
-from crossfade.report.page import Block, Fold, Items, Page, Section, Text, render_page
+from crossfade.report.page import Block, Code, Facts, Fold, Items, Page, Section, Text, render_page
 from crossfade.stats import Comparison, compare_methods
 from crossfade.stats.words import count, decimal, level, listed, p_value
 
 _TITLE = "Does fading from cross entropy into the expectation loss help?"
 _FEW = 4  # so many data sets are shown unfolded
 _MOST_LINES = 12
+_MOST_ENTRIES = 30  # of what is missing, shown unfolded
 _MOST_DRAWN = 360  # data sets times methods with drawings of their own: some 1.5 kB each
+_AUTOMATIC = {"width": "as many as inputs"}  # what None means in a recipe
 # What an outcome says of some methods, and what it says where it is that of all.
-_FINDINGS = {
-    "better": (
-        "Reliably more accurate than {control}: {names}.",
-        "All {number} other losses are reliably more accurate than {control}.",
-    ),
-    "worse": (
-        "Reliably less accurate than {control}: {names}.",
-        "All {number} other losses are reliably less accurate than {control}.",
-    ),
-    "no reliable difference": (
-        "No reliable difference from {control}: {names}.",
-        "None of the {number} other losses differs reliably from {control} in accuracy.",
-    ),
-    "identical": (
-        "Identical to {control}: {names}.",
-        "All {number} other losses have exactly the accuracy of {control}.",
-    ),
-    "one repeat": (
-        "One repeat carries no interval: nothing follows about {names}.",
-        "One repeat carries no interval: nothing follows about any of the {number} other losses.",
-    ),
-    "no spread": (
-        "The same difference from {control} in every repeat, so no interval: {names}.",
-        "All {number} other losses differ from {control} by the same in every repeat: no interval.",
-    ),
-    "too few data sets": (
-        "{datasets} are too few to conclude anything beyond them about {names}.",
-        "{datasets} are too few to conclude anything beyond them.",
-    ),
-    "mixed": (
-        "Mixed evidence against {control}: {names}.",
-        "Mixed evidence for all {number} other losses against {control}.",
-    ),
+_SOME = {
+    "better": "Reliably more accurate than {control}: {names}.",
+    "worse": "Reliably less accurate than {control}: {names}.",
+    "no reliable difference": "No reliable difference from {control}: {names}.",
+    "identical": "Identical to {control}: {names}.",
+    "one repeat": "One repeat carries no interval: nothing follows about {names}.",
+    "no spread": "The same difference from {control} in every repeat, so no interval: {names}.",
+    "too few data sets": "{datasets} are too few to conclude anything beyond them about {names}.",
+    "mixed": "Mixed evidence against {control}: {names}.",
+}
+_ALL = {
+    "better": "All {number} other losses are reliably more accurate than {control}.",
+    "worse": "All {number} other losses are reliably less accurate than {control}.",
+    "no reliable difference": "None of the {number} other losses differs reliably from {control} in accuracy.",
+    "identical": "All {number} other losses have exactly the accuracy of {control}.",
+    "one repeat": "One repeat carries no interval: nothing follows about any of the {number} other losses.",
+    "no spread": "All {number} other losses differ from {control} by the same in every repeat: no interval.",
+    "too few data sets": "{datasets} are too few to conclude anything beyond them.",
+    "mixed": "Mixed evidence for all {number} other losses against {control}.",
 }
 
 
@@ -79,14 +66,13 @@ def comparison_page(results: pd.DataFrame, curves: pd.DataFrame, meta: Mapping[s
             method has no result, or no repeat has all methods.
     """
     results = checked_results(results, meta)
-    usable = results[np.isfinite(results["accuracy"])]
-    control, *others = describe_methods(results, meta)
-    if control.name not in set(usable["method"]):
-        raise UserError(
-            f"results: no result of the control {control.name!r}, which the other methods are compared with"
-        )
-    titles = {method.name: method.title for method in (control, *others)}
-    comparison = compare_methods(usable, control.name, missing="drop", titles=titles)
+    methods = describe_methods(results, meta)
+    comparison = compare_methods(
+        results[np.isfinite(results["accuracy"])],
+        methods[0].name,
+        missing="drop",
+        titles={method.name: method.title for method in methods},
+    )
     return render_comparison(comparison, results, curves, meta)
 
 
@@ -98,24 +84,22 @@ def render_comparison(
 
 
 def _page(inputs: Inputs) -> Page:
-    sections = [
-        Section("results", "Results", _results(inputs)),
-        Section("care", "How to read these numbers", _care(inputs.comparison)),
+    curves = curves_figure(inputs, inputs.only_dataset)
+    sections = (
+        Section("results", "Results", tuple(_results(inputs))),
+        Section("care", "How to read these numbers", tuple(_care(inputs.comparison))),
         Section("calibration", "Calibration", _calibration(inputs)),
-        Section("curves", "Training curves", _overall_curves(inputs)),
-    ]
-    if not inputs.only_dataset:
-        sections.append(Section("datasets", "Data set by data set", tuple(_by_dataset(inputs))))
-    rates = tables.learning_rate_table(inputs)
-    sections.append(provenance.losses_section(inputs))
-    if rates is not None:
-        notes = (Text(note, "warn") for note in tables.learning_rate_notes(inputs))
-        sections.append(Section("rates", "Learning rates", (rates, *notes)))
-    sections += [
-        provenance.run_section(inputs),
-        provenance.not_run_section(inputs),
-        provenance.reproduce_section(inputs),
-    ]
+        Section("curves", "Training curves", (curves or Text("No training curves were recorded."),)),
+        Section("datasets", "Data set by data set", () if inputs.only_dataset else tuple(_by_dataset(inputs))),
+        Section("losses", "Losses and schedules", tuple(_losses(inputs))),
+        Section("rates", "Learning rates", tables.learning_rates(inputs)),
+        Section("run", "What was run", tuple(_run(inputs))),
+        Section("not-run", "What was not run", tuple(_not_run(inputs))),
+        Section("reproduce", "How to reproduce it", tuple(_reproduce(inputs))),
+    )
+    details = _verdict_lines(inputs)
+    if _says_the_same_of_all(inputs):
+        details = tuple(inputs.comparison.dataset_lines[name] for name in inputs.datasets)[:_MOST_LINES]
     missing = len(inputs.gaps) + len(inputs.meta.get("missing", ()))
     caution = f"Not everything ran: see “What was not run” ({count(missing, 'entry')})."
     version = (inputs.meta.get("versions") or {}).get("crossfade")
@@ -123,9 +107,9 @@ def _page(inputs: Inputs) -> Page:
         title=str(inputs.meta.get("title") or _TITLE),
         lead=_lead(inputs),
         verdict=(_headline(inputs),),
-        details=_details(inputs),
+        details=details,
         caution=caution if missing else "",
-        sections=tuple(sections),
+        sections=tuple(section for section in sections if section.blocks),
         footer=f"Written by crossfade {version}." if version else "Written by crossfade.",
     )
 
@@ -145,11 +129,11 @@ def _headline(inputs: Inputs) -> str:
     names: dict[str, list[str]] = {}
     for method in others:
         names.setdefault(outcomes[method.name], []).append(method.title)
-    everyone = len(names) == 1 and len(others) > 1
+    sentences = _ALL if len(names) == 1 and len(others) > 1 else _SOME
     words = {"control": control, "number": len(others), "datasets": count(len(inputs.datasets), "data set")}
     parts = [
-        sentences[everyone].format(names=listed(names[outcome], 12), **words)
-        for outcome, sentences in _FINDINGS.items()
+        sentence.format(names=listed(names[outcome], 12), **words)
+        for outcome, sentence in sentences.items()
         if outcome in names
     ]
     if inputs.only_dataset:
@@ -157,11 +141,10 @@ def _headline(inputs: Inputs) -> str:
     single = [v.outcome for v in inputs.comparison.verdicts if v.dataset is not None]
     reliable = ((single.count("better"), "reliable gain"), (single.count("worse"), "reliable loss"))
     found = " and ".join(count(number, noun) for number, noun in reliable if number)
-    if found:
-        parts.append(f"Data set by data set: {found} in {count(len(single), 'comparison')} with {control}.")
-    else:
-        parts.append(f"On no data set by itself does a loss differ reliably from {control}.")
-    return " ".join(parts)
+    by_set = f"Data set by data set: {found} in {count(len(single), 'comparison')} with {control}."
+    return " ".join(
+        [*parts, by_set if found else f"On no data set by itself does a loss differ reliably from {control}."]
+    )
 
 
 def _verdict_lines(inputs: Inputs) -> tuple[str, ...]:
@@ -174,71 +157,98 @@ def _says_the_same_of_all(inputs: Inputs) -> bool:
     return all(verdict.outcome == "too few data sets" for verdict in inputs.comparison.overall_verdicts)
 
 
-def _details(inputs: Inputs) -> tuple[str, ...]:
+def _results(inputs: Inputs) -> Iterator[Block]:
+    yield tables.results_table(inputs)
     if _says_the_same_of_all(inputs):
-        return tuple(inputs.comparison.dataset_lines[name] for name in inputs.datasets)[:_MOST_LINES]
-    return _verdict_lines(inputs)
+        yield Fold("Method by method, in words", (Items(_verdict_lines(inputs)),))
+    what = f"Accuracy less that of {inputs.control.title} on the same split"
+    reading = f"; bar: its {level(inputs.comparison.confidence)} interval. Right of zero is better"
+    yield differences_figure(inputs, ("accuracy",), inputs.only_dataset, what, reading)
+    if not inputs.only_dataset:
+        yield tables.accuracy_table(inputs)
 
 
-def _results(inputs: Inputs) -> tuple[Block, ...]:
-    only = inputs.only_dataset
-    caption = (
-        f"Accuracy less that of {inputs.control.title} on the same split. Dots: one a "
-        f"{'repeat' if only else 'data set'}; diamond: their mean; bar: its {level(inputs.comparison.confidence)} "
-        "interval. Right of zero is better."
-    )
-    blocks: list[Block] = [tables.results_table(inputs)]
-    if _says_the_same_of_all(inputs):
-        blocks.append(Fold("Method by method, in words", (Items(_verdict_lines(inputs)),)))
-    blocks.append(differences_figure(inputs, ("accuracy",), caption, dataset=only))
-    return tuple(blocks) if only else (*blocks, tables.accuracy_table(inputs))
-
-
-def _care(comparison: Comparison) -> tuple[Block, ...]:
-    blocks: list[Block] = [Items(comparison.cautions, "warn")] if comparison.cautions else []
-    blocks += [Text(note) for note in comparison.notes]
+def _care(comparison: Comparison) -> Iterator[Block]:
+    if comparison.cautions:
+        yield Items(comparison.cautions, "warn")
+    yield from map(Text, comparison.notes)
     friedman = comparison.friedman
     if friedman is not None:
-        blocks.append(
-            Text(
-                f"Friedman's test that all {friedman.methods} methods rank alike over {friedman.blocks} data sets: "
-                f"F = {decimal(friedman.f, 2)} (Iman and Davenport), {p_value(friedman.f_p)}."
-            )
+        yield Text(
+            f"Friedman's test that all {friedman.methods} methods rank alike over {friedman.blocks} data sets: "
+            f"F = {decimal(friedman.f, 2)} (Iman and Davenport), {p_value(friedman.f_p)}."
         )
-    return tuple(blocks)
 
 
 def _calibration(inputs: Inputs) -> tuple[Block, ...]:
-    caption = (
-        f"Differences from {inputs.control.title}. Dots: one a {'repeat' if inputs.only_dataset else 'data set'}; "
-        "diamond: their mean. Left of zero is better."
-    )
-    figure = differences_figure(inputs, ("nll", "ece"), caption, dataset=inputs.only_dataset)
-    return (*tables.calibration_sentences(inputs), tables.calibration_table(inputs), figure)
+    what = f"Differences from {inputs.control.title}"
+    figure = differences_figure(inputs, ("nll", "ece"), inputs.only_dataset, what, ". Left of zero is better")
+    return (*tables.calibration(inputs), figure)
 
 
-def _overall_curves(inputs: Inputs) -> tuple[Block, ...]:
-    only = inputs.only_dataset
-    figure = curves_figure(inputs, only) if only else overall_curves_figure(inputs)
-    return (figure or Text("No training curves were recorded."),)
-
-
-def _by_dataset(inputs: Inputs) -> Iterable[Block]:
+def _by_dataset(inputs: Inputs) -> Iterator[Block]:
     pairs = len(inputs.datasets) * len(inputs.methods)
     drawn = pairs <= _MOST_DRAWN
     if not drawn:
         yield Text(f"{pairs} pairs of data set and method are too many to draw one by one: tables alone.")
     for dataset in inputs.datasets:
-        drawings = _drawings(inputs, dataset) if drawn else ()
-        line = Text(inputs.comparison.dataset_lines[dataset])
-        blocks = (line, tables.results_table(inputs, dataset), *drawings)
-        yield Fold(dataset, blocks, open=len(inputs.datasets) <= _FEW)
+        blocks: list[Block] = [Text(inputs.comparison.dataset_lines[dataset]), tables.results_table(inputs, dataset)]
+        if drawn:
+            what = f"Accuracy less that of {inputs.control.title} in the same repeat"
+            figures = (differences_figure(inputs, ("accuracy",), dataset, what), curves_figure(inputs, dataset))
+            blocks += [figure for figure in figures if figure]
+        yield Fold(dataset, tuple(blocks), open=len(inputs.datasets) <= _FEW)
 
 
-def _drawings(inputs: Inputs, dataset: str) -> tuple[Block, ...]:
-    caption = (
-        f"Accuracy less that of {inputs.control.title} in the same repeat. Dots: one a repeat; diamond: their mean."
+def _losses(inputs: Inputs) -> Iterator[Block]:
+    yield tables.losses_table(inputs.methods)
+    figure = schedule_figure(inputs.methods)
+    if figure:
+        yield figure
+
+
+def _run(inputs: Inputs) -> Iterator[Block]:
+    meta = inputs.meta
+    if meta.get("datasets"):
+        yield tables.data_table(inputs)
+        hashes = [f"{entry['sha256']}  {entry['name']}" for entry in meta["datasets"] if entry.get("sha256")]
+        if hashes:
+            yield Fold("SHA-256 of the data, in full", (Code("\n".join(hashes)),))
+    if meta.get("notes"):
+        yield Items(tuple(map(str, meta["notes"])), "warn")
+    control = ("Control", f"{inputs.control.title} ({inputs.control.name})")
+    facts = ((key.capitalize(), tables.written(meta.get(key))) for key in ("repeats", "seed", "device", "commit"))
+    yield Facts((control, *facts))
+    for key, title in (("recipe", "Recipe, the same for every method"), ("versions", "Versions")):
+        entries = meta.get(key)
+        if entries:
+            given = ((k, _AUTOMATIC.get(str(k)) if v is None else v) for k, v in entries.items())
+            yield Facts(tuple((tables.spaced(k), tables.written(v)) for k, v in given), title)
+
+
+def _not_run(inputs: Inputs) -> Iterator[Block]:
+    """Yield everything that was asked for and has no result, and what was left out because of it."""
+    said = tuple(map(str, inputs.meta.get("missing", ())))
+    if said:
+        yield from (Text("Reported by the run:"), _entries(said))
+    if inputs.gaps:
+        yield from (Text("Found missing in the results:"), _entries(inputs.gaps))
+    if not said and not inputs.gaps:
+        trials = count(len(inputs.results), "trial")
+        yield Text(f"Nothing is missing: all {trials} of this comparison finished and are on this page.")
+
+
+def _entries(items: tuple[str, ...]) -> Block:
+    return Items(items) if len(items) <= _MOST_ENTRIES else Fold(count(len(items), "entry"), (Items(items),))
+
+
+def _reproduce(inputs: Inputs) -> Iterator[Block]:
+    if inputs.meta.get("command"):
+        yield Code(str(inputs.meta["command"]), "Run again with")
+    versions = inputs.meta.get("versions") or {}
+    exact = " and ".join(f"{name}=={versions[name]}" for name in ("crossfade", "torch") if name in versions)
+    yield Text(
+        f"The same data and command{f' with {exact}' if exact else ''} give the same splits, initial weights and "
+        "batches: their seeds depend on the data set and the repeat, and never on the method, so every difference on "
+        "this page is paired. Another processor or version may round sums differently, which can move single trials."
     )
-    dots = differences_figure(inputs, ("accuracy",), caption, dataset=dataset)
-    curves = curves_figure(inputs, dataset)
-    return (dots, curves) if curves else (dots,)

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import pandas as pd
 
-from crossfade.report.charts import DotRow, Line, dot_chart, line_chart, thinned
+from crossfade.report.charts import DotRow, Line, dot_chart, line_chart, log_axis, thinned
 from crossfade.report.inputs import Inputs, MethodInfo
 from crossfade.report.page import Figure, Key, Panel
-from crossfade.report.svg import log_axis
 from crossfade.stats.words import decimal, signed
 
 # Of each metric: the title of its differences, the factor for what is shown, and the least width of the axis.
@@ -27,14 +25,12 @@ _CURVES = (
 )
 
 
-def differences_figure(inputs: Inputs, metrics: Sequence[str], caption: str, *, dataset: str | None = None) -> Figure:
-    """Draw differences from the control, a panel a metric: one dot a repeat of ``dataset``, or one a data set.
+def differences_figure(
+    inputs: Inputs, metrics: Sequence[str], dataset: str | None, what: str, reading: str = ""
+) -> Figure:
+    """Draw differences from the control, a panel a metric: one dot a repeat of ``dataset``, or (None) one a data set.
 
-    Args:
-        inputs: the comparison.
-        metrics: of accuracy, nll and ece.
-        caption: below the figure.
-        dataset: draw its repeats; None draws the means of the data sets.
+    The caption begins with ``what`` and ends with ``reading``.
     """
     dot, where = ("data set", "") if dataset is None else ("repeat", f" on {dataset}")
     panels = []
@@ -53,54 +49,33 @@ def differences_figure(inputs: Inputs, metrics: Sequence[str], caption: str, *, 
             said.append(f"{method.title} {signed(mean, 2)}")
         name = f"{title} from {inputs.control.title}{where}, one dot a {dot}; means: {', '.join(said)}"
         panels.append(Panel(dot_chart(rows, title=title, name=name, least=least), title))
-    return Figure(tuple(panels), caption)
+    return Figure(tuple(panels), f"{what}. Dots: one a {dot}; diamond: their mean{reading}.")
 
 
-def curves_figure(inputs: Inputs, dataset: str) -> Figure | None:
-    """Draw accuracy and NLL over the epochs on one data set; None where no curves were recorded."""
-    curves = inputs.curves[inputs.curves["dataset"] == dataset] if len(inputs.curves) else inputs.curves
-    caption = (
-        "Lines: mean accuracy and median NLL over the repeats, at the learning rate that was chosen. "
-        "A steep beginning may lie outside the drawing."
-    )
-    return _curves(inputs, _over_repeats(curves), f"on {dataset}", caption)
-
-
-def overall_curves_figure(inputs: Inputs) -> Figure | None:
-    """Draw accuracy and NLL over the epochs, averaged over the data sets; None where no curves were recorded."""
-    cells = [_over_repeats(part).assign(dataset=name) for name, part in inputs.curves.groupby("dataset", sort=False)]
-    if not cells:
-        return None
-    columns = [c for c, *_ in _CURVES if all(c in cell for cell in cells)]
-    mean = pd.concat(cells).groupby(["method", "epoch"], sort=False)[columns].mean().reset_index()
-    caption = "Lines: mean over the data sets; within one, mean accuracy and median NLL over the repeats."
-    return _curves(inputs, mean, "over the data sets", caption)
-
-
-def _over_repeats(curves: pd.DataFrame) -> pd.DataFrame:
+def curves_figure(inputs: Inputs, dataset: str | None) -> Figure | None:
+    """Draw accuracy and NLL over the epochs on one data set, or (None) averaged over all; None without curves."""
+    curves = inputs.curves
+    if dataset is not None and len(curves):
+        curves = curves[curves["dataset"] == dataset]
     columns = {c: "median" if log else "mean" for c, _, _, log in _CURVES if c in curves}
     if curves.empty or not columns:
-        return pd.DataFrame({"method": [], "epoch": []})
-    return curves.groupby(["method", "epoch"], sort=False).agg(columns).reset_index()
-
-
-def _curves(inputs: Inputs, means: pd.DataFrame, where: str, caption: str) -> Figure | None:
-    if means.empty:
         return None
-    panels, drawn = [], (*inputs.methods[1:], inputs.methods[0])  # the control last, on top of the others
-    budget = _MOST_POINTS // (len(inputs.datasets) * len(inputs.methods) * len(_CURVES))
+    by_dataset = curves.groupby(["dataset", "method", "epoch"], sort=False).agg(columns)
+    means = by_dataset.groupby(level=["method", "epoch"], sort=False).mean().reset_index()
+    most = max(_MOST_POINTS // (len(inputs.datasets) * len(inputs.methods) * len(_CURVES)), 12)
+    panels = []
     for column, title, scale, log in _CURVES:
-        if column not in means:
+        if column not in columns:
             continue
         wide = means.pivot(index="epoch", columns="method", values=column).sort_index() * scale
-        kept = thinned(len(wide), max(budget, 12))
-        epochs = wide.index.to_numpy(dtype=float)[kept].tolist()
+        epochs = thinned(wide.index.to_numpy(dtype=float).tolist(), most)
         lines, ends = [], []
-        for method in drawn:
+        for method in (*inputs.methods[1:], inputs.control):  # the control last, on top of the others
             if method.name in wide:
-                y = wide[method.name].to_numpy(dtype=float)[kept].tolist()
+                y = thinned(wide[method.name].to_numpy(dtype=float).tolist(), most)
                 lines.append(Line(method.style, epochs, y))
                 ends.append(f"{method.title} {decimal(y[-1], 2)}")
+        where = "over the data sets" if dataset is None else f"on {dataset}"
         name = f"{title} by epoch {where}; at the last epoch: {', '.join(ends)}"
         reach = (epochs[0], max(epochs[-1], epochs[0] + 1.0))
         chart = line_chart(
@@ -108,6 +83,12 @@ def _curves(inputs: Inputs, means: pd.DataFrame, where: str, caption: str) -> Fi
         )
         log_drawn = log and log_axis((v for line in lines for v in line.y), 0.0, 1.0).log
         panels.append(Panel(chart, f"{title}, log scale" if log_drawn else title))
+    caption = "Lines: mean over the data sets; within one, mean accuracy and median NLL over the repeats."
+    if dataset is not None:
+        caption = (
+            "Lines: mean accuracy and median NLL over the repeats, at the learning rate that was chosen. "
+            "A steep beginning may lie outside the drawing."
+        )
     legend = tuple(Key(method.title, f"line {method.style}") for method in inputs.methods)
     return Figure(tuple(panels), caption, legend)
 
@@ -116,24 +97,23 @@ def schedule_figure(methods: Sequence[MethodInfo]) -> Figure | None:
     """Draw α and β of each schedule that changes over progress, and the row weight α + β p of its phases."""
     panels = []
     for method in methods:
-        phases = schedule_phases(method.schedule or ())
+        phases, title = schedule_phases(method.schedule or ()), method.title
         if len(phases) < 2:
             continue
-        said = "; ".join(f"from progress {t:.3g} alpha {a:.3g}, beta {b:.3g}" for t, a, b in _few(phases))
-        x, alphas, betas = _stairs(phases)
-        lines = [Line("s1", x, alphas), Line("s2 dash", x, betas)]
-        panels.append(
-            _unit_panel(
-                lines, f"{method.title}: α and β", "progress of the training", f"Weights of {method.title}: {said}"
-            )
-        )
-        rows = [Line("s0 early", (0.0, 1.0), (a, a + b)) for _, a, b in _few(phases[:-1])]
+        said = "; ".join(f"from progress {t:.3g} alpha {a:.3g}, beta {b:.3g}" for t, a, b in thinned(phases, 8))
+        # Each step holds until the next one, the last one to the end.
+        ends = [*(start for start, _, _ in phases[1:]), 1.0]
+        x = [place for (start, _, _), end in zip(phases, ends, strict=True) for place in (start, max(start, end))]
+        alphas, betas = ([phase[k] for phase in phases for _ in range(2)] for k in (1, 2))
+        stairs = [Line("s1", x, alphas), Line("s2 dash", x, betas)]
+        rows = [Line("s0 early", (0.0, 1.0), (a, a + b)) for _, a, b in thinned(phases[:-1], 8)]
         _, a, b = phases[-1]
         rows.append(Line("s0 late", (0.0, 1.0), (a, a + b)))
-        said = f"Row weight of {method.title} over p: at the end from {a:.3g} at p = 0 to {a + b:.3g} at p = 1"
-        panels.append(
-            _unit_panel(rows, f"{method.title}: row weight α + β p", "p, probability of the right class", said)
-        )
+        weight = f"Row weight of {title} over p: at the end from {a:.3g} at p = 0 to {a + b:.3g} at p = 1"
+        panels += [
+            _unit_panel(stairs, f"{title}: α and β", "progress of the training", f"Weights of {title}: {said}"),
+            _unit_panel(rows, f"{title}: row weight α + β p", "p, probability of the right class", weight),
+        ]
     if not panels:
         return None
     caption = (
@@ -156,14 +136,3 @@ def schedule_phases(steps: Sequence[tuple[float, float, float]]) -> list[tuple[f
 def _unit_panel(lines: Sequence[Line], heading: str, x_title: str, name: str) -> Panel:
     chart = line_chart(lines, x_title=x_title, name=name, x_range=(0.0, 1.0), height=160.0, y_low=0.0)
     return Panel(chart, heading)
-
-
-def _few(phases: Sequence[tuple[float, float, float]], most: int = 8) -> list[tuple[float, float, float]]:
-    return [phases[k] for k in thinned(len(phases), most)]
-
-
-def _stairs(phases: Sequence[tuple[float, float, float]]) -> tuple[list[float], list[float], list[float]]:
-    """Return the corners of the lines of α and β: each step holds until the next, the last one to the end."""
-    ends = [*(start for start, _, _ in phases[1:]), 1.0]
-    x = [place for (start, _, _), end in zip(phases, ends, strict=True) for place in (start, max(start, end))]
-    return x, [alpha for _, alpha, _ in phases for _ in range(2)], [beta for _, _, beta in phases for _ in range(2)]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -12,6 +13,7 @@ import pandas as pd
 
 from crossfade.errors import UserError
 from crossfade.stats import Comparison, Row
+from crossfade.stats.shape import known
 
 _KEYS = ["dataset", "method", "repeat"]
 _METRICS = ("accuracy", "nll", "ece")
@@ -86,24 +88,16 @@ def checked_results(results: pd.DataFrame, meta: Mapping[str, Any]) -> pd.DataFr
     """Return the results with names as text and scores as numbers, in an order that doesn't depend on that of the rows.
 
     Raises:
-        UserError: a column is missing, an accuracy is not a fraction, or a result occurs twice.
+        UserError: a column is missing, or a result occurs twice. (The values are checked where they are analysed.)
     """
-    lacking = [c for c in (*_KEYS, "accuracy") if c not in results]
-    if lacking:
-        expected = ", ".join([*_KEYS, "accuracy"])
-        raise UserError(f"results: missing column {', '.join(lacking)}; expected one row a trial with {expected}")
+    for column in (*_KEYS, "accuracy"):
+        known(column, list(map(str, results.columns)), "column")
     results = results.reset_index(drop=True)
     scores = {m: pd.to_numeric(results[m], errors="coerce").astype(float) for m in _METRICS if m in results}
     results = results.assign(dataset=results["dataset"].astype(str), method=results["method"].astype(str), **scores)
     twice = results[results.duplicated(_KEYS)]
     if len(twice):
         raise UserError(f"results: {_cell_name(twice.iloc[0])} occurs more than once; expected one row a trial")
-    wrong = results[(results["accuracy"] < 0) | (np.isfinite(results["accuracy"]) & (results["accuracy"] > 1))]
-    if len(wrong):
-        raise UserError(
-            "results: accuracy must be a fraction in [0, 1], "
-            f"got {wrong['accuracy'].iloc[0]:g} at {_cell_name(wrong.iloc[0])}"
-        )
     return _ordered(results, _dataset_order(results, meta), [m.name for m in describe_methods(results, meta)])
 
 
@@ -111,24 +105,24 @@ def describe_methods(results: pd.DataFrame, meta: Mapping[str, Any]) -> list[Met
     """Describe the methods that were asked for or have results, the control first."""
     given = {str(entry["name"]): entry for entry in meta.get("methods", ())}
     names = list(dict.fromkeys([str(meta.get("control", "ce")), *given, *map(str, pd.unique(results["method"]))]))
+    titles = {name: str(given.get(name, {}).get("title") or name) for name in names}
+    shared = Counter(titles.values())  # two methods with one title could not be told apart in a table
     infos = []
     for k, name in enumerate(names):
-        entry = given.get(name, {})
+        entry, title = given.get(name, {}), titles[name]
         hue, dash = (k - 1) % _HUES + 1, _DASHES[(k - 1) // _HUES % len(_DASHES)]
         steps = entry.get("schedule")
         infos.append(
             MethodInfo(
                 name=name,
-                title=str(entry.get("title") or name),
+                title=title if shared[title] == 1 else f"{title} ({name})",
                 style="s0" if k == 0 else f"s{hue}{dash}",
                 schedule=None if steps is None else tuple((float(t), float(a), float(b)) for t, a, b in steps),
                 formula=str(entry.get("g") or ""),
                 note=str(entry.get("note") or ""),
             )
         )
-    titles = [info.title for info in infos]
-    # Two methods with one title could not be told apart in a table.
-    return [replace(i, title=f"{i.title} ({i.name})") if titles.count(i.title) > 1 else i for i in infos]
+    return infos
 
 
 def read_inputs(comparison: Comparison, results: pd.DataFrame, curves: pd.DataFrame, meta: Mapping[str, Any]) -> Inputs:
@@ -138,16 +132,15 @@ def read_inputs(comparison: Comparison, results: pd.DataFrame, curves: pd.DataFr
     datasets = tuple(name for name in _dataset_order(results, meta) if name in comparison.datasets)
     pairs = pd.MultiIndex.from_frame(results[["dataset", "repeat"]])
     counted = results[pairs.isin(comparison.accuracy.index) & results["method"].isin(comparison.methods)]
-    absent = {metric: np.nan for metric in _METRICS if metric not in counted}
-    return Inputs(
-        comparison,
-        counted.assign(**absent),
-        _matching(curves, counted, datasets, methods),
-        methods,
-        datasets,
-        tuple(_gaps(comparison, results, [method.name for method in described], meta)),
-        meta,
-    )
+    counted = counted.assign(**{metric: np.nan for metric in _METRICS if metric not in counted})
+    if curves.empty or any(c not in curves for c in (*_KEYS, "epoch")):
+        curves = curves.iloc[:0]
+    else:
+        curves = curves.assign(dataset=curves["dataset"].astype(str), method=curves["method"].astype(str))
+        inside = pd.MultiIndex.from_frame(curves[_KEYS]).isin(pd.MultiIndex.from_frame(counted[_KEYS]))
+        curves = _ordered(curves[inside].reset_index(drop=True), datasets, [method.name for method in methods])
+    gaps = tuple(_gaps(comparison, results, [method.name for method in described], meta))
+    return Inputs(comparison, counted, curves, methods, datasets, gaps, meta)
 
 
 def _gaps(
@@ -162,8 +155,7 @@ def _gaps(
     kept = [name for name in names if name in comparison.methods]
     there = set(results[_KEYS].itertuples(index=False, name=None))
     said = tuple(str(item) for item in meta.get("missing", ()))
-    pairs = list(dict.fromkeys(results[["dataset", "repeat"]].itertuples(index=False, name=None)))
-    for dataset, repeat in pairs:
+    for dataset, repeat in results[["dataset", "repeat"]].drop_duplicates().itertuples(index=False, name=None):
         if (dataset, repeat) in comparison.accuracy.index:
             continue
         for cell in (f"{dataset} · {name} · repeat {repeat}:" for name in kept if (dataset, name, repeat) not in there):
@@ -194,17 +186,8 @@ def _dataset_order(results: pd.DataFrame, meta: Mapping[str, Any]) -> list[str]:
 def _ordered(frame: pd.DataFrame, datasets: Sequence[str], methods: Sequence[str]) -> pd.DataFrame:
     """Sort rows by data set, method, repeat and epoch, so that sums, and with them the page, are always the same."""
     places = {"dataset": datasets, "method": methods}
-    ranks = {column: frame[column].map({name: k for k, name in enumerate(names)}) for column, names in places.items()}
+    ranks = {column: {name: k for k, name in enumerate(names)} for column, names in places.items()}
     order = [column for column in (*_KEYS, "epoch") if column in frame]
-    return frame.loc[frame[order].assign(**ranks).sort_values(order, kind="stable").index]
-
-
-def _matching(
-    curves: pd.DataFrame, counted: pd.DataFrame, datasets: Sequence[str], methods: Sequence[MethodInfo]
-) -> pd.DataFrame:
-    """Return the curves of the trials that count."""
-    if curves.empty or any(c not in curves for c in (*_KEYS, "epoch")):
-        return curves.iloc[:0]
-    curves = curves.assign(dataset=curves["dataset"].astype(str), method=curves["method"].astype(str))
-    inside = pd.MultiIndex.from_frame(curves[_KEYS]).isin(pd.MultiIndex.from_frame(counted[_KEYS]))
-    return _ordered(curves[inside].reset_index(drop=True), datasets, [method.name for method in methods])
+    return frame.sort_values(
+        order, key=lambda column: column.map(ranks[column.name]) if column.name in ranks else column
+    )

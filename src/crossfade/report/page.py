@@ -2,7 +2,7 @@
 
 A page is plain data: a verdict, then sections of text, tables, figures, facts and code. Only this module and its
 template know HTML. Everything in a page is text and is escaped, except for the drawings in a `Panel`, which
-`crossfade.report.svg` makes and escapes itself.
+`crossfade.report.charts` makes and escapes itself.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import cache
-from typing import ClassVar, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
@@ -55,7 +55,6 @@ class Table:
     columns: tuple[Column, ...]
     rows: tuple[tuple[Cell | str, ...], ...]
     notes: tuple[str, ...] = ()
-    kind: ClassVar[str] = "table"
 
     @property
     def name_length(self) -> int:
@@ -103,7 +102,6 @@ class Figure:
     caption: str
     legend: tuple[Key, ...] = ()
     small: bool = False
-    kind: ClassVar[str] = "figure"
 
 
 @dataclass(frozen=True)
@@ -112,7 +110,6 @@ class Text:
 
     text: str
     tone: Tone = ""
-    kind: ClassVar[str] = "text"
 
 
 @dataclass(frozen=True)
@@ -121,7 +118,6 @@ class Items:
 
     items: tuple[str, ...]
     tone: Tone = ""
-    kind: ClassVar[str] = "items"
 
 
 @dataclass(frozen=True)
@@ -130,7 +126,6 @@ class Facts:
 
     facts: tuple[tuple[str, str], ...]
     title: str = ""
-    kind: ClassVar[str] = "facts"
 
 
 @dataclass(frozen=True)
@@ -139,7 +134,6 @@ class Code:
 
     code: str
     label: str = ""
-    kind: ClassVar[str] = "code"
 
 
 @dataclass(frozen=True)
@@ -149,7 +143,6 @@ class Fold:
     summary: str
     blocks: tuple[Block, ...]
     open: bool = False
-    kind: ClassVar[str] = "fold"
 
 
 Block: TypeAlias = Table | Figure | Text | Items | Facts | Code | Fold

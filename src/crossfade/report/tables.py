@@ -1,14 +1,15 @@
-"""The tables of a comparison's page: results, accuracy by data set, calibration, learning rates."""
+"""The tables of a comparison's page, with the sentences that read them: results, calibration, rates, losses, data."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
-from crossfade.report.inputs import Inputs
+from crossfade.report.figures import schedule_phases
+from crossfade.report.inputs import Inputs, MethodInfo
 from crossfade.report.page import Cell, Column, Table, Text, Tone
 from crossfade.stats import Row
 from crossfade.stats.words import MISSING, count, decimal, level, p_value, percent, points, points_range, signed
@@ -23,12 +24,7 @@ _READINGS = {
 
 
 def results_table(inputs: Inputs, dataset: str | None = None) -> Table:
-    """Return a row a method: accuracy, its difference from the control, wins, rank and calibration.
-
-    Args:
-        inputs: the comparison.
-        dataset: its repeats; None is over all data sets (or the only one's repeats).
-    """
+    """Return a row a method on one data set, or (None) over all: accuracy, its difference, wins, rank, calibration."""
     comparison, only = inputs.comparison, inputs.only_dataset
     outcomes = {v.method: v.outcome for v in comparison.verdicts if v.dataset == (dataset or only)}
     columns = (
@@ -79,8 +75,8 @@ def accuracy_table(inputs: Inputs) -> Table:
     return Table("Test accuracy by data set", columns, tuple(rows), (note,))
 
 
-def calibration_table(inputs: Inputs) -> Table:
-    """Return NLL and ECE beside accuracy, with their differences from the control."""
+def calibration(inputs: Inputs) -> tuple[Text, Text, Table]:
+    """Return why NLL and ECE stand beside accuracy, what they show here, and both with their differences."""
     columns = (
         Column("Method", align="left"),
         Column("Accuracy", "%, higher is better"),
@@ -89,24 +85,26 @@ def calibration_table(inputs: Inputs) -> Table:
         Column("ECE", "%, lower is better"),
         Column("Δ ECE", "points"),
     )
-    changes = _calibration_changes(inputs)
+    (_, control), *_ = inputs.rows()
     rows: list[tuple[Cell | str, ...]] = []
+    changes: dict[str, tuple[float, float]] = {}
     for method, row in inputs.rows():
-        nll, ece = changes.get(method.title, (math.nan, math.nan))
-        cells = (Cell(signed(nll), tone=_tone(nll, 3)), Cell(points(ece), tone=_tone(100 * ece, 2)))
-        first, second = cells if method is not inputs.control else (MISSING, MISSING)
+        first, second = Cell(MISSING), Cell(MISSING)
+        if method is not inputs.control:
+            nll, ece = changes[method.title] = _less(row.nll, control.nll), _less(row.ece, control.ece)
+            first, second = Cell(signed(nll), tone=_tone(nll, 3)), Cell(points(ece), tone=_tone(100 * ece, 2))
         rows.append((method.title, percent(row.accuracy), decimal(row.nll), first, percent(row.ece), second))
-    return Table("Accuracy and calibration on the test rows", columns, tuple(rows))
+    why = (
+        "The expectation loss asks for right answers, not for right probabilities: it drives them towards 0 and 1, and "
+        "is known to trade calibration for accuracy. So two measures of the probabilities stand beside it: NLL, the "
+        "mean cross entropy on the test rows, and ECE, how far confidence and accuracy lie apart. Lower is better."
+    )
+    table = Table("Accuracy and calibration on the test rows", columns, tuple(rows))
+    return Text(why), Text(_calibration_finding(changes, inputs.control.title)), table
 
 
-def _calibration_changes(inputs: Inputs) -> dict[str, tuple[float, float]]:
-    """Return the differences of NLL and ECE from the control's, by title; NaN where one is missing."""
-
-    def less(own: float | None, base: float | None) -> float:
-        return math.nan if own is None or base is None else own - base
-
-    (_, control), *others = inputs.rows()
-    return {method.title: (less(row.nll, control.nll), less(row.ece, control.ece)) for method, row in others}
+def _less(own: float | None, base: float | None) -> float:
+    return math.nan if own is None or base is None else own - base
 
 
 def _tone(difference: float, digits: int) -> Tone:  # of a measure that is better when lower
@@ -115,34 +113,31 @@ def _tone(difference: float, digits: int) -> Tone:  # of a measure that is bette
     return "bad" if difference > 0 else "good"
 
 
-def calibration_sentences(inputs: Inputs) -> tuple[Text, Text]:
-    """Say why these columns stand beside accuracy, and what they show here."""
-    why = (
-        "The expectation loss asks for right answers, not for right probabilities: it drives them towards 0 and 1, and "
-        "is known to trade calibration for accuracy. So two measures of the probabilities stand beside it: NLL, the "
-        "mean cross entropy on the test rows, and ECE, how far confidence and accuracy lie apart. Lower is better."
-    )
-    changes = _calibration_changes(inputs)
+def _calibration_finding(changes: Mapping[str, tuple[float, float]], control: str) -> str:
     if not all(math.isfinite(value) for pair in changes.values() for value in pair):
-        here = f"Some of these numbers are missing ({MISSING}) or infinite; they were not recorded as finite."
-        return Text(why), Text(here)
+        return f"Some of these numbers are missing ({MISSING}) or infinite; they were not recorded as finite."
     worse = {title: (nll > 0) + (ece > 0) for title, (nll, ece) in changes.items()}
     groups = ((2, "worse", "in both"), (1, "worse", "in one of the two"), (0, "no worse", "in either"))
     parts = [
-        f"{word} than {inputs.control.title} {where}: {', '.join(t for t, n in worse.items() if n == number)}"
+        f"{word} than {control} {where}: {', '.join(title for title, n in worse.items() if n == number)}"
         for number, word, where in groups
         if number in worse.values()
     ]
     advice = " If you use the probabilities themselves, weigh that." if any(worse.values()) else ""
-    return Text(why), Text(f"Here, on average: {'; '.join(parts)}.{advice}")
+    return f"Here, on average: {'; '.join(parts)}.{advice}"
 
 
-def learning_rate_table(inputs: Inputs) -> Table | None:
-    """Count how often each learning rate was chosen, and at which epoch; None where no rate was recorded."""
+def learning_rates(inputs: Inputs) -> tuple[Table | Text, ...]:
+    """Count how often each learning rate was chosen and at which epoch, and warn of those at an end of the grid.
+
+    Nothing is returned where no rate was recorded.
+    """
     results = inputs.results
     if "learning_rate" not in results:
-        return None
-    grid = _grid(inputs)
+        return ()
+    rates = results["learning_rate"].astype(float)
+    given: Sequence[float] = (inputs.meta.get("recipe") or {}).get("learning_rates") or ()
+    grid = sorted({float(rate) for rate in (*given, *rates.dropna())}, reverse=True)
     columns = (
         Column("Method", align="left"),
         *(Column(f"{rate:g}") for rate in grid),
@@ -150,12 +145,22 @@ def learning_rate_table(inputs: Inputs) -> Table | None:
     )
     rows = []
     for method in inputs.methods:
-        own = results[results["method"] == method.name]
-        rates = own["learning_rate"].to_numpy(dtype=float)
-        counts = [int(np.isclose(rates, rate, rtol=1e-9).sum()) for rate in grid]
-        rows.append((method.title, *(str(n) if n else Cell("0", tone="quiet") for n in counts), _epochs(own)))
+        own = results["method"] == method.name
+        counts = [int(np.isclose(rates[own], rate, rtol=1e-9).sum()) for rate in grid]
+        cells = (str(n) if n else Cell("0", tone="quiet") for n in counts)
+        rows.append((method.title, *cells, _epochs(results[own])))
     note = "Trials in which this learning rate had the best validation accuracy; of equals the first one tried counts."
-    return Table("Learning rates chosen", columns, tuple(rows), (note,))
+    blocks: list[Table | Text] = [Table("Learning rates chosen", columns, tuple(rows), (note,))]
+    for word, edge in (("largest", grid[0]), ("smallest", grid[-1])) if len(grid) > 1 else ():
+        share = rates.eq(edge).groupby(results["method"]).mean()
+        names = [f"{m.title} ({share[m.name]:.0%})" for m in inputs.methods if share[m.name] > 0.6]
+        if names:
+            warning = (
+                f"The {word} learning rate of the grid, {edge:g}, was chosen in most trials of {', '.join(names)}: "
+                "a wider grid might change these numbers."
+            )
+            blocks.append(Text(warning, "warn"))
+    return tuple(blocks)
 
 
 def _epochs(own: pd.DataFrame) -> Cell | str:
@@ -165,26 +170,79 @@ def _epochs(own: pd.DataFrame) -> Cell | str:
     return Cell(f"{middle:g}", f"{low:g} to {high:g}")
 
 
-def _grid(inputs: Inputs) -> list[float]:
-    given: Sequence[float] = (inputs.meta.get("recipe") or {}).get("learning_rates") or ()
-    used = inputs.results["learning_rate"].dropna().astype(float)
-    return sorted({float(rate) for rate in (*given, *used)}, reverse=True)
+def losses_table(methods: Sequence[MethodInfo]) -> Table:
+    """Return the losses with their formulas and schedules in words."""
+    columns = (Column("Method", align="left"), Column("Name", align="left"), Column("Loss", align="left"))
+    rows = tuple((method.title, method.name, _formula(method)) for method in methods)
+    return Table("The losses that were compared", columns, rows)
 
 
-def learning_rate_notes(inputs: Inputs) -> tuple[str, ...]:
-    """Warn of methods that mostly took an end of the grid: better rates may lie outside."""
-    if "learning_rate" not in inputs.results:
-        return ()
-    grid = _grid(inputs)
-    if len(grid) < 2:
-        return ()
-    notes = []
-    for word, edge in (("largest", grid[0]), ("smallest", grid[-1])):
-        share = inputs.results["learning_rate"].astype(float).eq(edge).groupby(inputs.results["method"]).mean()
-        names = [f"{m.title} ({share[m.name]:.0%})" for m in inputs.methods if share[m.name] > 0.6]
-        if names:
-            notes.append(
-                f"The {word} learning rate of the grid, {edge:g}, was chosen in most trials of {', '.join(names)}: "
-                "a wider grid might change these numbers."
+def _formula(method: MethodInfo) -> Cell | str:
+    if method.schedule is None:
+        text = method.formula or MISSING
+    else:
+        phases = schedule_phases(method.schedule)
+        if len(phases) <= 3:
+            parts = [_phase(*phase, first=k == 0) for k, phase in enumerate(phases)]
+            text = "α CE + β EL with " + ", then ".join(parts) + (" throughout" if len(phases) == 1 else "")
+        else:
+            (_, *first), (_, *last) = phases[0], phases[-1]
+            text = f"α CE + β EL in {count(len(phases), 'phase')}, from {_weights(*first)} to {_weights(*last)}"
+    return Cell(text, method.note) if method.note and method.note != text else text
+
+
+def _phase(start: float, alpha: float, beta: float, *, first: bool) -> str:
+    return _weights(alpha, beta) if first else f"from {100 * start:.4g} % of the training on {_weights(alpha, beta)}"
+
+
+def _weights(alpha: float, beta: float) -> str:
+    return f"(α, β) = ({alpha:.4g}, {beta:.4g})"
+
+
+def data_table(inputs: Inputs) -> Table:
+    """Return a row a data set: where it is from, its sizes, its complete repeats and its hash."""
+    columns = (
+        Column("Data set", align="left"),
+        Column("Source", align="left"),
+        *(Column(title) for title in ("Rows", "Features", "Classes")),
+        Column("Train / validation / test", "rows of a repeat"),
+        Column("Repeats", "complete"),
+        Column("SHA-256", "first digits"),
+    )
+    rows: list[tuple[Cell | str, ...]] = []
+    for entry in inputs.meta["datasets"]:
+        parts = " / ".join(written(entry.get(part)) for part in ("n_train", "n_val", "n_test"))
+        used = int(inputs.repeats.get(str(entry["name"]), 0))
+        rows.append(
+            (
+                str(entry["name"]),
+                written(entry.get("source")),
+                *(written(entry.get(key)) for key in ("rows", "features", "classes")),
+                parts,
+                Cell(str(used), tone="" if used else "warn"),
+                written(entry.get("sha256"))[:12],
             )
-    return tuple(notes)
+        )
+    return Table("Data", columns, tuple(rows))
+
+
+def spaced(key: object) -> str:
+    """Write the name of a setting in words."""
+    return str(key).replace("_", " ")
+
+
+def written(value: object) -> str:
+    """Write any plain value in words."""
+    if value is None or value == "":
+        return MISSING
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return decimal(value, 0)
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{spaced(k)} {written(v)}" for k, v in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(written(v) for v in value)
+    return str(value)

@@ -14,39 +14,22 @@ from .drawing import (
 )
 from .evidence import (
     AcrossComparison as AcrossComparison,
+    Interval as Interval,
+    MeanTest as MeanTest,
     PairedComparison as PairedComparison,
+    bootstrap_interval as bootstrap_interval,
     compare_datasets as compare_datasets,
     compare_repeats as compare_repeats,
+    corrected_resampled_t as corrected_resampled_t,
+    detectable_difference as detectable_difference,
     mean_interval as mean_interval,
+    paired_t as paired_t,
 )
 from .figures import (
     critical_difference_diagram as critical_difference_diagram,
     paired_difference_plot as paired_difference_plot,
     performance_plot as performance_plot,
     sign_plot as sign_plot,
-)
-from .intervals import (
-    Interval as Interval,
-    MeanTest as MeanTest,
-    bootstrap_interval as bootstrap_interval,
-    corrected_resampled_t as corrected_resampled_t,
-    detectable_difference as detectable_difference,
-    paired_t as paired_t,
-)
-from .omnibus import (
-    Friedman as Friedman,
-    adjust_p as adjust_p,
-    conover as conover,
-    contiguous_groups as contiguous_groups,
-    critical_difference as critical_difference,
-    friedman as friedman,
-    nemenyi as nemenyi,
-)
-from .paired import (
-    ControlTest as ControlTest,
-    compare_with_control as compare_with_control,
-    sign_test as sign_test,
-    wilcoxon as wilcoxon,
 )
 from .ranking import (
     MethodSummary as MethodSummary,
@@ -60,6 +43,19 @@ from .ranking import (
 )
 from .shape import (
     score_matrix as score_matrix,
+)
+from .significance import (
+    ControlTest as ControlTest,
+    Friedman as Friedman,
+    adjust_p as adjust_p,
+    compare_with_control as compare_with_control,
+    conover as conover,
+    contiguous_groups as contiguous_groups,
+    critical_difference as critical_difference,
+    friedman as friedman,
+    nemenyi as nemenyi,
+    sign_test as sign_test,
+    wilcoxon as wilcoxon,
 )
 from .verdicts import (
     Verdict as Verdict,

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from crossfade.errors import UserError
-from crossfade.stats.evidence import mean_interval
-from crossfade.stats.intervals import Interval
-from crossfade.stats.omnibus import Friedman, conover, contiguous_groups, critical_difference, friedman
-from crossfade.stats.paired import ControlTest, compare_with_control
-from crossfade.stats.ranking import MethodSummary, performance_profile, rank_matrix, summarize, summarize_repeats
-from crossfade.stats.shape import check_fraction, known, score_matrix
+from crossfade.stats.evidence import Interval, mean_interval
+from crossfade.stats.ranking import MethodSummary, performance_profile, summarize, summarize_repeats
+from crossfade.stats.shape import check_fraction, score_matrix
+from crossfade.stats.significance import (
+    ControlTest,
+    Friedman,
+    compare_with_control,
+    conover,
+    contiguous_groups,
+    critical_difference,
+    friedman,
+)
 from crossfade.stats.words import Plain, plain
 
 if TYPE_CHECKING:
@@ -66,52 +72,35 @@ class Analysis:
 
     def figures(self) -> dict[str, Figure]:
         """Draw the figures, by name: ranks, signs, profile (no negative score) and differences (with a control)."""
-        from crossfade.stats.figures import (
-            critical_difference_diagram,
-            paired_difference_plot,
-            performance_plot,
-            sign_plot,
-        )
+        from crossfade.stats import figures as draw
 
         ranks = {row.method: row.mean_rank for row in self.summary}
         blocks = f"{len(self.matrix)} blocks"
         caption = f"Mean ranks over {blocks}; bars join methods not told apart"
         found = {
-            "ranks": critical_difference_diagram(ranks, self.p_values, alpha=self.alpha, title=caption),
-            "signs": sign_plot(self.p_values, ranks, title=f"Pairwise p-values over {blocks} (Conover, adjusted)"),
+            "ranks": draw.critical_difference_diagram(ranks, self.p_values, alpha=self.alpha, title=caption),
+            "signs": draw.sign_plot(self.p_values, ranks, title=f"Pairwise p-values over {blocks} (Conover, adjusted)"),
         }
         if (self.matrix >= 0).all(axis=None):
             profile = performance_profile(self.matrix, lower_is_better=self.lower_is_better)
-            found["profile"] = performance_plot(profile, title=f"Performance profile over {blocks}")
+            found["profile"] = draw.performance_plot(profile, title=f"Performance profile over {blocks}")
         if self.control is not None:
-            found["differences"] = paired_difference_plot(
-                self.differences(),
-                self.intervals,
-                scale=1.0,
-                label=f"difference to {self.control}",
-                title=f"Paired differences over {blocks}",
+            label, title = f"difference to {self.control}", f"Paired differences over {blocks}"
+            found["differences"] = draw.paired_difference_plot(
+                self.differences(), self.intervals, scale=1.0, label=label, title=title
             )
         return found
 
     def to_dict(self) -> dict[str, Plain]:
         """Return plain data, ready for strict JSON."""
-        names = [str(name) for name in self.matrix.columns]
-        pairs = self.p_values.to_numpy().tolist()
-        found = {
-            "blocks": [str(name) for name in self.matrix.index],
-            "methods": names,
+        renamed = ("matrix", "p_values", "critical_difference")
+        found = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in renamed}
+        found |= {
+            "blocks": list(map(str, self.matrix.index)),
+            "methods": list(map(str, self.matrix.columns)),
             "scores": self.matrix.to_numpy().tolist(),
-            "summary": self.summary,
-            "by_repeat": self.by_repeat,
-            "friedman": self.friedman,
-            "conover_bh": {name: dict(zip(names, row, strict=True)) for name, row in zip(names, pairs, strict=True)},
-            "groups": self.groups,
+            "conover_bh": self.p_values.to_dict("index"),
             "nemenyi_critical_difference": self.critical_difference,
-            "control": self.control,
-            "against_control": self.against_control,
-            "intervals": self.intervals,
-            "alpha": self.alpha,
-            "lower_is_better": self.lower_is_better,
         }
         return {name: plain(value) for name, value in found.items()}
 
@@ -131,9 +120,7 @@ def analyze(
 
     Args:
         frame: a row a result.
-        block: column of the blocks (data sets).
-        method: column of the methods.
-        score: column of the scores.
+        block, method, score: columns of the blocks (data sets), of the methods and of the scores.
         repeat: column of the repeats; they are averaged inside their block.
         control: a method to compare the others with.
         lower_is_better: scores are errors or losses.
@@ -144,21 +131,19 @@ def analyze(
     """
     check_fraction("alpha", alpha)
     matrix = score_matrix(frame, block=block, method=method, score=score, repeat=repeat)
-    if control is not None:
-        known(control, list(matrix.columns), "control")
     p_values = conover(matrix)
-    ranks = rank_matrix(matrix, lower_is_better=lower_is_better).mean()
+    summary = summarize(matrix, control, lower_is_better=lower_is_better)
+    ranks = {row.method: row.mean_rank for row in summary}
     by_repeat = None
-    # Averaging the summaries of repeats needs two or more, and the same ones on every block.
-    if repeat is not None and frame[repeat].nunique() > 1 and frame.groupby(block)[repeat].nunique().nunique() == 1:
-        with suppress(UserError):  # repeats are numbered differently from block to block
+    if repeat is not None and frame[repeat].nunique() > 1:
+        with suppress(UserError):  # not every block has every repeat
             by_repeat = summarize_repeats(
                 frame, control, block=block, method=method, score=score, repeat=repeat, lower_is_better=lower_is_better
             )
     against = () if control is None else compare_with_control(matrix, control, lower_is_better=lower_is_better)
     return Analysis(
         matrix=matrix,
-        summary=summarize(matrix, control, lower_is_better=lower_is_better),
+        summary=summary,
         by_repeat=by_repeat,
         friedman=friedman(matrix),
         p_values=p_values,
@@ -166,10 +151,7 @@ def analyze(
         critical_difference=critical_difference(matrix.shape[1], len(matrix), alpha=alpha),
         control=control,
         against_control=against,
-        intervals={
-            test.method: mean_interval(matrix[test.method].to_numpy(), matrix[control].to_numpy(), 1 - alpha)
-            for test in against
-        },
+        intervals={test.method: mean_interval(matrix[test.method], matrix[control], 1 - alpha) for test in against},
         alpha=alpha,
         lower_is_better=lower_is_better,
     )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from dataclasses import dataclass, fields
+from functools import partial
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -13,24 +14,17 @@ import pandas as pd
 from crossfade.errors import UserError
 from crossfade.stats.evidence import (
     AcrossComparison,
+    Interval,
     PairedComparison,
     compare_datasets,
     compare_repeats,
     judged_together,
 )
-from crossfade.stats.intervals import Interval
-from crossfade.stats.omnibus import Friedman, friedman
 from crossfade.stats.ranking import WinTieLoss, rank_scores
-from crossfade.stats.shape import Sizes, by_dataset, check_fraction, complete_runs, known, run_sizes, tidy
+from crossfade.stats.shape import check_fraction, complete_runs, known, run_sizes, tidy
+from crossfade.stats.significance import Friedman, friedman
 from crossfade.stats.verdicts import Verdict, cautions, dataset_line, notes, verdict
 from crossfade.stats.words import Plain, listed, plain
-
-_Extras: TypeAlias = dict[tuple[str | None, str], dict[str, float | None]]
-_EXTRA_SCORES = ("nll", "ece", "brier")
-_PLAIN = (
-    "control", "confidence", "datasets", "methods", "rows", "overall", "paired", "across", "friedman", "verdicts",
-    "lines", "notes", "warnings",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -114,13 +108,10 @@ class Comparison:
 
         ``None`` gives a row a data set, or the repeats of the only one.
         """
-        if dataset is None and not self.across:
-            dataset = self.datasets[0]
-        if dataset is None:
-            others = [name for name in self.methods if name != self.control]
-            return self.matrix[others].sub(self.matrix[self.control], axis=0)
-        known(dataset, self.datasets, "data set")
-        return pd.DataFrame({c.method: c.differences for c in self.paired if c.dataset == dataset})
+        if dataset is None and self.across:
+            return self.matrix.drop(columns=self.control).sub(self.matrix[self.control], axis=0)
+        name = self.datasets[0] if dataset is None else known(dataset, self.datasets, "data set")
+        return pd.DataFrame({c.method: c.differences for c in self.paired if c.dataset == name})
 
     def intervals(self, dataset: str | None = None) -> dict[str, Interval | None]:
         """Return the intervals that belong to `differences`, by method."""
@@ -130,7 +121,11 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Plain]:
         """Return plain lists, dictionaries, strings and numbers for strict JSON; NaN and infinity become ``None``."""
-        return {name: plain(getattr(self, name)) for name in _PLAIN}
+        hidden = ("dataset_lines", "left_out", "cautions", "accuracy", "matrix")
+        stored = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in hidden}
+        return {
+            name: plain(value) for name, value in (stored | {"lines": self.lines, "warnings": self.warnings}).items()
+        }
 
 
 def compare_methods(
@@ -170,12 +165,27 @@ def compare_methods(
         raise UserError(f"only one method, {listed(methods)}: a comparison needs two or more")
     known(control, methods, "control")
     wide, left_out = complete_runs(wide, missing)
-    if not ((wide >= 0) & (wide <= 1)).all(axis=None):
-        raise UserError("accuracy must be a fraction between 0 and 1; divide percentages by 100")
-    parts = by_dataset(wide)
+    scores = wide.to_numpy()
+    cells = ((*wide.index[i], methods[j], scores[i, j]) for i, j in np.argwhere((scores < 0) | (scores > 1)))
+    outside = [f"{value:g} at ({dataset}, {method}, repeat {repeat})" for dataset, repeat, method, value in cells]
+    if outside:
+        raise UserError(
+            f"accuracy must be a fraction between 0 and 1, got {listed(outside, 1)}; divide percentages by 100"
+        )
+    parts = {str(name): part.droplevel(0) for name, part in wide.groupby(level=0, sort=False)}
     matrix = wide.groupby(level=0, sort=False).mean()
-    paired = judged_together(list(_within(parts, run_sizes(results, fixed_test), control, confidence)))
-    across = judged_together(list(_over(matrix, control, confidence))) if len(parts) > 1 else ()
+    others = [name for name in methods if name != control]
+    sizes = run_sizes(results, fixed_test)
+    within = partial(compare_repeats, control=control, confidence=confidence)
+    over = partial(compare_datasets, control=control, confidence=confidence)
+    paired = judged_together(
+        [
+            within(part[name], part[control], dataset=dataset, method=name, **sizes[dataset]._asdict())
+            for dataset, part in parts.items()
+            for name in others
+        ]
+    )
+    across = judged_together([over(matrix[name], matrix[control], method=name) for name in others if len(parts) > 1])
     by_set = {name: [c for c in paired if c.dataset == name] for name in parts}
     extras = _extras(results, wide)
     rows = [row for name, part in parts.items() for row in _rows(name, part, len(part), by_set[name], extras)]
@@ -192,7 +202,7 @@ def compare_methods(
         friedman=friedman(matrix) if across else None,
         verdicts=(*(verdict(c, titles) for c in across), *(verdict(c, titles) for c in paired)),
         dataset_lines={name: dataset_line(by_set[name], titles) for name in parts} if across else {},
-        notes=notes(paired, across),
+        notes=tuple(notes(paired, across)),
         left_out=left_out,
         cautions=tuple(cautions(paired, {row.method: row.ece for row in overall}, control)),
         accuracy=wide,
@@ -200,37 +210,12 @@ def compare_methods(
     )
 
 
-def _within(
-    parts: Mapping[str, pd.DataFrame], sizes: Mapping[str, Sizes], control: str, confidence: float
-) -> Iterator[PairedComparison]:
-    for dataset, part in parts.items():
-        for name in part.columns.drop(control):
-            yield compare_repeats(
-                part[name].to_numpy(),
-                part[control].to_numpy(),
-                dataset=dataset,
-                method=str(name),
-                control=control,
-                n_train=sizes[dataset].n_train,
-                n_test=sizes[dataset].n_test,
-                fixed_test=sizes[dataset].fixed_test,
-                confidence=confidence,
-            )
-
-
-def _over(matrix: pd.DataFrame, control: str, confidence: float) -> Iterator[AcrossComparison]:
-    base = matrix[control].to_numpy()
-    for name in matrix.columns.drop(control):
-        scores = matrix[name].to_numpy()
-        yield compare_datasets(scores, base, method=str(name), control=control, confidence=confidence)
-
-
 def _rows(
     dataset: str | None,
     scores: pd.DataFrame,
     repeats: int,
     comparisons: Collection[PairedComparison | AcrossComparison],
-    extras: _Extras,
+    extras: Mapping[tuple[str | None, str], Mapping[str, float]],
 ) -> Iterator[Row]:
     """Yield the lines of one data set, or (``None``) those over all of them; ``scores`` are the accuracies there."""
     evidence = {c.method: c for c in comparisons}
@@ -239,7 +224,6 @@ def _rows(
     first = ranks.min(axis=1)
     for j, method in enumerate(map(str, scores.columns)):
         found = evidence.get(method)
-        extra = extras.get((dataset, method), {})
         yield Row(
             dataset=dataset,
             method=method,
@@ -252,30 +236,17 @@ def _rows(
             counts=found.counts if found else None,
             best=int((ranks[:, j] == first).sum()),
             mean_rank=float(ranks[:, j].mean()),
-            nll=extra.get("nll"),
-            ece=extra.get("ece"),
-            brier=extra.get("brier"),
+            **{name: None if math.isnan(value) else value for name, value in extras[dataset, method].items()},
         )
 
 
-def _extras(results: pd.DataFrame, wide: pd.DataFrame) -> _Extras:
-    """Average the other scores over the repeats that count, and these means over the data sets."""
-    there = [name for name in _EXTRA_SCORES if name in results.columns]
-    if not there:
-        return {}
-    scores = results[there].apply(pd.to_numeric, errors="coerce")
-    scores["dataset"], scores["method"] = results["dataset"].astype(str), results["method"].astype(str)
-    scores["repeat"] = results["repeat"]
-    counted = pd.MultiIndex.from_frame(scores[["dataset", "repeat"]]).isin(wide.index)
+def _extras(results: pd.DataFrame, wide: pd.DataFrame) -> dict[tuple[str | None, str], dict[str, float]]:
+    """Average the other scores over the repeats that count, and these means (``None``) over the data sets."""
+    scores = results.reindex(columns=["nll", "ece", "brier"]).apply(pd.to_numeric, errors="coerce")
+    keys = results[["dataset", "method", "repeat"]].astype({"dataset": str, "method": str})
+    counted = pd.MultiIndex.from_frame(keys[["dataset", "repeat"]]).isin(wide.index)
+    labels = [keys.loc[counted, name] for name in ("dataset", "method")]
     # A NaN among the repeats makes the mean NaN: a mean over the others would flatter the method.
-    means = scores[counted].groupby(["dataset", "method"], sort=False)[there].agg(lambda part: part.mean(skipna=False))
-    table: _Extras = {}
-    for dataset, method in means.index:
-        table[str(dataset), str(method)] = _numbers(means.loc[(dataset, method)])
-    for method in wide.columns:
-        table[None, str(method)] = _numbers(means.xs(method, level=1).mean(skipna=False))
-    return table
-
-
-def _numbers(row: pd.Series[float]) -> dict[str, float | None]:
-    return {str(name): None if math.isnan(value) else float(value) for name, value in row.items()}
+    means = scores[counted].groupby(labels, sort=False).agg(lambda part: part.mean(skipna=False))
+    over_all = means.groupby(level=1, sort=False).agg(lambda part: part.mean(skipna=False))
+    return {**means.T.to_dict(), **{(None, method): row for method, row in over_all.T.to_dict().items()}}

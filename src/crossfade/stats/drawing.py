@@ -33,12 +33,9 @@ def new_figure(
     """Make a figure with its axes in the common style, in reading order.
 
     Args:
-        columns: panels side by side.
-        rows: panels one below the other.
-        width: of the figure, in inches.
-        height: of a row, in inches.
-        share_x: give all panels the same x axis.
-        share_y: give all panels the same y axis.
+        columns, rows: panels side by side, and one below the other.
+        width, height: of the figure, and of each row, in inches.
+        share_x, share_y: give all panels the same axis.
     """
     figure = Figure(figsize=(width, height * rows), layout="constrained")
     panels = figure.subplots(rows, columns, sharex=share_x, sharey=share_y, squeeze=False)

@@ -1,25 +1,21 @@
-"""The numbers behind a verdict: a method against the control on one data set (many repeats) and over several."""
+"""The evidence on a method against the control: intervals and tests for a mean difference, and what they conclude."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import rankdata
+from scipy import optimize, stats
 
-from crossfade.stats.intervals import (
-    Interval,
-    bootstrap_interval,
-    corrected_resampled_t,
-    detectable_difference,
-    paired_t,
-)
-from crossfade.stats.omnibus import adjust_p
-from crossfade.stats.paired import sign_test, wilcoxon
-from crossfade.stats.ranking import WinTieLoss, paired_differences, win_tie_loss
+from crossfade.errors import UserError
+from crossfade.stats.ranking import Floats, WinTieLoss, paired_differences, settle, win_tie_loss
+from crossfade.stats.shape import check_fraction
+from crossfade.stats.significance import adjust_p, sign_test, wilcoxon
 
 # From this many data sets on, the bootstrap over them is about as honest as Student's t and follows skewed differences.
 BOOTSTRAP_FROM = 20
@@ -30,12 +26,40 @@ Outcome = Literal[
 
 
 @dataclass(frozen=True)
+class Interval:
+    """A confidence interval for a mean difference; ``kind`` names the method that made it."""
+
+    low: float
+    high: float
+    confidence: float
+    kind: str
+
+    def excludes_zero(self) -> bool:
+        """Say whether both bounds lie on the same side of zero."""
+        return self.low > 0 or self.high < 0
+
+
+@dataclass(frozen=True)
+class MeanTest:
+    """The mean of paired differences with its standard error, t-test and interval.
+
+    ``interval`` and ``p`` are ``None`` where the data hold no spread to judge by: a single difference, or the same
+    non-zero difference every time. All differences zero: standard error 0, p = 1, interval [0, 0].
+    """
+
+    mean: float
+    standard_error: float | None
+    df: int
+    p: float | None
+    interval: Interval | None
+
+
+@dataclass(frozen=True)
 class PairedComparison:
     """A method against the control on one data set; differences of accuracies are fractions, not percent.
 
     ``interval`` and ``p`` belong to this comparison alone, ``p_adjusted`` is Holm's over all ``comparisons`` that are
-    judged together. ``None``: one repeat, or no spread among the repeats. ``detectable`` is the true difference this
-    run would have found with probability 0.8 at the level of Holm's first step.
+    judged together. ``None``: one repeat, or no spread among the repeats.
     """
 
     dataset: str
@@ -49,7 +73,6 @@ class PairedComparison:
     p_adjusted: float | None
     comparisons: int
     counts: WinTieLoss
-    detectable: float | None
     n_train: float
     n_test: float
     fixed_test: bool
@@ -59,6 +82,12 @@ class PairedComparison:
     def repeats(self) -> int:
         """Number of paired repeats."""
         return len(self.differences)
+
+    @property
+    def detectable(self) -> float | None:
+        """The true difference that such a run finds with probability 0.8 at the level of Holm's first step."""
+        alpha, error = (1 - self.confidence) / self.comparisons, self.standard_error
+        return detectable_difference(error, self.repeats - 1, alpha=alpha) if error else None
 
     @property
     def outcome(self) -> Outcome:
@@ -118,7 +147,7 @@ class AcrossComparison:
     def usually_better(self) -> bool:
         """Whether the signed ranks point towards the method; they can point the other way than the mean."""
         d = np.array(self.differences)
-        return bool((np.sign(d) * rankdata(np.abs(d))).sum() > 0)
+        return bool((np.sign(d) * stats.rankdata(np.abs(d))).sum() > 0)
 
 
 def compare_repeats(
@@ -138,11 +167,8 @@ def compare_repeats(
     Args:
         scores: accuracy of the method, a repeat each.
         control_scores: accuracy of the control in the same repeats.
-        dataset: its name.
-        method: its name.
-        control: its name.
-        n_train: training rows of a repeat.
-        n_test: test rows of a repeat.
+        dataset, method, control: their names.
+        n_train, n_test: training and test rows of a repeat.
         fixed_test: every repeat is tested on the same rows. Then the interval is Student's and covers the randomness
             of training alone; otherwise it is that of `corrected_resampled_t`.
         confidence: of the interval; 1 − confidence is the level of the verdict.
@@ -167,7 +193,6 @@ def compare_repeats(
         p_adjusted=result.p,
         comparisons=1,
         counts=win_tie_loss(scores, control_scores),
-        detectable=_detectable(result.standard_error, len(d) - 1, 1 - confidence),
         n_train=n_train,
         n_test=n_test,
         fixed_test=fixed_test,
@@ -222,19 +247,134 @@ Evidence = TypeVar("Evidence", PairedComparison, AcrossComparison)
 
 
 def judged_together(comparisons: Sequence[Evidence]) -> tuple[Evidence, ...]:
-    """Adjust the p-values (by Holm's method) and the detectable differences of verdicts that are read together."""
+    """Adjust the p-values of verdicts that are read together, by Holm's method."""
     family = [c.p for c in comparisons if c.p is not None]
     adjusted = iter(adjust_p(family, "holm").tolist())
-    return tuple(_in_family(c, None if c.p is None else next(adjusted), size=max(1, len(family))) for c in comparisons)
+    sized = [replace(c, comparisons=max(1, len(family))) for c in comparisons]
+    return tuple(c if c.p is None else replace(c, p_adjusted=next(adjusted)) for c in sized)
 
 
-def _in_family(comparison: Evidence, p_adjusted: float | None, size: int) -> Evidence:
-    if isinstance(comparison, AcrossComparison):
-        return replace(comparison, p_adjusted=comparison.p if p_adjusted is None else p_adjusted, comparisons=size)
-    alpha = (1 - comparison.confidence) / size
-    detectable = _detectable(comparison.standard_error, comparison.repeats - 1, alpha)
-    return replace(comparison, p_adjusted=p_adjusted, comparisons=size, detectable=detectable)
+def paired_t(differences: npt.ArrayLike, *, confidence: float = 0.95) -> MeanTest:
+    """Test the mean of independent differences with Student's t; its interval is d̄ ± t(1-α/2, R-1) · s / √R.
+
+    Raises:
+        UserError: no difference, one that is not finite, or a confidence outside (0, 1).
+    """
+    return _mean_test(differences, 0.0, confidence, "Student t")
 
 
-def _detectable(standard_error: float | None, df: int, alpha: float) -> float | None:
-    return detectable_difference(standard_error, df, alpha=alpha) if standard_error else None
+def corrected_resampled_t(
+    differences: npt.ArrayLike, n_train: float, n_test: float, *, confidence: float = 0.95
+) -> MeanTest:
+    """Test the mean difference over repeated random splits of *one* data set (Nadeau and Bengio 2003).
+
+    The repeats share rows, so their differences are correlated and Student's s²/R is far too small. With R repeats the
+    variance of the mean is taken as::
+
+        s² · (1/R + n_test / n_train)          R - 1 degrees of freedom
+
+    The second term doesn't shrink with R: more repeats can't replace more data. ``n_train`` counts the rows the weights
+    were fitted on; leaving validation rows out of it makes the interval a little wider.
+
+    Args:
+        differences: one a repeat, score of the method − score of the control.
+        n_train, n_test: training and test rows of a repeat.
+        confidence: such as 0.95.
+
+    Raises:
+        UserError: no difference, one that is not finite, a row count that is not positive, a confidence outside (0, 1).
+
+    Example:
+        >>> result = corrected_resampled_t([0.01, 0.02, 0.03], n_train=80, n_test=20)
+        >>> round(result.standard_error, 6)                       # 0.01 * sqrt(1/3 + 1/4)
+        0.007638
+    """
+    if not (n_train > 0 and n_test > 0):
+        raise UserError(f"n_train and n_test must be positive, got {n_train} and {n_test}")
+    return _mean_test(differences, n_test / n_train, confidence, "corrected resampled t")
+
+
+def bootstrap_interval(
+    differences: npt.ArrayLike,
+    *,
+    confidence: float = 0.95,
+    method: Literal["BCa", "percentile"] = "BCa",
+    resamples: int = 9999,
+    seed: int = 0,
+) -> Interval:
+    """Return a paired bootstrap interval for the mean difference over blocks (``scipy.stats.bootstrap``).
+
+    Blocks are drawn with replacement, each with both of its scores, so the pairing is kept. The differences are sorted
+    first: the answer doesn't depend on the order of the rows. Below some 20 blocks it is too narrow; use `paired_t`.
+
+    Raises:
+        UserError: fewer than two differences, one that is not finite, or a confidence outside (0, 1).
+    """
+    check_fraction("confidence", confidence)
+    values = np.sort(_checked(differences))
+    if len(values) < 2:
+        raise UserError("a bootstrap over blocks needs at least two differences, got one")
+    kind = f"{method} bootstrap"
+    if values[0] == values[-1]:
+        return Interval(float(values[0]), float(values[0]), confidence, kind)
+    low, high = stats.bootstrap(
+        (values,),
+        np.mean,
+        confidence_level=confidence,
+        method=method,
+        n_resamples=resamples,
+        batch=max(1, 4_000_000 // len(values)),
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return Interval(float(low), float(high), confidence, kind)
+
+
+def detectable_difference(standard_error: float, df: int, *, alpha: float = 0.05, power: float = 0.8) -> float:
+    """Return the smallest true mean difference that a two-sided t-test at ``alpha`` finds with probability ``power``.
+
+    Solves P(T' > t(1-α/2, df)) = power for the non-centrality of T' and multiplies it by the standard error. The spread
+    is the observed one, so this is a guide to what the run could have shown, not a property of the methods.
+
+    Raises:
+        UserError: not 0 < ``alpha`` < ``power`` < 1, df < 1, or a negative standard error.
+    """
+    if not 0 < alpha < power < 1:
+        raise UserError(f"needed: 0 < alpha < power < 1, got alpha {alpha} and power {power}")
+    if df < 1 or standard_error < 0:
+        raise UserError(f"df must be at least 1 and the standard error not negative, got {df} and {standard_error}")
+    return standard_error * _noncentrality(df, alpha, power)
+
+
+@lru_cache(maxsize=1024)
+def _noncentrality(df: int, alpha: float, power: float) -> float:
+    critical = float(stats.t.isf(alpha / 2, df))
+
+    def shortfall(noncentrality: float) -> float:
+        return float(stats.nct.sf(critical, df, noncentrality)) - power
+
+    with warnings.catch_warnings():
+        # SciPy's series reports slow convergence far in the tail, with a value good to more digits than are shown.
+        warnings.simplefilter("ignore", RuntimeWarning)
+        return float(optimize.brentq(shortfall, 0.0, 10 * critical + 10))
+
+
+def _mean_test(differences: npt.ArrayLike, extra: float, confidence: float, kind: str) -> MeanTest:
+    check_fraction("confidence", confidence)
+    values = _checked(differences)
+    n, mean = len(values), float(np.mean(values))
+    if not values.any():
+        zero = Interval(0.0, 0.0, confidence, kind) if n > 1 else None
+        return MeanTest(0.0, 0.0 if zero else None, n - 1, 1.0 if zero else None, zero)
+    if n == 1 or np.ptp(values) == 0:
+        return MeanTest(mean, None, n - 1, None, None)
+    error = float(np.std(values, ddof=1) * np.sqrt(1 / n + extra))
+    half = float(stats.t.ppf((1 + confidence) / 2, n - 1)) * error
+    p = float(2 * stats.t.sf(abs(mean) / error, n - 1))
+    return MeanTest(mean, error, n - 1, p, Interval(mean - half, mean + half, confidence, kind))
+
+
+def _checked(differences: npt.ArrayLike) -> Floats:
+    values = np.asarray(differences, dtype=np.float64)
+    if values.ndim != 1 or values.size == 0 or not np.isfinite(values).all():
+        raise UserError("differences must be one or more finite numbers, one a pair")
+    return settle(values)

@@ -13,9 +13,9 @@ from matplotlib.patches import Patch
 
 from crossfade.errors import UserError
 from crossfade.stats.drawing import COLOURS, FONT_SIZE, INK, LINE_STYLES, caption, label_size, literal, style, wrapped
-from crossfade.stats.intervals import Interval
-from crossfade.stats.omnibus import contiguous_groups
+from crossfade.stats.evidence import Interval
 from crossfade.stats.ranking import Floats, Profile
+from crossfade.stats.significance import contiguous_groups
 
 _RULER = 5.0  # inches from rank 1 to rank k
 _LEVEL = 0.13  # inches between two bars
@@ -53,7 +53,8 @@ def critical_difference_diagram(
     if len(ranks) < 2:
         raise UserError(f"a critical-difference diagram needs two methods or more, got {len(ranks)}")
     groups = contiguous_groups(ranks, p_values, alpha=alpha)
-    place = {str(name): _RULER * (rank - 1) / (len(ranks) - 1) for name, rank in ranks.items()}
+    inch = _RULER / (len(ranks) - 1)  # a rank
+    place = {str(name): (rank - 1) * inch for name, rank in ranks.items()}
     levels = _stack([(place[group[0]], place[group[-1]]) for group in groups])
     labels = [f"{wrapped(name)}  ({rank:.2f})" for name, rank in ranks.items()]
     half = (len(ranks) + 1) // 2
@@ -66,7 +67,10 @@ def critical_difference_diagram(
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set(xlim=(-left, width - left), ylim=(-below - rows - 0.1, above))
     axes.axis("off")
-    _ruler(axes, len(ranks))
+    axes.plot([0, _RULER], [0, 0], color=INK, lw=1.2)
+    for k in range(len(ranks)):
+        axes.plot([k * inch, k * inch], [0, 0.07], color=INK, lw=1)
+        axes.text(k * inch, 0.11, str(k + 1), ha="center", va="bottom", fontsize=FONT_SIZE, color=INK)
     for group, level in zip(groups, levels, strict=True):
         y = -0.12 - _LEVEL * level
         ends = [place[group[0]] - 0.04, place[group[-1]] + 0.04]
@@ -74,7 +78,11 @@ def critical_difference_diagram(
     _names(axes, [place[name] for name in ranks.index[:half]], labels[:half], -0.12, -below)
     _names(axes, [place[name] for name in ranks.index[half:][::-1]], labels[half:][::-1], _RULER + 0.12, -below)
     if critical is not None:
-        _yardstick(axes, critical, len(ranks))
+        fits = critical * inch <= _RULER
+        text = f"CD = {critical:.2f}" if fits else f"CD = {critical:.2f}, more than the whole ruler"
+        if fits:
+            axes.plot([0, critical * inch], [0.5, 0.5], color=INK, lw=1.5, marker="|")
+        axes.text(critical * inch + 0.08 if fits else 0, 0.5, text, va="center", fontsize=FONT_SIZE, color=INK)
     if title:
         axes.text(-left + 0.1, above - 0.18, title, va="center", fontsize=FONT_SIZE + 1, color=INK, parse_math=False)
     return figure
@@ -97,23 +105,6 @@ def _heights(labels: Sequence[str]) -> list[float]:
     for label in labels:
         ends.append(ends[-1] + 0.07 + 0.155 * (label.count("\n") + 1))
     return ends
-
-
-def _ruler(axes: Axes, methods: int) -> None:
-    axes.plot([0, _RULER], [0, 0], color=INK, lw=1.2)
-    for rank in range(1, methods + 1):
-        x = _RULER * (rank - 1) / (methods - 1)
-        axes.plot([x, x], [0, 0.07], color=INK, lw=1)
-        axes.text(x, 0.11, str(rank), ha="center", va="bottom", fontsize=FONT_SIZE, color=INK)
-
-
-def _yardstick(axes: Axes, critical: float, methods: int) -> None:
-    length = _RULER * critical / (methods - 1)
-    fits = length <= _RULER
-    text = f"CD = {critical:.2f}" if fits else f"CD = {critical:.2f}, more than the whole ruler"
-    if fits:
-        axes.plot([0, length], [0.5, 0.5], color=INK, lw=1.5, marker="|")
-    axes.text(length + 0.08 if fits else 0, 0.5, text, va="center", fontsize=FONT_SIZE, color=INK)
 
 
 def _names(axes: Axes, places: Sequence[float], labels: Sequence[str], edge: float, top: float) -> None:
@@ -276,11 +267,14 @@ def paired_difference_plot(
     place = ((wide + 0.35) / width, 0.55 / height, (width - wide - 0.6) / width, row * len(names) / height)
     axes = figure.add_axes(place)
     spans = {i: (intervals or {}).get(str(name)) for i, name in enumerate(differences.columns)}
-    low, high_end = _range(values, [span for span in spans.values() if span is not None], scale)
+    held = [0.0, *values.mean(axis=0), *np.quantile(values, [0.025, 0.975])]
+    held += [scale * bound for span in spans.values() if span is not None for bound in (span.low, span.high)]
+    margin = 0.08 * (max(held) - min(held)) or 1.0
+    limits = float(min(held) - margin), float(max(held) + margin)
     for i in range(values.shape[1]):
-        _row(axes, i, values[:, i], spans[i], scale, (low, high_end))
+        _row(axes, i, values[:, i], spans[i], scale, limits)
     axes.axvline(0, color=INK, lw=0.8, ls="--", zorder=1)
-    axes.set(xlim=(low, high_end), ylim=(len(names) - 0.5, -0.5))
+    axes.set(xlim=limits, ylim=(len(names) - 0.5, -0.5))
     axes.set_yticks(range(len(names)), names, fontsize=FONT_SIZE, color=INK)
     literal(axes.get_yticklabels())
     axes.set_xlabel(label, fontsize=FONT_SIZE, color=INK, parse_math=False)
@@ -289,13 +283,6 @@ def paired_difference_plot(
     axes.spines["left"].set_visible(False)
     caption(figure, title)
     return figure
-
-
-def _range(values: Floats, spans: list[Interval], scale: float) -> tuple[float, float]:
-    held = [0.0, *values.mean(axis=0), *np.quantile(values, [0.025, 0.975])]
-    held += [scale * bound for span in spans for bound in (span.low, span.high)]
-    margin = 0.08 * (max(held) - min(held)) or 1.0
-    return float(min(held) - margin), float(max(held) + margin)
 
 
 def _row(axes: Axes, y: int, values: Floats, span: Interval | None, scale: float, limits: tuple[float, float]) -> None:

@@ -93,11 +93,7 @@ def win_tie_loss(scores: npt.ArrayLike, control: npt.ArrayLike, *, lower_is_bett
 
 
 def paired_differences(scores: npt.ArrayLike, control: npt.ArrayLike) -> Floats:
-    """Return ``scores − control``; sizes that differ from each other or from zero by rounding alone become equal.
-
-    Raises:
-        UserError: the two have different lengths, are empty, or hold something that is not a finite number.
-    """
+    """Return ``scores − control``; sizes that differ from each other or from zero by rounding alone become equal."""
     a, b = np.asarray(scores, dtype=np.float64), np.asarray(control, dtype=np.float64)
     if a.shape != b.shape or a.ndim != 1 or a.size == 0:
         raise UserError(f"scores and control must be paired, one number a pair; got shapes {a.shape} and {b.shape}")
@@ -109,11 +105,7 @@ def paired_differences(scores: npt.ArrayLike, control: npt.ArrayLike) -> Floats:
 
 
 def summarize(
-    matrix: pd.DataFrame,
-    control: str | None = None,
-    *,
-    lower_is_better: bool = False,
-    ties: RankTies = "average",
+    matrix: pd.DataFrame, control: str | None = None, *, lower_is_better: bool = False, ties: RankTies = "average"
 ) -> tuple[MethodSummary, ...]:
     """Return the three summaries of Table 4, a row a method.
 
@@ -166,16 +158,14 @@ def summarize_repeats(
         UserError: a seed lacks a cell; all are listed.
     """
     wide = tidy(frame, block=block, method=method, score=score, repeat=repeat)
-    tables = []
+    tables = {seed: part.droplevel(1) for seed, part in wide.groupby(level=1, sort=False)}
     gone = holes(wide)
-    blocks = pd.unique(wide.index.get_level_values(0))
-    for seed, part in wide.groupby(level=1, sort=False):
-        there = set(part.index.get_level_values(0))
-        gone += [f"({name}, every method, repeat {seed})" for name in blocks if name not in there]
-        tables.append(part.droplevel(1))
+    for seed, table in tables.items():
+        blocks = pd.unique(wide.index.get_level_values(0))
+        gone += [f"({name}, every method, repeat {seed})" for name in blocks if name not in table.index]
     if gone:
         raise UserError(f"every repeat must cover every block and method; missing: {listed(gone)}")
-    rows = [summarize(table, control, lower_is_better=lower_is_better, ties=ties) for table in tables]
+    rows = [summarize(table, control, lower_is_better=lower_is_better, ties=ties) for table in tables.values()]
     return tuple(
         MethodSummary(
             method=same[0].method,

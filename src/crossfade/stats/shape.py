@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
 from difflib import get_close_matches
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from crossfade.errors import UserError
 from crossfade.stats.words import listed
 
 
-@dataclass(frozen=True)
-class Sizes:
+class Sizes(NamedTuple):
     """Rows of a data set's repeats (means over them), and whether every repeat is tested on the same rows."""
 
     n_train: float
@@ -23,23 +21,14 @@ class Sizes:
     fixed_test: bool
 
 
-def check_fraction(name: str, value: float) -> float:
-    """Return ``value`` if it lies between 0 and 1, both excluded.
-
-    Raises:
-        UserError: it does not.
-    """
+def check_fraction(name: str, value: float) -> None:
+    """Raise a `UserError` unless ``value`` lies between 0 and 1, both excluded."""
     if not 0 < value < 1:
         raise UserError(f"{name} must lie between 0 and 1, got {value}")
-    return value
 
 
 def known(name: str, choices: Sequence[str], what: str) -> str:
-    """Return ``name`` if it is one of ``choices``.
-
-    Raises:
-        UserError: it is none of them; the message names the nearest one.
-    """
+    """Return ``name`` if it is one of ``choices``, or raise a `UserError` that names the nearest one."""
     if name in choices:
         return name
     near = get_close_matches(name, choices, 1, cutoff=0.5)
@@ -68,8 +57,19 @@ def tidy(frame: pd.DataFrame, *, block: str, method: str, score: str, repeat: st
         if frame[name].isna().any():
             raise UserError(f"column {name!r} has {int(frame[name].isna().sum())} empty cells; every row needs a label")
     labels = frame[keys].astype({block: str, method: str})
-    _check_unique(labels, repeat)
-    long = labels.assign(**{score: _finite(frame[score], labels)})
+    twice = labels[labels.duplicated()].drop_duplicates()
+    if len(twice):
+        hint = (
+            "if these are repeats, name their column (repeat=, --repeat)" if repeat is None else "keep one row for each"
+        )
+        raise UserError(f"{len(twice)} cells have more than one score: {listed(map(_cell, twice.to_numpy()))}; {hint}")
+    scores = pd.to_numeric(frame[score], errors="coerce").astype(np.float64)
+    bad = ~np.isfinite(scores)
+    if bad.any():
+        cells = zip(frame.loc[bad, score].tolist(), labels[bad].to_numpy(), strict=True)
+        found = listed(f"{value!r} at {_cell(row)}" for value, row in cells)
+        raise UserError(f"column {score!r} must hold finite numbers; got {found}")
+    long = labels.assign(**{score: scores})
     if repeat is None:
         repeat = "repeat" if "repeat" not in (block, method, score) else "_repeat"
         long[repeat] = 0
@@ -93,9 +93,7 @@ def score_matrix(
 
     Args:
         frame: a row a result.
-        block: column of the blocks, that is the data sets.
-        method: column of the methods.
-        score: column of the scores; any scale.
+        block, method, score: columns of the blocks (data sets), of the methods and of the scores (any scale).
         repeat: column of the repeats (seeds, splits); ``None`` says there is one result a cell.
 
     Returns:
@@ -136,11 +134,6 @@ def check_matrix(matrix: pd.DataFrame) -> None:
             raise UserError(f"{what} labels must be unique; repeated: {listed(labels[labels.duplicated()])}")
 
 
-def by_dataset(wide: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Return the repeats × methods part of every block of a `tidy` frame."""
-    return {str(block): part.droplevel(0) for block, part in wide.groupby(level=0, sort=False)}
-
-
 def holes(wide: pd.DataFrame) -> list[str]:
     """List the missing cells of a `tidy` frame, as ``(block, method)`` where every repeat of the cell is missing."""
     found: list[str] = []
@@ -165,11 +158,7 @@ def require_complete(wide: pd.DataFrame) -> None:
 
 
 def complete_runs(wide: pd.DataFrame, missing: str) -> tuple[pd.DataFrame, str]:
-    """Return the repeats that every method has, and a sentence on what was left out (empty where nothing was).
-
-    Raises:
-        UserError: something is missing and ``missing="error"``, or nothing is left.
-    """
+    """Return the repeats that every method has, and a sentence on what was left out (empty where nothing was)."""
     if missing not in ("error", "drop"):
         raise UserError(f"missing must be 'error' or 'drop', got {missing!r}")
     if missing == "error":
@@ -187,62 +176,30 @@ def complete_runs(wide: pd.DataFrame, missing: str) -> tuple[pd.DataFrame, str]:
 
 
 def run_sizes(results: pd.DataFrame, fixed_test: bool | Collection[str] | None) -> dict[str, Sizes]:
-    """Return the `Sizes` of every data set.
-
-    Raises:
-        UserError: row counts are missing or not positive; ``fixed_test`` names no data set, holds something else than
-            true and false, or varies within a data set.
-    """
-    columns = [str(name) for name in results.columns]
+    """Return the `Sizes` of every data set; see `compare_methods` for ``fixed_test``."""
     for column in ("n_train", "n_test"):
-        known(column, columns, "column")
+        known(column, list(map(str, results.columns)), "column")
         if not (pd.to_numeric(results[column], errors="coerce") > 0).all():
             raise UserError(f"column {column!r} must hold positive row counts in every row")
-    names = results["dataset"].astype(str).to_numpy()
-    marks = _fixed(results, names, fixed_test)
-    sizes: dict[str, Sizes] = {}
-    for name in dict.fromkeys(names.tolist()):
-        here = names == name
-        if len(set(marks[here])) > 1:
+    names = results["dataset"].astype(str)
+    marks: object = fixed_test
+    if fixed_test is None:
+        marks = results.get("fixed_test", False)
+    elif not isinstance(fixed_test, bool):
+        for name in fixed_test:
+            known(name, list(dict.fromkeys(names)), "data set in fixed_test")
+        marks = names.isin(list(fixed_test))
+    rows = results[["n_train", "n_test"]].apply(pd.to_numeric).assign(fixed_test=marks)
+    if not rows["fixed_test"].isin([True, False]).all():
+        raise UserError("column 'fixed_test' must hold true or false in every row")
+    sizes = {}
+    for name, part in rows.groupby(names.to_numpy(), sort=False):
+        if part["fixed_test"].nunique() > 1:
             raise UserError(f"column 'fixed_test' must be the same in all rows of a data set; it varies for {name}")
-        n_train, n_test = (float(pd.to_numeric(results.loc[here, column]).mean()) for column in ("n_train", "n_test"))
-        sizes[name] = Sizes(n_train, n_test, bool(marks[here][0]))
+        n_train, n_test = (float(part[column].mean()) for column in ("n_train", "n_test"))
+        sizes[str(name)] = Sizes(n_train, n_test, bool(part["fixed_test"].iloc[0]))
     return sizes
 
 
-def _check_unique(labels: pd.DataFrame, repeat: str | None) -> None:
-    twice = labels.duplicated()
-    if twice.any():
-        cells = [f"({', '.join(str(value) for value in row)})" for row in labels[twice].drop_duplicates().to_numpy()]
-        hint = (
-            "if these are repeats, name their column (repeat=, --repeat)" if repeat is None else "keep one row for each"
-        )
-        raise UserError(f"{len(cells)} cells have more than one score: {listed(cells)}; {hint}")
-
-
-def _finite(column: pd.Series[float], labels: pd.DataFrame) -> pd.Series[float]:
-    numbers = pd.to_numeric(column, errors="coerce").astype(np.float64)
-    bad = ~np.isfinite(numbers.to_numpy())
-    if bad.any():
-        first = [
-            f"{value!r} at ({', '.join(str(label) for label in row)})"
-            for value, row in zip(column[bad].tolist(), labels[bad].to_numpy(), strict=True)
-        ]
-        raise UserError(f"column {column.name!r} must hold finite numbers; got {listed(first)}")
-    return numbers
-
-
-def _fixed(
-    results: pd.DataFrame, names: npt.NDArray[np.object_], fixed_test: bool | Collection[str] | None
-) -> npt.NDArray[np.bool_]:
-    if isinstance(fixed_test, bool):
-        return np.full(len(names), fixed_test)
-    if fixed_test is not None:
-        for name in fixed_test:
-            known(name, list(dict.fromkeys(names)), "data set in fixed_test")
-        return np.isin(names, list(fixed_test))
-    if "fixed_test" not in results.columns:
-        return np.zeros(len(names), dtype=bool)
-    if not results["fixed_test"].isin([True, False]).all():
-        raise UserError("column 'fixed_test' must hold true or false in every row")
-    return results["fixed_test"].to_numpy(dtype=bool)
+def _cell(row: Iterable[object]) -> str:
+    return f"({', '.join(map(str, row))})"

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from crossfade.stats.evidence import AcrossComparison, Outcome, PairedComparison
-from crossfade.stats.intervals import Interval
+from crossfade.stats.evidence import AcrossComparison, Interval, Outcome, PairedComparison
 from crossfade.stats.words import count, level, listed, p_value, percent, points, points_range
 
 # A method whose mean calibration error is this much above the control's is named, whatever its accuracy.
@@ -38,8 +37,7 @@ def verdict(comparison: PairedComparison | AcrossComparison, titles: Mapping[str
         >>> print(verdict(comparison).text)
         On iris, gradual changes accuracy by +0.5 points against ce (95 % −2.6 to +3.6): no reliable difference at 4 repeats; a true difference of 4.2 points would have been found in 4 runs of 5.
     """  # noqa: E501
-    names = dict(titles or {})
-    method, control = names.get(comparison.method, comparison.method), names.get(comparison.control, comparison.control)
+    method, control = ((titles or {}).get(name, name) for name in (comparison.method, comparison.control))
     if isinstance(comparison, AcrossComparison):
         return Verdict(None, comparison.method, comparison.outcome, _across(comparison, method, control))
     return Verdict(comparison.dataset, comparison.method, comparison.outcome, _within(comparison, method, control))
@@ -47,51 +45,51 @@ def verdict(comparison: PairedComparison | AcrossComparison, titles: Mapping[str
 
 def dataset_line(comparisons: Sequence[PairedComparison], titles: Mapping[str, str] | None = None) -> str:
     """Say in one line about one data set what is reliable there, or what difference could have been seen."""
-    names = dict(titles or {})
+    names = {c.method: (titles or {}).get(c.method, c.method) for c in comparisons}
     first = comparisons[0]
-    firm = [c for c in comparisons if c.outcome in ("better", "worse")]
-    rest = [names.get(c.method, c.method) for c in comparisons if c not in firm]
-    found = [f"{names.get(c.method, c.method)} {_change(c.mean, c.interval)}" for c in firm]
     rows = f", on the same {first.n_test:g} test rows" if first.fixed_test else ""
     head = f"{first.dataset} ({count(first.repeats, 'repeat')}{rows}): "
     if first.repeats == 1:
-        shown = [f"{names.get(c.method, c.method)} {points(c.mean, 1)}" for c in comparisons]
-        return head + f"{listed(shown)} points; one repeat carries no interval."
+        shown = listed(f"{names[c.method]} {points(c.mean, 1)}" for c in comparisons)
+        return f"{head}{shown} points; one repeat carries no interval."
+    firm = [c for c in comparisons if c.outcome in ("better", "worse")]
     if not firm:
         seen = min((c.detectable for c in comparisons if c.detectable is not None), default=None)
         return f"{head}no reliable difference for any method{_power(seen)}."
-    return head + f"reliable: {listed(found)}" + (f"; not: {listed(rest)}." if rest else ".")
+    found = []
+    for c in firm:
+        digits = _digits(c.mean, c.interval)
+        found.append(f"{names[c.method]} {points(c.mean, digits)} points{_span(c.interval, digits)}")
+    rest = listed(names[c.method] for c in comparisons if c not in firm)
+    return f"{head}reliable: {listed(found)}" + (f"; not: {rest}." if rest else ".")
 
 
-def notes(paired: tuple[PairedComparison, ...], across: tuple[AcrossComparison, ...]) -> tuple[str, ...]:
-    """Say what the intervals and p-values of a comparison cover."""
-    fresh = list(dict.fromkeys(c.dataset for c in paired if c.interval and not c.fixed_test))
-    fixed = list(dict.fromkeys(c.dataset for c in paired if c.interval and c.fixed_test))
-    alpha = level(1 - paired[0].confidence)
-    found: list[str] = []
+def notes(paired: tuple[PairedComparison, ...], across: tuple[AcrossComparison, ...]) -> Iterator[str]:
+    """Yield what the intervals and p-values of a comparison cover."""
+    fresh = dict.fromkeys(c.dataset for c in paired if c.interval and not c.fixed_test)
+    fixed = dict.fromkeys(c.dataset for c in paired if c.interval and c.fixed_test)
     if fresh:
-        found.append(
+        yield (
             f"Intervals within a data set ({listed(fresh)}): corrected resampled t (Nadeau and Bengio 2003). They "
             "cover another draw of training and test rows of these sizes, and allow (approximately) for shared rows."
         )
     if fixed:
-        found.append(
+        yield (
             f"Intervals on fixed test rows ({listed(fixed)}): Student t over repeats. They cover training randomness "
             "only, on exactly these test rows; another test set could give another answer."
         )
     if paired[0].comparisons > 1:
-        found.append(
+        yield (
             f"Each interval is for one comparison by itself; a difference within a data set is called reliable where "
-            f"Holm's p over all {paired[0].comparisons} comparisons is at most {alpha}."
+            f"Holm's p over all {paired[0].comparisons} comparisons is at most {level(1 - paired[0].confidence)}."
         )
     if across:
-        first = across[0]
         kind = next((c.interval.kind for c in across if c.interval and any(c.differences)), "Student t")
-        found.append(
-            f"Over data sets: {kind} interval for the mean of {first.datasets} mean differences; Wilcoxon signed-rank "
-            f"test, Holm over {first.comparisons}. They speak of data sets like these, if these are a fair sample."
+        yield (
+            f"Over data sets: {kind} interval for the mean of {across[0].datasets} mean differences; Wilcoxon "
+            f"signed-rank test, Holm over {across[0].comparisons}. They speak of data sets like these, if these are a "
+            "fair sample."
         )
-    return tuple(found)
 
 
 def cautions(paired: tuple[PairedComparison, ...], ece: Mapping[str, float | None], control: str) -> Iterator[str]:
@@ -134,10 +132,11 @@ def _within(c: PairedComparison, method: str, control: str) -> str:
             f"{where} differs from {control} by the same {points(c.mean, 2)} points in all {c.repeats} repeats: "
             "there is no spread to make an interval from."
         )
-    scope = ", training randomness only" if c.fixed_test else ""
-    change = _sentence(c.outcome, c.mean, c.interval, control, scope)
+    change = _change(c, control, scope=", training randomness only" if c.fixed_test else "")
     if c.outcome == "no reliable difference":
-        end = f"no reliable difference at {c.repeats} repeats{_multiplicity(c)}{_power(c.detectable)}"
+        family = "the interval by itself excludes zero, but not after allowing for the number of comparisons"
+        mind = f" ({family}: {_holm(c)})" if c.interval and c.interval.excludes_zero() else ""
+        end = f"no reliable difference at {c.repeats} repeats{mind}{_power(c.detectable)}"
     else:
         end = f"a reliable {'gain' if c.outcome == 'better' else 'loss'} at {c.repeats} repeats ({_holm(c)})"
         if c.fixed_test:
@@ -150,7 +149,7 @@ def _across(c: AcrossComparison, method: str, control: str) -> str:
     where = f"Over {n} data sets, {method}"
     if c.outcome == "identical":
         return f"{where} and {control} have identical mean accuracy on every one."
-    change = _sentence(c.outcome, c.mean, c.interval, control, "", on_average=True)
+    change = _change(c, control, average=" on average")
     tally = f"{count(counts.wins, 'win')}, {count(counts.ties, 'tie')}, {count(counts.losses, 'loss')}"
     if c.outcome == "too few data sets":
         least = f"a signed-rank test over {n} cannot give p below {c.smallest_p:g}"
@@ -167,22 +166,14 @@ def _across(c: AcrossComparison, method: str, control: str) -> str:
     return f"{where} {change}, {tally}: {end}."
 
 
-def _sentence(
-    outcome: Outcome, mean: float, interval: Interval | None, control: str, scope: str, *, on_average: bool = False
-) -> str:
-    verb = {"better": "raises", "worse": "lowers"}.get(outcome, "changes")
-    digits = _digits(mean, interval)
-    size = points(mean, digits) if verb == "changes" else percent(abs(mean), digits)
-    average = " on average" if on_average else ""
-    return f"{verb} accuracy by {size} points{average} against {control}{_span(interval, digits, scope)}"
+def _change(c: PairedComparison | AcrossComparison, control: str, *, average: str = "", scope: str = "") -> str:
+    verb = {"better": "raises", "worse": "lowers"}.get(c.outcome, "changes")
+    digits = _digits(c.mean, c.interval)
+    size = points(c.mean, digits) if verb == "changes" else percent(abs(c.mean), digits)
+    return f"{verb} accuracy by {size} points{average} against {control}{_span(c.interval, digits, scope)}"
 
 
-def _change(mean: float, interval: Interval | None) -> str:
-    digits = _digits(mean, interval)
-    return f"{points(mean, digits)} points{_span(interval, digits, '')}"
-
-
-def _span(interval: Interval | None, digits: int, scope: str) -> str:
+def _span(interval: Interval | None, digits: int, scope: str = "") -> str:
     if interval is None:
         return ""
     return f" ({level(interval.confidence)} {points_range(interval.low, interval.high, digits)}{scope})"
@@ -191,8 +182,7 @@ def _span(interval: Interval | None, digits: int, scope: str) -> str:
 def _digits(mean: float, interval: Interval | None) -> int:
     """Return one decimal, or more where a bound that excludes zero, or the mean itself, would print as zero."""
     bounds = [mean] if interval is None else [interval.low, interval.high] if interval.excludes_zero() else []
-    narrow = interval is not None and 100 * (interval.high - interval.low) < 0.4
-    digits = 2 if narrow else 1
+    digits = 2 if interval is not None and 100 * (interval.high - interval.low) < 0.4 else 1
     while digits < 4 and any(value and round(100 * value, digits) == 0 for value in bounds):
         digits += 1
     return digits
@@ -211,9 +201,3 @@ def _holm(c: PairedComparison | AcrossComparison) -> str:
         return "no p-value"
     text = p_value(c.p_adjusted, 3 if c.p_adjusted < 0.1 else 2)
     return f"Holm {text} over {c.comparisons} comparisons" if c.comparisons > 1 else text
-
-
-def _multiplicity(c: PairedComparison) -> str:
-    if c.interval is None or not c.interval.excludes_zero():
-        return ""
-    return f" (the interval by itself excludes zero, but not after allowing for the number of comparisons: {_holm(c)})"

@@ -85,9 +85,9 @@ def text_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def plain(value: object) -> Plain:
     """Turn dataclasses, tuples and numpy's numbers into what JSON knows; NaN and infinity become ``None``."""
     if is_dataclass(value) and not isinstance(value, type):
-        # An outcome that is computed (a property) belongs to the data as much as one that is stored.
-        outcome = {"outcome": value.outcome} if hasattr(value, "outcome") else {}
-        return plain({**asdict(value), **outcome})
+        # What is concluded from a comparison belongs to the data, though it is computed (a property) and not stored.
+        concluded = {name: getattr(value, name) for name in ("detectable", "outcome") if hasattr(value, name)}
+        return plain({**asdict(value), **concluded})
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

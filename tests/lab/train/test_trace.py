@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from crossfade.errors import UserError
 from crossfade.lab.methods import METHODS, Method, method
-from crossfade.lab.own_loss import check_loss_function as check
+from crossfade.lab.own_loss import probe as check
 from crossfade.lab.train import Member, Recipe, train_stack
 from crossfade.lab.train.tables.trace import TEMPLATES, compiled_values, traced
 from tests.examples import examples

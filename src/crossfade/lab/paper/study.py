@@ -5,13 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeAlias, TypeVar, get_args
+from typing import TYPE_CHECKING, ClassVar, Generic, Literal, TypeAlias, TypeVar, get_args
 
 from crossfade.errors import UserError
-from crossfade.lab.described import describe_run
 from crossfade.lab.methods import Method, method
+from crossfade.lab.provenance import describe_run
 from crossfade.lab.store import Run
-from crossfade.lab.trial import Recipe, Task, Trial
+from crossfade.lab.trial import Json, Recipe, Task, Trial
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -78,7 +78,7 @@ class Request:
     losses: tuple[Method, ...] = ()
     repeats: int | None = None
     epochs: int | None = None
-    recipe: Mapping[str, Any] = field(default_factory=dict)
+    recipe: Json = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.scale not in get_args(Scale):
@@ -199,9 +199,7 @@ class Study(ABC, Generic[R, D]):
         names = dict.fromkeys(["ce", *(request.methods or cell.methods)])
         return [*(method(name) for name in names), *request.losses]
 
-    def runs(
-        self, request: Request, parts: Sequence[tuple[Prepared, Sequence[Trial]]], meta: Mapping[str, Any]
-    ) -> list[Run]:
+    def runs(self, request: Request, parts: Sequence[tuple[Prepared, Sequence[Trial]]], meta: Json) -> list[Run]:
         """Return what the store keeps of a request: one run of all its parts, described by ``meta``."""
         keys = tuple(trial.key for _, trials in parts for trial in trials)
         return [Run(self.name, {"meta": meta, "settings": {"scale": meta["scale"]}}, keys)]

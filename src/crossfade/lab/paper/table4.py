@@ -6,9 +6,9 @@ part, test accuracy there, two seeds.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 from crossfade.errors import UserError
 from crossfade.lab.data.uci import SPLITS, UCI_NAMES, uci_tasks
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from crossfade.lab.data.uci import UciTask
     from crossfade.lab.store import Store
-    from crossfade.lab.trial import Trial
+    from crossfade.lab.trial import Json, Trial
 
 # Epochs, and how many of the smallest sets (None: all).
 _SCALES: dict[Scale, tuple[int, int | None]] = {"smoke": (5, 6), "short": (20, None), "paper": (50, None)}
@@ -83,9 +83,7 @@ class Table4(Study[Recipe, _Sets]):
         )
         return Prepared(cell.label, data.here, recipe, repeats, about, missing=data.missing)
 
-    def runs(
-        self, request: Request, parts: Sequence[tuple[Prepared, Sequence[Trial]]], meta: Mapping[str, Any]
-    ) -> list[Run]:
+    def runs(self, request: Request, parts: Sequence[tuple[Prepared, Sequence[Trial]]], meta: Json) -> list[Run]:
         """Return a run for each network, with what the page says about it."""
         runs = []
         for ready, trials in parts:

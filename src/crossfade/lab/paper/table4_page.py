@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+from crossfade.lab.trial import Json
 from crossfade.stats.words import text_table
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ def _half(results: pd.DataFrame, net: str) -> _Half:
     return _Half(net, summary, analysis, int(results["repeat"].nunique()))
 
 
-def _text(tables: Sequence[_Half], meta: Mapping[str, Any]) -> str:
+def _text(tables: Sequence[_Half], meta: Json) -> str:
     """Return the tables for a terminal."""
     lines = []
     for table in tables:
@@ -119,14 +120,14 @@ def _text(tables: Sequence[_Half], meta: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _scope(table: _Half, meta: Mapping[str, Any]) -> str:
+def _scope(table: _Half, meta: Json) -> str:
     sets = len(table.analysis.matrix)
     missing = f" (not here: {', '.join(meta['missing'])})" if meta["missing"] else ""
     scale = "" if meta["scale"] == "paper" else f", scale {meta['scale']}: not the paper's protocol"
     return f"{sets} of {meta['of']} sets{missing}, {table.repeats} repeats, momentum {meta['momentum']:g}{scale}"
 
 
-def _page(tables: Sequence[_Half], meta: Mapping[str, Any]) -> Page:
+def _page(tables: Sequence[_Half], meta: Json) -> Page:
     from crossfade.report import Code, Facts, Items, Page, Section
 
     sections = [Section(table.net, NETS[table.net], tuple(_blocks(table, meta))) for table in tables]
@@ -163,7 +164,7 @@ def _finding(table: _Half) -> str:
     )
 
 
-def _blocks(table: _Half, meta: Mapping[str, Any]) -> Iterator[Block]:
+def _blocks(table: _Half, meta: Json) -> Iterator[Block]:
     from markupsafe import Markup
 
     from crossfade.report import Column, Figure, Panel, Table

@@ -12,7 +12,7 @@ from sklearn.metrics import f1_score, matthews_corrcoef
 
 from crossfade.errors import UserError
 from crossfade.lab.data.texts import TextSplit
-from crossfade.lab.own_loss import check_loss_function
+from crossfade.lab.own_loss import probe
 from crossfade.lab.store import Outcome
 from crossfade.lab.train.checks import check_choice, expect
 from crossfade.lab.train.executor import Batch, Executor, Tick, cost, train_in_parts
@@ -65,7 +65,7 @@ def train(
         raise UserError(f"the batched engine can't use device {device!r}: take 'cpu', 'cuda' or engine 'plain'")
     for g in dict.fromkeys(member.method.g for member in members):
         if g is not None:
-            check_loss_function(g)
+            probe(g)
     if engine == "batched" or (engine == "auto" and cuda):
         return train_batched(members, recipe, device, on_progress)
     count = 1 if elsewhere else threads or processors()

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Literal, NamedTuple, TypeAlias, get_args
 
 from crossfade.errors import UserError
-from crossfade.lab.own_loss import check_loss_function
+from crossfade.lab.own_loss import probe
 from crossfade.lab.train.checks import check_choice, check_count
 from crossfade.lab.train.hardware import check_device, processors
 from crossfade.lab.train.outcome import History
@@ -123,7 +123,7 @@ def _plan(member: Member, engine: Engine) -> _Plan:
     if method.g is None:
         return _Plan("kernel" if engine == "auto" else engine)
     if engine == "batched" or engine == "plain":
-        check_loss_function(method.g)
+        probe(method.g)
         return _Plan(engine)
     from crossfade.lab.train.tables.trace import traced
 
