@@ -39,8 +39,8 @@ def train_in_parts(
 ) -> list[_T | Outcome]:
     """Train all trials together or, if that raises, in parts, so that one failing loss doesn't affect other trials.
 
-    If a device's memory was full, the parts are halves. Otherwise the trials of each user-defined loss are a part, and in
-    the end each trial by itself. A trial that fails alone gets an outcome with the error.
+    If a device's memory was full, the parts are halves. Otherwise the trials of each user-defined loss are a part, and
+    in the end each trial by itself. A trial that fails alone gets an outcome with the error.
 
     Args:
         trials: Trials of one recipe.
