@@ -1,4 +1,4 @@
-"""What the cells of a column are: numbers, dates, categories, nothing that a network can use, or the rows' classes."""
+"""The kinds of columns in a table (numbers, dates, categories, unused), and the classes in the label column."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ Kind = Literal["number", "date", "category", "unused"]
 
 # One-hot columns a categorical column may grow into; rarer categories share the last one.
 MAX_CATEGORIES = 30
-# From this share on, a column is meant to be numbers (dates) and the rest of its cells are surprises.
+# From this share of numbers (or dates) on, the column's other cells are taken for errors.
 _MEANT = 0.95
-_FEW = 200  # different cells that decide which spellings of a date are worth a look at all cells
+_FEW = 200  # different cells on which formats of dates are tried before all cells are read
 _DAYS = ("%m/%d/%Y", "%d/%m/%Y", "%d.%m.%Y", "%Y/%m/%d", "%d-%m-%Y", "%d %b %Y", "%b %d, %Y")
 _TIMES = ("%H:%M", "%H:%M:%S")
 _DATE_FORMATS = ("ISO8601", *_DAYS, *(f"{day} {time}" for day in _DAYS for time in _TIMES), *_TIMES)
-# $1,234.50 and 1.234,50 EUR are numbers too. Signs of money and percent are cut off before these are tried.
+# Formats of numbers such as $1,234.50 and 1.234,50 EUR, without the signs of money and percent.
 _WRITTEN = {
     "point": re.compile(r"[-+]?(\d{1,3}(,\d{3})+|\d+)?(\.\d+)?"),
     "comma": re.compile(r"[-+]?(\d{1,3}(\.\d{3})+|\d+)?(,\d+)?"),
 }
 _SIGNS = re.compile(r"^(?:[$€£¥]|EUR|USD|GBP)\s*|\s*(?:[$€£¥%]|EUR|USD|GBP)$|(?<=\d)[\s'](?=\d{3})")
 _ROW_NUMBER = re.compile(r"(?i:(^|[_ ])(id|idx|index|key|no|nr|row|number|uuid|unnamed: 0)$)|[a-z](ID|Id)$|^column 1$")
-# More different numbers than this and the labels may be a quantity, unless each of them is there _OFTEN times.
+# Labels with more different numbers than this may be a quantity, unless each one occurs _OFTEN times on average.
 _MANY, _OFTEN = 20, 50
 
 
 @dataclass(frozen=True)
 class Column:
-    """How one column becomes inputs; decided on the training rows and applied to all others."""
+    """The way in which a column becomes inputs: decided on the training rows and applied to all rows."""
 
     name: str
     kind: Kind
@@ -51,13 +51,13 @@ class Column:
 
 
 def infer(values: pd.Series, name: str, where: str, categorical: bool = False) -> Column:
-    """Decide what a column holds.
+    """Return the kind of a column, judged by its cells.
 
     Args:
         values: The column's cells.
         name: Its name, for messages.
         where: The file's or argument's name, for messages.
-        categorical: The user says these are categories.
+        categorical: Whether the user has declared it a column of categories.
 
     Raises:
         UserError: infinite numbers, or a column of numbers (dates) in which a few cells are something else.
@@ -77,7 +77,7 @@ def convert(values: pd.Series, column: Column, where: str) -> pd.Series:
     """Return cells as float64 (numbers; dates in days since 1970) or text (categories), with NaN where missing.
 
     Raises:
-        UserError: a cell that doesn't fit what the column holds.
+        UserError: a cell that doesn't fit the column's kind.
     """
     if column.kind == "category":
         return texts(values)
@@ -90,14 +90,14 @@ def convert(values: pd.Series, column: Column, where: str) -> pd.Series:
     else:
         text = texts(values)
         dates = _dates(text, column.spelling or "ISO8601")
-        _no_surprise(text, dates.isna().to_numpy(), column.name, where, "dates")
+        _refuse_others(text, dates.isna().to_numpy(), column.name, where, "dates")
     naive = dates.dt.tz_convert(None) if getattr(dates.dtype, "tz", None) is not None else dates
     seconds = naive.to_numpy(dtype="datetime64[s]")  # nanoseconds end in 1677 and 2262
     return pd.Series(np.where(np.isnat(seconds), np.nan, seconds.astype(np.int64) / 86400), index=values.index)
 
 
 def texts(values: pd.Series, missing: Collection[str] = MISSING) -> pd.Series:
-    """Return cells as text, without spaces around it and a whole float's ``.0``; words for "missing" become NaN."""
+    """Return cells as text without surrounding spaces or a whole float's ``.0``; words for "missing" become NaN."""
     spell = "{:.15g}".format if types.is_float_dtype(values.dtype) else str
     text = values.map(spell, na_action="ignore").astype("object").str.strip()
     return text.mask(text.isna() | text.isin(list(missing)), np.nan)
@@ -127,7 +127,7 @@ def _from_text(text: pd.Series, name: str, where: str) -> Column:
             shown = "dates" if date_format == "ISO8601" else f"dates ({date_format})"
             return Column(name, "date", date_format, f"column {name!r} holds {shown}: used as a number of days")
         if failed.mean() <= 1 - _MEANT:
-            _no_surprise(known, failed.to_numpy(), name, where, "dates")
+            _refuse_others(known, failed.to_numpy(), name, where, "dates")
     return _category(text, name, wanted=False)
 
 
@@ -151,20 +151,20 @@ def _number(numbers: NDArray[np.float64], name: str) -> Column:
 
 def _category(text: pd.Series, name: str, wanted: bool) -> Column:
     known = text.dropna()
-    different = known.nunique()
-    if different == 1 and len(known) == len(text):
+    distinct = known.nunique()
+    if distinct == 1 and len(known) == len(text):
         return _unused(name, "has the same value in every row")
-    if not wanted and different > max(MAX_CATEGORIES, len(known) // 2):
-        counts = f"{different} different texts in {len(known)} rows, such as {_shown(known.iloc[0])}"
+    if not wanted and distinct > max(MAX_CATEGORIES, len(known) // 2):
+        counts = f"{distinct} different texts in {len(known)} rows, such as {_shown(known.iloc[0])}"
         return _unused(name, f"is free text or an identifier ({counts})")
     note = None
-    if different > MAX_CATEGORIES:
-        note = f"column {name!r} has {different} categories: the {MAX_CATEGORIES - 1} most frequent are kept apart"
+    if distinct > MAX_CATEGORIES:
+        note = f"column {name!r} has {distinct} categories: the {MAX_CATEGORIES - 1} most frequent are kept apart"
     return Column(name, "category", note=note)
 
 
 def _written(text: pd.Series, spelling: str) -> pd.Series:
-    """Return numbers as people write them, NaN where a cell is none."""
+    """Return cells in a human format as numbers, NaN where a cell isn't one."""
     thousands, point = (",", ".") if spelling == "point" else (".", ",")
 
     def read(cell: str) -> float:
@@ -185,7 +185,7 @@ def _numbers(values: pd.Series, name: str, where: str, spelling: str | None = No
         text = texts(values)
         read = pd.to_numeric(text, errors="coerce") if spelling is None else _written(text, spelling)
         numbers = np.asarray(read, dtype=np.float64)
-        _no_surprise(text, np.isnan(numbers), name, where, "numbers")
+        _refuse_others(text, np.isnan(numbers), name, where, "numbers")
     infinite = np.flatnonzero(np.isinf(numbers))
     if len(infinite):
         raise UserError(
@@ -195,7 +195,7 @@ def _numbers(values: pd.Series, name: str, where: str, spelling: str | None = No
     return numbers
 
 
-def _no_surprise(text: pd.Series, failed: NDArray[np.bool_], name: str, where: str, expected: str) -> None:
+def _refuse_others(text: pd.Series, failed: NDArray[np.bool_], name: str, where: str, expected: str) -> None:
     wrong = np.flatnonzero(failed & text.notna().to_numpy())
     if len(wrong):
         row = text.index[wrong[0]]
@@ -223,9 +223,9 @@ class Labelled(NamedTuple):
     """Rows with class numbers; those without a label are left out.
 
     Attributes:
-        classes: Names, in the order of the class numbers: numbers sorted as numbers, everything else as text.
-        parts: The rows to learn from and, where they are fixed, the test rows, with (rows,) class numbers.
-        notes: What was decided while reading.
+        classes: The names in the order of the class numbers: numbers sorted as numbers, everything else as text.
+        parts: The rows to learn from and, if they are fixed, the test rows, with (rows,) class numbers.
+        notes: Decisions while reading.
     """
 
     classes: tuple[str, ...]
@@ -234,11 +234,11 @@ class Labelled(NamedTuple):
 
 
 def labelled(tables: Sequence[Rows], numbers_are_names: bool) -> Labelled:
-    """Find the classes of the rows to learn from, and number the labels of all rows by them.
+    """Return the rows with class numbers, given by the classes of the rows to learn from.
 
     Args:
-        tables: The rows to learn from and, where they are fixed, the test rows.
-        numbers_are_names: The user says that many different numbers are classes nevertheless.
+        tables: The rows to learn from and, if they are fixed, the test rows.
+        numbers_are_names: Whether the user has declared that numbers in the label column are names of classes.
 
     Raises:
         UserError: no labels, one class, a class with too few rows for a split, or a quantity instead of classes; test
@@ -263,9 +263,9 @@ def labelled(tables: Sequence[Rows], numbers_are_names: bool) -> Labelled:
     if missing := len(text) - len(known):
         notes.append(f"{missing} rows without a label are left out")
     folded = Counter(name.casefold() for name in classes)
-    twins = [name for name in classes if folded[name.casefold()] > 1]
-    if twins:
-        notes.append(f"some classes differ in upper and lower case only ({twins[0]!r}): kept apart")
+    similar = [name for name in classes if folded[name.casefold()] > 1]
+    if similar:
+        notes.append(f"some classes differ in upper and lower case only ({similar[0]!r}): kept apart")
     codes = [_numbered(rows, classes, numeric) for rows in tables]
     for test, own in zip(tests, codes[1:], strict=True):
         if (own < 0).all():
@@ -283,9 +283,9 @@ def _numbered(rows: Rows, classes: Sequence[str], numeric: bool) -> NDArray[np.i
         numbers = pd.to_numeric(text, errors="coerce")
         text = text.where(numbers.isna(), numbers.map("{:.15g}".format, na_action="ignore"))
     codes = text.map({name: code for code, name in enumerate(classes)})
-    strange = np.flatnonzero(text.notna() & codes.isna())
-    if len(strange):
-        row = rows.labels.index[strange[0]]
+    unknown = np.flatnonzero(text.notna() & codes.isna())
+    if len(unknown):
+        row = rows.labels.index[unknown[0]]
         raise UserError(
             f"{rows.where}: label {str(rows.labels[row]).strip()!r} (row {row + 1}) doesn't occur in the training "
             "data; remove these rows or add such rows to the training data"

@@ -1,4 +1,4 @@
-"""Images read from files: a folder of your own, with a folder for each class, and the published small-image sets."""
+"""Image sets read from files: a user's folder with a folder for each class, and the published sets of small images."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def load_folder(folder: str | Path, *, size: int | None = None) -> ImageSet:
     Args:
         folder: Its class folders may hold PNG, JPEG, BMP, GIF, PPM, TIFF or WebP files, in subfolders too. With a
             ``train`` folder there must be a ``test`` or a ``val`` folder; one of them alone is the test part.
-        size: Pixels a side. Images are scaled so that the shorter side has so many, and cut in the middle. Default: 32
-            where the median shorter side is at most 40, else 64.
+        size: The width and height in pixels. Images are scaled by their shorter side and cropped in the middle. The
+            default is 32 if the median shorter side is at most 40, else 64.
 
     Raises:
         UserError: not a folder, no class folders, one class only, images that can't be read (named), classes that
@@ -75,11 +75,11 @@ def load_images(name: str, folder: Path) -> ImageSet:
     Args:
         name: Its key.
         folder: Holds ``NAME.npz`` (``x_train, y_train, x_test, y_test``, images (N, 32, 32, 3) uint8, and perhaps
-            ``class_names``) or the folder of the published archive. CINIC-10's train and valid are both learnt from,
-            as in the paper.
+            ``class_names``) or the folder of the published archive. CINIC-10's train and valid together are the
+            training part, as in the paper.
 
     Raises:
-        UserError: nothing there, a damaged file, or counts that aren't the published ones.
+        UserError: a missing or damaged file, or counts that aren't the published ones.
     """
     known, source = IMAGE_SETS[name], CATALOGUE[name]
     place = source.place(folder)
@@ -117,7 +117,7 @@ def _npz(path: Path) -> Read:
     return train, test, tuple(map(str, names if names is not None else range(number)))
 
 
-def _part(pixels: NDArray[Any], numbers: NDArray[Any], where: Path) -> Part:
+def _part(pixels: NDArray[np.generic], numbers: NDArray[np.generic], where: Path) -> Part:
     """Return a part made of (N, H, W, 3) or (N, H, W) bytes."""
     if pixels.ndim == 3:
         pixels = np.repeat(pixels[..., None], 3, axis=3)
@@ -141,7 +141,7 @@ def _cifar100(folder: Path) -> Read:
 
 
 class _Plain(pickle.Unpickler):
-    """A reader of arrays, lists and dicts alone: a downloaded file must not be able to run code."""
+    """An unpickler of arrays, lists and dicts alone, so that a downloaded file can't run code."""
 
     def find_class(self, module: str, name: str) -> Any:
         of_numpy = module.split(".")[0] == "numpy" and name in ("_reconstruct", "ndarray", "dtype", "scalar")
@@ -168,7 +168,6 @@ def _cinic10(folder: Path) -> Read:
             raise UserError(
                 f"{folder / name}: classes {', '.join(own)} differ from those of train ({', '.join(classes)})"
             )
-    # The paper learns from both parts.
     return _read([*listed["train"], *listed["valid"]], classes, 32), _read(listed["test"], classes, 32), classes
 
 
@@ -187,7 +186,7 @@ def _tiny_imagenet(folder: Path) -> Read:
 
 @dataclass(frozen=True)
 class Published:
-    """A published set: how many images for training and test, classes and pixels a side it has, and its reader."""
+    """A published set: its numbers of training and test images, of classes and of pixels per side, and its reader."""
 
     train: int
     test: int
@@ -204,7 +203,7 @@ IMAGE_SETS = {
 
 
 def _read(files: _Files, classes: Sequence[str], size: int) -> Part:
-    """Decode files to ``size`` x ``size`` pixels; raise a UserError that names those that can't be read."""
+    """Return the images as ``size`` x ``size`` pixels; raises UserError with the names of unreadable files."""
     images = torch.empty(len(files), 3, size, size, dtype=torch.uint8)
     broken: list[str] = []
 
@@ -235,7 +234,7 @@ def _decode(path: Path, size: int) -> NDArray[np.uint8]:
 
 
 def _eight_bits(image: Image.Image, kind: str | None) -> Image.Image:
-    """Return the image with eight bits a colour. Pillow cuts 16-bit greys off at 255, and nearly all would be white."""
+    """Return the image with eight bits per colour. Pillow itself would clip 16-bit greys at 255, to nearly white."""
     if image.mode.startswith("I;16") or (image.mode == "I" and kind == "PNG"):
         return Image.fromarray((np.asarray(image, dtype=np.int64) // 257).astype(np.uint8))
     if image.mode in ("I", "F"):
@@ -259,7 +258,7 @@ def _usual_size(paths: Sequence[Path]) -> int:
             with Image.open(path) as file:
                 sides.append(min(file.size))
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-            continue  # named when it is decoded
+            continue  # reported when it is decoded
     return 32 if not sides or float(np.median(sides)) <= 40 else 64
 
 
@@ -268,9 +267,9 @@ def _classes(files: _Files) -> tuple[str, ...]:
 
 
 def _check_classes(files: _Files, classes: Sequence[str], base: Path) -> None:
-    strange = sorted({name for _, name in files} - set(classes))
-    if strange:
-        raise UserError(f"{base}: class {strange[0]!r} isn't in the training part; add images there or remove it")
+    unknown = sorted({name for _, name in files} - set(classes))
+    if unknown:
+        raise UserError(f"{base}: class {unknown[0]!r} isn't in the training part; add images there or remove it")
 
 
 def _folders(base: Path) -> list[Path]:

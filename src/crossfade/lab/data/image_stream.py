@@ -1,4 +1,4 @@
-"""ImageNet: too large to live on a device, so its parts are lists of files."""
+"""ImageNet as lists of files, since it is too large for a device's memory."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class FilePart:
 
 @dataclass(frozen=True, eq=False)
 class StreamSplit:
-    """One repeat: as ``ImageSplit``, with files instead of pixels."""
+    """The parts of one repeat, as ``ImageSplit`` with files instead of pixels."""
 
     train: FilePart
     validation: FilePart | None
@@ -51,7 +51,7 @@ class StreamTask:
 
     @cached_property
     def content(self) -> Mapping[str, object]:
-        """The files' names below their part stand for the images: hashing 150 GB would take longer than many a run."""
+        """What decides the numbers: the files' names instead of their bytes, as hashing 150 GB would take too long."""
         parts = [
             [(Path(file).parent.name, Path(file).name) for file, _ in part.files] for part in (self.train, self.test)
         ]
@@ -85,9 +85,9 @@ def stream_task(place: Path, each: int | None, test: int | None, label: str) -> 
         train, val = (ImageFolder(str(place / part), loader=lambda path: path) for part in ("train", "val"))
     except (FileNotFoundError, RuntimeError) as error:
         raise UserError(f"{place}: {str(error).splitlines()[0]}") from None
-    odd = sorted(set(train.classes) ^ set(val.classes))
-    if odd:
-        raise UserError(f"{place}: class {odd[0]} is in only one of train and val; complete the copy")
+    unmatched = sorted(set(train.classes) ^ set(val.classes))
+    if unmatched:
+        raise UserError(f"{place}: class {unmatched[0]} is in only one of train and val; complete the copy")
     parts = []
     for word, samples, limit, wanted in (("train", train.samples, each, 1_281_167), ("val", val.samples, test, 50_000)):
         if limit is not None:

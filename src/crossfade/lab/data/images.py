@@ -1,4 +1,4 @@
-"""Small-image data sets as tensors of bytes, and the division of one into the parts of a repeat."""
+"""Data sets of small images as tensors of bytes, and their division into the parts of a repeat."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Part:
         return self.labels.numpy()
 
     def in_order(self) -> Part:
-        """Return the part sorted by a hash of each image, whatever files it was read from.
+        """Return the part sorted by a hash of each image, so that the order doesn't depend on the files.
 
         The order is as good as random, and the first n images are a fixed random sample.
         """
@@ -78,11 +78,11 @@ class ImageSet(Examples[Part]):
     @cached_property
     def sha256(self) -> str:
         """Hash of pixels, labels and class names."""
-        known = hashlib.sha256("\n".join(self.classes).encode())
+        hashed = hashlib.sha256("\n".join(self.classes).encode())
         for part in self.parts.values():
-            known.update(part.codes.tobytes())
-            known.update(part.images.contiguous().numpy().data)
-        return known.hexdigest()
+            hashed.update(part.codes.tobytes())
+            hashed.update(part.images.contiguous().numpy().data)
+        return hashed.hexdigest()
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,8 +102,8 @@ class ImageTask(DividedTask[Part]):
     """A set of images, and how a repeat divides it.
 
     Args:
-        per_class: Learn from this many images of each class only; None for all.
-        test_per_class: As many of the test part.
+        per_class: The number of training images of each class; None for all.
+        test_per_class: The same for the test part.
     """
 
     noun: ClassVar[str] = "image(s)"
@@ -152,13 +152,13 @@ def _sample(part: Part, each: int | None) -> Part:
 
 
 def _moments(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and standard deviation of each colour, exactly: from histograms, without a copy as floats."""
+    """Return the exact mean and standard deviation of each colour, from histograms."""
     levels = torch.arange(256, dtype=torch.float64) / 255
     mean, std = [], []
     for colour in range(3):
         count = torch.bincount(images[:, colour].reshape(-1), minlength=256).double()
         mean.append((levels * count).sum() / count.sum())
         std.append((((levels - mean[-1]) ** 2 * count).sum() / count.sum()).sqrt())
-    # A colour that never changes, such as an empty plane, carries nothing to scale.
+    # A constant colour isn't scaled.
     spread = torch.stack(std)
     return torch.stack(mean), torch.where(spread > 0, spread, torch.ones_like(spread))

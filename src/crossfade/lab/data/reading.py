@@ -1,4 +1,4 @@
-"""Rows and their labels, from CSV and its relatives, Parquet or Python objects, with every failure as one line."""
+"""Rows and their labels read from CSV, Parquet or Python objects, with errors of one line."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ import pandas as pd
 
 from crossfade.errors import UserError
 
-# What people write for "not known". pandas' own list and the question mark of the UCI archive.
+# Words for missing values: pandas' own list and the question mark of the UCI archive.
 MISSING = ("", "?", "NA", "N/A", "n/a", "<NA>", "#N/A", "NaN", "nan", "-nan", "NULL", "null", "None", "NONE", "none")
-# "None" in the label column is more often the name of a class than a hole.
+# In the label column "None" is more often a class than a missing value.
 MISSING_LABEL = tuple(text for text in MISSING if text.lower() != "none")
 
 _PACKED = {".gz": gzip, ".bz2": bz2, ".xz": lzma}
@@ -33,7 +33,7 @@ _SAMPLE = 1 << 16
 
 
 class RawFrame(NamedTuple):
-    """A file as read: ``frame`` with typed columns, and ``notes`` on what was decided while reading."""
+    """A file as read: a ``frame`` with typed columns, and ``notes`` on decisions while reading."""
 
     frame: pd.DataFrame
     notes: tuple[str, ...]
@@ -47,7 +47,7 @@ def read_frame(path: Path, target: str | None = None) -> RawFrame:
         target: Name of the label column, whose cells aren't turned into numbers and may say ``None``.
 
     Raises:
-        UserError: not there, not readable, not a table, empty, no rows, or columns that can't be told apart.
+        UserError: a missing, unreadable or empty file, no table, no rows, or columns with the same name.
     """
     if not path.exists():
         raise UserError(f"{path}: no such file{_nearby(path)}")
@@ -73,9 +73,9 @@ def _read_parquet(path: Path) -> RawFrame:
     except (pa.ArrowException, ValueError) as error:
         raise UserError(f"{path}: not a readable Parquet file ({_first_line(error)})") from None
     names = [str(name).strip() for name in frame.columns]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise UserError(f"{path}: {len(twice)} column names occur twice (first: {twice[0]!r}); rename them")
+    duplicates = sorted({name for name in names if names.count(name) > 1})
+    if duplicates:
+        raise UserError(f"{path}: {len(duplicates)} column names occur twice (first: {duplicates[0]!r}); rename them")
     return RawFrame(frame.set_axis(names, axis=1).reset_index(drop=True), ())
 
 
@@ -149,7 +149,7 @@ def _separator(sample: str, path: Path) -> str:
     if path.name.lower().removesuffix(path.suffix if path.suffix.lower() in _PACKED else "").endswith((".tsv", ".tab")):
         return "\t"
     counts = {mark: [len(next(csv.reader([line], delimiter=mark))) for line in lines] for mark in ",;\t|"}
-    # The mark that cuts most lines into as many cells as the header; more cells break ties.
+    # The mark that splits most lines into as many cells as the header; if several do, the one with most cells.
     return max(counts, key=lambda mark: (counts[mark][0] > 1, counts[mark].count(counts[mark][0]), counts[mark][0]))
 
 
@@ -159,7 +159,7 @@ def _names(text: str, separator: str, target: str | None, path: Path) -> tuple[l
     cells = [" ".join(cell.split()) for cell in first]
     if len(cells) == 1:
         raise UserError(f"{path}: only one column ({cells[0][:40]!r}); cells are separated by , ; | or tab")
-    # 5.1 can only be data; 2019 may be a column's name.
+    # 5.1 must be data, but 2019 may be a column's name.
     if target not in cells and any(re.fullmatch(r"[-+]?\d*[.,]\d+([eE][-+]?\d+)?", cell) for cell in cells):
         count = len(cells)
         return [str(number) for number in range(1, count + 1)], None, [f"no header: columns are called 1 to {count}"]
@@ -192,13 +192,13 @@ def _first_line(error: BaseException) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Rows and the label of each, as they came.
+    """Rows as they were read, and the label of each.
 
     Attributes:
         frame: All columns but the labels.
         labels: A cell for each row.
-        where, where_labels: What messages call the rows and the labels.
-        notes: What was decided while reading.
+        where, where_labels: Names of the rows and the labels for messages.
+        notes: Decisions while reading.
     """
 
     frame: pd.DataFrame
@@ -255,9 +255,9 @@ def _as_frame(X: object, name: str) -> pd.DataFrame:
         raise UserError(f"{name}: sparse matrices aren't read; pass {name}.toarray()")
     if isinstance(X, pd.DataFrame):
         names = [" ".join(map(str, column)) if isinstance(column, tuple) else str(column) for column in X.columns]
-        twice = next((label for label in names if names.count(label) > 1), None)
-        if twice is not None:
-            raise UserError(f"{name}: two columns are called {twice!r}; rename one")
+        duplicate = next((label for label in names if names.count(label) > 1), None)
+        if duplicate is not None:
+            raise UserError(f"{name}: two columns are called {duplicate!r}; rename one")
         frame = X.set_axis(names, axis=1)
     else:
         values = np.asarray(X)

@@ -1,4 +1,4 @@
-"""Every data set that the lab knows: where it comes from, whether it is here, and how to get it."""
+"""The catalogue of data sets: where each comes from, whether it is here, and how to get it."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ _HUB_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class DataSet:
-    """A data set that the lab knows.
+    """A data set of the catalogue.
 
     Attributes:
-        name: What the command line calls it.
-        title: What people call it.
+        name: Its name on the command line.
+        title: Its full name.
         used_by: The studies that use it.
         how: How to get it.
-        find: Says what of it is in a data folder, None for nothing; by default, as ``place`` does.
-        url: Of the archive; None where the owner wants you to register.
-        checksum: Of the archive, where the owner tells one.
+        find: Returns what there is of it in a data folder, None for nothing; by default ``place``.
+        url: The archive's address; None if its owner requires registration.
+        checksum: The archive's checksum, if its owner publishes one.
         folder: Where the archive is unpacked.
     """
 
@@ -54,7 +54,7 @@ class DataSet:
         return next((data_dir / name for name in names if (data_dir / name).exists()), None)
 
     def here(self, data_dir: Path) -> str | None:
-        """Return what of it is in ``data_dir``, None for nothing."""
+        """Return what there is of it in ``data_dir``, None for nothing."""
         found = (self.find or self.place)(data_dir)
         return str(found.relative_to(data_dir)) if isinstance(found, Path) else found
 
@@ -161,16 +161,16 @@ CATALOGUE = {known.name: known for known in _KNOWN}
 def download(
     url: str, target: Path, *, checksum: str | None = None, on_progress: Callable[[int, int], None] = lambda *_: None
 ) -> Path:
-    """Fetch ``url`` into ``target``, going on where a download was broken off; a complete target is left alone.
+    """Download ``url`` to ``target``, continuing an interrupted download; nothing is done for a complete target.
 
     Args:
-        url, target: From where, and the file to write.
+        url, target: The address, and the file to write.
         checksum: ``"md5:HEX"`` or ``"sha256:HEX"``. Without one only the length is checked.
-        on_progress: Told (bytes so far, bytes in all or 0) every now and then.
+        on_progress: Called regularly with (bytes so far, bytes in all or 0).
 
     Raises:
-        UserError: no connection, a refused request, a wrong length or checksum. What came is kept as ``target.part``
-            and continued next time, unless its checksum was wrong.
+        UserError: no connection, a refused request, a wrong length or checksum. Unless the checksum is wrong, the bytes
+            so far stay in ``target.part`` for the next call.
     """
     part = target.with_name(target.name + ".part")
     try:
@@ -199,7 +199,7 @@ def _fetch(url: str, part: Path, on_progress: Callable[[int, int], None]) -> Non
     try:
         response = urllib.request.urlopen(request, timeout=_DOWNLOAD_SECONDS)
     except urllib.error.HTTPError as error:
-        if error.code == 416:  # nothing lies beyond what is here
+        if error.code == 416:  # the part is complete already
             return
         raise
     with response:
@@ -216,7 +216,7 @@ def _fetch(url: str, part: Path, on_progress: Callable[[int, int], None]) -> Non
 
 
 def unpack(archive: Path, target: Path) -> Path:
-    """Unpack a zip or tar archive into the new folder ``target``: all of it or, when broken off, nothing.
+    """Unpack a zip or tar archive into the new folder ``target``, which appears only once it is complete.
 
     Raises:
         UserError: a damaged archive, or a member that would land outside the folder.
@@ -247,7 +247,7 @@ def _unzip(archive: Path, target: Path) -> None:
     with zipfile.ZipFile(archive) as file:
         for name in file.namelist():
             path = PurePosixPath(name.replace("\\", "/"))
-            # zipfile would quietly put such a member elsewhere; an archive that has one isn't what it should be.
+            # zipfile would silently put such a member elsewhere.
             if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
                 raise UserError(f"{archive.name}: refused, member {name!r} would land outside the folder")
         file.extractall(target)
@@ -255,7 +255,7 @@ def _unzip(archive: Path, target: Path) -> None:
 
 @contextmanager
 def hub(kind: Literal["model", "dataset"], name: str) -> Iterator[None]:
-    """Load something of the Hugging Face hub inside: quietly, and from the cache alone if the hub doesn't answer."""
+    """Silence the Hugging Face hub's library, and use its cache alone if the hub doesn't answer."""
     import huggingface_hub.constants as constants
 
     log = logging.getLogger("huggingface_hub")
@@ -277,7 +277,7 @@ def _answers(kind: Literal["model", "dataset"], name: str) -> bool:
 
     try:
         HfApi().repo_info(name, repo_type=kind, timeout=_HUB_SECONDS)
-    except HfHubHTTPError:  # an answer, if only that there is no such thing
+    except HfHubHTTPError:  # an answer, such as that there is no such model
         return True
     except Exception:  # a proxy, a name that isn't found, offline mode, a time-out
         return False

@@ -1,4 +1,4 @@
-"""The parts of a repeat: those of a table as arrays, how a data set is divided, and what a report says of them."""
+"""The parts of a repeat: a table's as arrays, the division of a data set, and its entry in a report."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from crossfade.errors import UserError
 Floats: TypeAlias = NDArray[np.float32]
 Integers: TypeAlias = NDArray[np.int64]
 
-_ROWS = 2**31  # what 32 bits count
+_ROWS = 2**31  # rows are counted in 32 bits
 _PARTS = ("train", "val", "test")
 
 
@@ -71,10 +71,10 @@ class Split:
 
 
 class Part(Protocol):
-    """Examples of which some can be taken."""
+    """Examples with class numbers, of which some can be selected."""
 
     def __len__(self) -> int:
-        """Return how many they are."""
+        """Return the number of examples."""
 
     @property
     def codes(self) -> Integers:
@@ -89,16 +89,16 @@ AnyPart = TypeVar("AnyPart", bound=Part)
 
 @dataclass(frozen=True, eq=False)
 class Examples(Generic[AnyPart]):
-    """Examples to learn from, and the test and the validation part where they are fixed.
+    """Examples to learn from, and the test and the validation part if they are fixed.
 
     Args:
-        name: What tables call it.
-        classes: Names, in the order of the class numbers.
-        train: All that may be learnt from.
-        test: The test part; None: each repeat divides ``train``.
-        validation: A part that chooses epochs, where the data set brings one.
-        source: Where it was read.
-        notes: What a reader should know, one line each.
+        name: The name in tables.
+        classes: The names in the order of the class numbers.
+        train: All examples to learn from.
+        test: The test part; None if each repeat takes one out of ``train``.
+        validation: The part that chooses epochs, if the data set has one.
+        source: Where the examples come from.
+        notes: Facts that a reader should know, one line each.
     """
 
     name: str
@@ -111,27 +111,27 @@ class Examples(Generic[AnyPart]):
 
     @property
     def parts(self) -> dict[str, AnyPart]:
-        """The parts that there are, by what messages call them."""
+        """The existing parts, by their names in messages."""
         parts = {"training": self.train, "validation": self.validation, "test": self.test}
         return {word: part for word, part in parts.items() if part is not None}
 
 
 @dataclass(frozen=True, eq=False)
 class DividedTask(Generic[AnyPart]):
-    """A data set, and how a repeat divides it.
+    """A data set, and its division in each repeat.
 
     Args:
         data: The examples.
-        select: ``"validation"`` sets a validation part aside where the data has none; ``"last"`` doesn't need one.
+        select: With ``"validation"`` a validation part is set aside if the data has none; ``"last"`` doesn't need one.
         test_size: Share of the examples in a part that is set aside, in (0, 0.5).
-        seed: Another number gives other divisions, initial weights and batches.
-        label: What tables call it, when it isn't the data set's name.
+        seed: The seed of divisions, initial weights and batches.
+        label: The name in tables, if it isn't the data set's own.
 
     Raises:
         UserError: too few examples of a class for this division.
     """
 
-    noun: ClassVar[str]  # what messages call the examples
+    noun: ClassVar[str]  # for the examples in messages
 
     data: Examples[AnyPart]
     select: str = "validation"
@@ -150,7 +150,7 @@ class DividedTask(Generic[AnyPart]):
 
     @property
     def name(self) -> str:
-        """What tables call it."""
+        """The name in tables."""
         return self.label or self.data.name
 
     @property
@@ -158,11 +158,11 @@ class DividedTask(Generic[AnyPart]):
         return self.select == "validation" and self.data.validation is None
 
     def divided(self, state: int, validation_share: float) -> tuple[AnyPart, AnyPart | None, AnyPart]:
-        """Return the training, the validation (None: the last epoch counts) and the test part of one repeat.
+        """Return the training, the validation (None if the last epoch counts) and the test part of one repeat.
 
         Args:
             state: The repeat's random state.
-            validation_share: Of what is left beside the test part.
+            validation_share: The validation part's share of the examples outside the test part.
         """
         train, validation, test, classes = self.data.train, self.data.validation, self.data.test, len(self.data.classes)
         if test is None:
@@ -173,7 +173,7 @@ class DividedTask(Generic[AnyPart]):
 
 
 def divide(part: AnyPart, classes: int, share: float, state: int) -> tuple[AnyPart, AnyPart]:
-    """Return what is left of a part and what is held out of it: this share of each class, at least one, never all."""
+    """Return the rest of a part and what is held out: this share of each class, at least one example, never all."""
     rng = np.random.default_rng(state)
     held: list[Integers] = []
     for number in range(classes):
@@ -184,7 +184,7 @@ def divide(part: AnyPart, classes: int, share: float, state: int) -> tuple[AnyPa
 
 
 def first_of_each(labels: Integers, number: int) -> Integers:
-    """Return the places, in order, of the first so many examples of each class.
+    """Return the sorted indices of the first ``number`` examples of each class.
 
     >>> first_of_each(np.array([1, 0, 1, 0, 1]), 2).tolist()
     [0, 1, 2, 3]
@@ -195,7 +195,7 @@ def first_of_each(labels: Integers, number: int) -> Integers:
 def entry(
     name: str, source: str, features: int, classes: int, parts: Sequence[Sized | None], sha256: str
 ) -> dict[str, str | int]:
-    """Return one entry of a report's ``datasets``; the parts are for training, validation (may be None) and test."""
+    """Return one entry of a report's ``datasets``, given the training, validation (or None) and test part."""
     sizes = [0 if part is None else len(part) for part in parts]
     counts = dict(zip(("n_train", "n_val", "n_test"), sizes, strict=True))
     shape = {"rows": sum(sizes), "features": features, "classes": classes}

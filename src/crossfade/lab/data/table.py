@@ -1,4 +1,4 @@
-"""Tables: features of known kinds with class numbers, and the preprocessed parts of each repeat."""
+"""Tables with features of known kinds and class numbers, and the preprocessed parts of each repeat."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ if TYPE_CHECKING:
     Part = tuple[pd.DataFrame, NDArray[np.int64]]
 
 BUILTIN = ("iris", "wine", "breast_cancer", "digits")  # real sets that ship with scikit-learn
-# A feature some hundred standard deviations out (amounts, counts) would make the first step of SGD its last.
+# A value hundreds of standard deviations away (amounts, counts) would make SGD diverge in its first step.
 _CLIP = 10.0
 _LARGEST = 4 << 30  # bytes of one repeat's inputs
 
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """Rows to learn from, and ``test`` rows where the user fixed them.
+    """Rows to learn from, and ``test`` rows if the user has fixed them.
 
     Attributes:
-        name: What tables of results call it.
-        source: Where it was read.
+        name: The name in tables of results.
+        source: Where the rows come from.
         features: float64 columns (numbers, dates) and text columns (categories), NaN where missing.
-        labels: Class number of each row.
-        classes: Names, in the order of the class numbers.
-        columns: What each feature column holds.
+        labels: The class number of each row.
+        classes: The names in the order of the class numbers.
+        columns: The kind of each feature column.
         test: Features and class numbers of the fixed test rows, or None.
         notes: Decisions the user should know, one line each.
-        sha256: Of the file's bytes, or of the converted values where there is no file.
+        sha256: The hash of the file's bytes, or of the converted values if there is no file.
     """
 
     name: str
@@ -64,7 +64,7 @@ def from_file(
     """Read a table and, if given, its fixed test rows.
 
     Raises:
-        UserError: whatever can't be used, as one line.
+        UserError: a file or column that can't be used.
     """
     rows = rows_of_files(path, target, test)
     table = _table(path.name.split(".")[0] or path.name, path.name, rows, target, categorical, drop)
@@ -95,12 +95,12 @@ def load_builtin(name: str) -> Table:
     bunch = getattr(datasets, f"load_{name}")(as_frame=True)
     rows = Rows(bunch.data, bunch.target, name, f"{name}: target")
     table = _table(name, f"scikit-learn load_{name}", [rows], "target", (), ())
-    # Three pixels of the digits are always off: known, and nothing to act on.
+    # The notes would only say that three pixels of the digits are always off.
     return replace(table, notes=(), sha256=content_digest(table))
 
 
 def content_digest(table: Table) -> str:
-    """Return the SHA-256 of the values that training will see, the same for a CSV, a Parquet file and a data frame."""
+    """Return the SHA-256 of the values to train on, which is the same for a CSV, a Parquet file and a data frame."""
     hashed = hashlib.sha256(repr((table.classes, [(c.name, c.kind) for c in table.columns])).encode())
     for features, codes in [(table.features, table.labels), *([table.test] if table.test else [])]:
         hashed.update(codes.tobytes())
@@ -116,9 +116,9 @@ def content_digest(table: Table) -> str:
 def _table(
     name: str, source: str, rows: Sequence[Rows], target: str, categorical: Sequence[str], drop: Sequence[str]
 ) -> Table:
-    """Encode the labels, infer each column's kind from the training rows, and convert the cells.
+    """Return the table with encoded labels and converted cells; the training rows determine each column's kind.
 
-    ``categorical`` may hold the name of the labels, ``target``, too: then their numbers are names of classes.
+    If ``categorical`` contains the label column, ``target``, its numbers are names of classes.
     """
     where, names = rows[0].where, rows[0].frame.columns
     categories = [column for column in categorical if column != target]
@@ -132,16 +132,16 @@ def _table(
         raise UserError(f"{where}: no column is left to learn from ({'; '.join(notes) or 'only the target'})")
     features, held = _converted(frame, used, where), None
     for test, numbers in tests:
-        absent = [column.name for column in used if column.name not in test.columns]
-        if absent:
+        missing = [column.name for column in used if column.name not in test.columns]
+        if missing:
             raise UserError(
-                f"{rows[1].where}: no column {absent[0]!r}, which the training data has ({len(absent)} missing)"
+                f"{rows[1].where}: no column {missing[0]!r}, which the training data has ({len(missing)} missing)"
             )
         held = _converted(test, used, rows[1].where), numbers
-    twice = int(features.assign(label=codes).duplicated().sum())
-    if twice > len(features) // 100:
+    duplicates = int(features.assign(label=codes).duplicated().sum())
+    if duplicates > len(features) // 100:
         notes.append(
-            f"{twice} of {len(features)} rows repeat an earlier row: copies may fall into training and test parts"
+            f"{duplicates} of {len(features)} rows repeat an earlier row: copies may fall into training and test parts"
         )
     return Table(name, source, features, codes, classes, used, held, tuple(notes))
 
@@ -153,13 +153,13 @@ def _converted(frame: pd.DataFrame, used: Sequence[Column], where: str) -> pd.Da
 
 @dataclass(frozen=True, eq=False)
 class TableTask:
-    """A table, and how its rows are divided: one stratified split for each repeat.
+    """A table, and the stratified division of its rows in each repeat.
 
     Args:
         table: The rows.
         test_size: Share of the rows in the test part, in (0, 1); the validation part is as large. With fixed test
-            rows it is the validation part's share of the others.
-        seed: The user's number; another one gives other splits, initial weights and batches.
+            rows it is the validation part's share of the other rows.
+        seed: The seed of splits, initial weights and batches.
 
     Raises:
         UserError: too few rows, of a class or in all, for this division.
@@ -178,7 +178,7 @@ class TableTask:
                 f"(test size {self.test_size:g}: {part} rows); change --test-size, add rows or merge classes"
             )
         counts = np.bincount(self.table.labels, minlength=classes)
-        kept = counts  # at least so many rows of each class are left to train on, however the draws fall
+        kept = counts  # the least number of each class's rows in the training part, whichever rows are drawn
         for left in [rows - part * done for done in range(drawn)]:
             kept = kept * (left - part) // left
         if not kept.all():
@@ -190,12 +190,12 @@ class TableTask:
 
     @property
     def name(self) -> str:
-        """What tables of results call it."""
+        """The name in tables of results."""
         return self.table.name
 
     @cached_property
     def content(self) -> Mapping[str, object]:
-        """What decides the numbers: values, division, seed, and the number of this module's way to preprocess."""
+        """What decides the numbers: values, division, seed, and the version of the preprocessing here."""
         return {
             "data": content_digest(self.table),
             "test_size": self.test_size,
@@ -206,13 +206,13 @@ class TableTask:
 
     @cached_property
     def shape(self) -> Shape:
-        """Rows, inputs and classes, roughly."""
+        """The approximate numbers of rows, inputs and classes."""
         categories = [self.table.features[c.name].nunique() for c in self.table.columns if c.kind == "category"]
         inputs = sum(min(number, MAX_CATEGORIES) for number in categories) + len(self.table.columns) - len(categories)
         return Shape(len(self.table.labels), inputs, len(self.table.classes))
 
     def split(self, repeat: int) -> Split:
-        """Return the rows of one repeat as float32, by a pipeline fitted on its training part alone.
+        """Return the rows of one repeat as float32, preprocessed by a pipeline fitted on its training part alone.
 
         Raises:
             UserError: the inputs would not fit into memory, or aren't finite.
@@ -241,7 +241,7 @@ class TableTask:
 
     @property
     def _drawn(self) -> tuple[int, int]:
-        """Rows of a part that is drawn, and how many such parts there are."""
+        """The number of rows in a part that is drawn, and the number of such parts."""
         return int(np.ceil(self.test_size * len(self.table.labels))), 1 if self.table.test else 2
 
     def _parts(self, repeat: int) -> list[Part]:
@@ -263,9 +263,9 @@ class TableTask:
 def _preprocessor(table: Table) -> ColumnTransformer:
     """Return the scikit-learn pipeline, not yet fitted.
 
-    Numbers and dates: the median for missing cells with a column that says so, zero mean and unit variance, cut at
-    +-10 standard deviations. Categories: one column each, the rarest pooled, a missing cell is a category; a category
-    first met after training counts as a rare one.
+    Numbers and dates: missing cells get the median and a column that marks them; zero mean and unit variance, clipped
+    at +-10 standard deviations. Categories: one column for each, with the rarest ones pooled and missing cells as a
+    category; a category that doesn't occur in the training part counts as a rare one.
     """
     from sklearn.compose import ColumnTransformer
     from sklearn.impute import SimpleImputer

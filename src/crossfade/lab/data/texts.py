@@ -1,4 +1,4 @@
-"""Texts with a class each: a user's table or a published set, and how a repeat divides it."""
+"""Texts with classes: a user's table or a published set, and its division in each repeat."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class TextPart:
-    """Examples: ``texts``, for tasks on pairs of sentences the ``seconds`` beside them, and (N,) class numbers."""
+    """Examples: ``texts``, for pairs of sentences also ``seconds``, and (N,) class numbers."""
 
     texts: tuple[str, ...]
     labels: NDArray[np.int64]
@@ -46,7 +46,7 @@ class TextPart:
 
     @property
     def columns(self) -> list[tuple[str, ...]]:
-        """The texts and, of pairs, the seconds."""
+        """The texts and, for pairs, the seconds."""
         return [self.texts] if self.seconds is None else [self.texts, self.seconds]
 
     def rows(self, index: NDArray[np.int64]) -> TextPart:
@@ -55,7 +55,7 @@ class TextPart:
 
     @cached_property
     def words(self) -> int:
-        """How many there are, roughly: for progress, never for results."""
+        """The approximate number of words, for the progress bar."""
         return sum(len(text.split()) for texts in self.columns for text in texts)
 
 
@@ -66,17 +66,17 @@ class TextSet(Examples[TextPart]):
     @cached_property
     def sha256(self) -> str:
         """Hash of texts, labels and class names."""
-        known = hashlib.sha256("\x1e".join(self.classes).encode())
+        hashed = hashlib.sha256("\x1e".join(self.classes).encode())
         for part in self.parts.values():
-            known.update(part.labels.tobytes())
+            hashed.update(part.labels.tobytes())
             for texts in part.columns:
-                known.update("\x1f".join(texts).encode("utf-8", "surrogatepass"))
-        return known.hexdigest()
+                hashed.update("\x1f".join(texts).encode("utf-8", "surrogatepass"))
+        return hashed.hexdigest()
 
 
 @dataclass(frozen=True, eq=False)
 class TextSplit:
-    """One repeat. ``validation`` is None where the last epoch counts."""
+    """The parts of one repeat; ``validation`` is None if the last epoch counts."""
 
     train: TextPart
     validation: TextPart | None
@@ -86,10 +86,10 @@ class TextSplit:
 
 @dataclass(frozen=True, eq=False)
 class TextTask(DividedTask[TextPart]):
-    """A set of texts, and how a repeat divides it.
+    """A set of texts, and its division in each repeat.
 
     Args:
-        limit: Learn from so many examples at most, drawn once for all repeats; None for all.
+        limit: The most examples to learn from, drawn once for all repeats; None for all.
     """
 
     noun: ClassVar[str] = "texts"
@@ -117,13 +117,13 @@ class TextTask(DividedTask[TextPart]):
 
     @cached_property
     def shape(self) -> Shape:
-        """Words to learn from, 1, classes: roughly."""
+        """The approximate numbers of training words (as rows) and classes."""
         words, examples = self.data.train.words, len(self.data.train)
         return Shape(max(1, words * min(examples, self.limit or examples) // examples), 1, len(self.data.classes))
 
     def split(self, repeat: int) -> TextSplit:
         """Return the parts of one repeat; they are the same for every method."""
-        # As many examples for validation as in the test part, whatever was taken before.
+        # The validation part is as large as a drawn test part.
         share = self.test_size if self.data.test is not None else self.test_size / (1.0 - self.test_size)
         train, validation, test = self.divided(stream_seed(self.content, repeat, "split"), share)
         classes = len(self.data.classes)
@@ -146,7 +146,7 @@ def load_texts(
     Rows without a text or without a class are left out and counted in a note.
 
     Raises:
-        UserError: no such column, no texts in it, labels that can't be classes, or a class of test rows alone.
+        UserError: a missing or empty column, labels that can't be classes, or a class that occurs in test rows alone.
     """
     from crossfade.lab.data.reading import rows_of_files
 
@@ -179,9 +179,9 @@ def _text_set(name: str, source: str, tables: Sequence[Rows], text: Sequence[str
         raise UserError(f"--text: expected one column of texts, or two for pairs, got {', '.join(text)}")
     classes, parts, notes = labelled([_with_text(rows, text) for rows in tables], numbers_are_names)
     train, *tests = (TextPart.of([frame[name].tolist() for name in text], codes) for frame, codes in parts)
-    twice = len(train) - len(set(zip(*train.columns, strict=True)))
-    if twice > len(train) // 100:
-        notes.append(f"{twice} of {len(train)} texts repeat an earlier one: copies may fall into both parts")
+    duplicates = len(train) - len(set(zip(*train.columns, strict=True)))
+    if duplicates > len(train) // 100:
+        notes.append(f"{duplicates} of {len(train)} texts repeat an earlier one: copies may fall into both parts")
     return TextSet(name, classes, train, tests[0] if tests else None, source=source, notes=tuple(notes))
 
 
@@ -204,14 +204,14 @@ class GlueTask:
     """One task of GLUE.
 
     Args:
-        name: Of its folder.
-        hub: What the hub calls it.
-        columns: The sentences, by their names in the files.
-        label: The label's column.
-        classes: In the order of their numbers.
-        metric: The official one, a name in a result: ``accuracy``, ``f1`` or ``mcc``.
-        rows: Training examples as published.
-        header: The columns of a file without a header.
+        name: The name of its folder.
+        hub: Its name on the hub.
+        columns: The columns of sentences in the files.
+        label: The label column.
+        classes: The names in the order of the class numbers.
+        metric: The official metric by its name in a result: ``accuracy``, ``f1`` or ``mcc``.
+        rows: The number of published training examples.
+        header: The columns, if the files have no header.
     """
 
     name: str
@@ -240,12 +240,12 @@ GLUE = (
 
 
 def load_glue(task: GlueTask, data_dir: Path) -> TextSet:
-    """Read a task of GLUE from its published folder (TASK/train.tsv, TASK/dev.tsv), or get it from the hub.
+    """Read a task of GLUE from its published folder (TASK/train.tsv, TASK/dev.tsv) or from the hub.
 
-    The dev part is the one that is scored, as in the paper: the test labels aren't public.
+    The dev part is the test part, as in the paper, because the test labels aren't public.
 
     Raises:
-        UserError: neither in the folder nor to be had from the hub, or damaged files.
+        UserError: files that are damaged, or that neither the folder nor the hub has.
     """
     folder = data_dir / "glue" / task.name
     dev = next((folder / name for name in ("dev.tsv", "dev_matched.tsv") if (folder / name).is_file()), None)
@@ -266,9 +266,9 @@ def _read(path: Path, task: GlueTask, notes: list[str]) -> TextPart:
         rows = [bare.split("\t") for line in file if (bare := line.rstrip("\r\n"))]
     header = list(task.header) or (rows.pop(0) if rows else [])
     wanted = (*task.columns, task.label)
-    absent = [name for name in wanted if name not in header]
-    if absent:
-        raise UserError(f"{path}: no column {absent[0]!r} (columns: {', '.join(header)}); expected GLUE's {task.name}")
+    missing = [name for name in wanted if name not in header]
+    if missing:
+        raise UserError(f"{path}: no column {missing[0]!r} (columns: {', '.join(header)}); expected GLUE's {task.name}")
     place = [header.index(name) for name in wanted]
     whole = [[row[at].strip() for at in place] for row in rows if len(row) > max(place)]
     good = [cells for cells in whole if cells[-1] in task.classes and all(cells)]
@@ -293,7 +293,7 @@ def _from_hub(task: GlueTask, folder: Path) -> tuple[TextPart, TextPart]:
         with hub("dataset", "nyu-mll/glue"):
             data = load_dataset("nyu-mll/glue", task.hub)
         parts = [data["train"], data["validation_matched" if task.name == "MNLI" else "validation"]]
-    except Exception as error:  # whatever a hub, a proxy or a cache may raise
+    except Exception as error:  # the hub's library, a proxy or a cache may raise anything
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(
             f"GLUE {task.name}: not in {folder}, and the hub can't be reached ({reason[:120]}); put its train.tsv and "

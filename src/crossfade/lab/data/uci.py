@@ -47,7 +47,7 @@ _LABELS = "labels_py.dat"
 
 @dataclass(frozen=True, eq=False)
 class UciTask:
-    """One set. Repeat r is seed r // 4 on the published split r % 4, so that more seeds or splits keep the old keys."""
+    """One UCI set. Repeat r is seed r // 4 on the published split r % 4, so more seeds or splits keep the old keys."""
 
     folder: Path
     name: str
@@ -133,7 +133,7 @@ def uci_tasks(data_dir: Path, names: tuple[str, ...] = ()) -> tuple[list[UciTask
             f"{data_dir}: none of the 121 UCI sets is here (looked for NAME/{_LABELS}); "
             "`crossfade data uci --download --data-dir DIR` gets them"
         )
-    # The published archive spells a few names with an underscore or a space where others have a hyphen.
+    # The published archive spells a few names with an underscore or a space instead of a hyphen.
     here = {_plain(sub.name): sub for sub in folder.iterdir() if all(path.is_file() for path in _files(sub))}
     found = {name: here[_plain(name)] for name in names or UCI_NAMES if _plain(name) in here}
     return [UciTask(sub, sub.name) for sub in found.values()], [

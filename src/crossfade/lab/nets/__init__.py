@@ -104,7 +104,7 @@ def parameters(net: nn.Module) -> int:
 def _torchvision(name: str, classes: int, pretrained: bool) -> nn.Module:
     from torchvision.models import get_model
 
-    options: dict[str, Any] = {}
+    options: dict[str, bool] = {}
     if name in ("googlenet", "inception_v3"):  # their auxiliary outputs belong to a training scheme of their own
         options = {"transform_input": False} if pretrained else {"aux_logits": False, "init_weights": True}
     if not pretrained:
@@ -125,9 +125,10 @@ def _torchvision(name: str, classes: int, pretrained: bool) -> nn.Module:
     return net
 
 
-def _replace_head(net: nn.Module, name: str, change: Callable[[Any], nn.Module]) -> None:
-    linear = [path for path, module in net.named_modules() if isinstance(module, nn.Linear)]
+def _replace_head(net: nn.Module, name: str, change: Callable[[nn.Linear], nn.Module]) -> None:
+    linear = [(path, module) for path, module in net.named_modules() if isinstance(module, nn.Linear)]
     if not linear:
         raise UserError(f"net {name!r} has no last linear layer to replace; use another network")
-    parent, _, child = linear[-1].rpartition(".")
-    setattr(net.get_submodule(parent), child, change(net.get_submodule(linear[-1])))
+    path, head = linear[-1]
+    parent, _, child = path.rpartition(".")
+    setattr(net.get_submodule(parent), child, change(head))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 def initialise(net: nn.Module) -> None:
-    """He et al. 2015 for convolutions (fan out), ones and zeros for batch normalisation: what torchvision does."""
+    """Initialise convolutions as torchvision does: He et al. 2015, by fan out."""
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -39,7 +39,7 @@ class BasicBlock(nn.Module):
 
 
 class CifarResNet(nn.Module):
-    """6n + 2 layers: a 3x3 convolution, n blocks each of 16, 32 and 64 channels, mean over pixels, one linear layer."""
+    """A network of 6n + 2 layers: a convolution, n blocks each of 16, 32 and 64 channels, pooling, a linear layer."""
 
     def __init__(self, depth: int, classes: int) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class CifarResNet(nn.Module):
 
 
 class PreActBlock(nn.Module):
-    """Normalise and ReLU before each convolution; a projection, where there is one, comes after the first ReLU."""
+    """A block with normalisation and ReLU before each convolution, and a projection, if any, after the first ReLU."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()

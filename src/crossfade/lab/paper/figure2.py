@@ -26,7 +26,7 @@ CHOICES = (
     "batch 32: what the Hugging Face Trainer does by default; loss weights move by steps",
     "WNLI stands beside the seven tasks and isn't in the profile",
 )
-# Epochs, training examples at most, seeds.
+# Epochs, the most training examples, seeds.
 _SHORTENED = {"smoke": (1, 64, 1), "short": (3, 800, 2)}
 _TASKS = {task.name: task for task in GLUE}
 _METRICS = {"mcc": "Matthews", "f1": "F1", "accuracy": "accuracy"}
@@ -34,7 +34,7 @@ _FACTORS = (1.0, 1.01, 1.02, 1.05)
 
 
 def study(model: str = "bert-base-uncased", limit: int | None = None) -> _Figure2:
-    """Return the study with a model of the Hugging Face hub or a folder; ``limit``: examples to learn from at most."""
+    """Return the study with a model of the hub or in a folder, trained on at most ``limit`` examples of each task."""
     recipe = TextRecipe(model)
     cells = tuple(Cell(name, recipe.net, recipe, 4, name) for name in _TASKS)
     return _Figure2("figure2", f"Figure 2: {recipe.net} on GLUE", cells, CHOICES, limit)
@@ -59,7 +59,7 @@ class _Figure2(MarkdownStudy[TextRecipe, "TextSet"]):
     def load(self, data: str, request: Request) -> TextSet:
         try:
             return load_glue(_TASKS[data], request.data_dir)
-        except UserError as error:  # the other tasks are run all the same
+        except UserError as error:  # doesn't stop the other tasks
             raise NotHereError(str(error)) from None
 
     def prepare(self, cell: Cell[TextRecipe], data: TextSet, request: Request) -> Prepared:
@@ -96,7 +96,7 @@ class _Figure2(MarkdownStudy[TextRecipe, "TextSet"]):
 
 
 def _changes(printed: TextRecipe, recipe: TextRecipe, limit: int | None) -> list[str]:
-    """Return what isn't as printed, in words."""
+    """Return the deviations from the printed protocol, in words."""
     changed = [
         f"{name} {getattr(recipe, name):g}"
         for name in ("epochs", "learning_rate", "batch_size")
@@ -115,7 +115,7 @@ def glue_scores(results: pd.DataFrame) -> pd.DataFrame:
 def experiments(results: pd.DataFrame) -> pd.DataFrame:
     """Return the official metric by experiment (a task and a seed) and method, without WNLI.
 
-    A correlation below zero is as useless as zero, and counts so.
+    A correlation below zero counts as zero.
     """
     frame = glue_scores(results)
     own = frame[frame["task"] != "WNLI"]
@@ -149,7 +149,7 @@ def _scores_table(results: pd.DataFrame) -> str:
 
 
 def _profile_table(matrix: pd.DataFrame) -> str:
-    """Return how often each method is near the best."""
+    """Return the table of how often each method is close to the best one."""
     from crossfade.stats import performance_profile
 
     profile = performance_profile(matrix)

@@ -1,11 +1,11 @@
-"""The paper's studies on images as data: Tables 1, 2, 5 and 6, the motivating example, and the norm-matched control.
+"""The definitions of the studies on images: Tables 1, 2, 5 and 6, the motivating example, the norm-matched control.
 
 * Table 1: CE and its three mixtures with EL on CIFAR-100 and CINIC-10, eight networks.
 * Table 2: the same on ImageNet, seven networks.
 * Table 5: CE, F=0-0.5 and complement objective training (COT) under COT's protocol.
 * Table 6: CE and F=0-0.5 with more regularisation, ResNet34 on CINIC-10.
-* Motivating example: what becomes of the wrong test images between epochs 70 and 90.
-* Norm-matched: whether a longer gradient explains it: CE with its learning rate multiplied by M of eq. (20)-(22).
+* Motivating example: how many wrong test images become right between epochs 70 and 90.
+* Norm-matched: CE with its learning rate times M of eq. (20)-(22), to test if larger gradients explain the gain.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Studies on images: where the images are, what a shortened scale trains on, and the page."""
+"""Studies on images: their data, their shortened scales, and their tables."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _CLASSES = {"cifar100": 100, "cinic10": 10, "tinyimagenet": 200, "imagenet": 100
 _GROUPS = ("right", "near", "far")
 
 
-# Epochs, batch, images to learn from in all, test images of each class (None: all), seeds at most.
+# Epochs, batch size, training images in all, test images of each class (None: all), the most seeds.
 _SHORTENED: dict[str, tuple[int, int, int, int | None, int]] = {
     "smoke": (2, 32, 1_000, 2, 1),
     "short": (9, 64, 4_800, None, 2),
@@ -52,9 +52,8 @@ class ImageStudy(MarkdownStudy[ImageRecipe, "ImageSet | Path"]):
     """A study on images.
 
     Args:
-        counted: The paper's counts under CE of the groups that ``ImageRecipe.watch`` follows, where it prints them: of
-            the first cell.
-        any_cell: Other networks and data sets can be asked for; they are trained by the first cell's protocol.
+        counted: The paper's counts under CE of the groups at ``ImageRecipe.watch`` and at the end, for the first cell.
+        any_cell: Whether other networks and data sets can be requested, to be trained by the first cell's protocol.
     """
 
     counted: Mapping[str, int] = field(default_factory=dict)
@@ -67,7 +66,7 @@ class ImageStudy(MarkdownStudy[ImageRecipe, "ImageSet | Path"]):
         return "own" if request.scale == "paper" and request.epochs is not None else request.scale
 
     def chosen(self, request: Request) -> list[Cell[ImageRecipe]]:
-        """Return the cells that are asked for, and where the study takes any network and data set, new ones."""
+        """Return the requested cells, with new ones if the study accepts any network and data set."""
         if not self.any_cell:
             return super().chosen(request)
         for net in request.nets:
@@ -87,12 +86,12 @@ class ImageStudy(MarkdownStudy[ImageRecipe, "ImageSet | Path"]):
         ]
 
     def methods(self, cell: Cell[ImageRecipe], request: Request) -> list[Method]:
-        """Return those of the cell's methods that are asked for."""
+        """Return the requested ones of the cell's methods."""
         check_known("--methods", request.methods, cell.methods, self.name)
         return [method(name, deep=True) for name in cell.methods if not request.methods or name in request.methods]
 
     def load(self, data: str, request: Request) -> ImageSet | Path:
-        """Read the images; of ImageNet, which is read while networks are trained, return the place."""
+        """Return the images, or the folder of ImageNet, which is read during training."""
         from crossfade.lab.data.image_sets import load_folder, load_images
         from crossfade.lab.data.sources import CATALOGUE, find_imagenet
 
@@ -121,7 +120,7 @@ class ImageStudy(MarkdownStudy[ImageRecipe, "ImageSet | Path"]):
             task = stream_task(data, each, test, label=cell.label)
         else:
             task = ImageTask(data, per_class=each, test_per_class=test, label=cell.label)
-            if cell.data not in TITLES:  # a folder of a user's own may hold few images
+            if cell.data not in TITLES:  # a user's folder may hold few images
                 recipe = recipe.fitting(len(task.split(0).train))
         recipe = replace(recipe, **request.recipe)
         falls = ", ".join(f"{at:.4g}" for at in recipe.milestones) or "no epoch"
@@ -129,7 +128,7 @@ class ImageStudy(MarkdownStudy[ImageRecipe, "ImageSet | Path"]):
         return Prepared(cell.label, (task,), recipe, tuple(range(repeats)), about)
 
     def lead(self, results: pd.DataFrame, scale: str) -> str:
-        """Return what the tables show, and how far a shortened scale is from the paper's protocol."""
+        """Return what the tables show, with a warning if the scale is a shortened one."""
         lead = "Accuracy on the test part, percent."
         if scale == "paper" or not len(results):
             return lead
@@ -141,7 +140,7 @@ class ImageStudy(MarkdownStudy[ImageRecipe, "ImageSet | Path"]):
         )
 
     def tables(self, results: pd.DataFrame) -> str:
-        """Return the accuracies beside the paper's, and what became of wrong images where they were followed."""
+        """Return the accuracies beside the paper's and, if they were watched, the fate of wrong images."""
         parts = [table(self.cells, results)]
         escapes = escape_table(results)
         if len(escapes):
@@ -165,8 +164,8 @@ def scaled(
 ) -> tuple[ImageRecipe, int | None, int | None, int]:
     """Return recipe, training and test images of a class (None: all) and repeats of a cell at a scale.
 
-    A shortened recipe keeps the learning rate, and the place of every fall and phase as a fraction of the training; its
-    schedule moves by steps, since 9 epochs are too few for a last 5 %. ``epochs`` takes the place of the scale's own.
+    A shortened recipe keeps the learning rate, and the milestones and phases as fractions of the training. Its schedule
+    changes with each step, since 5 % of 9 epochs are less than one. ``epochs`` replaces the scale's own number.
     """
     whole = cell.recipe
     if scale == "paper" and epochs is None:
@@ -189,7 +188,7 @@ def scaled(
 
 
 def _like(cell: Cell[ImageRecipe], data: str, net: str) -> Cell[ImageRecipe]:
-    """Return another network or data set by a cell's protocol; ImageNet with its own batch, size and augmentation."""
+    """Return the cell for another network or data set; ImageNet has its own batch, size and augmentation."""
     recipe = replace(cell.recipe, net=net)
     if data == "imagenet":
         recipe = replace(recipe, batch_size=256, size=224, augment=Augment(crop=0))
@@ -198,10 +197,10 @@ def _like(cell: Cell[ImageRecipe], data: str, net: str) -> Cell[ImageRecipe]:
 
 
 def escape_table(results: pd.DataFrame) -> pd.DataFrame:
-    """Return the motivating example, from results of recipes that watch.
+    """Return the motivating example's table, from the results of recipes with a watched epoch.
 
-    Numbers of test images in each group at the watched epoch and of those right at the end, and their share in percent;
-    means over seeds.
+    It holds the number of test images in each group at that epoch, of those that are right at the end, and their share
+    in percent, as means over seeds.
     """
     counts = [f"{when}_{group}" for when in ("watch", "end") for group in _GROUPS]
     if not set(counts) <= set(results.columns):

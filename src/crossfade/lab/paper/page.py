@@ -1,4 +1,4 @@
-"""A study's page in Markdown: ours beside the paper's, and what the paper leaves open."""
+"""A study's page in Markdown: our results beside the paper's, and the choices that the paper leaves open."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import pandas as pd
 
@@ -28,10 +28,10 @@ class MarkdownStudy(Study[R, D]):
 
     @abstractmethod
     def tables(self, results: pd.DataFrame) -> str:
-        """Return the tables of ours beside the paper's."""
+        """Return the tables of our results beside the paper's."""
 
     def lead(self, results: pd.DataFrame, scale: str) -> str:
-        """Return what stands above the tables."""
+        """Return the text above the tables."""
         shortened = "" if scale == "paper" else f"Scale **{scale}**, not the paper's protocol.\n\n"
         return f"{shortened}Percent."
 
@@ -40,7 +40,7 @@ class MarkdownStudy(Study[R, D]):
         return None
 
     def page(self, results: pd.DataFrame, scale: str, notes: Sequence[str] = ()) -> str:
-        """Return the page of these results; ``notes`` stand below what the paper leaves open."""
+        """Return the page of these results; ``notes`` follow the study's choices."""
         listed = "\n".join(f"- {line}" for line in (*self.choices, *notes))
         parts = [f"### {self.title}", self.lead(results, scale), self.tables(results), self.above_choices, listed]
         return "\n\n".join(part for part in parts if part) + "\n"
@@ -62,15 +62,15 @@ class MarkdownStudy(Study[R, D]):
         return page
 
 
-def beside_paper(cells: Sequence[Cell[Any]], results: pd.DataFrame) -> pd.DataFrame:
+def beside_paper(cells: Sequence[Cell[R]], results: pd.DataFrame) -> pd.DataFrame:
     """Return a line for each network and method.
 
-    Ours in percent (mean, deviation over seeds, seeds), the paper's, and both differences to CE in points. Our
-    difference is paired: the mean over the seeds that both methods have.
+    It holds our accuracy in percent (mean, deviation over seeds, number of seeds), the paper's, and both differences to
+    CE in points. Our difference is paired: the mean over the seeds that both methods have.
     """
     lines: list[dict[str, object]] = []
     known = {cell.label: cell for cell in cells}
-    for label in dict.fromkeys([*known, *results["dataset"]]):  # what the paper doesn't have stands below
+    for label in dict.fromkeys([*known, *results["dataset"]]):  # cells that aren't in the paper come last
         own, cell = results[results["dataset"] == label], known.get(label)
         ours = own.pivot_table(index="repeat", columns="method", values="accuracy") * 100
         paper = cell.paper if cell else {}
@@ -102,7 +102,7 @@ def paired_gaps(table: pd.DataFrame, name: str) -> pd.Series:
     return (table[name] - table["ce"]).dropna()
 
 
-def table(cells: Sequence[Cell[Any]], results: pd.DataFrame, heading: str = "") -> str:
+def table(cells: Sequence[Cell[R]], results: pd.DataFrame, heading: str = "") -> str:
     """Return ``beside_paper`` as Markdown, without the methods that have no results."""
     first = f"| {heading} " if heading else "| "
     lines = [f"{first}| method | ours | seeds | Δ to CE | paper | paper's Δ |", "|---|---|---:|---:|---:|---:|---:|"]
@@ -120,12 +120,12 @@ def row(*cells: object) -> str:
 
 
 def plus_minus(mean: float, std: float | None) -> str:
-    """Return mean and deviation, as far as they are known."""
+    """Return mean and deviation; an unknown one is left out."""
     if math.isnan(mean):
         return ""
     return f"{mean:.2f}" + ("" if std is None or math.isnan(std) else f" ± {std:.2f}")
 
 
 def signed(value: float) -> str:
-    """Return a difference with its sign; nothing for NaN."""
+    """Return a difference with its sign, or an empty text for NaN."""
     return "" if math.isnan(value) else f"{value:+.2f}".replace("-", "−")

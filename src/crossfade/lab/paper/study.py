@@ -1,4 +1,4 @@
-"""What a study of the paper is, and how a request for one becomes trials."""
+"""A study of the paper, a request for it, and the plan of trials that the request becomes."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from crossfade.lab.store import Store
 
 Scale: TypeAlias = Literal["smoke", "short", "paper"]
-MIXTURES = ("ce", "f0", "f0-late", "gradual")  # CE and its three mixtures with EL: what most of the studies compare
+MIXTURES = ("ce", "f0", "f0-late", "gradual")  # CE and its three mixtures with EL, which most studies compare
 
 R = TypeVar("R", bound=Recipe)
 D = TypeVar("D")
 
 
 class NotHereError(Exception):
-    """The data of a cell isn't in the data folder: no reason to refuse the others."""
+    """An error for data that isn't in the data folder, which doesn't prevent the other cells."""
 
 
 @dataclass(frozen=True)
@@ -34,14 +34,14 @@ class Cell(Generic[R]):
     """One network on one data set: a group of lines in the printed table.
 
     Args:
-        data: What ``--datasets`` calls the data set.
-        net: What ``--nets`` calls the network.
-        recipe: The protocol as printed.
-        repeats: Seeds in the paper.
-        label: What results call the cell.
-        paper: Printed accuracy in percent and its standard deviation (None where none is printed), by method.
-        methods: Names of the methods that the paper compares.
-        title: What the printed table calls the cell, where that isn't the label.
+        data: The data set's name in ``--datasets``.
+        net: The network's name in ``--nets``.
+        recipe: The printed protocol.
+        repeats: The number of seeds in the paper.
+        label: The cell's name in results.
+        paper: The printed accuracy in percent and its standard deviation (None if none is printed), by method.
+        methods: The names of the methods that the paper compares.
+        title: The cell's name in the printed table, if it isn't the label.
     """
 
     data: str
@@ -56,15 +56,15 @@ class Cell(Generic[R]):
 
 @dataclass(frozen=True)
 class Request:
-    """What to run of a study. An empty tuple or None stands for what the study itself says.
+    """The part of a study to run. An empty tuple or None means the study's own value.
 
     Args:
-        data_dir: Where the data is.
-        scale: ``"paper"`` for the protocol as printed, or a shortened one.
-        datasets, nets, methods: Only these, by name.
-        losses: A user's own losses, beside the methods.
-        repeats, epochs: How many.
-        recipe: Other fields of the recipes, by name, and the values that take the place of the study's.
+        data_dir: The folder with the data.
+        scale: ``"paper"`` for the printed protocol, or a shortened one.
+        datasets, nets, methods: The names of those to run.
+        losses: The user's own losses, in addition to the methods.
+        repeats, epochs: Their numbers.
+        recipe: Values for other fields of the recipes, by name.
 
     Raises:
         UserError: an unknown scale, or a number below 1.
@@ -90,16 +90,16 @@ class Request:
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """A cell as a request wants it trained.
+    """A cell prepared for a request.
 
     Args:
-        label: What results call the cell.
-        tasks: Its data sets: one, but for Table 4.
+        label: The cell's name in results.
+        tasks: Its data sets: one, except for Table 4.
         recipe: The protocol at the request's scale.
-        repeats: Their numbers.
+        repeats: The numbers of the repeats.
         about: Data and protocol in a few words.
-        notes: What a reader should know about the data.
-        missing: Data sets that aren't here, where others of the cell are.
+        notes: Facts about the data that a reader should know.
+        missing: The cell's data sets that aren't here.
     """
 
     label: str
@@ -113,15 +113,15 @@ class Prepared:
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """A request that can be carried out: the data is read, nothing is trained.
+    """A request that is ready to run: its data is loaded, but nothing is trained yet.
 
     Args:
         name, title: The study's.
-        scale: What tables call the scale.
-        trials: In the order in which they are run.
-        runs: What the store keeps of the request.
-        lines: What will be run, for people.
-        notes: What a reader should know about the data, and what is asked for but isn't here.
+        scale: The scale's name in tables.
+        trials: The trials in the order of training.
+        runs: The request as the store keeps it.
+        lines: A summary of the plan for the terminal.
+        notes: Facts about the data that a reader should know, and requested data that isn't here.
     """
 
     name: str
@@ -140,12 +140,12 @@ class Plan:
 
 @dataclass(frozen=True)
 class Study(ABC, Generic[R, D]):
-    """A table or a figure of the paper that is made by training networks.
+    """A table or a figure of the paper for which networks are trained.
 
     Args:
-        name, title: What the command line and pages call it.
+        name, title: Its names on the command line and on pages.
         cells: Its groups of lines.
-        choices: What the paper leaves open, and how it was chosen here.
+        choices: The choices made here that the paper leaves open.
     """
 
     name: str
@@ -169,17 +169,17 @@ class Study(ABC, Generic[R, D]):
 
     @abstractmethod
     def write(self, store: Store, planned: Plan, report: Path) -> str:
-        """Write the page of a plan's results, of which there are some, and return it as text."""
+        """Write the page of a plan's results, of which there must be some, and return it as text."""
 
     def scale_label(self, request: Request) -> str:
-        """Return what tables call the request's scale."""
+        """Return the name of the request's scale in tables."""
         return request.scale
 
     def chosen(self, request: Request) -> list[Cell[R]]:
-        """Return the cells that are asked for.
+        """Return the requested cells.
 
         Raises:
-            UserError: unknown names, or nothing left.
+            UserError: an unknown name, or no such cell.
         """
         all_data, all_nets = [cell.data for cell in self.cells], [cell.net for cell in self.cells]
         check_known("--datasets", request.datasets, all_data, self.name)
@@ -200,27 +200,23 @@ class Study(ABC, Generic[R, D]):
         return [*(method(name) for name in names), *request.losses]
 
     def runs(self, request: Request, parts: Sequence[tuple[Prepared, Sequence[Trial]]], meta: Json) -> list[Run]:
-        """Return what the store keeps of a request: one run of all its parts, described by ``meta``."""
+        """Return the request as the store keeps it: one run of all its parts, described by ``meta``."""
         keys = tuple(trial.key for _, trials in parts for trial in trials)
         return [Run(self.name, {"meta": meta, "settings": {"scale": meta["scale"]}}, keys)]
 
 
 def check_known(option: str, wanted: Sequence[str], known: Sequence[str], where: str, more: str = "") -> None:
-    """Refuse a name that isn't known.
-
-    Raises:
-        UserError: names the option, the name, and what there is.
-    """
+    """Raise UserError if one of the ``wanted`` names isn't known."""
     if unknown := sorted(set(wanted) - set(known)):
         there = ", ".join(sorted(set(known)))
         raise UserError(f"{option}: {unknown[0]!r} isn't in {where} (there are {there}{more})")
 
 
 def plan(study: Study[R, D], request: Request, command: str | Sequence[str]) -> Plan:
-    """Check a request and write it down as trials; data that isn't here is named, and the rest is planned.
+    """Return the plan of a request; cells without data are left out and named in its notes.
 
     Raises:
-        UserError: unknown names, settings that can't be used, or no data at all.
+        UserError: an unknown name, unusable settings, or no data at all.
     """
     loaded: dict[str, D] = {}
     absent: dict[str, str] = {}

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from crossfade.lab.data.texts import TextSet
 
 _TEST_SIZE = 0.1
-# Embedding = cells of a layer, layers; percent and standard deviation of CE, F=0, F=0,0.5 and F=0-0.5.
+# Size of the embedding and of each layer, layers; percent and standard deviation of CE, F=0, F=0,0.5 and F=0-0.5.
 _ROWS = {
     "arch1": (50, 1, ((61.08, 0.83), (60.81, 1.30), (60.95, 1.32), (61.57, 1.20))),
     "arch2": (75, 1, ((60.46, 1.50), (61.52, 1.19), (61.52, 1.19), (61.36, 1.30))),
@@ -23,7 +23,7 @@ _ROWS = {
     "arch4": (50, 2, ((63.26, 0.54), (63.20, 0.68), (63.20, 0.68), (63.46, 0.45))),
     "arch5": (100, 2, ((63.14, 0.81), (63.79, 1.20), (63.79, 1.20), (63.77, 0.71))),
 }
-# Epochs, batch, reviews to learn from, seeds.
+# Epochs, batch size, training reviews, seeds.
 _SHORTENED = {"smoke": (1, 16, 200, 1), "short": (8, 32, 6_000, 2)}
 
 
@@ -41,7 +41,6 @@ class _Table3(MarkdownStudy[LstmRecipe, "TextSet"]):
         if request.scale != "paper":
             epochs, batch, limit, repeats = _SHORTENED[request.scale]
             recipe = replace(recipe, epochs=epochs, batch_size=batch, scale=request.scale)
-        # What the paper doesn't print can be chosen otherwise.
         recipe = replace(recipe, epochs=request.epochs or recipe.epochs, **request.recipe)
         task = TextTask(data, test_size=_TEST_SIZE, limit=limit, label=cell.label)
         terms = f"{recipe.epochs} epochs, batch {recipe.batch_size}, learning rate {recipe.learning_rate:g}"

@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     from crossfade.lab.store import Store
     from crossfade.lab.trial import Json, Trial
 
-# Epochs, and how many of the smallest sets (None: all).
+# Epochs, and the number of small sets (None: all).
 _SCALES: dict[Scale, tuple[int, int | None]] = {"smoke": (5, 6), "short": (20, None), "paper": (50, None)}
 _TINIEST = 5  # sets that smoke leaves out
 
 
 class _Sets(NamedTuple):
-    """The UCI sets that are here, and the names of those that are asked for and aren't."""
+    """The requested UCI sets that are here, and the names of those that aren't."""
 
     here: tuple[UciTask, ...]
     missing: tuple[str, ...]
@@ -41,9 +41,9 @@ class _Sets(NamedTuple):
 
 @dataclass(frozen=True)
 class Table4(Study[Recipe, _Sets]):
-    """The study; ``splits``: how many of the four published splits to train on.
+    """The study of Table 4, on ``splits`` of the four published splits.
 
-    A request's data sets are names of UCI sets, its repeats are seeds.
+    A request's data sets are names of UCI sets, and its repeats are seeds.
     """
 
     splits: int = 1
@@ -51,11 +51,11 @@ class Table4(Study[Recipe, _Sets]):
     nets_option: ClassVar[str] = "--net"
 
     def chosen(self, request: Request) -> list[Cell[Recipe]]:
-        """Return the networks that are asked for."""
+        """Return the cells of the requested networks."""
         return super().chosen(replace(request, datasets=()))
 
     def methods(self, cell: Cell[Recipe], request: Request) -> list[Method]:
-        """Return the methods that are asked for, in their order, and the user's own losses."""
+        """Return the requested methods in their order, and the user's own losses."""
         names = request.methods or cell.methods
         found = [*(method(name) for name in names), *request.losses]
         if "ce" not in names or len({one.name for one in found}) < 2:
@@ -64,7 +64,7 @@ class Table4(Study[Recipe, _Sets]):
         return found
 
     def load(self, data: str, request: Request) -> _Sets:
-        """Find the sets that are asked for; smoke takes some small ones."""
+        """Return the requested sets; the scale smoke takes some small ones."""
         tasks, missing = uci_tasks(request.data_dir, request.datasets)
         _, smallest = _SCALES[request.scale]
         if smallest is not None and not request.datasets:

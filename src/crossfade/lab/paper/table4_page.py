@@ -1,4 +1,4 @@
-"""Table 4 and Figure 3 as text and as a page: ours beside the paper's, and how sure each difference is."""
+"""Table 4 and Figure 3 as text and as a page: our results beside the paper's, with tests of the differences."""
 
 from __future__ import annotations
 
@@ -54,10 +54,10 @@ _COLUMNS = ("Method", "Wins", "paper", "Δ points", "paper", "Mean rank", "paper
 def write_page(store: Store, runs: Sequence[Run], report: Path) -> str:
     """Write the page of these runs, one for each network, from the store alone, and return its tables as text.
 
-    A data set with a failed trial is named and left out whole: a table with a hole compares unequal things.
+    A data set with a failed trial is left out and named, so that all methods are compared on the same sets.
 
     Raises:
-        UserError: a data set lacks a method or repeat; all holes are listed.
+        UserError: missing methods or repeats of some data sets, which are all listed.
     """
     from crossfade.lab import frames
     from crossfade.lab.files import write_text

@@ -1,4 +1,4 @@
-"""Training, one folder a family of networks. What tables need is at hand here."""
+"""Training, with a folder for each family of networks; this module exports the names for tables."""
 
 from crossfade.lab.data.split import Split
 from crossfade.lab.train.outcome import History

@@ -1,4 +1,4 @@
-"""Checks that recipes, settings and members share: each raises one clear line."""
+"""Checks of settings that the families share; each raises an error of one line."""
 
 from __future__ import annotations
 
@@ -43,11 +43,7 @@ def check_seed(value: object) -> None:
 
 
 def expect(name: str, value: object, kind: type[_T]) -> _T:
-    """Return the value, which must be of this kind: a task's split or a trial's recipe belongs to one family.
-
-    Raises:
-        TypeError: it is of another.
-    """
+    """Return the value, or raise TypeError if it isn't of this kind, such as another family's split or recipe."""
     if not isinstance(value, kind):
         raise TypeError(f"{name}: expected a {kind.__name__}, got a {type(value).__name__}")
     return value

@@ -1,4 +1,4 @@
-"""The steps of an epoch: the weights of CE and EL at each, and batches of examples of similar length."""
+"""The steps of an epoch: the weights of CE and EL at each step, and batches of examples of similar length."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _WINDOW = 50  # batches among which examples are sorted by length
 
 
 def mixture_table(schedule: Schedule, epochs: int, steps: int = 1) -> Floats:
-    """Return (epochs, steps, 2): alpha and beta; ``steps`` says how often they move in an epoch.
+    """Return (epochs, steps, 2): alpha and beta, which change ``steps`` times in an epoch.
 
     Raises:
-        UserError: the schedule gives something else than two finite numbers.
+        UserError: a schedule that doesn't return two finite numbers.
     """
     total = epochs * steps
     table = np.array([tuple(schedule(step / total)) for step in range(total)], dtype=np.float32)
@@ -30,10 +30,10 @@ def mixture_table(schedule: Schedule, epochs: int, steps: int = 1) -> Floats:
 
 
 def epoch_batches(seed: int, epoch: int, lengths: NDArray[np.int64], batch_size: int) -> list[NDArray[np.int64]]:
-    """Return the batches of an epoch: places of examples, the longest of a batch first.
+    """Return the batches of an epoch as indices of examples, the longest of a batch first.
 
-    The examples are shuffled; within windows of 50 batches they are sorted by length and cut into batches, and the
-    batches are shuffled. So a batch holds little padding, and which examples meet in it still changes each epoch.
+    The examples are shuffled, sorted by length within windows of 50 batches and cut into batches, which are shuffled
+    again. So a batch needs little padding, and still combines other examples in each epoch.
     """
     generator = np.random.default_rng([seed, epoch])
     order = generator.permutation(len(lengths))
@@ -45,7 +45,7 @@ def epoch_batches(seed: int, epoch: int, lengths: NDArray[np.int64], batch_size:
 
 
 def scoring_batches(lengths: NDArray[np.int64], batch_size: int) -> list[NDArray[np.int64]]:
-    """Return the batches of a part that is only scored: all examples sorted by length, the longest first."""
+    """Return the batches for scoring a part: all examples sorted by length, the longest first."""
     return _cut(np.argsort(-lengths, kind="stable"), batch_size)
 
 

@@ -1,4 +1,4 @@
-"""What every family shows to the runner: an executor, which takes batches of trials and yields their outcomes."""
+"""The executor, by which every family trains batches of trials and yields their outcomes."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ Tick: TypeAlias = Callable[[float], None]
 
 
 class Executor(Protocol):
-    """Where batches are computed: here or on a cluster. Results may come in any order, trial by trial.
+    """A function that trains batches, here or on a cluster, and yields results trial by trial in any order.
 
-    ``tick`` may be told how much of ``cost`` is done in trials that haven't come yet.
+    It may call ``tick`` with the part of ``cost`` that is done in trials without a result yet.
     """
 
     def __call__(self, batches: Sequence[Batch], tick: Tick) -> Iterator[tuple[Trial, Outcome]]: ...
 
 
 def cost(trial: Trial) -> float:
-    """Return the multiply-adds that a trial takes, roughly: for progress and the size of batches, never for results."""
+    """Return roughly the multiply-adds of a trial, for the progress bar and the size of batches."""
     return trial.recipe.cost(trial.task.shape)
 
 
 def error_line(error: BaseException) -> str:
-    """Return an error as the store keeps it: one line."""
+    """Return an error as the one line that the store keeps."""
     text = " ".join(str(error).split())
     return (text if isinstance(error, UserError) else f"{type(error).__name__}: {text}".rstrip(": "))[:500]
 
@@ -37,18 +37,18 @@ def error_line(error: BaseException) -> str:
 def train_in_parts(
     trials: Sequence[Trial], train: Callable[[Sequence[int]], Sequence[_T]], places: Sequence[int] | None = None
 ) -> list[_T | Outcome]:
-    """Train all trials together; where that raises in parts, so that nothing is lost with one loss that raises.
+    """Train all trials together or, if that raises, in parts, so that one failing loss doesn't affect other trials.
 
-    The parts are halves where a device's memory was full; otherwise the trials of each loss of a user's by themselves,
-    and then one by one. A trial that can't be trained alone either has failed.
+    If a device's memory was full, the parts are halves. Otherwise the trials of each user-defined loss are a part, and
+    in the end each trial by itself. A trial that fails alone gets an outcome with the error.
 
     Args:
-        trials: Of one recipe.
-        train: Returns what became of the trials at these places.
-        places: Of the trials that are wanted; default: all.
+        trials: Trials of one recipe.
+        train: Returns the results of the trials with these indices.
+        places: The indices of the trials to train; by default all.
 
     Returns:
-        What ``train`` returned for each trial, or the outcome of one that has failed.
+        The result of ``train`` for each trial, or the outcome of one that has failed.
     """
     places = range(len(trials)) if places is None else places
     try:
@@ -57,7 +57,7 @@ def train_in_parts(
         from crossfade.lab.train.graphs import empty_memory, out_of_memory
 
         failed, full = error_line(error), out_of_memory(error)
-    if full:  # only now has the exception let go of the networks
+    if full:  # only now, as the exception has held references to the networks
         empty_memory()
     if len(places) == 1:
         return [Outcome(error=failed)]

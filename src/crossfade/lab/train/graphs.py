@@ -1,4 +1,4 @@
-"""Steps of training as CUDA graphs."""
+"""CUDA graphs of training steps."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_WARM_UP = 2  # calls, of any of those that are alike, that compile and load what a capture must find there
+_WARM_UP = 2  # calls that compile and load kernels before a capture; similar calls share them
 
 
 class Graphs:
-    """CUDA graphs of calls that read and write memory which stays where it is.
+    """CUDA graphs of calls that read and write memory at fixed addresses.
 
-    Graphs of several objects can run side by side: each has a stream, and random numbers of its own once it is seeded.
-    On other devices every call runs as it is.
+    The graphs of several objects can run side by side, as each object has its own stream and, once it is seeded, its
+    own random numbers. On other devices every call runs directly.
 
     Args:
-        device: Where.
-        state: All that a call changes and a later one depends on. What only prepares a capture leaves no trace in it.
-        seen: Which calls were prepared how often: the same object for those whose calls of a key are alike.
-        stream: Where to run; default: on one of its own.
+        device: Where the calls run.
+        state: Returns all tensors that a call changes and a later one depends on. Warm-up calls leave them unchanged.
+        seen: The number of warm-up calls by key. Objects whose calls run the same kernels share one counter.
+        stream: The stream to run on; by default a new one.
     """
 
     def __init__(
@@ -35,19 +35,19 @@ class Graphs:
         device: torch.device,
         state: Callable[[], Iterable[Tensor]],
         seen: Counter[object] | None = None,
-        stream: Any = None,
+        stream: torch.cuda.Stream | None = None,
     ) -> None:
         self.device, self.stream, self.captures = device, stream, device.type == "cuda"
         self._state = state
         self._seen: Counter[object] = Counter() if seen is None else seen
-        self._known: dict[object, Any] = {}
+        self._known: dict[object, torch.cuda.CUDAGraph] = {}
         self._pool: Any = None
         self._random: Any = None  # a generator on a GPU, elsewhere the state of one
         if self.captures and stream is None:
             self.stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def seed(self, seed: int) -> None:
-        """Let the following calls draw from a generator of their own, in place of the global one."""
+        """Let the following calls use a random generator of their own instead of the global one."""
         if self.stream is None:
             self._random = torch.Generator().manual_seed(seed).get_state()
             return
@@ -56,7 +56,7 @@ class Graphs:
         self._random.manual_seed(seed)
 
     def run(self, key: object, call: Callable[[], None]) -> None:
-        """Run the call, as it was captured when it came with this key first."""
+        """Run the call or, on CUDA, replay the graph of the first call with this key."""
         with torch.cuda.stream(self.stream):
             if not self.captures:
                 with self._drawing():
@@ -80,14 +80,14 @@ class Graphs:
                 try:
                     with self._drawing(), _nothing_drawn_here() if self.stream is not None else nullcontext():
                         call()
-                finally:  # after each: the next step is of another shape, maybe
+                finally:  # after each call, as the next one may have another shape
                     with torch.no_grad():
                         for tensor, before in kept:
                             tensor.copy_(before)
         finally:
             self._random = own
 
-    def _captured(self, call: Callable[[], None]) -> Any:
+    def _captured(self, call: Callable[[], None]) -> torch.cuda.CUDAGraph:
         graph = torch.cuda.CUDAGraph()
         with _uninterrupted(), self._drawing(), torch.cuda.graph(graph, pool=self._pool, stream=self.stream):
             call()
@@ -118,9 +118,9 @@ class Graphs:
 
 
 def begun(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
-    """Return the optimizer with its state as it is before a first step: what a graph writes must be there already.
+    """Return the optimizer with the state tensors of its first step, set to zero, since graphs can't create them.
 
-    Either its rate is zero, or a step without a gradient changes nothing, as SGD's and Adam's without weight decay.
+    The weights must not change by a step without gradients: the rate or the weight decay is zero.
     """
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     for weight in weights:
@@ -133,26 +133,26 @@ def begun(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> list[Tensor]:
-    """Return the tensors in which an optimizer remembers earlier steps."""
+    """Return the tensors of an optimizer's state."""
     return [value for state in optimizer.state.values() for value in state.values() if isinstance(value, Tensor)]
 
 
 def out_of_memory(error: BaseException | None) -> bool:
-    """Return whether a device's memory was full; in a capture another error can take the first one's place."""
+    """Return whether a device's memory was full, also if another error followed within a capture."""
     while error is not None and not isinstance(error, torch.cuda.OutOfMemoryError):
         error = error.__cause__ or error.__context__
     return error is not None
 
 
 def empty_memory() -> None:
-    """Give back the device's memory that nothing uses any more."""
+    """Release the device's unused memory."""
     gc.collect()
     torch.cuda.empty_cache()
 
 
 @contextmanager
 def _nothing_drawn_here() -> Iterator[None]:
-    """Raise RuntimeError if the call draws random numbers on the host: a graph would repeat what was drawn once."""
+    """Raise RuntimeError if the call draws random numbers on the host, which a graph would repeat in every step."""
     before = torch.get_rng_state(), random.getstate()
     yield
     if not torch.equal(torch.get_rng_state(), before[0]) or random.getstate() != before[1]:
@@ -161,7 +161,7 @@ def _nothing_drawn_here() -> Iterator[None]:
 
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Put Ctrl-C off: in the middle of a capture it can end the process without a word."""
+    """Delay Ctrl-C, which can end the process without a message during a capture."""
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is None:
         yield
         return

@@ -1,4 +1,4 @@
-"""Where trials are trained, and on how much of the machine. None of it belongs to a trial's key."""
+"""The hardware that trials are trained on, which is no part of a trial's key."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from crossfade.errors import UserError
 
 @dataclass(frozen=True)
 class Hardware:
-    """Where trials are trained, and how fast; the recipe alone decides the numbers.
+    """Where and how fast trials are trained; the results depend on the recipe alone.
 
     Args:
-        accelerator: Lightning's word: ``"auto"``, ``"cpu"``, ``"gpu"``, ``"mps"``, ... Tables are always trained on the
-            CPU.
-        devices, nodes: More than one device in all means DDP. Under torchrun it joins the processes that are there.
+        accelerator: As Lightning names it: ``"auto"``, ``"cpu"``, ``"gpu"``, ``"mps"``, ... Tables are always trained
+            on the CPU.
+        devices, nodes: With more than one device in all, DDP is used. Under torchrun it joins the existing processes.
         compile: ``torch.compile`` the network.
-        channels_last: Memory format of images and weights.
-        workers: Processes that decode images too large to live on the device.
+        channels_last: The memory format of images and weights.
+        workers: Processes that decode image files, for data sets that don't fit on the device.
         logger: A Lightning logger's name, see ``make_logger``, or ``""`` for none.
-        threads: For tables and for LSTMs on the CPU; None for as many as there are processors.
+        threads: For tables and for LSTMs on the CPU; None means one for each processor.
     """
 
     accelerator: str = "auto"
@@ -34,7 +34,7 @@ class Hardware:
 
 
 def process_rank() -> int:
-    """Return which of several processes this is, before any of them has met the others; 0 if it is alone."""
+    """Return this process's rank, even before the processes are connected; 0 if it is alone."""
     return next((int(os.environ[name]) for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK") if name in os.environ), 0)
 
 
@@ -45,7 +45,7 @@ def processors() -> int:
 
 
 def torch_device(hardware: Hardware) -> str:
-    """Return ``"cuda"`` or ``"cpu"``, whichever the accelerator means here for an engine that knows these two."""
+    """Return ``"cuda"`` or ``"cpu"``, whichever the accelerator means for an engine that supports these two."""
     import torch
 
     wanted = hardware.accelerator
@@ -56,7 +56,7 @@ def check_device(device: str) -> bool:
     """Return whether a PyTorch device is another than the CPU.
 
     Raises:
-        UserError: it can't be used here.
+        UserError: a device that can't be used here.
     """
     if device == "cpu":
         return False

@@ -1,4 +1,4 @@
-"""The history of one training, the epoch that counts, and the outcome that a store keeps: the same for all families."""
+"""The history of one training, its chosen epoch, and the outcome for the store: the same for all families."""
 
 from __future__ import annotations
 
@@ -23,23 +23,22 @@ Tie: TypeAlias = Literal["first", "last", "loss"]
 
 @dataclass(frozen=True, eq=False)
 class History:
-    """One network's training.
+    """The history of one network's training.
 
     Attributes:
-        curves: By name, one value for each epoch that was scored, measured after it: ``epoch`` (from 1),
-            ``train_loss`` (the mean of the method's own loss over the epoch) and, for ``val`` and ``test``,
-            ``_accuracy``, ``_nll`` (the mean CE in nats) and whatever else was scored. NaN from the epoch on in which
-            weights or loss stopped being finite.
-        chosen: Place in the curves whose test scores are the result; -1 if no epoch was finite.
-        scores: Test scores at that place beside the accuracy, such as nll, ece and brier.
-        weights: The network's state after the chosen epoch, by the names of its plain form's ``state_dict()``.
-        last: State after the last epoch, where it is kept.
-        probabilities: (test examples, classes) after the chosen epoch, where they are kept.
+        curves: By name, one value for each scored epoch: ``epoch`` (from 1), ``train_loss`` (the mean of the method's
+            own loss over the epoch) and, for ``val`` and ``test``, ``_accuracy``, ``_nll`` (the mean CE in nats) and
+            further scores. The values are NaN once weights or loss aren't finite.
+        chosen: The index in the curves at which the test scores are the result; -1 if no epoch was finite.
+        scores: The test scores at this index except the accuracy, such as nll, ece and brier.
+        weights: The network's ``state_dict()`` after the chosen epoch.
+        last: The state after the last epoch, if it is kept.
+        probabilities: (test examples, classes) after the chosen epoch, if they are kept.
         finite: Whether weights and loss stayed finite to the end.
-        engine: What trained it.
-        device: Where it was trained.
-        seconds: How long it took, where one training is timed by itself.
-        note: Why another engine than the one to be expected trained it.
+        engine: The engine that trained the network.
+        device: The device on which it did.
+        seconds: The duration, where a training is timed by itself.
+        note: Why a slower engine than expected was used.
     """
 
     curves: Mapping[str, Curve]
@@ -56,13 +55,13 @@ class History:
 
 
 def chosen_epoch(accuracy: Curve, nll: Curve | None = None, tie: Tie = "first") -> int:
-    """Return the place of the best validation accuracy, -1 where none is finite.
+    """Return the index of the best validation accuracy, -1 if none is finite.
 
     Args:
-        accuracy: On the validation part, one value an epoch; counts do as well.
-        nll: Its mean cross entropy, needed for the tie ``"loss"``.
-        tie: Which of several equal ones counts: the ``"first"``, the ``"last"``, or the one with the lowest ``"loss"``
-            (then the first).
+        accuracy: The accuracy on the validation part after each epoch, or the number of correct examples.
+        nll: The mean cross entropy there, needed for the tie ``"loss"``.
+        tie: Which of several equally good epochs is chosen: the ``"first"``, the ``"last"``, or the one with the lowest
+            ``"loss"`` (then the first).
     """
     if not np.isfinite(accuracy).any():
         return -1
@@ -89,14 +88,14 @@ def outcome(
     exact: Collection[str] = (),
     epochs: bool = False,
 ) -> Outcome:
-    """Return what the store keeps of a training: the test scores of the chosen epoch, and the curves.
+    """Return the outcome for the store: the test scores of the chosen epoch, and the curves.
 
     Args:
-        history: With a chosen epoch.
-        learning_rate: The one that it was trained with.
-        about: What stands beside the scores: numbers of examples and classes, seconds, engine or device, ...
-        exact: Curves that are kept with all their digits; the others with the seven that float32 holds.
-        epochs: Keep the epochs' numbers as a curve, too: for recipes that needn't score every epoch.
+        history: A history with a chosen epoch.
+        learning_rate: The learning rate of the training.
+        about: Further facts: numbers of examples and classes, seconds, engine or device, ...
+        exact: The curves to keep with all digits; the others get the seven digits of float32.
+        epochs: Keep the epochs' numbers as a curve, too, for recipes that don't score every epoch.
     """
     at = history.chosen
     result: dict[str, object] = {"accuracy": float(history.curves["test_accuracy"][at])}
@@ -113,5 +112,5 @@ def outcome(
 
 
 def short(value: float) -> float | None:
-    """Return seven digits, which is what float32 holds, at half the space; None for what JSON can't say."""
+    """Return the value with the seven digits of float32, or None if it isn't finite, as JSON has no such numbers."""
     return float(f"{value:.7g}") if math.isfinite(value) else None

@@ -1,4 +1,4 @@
-"""Training dynamics on real data: which examples move between wrong and hopeless, wrong and near, and right.
+"""Training dynamics on real data: how examples move between wrong and hopeless, wrong and near, and right.
 
 Every trial records p_y of every training example (as it is trained on) and of every test example (after each epoch).
 """
@@ -51,12 +51,12 @@ def plan(data_dir: Path | None, scale: str, methods: Sequence[str] = METHODS, on
 
     Args:
         data_dir: Holds the UCI sets and CIFAR-100.
-        scale: ``smoke`` takes seconds, ``short`` cuts CIFAR-100 down, ``paper`` is ResNet-32 for 90 epochs.
-        methods: Names of the methods to train with.
-        only: These data sets alone.
+        scale: ``smoke`` takes seconds, ``short`` uses a part of CIFAR-100, ``paper`` trains ResNet-32 for 90 epochs.
+        methods: The names of the methods to train with.
+        only: The names of the data sets, if not all.
 
     Raises:
-        UserError: unknown scale or method, or data that isn't there.
+        UserError: an unknown scale or method, or missing data.
     """
     check_scale(scale)
     smoke, paper = scale == "smoke", scale == "paper"
@@ -101,7 +101,7 @@ def compute(trial: Trial, folder: Path) -> Outcome:
     def observe(epoch: int, part: str, index: Tensor, logits: Tensor, labels: Tensor) -> None:
         if part in recorders:
             recorders[part].record(epoch, index, logits, labels)
-        if part == "test":  # a checkpoint may follow, and what it says is done must be on disk
+        if part == "test":  # a checkpoint may follow, from which a resumed run doesn't record these epochs again
             for recorder in recorders.values():
                 recorder.flush()
 
@@ -125,17 +125,17 @@ def watched_epoch(epochs: int) -> int:
 
 def _described(recording: Recording, epochs: int, part: str) -> dict[str, list[Row]]:
     watch, last = watched_epoch(epochs), epochs - 1
-    close = sorted({0, epochs // 4, epochs // 2, watch, last})  # epochs that are looked at closely
+    selected = sorted({0, epochs // 4, epochs // 2, watch, last})  # epochs with histograms
     moves = transitions(recording, watch, last)
     rows: dict[str, list[Row]] = {"transitions": [], "histograms": [], "mass": [], "forgetting": []}
     for i, start in enumerate(GROUPS):
         ends = {f"to {end}": int(moves.counts[i, j]) for j, end in enumerate(GROUPS)}
         rows["transitions"].append({"from": start, "first_epoch": watch + 1, "last_epoch": last + 1, **ends})
-    scored = range(epochs) if part == "test" else close  # every epoch of both parts would be a megabyte
+    scored = range(epochs) if part == "test" else selected  # all epochs of both parts would take a megabyte
     scores = calibration_history(recording, epochs=scored)
     rows["calibration"] = [{"epoch": epoch + 1, **found._asdict()} for epoch, found in zip(scored, scores, strict=True)]
     counts = histograms(recording, _BINS)
-    for epoch in close:
+    for epoch in selected:
         rows["histograms"].append({"epoch": epoch + 1, **{f"bin{k}": int(counts[epoch, k]) for k in range(_BINS)}})
         for loss, g in _MASS_OF.items():
             share = gradient_mass(recording, g, epoch, _BINS)
@@ -164,7 +164,7 @@ def figures(tables: Mapping[str, pd.DataFrame]) -> dict[str, Figure]:
 
 
 def _transitions(table: pd.DataFrame) -> Figure:
-    """The share of the wrong and near test examples that are right at the end, all seeds together."""
+    """Draw the share of the wrong and near test examples that are right at the end, over all seeds."""
     near = table[(table["part"] == "test") & (table["from"] == "wrong and near")]
     ends = near.groupby(["dataset", "method"], sort=False)[[f"to {end}" for end in GROUPS]].sum().astype("float64")
     share = (100 * ends["to right"] / ends.sum(axis=1)).unstack("method")

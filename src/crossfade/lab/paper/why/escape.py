@@ -1,12 +1,12 @@
-"""Escaping efficiency (eq. 15-18) measured: along real trainings, at minima, on a known landscape; and sharpness.
+"""Measurements of escaping efficiency (eq. 15-18) in real trainings, at minima and on a known landscape.
 
 Six tables:
 
 * ``along``: both sides of (18) for every mixture at the same weights, along trainings on real data;
-* ``minima``: the same at stationary points of each mixture, where the derivation wants them, and whether the loss of
-  SGD started there rises as eq. (17)'s approximation says;
+* ``minima``: the same at stationary points of each mixture, as the derivation assumes, and how the loss of SGD that
+  starts there rises compared with eq. (17)'s approximation;
 * ``pair``: the two-example family in which everything is known in closed form;
-* ``simulation``: walkers that escape a known sharp minimum, at the same learning rate and at the same noise;
+* ``simulation``: how many walkers escape a known sharp minimum, at the same learning rate and at the same noise;
 * ``sharpness``, ``slices``: the largest Hessian eigenvalue, and loss slices, around the solutions.
 """
 
@@ -50,7 +50,7 @@ _SIMULATED = ("ce", "f0", "f0.2", "f0.4", "f0.4-unit", "el")
 
 @dataclass(frozen=True)
 class _Measured:
-    """A recipe of a measurement: what a trial's key and progress need of it."""
+    """The recipe of a measurement, with what a trial's key and progress need."""
 
     kind: ClassVar[str] = ""
     epochs: ClassVar[int] = 1
@@ -62,20 +62,20 @@ class _Measured:
         return {"net": self.kind, **asdict(self)}
 
     def cost(self, shape: Shape) -> float:
-        """Return the same for every measurement: what it takes is mostly independent of the data's size."""
+        """Return a constant, as the time hardly depends on the data's size."""
         return 1e12
 
 
 @dataclass(frozen=True)
 class Along(_Measured):
-    """A training that is measured at some moments (epochs done).
+    """A training with measurements after some epochs.
 
     Args:
-        training: How the network is trained.
-        moments: When it is measured; the last is the training's end.
-        probes: How many random directions the trace estimates take.
-        examples: How many examples of the training part are measured on.
-        slices: Also draw loss slices around the solution.
+        training: The recipe of the training.
+        moments: The numbers of finished epochs at which it is measured; the last one is the end.
+        probes: The number of random directions for estimates of traces.
+        examples: The number of training examples to measure on.
+        slices: Whether to compute loss slices around the solution.
     """
 
     training: Recipe | ImageRecipe
@@ -115,10 +115,10 @@ def plan(data_dir: Path | None, scale: str, only: Sequence[str] = ()) -> list[Tr
     Args:
         data_dir: Holds the UCI sets and CIFAR-100.
         scale: ``smoke`` takes seconds, ``short`` about an hour on one core, ``paper`` uses all of CIFAR-100.
-        only: These data sets alone, and ``simulation``.
+        only: The names of the data sets and ``simulation``, if not all.
 
     Raises:
-        UserError: unknown scale, or data that isn't there.
+        UserError: an unknown scale, or missing data.
     """
     check_scale(scale)
     smoke = scale == "smoke"
@@ -152,7 +152,7 @@ def plan(data_dir: Path | None, scale: str, only: Sequence[str] = ()) -> list[Tr
 
 
 def _mixture(name: str) -> Method:
-    """Return one of ``MIXTURES`` as a method whose weights never move."""
+    """Return one of ``MIXTURES`` as a method with constant weights."""
     return Method(name, name, schedule=partial(_fixed, MIXTURES[name]))
 
 
@@ -161,7 +161,7 @@ def _fixed(weights: Weights, progress: float) -> Weights:
 
 
 def compute(trial: Trial, folder: Path) -> Outcome:
-    """Measure what the trial's recipe says."""
+    """Return the measurements of the trial's recipe."""
     recipe = trial.recipe
     if isinstance(recipe, Along):
         return _along(trial, recipe, folder)
@@ -188,7 +188,7 @@ def _along(trial: Trial, recipe: Along, folder: Path) -> Outcome:
             tables["sharpness"] = list(sharpness_rows(net, data, recipe.examples))
             if recipe.slices:
                 tables["slices"] = list(slice_rows(net, data, recipe.examples))
-        folder.mkdir(parents=True, exist_ok=True)  # an image network's training goes on from its checkpoint there
+        folder.mkdir(parents=True, exist_ok=True)  # an image network's training resumes from its checkpoint there
         write_text(known, json.dumps(tables), "measurements")
 
     follow(trial, recipe.training, folder, look=look)

@@ -13,20 +13,19 @@ from crossfade.stats.drawing import new_figure
 
 
 def figures(tables: Mapping[str, pd.DataFrame]) -> dict[str, Figure]:
-    """Return the figures by name, as far as there are tables for them."""
+    """Return the figures by name, for the tables that exist."""
     makers = {
-        "along": _along,
-        "pair": _pair,
-        "simulation": _simulation,
-        "slices": _slices,
-        "minima": _rise,
+        "along": ("along", _along),
+        "pair": ("pair", _pair),
+        "simulation": ("simulation", _simulation),
+        "slices": ("slices", _slices),
+        "rise": ("minima", _rise),
     }
-    drawn = {name: make(tables[name]) for name, make in makers.items() if name in tables}
-    return {"rise" if name == "minima" else name: figure for name, figure in drawn.items()}
+    return {name: draw(tables[table]) for name, (table, draw) in makers.items() if table in tables}
 
 
 def _along(table: pd.DataFrame) -> Figure:
-    """Tr(H Sigma) over CE's at the same weights: as it stands, and at CE's noise."""
+    """Draw Tr(H Sigma) over CE's at the same weights, for the same learning rate and for the same noise."""
     product = table.pivot(index="unit", columns="mixture", values="tr_h_sigma").astype("float64")
     ratios = product.div(product["ce"], axis=0)
     matched = table.pivot(index="unit", columns="mixture", values="matched_ratio").astype("float64")
@@ -82,7 +81,7 @@ def _simulation(table: pd.DataFrame) -> Figure:
 
 
 def _slices(table: pd.DataFrame) -> Figure:
-    """1-D and 2-D slices of CE around the solutions of CE and of the gradual mixture, seed 0, on the last data set."""
+    """Draw 1-D and 2-D slices of CE around the solutions of CE and the gradual mixture, on the last data set."""
     dataset = table["dataset"].iloc[-1]
     own = table[(table["dataset"] == dataset) & (table["seed"] == 0) & (table["loss"] == "ce")]
     names = list(own["trained_with"].unique())[:2]
@@ -107,7 +106,7 @@ def _slices(table: pd.DataFrame) -> Figure:
 
 
 def _rise(table: pd.DataFrame) -> Figure:
-    """How the measured rise of the loss compares with (eta t / 2) Tr(H Sigma) after 1, 10 and 50 steps."""
+    """Draw the measured rise of the loss over (eta t / 2) Tr(H Sigma) after 1, 10 and 50 steps."""
     figure, (axis,) = new_figure(width=4.2, height=2.8)
     for step, marker in ((1, "o"), (10, "s"), (50, "^")):
         label = f"{step} step{'s' * (step > 1)}"

@@ -26,12 +26,12 @@ def run(out: Path, scale: str = "short", *, losses: Sequence[Method] = ()) -> No
     """Write ``curves.csv``, ``peaks.csv``, ``figure1.svg`` and ``losses.svg`` into the folder ``out``.
 
     Args:
-        out: A folder. The curves are exact and take a second, so they are written anew every time.
-        scale: How many points a curve has.
-        losses: The user's own losses (methods with a g) beside the library's.
+        out: The folder. The files are written anew in every call, as the exact curves take a second.
+        scale: The scale, which sets the number of points of a curve.
+        losses: The user's own losses (methods with a g), in addition to the library's.
 
     Raises:
-        UserError: unknown scale, or a folder that can't be written to.
+        UserError: an unknown scale, or a folder that can't be written to.
     """
     check_scale(scale)
     output_folder(out)

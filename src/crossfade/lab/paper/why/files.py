@@ -1,4 +1,4 @@
-"""The folder that a why-study writes: tables as CSV, figures as SVG, and where the numbers come from."""
+"""The output folder of a why-study: tables as CSV, figures as SVG, and the provenance of the numbers."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ def command_line() -> str:
 
 
 def output_folder(out: Path) -> Path:
-    """Return the folder, made if need be.
+    """Return the folder, after creating it if necessary.
 
     Raises:
-        UserError: it is a file, or can't be made.
+        UserError: the path is a file, or can't be created.
     """
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out}: a file, expected a folder")
@@ -75,10 +75,10 @@ def write_study(
 
     Args:
         out: The study's folder.
-        study, scale, settings: What was asked for.
-        tables, figures: By the name of their file.
-        command: How it was asked for; default: this process's command.
-        earlier: The provenance of rows that other versions, commits or machines have computed.
+        study, scale, settings: The request.
+        tables, figures: The contents by names of files.
+        command: The command of the request; by default this process's.
+        earlier: The provenance of rows that were computed by other versions, commits or machines.
 
     Raises:
         UserError: the folder can't be written to.
@@ -100,7 +100,7 @@ def write_study(
 
 
 def _processor() -> str:
-    known = Path("/proc/cpuinfo")  # Linux; elsewhere Python itself knows the name
+    known = Path("/proc/cpuinfo")  # on Linux; on other systems Python knows the name
     lines = known.read_text().splitlines() if known.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return next(iter(names), platform.processor() or platform.machine())

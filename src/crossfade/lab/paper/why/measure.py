@@ -1,4 +1,4 @@
-"""Measurements at one point: both sides of (18), the rise of the loss under SGD, sharpness, slices."""
+"""Measurements at given weights: both sides of (18), the rise of the loss under SGD, sharpness, slices."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def along_rows(model: nn.Module, data: Arrays, examples: int, probes: int, seed:
 
 
 def _row(found: EscapingEfficiency, name: str, value: Weights) -> dict[str, object]:
-    """Return what was found for one mixture with m = 1: a batch of m divides every Tr(Sigma) and Tr(H Sigma) by m."""
+    """Return the row of one mixture with m = 1; a batch of m divides Tr(Sigma) and Tr(H Sigma) by m."""
     product, gain, hp_fp = found.trace_product(value), found.gain(value), found.trace_hp_fp
     row: dict[str, object] = {
         "mixture": name,
@@ -88,22 +88,22 @@ def _concave_share(model: nn.Module, batches: Sequence[Batch], dimension: int, g
 def minimum_rows(data: Arrays, kind: str, probes: int, walkers: int) -> Iterator[Row]:
     """Yield, for each mixture, (18) at one of its stationary points and the rise of the loss under SGD started there.
 
-    L-BFGS finds CE's, and from there those of the others. A small ridge (1e-3 |W|^2 / 2) keeps the minimum at finite
-    weights; the measurements are of the loss without it, as eq. (16)-(18) are, and ``gradient_norm2`` says what it
-    leaves.
+    L-BFGS finds CE's point first, and from there those of the others. A small ridge (1e-3 |W|^2 / 2) keeps the minimum
+    at finite weights. The measurements are of the loss without it, as in eq. (16)-(18); ``gradient_norm2`` tells how
+    far its gradient is from zero.
     """
     torch.manual_seed(0)
     x, y = data.x[:1000].double(), data.y[:1000]
     inputs, classes = x.shape[1], data.classes
-    hidden = [nn.Linear(inputs, 8), nn.Tanh(), nn.Linear(8, classes)]  # smooth, so that L-BFGS gets to the bottom
+    hidden = [nn.Linear(inputs, 8), nn.Tanh(), nn.Linear(8, classes)]  # smooth, so that L-BFGS converges
     model = (nn.Linear(inputs, classes) if kind == "linear" else nn.Sequential(*hidden)).double()
-    end_of_ce: dict[str, Tensor] = {}
+    ce_state: dict[str, Tensor] = {}
     for name in ("ce", "f0", "f0.2", "f0.4", "f0.4-unit", "el"):
         value = MIXTURES[name]
-        if end_of_ce:
-            model.load_state_dict(end_of_ce)
+        if ce_state:
+            model.load_state_dict(ce_state)
         _descend(model, x, y, value)
-        end_of_ce = end_of_ce or {key: tensor.clone() for key, tensor in model.state_dict().items()}
+        ce_state = ce_state or {key: tensor.clone() for key, tensor in model.state_dict().items()}
         found = escaping_efficiency(model, [(x, y)], probes=probes, seed=0)
         concave = _concave_share(model, [(x, y)], found.dimension, torch.Generator().manual_seed(0))
         rise = _rise(model, x, y, value, walkers)
@@ -134,11 +134,11 @@ def _descend(model: nn.Module, x: Tensor, y: Tensor, value: Weights) -> None:
 
 
 def _rise(model: nn.Module, x: Tensor, y: Tensor, value: Weights, walkers: int) -> Row:
-    """Return the mean rise of the loss with its ridge over 1, 10 and 50 steps of SGD from here."""
+    """Return the mean rise of the loss with its ridge after 1, 10 and 50 steps of SGD from these weights."""
     rate, m = 0.05, 16
     objective = partial(_objective, model, value)
     gradient = torch.func.vmap(torch.func.grad(objective))
-    everywhere = torch.func.vmap(objective, in_dims=(0, None, None))
+    losses = torch.func.vmap(objective, in_dims=(0, None, None))
     generator = torch.Generator().manual_seed(0)
     start = {name: p.detach() for name, p in model.named_parameters()}
     base = float(objective(start, x, y))
@@ -148,7 +148,7 @@ def _rise(model: nn.Module, x: Tensor, y: Tensor, value: Weights, walkers: int) 
         slopes = gradient(current, x[rows], y[rows])
         current = {name: p - rate * slopes[name] for name, p in current.items()}
         if step in (1, 10, 50):
-            excess = everywhere(current, x, y) - base
+            excess = losses(current, x, y) - base
             rises[f"rise{step}"] = float(excess.mean())
             rises[f"rise{step}_se"] = float(excess.std()) / walkers**0.5
     return {"sgd_rate": rate, "sgd_batch": m, "ridge": _RIDGE, **rises}

@@ -1,4 +1,4 @@
-"""The pair of examples with everything in closed form, and escapes from a known sharp minimum."""
+"""The pair of examples in closed form, and simulated escapes from a known sharp minimum."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class WellTask:
     """A double well with a known sharp minimum as a trial's task.
 
     Args:
-        name: What tables call it.
+        name: The name in tables.
         height: The margin at the sharp minimum.
     """
 
@@ -82,7 +82,7 @@ def escape_rows(well: DoubleWell, name: str, steps: int, walkers: int) -> Iterat
     _, ce_noise = well.curvature_and_noise(ce_minimum, MIXTURES["ce"])
     for rate in _RATES:
         for matched in (False, True):
-            # A loss times c is a learning rate times c: this gives the mixture CE's gradient noise.
+            # Scaling the learning rate is the same as scaling the loss: this gives the mixture CE's gradient noise.
             own = rate * (ce_noise / noise) ** 0.5 if matched else rate
             for kind in _KINDS:
                 found = simulate_escapes(

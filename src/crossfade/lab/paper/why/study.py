@@ -1,4 +1,4 @@
-"""Dynamics and escape as runs: trials into a store, then tables, figures and a page from what the store holds."""
+"""The studies of dynamics and escape: their trials in a store, and tables, figures and pages from the store."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from crossfade.lab.trial import Trial
 
 @dataclass(frozen=True)
 class Study:
-    """A why-study whose trials are kept in a store.
+    """A why-study with trials in a store.
 
     Args:
         title: The title of its page.
-        captions: What each figure shows.
-        compute: Trains and measures one trial; gets a folder for what an interrupted one goes on from.
-        tables: Makes the study's tables, by name, out of what its trials have stored and the scale.
-        figures: Draws the figures, by name, from these tables.
+        captions: The captions of the figures.
+        compute: Trains and measures one trial, given a folder for resuming it.
+        tables: Returns the study's tables by name, given the stored tables and the scale.
+        figures: Returns the figures by name, drawn from these tables.
     """
 
     title: str
@@ -58,7 +58,7 @@ def run_study(
     workers: int | None = None,
     retry_failed: bool = False,
 ) -> int:
-    """Compute what the store doesn't know yet, and write tables, figures and provenance into the folder ``out``.
+    """Compute the trials that aren't in the store, and write tables, figures and provenance to the folder ``out``.
 
     Args:
         name: One of `STUDIES`.
@@ -66,7 +66,7 @@ def run_study(
         scale: The scale that it was planned at.
         store: The file that keeps every result.
         out: Folder for tables and figures.
-        workers: Trials side by side, each on one core; None for as many as there are cores.
+        workers: The number of trials at the same time, each on one core; None means one for each core.
         retry_failed: Run failed trials again.
 
     Returns:
@@ -95,7 +95,7 @@ def run_study(
 
 
 def tables_of(store: Store, request: Run) -> dict[str, pd.DataFrame]:
-    """Return a study's tables as far as its trials have been run."""
+    """Return a study's tables from the trials that have been run."""
     return STUDIES[request.study].tables(stored_tables(store, request), request.request["settings"]["scale"])
 
 
@@ -122,7 +122,7 @@ def _names(entries: Sequence[Mapping[str, str]]) -> list[str]:
 
 
 def write_page(store: Store, runs: Sequence[Run], report: Path) -> str:
-    """Write a page with the figures of the latest of these runs, and return a line that says what it shows.
+    """Write a page with the figures of the latest of these runs, and return a summary line.
 
     Raises:
         UserError: no trial has been run yet, or the page can't be written.

@@ -1,4 +1,4 @@
-"""Eq. (11): Taylor's remainder of CE around EL, and the text's statements about it."""
+"""Taylor's remainder of CE around EL, eq. (11), and the text's statements about it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def run(out: Path, scale: str = "short") -> None:
     """Write ``claims.csv``, ``intervals.csv``, ``remainder.csv`` and ``taylor.svg`` into the folder ``out``.
 
     Raises:
-        UserError: unknown scale, or a folder that can't be written to.
+        UserError: an unknown scale, or a folder that can't be written to.
     """
     check_scale(scale)
     output_folder(out)

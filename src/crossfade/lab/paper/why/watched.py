@@ -1,4 +1,4 @@
-"""Trials that are watched while they train: their data, their training, and tables of what was seen in the store."""
+"""Trials that are observed during training: their data, their training, and their tables in the store."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ def cifar(
 ) -> tuple[ImageTask, ImageRecipe]:
     """Return CIFAR-100 and how a network is trained on it.
 
-    Scale ``paper`` means ResNet-32 and all images; below it is a ResNet-8 on the first classes, with fewer images of
-    lower resolution. The task's name says what was cut.
+    Scale ``paper`` means ResNet-32 and all images. The others train ResNet-8 on fewer classes and images with a lower
+    resolution, which the task's name tells.
 
     Raises:
         UserError: CIFAR-100 isn't in ``data_dir``.
@@ -100,7 +100,7 @@ def cifar(
 
 @dataclass(frozen=True, eq=False)
 class Arrays:
-    """A repeat's training and test part as the network takes them."""
+    """A repeat's training and test part as tensors for the network."""
 
     x: Tensor
     y: Tensor
@@ -110,7 +110,7 @@ class Arrays:
 
 
 def arrays_of(trial: Trial) -> Arrays:
-    """Return what a trial trains and tests on."""
+    """Return the data of a trial."""
     split = trial.task.split(trial.repeat)
     if isinstance(split, Split):
         x, y, x_test, y_test = map(torch.from_numpy, (split.x_train, split.y_train, split.x_test, split.y_test))
@@ -130,12 +130,12 @@ def follow(
     observe: Observe | None = None,
     look: Look | None = None,
 ) -> History:
-    """Train a trial by its family's plain loop, and call ``observe`` and ``look`` on the way.
+    """Train a trial by its family's plain loop, with calls of ``observe`` and ``look``.
 
     Args:
         trial: Gives data, method and seed.
         recipe: How to train.
-        folder: For an image network's checkpoints, from which an interrupted training goes on.
+        folder: For an image network's checkpoints, from which an interrupted training resumes.
         observe: Called with (epoch, part, index, logits, labels) of every training batch (part ``"train"``) and, after
             each epoch, of the parts ``"val"`` and ``"test"``.
         look: Called with (epochs done, network) before the first epoch and after each, before the checkpoint.
@@ -179,9 +179,9 @@ def spread(compute: Callable[[Trial, Path], Outcome], work: Path, workers: int) 
     """Return an executor that computes trial by trial, each on one core, in as many processes as there are workers.
 
     Args:
-        compute: Trains and measures one trial; gets a folder of its own for what an interrupted one goes on from.
-        work: Where these folders are.
-        workers: With one, everything happens in this process.
+        compute: Trains and measures one trial, given a folder of its own for resuming it.
+        work: The parent of these folders.
+        workers: The number of processes; with one, trials are computed in this process.
     """
 
     def execute(batches: Sequence[Batch], tick: Tick) -> Iterator[tuple[Trial, Outcome]]:
@@ -206,7 +206,7 @@ def _numbered(compute: Callable[[Trial, Path], Outcome], folder: Path, trial: Tr
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """One thread of torch inside: a trial's numbers don't depend on how many others are computed beside it."""
+    """Limit torch to one thread, so that results don't depend on the number of workers."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -227,7 +227,7 @@ def outcome_of(result: Mapping[str, object], tables: Mapping[str, Sequence[Row]]
 
 
 def stored_tables(store: Store, run: Run) -> dict[str, pd.DataFrame]:
-    """Return the tables that a run's trials have filled so far, each row with its data set, method and seed."""
+    """Return the tables of a run's finished trials, each row with its data set, method and seed."""
     found: dict[str, list[pd.DataFrame]] = {}
     for row in store.rows(run.keys, curves=True):
         if row.outcome.curves:
@@ -241,7 +241,7 @@ def stored_tables(store: Store, run: Run) -> dict[str, pd.DataFrame]:
 
 
 def with_unit(table: pd.DataFrame, scale: str, columns: Sequence[str]) -> pd.DataFrame:
-    """Return the table with a first column that names the trial, or the moment of one, that a row belongs to."""
+    """Return the table with a first column ``unit``, which joins the scale and these columns to one name."""
     unit = pd.Series(scale, index=table.index)
     for name in columns:
         unit = unit + "/" + table[name].astype("str")

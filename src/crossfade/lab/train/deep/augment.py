@@ -1,9 +1,8 @@
 """Random crop, flip, rotation, erasing and colour jitter of small images that live on the device, a batch at a time.
 
-What happens to an image in an epoch is drawn for the whole epoch at once, on the CPU, from a generator of its own: it
-depends on the seed, the epoch and the image's place in the data set, and on nothing else. So methods, batch sizes,
-devices and numbers of processes share it, and a resumed run meets it again. Nothing is drawn batch by batch, and no
-batch waits for the host.
+All random choices of an epoch are drawn at once, on the CPU, from a generator of their own. They depend on the seed,
+the epoch and the image's index in the data set alone. So they are the same for every method, batch size, device and
+number of processes, and in a resumed run, and no batch waits for the host.
 """
 
 from __future__ import annotations
@@ -23,14 +22,14 @@ _ATTEMPTS = 10
 
 @dataclass(frozen=True, eq=False)
 class Draws:
-    """One epoch's random choices: a row for each image of the training part. None where the step isn't asked for."""
+    """The random choices of one epoch, a row for each training image; None for a step that isn't used."""
 
     top: Tensor | None = None  # (N,) int64, first row of the window in the bordered image
     left: Tensor | None = None
     mirror: Tensor | None = None  # (N,) uint8: 255 where the image is mirrored, else 0
     angle: Tensor | None = None  # (N,) float32, radians, counter-clockwise
     factor: Tensor | None = None  # (N, 3) or with hue (N, 4) float32, in the order in which they are applied
-    kind: Tensor | None = None  # the same shape, int64: 0 brightness, 1 contrast, 2 saturation, 3 hue
+    kind: Tensor | None = None  # int64 of the same shape: 0 brightness, 1 contrast, 2 saturation, 3 hue
     box: Tensor | None = None  # (N, 4) int64: first row, first column, end row, end column; empty for no erasing
 
     def to(self, device: torch.device) -> Draws:
@@ -49,8 +48,8 @@ class Draws:
 def draw(augment: Augment, images: int, height: int, width: int, generator: torch.Generator) -> Draws:
     """Return the choices for every image of one epoch.
 
-    Each step has a stream of its own, split off ``generator`` in a fixed order: asking for erasing doesn't change the
-    crops.
+    Each step has a random stream of its own, derived from ``generator`` in a fixed order, so that erasing, for example,
+    doesn't change the crops.
     """
     seeds = torch.randint(0, 2**62, (5,), generator=generator).tolist()
     streams = [torch.Generator().manual_seed(seed) for seed in seeds]
@@ -73,7 +72,7 @@ def draw(augment: Augment, images: int, height: int, width: int, generator: torc
 
 
 def _boxes(probability: float, images: int, height: int, width: int, generator: torch.Generator) -> Tensor:
-    """Return the first of ten tries that fits, as torchvision's ``RandomErasing`` does, or an empty box."""
+    """Return boxes as torchvision's ``RandomErasing``: the first of ten that fits into the image, or an empty one."""
     tries = torch.rand(4, images, _ATTEMPTS, generator=generator, dtype=torch.float64)
     area = height * width * (0.02 + (0.4 - 0.02) * tries[0])
     ratio = torch.exp(math.log(0.3) * (1 - 2 * tries[1]))
@@ -88,15 +87,15 @@ def _boxes(probability: float, images: int, height: int, width: int, generator: 
 
 
 class Pixels:
-    """Images on a device, and the kernels that make batches of them.
+    """Images on a device, from which augmented batches are made.
 
-    They lie there as uint8 with their black border, plane by plane, so that a row of any window is a run of bytes.
+    They are stored as uint8 with their black border, plane by plane, so that a row of any window is contiguous.
 
     Args:
         images: (N, 3, H, W) uint8.
-        mean, std: (3,) of the training part's pixels in [0, 1]: what is subtracted and divided by.
-        border: The ``crop`` of the augmentations that will be asked for.
-        device: Where they live and batches are made.
+        mean, std: (3,) mean and standard deviation of the training part's pixels in [0, 1].
+        border: The ``crop`` of the augmentation.
+        device: Where the images are stored and batches are made.
     """
 
     def __init__(
@@ -121,14 +120,14 @@ class Pixels:
         """Return normalised float32 images (B, 3, H, W).
 
         Args:
-            index: (B,) int64 on this device: which images.
-            draws: Their choices (``draws.rows(index)``); None for the images as they are.
+            index: (B,) int64 on this device: the images.
+            draws: Their random choices (``draws.rows(index)``); None for no augmentation.
         """
         draws = draws or Draws()
         images = self._cut(index, draws)
         if draws.mirror is not None:
             mirrored = images.flip(3)
-            # x ^ ((x ^ y) & mask): bytes chosen without a branch, several times faster on a CPU than torch.where
+            # x ^ ((x ^ y) & mask) selects bytes without a branch, several times faster on a CPU than torch.where
             images = mirrored.bitwise_xor_(images).bitwise_and_(draws.mirror.view(-1, 1, 1, 1)).bitwise_xor_(images)
         if draws.angle is not None:
             images = _rotate(images, draws.angle)
@@ -151,12 +150,12 @@ class Pixels:
         return self._windows.index_select(0, place).view(len(index), 3, self.height, self.width)
 
     def _jitter(self, batch: Tensor, factor: Tensor, kind: Tensor) -> Tensor:
-        """Take the steps in each image's own order; hue costs the most, and is turned once for all images together."""
+        """Apply the steps in each image's own order, but hue, the most expensive one, once for all images together."""
         hue = kind == 3
         if factor.shape[1] == 3:
             return self._blend(batch, factor, kind)
         later = hue.cumsum(1) > 0
-        # A factor of 1 leaves an image as it is, to the bit.
+        # A factor of 1 doesn't change a bit of an image.
         batch = self._blend(batch, factor.masked_fill(later, 1.0)[:, :3], kind[:, :3])
         batch = _turn_hue(batch, (factor * hue).sum(1))
         return self._blend(batch, factor.masked_fill(~later | hue, 1.0)[:, 1:], kind[:, 1:])
@@ -174,10 +173,10 @@ class Pixels:
 
 
 def _turn_hue(batch: Tensor, shift: Tensor) -> Tensor:
-    """Move the hue by ``shift`` of the circle (Smith 1978), without a branch on the sector.
+    """Rotate the hue by ``shift`` circles (Smith 1978), without a branch for each sector.
 
     With h in sixths of the circle, channel n = 5, 3, 1 (red, green, blue) is V - C clamp(min(k, 4 - k), 0, 1) with
-    k = (n + h) mod 6, V the largest of the three channels and C what it lies above the smallest.
+    k = (n + h) mod 6, V the largest of the three channels and C its difference to the smallest.
     """
     largest, smallest = batch.amax(1), batch.amin(1)
     chroma = largest - smallest
@@ -194,10 +193,10 @@ def _turn_hue(batch: Tensor, shift: Tensor) -> Tensor:
 
 
 def _rotate(images: Tensor, angle: Tensor) -> Tensor:
-    """Turn counter-clockwise about the centre; the nearest pixel counts, and what comes from outside is black."""
+    """Rotate counter-clockwise about the centre by the nearest pixel, with black outside."""
     number, _, height, width = images.shape
     radius = math.hypot(height - 1, width - 1) / 2
-    # A black margin as wide as the corners reach spares a test of every pixel.
+    # With a black margin that the corners stay in, no pixel has to be tested.
     top, left = (math.ceil(radius - (side - 1) / 2) + 1 for side in (height, width))
     canvas = torch.nn.functional.pad(images, (left, left, top, top))
     y = torch.arange(height, device=images.device).view(1, -1, 1) - (height - 1) / 2
@@ -211,10 +210,10 @@ def _rotate(images: Tensor, angle: Tensor) -> Tensor:
 
 
 def _erase(batch: Tensor, box: Tensor) -> None:
-    """Set the boxes to zero in place, which is the mean colour once images are normalised."""
+    """Set the boxes of normalised images to zero, the mean colour, in place."""
     y = torch.arange(batch.shape[2], device=batch.device).view(1, -1, 1)
     x = torch.arange(batch.shape[3], device=batch.device).view(1, 1, -1)
     top, left, bottom, right = (edge.view(-1, 1, 1) for edge in box.unbind(1))
-    # Products of a row's and a column's test: faster than a mask of every pixel.
+    # The product of a row's and a column's test is faster than a test of every pixel.
     inside = ((y >= top) & (y < bottom)).to(batch.dtype) * ((x >= left) & (x < right)).to(batch.dtype)
     batch.mul_((1 - inside).unsqueeze(1))

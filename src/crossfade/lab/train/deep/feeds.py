@@ -1,7 +1,7 @@
-"""Batches of an epoch: images that live on the device, image files that workers decode, and texts.
+"""Feeds of batches: of images on the device, of image files that workers decode, and of texts.
 
-A loop iterates over them; the graphs of ``side_by_side`` find those of images and texts in memory that stays where it
-is. All of an epoch's randomness comes from (seed, epoch).
+A training loop iterates over a feed; the CUDA graphs of ``side_by_side`` read batches of images and texts from memory
+at a fixed address. All randomness of an epoch comes from (seed, epoch).
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import pairwise
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -30,26 +30,27 @@ from crossfade.lab.train.deep.recipe import DeepRecipe, ImageRecipe, TextRecipe
 from crossfade.lab.train.epochs import epoch_batches, scoring_batches
 from crossfade.lab.train.hardware import Hardware
 
-_IMAGES, _MANY_IMAGES = 500, 2_500  # that a process scores at once, and beside graphs
+_IMAGES, _MANY_IMAGES = 500, 2_500  # scored at once by a loop, and by ``side_by_side``
 _TEXTS, _MANY_TEXTS = 64, 512
 
 DeepSplit: TypeAlias = ImageSplit | StreamSplit | TextSplit
-# Inputs, labels, places in the part, and this process's share: its examples times the processes over the whole batch.
-Batch: TypeAlias = tuple[Any, Tensor, Tensor, float]
-Kind: TypeAlias = tuple[int, ...]  # of a step: how many examples, and whatever else its shapes depend on
+Inputs: TypeAlias = Tensor | Mapping[str, Tensor]  # images, or a tokenizer's arrays by name
+# Inputs, labels, indices in the part, and the loss's weight: this process's examples x processes / the whole batch's.
+Batch: TypeAlias = tuple[Inputs, Tensor, Tensor, float]
+Kind: TypeAlias = tuple[int, ...]  # what a step's shapes depend on: the number of examples, and a text's length
 
 
 def epoch_seed(seed: int, epoch: int, stream: str) -> int:
-    """Return the seed of one source of randomness in one epoch: nothing has to be restored on resuming."""
+    """Return the seed of one source of randomness in one epoch, so that a resumed run needs no saved state."""
     raw = hashlib.blake2b(f"{seed}/{epoch}/{stream}".encode(), digest_size=8).digest()
     return int.from_bytes(raw, "big") >> 1
 
 
 def bounds(count: int, size: int) -> list[int]:
-    """Return where batches begin, and the end: a last batch below a quarter of ``size`` joins the one before it.
+    """Return where batches begin, and the end. A last batch below a quarter of ``size`` is joined to the one before.
 
-    Batch normalisation can't use a batch, or a process's part of it, of one image; and the rule must not depend on the
-    number of processes.
+    Batch normalisation can't use a single image, neither as a batch nor as a process's part of one, and the rule must
+    not depend on the number of processes.
     """
     marks = [*range(0, count, size), count]
     if len(marks) > 2 and marks[-1] - marks[-2] < size / 4:
@@ -58,7 +59,7 @@ def bounds(count: int, size: int) -> list[int]:
 
 
 class Place(NamedTuple):
-    """Where batches are needed: on which device, by which of how many processes. Each gets an equal run of a batch."""
+    """A device, and the process there among ``world`` processes, each of which gets an equal part of a batch."""
 
     device: torch.device
     rank: int = 0
@@ -66,15 +67,15 @@ class Place(NamedTuple):
 
 
 class Feed(ABC):
-    """Batches of a part, one epoch after the other.
+    """The batches of a part, epoch by epoch.
 
     Args:
-        seed: Of order and augmentation; None for a part that is only scored.
-        place: Where they are needed.
+        seed: The seed of order and augmentation; None for a part that is only scored.
+        place: The process that gets the batches.
 
     Attributes:
-        parts: For a training part, the batches of ``"val"`` and ``"test"``, as far as there are such parts.
-        kinds: Of the steps of an epoch that lies ready.
+        parts: Of a training part's feed, the feeds of ``"val"`` and ``"test"``, if there are such parts.
+        kinds: The kinds of the steps in the epoch that ``begin`` has prepared.
     """
 
     def __init__(self, seed: int | None, place: Place) -> None:
@@ -85,11 +86,11 @@ class Feed(ABC):
 
     @property
     def sampler(self) -> Feed:
-        """Where Lightning looks for ``set_epoch``."""
+        """The object on which Lightning calls ``set_epoch``."""
         return self
 
     def set_epoch(self, epoch: int) -> None:
-        """Take this epoch's order and augmentation in the next pass."""
+        """Use this epoch's order and augmentation in the next pass."""
         self.epoch = epoch
 
     @abstractmethod
@@ -99,11 +100,11 @@ class Feed(ABC):
     def __iter__(self) -> Iterator[Batch]: ...
 
     def begin(self, epoch: int) -> None:
-        """Lay an epoch ready in memory that stays where it is, as graphs need it; files have none."""
+        """Prepare an epoch in memory at a fixed address, as graphs need it; image files don't support it."""
         raise NotImplementedError
 
-    def batch(self, first: Tensor, kind: Kind) -> tuple[Any, Tensor]:
-        """Return inputs and labels of that epoch's places ``first``, ``first`` + 1, ..."""
+    def batch(self, first: Tensor, kind: Kind) -> tuple[Inputs, Tensor]:
+        """Return inputs and labels of the prepared epoch's examples ``first``, ``first`` + 1, ..."""
         raise NotImplementedError
 
     def _epoch_seed(self, stream: str) -> int:
@@ -111,16 +112,16 @@ class Feed(ABC):
 
 
 class ImageFeed(Feed):
-    """Images that live on the device: shuffled and augmented, or as they are.
+    """Batches of images that are stored on the device.
 
     Args:
         part: The images.
-        split: Whose mean and deviation they are normalised with.
+        split: The split whose mean and deviation they are normalised with.
         recipe: Batch size (of all processes), augmentation and precision.
-        seed: Of order and augmentation; None: in order, for scoring.
-        place: Where.
-        channels_last: Memory format of an epoch that lies ready.
-        scored: Images that a process scores at once.
+        seed: The seed of order and augmentation; None for the images as they are, for scoring.
+        place: The process that gets the batches.
+        channels_last: The memory format of a prepared epoch.
+        scored: How many images a process scores at once.
     """
 
     def __init__(
@@ -141,7 +142,7 @@ class ImageFeed(Feed):
         self.labels = part.labels.to(self.device)
         self.bounds = bounds(len(part), recipe.batch_size)
         self.kinds = [(stop - start,) for start, stop in pairwise(self.bounds)]
-        # bfloat16 is what autocast makes of them before the first layer.
+        # Autocast would convert them to bfloat16 before the first layer.
         self._dtype = torch.bfloat16 if recipe.precision == "bf16-mixed" else torch.float32
         self._ready: tuple[Tensor, Tensor, Tensor] | None = None  # images, labels, and 0, 1, ...
 
@@ -175,15 +176,15 @@ class ImageFeed(Feed):
             images = self.pixels.batch(mine, draws.rows(mine))
             ready[start : start + len(mine)].copy_(images.permute(0, 2, 3, 1) if self.channels_last else images)
 
-    def batch(self, first: Tensor, kind: Kind) -> tuple[Any, Tensor]:
-        assert self._ready is not None, "begin lays the epoch ready"
+    def batch(self, first: Tensor, kind: Kind) -> tuple[Inputs, Tensor]:
+        assert self._ready is not None, "begin prepares the epoch"
         images, labels, offsets = self._ready
         mine = first + offsets[: kind[0]]
         images = images.index_select(0, mine)
         return images.permute(0, 3, 1, 2) if self.channels_last else images, labels.index_select(0, mine)
 
     def _choices(self) -> tuple[Tensor, Draws]:
-        """Return the epoch's order, (N,) int64, and what happens to each image, both on the device."""
+        """Return the epoch's order, (N,) int64, and the augmentation of each image, both on the device."""
         count, height, width = len(self.labels), self.pixels.height, self.pixels.width
         order_generator, generator = (
             torch.Generator().manual_seed(self._epoch_seed(stream)) for stream in ("order", "augment")
@@ -193,7 +194,7 @@ class ImageFeed(Feed):
 
 
 class FileFeed(Feed):
-    """Image files that worker processes decode: shuffled and augmented, or (without a seed) as they are."""
+    """Batches of image files that worker processes decode: augmented, or with a seed of None as they are."""
 
     def __init__(
         self, part: FilePart, split: StreamSplit, recipe: ImageRecipe, seed: int | None, place: Place, *, workers: int
@@ -224,8 +225,8 @@ class FileFeed(Feed):
             yield pixels, labels.to(device), index.to(device), share
 
 
-class _Files(torch.utils.data.Dataset[Any]):
-    """Decoding and augmentation in a worker; an image's randomness comes from (epoch seed, its place) alone."""
+class _Files(torch.utils.data.Dataset[tuple[Tensor, int, int]]):
+    """Decoded and augmented images; the randomness of each comes from (epoch seed, index) alone."""
 
     def __init__(self, part: FilePart, size: int, training: bool) -> None:
         from torchvision.transforms import v2
@@ -238,7 +239,7 @@ class _Files(torch.utils.data.Dataset[Any]):
     def __len__(self) -> int:
         return len(self.part)
 
-    def __getitem__(self, at: int) -> Any:
+    def __getitem__(self, at: int) -> tuple[Tensor, int, int]:
         from PIL import Image
 
         file, label = self.part.files[at]
@@ -252,17 +253,16 @@ class _Files(torch.utils.data.Dataset[Any]):
 
 
 class TextFeed(Feed):
-    """Batches of texts of similar length, whose tokens live on the device.
+    """Batches of texts of similar length, whose tokens are stored on the device.
 
-    Each is padded to its longest text; in an epoch that lies ready to a multiple of 32, as every other length is
-    another graph.
+    A batch is padded to its longest text, in a prepared epoch to a multiple of 32, as each length needs its own graph.
 
     Args:
         part: The examples.
-        recipe: Batch size, length, and in how many pieces a batch comes; each process gets an equal run of every piece.
-        seed: Of the order; None: by length, for scoring.
-        place: Where.
-        scored: Texts that a process scores at once.
+        recipe: Batch size, length, and the number of pieces of a batch; each process gets an equal part of every piece.
+        seed: The seed of the order; None for an order by length, for scoring.
+        place: The process that gets the batches.
+        scored: How many texts a process scores at once.
     """
 
     def __init__(
@@ -275,7 +275,7 @@ class TextFeed(Feed):
         self.labels = torch.from_numpy(np.ascontiguousarray(part.labels)).to(self.device)
         self.size = recipe.batch_size if seed is not None else scored * place.world
         self.pieces = recipe.accumulate if seed is not None else 1
-        self.order = torch.zeros_like(self.labels)  # of the epoch that lies ready
+        self.order = torch.zeros_like(self.labels)  # of the prepared epoch
         self.offsets = torch.arange(self.size, device=self.device)
 
     def __len__(self) -> int:
@@ -286,12 +286,14 @@ class TextFeed(Feed):
         for whole in self._batches():
             for piece in range(self.pieces):
                 mine = np.array_split(np.array_split(whole, self.pieces)[piece], world)[rank]
-                # The loss is a mean over ``mine``; times its share, summed over pieces and averaged over processes (as
-                # Lightning and DDP do), it is the mean over the batch.
+                # The loss is a mean over ``mine``. Times the share, summed over pieces (by Lightning) and averaged over
+                # processes (by DDP), it is the mean over the batch.
                 share = len(mine) * self.pieces * world / len(whole)
                 if not len(mine) and self.seed is None:
                     continue
-                rows = mine if len(mine) else whole[:1]  # nothing left: all processes must step, with weight 0 then
+                rows = (
+                    mine if len(mine) else whole[:1]
+                )  # nothing is left for it, but every process must step: with weight 0
                 index = torch.from_numpy(rows)
                 yield *self._rows(index.to(device), int(self.lengths[rows].max())), index, share
 
@@ -301,7 +303,7 @@ class TextFeed(Feed):
         self.order.copy_(torch.from_numpy(np.concatenate(batches)))
         self.kinds = [(len(rows), padded_length(int(self.lengths[rows[0]]), self.longest)) for rows in batches]
 
-    def batch(self, first: Tensor, kind: Kind) -> tuple[Any, Tensor]:
+    def batch(self, first: Tensor, kind: Kind) -> tuple[Inputs, Tensor]:
         examples, length = kind
         return self._rows(self.order.index_select(0, first + self.offsets[:examples]), length)
 
@@ -310,8 +312,8 @@ class TextFeed(Feed):
             return scoring_batches(self.lengths, self.size)
         return epoch_batches(self.seed, self.epoch, self.lengths, self.size)
 
-    def _rows(self, rows: Tensor, length: int) -> tuple[Any, Tensor]:
-        """Return the tokens of some texts, each padded to this length, and their labels."""
+    def _rows(self, rows: Tensor, length: int) -> tuple[Inputs, Tensor]:
+        """Return tokens padded to this length, and labels, of the texts with these indices."""
         places = slice(-length, None) if self.left else slice(length)
         inputs = {name: values.index_select(0, rows)[:, places] for name, values in self.inputs.items()}
         return inputs, self.labels.index_select(0, rows)
@@ -320,15 +322,15 @@ class TextFeed(Feed):
 def make_feed(
     split: DeepSplit, recipe: DeepRecipe, hardware: Hardware, seed: int, place: Place, *, many: bool = False
 ) -> Feed:
-    """Return the feed of a repeat's training part, with the order and augmentation of a seed, and its ``parts``.
+    """Return the feed of a repeat's training part; the feeds of the other parts are its ``parts``.
 
     Args:
         split: The repeat's parts.
         recipe: The protocol.
-        hardware: How many workers decode files, and the memory format of images.
-        seed: Of order and augmentation.
-        place: Where the batches are needed.
-        many: Score many examples at once.
+        hardware: The number of workers for files, and the memory format of images.
+        seed: The seed of order and augmentation.
+        place: The process that gets the batches.
+        many: Score more examples at once, as ``side_by_side`` can.
     """
     if isinstance(split, TextSplit):
         texts, scored = expect("recipe", recipe, TextRecipe), _MANY_TEXTS if many else _TEXTS

@@ -1,7 +1,7 @@
-"""Training of one network under one method, through Lightning: the reference that anybody can read.
+"""Training of one network with one method by Lightning: the readable reference.
 
-The trainer owns time: learning rate, loss weights, order, augmentation and dropout follow from the epoch and the batch
-number, so a checkpoint holds weights, momentum and curves, and a resumed run is the undisturbed one.
+Learning rate, loss weights, order, augmentation and dropout follow from the epoch and the batch number. So a checkpoint
+holds weights, momentum and curves alone, and a resumed run gives the same result as one that wasn't interrupted.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from crossfade.errors import UserError
 from crossfade.functional import complement_entropy
 from crossfade.lab.methods import TwoPass
 from crossfade.lab.train.deep import network
-from crossfade.lab.train.deep.feeds import Batch, Feed, Place, epoch_seed, make_feed
+from crossfade.lab.train.deep.feeds import Batch, Feed, Inputs, Place, epoch_seed, make_feed
 from crossfade.lab.train.deep.network import Job
 from crossfade.lab.train.deep.recipe import DeepRecipe
 from crossfade.lab.train.deep.record import Record, exact
@@ -50,16 +50,16 @@ def train(
     """Train one network.
 
     Args:
-        job: What to train. The checkpoint after every epoch is ``last.ckpt`` in its folder; if one lies there, training
-            goes on from it.
+        job: The network to train. The checkpoint after each epoch is ``last.ckpt`` in the job's folder; if there is one
+            already, training resumes from it.
         recipe: The protocol.
-        hardware: Where.
-        callbacks: More of Lightning's.
-        on_progress: Told the fraction done now and then.
-        max_epochs: Stop after so many, as a kill would; the recipe's schedules stay as they are.
+        hardware: Where to train.
+        callbacks: Further callbacks of Lightning.
+        on_progress: Called regularly with the fraction of the work that is done.
+        max_epochs: Stop after this many epochs, as if interrupted; the recipe's schedules don't change.
 
     Returns:
-        The history; weights that diverge are no exception, ``finite`` says so.
+        The history. Weights that diverge don't raise an exception; see ``finite``.
     """
     started = time.perf_counter()
     module, folder = Classifier(job, recipe, hardware, on_progress), job.folder
@@ -90,7 +90,7 @@ def train(
 
 
 class Classifier(pl.LightningModule):  # type: ignore[misc]
-    """A network, a method and a recipe as Lightning sees them."""
+    """A network, a method and a recipe as a Lightning module."""
 
     def __init__(
         self,
@@ -108,7 +108,7 @@ class Classifier(pl.LightningModule):  # type: ignore[misc]
         self.record = Record(recipe)
         self.alpha, self.beta = 1.0, 0.0
 
-    def forward(self, inputs: Any) -> Tensor:
+    def forward(self, inputs: Inputs) -> Tensor:
         return network.logits_of(self.net, inputs, channels_last=self.hardware.channels_last)
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
@@ -120,12 +120,12 @@ class Classifier(pl.LightningModule):  # type: ignore[misc]
         return make_feed(self.job.split, self.recipe, self.hardware, self.job.seed, place)
 
     def on_train_epoch_start(self) -> None:
-        # Dropout draws from the global generator: seeded each epoch, it needs no saving and no method moves it.
+        # Dropout uses the global generator: seeded in each epoch, it needn't be saved and is the same for all methods.
         torch.manual_seed(epoch_seed(self.job.seed, self.current_epoch, f"dropout {self.global_rank}"))
-        self._lost = torch.zeros(2, dtype=exact(self.device), device=self.device)  # loss x examples, and examples
+        self._loss_sums = torch.zeros(2, dtype=exact(self.device), device=self.device)  # sum of losses, examples
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        step = batch_idx - batch_idx % self.trainer.accumulate_grad_batches  # where this optimizer step began
+        step = batch_idx - batch_idx % self.trainer.accumulate_grad_batches  # the first batch of this optimizer step
         within = step / self.trainer.num_training_batches
         self.alpha, self.beta, rate = network.step_settings(self.job.method, self.recipe, self.current_epoch, within)
         for optimizer in self.trainer.optimizers:
@@ -139,8 +139,8 @@ class Classifier(pl.LightningModule):  # type: ignore[misc]
         if self.job.observe is not None and share:
             self.job.observe(self.current_epoch, "train", index, logits.detach(), labels)
         count = len(labels) if share else 0
-        self._lost[0] += loss.detach() * count
-        self._lost[1] += count
+        self._loss_sums[0] += loss.detach() * count
+        self._loss_sums[1] += count
         if self.automatic_optimization:
             return loss * share
         first, second = self.optimizers()
@@ -149,20 +149,20 @@ class Classifier(pl.LightningModule):  # type: ignore[misc]
         self._step(second, -complement_entropy(logits, labels) / logits.shape[1] * share)
         return None
 
-    def _step(self, optimizer: Any, loss: Tensor) -> None:
+    def _step(self, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
         optimizer.zero_grad()
         self.manual_backward(loss)
         if self.recipe.clip:
             self.clip_gradients(optimizer, gradient_clip_val=self.recipe.clip)
         optimizer.step()
 
-    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+    def on_train_batch_end(self, outputs: object, batch: Batch, batch_idx: int) -> None:
         if self.on_progress is not None:
             done = self.current_epoch + (batch_idx + 1) / self.trainer.num_training_batches
             self.on_progress(done / self.recipe.epochs)
 
     def on_train_epoch_end(self) -> None:
-        total, count = self._over_processes(self._lost).tolist()
+        total, count = self._over_processes(self._loss_sums).tolist()
         loss = total / count if count else float("nan")
         self.log("train_loss", loss)
         if not self.record.wants(self.current_epoch, loss, self.net):
@@ -186,7 +186,7 @@ class Classifier(pl.LightningModule):  # type: ignore[misc]
             sums = self.trainer.strategy.reduce(sums, reduce_op="sum")
         return sums
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:
         checkpoint["crossfade"] = self.record.state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -197,19 +197,19 @@ def make_logger(name: str, folder: Path | None) -> Any:
     """Return one of Lightning's loggers for one training, or False for none, as Lightning wants it.
 
     Args:
-        name: ``"csv"``, ``"tensorboard"``, another class of ``lightning.pytorch.loggers`` (``"MLFlowLogger"``), one of
-            your own as ``"module:Class"``, or ``""`` for none. It is given those of ``save_dir``, ``name`` and
-            ``run_name`` that it takes; the rest is configured in its own way, by environment variables for example.
-        folder: Of the training, named after its trial; a logger of files writes to ``log`` in it.
+        name: ``"csv"``, ``"tensorboard"``, another class of ``lightning.pytorch.loggers`` (``"MLFlowLogger"``), your
+            own class as ``"module:Class"``, or ``""`` for none. It gets the arguments ``save_dir``, ``name`` and
+            ``run_name`` if it has them; configure the rest in the logger's own way, such as environment variables.
+        folder: The training's folder, named after its trial; a logger that writes files uses ``log`` in it.
 
     Raises:
-        UserError: no such logger, no folder, or one that can't be made.
+        UserError: an unknown logger, no folder, or a logger that can't be created.
     """
     if not name:
         return False
     if folder is None:
         raise UserError("logger: needs a folder to write to")
-    if ":" in name and os.getcwd() not in sys.path:  # a module beside the command
+    if ":" in name and os.getcwd() not in sys.path:  # a module in the current folder
         sys.path.append(os.getcwd())
     try:
         kind = pkgutil.resolve_name(name if ":" in name else f"lightning.pytorch.loggers:{_LOGGERS.get(name, name)}")
@@ -233,7 +233,7 @@ def make_logger(name: str, folder: Path | None) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep Lightning's hints back: they are for people who write the trainer."""
+    """Suppress Lightning's hints, which are meant for whoever writes the training code."""
     log = logging.getLogger("lightning.pytorch")
     level = log.level
     log.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""The network of a training: how it is built, what a step does in any loop, and its weights as a safetensors file."""
+"""The network of a training: building it, the steps that all loops share, and its weights as a safetensors file."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from crossfade.functional import crossfade_loss, probability_loss
 from crossfade.lab.methods import Method, ScaledRate, Start, starts
 from crossfade.lab.nets import build
 from crossfade.lab.train.checks import expect
-from crossfade.lab.train.deep.feeds import Batch, DeepSplit, epoch_seed
+from crossfade.lab.train.deep.feeds import Batch, DeepSplit, Inputs, epoch_seed
 from crossfade.lab.train.deep.pretrained import load_classifier
 from crossfade.lab.train.deep.recipe import DeepRecipe, ImageRecipe, TextRecipe
 from crossfade.lab.train.deep.record import Observer, Tally
 from crossfade.lab.train.outcome import Floats
 
-_GRID = 5040  # places in an epoch where two schedules that move at each step are compared
+_GRID = 5040  # points in an epoch at which two schedules that change at each step are compared
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,10 +31,10 @@ class Job:
     """One network to train.
 
     Args:
-        split: Data of its repeat; jobs of a repeat share the object.
-        method: The loss, or the way to step.
-        seed: Of initial weights, order, augmentation and dropout: the same for every method of a repeat.
-        folder: For its checkpoint, from which training goes on, and its log; None: nothing is written.
+        split: The data of its repeat; all jobs of a repeat share the object.
+        method: The method to train with.
+        seed: The seed of initial weights, order, augmentation and dropout: the same for every method of a repeat.
+        folder: For the checkpoint, from which training resumes, and the log; None to write nothing.
         observe: Called with (epoch, part, index, logits, labels) of every batch of ``"val"`` and ``"test"`` that is
             scored and, by Lightning's loop, of every training batch (part ``"train"``).
     """
@@ -47,7 +47,7 @@ class Job:
 
 
 def build_network(job: Job, recipe: DeepRecipe, *, channels_last: bool) -> nn.Module:
-    """Return the network with the initial weights of the job's seed; the caller's random generator isn't moved."""
+    """Return the network with the initial weights of the job's seed; the global random generator stays as it is."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(epoch_seed(job.seed, 0, "weights"))
         if isinstance(recipe, TextRecipe):
@@ -61,29 +61,29 @@ def make_optimizer(net: nn.Module, recipe: DeepRecipe, rate: Tensor | None = Non
     """Return SGD for images and AdamW for texts.
 
     Args:
-        net: What it updates.
+        net: The network to update.
         recipe: The protocol.
-        rate: Holds the learning rate where steps are CUDA graphs; None for the recipe's.
+        rate: A tensor with the learning rate, for steps as CUDA graphs; None for the recipe's rate.
     """
     first = recipe.learning_rate if rate is None else rate
     on_gpu = rate is not None and rate.is_cuda
     decay = recipe.weight_decay
     if isinstance(recipe, ImageRecipe):
         return torch.optim.SGD(net.parameters(), first, recipe.momentum, weight_decay=decay, fused=on_gpu or None)
-    # Lightning refuses to limit a gradient under mixed precision where the optimizer could unscale it itself.
+    # Under mixed precision Lightning refuses to clip the gradients of a fused optimizer.
     fused = on_gpu if rate is not None else recipe.precision == "32-true" or None
     return torch.optim.AdamW(net.parameters(), first, weight_decay=decay, fused=fused, capturable=on_gpu)
 
 
-def logits_of(net: nn.Module, inputs: Any, *, channels_last: bool) -> Tensor:
-    """Return the logits of images, or of a tokenizer's arrays by name."""
+def logits_of(net: nn.Module, inputs: Inputs, *, channels_last: bool) -> Tensor:
+    """Return the logits of images or tokens."""
     if isinstance(inputs, Tensor):
         return net(inputs.contiguous(memory_format=torch.channels_last) if channels_last else inputs)  # type: ignore[no-any-return]
     return net(**inputs).logits  # type: ignore[no-any-return]
 
 
 def loss_of(g: Transform | None, logits: Tensor, labels: Tensor, alpha: float | Tensor, beta: float | Tensor) -> Tensor:
-    """Return a method's own function of the cross entropy, or the mixture with these weights."""
+    """Return the loss g of the cross entropy or, without a g, the mixture with these weights."""
     if g is not None:
         return probability_loss(g, logits, labels)
     return crossfade_loss(logits, labels, alpha=alpha, beta=beta)
@@ -91,7 +91,7 @@ def loss_of(g: Transform | None, logits: Tensor, labels: Tensor, alpha: float | 
 
 @torch.no_grad()
 def scored(job: Job, net: nn.Module, epoch: int, part: str, batches: Iterable[Batch], *, channels_last: bool) -> Tally:
-    """Return the sums of a part after an epoch, which the job may observe."""
+    """Score a part after an epoch, and show its batches to the job's observer."""
     tally = Tally(next(net.parameters()).device, job.split.classes)
     net.eval()
     for inputs, labels, index, _ in batches:
@@ -104,7 +104,7 @@ def scored(job: Job, net: nn.Module, epoch: int, part: str, batches: Iterable[Ba
 
 
 def step_settings(method: Method, recipe: DeepRecipe, epoch: int, within: float) -> tuple[float, float, float]:
-    """Return alpha, beta and the learning rate of a step that begins at this part of an epoch."""
+    """Return alpha, beta and the learning rate of a step that begins at this fraction of an epoch."""
     progress = (epoch + within if recipe.granularity == "step" else epoch) / recipe.epochs
     rate = recipe.rate(epoch + within)
     alpha, beta = method.schedule(progress)
@@ -114,22 +114,22 @@ def step_settings(method: Method, recipe: DeepRecipe, epoch: int, within: float)
 def job_starts(
     methods: Sequence[Method], groups: Sequence[Hashable], recipe: DeepRecipe, begun: Sequence[int] = ()
 ) -> list[Start]:
-    """Return where each of several trainings begins; the arguments are those of ``methods.starts``.
+    """Return where each of several trainings begins, given the arguments of ``methods.starts``.
 
-    The last epoch, and the first one that is watched, belong to each training alone.
+    The watched epoch, or without one the last epoch, is always trained separately.
     """
     steps = 1 if recipe.granularity == "epoch" else _GRID
     most = min(recipe.epochs, recipe.watch or recipe.epochs) - 1
     return starts(methods, groups, recipe.epochs, steps=steps, most=most, begun=begun)
 
 
-def save_model(path: Path, weights: Mapping[str, Tensor | Floats], provenance: Mapping[str, Any]) -> None:
-    """Write weights and their provenance so that the file is there completely or not at all.
+def save_model(path: Path, weights: Mapping[str, Tensor | Floats], provenance: Mapping[str, object]) -> None:
+    """Write weights and their provenance to a file, which appears only once it is complete.
 
     Args:
-        path: Ends in ``.safetensors``.
+        path: A path that ends in ``.safetensors``.
         weights: A state dict.
-        provenance: Plain data with ``net``, ``classes``, ``dropout``, ``mean``, ``std`` and what else should be known.
+        provenance: Plain data: ``net``, ``classes``, ``dropout``, ``mean``, ``std`` and any other facts.
     """
     from safetensors.torch import save_file
 
@@ -141,10 +141,10 @@ def save_model(path: Path, weights: Mapping[str, Tensor | Floats], provenance: M
 
 
 def read_provenance(path: str | Path) -> dict[str, Any]:
-    """Return what ``save_model`` was told: recipe, method, seeds, versions, device, scores.
+    """Return the provenance in a file of ``save_model``: recipe, method, seeds, versions, device, scores.
 
     Raises:
-        UserError: not there, damaged, or not a file of crossfade's.
+        UserError: a missing or damaged file, or one that crossfade didn't write.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -159,13 +159,13 @@ def read_provenance(path: str | Path) -> dict[str, Any]:
 
 
 def load_model(path: str | Path) -> nn.Module:
-    """Return the trained network, in evaluation mode on the CPU; ``net.provenance`` says where it comes from.
+    """Return the trained network in evaluation mode on the CPU, with its provenance in ``net.provenance``.
 
-    It takes float32 images (N, 3, H, W), normalised with ``provenance["mean"]`` and ``provenance["std"]`` of [0, 1]
-    pixels, and gives logits (N, classes).
+    It maps float32 images (N, 3, H, W), with pixels in [0, 1] normalised by ``provenance["mean"]`` and
+    ``provenance["std"]``, to logits (N, classes).
 
     Raises:
-        UserError: not there, damaged, or weights that don't fit the network named in the file.
+        UserError: a missing or damaged file, or weights that don't fit the network that it names.
     """
     from safetensors.torch import load_file
 

@@ -1,4 +1,4 @@
-"""Pretrained models and their tokenizers, from a folder or the hub, and the ways in which they can't be used."""
+"""Pretrained models and their tokenizers from a folder or the hub, with a clear error for what can't be used."""
 
 from __future__ import annotations
 
@@ -28,26 +28,27 @@ _ADVICE = "give a folder with config.json, model.safetensors and the tokenizer's
 
 
 def check_model(model: str, max_length: int) -> str:
-    """Check whether a model can be used, and return the digest of its folder, ``""`` for one of the hub's.
+    """Check that a model can be used, and return the digest of its folder, or ``""`` for a model of the hub.
 
     Raises:
-        UserError: not there, not a model, no tokenizer or another model's, or too short for ``max_length``.
+        UserError: a missing or unusable model or tokenizer, a tokenizer that doesn't belong to the model, or a
+            ``max_length`` above the model's own.
     """
     from transformers import AutoConfig
 
     config = _from(model, AutoConfig)
     tokenizer = load_tokenizer(model)
     known, padding = getattr(config, "vocab_size", None), getattr(config, "pad_token_id", None)
-    other = ""
-    # An embedding may be a little larger than its tokenizer, filled up to a round number. transformers makes an empty
-    # tokenizer where a folder has none.
+    problem = ""
+    # An embedding may be a little larger than its tokenizer, rounded up. transformers makes an empty tokenizer if a
+    # folder has none.
     if known is not None and not known / 2 <= len(tokenizer) <= known:
-        other = f"has {len(tokenizer)} tokens and its embedding {known}"
+        problem = f"has {len(tokenizer)} tokens and its embedding {known}"
     elif padding is not None and tokenizer.pad_token_id not in (None, padding):
-        other = f"pads with token {tokenizer.pad_token_id}, the model expects {padding}"
-    if other:
+        problem = f"pads with token {tokenizer.pad_token_id}, the model expects {padding}"
+    if problem:
         own = "they don't belong together; put the model's own tokenizer beside it"
-        raise UserError(f"model {model}: its tokenizer {other}: {own}")
+        raise UserError(f"model {model}: its tokenizer {problem}: {own}")
     if tokenizer.pad_token_id is None:
         raise UserError(f"model {model}: its tokenizer has no padding token; use one that has, such as BERT's")
     longest = getattr(config, "max_position_embeddings", None) or max_length
@@ -57,17 +58,17 @@ def check_model(model: str, max_length: int) -> str:
 
 
 def load_tokenizer(model: str) -> Any:
-    """Return the model's tokenizer, or raise UserError if there is none."""
+    """Return the model's tokenizer; raises UserError if it can't be loaded."""
     from transformers import AutoTokenizer
 
     return _from(model, AutoTokenizer)
 
 
 def load_classifier(model: str, classes: int) -> nn.Module:
-    """Return the model in training mode with a new head, whose weights come from the global generator."""
+    """Return the model in training mode with a new head, whose weights are drawn from the global generator."""
     from transformers import AutoModelForSequenceClassification
 
-    # A head that the folder brings along, for other classes say, isn't used: every training starts with a new one.
+    # A head in the folder, perhaps for other classes, isn't used: every training starts with a new one.
     net: nn.Module = _from(model, AutoModelForSequenceClassification, num_labels=classes, ignore_mismatched_sizes=True)
     heads = [module for name, module in net.named_children() if name in ("classifier", "score")]
     for layer in (layer for head in heads for layer in head.modules() if isinstance(layer, nn.Linear)):
@@ -94,7 +95,7 @@ class Tokens:
 
 @lru_cache(maxsize=6)  # the parts of two repeats
 def encode(part: TextPart, model: str, max_length: int) -> Tokens:
-    """Return the tokens of every example, padded as the tokenizer pads, which itself takes seconds for 10,000 texts."""
+    """Return the tokens of every example, padded like the tokenizer, which itself takes seconds for 10,000 texts."""
     tokenizer = load_tokenizer(model)
     pairs = None if part.seconds is None else list(part.seconds)
     tokens = tokenizer(list(part.texts), pairs, truncation=True, max_length=max_length)
@@ -135,7 +136,7 @@ def _from(model: str, kind: Any, **options: Any) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep back progress bars and reports on which weights are new."""
+    """Suppress progress bars and reports on newly initialised weights."""
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -150,11 +151,11 @@ def _quiet() -> Iterator[None]:
 
 
 def _digest(folder: Path) -> str:
-    """Return the hash of the files that decide the numbers."""
-    known = hashlib.sha256()
+    """Return the hash of the files that determine the results."""
+    hashed = hashlib.sha256()
     for path in sorted(folder.iterdir()):
         if path.suffix in (".safetensors", ".bin", ".json", ".txt", ".model"):
-            known.update(path.name.encode())
+            hashed.update(path.name.encode())
             with path.open("rb") as file:
-                known.update(hashlib.file_digest(file, "sha256").digest())
-    return known.hexdigest()
+                hashed.update(hashlib.file_digest(file, "sha256").digest())
+    return hashed.hexdigest()

@@ -1,10 +1,10 @@
-"""Recipes of deep networks: plain data that decide a training's numbers."""
+"""Recipes for training deep networks, as plain data."""
 
 from __future__ import annotations
 
 import bisect
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from crossfade.errors import UserError
 from crossfade.lab.train.checks import check_choice, check_count, check_positive, check_share
@@ -17,7 +17,7 @@ Precision: TypeAlias = Literal["32-true", "16-mixed", "bf16-mixed"]
 
 @dataclass(frozen=True)
 class Augment:
-    """What is done to a training image, in this order: crop, flip, rotate, jitter, normalise, erase.
+    """The augmentation of a training image, in this order: crop, flip, rotate, jitter, normalise, erase.
 
     Args:
         crop: Pixels of black border on each side from which a window of the image's size is cut; 0 for none.
@@ -46,19 +46,19 @@ class Augment:
             if not 0.0 <= getattr(self, name) <= high:
                 raise UserError(f"{name} must be in [0, {high:g}], got {getattr(self, name)!r}")
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data. No hue isn't mentioned: recipes stored before there was one keep their keys."""
+    def to_dict(self) -> dict[str, object]:
+        """Return plain data, without a hue of 0: so trials stored before there was a hue keep their keys."""
         return {name: value for name, value in asdict(self).items() if name != "hue" or value}
 
 
 @dataclass(frozen=True, kw_only=True)
 class DeepRecipe:
-    """What the recipes of deep networks have in common.
+    """The settings that the recipes of deep networks have in common.
 
     Args:
-        epochs, batch_size: The batch is the global one, over all processes.
-        learning_rate: The highest.
-        weight_decay: Of the optimiser.
+        epochs, batch_size: A batch is that of all processes together.
+        learning_rate: The highest rate of the training.
+        weight_decay: The optimizer's.
         precision: ``"32-true"``, or mixed with ``"16-mixed"`` or ``"bf16-mixed"``.
         granularity: The loss's schedule moves at each ``"epoch"`` (progress = epoch / epochs) or each ``"step"``.
         select: The result is the ``"last"`` epoch's, or that of the epoch with the best ``"validation"`` accuracy (the
@@ -82,7 +82,7 @@ class DeepRecipe:
     scale: str = "paper"
     protocol: int = 1
 
-    # What only one kind of recipe has a choice of.
+    # Settings of only one kind of recipe.
     accumulate = 1
     clip = 0.0
     watch = 0
@@ -99,22 +99,22 @@ class DeepRecipe:
 
     @property
     def learning_rates(self) -> tuple[float, ...]:
-        """One: a published protocol has its own."""
+        """The one rate, as a published protocol has its own."""
         return (self.learning_rate,)
 
     def rate(self, epoch: float) -> float:
-        """Return the learning rate after so many epochs, parts of one included."""
+        """Return the learning rate after this number of epochs, which may end within one."""
         raise NotImplementedError
 
     def cost(self, shape: Shape) -> float:
-        """Return what a training counts, by its examples and epochs alone."""
+        """Return the relative cost of a training, by its examples and epochs."""
         return 3.0 * shape.rows * self.epochs
 
     def scored(self, epoch: int) -> bool:
         """Return whether the parts are scored after this epoch (counted from 0)."""
         return not self.evaluate or epoch + 1 in (*self.evaluate, self.watch, self.epochs)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return plain data, lists for tuples."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
@@ -126,13 +126,13 @@ class ImageRecipe(DeepRecipe):
     Args:
         net: A name for ``crossfade.lab.nets.build``.
         pretrained: Start from torchvision's weights.
-        dropout: Before the last linear layer.
+        dropout: Probability of dropping an input of the last linear layer.
         milestones, gamma: The rate is ``learning_rate * gamma ** (milestones passed)``, in epochs.
-        momentum: Of SGD.
-        augment: What is done to training images.
-        size: Pixels a side of the images; None for the data's own.
-        watch: Epoch (from 1) after which p_y of every test image is kept, to be compared with the last epoch's: the
-            bookkeeping of "A Motivating Example". 0 for none.
+        momentum: SGD's.
+        augment: The augmentation of training images.
+        size: Height and width of the images in pixels; None for the data's own.
+        watch: Epoch (from 1) after which p_y of every test image is recorded, to be compared with the last epoch's, as
+            in "A Motivating Example"; 0 for none.
 
     The other arguments are :class:`DeepRecipe`'s.
     """
@@ -163,14 +163,14 @@ class ImageRecipe(DeepRecipe):
         return self.learning_rate * float(self.gamma ** bisect.bisect_right(self.milestones, epoch))
 
     def cost(self, shape: Shape) -> float:
-        """Return what a training counts, by its images, their size and epochs alone."""
+        """Return the relative cost of a training, by its images, their size and epochs."""
         return super().cost(shape) * shape.inputs
 
     def fitting(self, images: int) -> ImageRecipe:
-        """Return the recipe with a batch of at most a quarter of the training images: a user's folder may hold few."""
+        """Return the recipe with a batch of at most a quarter of the training images, as a folder may hold few."""
         return replace(self, batch_size=min(self.batch_size, max(2, images // 4)))
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         return super().to_dict() | {"augment": self.augment.to_dict()}
 
 
@@ -180,12 +180,12 @@ class TextRecipe(DeepRecipe):
 
     Args:
         model: A name on the hub, or a folder with weights and tokenizer.
-        net: What tables call it; default: the end of ``model``.
-        digest: Hash of a folder's files: it stands for the folder in a trial's key, wherever that lies.
+        net: The name in tables; by default the end of ``model``.
+        digest: Hash of a folder's files, which replaces the folder's path in a trial's key.
         max_length: Tokens that are kept of a text or a pair.
-        accumulate: A step's batch is computed in so many parts, each weighted by its share of the batch.
-        warmup: The rate rises over this share of the steps and falls linearly afterwards.
-        clip: Greatest 2-norm of the gradient, 0 for no limit.
+        accumulate: The number of parts in which a batch is computed, each weighted by its share of the batch.
+        warmup: The share of the steps in which the rate rises; afterwards it falls linearly.
+        clip: The limit of the gradient's 2-norm; 0 for no limit.
 
     The other arguments are :class:`DeepRecipe`'s.
     """
@@ -224,6 +224,6 @@ class TextRecipe(DeepRecipe):
             return self.learning_rate * done / self.warmup
         return self.learning_rate * max(0.0, 1.0 - done) / (1.0 - self.warmup)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data, lists for tuples; the digest of a folder stands for its place."""
+    def to_dict(self) -> dict[str, object]:
+        """Return plain data, lists for tuples, with the digest of a folder instead of its path."""
         return super().to_dict() | ({"model": self.net} if self.digest else {})

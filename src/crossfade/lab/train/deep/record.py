@@ -1,4 +1,4 @@
-"""The record of a training's epochs: what each scored, which one counts, and what becomes of watched test images."""
+"""The record of a training: each epoch's scores, the chosen epoch, and the watched test images."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ Observer: TypeAlias = Callable[[int, str, Tensor, Tensor, Tensor], None]
 _BINS = 15
 _COUNT, _CORRECT, _NLL, _BRIER, _GAPS = range(5)
 _COUNTS = _GAPS + _BINS
-_FEW = 30  # classes
-_NEAR = 0.2  # p_y that parts the wrong predictions
+_MOST_CLASSES = 30  # for a confusion matrix
+_NEAR = 0.2  # p_y above which a wrong prediction is near
 
 
 class Tally:
-    """Sums from which accuracy, nll, ece and brier follow, the same numbers as ``crossfade.lab.scores``'.
+    """Sums for accuracy, nll, ece and brier, which are the same numbers as those of ``crossfade.lab.scores``.
 
     Args:
-        device: Where the sums stay until they are asked for.
-        classes: With up to 30, what was taken for what is counted too: for f1 (of class 1 where there are two, else the
-            mean over classes) and mcc (Matthews' correlation).
+        device: Where the sums are kept.
+        classes: With up to 30, a confusion matrix is counted too: for f1 (of class 1 if there are two, else the mean
+            over classes) and mcc (Matthews' correlation).
 
     Attributes:
-        sums: They can be added over batches and processes.
+        sums: All sums as one tensor, which can be added over processes.
     """
 
     def __init__(self, device: torch.device, classes: int = 0) -> None:
-        self._classes = classes if classes <= _FEW else 0
+        self._classes = classes if classes <= _MOST_CLASSES else 0
         self.sums = torch.zeros(_COUNTS + self._classes**2, dtype=exact(device), device=device)
 
     def add(self, logits: Tensor, labels: Tensor) -> None:
@@ -63,7 +63,7 @@ class Tally:
             sums[_COUNTS:].index_add_(0, labels * self._classes + predicted, torch.ones_like(confidence))
 
     def scores(self) -> dict[str, float]:
-        """Return means; NaN if nothing was counted."""
+        """Return the scores by name; NaN if nothing was counted."""
         sums = self.sums.double().cpu()
         count = float(sums[_COUNT]) or float("nan")
         return {
@@ -71,16 +71,16 @@ class Tally:
             "nll": float(sums[_NLL]) / count,
             "ece": float(sums[_GAPS:_COUNTS].abs().sum()) / count,
             "brier": float(sums[_BRIER]) / count,
-            **(_agreement(sums[_COUNTS:].numpy(), self._classes) if self._classes else {}),
+            **(_confusion_scores(sums[_COUNTS:].numpy(), self._classes) if self._classes else {}),
         }
 
 
 def exact(device: torch.device) -> torch.dtype:
-    """Return the type of sums over an epoch: float64, where the device has it."""
+    """Return the type for sums over an epoch: float64, if the device has it."""
     return torch.float32 if device.type == "mps" else torch.float64
 
 
-def _agreement(counts: NDArray[np.float64], classes: int) -> dict[str, float]:
+def _confusion_scores(counts: NDArray[np.float64], classes: int) -> dict[str, float]:
     from sklearn.metrics import f1_score, matthews_corrcoef
 
     if not counts.sum():
@@ -92,12 +92,12 @@ def _agreement(counts: NDArray[np.float64], classes: int) -> dict[str, float]:
 
 
 class Record:
-    """The epochs so far.
+    """The finished epochs of a training.
 
     Attributes:
-        rows: One for each epoch that was scored.
-        best: Weights of the best epoch, where the recipe selects by validation.
-        finite: False if weights or loss stopped being finite.
+        rows: The scores of each epoch that was scored.
+        best: The weights of the best epoch, if the recipe selects by validation.
+        finite: Whether weights and loss have stayed finite.
     """
 
     def __init__(self, recipe: DeepRecipe) -> None:
@@ -107,8 +107,8 @@ class Record:
         self.finite = True
 
     def wants(self, epoch: int, loss: float, net: nn.Module) -> bool:
-        """Return whether the epoch is to be scored: it is finite, and the recipe says so."""
-        with torch.no_grad():  # one answer for the host to wait for
+        """Return whether to score the epoch: if weights and loss are finite and the recipe wants it."""
+        with torch.no_grad():  # the host waits for one number alone
             weights = torch.stack([weight.isfinite().all() for weight in net.parameters()]).all()
         self.finite = math.isfinite(loss) and bool(weights)
         return self.finite and self.recipe.scored(epoch)
@@ -121,7 +121,7 @@ class Record:
             self.best = {name: value.detach().cpu().clone() for name, value in net.state_dict().items()}
 
     def history(self, net: nn.Module, device: torch.device, seconds: float) -> History:
-        """Return the history of a training that has ended with this network."""
+        """Return the history of a finished training with this network."""
         names = [name for name in (self.rows or [{}])[0] if name.startswith(("val_", "test_"))]
         chosen, last = self._chosen(), net.state_dict()
         tested = [name for name in names if name.startswith("test_") and name != "test_accuracy"]
@@ -141,7 +141,7 @@ class Record:
         return {"rows": list(self.rows), "best": self.best, "finite": self.finite}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from what :meth:`state` returned."""
+        """Continue from what :meth:`state` returned."""
         self.rows, self.best, self.finite = list(state["rows"]), state["best"], state["finite"]
 
     def _chosen(self) -> int:
@@ -151,7 +151,7 @@ class Record:
 
 
 class Watcher:
-    """The bookkeeping of "A Motivating Example": p_y of the test images after epoch ``recipe.watch`` and the last."""
+    """An observer that records p_y of the test images after epoch ``recipe.watch`` and the last one."""
 
     def __init__(self, folder: Path, examples: int, recipe: DeepRecipe) -> None:
         self.recorder = ProbabilityRecorder(folder, examples, recipe.epochs)
@@ -160,11 +160,11 @@ class Watcher:
     def __call__(self, epoch: int, part: str, index: Tensor, logits: Tensor, labels: Tensor) -> None:
         if part == "test" and epoch in self.epochs:
             self.recorder.record(epoch, index, logits, labels)
-            self.recorder.flush()  # a checkpoint may follow, and the watched epoch isn't seen again
+            self.recorder.flush()  # a run that resumes from the next checkpoint doesn't repeat this epoch
 
 
 def escapes(folder: Path, recipe: DeepRecipe) -> dict[str, int]:
-    """Return how many test images of each group at epoch ``recipe.watch`` are right at the end.
+    """Return the sizes of three groups of test images at epoch ``recipe.watch``, and how many are right at the end.
 
     The groups are: right, wrong with p_y > 0.2, wrong with p_y < 0.2.
     """

@@ -1,6 +1,6 @@
-"""Trials of deep networks, trained in turn or side by side, and how long they will take.
+"""Trials of deep networks, trained one after the other or side by side, and an estimate of the time they take.
 
-After an interruption each goes on from its last epoch.
+An interrupted trial resumes from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -40,26 +40,24 @@ from crossfade.lab.train.hardware import Hardware, process_rank
 from crossfade.lab.train.outcome import History, outcome
 from crossfade.lab.trial import Trial, seed
 
-_AT_ONCE = 8  # networks side by side: more don't train faster on an H200
-_TIMED = 4  # networks that are timed side by side: enough to see what that gains
+_AT_ONCE = 8  # networks side by side; with more an H200 isn't faster
+_TIMED = 4  # networks that are timed side by side for an estimate
 
 
 def executor(hardware: Hardware, work: Path, keep: Path | None = None) -> Executor:
-    """Return an executor that trains deep networks: each with Lightning, one after the other.
-
-    On one GPU, networks that ``side_by_side`` serves are trained at the same time.
+    """Return an executor that trains deep networks, one after the other with Lightning or, on one GPU, side by side.
 
     Args:
-        hardware: Where.
-        work: A folder for checkpoints, one folder a trial, removed when it is done. Logs stay, in ``logs/KEY``.
-        keep: A folder for weights: ``KEY.safetensors`` of the last epoch, ``KEY.best.safetensors`` of the chosen one
-            where the validation part chooses it.
+        hardware: Where to train.
+        work: A folder for checkpoints. Each trial's own folder in it is removed at the end; logs stay in ``logs/KEY``.
+        keep: A folder for weights: ``KEY.safetensors`` of the last epoch and, if the validation part chooses the epoch,
+            ``KEY.best.safetensors`` of the chosen one.
     """
 
     def execute(batches: Sequence[Batch], tick: Tick) -> Iterator[tuple[Trial, Outcome]]:
         runner = _Runner(hardware, work, keep, tick)
         trials = [trial for batch in batches for trial in batch]
-        gc.freeze()  # what is there already isn't looked through after every trial
+        gc.freeze()  # collections after each trial needn't look at the objects that exist already
         try:
             for _, group in groupby(trials, key=lambda trial: (id(trial.task), trial.recipe)):
                 yield from runner.train_alike(tuple(group))
@@ -75,7 +73,7 @@ class _Runner:
 
     def train_alike(self, trials: Sequence[Trial]) -> Iterator[tuple[Trial, Outcome]]:
         """Train trials of one recipe and one task."""
-        # What has begun in turn goes on so.
+        # Trials with a checkpoint of Lightning's resume from it.
         served = {t.key for t in trials if _served(t, self.hardware) and not self._checkpoint(t).exists()}
         yield from self.side_by_side([trial for trial in trials if trial.key in served])
         rest = [trial for trial in trials if trial.key not in served]
@@ -94,7 +92,7 @@ class _Runner:
                 for trial, job, each in zip(now, jobs, found, strict=True)
             ]
             del found, jobs
-            empty_memory()  # networks and their graphs hold each other, and the next ones need the memory
+            empty_memory()  # frees the reference cycles of networks and graphs for the next ones
             yield from zip(now, results, strict=True)
 
     def _together(self, trials: Sequence[Trial], jobs: Sequence[Job], places: Sequence[int]) -> list[History]:
@@ -105,15 +103,15 @@ class _Runner:
         except (RuntimeError, ValueError):
             if len(mine) > 1:
                 raise
-        # A loss that waits for the host, say, or no memory for a graph: Lightning names the cause, or works.
+        # Perhaps a loss that waits for the host, or too little memory for a graph: Lightning works, or names the cause.
         empty_memory()
         return [train(mine[0], recipe, hardware=self.hardware, on_progress=report)]
 
     def in_turn(self, trials: Sequence[Trial]) -> Iterator[tuple[Trial, Outcome]]:
         """Train trials of one recipe and one repeat of a task.
 
-        Those that begin alike are trained once as far as they do: the second goes on from the first's checkpoint. A
-        resumed training is the undisturbed one, so the numbers are those of training each from the start.
+        Epochs that several trials have in common are trained once: the second trial continues from a checkpoint of the
+        first one. The numbers are the same as if each was trained from the start.
         """
         split = _split(trials[0], trials[0].repeat)  # one at a time in memory
         begun = {trial.key for trial in trials if self._checkpoint(trial).exists()}
@@ -128,7 +126,7 @@ class _Runner:
             result = self._train(trial, self._job(trial, split), [_Fork(own, forks)])
             if forked and result.result is not None:
                 result = Outcome({**result.result, "shared_epochs": start.epoch}, result.curves)
-            gc.collect()  # a trainer and its network hold each other: a large one must not wait for its turn
+            gc.collect()  # a trainer and its network form a reference cycle, and may be large
             yield trial, result
 
     def _train(self, trial: Trial, job: Job, callbacks: Sequence[pl.Callback]) -> Outcome:
@@ -159,7 +157,7 @@ class _Runner:
             return Outcome(error=f"the weights diverge at learning rate {recipe.learning_rate:g}; try a smaller one")
         result = _outcome(job.split, recipe, history)
         if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.barrier()  # what another process has recorded must be there, and may be removed after it
+            torch.distributed.barrier()  # all processes have finished recording before the folder is read and removed
         if process_rank() > 0:
             return result
         if recipe.watch:
@@ -173,7 +171,7 @@ class _Runner:
 
 
 class _Fork(pl.Callback):  # type: ignore[misc]
-    """Copies a training's checkpoint after some epochs to where trainings that begin alike look for their own."""
+    """A callback that copies a training's checkpoint after some epochs to the trials that continue from there."""
 
     def __init__(self, own: Path, forks: Mapping[Path, int]) -> None:
         self.own, self.forks = own, forks
@@ -211,7 +209,7 @@ def _outcome(split: DeepSplit, recipe: DeepRecipe, history: History) -> Outcome:
         "n_test": len(split.test),
         "classes": split.classes,
         "seconds": round(history.seconds, 2),
-        # The best test epoch is what many tables print; it is chosen with the test labels, and never our result.
+        # Many tables print the best test epoch. It is chosen by the test labels, so it is never the result here.
         "best_test_accuracy": float(history.curves["test_accuracy"].max()),
         "scale": recipe.scale,
         "device": history.device,
@@ -242,7 +240,7 @@ def _keep_weights(folder: Path, trial: Trial, split: DeepSplit, history: History
 
 
 def estimate(trials: Sequence[Trial], hardware: Hardware) -> float:
-    """Return the seconds that trials on images take, each from its start, uncompiled: some steps of each are timed."""
+    """Return an estimate of the seconds that trials on images take without compilation, by timing some steps."""
     device = torch.device("cuda" if side_by_side.uses_cuda(hardware) else "cpu")
     devices, seconds = hardware.devices * hardware.nodes, 0.0
     for _, group in groupby(trials, key=lambda trial: (id(trial.task), trial.recipe)):
@@ -255,7 +253,7 @@ def estimate(trials: Sequence[Trial], hardware: Hardware) -> float:
         if served:
             split = _split(served[0], 0)
             jobs = [Job(split, trial.method, 0) for trial in served[:_TIMED]]
-            with suppress(RuntimeError):  # no memory for so many, or a loss that waits for the host
+            with suppress(RuntimeError):  # too little memory, or a loss that waits for the host
                 in_graphs = side_by_side.seconds_an_epoch(jobs, recipe, hardware=hardware)
         tested = task.describe()["n_test"] * sum(map(recipe.scored, range(recipe.epochs)))
         for trial in alike:
@@ -266,7 +264,7 @@ def estimate(trials: Sequence[Trial], hardware: Hardware) -> float:
 
 
 def _seconds_an_image(net: nn.Module, side: int, classes: int, device: torch.device) -> tuple[float, float]:
-    """Return the seconds that a training step and a forward pass take, for each image."""
+    """Return the seconds of a training step and of a forward pass per image."""
     count = 128 if device.type == "cuda" else 16 if side < 100 else 4
     images, labels = torch.randn(count, 3, side, side, device=device), torch.randint(classes, (count,), device=device)
 

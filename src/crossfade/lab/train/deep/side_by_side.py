@@ -1,10 +1,9 @@
-"""Networks of one recipe trained side by side on a GPU, the whole training step of each one CUDA graph.
+"""Networks of one recipe trained side by side on a GPU, with each training step as one CUDA graph.
 
-Small networks leave a GPU waiting for the host: a step is hundreds of kernels of microseconds. A graph launches them
-all at once, and the graphs of several networks (methods x seeds) run at the same time, each on a stream of its own.
-Everything that changes from step to step lies on the device before an epoch begins: the augmented images (or tokens) in
-their order, made once for all methods of a repeat, the loss's weights and the learning rate of every step. So the host
-only launches.
+With small networks a GPU mostly waits for the host, as a step consists of hundreds of kernels that take microseconds. A
+graph launches them all at once, and the graphs of several networks (methods x seeds) run at the same time, each on its
+own stream. Everything that changes from step to step is on the device before an epoch begins: the augmented images (or
+tokens) in their order, made once for all methods of a repeat, and the loss's weights and learning rate of every step.
 
 Weights, order, augmentation and dropout are those of :func:`crossfade.lab.train.deep.lightning.train`, the reference
 beside this engine; on the CPU the same steps run without graphs, for tests.
@@ -29,7 +28,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from crossfade._transforms import Transform
 from crossfade.lab.methods import Method, TwoPass
 from crossfade.lab.train.deep import network
-from crossfade.lab.train.deep.feeds import Feed, Kind, Place, epoch_seed, make_feed
+from crossfade.lab.train.deep.feeds import Feed, Inputs, Kind, Place, epoch_seed, make_feed
 from crossfade.lab.train.deep.network import Job
 from crossfade.lab.train.deep.recipe import DeepRecipe, ImageRecipe
 from crossfade.lab.train.deep.record import Record
@@ -43,9 +42,10 @@ _TIMED_STEPS = 30
 
 
 def serves(hardware: Hardware, recipe: DeepRecipe, method: Method) -> bool:
-    """Return whether this engine trains such networks.
+    """Return whether this engine can train such networks.
 
-    On one CUDA device, a step in one piece without a loss scaler, no logger; a transformer that isn't to be compiled.
+    It needs one CUDA device and steps in one piece without a loss scaler, and supports neither loggers nor compiled
+    transformers.
     """
     whole = recipe.accumulate == 1 and recipe.precision != "16-mixed" and not isinstance(method, TwoPass)
     here = uses_cuda(hardware) and one_process(hardware) and not hardware.logger
@@ -53,7 +53,7 @@ def serves(hardware: Hardware, recipe: DeepRecipe, method: Method) -> bool:
 
 
 def uses_cuda(hardware: Hardware) -> bool:
-    """Return whether training is on CUDA devices."""
+    """Return whether networks are trained on CUDA devices."""
     return hardware.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
 
 
@@ -74,16 +74,15 @@ def train_side_by_side(
     """Train networks of one recipe, all at once.
 
     Args:
-        jobs: For which :func:`serves` holds. A method that begins as an earlier one of the same split and seed does is
-            trained from where they part.
+        jobs: Jobs that :func:`serves` accepts. Epochs that methods of a split and seed have in common are trained once.
         recipe: The protocol.
-        hardware: ``channels_last`` and ``compile`` are looked at.
-        device: Where.
-        on_progress: Told the fraction done after every epoch.
-        max_epochs: Stop after so many, as a kill would.
+        hardware: Its ``channels_last`` and ``compile`` are used.
+        device: Where to train.
+        on_progress: Called with the fraction of the work that is done after every epoch.
+        max_epochs: Stop after this many epochs, as if interrupted.
 
     Returns:
-        A history each, in the jobs' order; ``seconds`` is the time of the call shared out by the epochs trained.
+        The histories in the jobs' order. ``seconds`` is the time of the call, divided in proportion to trained epochs.
     """
     started = time.perf_counter()
     members = _members(jobs, recipe, hardware, torch.device(device))
@@ -117,10 +116,10 @@ def train_side_by_side(
 def seconds_an_epoch(
     jobs: Sequence[Job], recipe: DeepRecipe, *, hardware: Hardware, device: torch.device | str = "cuda"
 ) -> float:
-    """Return how long an epoch of one of these networks takes beside the others: some steps are timed, uncompiled.
+    """Return the seconds of an epoch of one of these networks beside the others, by timing some steps uncompiled.
 
     Args:
-        jobs: Of one split and seed.
+        jobs: Jobs of one split and seed.
         recipe, hardware, device: As for :func:`train_side_by_side`.
     """
     alone = [replace(job, folder=None, observe=None) for job in jobs]
@@ -142,30 +141,36 @@ def seconds_an_epoch(
 
 
 def wait(device: torch.device) -> None:
-    """Wait for what the device still computes."""
+    """Wait until the device has finished."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def _training_loss(
-    net: nn.Module, g: Transform | None, inputs: Any, labels: Tensor, alpha: Tensor, beta: Tensor, channels_last: bool
+    net: nn.Module,
+    g: Transform | None,
+    inputs: Inputs,
+    labels: Tensor,
+    alpha: Tensor,
+    beta: Tensor,
+    channels_last: bool,
 ) -> Tensor:
     return network.loss_of(g, network.logits_of(net, inputs, channels_last=channels_last), labels, alpha, beta)
 
 
 @functools.cache
 def _compiled() -> Callable[..., Tensor]:
-    """Return one compilation for all networks of a shape."""
+    """Return the compiled training loss, which all networks of a shape share."""
     return torch.compile(_training_loss, dynamic=False)
 
 
 class Member:
-    """A network in training. What a step reads and writes stays where it is, as a graph needs it.
+    """A network in training, whose steps read and write memory at fixed addresses, as graphs need it.
 
     Attributes:
-        epoch: How many it has behind it; before its first, where it begins.
+        epoch: The number of finished epochs; before the first one, the epoch at which it begins.
         source: The network whose state it begins with; None for its own.
-        trained: Epochs that it was trained for in this call.
+        trained: How many epochs it has been trained in this call.
     """
 
     def __init__(
@@ -178,7 +183,7 @@ class Member:
         self.record = Record(recipe)
         self.net = network.build_network(job, recipe, channels_last=hardware.channels_last).to(self.device)
         norms = [layer for layer in self.net.modules() if isinstance(layer, _BatchNorm) and layer.track_running_stats]
-        # without a momentum, the count is the average's divisor
+        # without a momentum, the average depends on the count
         self.norms = [layer for layer in norms if layer.momentum is not None]
         self.rate = torch.zeros((), device=self.device)
         self.optimizer = begun(network.make_optimizer(self.net, recipe, self.rate))
@@ -191,7 +196,7 @@ class Member:
             self._restore(torch.load(path, map_location=self.device, weights_only=True))
 
     def ready(self, epoch: int) -> bool:
-        """Return whether this epoch is to be trained now; the state of another network is taken over first."""
+        """Return whether to train this epoch, after taking over the state of the source if it is the first one."""
         if epoch != self.epoch or not self.record.finite:
             return False
         if self.source is not None and self.trained == 0:
@@ -199,7 +204,7 @@ class Member:
         return self.record.finite
 
     def begin(self, epoch: int) -> None:
-        """Lay the losses' weights and learning rates of the epoch's steps ready."""
+        """Prepare the loss's weights and the learning rate of all steps of the epoch."""
         steps = len(self.feed.kinds)
         table = [network.step_settings(self.job.method, self.recipe, epoch, step / steps) for step in range(steps)]
         if not len(self.table):
@@ -212,11 +217,11 @@ class Member:
             self.graphs.stream.wait_stream(torch.cuda.current_stream(self.device))
 
     def step(self, kind: Kind) -> None:
-        """Make one step on the next examples."""
+        """Take one step on the next examples."""
         self.graphs.run(kind, functools.partial(self._step, kind))
 
     def end(self, epoch: int) -> None:
-        """Record loss and scores of the epoch."""
+        """Record the loss and the scores of the epoch."""
         if self.graphs.stream is not None:
             torch.cuda.current_stream(self.device).wait_stream(self.graphs.stream)
         for norm in self.norms:
@@ -234,12 +239,12 @@ class Member:
             self.record.add(epoch, loss, parts, self.net)
 
     def state(self) -> dict[str, Any]:
-        """Return what the next epoch depends on, and what was scored."""
+        """Return the state that the next epoch depends on, with the scores so far."""
         optimizer = [self.optimizer.state[weight] for weight in self.net.parameters()]
         return {"epoch": self.epoch, "net": self.net.state_dict(), "optimizer": optimizer, **self.record.state()}
 
     def save(self) -> None:
-        """Write the checkpoint, whole or not at all."""
+        """Write the checkpoint, which appears only once it is complete."""
         if self.job.folder is None:
             return
         self.job.folder.mkdir(parents=True, exist_ok=True)
@@ -248,8 +253,8 @@ class Member:
         part.replace(self.job.folder / "beside.ckpt")
 
     def history(self, seconds: float) -> History:
-        """Return the history of the training, which has ended."""
-        self.optimizer.zero_grad()  # gradients lie in the graphs' memory, and would keep it
+        """Return the history of the finished training."""
+        self.optimizer.zero_grad()  # frees the gradients, and with them the graphs' memory
         return self.record.history(self.net, self.device, seconds)
 
     def _changing(self) -> list[Tensor]:
@@ -257,7 +262,7 @@ class Member:
         return [*own, self.rate, self.at, self.first, self.loss]
 
     def _restore(self, state: dict[str, Any]) -> None:
-        """Take over a state before the first step: no graph knows the optimizer's memory yet."""
+        """Take over a state; only before the first step, as graphs refer to the optimizer's memory."""
         self.net.load_state_dict(state["net"])
         for weight, values in zip(self.net.parameters(), state["optimizer"], strict=True):
             self.optimizer.state[weight] = values
@@ -268,7 +273,7 @@ class Member:
         inputs, labels = self.feed.batch(self.first, kind)
         alpha, beta, rate = self.table.index_select(0, self.at).unbind(1)
         self.rate.copy_(rate.squeeze(0))
-        # A ragged batch isn't worth a compilation.
+        # A batch of another size isn't worth a compilation.
         loss_fn = _compiled() if self.hardware.compile and kind == self.feed.kinds[0] else _training_loss
         with self._autocast(), _uncounted(self.norms):
             loss = loss_fn(self.net, self.job.method.g, inputs, labels, alpha, beta, self.hardware.channels_last)
@@ -287,7 +292,7 @@ class Member:
 
 @contextmanager
 def _uncounted(norms: Sequence[_BatchNorm]) -> Iterator[None]:
-    """Leave out batch normalisation's count of batches, a kernel for each layer: the host counts."""
+    """Skip batch normalisation's count of batches, which takes a kernel for each layer: the host counts instead."""
     counts = [norm.num_batches_tracked for norm in norms]
     for norm in norms:
         norm.num_batches_tracked = None
@@ -303,7 +308,7 @@ def _members(jobs: Sequence[Job], recipe: DeepRecipe, hardware: Hardware, device
     feeds = {}
     for group, job in dict(zip(groups, jobs, strict=True)).items():
         feeds[group] = make_feed(job.split, recipe, hardware, job.seed, Place(device), many=True)
-    seen: dict[int, Counter[object]] = defaultdict(Counter)  # steps of one loss are alike
+    seen: dict[int, Counter[object]] = defaultdict(Counter)  # steps with the same loss run the same kernels
     pairs = zip(jobs, groups, strict=True)
     members = [Member(job, feeds[group], recipe, hardware, seen[id(job.method.g)]) for job, group in pairs]
     places = network.job_starts([job.method for job in jobs], groups, recipe, [member.epoch for member in members])

@@ -1,8 +1,8 @@
-"""Many LSTM classifiers of one shape as one batched computation, for a GPU: a training step is one CUDA graph.
+"""The batched engine: many LSTM classifiers of one shape as one computation on a GPU, each step one CUDA graph.
 
-One such network leaves a GPU idle: its step is hundreds of launches, each of which waits for the one before. Here a
-launch serves all networks of the stack, whatever their method, seed and split, and the host starts whole steps. On the
-CPU the same steps run without graphs, for tests. ``plain`` is the reference beside this.
+A single network leaves a GPU mostly idle: its step consists of hundreds of kernel launches, each of which waits for the
+one before. Here a launch serves all networks of the stack, whatever their method, seed and split, and the host launches
+whole steps. On the CPU the same steps run without graphs, for tests. ``plain`` is the reference.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from crossfade.lab.train.outcome import Floats, History
 
 SLOTS = 64  # networks in a stack at most
 _SHARE = 0.6  # of the free memory
-_LINE = 16  # numbers: rows of a matrix that begin at a multiple of these are read in the widest pieces
-_BUCKET = 16  # texts are padded to a multiple of this length: a step of another length is another graph
+_LINE = 16  # numbers: the GPU reads aligned rows of a matrix in its widest pieces
+_BUCKET = 16  # texts are padded to a multiple of this length, as each length needs a graph of its own
 
 
 def train_batched(
@@ -63,14 +63,14 @@ def train_batched(
 
 
 def _slots(members: Sequence[LstmMember], recipe: LstmRecipe, device: torch.device) -> int:
-    """Return how many networks fit into the device's memory, roughly."""
+    """Return roughly how many networks fit into the device's memory."""
     if device.type != "cuda":
         return SLOTS
     torch.cuda.empty_cache()  # memory of earlier stacks counts as taken
     free = torch.cuda.mem_get_info(device)[0]
     splits = {id(member.split): member.split for member in members}.values()
     longest = max(int(part.lengths.max(initial=1)) for split in splits for part in split.parts.values())
-    embedding, hidden = _filled(recipe.embedding), _filled(recipe.hidden)
+    embedding, hidden = _padded(recipe.embedding), _padded(recipe.hidden)
     texts = recipe.batch_size * longest * (3 * embedding + 20 * hidden * recipe.layers)
     words = 6 * max(split.vocabulary for split in splits) * embedding
     return max(1, min(SLOTS, int(_SHARE * free / (4 * (texts + words)))))
@@ -78,7 +78,7 @@ def _slots(members: Sequence[LstmMember], recipe: LstmRecipe, device: torch.devi
 
 @contextmanager
 def _as_cudnn() -> Iterator[None]:
-    """Compute matrix products in TF32 where PyTorch lets cuDNN's LSTM do so, as it does by default."""
+    """Allow TF32 in matrix products if PyTorch allows it in cuDNN's LSTM, which is its default."""
     before = torch.backends.cuda.matmul.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32
     try:
@@ -88,7 +88,7 @@ def _as_cudnn() -> Iterator[None]:
 
 
 class _Stack:
-    """Networks of one shape, and the batches of each."""
+    """Networks of one shape, and their batches."""
 
     def __init__(
         self,
@@ -132,7 +132,6 @@ class _Stack:
         return [*self.networks.weights.values(), *optimizer_state(self.optimizer), self.step, self.lost]
 
     def train(self, on_epoch: Callable[[], None]) -> list[History]:
-        """Train for all epochs."""
         records = [Record(member.split, self.recipe) for member in self.members]
         for epoch in range(self.recipe.epochs):
             losses = self._train_epoch(epoch)
@@ -182,7 +181,7 @@ class _Stack:
         table = self.mixture.index_select(0, self.epoch)[0]
         alpha, beta = table.index_select(0, self.step.clamp(max=len(table) - 1))[0, :, :, None]
         p = (-ce).exp()
-        # The weight 0 turns CE off even where it is infinite.
+        # Without CE an infinite ce must not become NaN as 0 * inf.
         slope, loss = alpha + beta * p, alpha * torch.where(alpha == 0, 0.0, ce) + beta * (1 - p)
         for g, mine in self.custom:
             value, own = (part.view_as(ce) for part in value_and_slope(g, ce.flatten()))
@@ -210,25 +209,25 @@ class _Stack:
 
 
 class Batches:
-    """An epoch's batches of one part (training, say), laid ready in memory that stays where it is, as graphs need it.
+    """The batches of one epoch of the training or another part, in memory whose address graphs can rely on.
 
     Args:
-        parts: Each network's; several networks may share the object.
-        rows: The most that a batch has.
-        device: Where.
+        parts: The part of each network; several networks may share the object.
+        rows: The size of the largest batch.
+        device: Where the batches are.
     """
 
     def __init__(self, parts: Sequence[TokenPart], rows: int, device: torch.device) -> None:
         self.parts, self.rows, self.device = parts, rows, device
-        different = list(dict.fromkeys(parts))
-        begins = np.cumsum([0, *map(len, different)])
-        self.first = [int(begins[different.index(part)]) for part in parts]
-        self.texts = Texts(different, device, _BUCKET)
+        distinct = list(dict.fromkeys(parts))
+        begins = np.cumsum([0, *map(len, distinct)])
+        self.first = [int(begins[distinct.index(part)]) for part in parts]
+        self.texts = Texts(distinct, device, _BUCKET)
         self.order: NDArray[np.int64] = np.zeros((0, 0, 0), dtype=np.int64)  # step, network, row; -1 for none
         self.on_device = torch.empty(0, dtype=torch.int64, device=device)
 
     def lay(self, batches: Sequence[Sequence[NDArray[np.int64]]]) -> list[int]:
-        """Lay each network's batches ready, always as many, and return the padded length of every step's texts."""
+        """Copy the networks' batches to the device, always the same number, and return each step's padded length."""
         self.order = np.full((max(map(len, batches)), len(batches), self.rows), -1, dtype=np.int64)
         for at, (first, mine) in enumerate(zip(self.first, batches, strict=True)):
             for step, places in enumerate(mine):
@@ -240,10 +239,10 @@ class Batches:
         return [int(length) for length in -(-longest // _BUCKET) * _BUCKET]
 
     def batch(self, step: Tensor, length: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return the batches of a step, whose number (1,) is on the device.
+        """Return the batches of a step, given its number as a tensor (1,).
 
-        They are tokens (networks, rows, length) and for every row a length, a label, and whether it is real: a smaller
-        batch is filled up.
+        They are tokens (networks, rows, length) and for every row a length, a label, and whether it is real, as smaller
+        batches are filled up.
         """
         order = self.on_device.index_select(0, step)[0]
         real = order >= 0
@@ -251,7 +250,7 @@ class Batches:
         return tokens, torch.where(real, lengths, 1), labels, real
 
     def own(self, values: Tensor, at: int) -> Tensor:
-        """Return those of the values (steps, rows, ...) that are of a network's examples, in its part's order."""
+        """Return a network's values (steps, rows, ...) as one value for each example, in the order of its part."""
         order = torch.from_numpy(self.order[:, at])
         out = values.new_empty(len(self.parts[at]), *values.shape[2:])
         out[order[order >= 0] - self.first[at]] = values[order >= 0]
@@ -259,23 +258,23 @@ class Batches:
 
 
 class _Networks:
-    """The members' networks, each as an ``LstmClassifier`` has it, with its initial weights.
+    """The members' networks, each equal to an ``LstmClassifier`` with its initial weights.
 
-    Cells, places of a word's vector and words that a network doesn't have are filled in: their weights are zero and
-    stay so, as their gradients are.
+    Cells, vectors of words and vocabularies are padded to common sizes. The weights of the padding are zero and stay
+    so, because their gradients are zero.
 
     Attributes:
-        weights: By their names, the first axis the networks'.
+        weights: The stacked weights by their names, one network along the first axis.
     """
 
     def __init__(self, members: Sequence[LstmMember], recipe: LstmRecipe, device: torch.device) -> None:
         self.members, self.recipe, self.device = members, recipe, device
         self.classes, self.vocabulary = members[0].split.classes, max(member.split.vocabulary for member in members)
-        self.cells = _filled(recipe.hidden)
-        wide = replace(recipe, embedding=_filled(recipe.embedding), hidden=self.cells)
-        different = list(dict.fromkeys((member.seed, member.split.vocabulary) for member in members))
-        places = [different.index((member.seed, member.split.vocabulary)) for member in members]
-        states = [initial_state(seed, vocabulary, self.classes, recipe) for seed, vocabulary in different]
+        self.cells = _padded(recipe.hidden)
+        wide = replace(recipe, embedding=_padded(recipe.embedding), hidden=self.cells)
+        distinct = list(dict.fromkeys((member.seed, member.split.vocabulary) for member in members))
+        places = [distinct.index((member.seed, member.split.vocabulary)) for member in members]
+        states = [initial_state(seed, vocabulary, self.classes, recipe) for seed, vocabulary in distinct]
         self.weights: dict[str, Tensor] = {}
         for name, shape in _shapes(self.vocabulary, self.classes, wide).items():
             filled = torch.zeros(len(states), *shape)
@@ -300,7 +299,7 @@ class _Networks:
         return torch.baddbmm(weights["output.bias"][:, None], states.gather(1, last)[:, 0], weights["output.weight"].mT)
 
     def clip(self, limit: float) -> None:
-        """Scale each network's whole gradient to this 2-norm at most, as ``clip_grad_norm_`` does."""
+        """Limit the 2-norm of each network's whole gradient, as ``clip_grad_norm_`` does."""
         gradients = [weight.grad for weight in self.weights.values() if weight.grad is not None]
         norm = torch.stack([gradient.flatten(1).norm(dim=1) for gradient in gradients]).norm(dim=0)
         factor = (limit / (norm + 1e-6)).clamp(max=1.0)
@@ -309,19 +308,19 @@ class _Networks:
 
     @torch.no_grad()
     def finite(self) -> list[bool]:
-        """Return for each network whether all of its weights are finite."""
+        """Return whether all weights are finite, for each network."""
         each = [weight.flatten(1).isfinite().all(1) for weight in self.weights.values()]
         found: list[bool] = torch.stack(each).all(0).tolist()
         return found
 
     @torch.no_grad()
     def keep(self, places: Sequence[int]) -> None:
-        """Keep the weights that these networks have now."""
+        """Keep the present weights of these networks as their best."""
         for name, weight in self.weights.items():
             self.best[name][places] = weight[places]
 
     def kept(self, at: int) -> dict[str, Floats]:
-        """Return the weights that were kept of one network, in the names and shapes of its ``LstmClassifier``."""
+        """Return the best weights of one network, as the ``state_dict()`` of its ``LstmClassifier``."""
         shapes = _shapes(self.members[at].split.vocabulary, self.classes, self.recipe)
         own = {name: _own(name, self.best[name][at].cpu(), shape).reshape(shape) for name, shape in shapes.items()}
         return {name: weight.numpy().copy() for name, weight in own.items()}
@@ -333,12 +332,12 @@ def _shapes(vocabulary: int, classes: int, recipe: LstmRecipe) -> dict[str, torc
 
 
 def _own(name: str, filled: Tensor, shape: Sequence[int]) -> Tensor:
-    """Return a view of what a network has of a filled-in weight; the LSTM's weights have an axis for the gates then."""
+    """Return a view of a padded weight without its padding; an LSTM's weight gets an axis for the gates."""
     if name.startswith("lstm."):
         filled, shape = filled.view(4, -1, *filled.shape[1:]), (4, shape[0] // 4, *shape[1:])
     return filled[tuple(map(slice, shape))]
 
 
-def _filled(size: int) -> int:
-    """Return how many cells or places of a vector are kept for so many."""
+def _padded(size: int) -> int:
+    """Return a number of cells or places of a vector, rounded up."""
     return -(-size // _LINE) * _LINE

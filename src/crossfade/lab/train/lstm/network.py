@@ -1,4 +1,4 @@
-"""The LSTM classifier as a module of PyTorch, its initial weights, and the texts that it reads as tensors."""
+"""The LSTM classifier as a PyTorch module, its initial weights, and texts as tensors."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class LstmClassifier(nn.Module):
 
 
 def initial_state(seed: int, vocabulary: int, classes: int, recipe: LstmRecipe) -> dict[str, Tensor]:
-    """Return the weights that a new ``LstmClassifier`` draws from this seed. The global generator doesn't move."""
+    """Return the weights that a new ``LstmClassifier`` draws from this seed. The global generator stays as it is."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         return LstmClassifier(vocabulary, classes, recipe).state_dict()
@@ -44,8 +44,8 @@ class Texts:
 
     Args:
         parts: At least one.
-        device: Where.
-        multiple: The length is the longest text's, rounded up to a multiple of this.
+        device: Where the tensors are.
+        multiple: The common length is that of the longest text, rounded up to a multiple of this.
     """
 
     def __init__(self, parts: Sequence[TokenPart], device: torch.device, multiple: int = 1) -> None:

@@ -1,7 +1,7 @@
-"""Each network by itself with ``nn.LSTM``: what trains on a CPU, and what the batched engine must agree with.
+"""The plain engine, which trains each network by itself with ``nn.LSTM``: the CPU's, and the batched one's reference.
 
 On a CPU PyTorch computes a whole LSTM layer in one call of oneDNN, which is faster than anything made of PyTorch's
-smaller operations. Such networks gain nothing from being stacked, and much from a processor core each.
+smaller operations. Such networks gain nothing from being stacked, and a lot from a processor core for each.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ Parts = Mapping[str, Texts]
 
 
 class Training:
-    """One network on its way.
+    """One network in training.
 
     Attributes:
-        done: Epochs that are behind it, with a fraction within an epoch; all once weights or loss aren't finite.
+        done: The number of finished epochs, with a fraction within an epoch; all once weights or loss aren't finite.
     """
 
     def __init__(
@@ -52,10 +52,10 @@ class Training:
         self.done = 0.0
 
     def fork(self, member: LstmMember) -> Training:
-        """Return the training of another member that has been the same so far."""
+        """Return a copy that continues with another member, whose training has been the same so far."""
         other = copy(self)
         other.member, other.mixture = member, _mixture(member, self.recipe)
-        # All in one call, so that the copied optimizer steps the copied network's weights.
+        # One call for all, so that the copied optimizer refers to the copied weights.
         other.net, other.optimizer, other.record, other.weights = deepcopy(
             (self.net, self.optimizer, self.record, self.weights)
         )
@@ -67,7 +67,7 @@ class Training:
         Raises:
             CancelledError: soon after ``stop`` was set.
         """
-        recipe, split, epoch, lost = self.recipe, self.member.split, int(self.done), 0.0
+        recipe, split, epoch, total_loss = self.recipe, self.member.split, int(self.done), 0.0
         batches = epoch_batches(self.member.seed, epoch, split.train.lengths, recipe.batch_size)
         for step, places in enumerate(batches):
             _check(stop)
@@ -83,17 +83,13 @@ class Training:
             if recipe.clip:
                 nn.utils.clip_grad_norm_(self.net.parameters(), recipe.clip)
             self.optimizer.step()
-            lost += loss.item() * len(places)
+            total_loss += loss.item() * len(places)
             self.done = epoch + step / len(batches)
         finite = all(bool(weight.isfinite().all()) for weight in self.net.parameters())
         val, test = self._scores("val", stop), self._scores("test", stop)
-        if self.record.add(epoch, lost / len(split.train), val, test, finite):
+        if self.record.add(epoch, total_loss / len(split.train), val, test, finite):
             self.weights = _weights(self.net)
         self.done = epoch + 1.0 if self.record.finite else float(recipe.epochs)
-
-    def history(self) -> History:
-        """Return the history."""
-        return self.record.history(self.weights, "plain", str(self.device))
 
     def _rows(self, part: str, places: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor]:
         texts = self.texts[part]
@@ -136,24 +132,26 @@ def train_plain(
     on_progress: Callable[[float], None] = lambda fraction: None,
     dtype: torch.dtype = torch.float32,
 ) -> list[History]:
-    """Train every member, epoch by epoch; epochs that several members have in common once.
+    """Train every member; epochs that several members have in common are trained once.
 
     Args:
         members: The networks to train.
         recipe: How all of them are trained.
-        device: Where.
-        threads: How many networks take steps at the same time, each on one core; the numbers don't depend on it.
-        on_progress: Told the fraction of the work that is done.
-        dtype: Of weights and computation; float64 is for tests.
+        device: Where they are trained.
+        threads: How many networks are trained at the same time, each on one core. The results don't depend on it.
+        on_progress: Called with the fraction of the work that is done.
+        dtype: The type of weights and computation; float64 is for tests.
     """
     begins, where = _starts(members, recipe), torch.device(device)
-    texts = {split: _texts(split, where) for split in dict.fromkeys(member.split for member in members)}
-    begun: dict[int, Training] = {}  # by the member's place
+    texts: dict[TokenSplit, Parts] = {}
+    for split in dict.fromkeys(member.split for member in members):
+        texts[split] = {name: Texts([part], where) for name, part in split.parts.items()}
+    begun: dict[int, Training] = {}  # by the member's index
     running: dict[Future[None], int] = {}
     total = sum(_cost(member) * (recipe.epochs - start.epoch) for member, start in zip(members, begins, strict=True))
 
     def begin() -> None:
-        """Begin the trainings that can: those from scratch, and those whose source is where they part from it."""
+        """Begin the trainings that can begin: from scratch, or from a source that has reached the epoch to fork at."""
         for at, (member, (source, epoch)) in enumerate(zip(members, begins, strict=True)):
             if at in begun:
                 continue
@@ -168,24 +166,25 @@ def train_plain(
             while True:
                 begin()
                 idle = [at for at, one in begun.items() if one.done < recipe.epochs and at not in running.values()]
-                # The one with most before it first, so that no thread has a long way to go alone at the end.
+                # The one with the most work left comes first, so that all threads finish at about the same time.
                 idle.sort(key=lambda at: _cost(members[at]) * (recipe.epochs - begun[at].done), reverse=True)
                 for at in idle[: threads - len(running)]:
                     running[pool.submit(begun[at].train_epoch, stop)] = at
                 if not running:
-                    return [begun[at].history() for at in range(len(members))]
+                    trained = [begun[at] for at in range(len(members))]
+                    return [one.record.history(one.weights, "plain", str(where)) for one in trained]
                 for future in wait(running, _POLL, FIRST_COMPLETED).done:
                     del running[future]
                     future.result()
-                trained = sum(_cost(members[at]) * (one.done - begins[at].epoch) for at, one in begun.items())
-                on_progress(min(trained / total, 1.0))
+                done = sum(_cost(members[at]) * (one.done - begins[at].epoch) for at, one in begun.items())
+                on_progress(min(done / total, 1.0))
         finally:
             stop.set()
-            torch.set_num_threads(before)  # the initializer's number would hold for threads that begin later, too
+            torch.set_num_threads(before)  # otherwise the initializer's number holds for later threads, too
 
 
 def _starts(members: Sequence[LstmMember], recipe: LstmRecipe) -> list[Start]:
-    """Return where each member begins: from scratch, or from another one of the same split and seed."""
+    """Return how each member begins: from scratch, or from another member with the same split and seed."""
     found = [Start()] * len(members)
     for split in dict.fromkeys(member.split for member in members):
         places = [at for at, member in enumerate(members) if member.split is split]
@@ -194,10 +193,6 @@ def _starts(members: Sequence[LstmMember], recipe: LstmRecipe) -> list[Start]:
         for at, begin in zip(places, begins, strict=True):
             found[at] = begin if begin.source is None else Start(places[begin.source], begin.epoch)
     return found
-
-
-def _texts(split: TokenSplit, device: torch.device) -> dict[str, Texts]:
-    return {name: Texts([part], device) for name, part in split.parts.items()}
 
 
 def _cost(member: LstmMember) -> int:

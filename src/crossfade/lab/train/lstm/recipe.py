@@ -1,9 +1,9 @@
-"""The recipe of an LSTM's training and the networks to train by it: plain data."""
+"""The recipe for training an LSTM, and the networks to train by it: plain data."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from crossfade.errors import UserError
 from crossfade.lab.train.checks import check_choice, check_count, check_positive, check_seed
@@ -20,15 +20,15 @@ class LstmRecipe:
 
     Args:
         embedding, hidden, layers: Size of a token's vector, cells of a layer, layers. At most four layers.
-        epochs, batch_size: The last batch cut may be smaller.
-        learning_rate: Of ``torch.optim.Adam`` with betas (0.9, 0.999), eps 1e-8 and no weight decay.
-        clip: Greatest 2-norm of a network's whole gradient, as ``clip_grad_norm_``; 0 for no limit.
-        max_length: Tokens of a text that are kept. Applied where tokens are made.
+        epochs, batch_size: One batch of an epoch may be smaller.
+        learning_rate: The rate of ``torch.optim.Adam`` with betas (0.9, 0.999), eps 1e-8 and no weight decay.
+        clip: The limit of the 2-norm of a network's whole gradient, as ``clip_grad_norm_``; 0 for no limit.
+        max_length: Texts are cut after this many tokens when they are tokenized.
         granularity: The loss's schedule moves at each ``"epoch"`` (progress = epoch / epochs) or each ``"step"``.
         select: The result is that of the epoch with the best ``"validation"`` accuracy (the first of several), or the
             ``"last"`` epoch's.
-        min_count, vocabulary: A word must be seen so often in the training part, and so many words are kept. Applied
-            where tokens are made.
+        min_count, vocabulary: How often a word must occur in the training part, and how many words are kept, when texts
+            are tokenized.
         scale: ``"paper"`` for the full protocol; anything shorter says so.
         protocol: Raised when the meaning of a recipe changes.
 
@@ -62,7 +62,7 @@ class LstmRecipe:
         check_positive("learning_rate", self.learning_rate)
         check_positive("clip", self.clip, zero=True)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return plain data: ``LstmRecipe(**recipe.to_dict()) == recipe``, also after a trip through JSON or TOML."""
         return asdict(self)
 
@@ -72,15 +72,15 @@ class LstmRecipe:
         return (self.learning_rate,)
 
     def steps(self, examples: int) -> int:
-        """Return how many steps an epoch of so many examples has."""
+        """Return the number of steps in an epoch with this number of examples."""
         return -(-examples // self.batch_size)
 
     def moves(self, examples: int) -> int:
-        """Return how often the loss's schedule moves in an epoch of so many examples."""
+        """Return how often the schedule's weights change in an epoch with this number of examples."""
         return self.steps(examples) if self.granularity == "step" else 1
 
     def weights(self, classes: int) -> int:
-        """Return how many weights a token meets.
+        """Return how many weights are used for a token.
 
         >>> LstmRecipe().weights(5)
         20250

@@ -1,4 +1,4 @@
-"""The record of one network's training: scores after each epoch, and the epoch that counts."""
+"""The record of one network's training: the scores after each epoch, and the best epoch."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def scores(logits: Tensor, labels: Tensor) -> Scores:
 
 
 class Record:
-    """Curves of a network, and its test probabilities at the epoch that counts so far."""
+    """The curves of a network, and its test probabilities at the best epoch so far."""
 
     def __init__(self, split: TokenSplit, recipe: LstmRecipe) -> None:
         self.epochs, self.select, self.labels = recipe.epochs, recipe.select, split.test.labels
@@ -40,9 +40,9 @@ class Record:
         self.probabilities: Floats = np.full((len(split.test), split.classes), np.nan, dtype=np.float32)
 
     def add(self, epoch: int, loss: float, val: Scores, test: Scores, finite: bool) -> bool:
-        """Write down an epoch and return whether it is the one that counts now; ``finite`` is said of the weights.
+        """Add an epoch, and return whether it is the best one so far.
 
-        Once weights or loss weren't finite, nothing more is written down.
+        ``finite`` tells whether the weights are. Once weights or loss aren't finite, no epoch is added any more.
         """
         self.finite &= finite and bool(np.isfinite([loss, val.nll]).all())
         if not self.finite:

@@ -1,4 +1,4 @@
-"""The recurrence of many LSTM layers of one shape at once, differentiable: on a GPU two kernel launches a token."""
+"""The differentiable recurrence of many LSTM layers at once, with two kernel launches for each token on a GPU."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from crossfade import kernels
 
 
 def recurrence(gates: Tensor, weight: Tensor) -> Tensor:
-    """Outputs of n LSTM layers, each with weights and inputs of its own, from zeros as the first state.
+    """Return the outputs of n LSTM layers with their own weights and inputs, starting from a state of zeros.
 
     With (i, f, g, o) = gates_t + h_{t-1} W^T:  c_t = sigmoid(f) c_{t-1} + sigmoid(i) tanh(g) and
     h_t = sigmoid(o) tanh(c_t). Not differentiable twice where the kernels run.
 
     Args:
-        gates: (n, time, batch, 4 * cells), contiguous: what the inputs and the biases add, in nn.LSTM's order.
+        gates: (n, time, batch, 4 * cells), contiguous: the contribution of inputs and biases, in nn.LSTM's order.
         weight: (n, 4 * cells, cells), each as ``nn.LSTM.weight_hh_l0``.
 
     Returns:
-        (n, time, batch, cells). Products are TF32's where ``torch.backends.cuda.matmul`` says so.
+        (n, time, batch, cells). Products are in TF32 if ``torch.backends.cuda.matmul`` allows it.
     """
     if kernels.usable(gates) and gates.dtype == torch.float32:
         outputs: Tensor = _Recurrence.apply(gates, weight)
@@ -30,7 +30,7 @@ def recurrence(gates: Tensor, weight: Tensor) -> Tensor:
 
 
 def reference(gates: Tensor, weight: Tensor) -> Tensor:
-    """As :func:`recurrence`, in operations of PyTorch: any device and type, and what the kernels must agree with."""
+    """Return the same as :func:`recurrence`, computed by PyTorch for any device and type: the kernels' reference."""
     h = c = gates.new_zeros(len(gates), gates.shape[2], weight.shape[2])
     outputs = []
     for now in gates.unbind(1):
@@ -47,7 +47,7 @@ class _Recurrence(torch.autograd.Function):
         from crossfade.lab.train.lstm import triton as lstm_triton
 
         count, time, rows, _ = gates.shape
-        # Place 0 holds the state before the first token.
+        # Index 0 holds the state before the first token.
         h, c = (gates.new_empty(count, time + 1, rows, weight.shape[2]) for _ in range(2))
         h[:, 0].zero_()
         c[:, 0].zero_()
@@ -64,5 +64,5 @@ class _Recurrence(torch.autograd.Function):
         weight, h, c, active = ctx.saved_tensors
         d_gates = torch.empty_like(active)
         lstm_triton.backward(weight, active, c, upstream.contiguous(), d_gates)
-        # One product over all tokens: the states before each of them are the first ``time`` of the states.
+        # One product over all tokens: the state before a token is the one with its own index.
         return d_gates, d_gates.flatten(1, 2).mT @ h[:, :-1].flatten(1, 2)

@@ -1,4 +1,4 @@
-"""Trials of LSTMs on texts: which engine trains them, and their outcomes."""
+"""Trials of LSTMs on texts: the choice of an engine, and the outcomes."""
 
 from __future__ import annotations
 
@@ -38,24 +38,23 @@ def train(
 ) -> list[History]:
     """Train every member and return the histories in the members' order.
 
-    A member's result depends on the member, the recipe, the engine and the machine's kind of processor. In the plain
-    engine on the CPU it is the same to the last bit whatever the other members, their order or the number of threads.
-    The batched engine's order of float32 sums may depend on how many networks are in the stack, and on a GPU no two
-    runs are quite the same.
+    A member's result depends on the member, the recipe, the engine and the type of the processor. With the plain engine
+    on the CPU, the other members, their order and the number of threads don't change a bit of it. In the batched engine
+    the order of float32 sums may depend on the number of networks in the stack, and runs on a GPU differ slightly.
 
     Args:
         members: Any number, on any mix of splits and methods.
         recipe: How all of them are trained.
-        engine: ``"plain"`` trains each network with ``nn.LSTM``, on the CPU one on each thread, and what methods have
-            in common once. ``"batched"`` trains all as one computation, on a CUDA device as one graph a step.
-            ``"auto"`` is batched on a CUDA device and plain elsewhere, where that is faster.
-        device: A PyTorch device. The batched engine knows the CPU and CUDA.
-        threads: For the plain engine on the CPU; None for as many as there are processors.
-        on_progress: Called now and then, from this thread, with the fraction of the work that is done.
+        engine: ``"plain"`` trains each network with ``nn.LSTM``, on the CPU one on each thread, and epochs that methods
+            have in common once. ``"batched"`` trains all as one computation, on a CUDA device as one graph a step.
+            ``"auto"`` takes the faster one: batched on a CUDA device and plain elsewhere.
+        device: A PyTorch device. The batched engine runs on the CPU and on CUDA.
+        threads: For the plain engine on the CPU; None means one for each processor.
+        on_progress: Called regularly, from this thread, with the fraction of the work that is done.
 
     Raises:
-        UserError: no such engine or device, or a loss that isn't an elementwise function of ce.
-        RuntimeError: a loss that a CUDA graph can't hold, such as one that waits for the host; ``"plain"`` trains it.
+        UserError: an unknown engine or device, or a loss that isn't an elementwise function of ce.
+        RuntimeError: a loss that can't be part of a CUDA graph because it waits for the host; use ``"plain"``.
         KeyboardInterrupt: within a second or so of the signal.
     """
     check_choice("engine", engine, ("auto", "batched", "plain"))
@@ -74,10 +73,10 @@ def train(
 
 
 def executor(hardware: Hardware, *, engine: Engine = "auto", device: str | None = None) -> Executor:
-    """Return an executor that trains LSTMs here, on one device: by default the one that the hardware says.
+    """Return an executor that trains LSTMs in this process on one device, by default the one that ``hardware`` names.
 
     Raises:
-        UserError: there are several devices or processes, or the device can't be used.
+        UserError: several devices or processes, or a device that can't be used.
     """
     if hardware.devices * hardware.nodes > 1 or process_rank() > 0:
         raise UserError("--devices, --nodes: LSTMs are trained on one device; leave them at 1")
@@ -87,7 +86,7 @@ def executor(hardware: Hardware, *, engine: Engine = "auto", device: str | None 
     threads = hardware.threads or processors()
 
     def train_batch(batch: Batch, splits: Sequence[TokenSplit], recipe: LstmRecipe, report: Tick) -> list[Outcome]:
-        """Train all together, or in parts; a network that no graph can hold in the plain engine."""
+        """Train all together or, if that fails, in parts; the plain engine trains what can't be a graph."""
 
         def train_some(places: Sequence[int]) -> list[Outcome]:
             members = [LstmMember(splits[at], batch[at].method, seed(batch[at], "train")) for at in places]
@@ -121,7 +120,7 @@ def executor(hardware: Hardware, *, engine: Engine = "auto", device: str | None 
 
 
 def joined(batches: Sequence[Batch], most: int) -> list[Batch]:
-    """Return batches of one recipe, one after the other, as fewer of at most so many trials."""
+    """Return the batches, with neighbours of one recipe joined to batches of at most this many trials."""
     larger: list[Batch] = []
     for batch in batches:
         if larger and larger[-1][0].recipe == batch[0].recipe and len(larger[-1]) + len(batch) <= most:
@@ -132,7 +131,7 @@ def joined(batches: Sequence[Batch], most: int) -> list[Batch]:
 
 
 def _tokens(wanted: Mapping[str, Trial], recipe: LstmRecipe, known: Mapping[str, TokenSplit]) -> dict[str, TokenSplit]:
-    """Return the splits of a batch in numbers. The last batch, maybe for another architecture, can have had them."""
+    """Return the tokenized splits of a batch; those that the batch before has used are taken from there."""
     return {
         key: known.get(key) or tokenize(expect("split", trial.task.split(trial.repeat), TextSplit), recipe)
         for key, trial in wanted.items()
@@ -140,7 +139,7 @@ def _tokens(wanted: Mapping[str, Trial], recipe: LstmRecipe, known: Mapping[str,
 
 
 def _texts(trial: Trial, recipe: LstmRecipe) -> str:
-    """Return what decides a trial's tokens."""
+    """Return a key for everything that determines a trial's tokens."""
     return canonical([dict(trial.task.content), trial.repeat, recipe.min_count, recipe.vocabulary, recipe.max_length])
 
 

@@ -1,4 +1,4 @@
-"""Texts as the token numbers that an LSTM reads."""
+"""Texts as token numbers for an LSTM."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from crossfade.lab.data.texts import TextPart, TextSplit
     from crossfade.lab.train.lstm.recipe import LstmRecipe
 
-UNKNOWN = 0  # a word that is too rare in the training part, and the only token of a text without any word
-_WORD = re.compile(r"\w+(?:['’]\w+)*|[!?]")  # an exclamation or a question says something about a review
+UNKNOWN = 0  # stands for rare words, and for the missing words of an empty text
+_WORD = re.compile(r"\w+(?:['’]\w+)*|[!?]")  # ! and ? tell something about a review
 
 
 @dataclass(frozen=True, eq=False)
 class TokenPart:
-    """Examples of different lengths: the tokens of all of them one after the other.
+    """Examples of different lengths, with their tokens in one array.
 
     Args:
         tokens: (total,) token numbers; becomes int32.

@@ -1,15 +1,16 @@
-"""The recurrence's kernels: one launch a token. A program handles some rows and cells of one network."""
+"""Triton kernels for the recurrence, launched once for each token.
+
+A program handles some rows and cells of one network.
+"""
 
 from __future__ import annotations
-
-from typing import Any
 
 import torch
 import triton  # type: ignore[import-untyped]
 import triton.language as tl  # type: ignore[import-untyped]
 from torch import Tensor
 
-# Rows and cells of a program, factors that are read at once.
+# Rows and cells of a program, and how many factors of a product it reads at once.
 _FORWARD = {"ROWS": 64, "CELLS": 16, "PRODUCTS": 32, "num_warps": 4, "num_stages": 3}
 _BACKWARD = {"ROWS": 32, "CELLS": 32, "PRODUCTS": 64, "num_warps": 4, "num_stages": 4}
 
@@ -21,7 +22,7 @@ def _tanh(x):  # type: ignore[no-untyped-def]
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _own(rows, ROWS: tl.constexpr, CELLS: tl.constexpr):  # type: ignore[no-untyped-def]
-    """A program's network, its rows (down) and its cells (across)."""
+    """Return a program's network, its rows (down) and its cells (across)."""
     tiles = tl.cdiv(rows, ROWS)
     member = (tl.program_id(0) // tiles).to(tl.int64)
     row = (tl.program_id(0) % tiles) * ROWS + tl.arange(0, ROWS)
@@ -31,7 +32,7 @@ def _own(rows, ROWS: tl.constexpr, CELLS: tl.constexpr):  # type: ignore[no-unty
 
 @triton.jit
 def _load_gates(gates, at, cells, mine):  # type: ignore[no-untyped-def]
-    """i, f, g, o of a program's rows and cells."""
+    """Return i, f, g, o of a program's rows and cells."""
     i = tl.load(gates + at, mask=mine, other=0.0)
     f = tl.load(gates + at + cells, mask=mine, other=0.0)
     g = tl.load(gates + at + 2 * cells, mask=mine, other=0.0)
@@ -65,7 +66,7 @@ def _forward_kernel(  # type: ignore[no-untyped-def]
     member, row, cell = _own(rows, ROWS, CELLS)
     mine = (row < rows) & (cell < cells)
     at = ((member * time + t) * rows + row) * 4 * cells + cell
-    # What memory gives late is asked for first.
+    # The loads with the longest latency come first.
     in_i, in_f, in_g, in_o = _load_gates(gates, at, cells, mine)
     before = (member * (time + 1) + t) * rows * cells
     place = row * cells + cell
@@ -132,7 +133,7 @@ def _backward_kernel(  # type: ignore[no-untyped-def]
 
 
 def forward(gates: Tensor, weight: Tensor, h: Tensor, c: Tensor, active: Tensor) -> None:
-    """Fill the states h and c (n, time + 1, batch, cells), given at place 0, and the gates after their functions."""
+    """Fill the states h and c (n, time + 1, batch, cells), given at index 0, and the activated gates."""
     grid, options = _launch(_FORWARD, gates, weight)
     _, time, rows, _ = gates.shape
     for t in range(time):
@@ -140,7 +141,7 @@ def forward(gates: Tensor, weight: Tensor, h: Tensor, c: Tensor, active: Tensor)
 
 
 def backward(weight: Tensor, active: Tensor, c: Tensor, upstream: Tensor, d_gates: Tensor) -> None:
-    """Fill ``d_gates`` (n, time, batch, 4 * cells), the gradient before the gates' functions."""
+    """Fill ``d_gates`` (n, time, batch, 4 * cells), the gradient of the gates before their activation."""
     grid, options = _launch(_BACKWARD, active, weight)
     _, time, rows, _ = active.shape
     d_c = torch.zeros_like(c[:, 0])
@@ -148,7 +149,7 @@ def backward(weight: Tensor, active: Tensor, c: Tensor, upstream: Tensor, d_gate
         _backward_kernel[grid](weight, active, c, upstream, d_gates, d_c, t, time, rows, weight.shape[2], **options)
 
 
-def _launch(tile: dict[str, int], gates: Tensor, weight: Tensor) -> tuple[tuple[int, int], dict[str, Any]]:
+def _launch(tile: dict[str, int], gates: Tensor, weight: Tensor) -> tuple[tuple[int, int], dict[str, object]]:
     count, _, rows, _ = gates.shape
     height = min(tile["ROWS"], max(16, triton.next_power_of_2(rows)))
     precision = "tf32" if torch.backends.cuda.matmul.allow_tf32 else "ieee"

@@ -1,10 +1,10 @@
-"""Many networks of one shape as one batched PyTorch computation, on any device and with any g.
+"""The batched engine: many networks of one shape as one PyTorch computation, on any device and with any loss g.
 
-The gradient is written out (softmax minus onehot, times a number a row): recording each of 10^5 steps for autograd
-would cost more than the steps. A member's result must not depend on its company, but libraries choose their algorithms
-by the shape of a stack, by the number of threads and by where a matrix begins in memory. So a stack always has the
-same number of slots, those left over filled up with copies; the CPU uses one thread; and every matrix is filled up
-with zeros so that it begins with a cache line.
+The gradient is written out (softmax minus onehot, times a weight for each row), because autograd's bookkeeping would
+take longer than the steps themselves. A network's result must not depend on the other networks, but libraries choose
+their algorithms by the shape of a stack, the number of threads and the alignment of a matrix. So a stack always has the
+same number of slots, the spare ones filled with copies; the CPU uses one thread; and every matrix is padded with zeros
+so that it begins at a cache line.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from crossfade.lab.train.tables.recipe import Member, Recipe
 from crossfade.lab.train.tables.setup import Record, cost, initial_weights, row_orders, steps_in_epoch
 
 _SLOTS_CPU = 16  # networks in a stack
-_SLOTS = 256  # a step on a GPU takes no longer for these than for 16
+_SLOTS = 256  # a GPU's step takes as long for 16
 _LINE = 16  # floats in a cache line
 _ROWS = 1024  # rows that are classified at once
 
@@ -65,14 +65,14 @@ def _shape(split: Split) -> tuple[int, ...]:
     return split.features, split.classes, len(split.y_train), len(split.y_val), len(split.y_test)
 
 
-def _filled(stack: Floats, axes: Sequence[int] | None = None) -> Floats:
-    """Return it with zeros at the end of each axis but the first, up to a whole number of cache lines."""
+def _padded(stack: Floats, axes: Sequence[int] | None = None) -> Floats:
+    """Return the stack padded with zeros along each axis but the first, up to a whole number of cache lines."""
     chosen = range(1, stack.ndim) if axes is None else axes
     return np.pad(stack, [(0, -size % _LINE if axis in chosen else 0) for axis, size in enumerate(stack.shape)])
 
 
 class _Stack:
-    """Networks of one shape on data sets of one shape; the first ``count`` of them are wanted."""
+    """Networks of one shape on data sets of one shape. The first ``count`` are real, the others fill the slots."""
 
     def __init__(self, members: Sequence[Member], count: int, recipe: Recipe, device: torch.device) -> None:
         self.members, self.count, self.recipe, self.device = members, count, recipe, device
@@ -80,7 +80,7 @@ class _Stack:
         sizes = recipe.sizes(split.features, split.classes)
         starts = [initial_weights(member.seed, sizes) for member in members]
         self.shapes = [array.shape for array in starts[0]]
-        self.weights = [self._put(_filled(np.stack(arrays))) for arrays in zip(*starts, strict=True)]
+        self.weights = [self._put(_padded(np.stack(arrays))) for arrays in zip(*starts, strict=True)]
         self.velocity = [torch.zeros_like(weight) for weight in self.weights]
         self.rate = self._put(np.array([member.learning_rate for member in members], np.float32))
         splits = list({id(member.split): member.split for member in members}.values())
@@ -89,13 +89,13 @@ class _Stack:
         self.classes = split.classes
         self.parts = {
             part: (
-                self._put(_filled(np.stack([getattr(s, f"x_{part}") for s in splits]), axes=(2,))),
+                self._put(_padded(np.stack([getattr(s, f"x_{part}") for s in splits]), axes=(2,))),
                 self._put(np.stack([getattr(s, f"y_{part}") for s in splits])),
             )
             for part in ("train", "val", "test")
         }
-        moves = steps_in_epoch(recipe, len(split.y_train))
-        tables = [mixture_table(member.method.schedule, recipe.epochs, moves) for member in members]
+        steps = steps_in_epoch(recipe, len(split.y_train))
+        tables = [mixture_table(member.method.schedule, recipe.epochs, steps) for member in members]
         self.mixture = self._put(np.stack(tables, -1))  # epoch, step, (alpha, beta), member
         losses = {id(member.method.g): member.method.g for member in members}.values()
         self.custom = [
@@ -115,11 +115,11 @@ class _Stack:
         best = [weight.clone() for weight in self.weights]
         for epoch in range(recipe.epochs):
             order = self._put(np.stack([orders[member.seed][epoch] for member in members]).astype(np.int64))
-            lost = torch.zeros(len(members), device=self.device)
+            total_loss = torch.zeros(len(members), device=self.device)
             for step, batch in enumerate(torch.split(order, recipe.batch_size, 1)):
-                lost += self._step(batch, self.mixture[epoch, min(step, self.mixture.shape[1] - 1)])
+                total_loss += self._step(batch, self.mixture[epoch, min(step, self.mixture.shape[1] - 1)])
             finite = torch.stack([weight.flatten(1).isfinite().all(1) for weight in self.weights]).all(0)
-            measured = torch.stack([lost / rows, *self._evaluate("val"), *self._evaluate("test"), finite], 1)
+            measured = torch.stack([total_loss / rows, *self._evaluate("val"), *self._evaluate("test"), finite], 1)
             better = []
             for slot, row in enumerate(measured.double().cpu().numpy()):
                 alive[slot] &= bool(row[5] and np.isfinite(row[[0, 2]]).all())
@@ -129,10 +129,13 @@ class _Stack:
                 kept[better] = weight[better]
             on_epoch()
         self.weights = best
-        shown = torch.cat([logits.softmax(-1) for logits, _ in self._logits("test")], 1).cpu().numpy()
-        return [records[k].history(members[k].split, shown[k], self._unfilled(k), "batched") for k in range(self.count)]
+        probabilities = torch.cat([logits.softmax(-1) for logits, _ in self._logits("test")], 1).cpu().numpy()
+        return [
+            records[k].history(members[k].split, probabilities[k], self._unpadded(k), "batched")
+            for k in range(self.count)
+        ]
 
-    def _unfilled(self, slot: int) -> list[Floats]:
+    def _unpadded(self, slot: int) -> list[Floats]:
         both = zip(self.weights, self.shapes, strict=True)
         return [weight[slot].cpu().numpy()[tuple(map(slice, shape))].copy() for weight, shape in both]
 
@@ -145,7 +148,7 @@ class _Stack:
         return values
 
     def _step(self, rows: Tensor, mixture: Tensor) -> Tensor:
-        """Take a step for every member on its own rows (member, row); return the sums of their losses."""
+        """Take a step for every member on its own rows (member, row), and return the sum of each one's losses."""
         x, y = (part[self.which[:, None], rows] for part in self.parts["train"])
         *values, logits = self._forward(x)
         log_p = logits.log_softmax(-1)
@@ -183,9 +186,9 @@ class _Stack:
         ]
 
     def _evaluate(self, part: str) -> tuple[Tensor, Tensor]:
-        """Return the rows classified right and the mean CE of each member."""
-        right, nll = torch.zeros_like(self.rate), torch.zeros_like(self.rate)
+        """Return the number of correctly classified rows and the mean CE of each member."""
+        correct, nll = torch.zeros_like(self.rate), torch.zeros_like(self.rate)
         for logits, y in self._logits(part):
-            right += (logits.argmax(-1) == y).sum(1)
+            correct += (logits.argmax(-1) == y).sum(1)
             nll += F.cross_entropy(logits.transpose(1, 2), y, reduction="none").sum(1)
-        return right, nll / self.parts[part][1].shape[1]
+        return correct, nll / self.parts[part][1].shape[1]

@@ -1,11 +1,11 @@
-"""One tiny network, trained from its first step to its last epoch without leaving the processor's cache.
+"""The compiled kernel, which trains one small network from its first step to its last epoch in the processor's cache.
 
-Reads from the bottom up: ``compiled`` makes the function that other modules call, ``_train`` goes over the epochs,
-``_epoch`` over the batches, and a batch goes through in blocks of eight rows: ``_gather`` fetches the rows,
-``_forward`` computes the logits, ``_loss`` turns them into their gradient, ``_backward`` moves the weights. The loops
-over the weights are in ``panels``, the instructions they are made of in ``simd``.
+Read it from the bottom up: ``compiled`` makes the function that other modules call, ``_train`` loops over the epochs,
+``_epoch`` over the batches, and a batch is computed in blocks of eight rows: ``_gather`` fetches the rows,
+``_forward`` computes the logits, ``_loss`` replaces them by their gradient, ``_backward`` updates the weights. The
+loops over the weights are in ``panels``, their vector instructions in ``simd``.
 
-Where two axes are named, [unit, row] is an array in which the eight rows of a block lie side by side for each unit.
+An array [unit, row] holds the eight rows of a block next to each other for each unit.
 """
 
 from __future__ import annotations
@@ -47,18 +47,18 @@ from crossfade.lab.train.tables.simd import (
     total,
 )
 
-TIES = ("first", "last", "loss")  # the kernel knows them by their places
+TIES = ("first", "last", "loss")  # the kernel gets a rule as its index
 _LAST, _LOSS = TIES.index("last"), TIES.index("loss")
 
 Rows: TypeAlias = tuple[Floats, Floats]  # inputs (rows, a multiple of eight features), labels
 
 _COLUMNS = len(Layer._fields)
 _f = np.float32
-_NO_CLASS = _f(-1.0)  # the label of a row that fills up a block
+_PADDING = _f(-1.0)  # the label of the rows that fill up a block
 
 
 class Arguments(NamedTuple):
-    """What the kernel is called with; it trains in place."""
+    """The arguments of the kernel, which writes its results into the arrays."""
 
     train: Rows
     val: Rows
@@ -73,13 +73,13 @@ class Arguments(NamedTuple):
     address: int  # of a compiled g(ce) to train on instead, or 0
     batch_size: int
     sgd: Floats  # learning rate, momentum, weight decay
-    tie: int  # a place in TIES
+    tie: int  # an index into TIES
     workspace: Floats
     widest: int  # a multiple of eight: the most units of a layer
     measures: Curve
-    probabilities: Floats  # (test rows, classes) after the best epoch, written at the end
-    progress: NDArray[np.int64]  # [finished epochs]
-    stop: NDArray[np.uint8]  # [anything but 0 ends the training]
+    probabilities: Floats  # (test rows, classes) after the best epoch
+    progress: NDArray[np.int64]  # one number: the finished epochs
+    stop: NDArray[np.uint8]  # one number: anything but 0 ends the training
 
 
 class _Net(NamedTuple):
@@ -91,13 +91,13 @@ class _Net(NamedTuple):
     v: Address
 
 
-class _Room(NamedTuple):
-    """What a block needs on its way."""
+class _Work(NamedTuple):
+    """Memory for the computation of one block."""
 
     x: Address  # inputs [row, feature]
-    walked: Address  # the same as [feature, row]
+    x_units: Address  # inputs [feature, row]
     y: Address  # labels, as float32
-    z: Address  # [unit, row] of the layer at hand; at last the logits, then their gradient [class, row]
+    z: Address  # the current layer's outputs [unit, row]; after the last layer logits, then their gradient [class, row]
     h: Address  # inputs [row, unit] of each layer but the first, ``stride`` floats apart
     dh: Address  # the gradient of hidden units [row, unit]
     row: Address  # ce, g and g' of each row for a loss that is called by its address
@@ -114,7 +114,7 @@ class _Part(NamedTuple):
 
 
 class _Loss(NamedTuple):
-    """What is trained on: the address of a compiled g(ce), or 0 and the mixture's weights at each move of an epoch."""
+    """The loss: the address of a compiled g(ce), or 0 and the mixture's weights at each step of an epoch's schedule."""
 
     address: int
     mixture: Address
@@ -131,52 +131,52 @@ def _layer(net: _Net, n: int) -> Layer:
 
 
 @jit
-def _gather(part: _Part, order: Address, start: int, count: int, depth: int, room: _Room) -> None:
-    """Fetch the rows order[start : start + count] into the room."""
+def _gather(part: _Part, order: Address, start: int, count: int, depth: int, work: _Work) -> None:
+    """Copy the rows order[start : start + count] into the workspace."""
     zero, width = splat8(_f(0.0)), part.width
     for b in range(ROWS):
         if b < count:
             row = np.int64(order[start + b])
             for j in range(0, width, 8):
-                store(room.x, b * width + j, load8(part.inputs, row * width + j))
-            room.y[b] = part.labels[row]
+                store(work.x, b * width + j, load8(part.inputs, row * width + j))
+            work.y[b] = part.labels[row]
         else:
             for j in range(0, width, 8):
-                store(room.x, b * width + j, zero)
-            room.y[b] = _NO_CLASS
+                store(work.x, b * width + j, zero)
+            work.y[b] = _PADDING
     if depth > 1:
-        to_units(width, room.x, room.walked)
+        to_units(width, work.x, work.x_units)
 
 
 @jit
-def _forward(net: _Net, room: _Room) -> None:
-    """Compute the logits from the room's inputs."""
-    p, h, z = net.p, room.h, room.z
+def _forward(net: _Net, work: _Work) -> None:
+    """Compute the logits from the inputs in the workspace."""
+    p, h, z = net.p, work.h, work.z
     if net.depth == 1:
-        contract(p, _layer(net, 0), room.x, z)
+        contract(p, _layer(net, 0), work.x, z)
         return
-    first_hidden(p, _layer(net, 0), room.walked, h)
+    first_hidden(p, _layer(net, 0), work.x_units, h)
     zero = splat8(_f(0.0))
     for n in range(1, net.depth):
-        layer, values = _layer(net, n), offset(h, (n - 1) * room.stride)
+        layer, values = _layer(net, n), offset(h, (n - 1) * work.stride)
         contract(p, layer, values, z)
         if n < net.depth - 1:
             for k in range(layer.walk):
                 unit = load8(z, ROWS * k)
                 store(z, ROWS * k, greater(zero, unit, zero, unit))
-            to_rows(layer.walk, z, offset(h, n * room.stride), layer.walk)
+            to_rows(layer.walk, z, offset(h, n * work.stride), layer.walk)
 
 
 @jit
 def _softmax(z: Address, classes: int, y: Vec) -> tuple[Vec, Vec, Vec, Vec]:
-    """Leave exp(z - max z) in z; return their sum, the target's exp, ce = -log p_y, and which class is greatest."""
+    """Replace z by exp(z - max z); return their sum, the target's own, ce = -log p_y, and the predicted class."""
     zero, one = splat8(_f(0.0)), splat8(_f(1.0))
-    greatest, winner, number = load8(z, 0), zero, zero
+    greatest, predicted, number = load8(z, 0), zero, zero
     target = equal(y, zero, greatest, zero)
     for c in range(1, classes):
         number = number + one
         logit = load8(z, ROWS * c)
-        winner = greater(logit, greatest, number, winner)
+        predicted = greater(logit, greatest, number, predicted)
         greatest = greater(logit, greatest, logit, greatest)
         target = equal(y, number, logit, target)
     whole = zero
@@ -185,15 +185,15 @@ def _softmax(z: Address, classes: int, y: Vec) -> tuple[Vec, Vec, Vec, Vec]:
         store(z, ROWS * c, part)
         whole = whole + part
     distance = target - greatest
-    return whole, exp8(distance), log8(whole) - distance, winner
+    return whole, exp8(distance), log8(whole) - distance, predicted
 
 
 @jit
-def _loss(room: _Room, classes: int, chosen: _Loss, move: int, scale: np.float32) -> float:
-    """Turn the logits into their gradient, row weight * (softmax - onehot) * scale; return the sum of the losses."""
-    z, row, y = room.z, room.row, load8(room.y, 0)
-    zero, one, filled = splat8(_f(0.0)), splat8(_f(1.0)), splat8(_NO_CLASS)
-    whole, target, ce, _winner = _softmax(z, classes, y)
+def _loss(work: _Work, classes: int, chosen: _Loss, move: int, scale: np.float32) -> float:
+    """Replace the logits by their gradient, row weight * (softmax - onehot) * scale; return the sum of the losses."""
+    z, row, y = work.z, work.row, load8(work.y, 0)
+    zero, one, padding = splat8(_f(0.0)), splat8(_f(1.0)), splat8(_PADDING)
+    whole, target, ce, _predicted = _softmax(z, classes, y)
     inverse = one / whole
     if chosen.address == 0:
         alpha, beta = splat8(chosen.mixture[2 * move]), splat8(chosen.mixture[2 * move + 1])
@@ -201,33 +201,33 @@ def _loss(room: _Room, classes: int, chosen: _Loss, move: int, scale: np.float32
         weight = fma(beta, p, alpha)
         loss = fma(alpha, ce, beta * (one - p))
     else:
-        store(row, 0, equal(y, filled, zero, ce))
+        store(row, 0, equal(y, padding, zero, ce))
         call_loss(chosen.address, row)
         loss, weight = load8(row, 8), load8(row, 16)
-    weight = equal(y, filled, zero, weight * splat8(scale))
+    weight = equal(y, padding, zero, weight * splat8(scale))
     share, number = weight * inverse, zero
     for c in range(classes):
         gradient = load8(z, ROWS * c) * share
         store(z, ROWS * c, gradient - equal(y, number, weight, zero))
         number = number + one
-    return float(total(equal(y, filled, zero, loss)))
+    return float(total(equal(y, padding, zero, loss)))
 
 
 @jit
-def _backward(net: _Net, room: _Room, sgd: Sgd) -> None:
-    """From the logits' gradient, take one step of SGD in every layer."""
-    p, v, h, z, dh = net.p, net.v, room.h, room.z, room.dh
+def _backward(net: _Net, work: _Work, sgd: Sgd) -> None:
+    """Take one step of SGD in every layer, given the gradient of the logits."""
+    p, v, h, z, dh = net.p, net.v, work.h, work.z, work.dh
     for n in range(net.depth - 1, -1, -1):
         layer = _layer(net, n)
         if n == 0 and net.depth > 1:
-            descend(p, v, layer, room.walked, dh, sgd)
+            descend(p, v, layer, work.x_units, dh, sgd)
             for m in range(0, layer.lanes, 8):
                 _move(p, v, layer.bias + m, add(load_rows8(dh, m, layer.lanes)), sgd)
             return
-        values = room.x
+        values = work.x
         if n > 0:
-            values = offset(h, (n - 1) * room.stride)
-            back(p, layer, z, values, dh)  # before these weights move
+            values = offset(h, (n - 1) * work.stride)
+            back(p, layer, z, values, dh)  # before these weights change
         descend(p, v, layer, z, values, sgd)
         for k in range(layer.walk):
             i = layer.bias + k
@@ -250,46 +250,47 @@ def _move(p: Address, v: Address, i: int, gradient: Vec, sgd: Sgd) -> None:
 
 @jit
 def _epoch(
-    net: _Net, part: _Part, order: Address, loss: _Loss, classes: int, batch: int, sgd: Sgd, room: _Room, stop: Address
+    net: _Net, part: _Part, order: Address, loss: _Loss, classes: int, batch: int, sgd: Sgd, work: _Work, stop: Address
 ) -> float:
     """Train on each of the training rows once; return their mean loss."""
-    lost, rows = 0.0, part.rows
+    total_loss, rows = 0.0, part.rows
     for step in range((rows + batch - 1) // batch):
         if stop[0] != 0:
             break
         size = min(batch, rows - step * batch)
         for first in range(0, size, ROWS):
-            _gather(part, order, step * batch + first, min(ROWS, size - first), net.depth, room)
-            _forward(net, room)
-            lost += _loss(room, classes, loss, min(step, loss.moves - 1), _f(1.0) / _f(size))
-            # Blocks of one batch add up in the velocity; momentum and decay count once, and the weights move once.
+            _gather(part, order, step * batch + first, min(ROWS, size - first), net.depth, work)
+            _forward(net, work)
+            total_loss += _loss(work, classes, loss, min(step, loss.moves - 1), _f(1.0) / _f(size))
+            # The blocks of a batch add up in the velocity: momentum and decay count with the first block alone, and the
+            # weights change with the last.
             rate = sgd.rate if first + ROWS >= size else _f(0.0)
             momentum, decay = (sgd.momentum, sgd.decay) if first == 0 else (_f(1.0), _f(0.0))
-            _backward(net, room, Sgd(rate, momentum, decay))
-    return lost / rows
+            _backward(net, work, Sgd(rate, momentum, decay))
+    return total_loss / rows
 
 
 @jit
 def _evaluate(
-    net: _Net, part: _Part, order: Address, classes: int, room: _Room, out: Address, wanted: bool
+    net: _Net, part: _Part, order: Address, classes: int, work: _Work, out: Address, wanted: bool
 ) -> tuple[float, float]:
-    """Return how many rows are classified right, and their mean ce; write the probabilities to ``out`` if wanted."""
-    zero, one, filled = splat8(_f(0.0)), splat8(_f(1.0)), splat8(_NO_CLASS)
-    right, nll, rows = 0.0, 0.0, part.rows
+    """Return the number of correctly classified rows and the mean ce; write the probabilities to ``out`` if wanted."""
+    zero, one, padding = splat8(_f(0.0)), splat8(_f(1.0)), splat8(_PADDING)
+    correct, nll, rows = 0.0, 0.0, part.rows
     for start in range(0, rows, ROWS):
         count = min(ROWS, rows - start)
-        _gather(part, order, start, count, net.depth, room)
-        _forward(net, room)
-        y = load8(room.y, 0)
-        whole, _target, ce, winner = _softmax(room.z, classes, y)
-        right += total(equal(y, winner, one, zero))
-        nll += total(equal(y, filled, zero, ce))
+        _gather(part, order, start, count, net.depth, work)
+        _forward(net, work)
+        y = load8(work.y, 0)
+        whole, _target, ce, predicted = _softmax(work.z, classes, y)
+        correct += total(equal(y, predicted, one, zero))
+        nll += total(equal(y, padding, zero, ce))
         if wanted:
-            store(room.y, 0, one / whole)
+            store(work.y, 0, one / whole)
             for b in range(count):
                 for c in range(classes):
-                    out[(start + b) * classes + c] = room.z[ROWS * c + b] * room.y[b]
-    return right, nll / rows
+                    out[(start + b) * classes + c] = work.z[ROWS * c + b] * work.y[b]
+    return correct, nll / rows
 
 
 @jit
@@ -309,12 +310,12 @@ def _part(data: Rows) -> _Part:
 
 
 @jit
-def _room(workspace: Floats, widest: int) -> _Room:
+def _work(workspace: Floats, widest: int) -> _Work:
     stride = ROWS * widest
     w = pointer(workspace)
     y = offset(w, 2 * stride)
     z, dh, h = offset(w, 3 * stride), offset(w, 4 * stride), offset(w, 5 * stride)
-    return _Room(w, offset(w, stride), y, z, h, dh, offset(y, ROWS), stride)
+    return _Work(w, offset(w, stride), y, z, h, dh, offset(y, ROWS), stride)
 
 
 @jit
@@ -322,22 +323,22 @@ def _train(a: Arguments, begin: int, end: int, chosen: int) -> int:
     train, val, test = _part(a.train), _part(a.val), _part(a.test)
     layers, depth, p, best, size = pointer(a.layers), len(a.layers), pointer(a.weights), pointer(a.best), len(a.best)
     net, best_net = _Net(layers, depth, p, pointer(a.velocity)), _Net(layers, depth, best, pointer(a.velocity))
-    sgd, room, stop = Sgd(a.sgd[0], a.sgd[1], a.sgd[2]), _room(a.workspace, a.widest), pointer(a.stop)
-    classes, shown, straight = a.probabilities.shape[1], pointer(a.probabilities), pointer(a.identity)
+    sgd, work, stop = Sgd(a.sgd[0], a.sgd[1], a.sgd[2]), _work(a.workspace, a.widest), pointer(a.stop)
+    classes, probabilities, identity = a.probabilities.shape[1], pointer(a.probabilities), pointer(a.identity)
     measures, diverged = a.measures, False
     for epoch in range(begin, end):
         loss = _Loss(a.address, pointer(a.mixture[epoch]), a.mixture.shape[1])
-        lost = _epoch(net, train, pointer(a.orders[epoch]), loss, classes, a.batch_size, sgd, room, stop)
+        total_loss = _epoch(net, train, pointer(a.orders[epoch]), loss, classes, a.batch_size, sgd, work, stop)
         if stop[0] != 0:
             return chosen
-        right, nll = _evaluate(net, val, straight, classes, room, shown, False)
-        test_right, test_nll = _evaluate(net, test, straight, classes, room, shown, False)
-        diverged = not (_finite(p, size) and np.isfinite(nll) and np.isfinite(lost))
+        correct, nll = _evaluate(net, val, identity, classes, work, probabilities, False)
+        test_correct, test_nll = _evaluate(net, test, identity, classes, work, probabilities, False)
+        diverged = not (_finite(p, size) and np.isfinite(nll) and np.isfinite(total_loss))
         if diverged:
             break
-        measures[epoch, TRAIN_LOSS], measures[epoch, VAL_CORRECT], measures[epoch, VAL_NLL] = lost, right, nll
-        measures[epoch, TEST_CORRECT], measures[epoch, TEST_NLL] = test_right, test_nll
-        gain = 1.0 if chosen < 0 else right - measures[chosen, VAL_CORRECT]
+        measures[epoch, TRAIN_LOSS], measures[epoch, VAL_CORRECT], measures[epoch, VAL_NLL] = total_loss, correct, nll
+        measures[epoch, TEST_CORRECT], measures[epoch, TEST_NLL] = test_correct, test_nll
+        gain = 1.0 if chosen < 0 else correct - measures[chosen, VAL_CORRECT]
         if a.tie == _LOSS and gain == 0.0:
             gain = measures[chosen, VAL_NLL] - measures[epoch, VAL_NLL]
         if gain > 0.0 or (gain == 0.0 and a.tie == _LAST):
@@ -346,7 +347,7 @@ def _train(a: Arguments, begin: int, end: int, chosen: int) -> int:
                 store(best, i, load8(p, i))
         a.progress[0] = epoch + 1
     if chosen >= 0 and (diverged or end == len(a.orders)):
-        _evaluate(best_net, test, straight, classes, room, shown, True)
+        _evaluate(best_net, test, identity, classes, work, probabilities, True)
     return chosen
 
 
@@ -354,11 +355,11 @@ def _train(a: Arguments, begin: int, end: int, chosen: int) -> int:
 def compiled() -> Callable[..., int]:
     """Return the compiled ``train(arguments, begin, end, chosen)``, from numba's cache on disk if it is there.
 
-    It trains over the epochs [begin, end) and returns which epoch is best so far, -1 if there is none; ``chosen`` is
-    what it returned before. Fewer epochs are finished than ``end`` if the weights diverged or ``stop`` was set.
+    It trains over the epochs [begin, end) and returns the best epoch so far, -1 if there is none. ``chosen`` is what
+    the call for the epochs before returned. It ends early if the weights diverge or ``stop`` is set.
     """
-    # numba's cache watches this file and the processor that it compiles for. What a closure holds is part of its key,
-    # too: here a number that follows everything else that the kernel is compiled from.
+    # numba's cache notices changes of this file and of the processor. The values in a closure are part of its key, too:
+    # this one changes with everything else that the kernel is compiled from.
     made_of = fingerprint(_train)
 
     def train(arguments: Arguments, begin: int, end: int, chosen: int) -> int:
@@ -370,7 +371,7 @@ def compiled() -> Callable[..., int]:
         return cast("Callable[..., int]", numba.njit(nogil=True)(train))
 
 
-# --- what it is compiled from --------------------------------------------------------------------------------------
+# --- a fingerprint of the code --------------------------------------------------------------------------------------
 
 
 def fingerprint(function: Callable[..., object]) -> int:

@@ -1,8 +1,8 @@
-"""A network's weights in memory, and the three loops over them.
+"""The layout of a network's weights in memory, and the three loops over them.
 
-A batch goes through the network in blocks of eight rows (a shorter block is filled up with rows that weigh nothing).
+A batch is computed in blocks of eight rows (a shorter block is filled up with rows of weight zero).
 A layer's weights lie in *panels*: one side of the matrix runs along the places of a vector ("lanes", filled up with
-zeros to a multiple of eight), the other side is walked one unit at a time. Three loops over a panel are all there is:
+zeros to a multiple of eight), the loops walk along the other side one unit at a time. There are three of them:
 
 ====================  ====================================  =================================================
 ``expand``            lanes += walked side * weights        first hidden layer, forward; other layers, backward
@@ -11,7 +11,7 @@ zeros to a multiple of eight), the other side is walked one unit at a time. Thre
 ====================  ====================================  =================================================
 
 The first hidden layer has its outputs in the lanes and needs no backward pass; every other layer has its inputs there.
-So what is walked is always stored [unit, row of the block] and what fills lanes [row of the block, unit].
+So the walked side is always stored as [unit, row of the block], and the side in the lanes as [row of the block, unit].
 """
 
 from __future__ import annotations
@@ -73,11 +73,11 @@ class Sgd(NamedTuple):
     decay: np.float32
 
 
-# --- where the weights lie -----------------------------------------------------------------------------------------
+# --- the places of weights -----------------------------------------------------------------------------------------
 
 
 def aligned(count: int) -> Floats:
-    """Return zeros that begin with a cache line."""
+    """Return zeros that begin at a cache line."""
     memory = np.zeros(count + _LINE, dtype=np.float32)
     start = -memory.ctypes.data // 4 % _LINE
     return memory[start : start + count]
@@ -85,12 +85,12 @@ def aligned(count: int) -> Floats:
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """Where each weight of a network lies.
+    """The place of each weight of a network in memory.
 
     Attributes:
         sizes: Units of each layer, inputs first.
         layers: One row, a ``Layer``, for each of them.
-        places: Where each of torch's parameters lies, in their order.
+        places: The place of each of torch's parameters, in their order.
         size: Floats in all.
         widest: A multiple of eight that no layer has more units than.
     """
@@ -129,7 +129,7 @@ def layout(sizes: tuple[int, ...]) -> Layout:
         is_first_hidden, is_output = n == 0 < len(sizes) - 2, n == len(sizes) - 2
         lanes, walk = (fan_out, fan_in) if is_first_hidden else (fan_in, fan_out)
         padded_lanes = lanes + -lanes % 8
-        # a hidden layer's outputs are turned eight at a time
+        # a hidden layer's outputs are transposed eight at a time
         padded_walk = walk if is_first_hidden or is_output else walk + -walk % 8
         lane, step = np.arange(lanes)[:, None], np.arange(walk)[None, :]
         panel = lane // 16 * 16 if WIDE == 16 else lane // 8 * 8
@@ -183,7 +183,7 @@ _expand16, _descend16 = _panel_loops(16)
 
 @jit
 def first_hidden(p: Address, layer: Layer, walked: Address, h: Address) -> None:
-    """h [row, lane] = ReLU(bias + walked [unit, row] * weights)."""
+    """Compute h [row, lane] = ReLU(bias + walked [unit, row] * weights)."""
     lanes, walk, at, m = layer.lanes, layer.walk, layer.weights, 0
     while m < lanes:
         if lanes - m >= 16 and WIDE == 16:
@@ -198,7 +198,7 @@ def first_hidden(p: Address, layer: Layer, walked: Address, h: Address) -> None:
 
 @jit
 def contract(p: Address, layer: Layer, values: Address, z: Address) -> None:
-    """z [unit, row] = bias + values [row, lane] * weights."""
+    """Compute z [unit, row] = bias + values [row, lane] * weights."""
     lanes, walk, at = layer.lanes, layer.walk, layer.weights
     for k in range(walk):
         sums, m = rows(splat8(_f(0.0))), 0
@@ -216,7 +216,7 @@ def contract(p: Address, layer: Layer, values: Address, z: Address) -> None:
 
 @jit
 def back(p: Address, layer: Layer, walked: Address, h: Address, dh: Address) -> None:
-    """dh [row, lane]: the gradient of the hidden units h that are this layer's input, before their ReLU."""
+    """Compute dh [row, lane], the gradient of this layer's inputs h before their ReLU."""
     lanes, walk, at, m = layer.lanes, layer.walk, layer.weights, 0
     while m < lanes:
         if lanes - m >= 16 and WIDE == 16:
@@ -244,13 +244,13 @@ def descend(p: Address, v: Address, layer: Layer, walked: Address, values: Addre
 
 @jit
 def to_rows(units: int, source: Address, out: Address, lanes: int) -> None:
-    """Turn [unit, row of the block] into [row, unit]."""
+    """Transpose [unit, row of the block] to [row, unit]."""
     for k in range(0, units, 8):
         store_rows(out, k, lanes, transpose(load_rows8(source, ROWS * k, ROWS)))
 
 
 @jit
 def to_units(units: int, source: Address, out: Address) -> None:
-    """Turn [row of the block, unit] into [unit, row]."""
+    """Transpose [row of the block, unit] to [unit, row]."""
     for k in range(0, units, 8):
         store_rows(out, ROWS * k, ROWS, transpose(load_rows8(source, k, units)))

@@ -1,4 +1,4 @@
-"""The plain PyTorch loop: what the other engines must agree with. One network, one step at a time."""
+"""The reference engine: a plain PyTorch loop that trains one network, which the other engines must agree with."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def train_plain(member: Member, recipe: Recipe, *, observe: Observe | None = Non
     if look is not None:
         look(0, net)
     for epoch, order in enumerate(row_orders(member.seed, len(x), recipe.epochs)):
-        lost = 0.0
+        total_loss = 0.0
         for step, rows in enumerate(torch.split(torch.from_numpy(order), recipe.batch_size)):
             alpha, beta = table[epoch, min(step, table.shape[1] - 1)].tolist()
             logits, target = net(x[rows]), y[rows]
@@ -63,14 +63,16 @@ def train_plain(member: Member, recipe: Recipe, *, observe: Observe | None = Non
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-            lost += loss.item() * len(rows)
+            total_loss += loss.item() * len(rows)
             if observe is not None:
                 observe(epoch, "train", rows, logits.detach(), target)
-        measured = (lost / len(x), *evaluate(net, *validation), *evaluate(net, *test))
-        if observe is not None:
-            with torch.no_grad():
-                for name, (inputs, labels) in (("val", validation), ("test", test)):
-                    observe(epoch, name, torch.arange(len(labels)), net(inputs), labels)
+        measured = [total_loss / len(x)]
+        with torch.no_grad():
+            for name, (inputs, labels) in (("val", validation), ("test", test)):
+                logits = net(inputs)
+                measured += [int((logits.argmax(1) == labels).sum()), F.cross_entropy(logits, labels).item()]
+                if observe is not None:
+                    observe(epoch, name, torch.arange(len(labels)), logits, labels)
         if look is not None:
             look(epoch + 1, net)
         if not (np.isfinite([measured[0], measured[2]]).all() and all(p.isfinite().all() for p in net.parameters())):
@@ -80,10 +82,3 @@ def train_plain(member: Member, recipe: Recipe, *, observe: Observe | None = Non
     with torch.no_grad():
         probabilities = best(test[0]).softmax(1).numpy()
     return record.history(split, probabilities, [weight.detach().numpy() for weight in best.parameters()], "plain")
-
-
-def evaluate(net: nn.Module, x: Tensor, y: Tensor) -> tuple[int, float]:
-    """Return how many rows are classified right, and the mean CE (NaN for no rows)."""
-    with torch.no_grad():
-        logits = net(x)
-        return int((logits.argmax(1) == y).sum()), F.cross_entropy(logits, y).item()

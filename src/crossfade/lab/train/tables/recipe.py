@@ -1,10 +1,10 @@
-"""How networks on a table are trained: plain data that imports no engine."""
+"""The recipe for training networks on a table, and the networks to train by it: plain data without an engine."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from crossfade.errors import UserError
 from crossfade.lab.train.checks import check_choice, check_count, check_positive, check_seed, check_share
@@ -21,15 +21,15 @@ class Recipe:
 
     Args:
         net: ``"linear"`` or ``"mlp"`` (hidden layers with ReLU).
-        width: hidden units, None for as many as there are inputs (the paper's I x I).
-        depth: hidden layers.
-        epochs, batch_size: the last batch of an epoch may be smaller.
-        momentum, weight_decay: as ``torch.optim.SGD``'s.
-        learning_rates: what a comparison tries for each method, in this order. A ``Member`` has one.
-        granularity: the schedule moves at each ``"epoch"`` (progress = epoch / epochs) or at each ``"step"``.
-        tie: which of the epochs with the same validation accuracy is kept: the ``"first"``, the ``"last"``, or the one
+        width: Hidden units, None for as many as there are inputs (the paper's I x I).
+        depth: Hidden layers.
+        epochs, batch_size: The last batch of an epoch may be smaller.
+        momentum, weight_decay: As ``torch.optim.SGD``'s.
+        learning_rates: What a comparison tries for each method, in this order. A ``Member`` has one.
+        granularity: The schedule moves at each ``"epoch"`` (progress = epoch / epochs) or at each ``"step"``.
+        tie: Which of the epochs with the same validation accuracy is kept: the ``"first"``, the ``"last"``, or the one
             with the lowest validation ``"loss"`` (CE; then the first).
-        protocol: raised when the meaning of a recipe changes.
+        protocol: Raised when the meaning of a recipe changes.
 
     Raises:
         UserError: a value out of range.
@@ -63,7 +63,7 @@ class Recipe:
         for rate in self.learning_rates:
             check_positive("learning_rates", rate)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return plain data: ``Recipe(**recipe.to_dict()) == recipe``, also after a trip through JSON or TOML."""
         return {**asdict(self), "learning_rates": list(self.learning_rates)}
 

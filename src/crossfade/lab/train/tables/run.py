@@ -1,4 +1,4 @@
-"""Trials on tables: all methods, learning rates and several repeats (and data sets) in one call of ``train_stack``."""
+"""Trials on tables, trained by ``train_stack`` in batches of several methods, learning rates, repeats and data sets."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ def compute(
 ) -> list[Outcome]:
     """Return the outcomes of trials with one recipe, in their order.
 
-    A trial fails alone: with its data (a column that overflows), with its own loss (an exception in a user's g), or
-    because its weights diverge in the first epoch at every learning rate (one that diverges later keeps its best epoch
-    before).
+    A trial that fails doesn't take others with it. It fails if its data can't be used (a column that overflows), if a
+    user's own loss raises an exception, or if its weights diverge in the first epoch at every learning rate. Where they
+    diverge later, the best epoch before that counts.
 
     Args:
         batch: Trials of one recipe.
@@ -95,7 +95,7 @@ def _train(
 
 
 def _outcome(split: Split, recipe: Recipe, histories: Sequence[History], seconds: float) -> Outcome:
-    """Choose learning rate and epoch on the validation part, and score the test part there."""
+    """Return the test scores at the learning rate and epoch that the validation part chooses."""
     usable = [place for place, history in enumerate(histories) if history.chosen >= 0]
     if not usable:
         rates = ", ".join(f"{rate:g}" for rate in recipe.learning_rates)

@@ -1,4 +1,4 @@
-"""What all engines share: initial weights, the order of rows, and the record that becomes a history."""
+"""Initial weights, the order of rows, and the record of a training: the same for all engines."""
 
 from __future__ import annotations
 
@@ -39,24 +39,24 @@ def row_orders(seed: int, rows: int, epochs: int) -> NDArray[np.int32]:
 
 
 def steps_in_epoch(recipe: Recipe, rows: int) -> int:
-    """Return how often a schedule moves in an epoch of so many training rows."""
+    """Return how often a schedule's weights change in an epoch with this number of training rows."""
     return -(-rows // recipe.batch_size) if recipe.granularity == "step" else 1
 
 
 def cost(member: Member, recipe: Recipe) -> float:
-    """Return the relative time of an epoch: a step costs some thousand multiplications before its first."""
+    """Return the relative time of an epoch, in which each row has a fixed cost beside its multiplications."""
     split, sizes = member.split, recipe.sizes(member.split.features, member.split.classes)
     weights = sum(a * b for a, b in pairwise(sizes))
     return (len(split.y_train) + 0.3 * (len(split.y_val) + len(split.y_test))) * (500.0 + weights)
 
 
 class Record:
-    """What an engine measures of one network, epoch by epoch.
+    """The measurements of one network, epoch by epoch.
 
     Attributes:
-        measures: (epochs, 5), see the columns above. From the epoch on in which weights or loss stopped being finite
-            no row is right and there is no loss.
-        chosen: The epoch that counts so far, -1 if there is none.
+        measures: (epochs, 5), with the columns above. Once weights or loss aren't finite, the counts are 0 and the
+            losses NaN.
+        chosen: The best epoch so far, -1 if there is none.
     """
 
     def __init__(self, recipe: Recipe) -> None:
@@ -66,7 +66,7 @@ class Record:
         self.chosen = -1
 
     def add(self, epoch: int, measured: Sequence[float] | Curve) -> bool:
-        """Note a finite epoch; return whether it is the one that counts now."""
+        """Add a finite epoch, and return whether it is the best one so far."""
         self.measures[epoch] = measured
         so_far = self.measures[: epoch + 1]
         is_chosen = chosen_epoch(so_far[:, VAL_CORRECT], so_far[:, VAL_NLL], self.tie) == epoch
@@ -79,8 +79,8 @@ class Record:
 
         Args:
             split: What the network was trained on.
-            probabilities: (test rows, classes) after the epoch that counts. Without one they become NaN.
-            weights: Weight and bias of each layer after that epoch, or NaN.
+            probabilities: (test rows, classes) after the best epoch; NaN is stored if there is none.
+            weights: Weight and bias of each layer after that epoch, likewise.
             engine: What trained it.
         """
         by_name = state_dict(weights)

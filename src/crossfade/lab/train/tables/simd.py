@@ -1,12 +1,12 @@
-"""Vectors of float32 for numba: what the kernel's inner loops are written in.
+"""Vector instructions on float32 for numba, in which the kernel's inner loops are written.
 
-LLVM's own vectoriser gives up on loops as short and as entangled as those of a tiny network, or vectorises them in one
-version and not in the next. Here a value *is* a vector (eight or sixteen float32) or a block (eight vectors, one for
-each row that goes through the network together), so what is written is what runs, on any machine LLVM knows; it splits
-a vector that is too wide for the processor. Sums are fused multiply-adds in an order that doesn't depend on the width.
+LLVM's vectoriser doesn't handle the short, nested loops of a small network reliably. Here a value is itself a vector
+(eight or sixteen float32) or a block (eight vectors, one for each row of a block of rows), so the code determines the
+instructions, on any machine that LLVM supports; it splits vectors that are too wide for the processor. Sums are fused
+multiply-adds in an order that doesn't depend on the width.
 
-An ``@operation`` function runs at compile time: it writes the LLVM instructions for one operation. Compiled code calls
-it with numbers, addresses and vectors, without the builder.
+An ``@operation`` function runs at compile time: it emits the LLVM instructions of one operation. Compiled code calls it
+with numbers, addresses and vectors, without the builder.
 """
 
 from __future__ import annotations
@@ -21,14 +21,15 @@ import numpy as np
 from llvmlite import binding, ir  # type: ignore[import-untyped]
 from llvmlite.ir import IRBuilder, Value  # type: ignore[import-untyped]
 from numba import types
+from numba.core.base import BaseContext
 from numba.core.datamodel import models
 from numba.core.typing.templates import ConcreteTemplate, infer_global, signature
 from numba.extending import intrinsic, lower_builtin, register_model
 
-ROWS = 8  # rows in a block: as many accumulators as hide the latency of a fused multiply-add
+ROWS = 8  # rows in a block: enough accumulators to hide the latency of a fused multiply-add
 WIDE = 16 if binding.get_host_cpu_features().get("avx512f") else 8  # the widest of which 8 + 8 + 3 fit the registers
 
-# What compiled code handles; only numba knows these types.
+# The values in compiled code, whose types only numba knows.
 Vec: TypeAlias = Any
 Block: TypeAlias = Any
 Address: TypeAlias = Any
@@ -59,7 +60,7 @@ class VectorType(_Sized):
 
 
 class BlockType(_Sized):
-    """Eight vectors of ``width`` values, one for each row of a block: what the accumulators are."""
+    """Eight vectors of ``width`` values, one for each row of a block."""
 
 
 F32x8, F32x16 = VectorType(8), VectorType(16)
@@ -86,14 +87,14 @@ def operation(result: Callable[..., types.Type]) -> Callable[[Operation], Operat
     """Make a function that writes LLVM instructions callable from compiled code.
 
     Args:
-        result: the numba type of what it returns, from those of its arguments.
+        result: Returns the operation's numba type, given those of its arguments.
     """
 
     def define(emit: Operation) -> Operation:
         def typed(typing: object, *kinds: types.Type) -> tuple[types.Type, Operation]:
             given = [types.intp if isinstance(kind, (types.Integer, types.IntegerLiteral)) else kind for kind in kinds]
 
-            def codegen(context: Any, builder: IRBuilder, signature: object, values: Sequence[Value]) -> Value:
+            def codegen(context: BaseContext, builder: IRBuilder, signature: object, values: Sequence[Value]) -> Value:
                 out = emit(builder, *values)
                 return context.get_dummy_value() if out is None else out
 
@@ -118,13 +119,13 @@ def _nothing(*_: types.Type) -> types.Type:
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def pointer(typing: object, array: Any) -> tuple[types.Type, Operation]:
-    """The address of an array's first element. Whoever calls keeps the array alive, and in C order.
+def pointer(typing: object, array: types.Array) -> tuple[types.Type, Operation]:
+    """Return the address of the first element of an array, which must stay alive and be in C order.
 
-    Inside the kernel an address is one register where an array is seven, and nobody counts references to it.
+    An address takes one register where an array takes seven, and has no reference count.
     """
 
-    def codegen(context: Any, builder: IRBuilder, signature: object, values: Sequence[Value]) -> Value:
+    def codegen(context: BaseContext, builder: IRBuilder, signature: object, values: Sequence[Value]) -> Value:
         return context.make_array(array)(context, builder, values[0]).data
 
     return types.CPointer(array.dtype)(array), codegen
@@ -132,7 +133,7 @@ def pointer(typing: object, array: Any) -> tuple[types.Type, Operation]:
 
 @operation(_first)
 def offset(builder: IRBuilder, address: Value, count: Value) -> Value:
-    """The address ``count`` elements on."""
+    """Return the address ``count`` elements further on."""
     return builder.gep(address, [count])
 
 
@@ -148,7 +149,7 @@ def _store_at(builder: IRBuilder, address: Value, value: Value) -> None:
 
 @operation(_nothing)
 def store(builder: IRBuilder, address: Value, index: Value, value: Value) -> None:
-    """address[index : index + width] = value"""
+    """Set address[index : index + width] = value."""
     _store_at(builder, builder.gep(address, [index]), value)
 
 
@@ -162,7 +163,7 @@ def call_loss(builder: IRBuilder, function: Value, row: Value) -> None:
 # --- one vector ----------------------------------------------------------------------------------------------------
 
 
-def _arithmetic(python: Callable[[Any, Any], Any], instruction: str) -> None:
+def _arithmetic(python: Callable[..., object], instruction: str) -> None:
     class Typing(ConcreteTemplate):  # type: ignore[misc]
         cases = [signature(kind, kind, kind) for kind in (F32x8, F32x16)]  # noqa: RUF012 (numba reads the attribute)
 
@@ -199,7 +200,7 @@ def _call(builder: IRBuilder, name: str, *values: Value) -> Value:
 def _loader(kind: VectorType) -> Operation:
     @operation(lambda address, index: kind)
     def load(builder: IRBuilder, address: Value, index: Value) -> Value:
-        """address[index : index + width]"""
+        """Return the vector address[index : index + width]."""
         return _load_at(builder, builder.gep(address, [index]), kind.width)
 
     return load
@@ -208,7 +209,7 @@ def _loader(kind: VectorType) -> Operation:
 def _splatter(kind: VectorType) -> Operation:
     @operation(lambda value: kind)
     def splat(builder: IRBuilder, value: Value) -> Value:
-        """The same float32 in every place."""
+        """Return a vector with this float32 in every place."""
         return _splat_of(builder, value, kind.width)
 
     return splat
@@ -220,25 +221,25 @@ splat8, splat16 = _splatter(F32x8), _splatter(F32x16)
 
 @operation(_first)
 def fma(builder: IRBuilder, a: Value, b: Value, c: Value) -> Value:
-    """a * b + c with one rounding."""
+    """Return a * b + c with one rounding."""
     return _call(builder, "fma", a, b, c)
 
 
 @operation(lambda a, b, yes, no: yes)
 def greater(builder: IRBuilder, a: Value, b: Value, yes: Value, no: Value) -> Value:
-    """``yes`` where a > b, else ``no`` (so also where either is NaN)."""
+    """Return ``yes`` where a > b, else ``no`` (so also where either is NaN)."""
     return builder.select(builder.fcmp_ordered(">", a, b), yes, no)
 
 
 @operation(lambda a, b, yes, no: yes)
 def equal(builder: IRBuilder, a: Value, b: Value, yes: Value, no: Value) -> Value:
-    """``yes`` where a == b, else ``no``."""
+    """Return ``yes`` where a == b, else ``no``."""
     return builder.select(builder.fcmp_ordered("==", a, b), yes, no)
 
 
 @operation(lambda value: types.float32)
 def total(builder: IRBuilder, value: Value) -> Value:
-    """The sum of the eight places, by halves."""
+    """Return the sum of the eight places, by halves."""
     for half in (4, 2, 1):
         upper = _pick(builder, value, value, range(half, 2 * half))
         value = builder.fadd(_pick(builder, value, value, range(half)), upper)
@@ -254,13 +255,13 @@ def _constant(value: Value, number: int) -> Value:
 
 @operation(_first)
 def _nearest(builder: IRBuilder, value: Value) -> Value:
-    """The nearest whole number."""
+    """Return the nearest whole number."""
     return _call(builder, "rint", value)
 
 
 @operation(_first)
 def _power_of_two(builder: IRBuilder, exponent: Value) -> Value:
-    """2 to a whole number in [-126, 127]."""
+    """Return 2^exponent for a whole number in [-126, 127]."""
     bits = builder.fptosi(exponent, vector(exponent.type.count, _I32))
     bits = builder.shl(builder.add(bits, _constant(exponent, 127)), _constant(exponent, 23))
     return builder.bitcast(bits, exponent.type)
@@ -268,7 +269,7 @@ def _power_of_two(builder: IRBuilder, exponent: Value) -> Value:
 
 @operation(_first)
 def _exponent(builder: IRBuilder, value: Value) -> Value:
-    """e of a positive value = m * 2^e with m in [1, 2)."""
+    """Return e of a positive value = m * 2^e with m in [1, 2)."""
     bits = builder.bitcast(value, vector(value.type.count, _I32))
     bits = builder.sub(builder.lshr(bits, _constant(value, 23)), _constant(value, 127))
     return builder.sitofp(bits, value.type)
@@ -276,7 +277,7 @@ def _exponent(builder: IRBuilder, value: Value) -> Value:
 
 @operation(_first)
 def _mantissa(builder: IRBuilder, value: Value) -> Value:
-    """m of a positive value = m * 2^e with m in [1, 2)."""
+    """Return m of a positive value = m * 2^e with m in [1, 2)."""
     bits = builder.bitcast(value, vector(value.type.count, _I32))
     bits = builder.or_(builder.and_(bits, _constant(value, 0x7FFFFF)), _constant(value, 0x3F800000))
     return builder.bitcast(bits, value.type)
@@ -284,7 +285,7 @@ def _mantissa(builder: IRBuilder, value: Value) -> Value:
 
 @jit
 def exp8(x: Vec) -> Vec:
-    """exp(x) for x <= 0, within 1.5 units in the last place down to -87; below (and for NaN) exp(-87) = 1.6e-38."""
+    """Return exp(x) for -87 <= x <= 0, within 1.5 units in the last place; exp(-87) = 1.6e-38 below and for NaN."""
     x = greater(x, splat8(_f(-87.0)), x, splat8(_f(-87.0)))
     n = _nearest(x * splat8(_f(1.4426950408889634)))
     r = fma(n, splat8(_f(-0.693359375)), x)  # ln 2 in two parts, the first exact in few bits
@@ -299,7 +300,7 @@ def exp8(x: Vec) -> Vec:
 
 @jit
 def log8(x: Vec) -> Vec:
-    """log(x) for finite x >= 1, within 1.5 units in the last place; exactly 0 at 1."""
+    """Return log(x) for finite x >= 1, within 1.5 units in the last place; exactly 0 at 1."""
     e, m = _exponent(x), _mantissa(x)
     root = splat8(_f(1.4142135623730951))
     e = e + greater(m, root, splat8(_f(1.0)), splat8(_f(0.0)))
@@ -343,14 +344,14 @@ def _scalars(builder: IRBuilder, address: Value, index: Value, width: int) -> li
 
 @operation(lambda value: BlockType(value.width))
 def rows(builder: IRBuilder, value: Value) -> Value:
-    """The same vector in each of the eight rows."""
+    """Return a block with this vector in each of its eight rows."""
     return _pack(builder, [value] * ROWS)
 
 
 def _rows_loader(kind: VectorType) -> Operation:
     @operation(lambda address, index, stride: BlockType(kind.width))
     def load_rows(builder: IRBuilder, address: Value, index: Value, stride: Value) -> Value:
-        """address[index + b * stride : ... + width] for each row b."""
+        """Return the block of address[index + b * stride : ... + width] for each row b."""
         places = [_row_address(builder, address, index, stride, b) for b in range(ROWS)]
         return _pack(builder, [_load_at(builder, place, kind.width) for place in places])
 
@@ -362,14 +363,14 @@ load_rows8, load_rows16 = _rows_loader(F32x8), _rows_loader(F32x16)
 
 @operation(_nothing)
 def store_rows(builder: IRBuilder, address: Value, index: Value, stride: Value, block: Value) -> None:
-    """address[index + b * stride : ... + width] = block[b]"""
+    """Set address[index + b * stride : ... + width] = block[b] for each row b."""
     for b, row in enumerate(_unpack(builder, block)):
         _store_at(builder, _row_address(builder, address, index, stride, b), row)
 
 
 @operation(_first)
 def add_scaled(builder: IRBuilder, block: Value, scalars: Value, index: Value, value: Value) -> Value:
-    """block[b] + scalars[index + b] * value"""
+    """Return block[b] + scalars[index + b] * value for each row b."""
     scales = _scalars(builder, scalars, index, value.type.count)
     both = zip(scales, _unpack(builder, block), strict=True)
     return _pack(builder, [_call(builder, "fma", scale, value, row) for scale, row in both])
@@ -377,7 +378,7 @@ def add_scaled(builder: IRBuilder, block: Value, scalars: Value, index: Value, v
 
 @operation(_first)
 def add_products(builder: IRBuilder, block: Value, address: Value, index: Value, stride: Value, value: Value) -> Value:
-    """block[b] + address[index + b * stride : ... + width] * value, place by place"""
+    """Return block[b] + address[index + b * stride : ... + width] * value for each row b."""
     width = value.type.count
     loaded = [_load_at(builder, _row_address(builder, address, index, stride, b), width) for b in range(ROWS)]
     both = zip(loaded, _unpack(builder, block), strict=True)
@@ -386,7 +387,7 @@ def add_products(builder: IRBuilder, block: Value, address: Value, index: Value,
 
 @operation(lambda block, scalars, index: VectorType(block.width))
 def combine(builder: IRBuilder, block: Value, scalars: Value, index: Value) -> Value:
-    """The sum over b of scalars[index + b] * block[b]: two chains of four, then their sum."""
+    """Return the sum over b of scalars[index + b] * block[b]: two chains of four, then their sum."""
     vectors = _unpack(builder, block)
     scales = _scalars(builder, scalars, index, vectors[0].type.count)
     halves = []
@@ -400,7 +401,7 @@ def combine(builder: IRBuilder, block: Value, scalars: Value, index: Value) -> V
 
 @operation(lambda block: VectorType(block.width))
 def add(builder: IRBuilder, block: Value) -> Value:
-    """The sum of the eight rows, place by place."""
+    """Return the sum of the eight rows, place by place."""
     r = _unpack(builder, block)
     while len(r) > 1:
         r = [builder.fadd(a, b) for a, b in zip(r[::2], r[1::2], strict=True)]
@@ -409,7 +410,7 @@ def add(builder: IRBuilder, block: Value) -> Value:
 
 @operation(lambda block: F32x8)
 def row_totals(builder: IRBuilder, block: Value) -> Value:
-    """(sum of block[0], ..., sum of block[7]): three rounds of adding neighbours, lanes of 128 bits kept whole."""
+    """Return the vector of the eight rows' sums, by three rounds of adding neighbours within 128 bits."""
 
     def neighbours(a: Value, b: Value) -> Value:
         even = _pick(builder, a, b, (0, 2, 8, 10, 4, 6, 12, 14))
@@ -424,7 +425,7 @@ def row_totals(builder: IRBuilder, block: Value) -> Value:
 
 @operation(_first)
 def transpose(builder: IRBuilder, block: Value) -> Value:
-    """Eight rows of eight, turned: place b of row j becomes place j of row b."""
+    """Return the transposed block of eight rows of eight: place b of row j becomes place j of row b."""
     r = _unpack(builder, block)
     for bit, low, high in (
         (1, (0, 8, 2, 10, 4, 12, 6, 14), (1, 9, 3, 11, 5, 13, 7, 15)),
@@ -439,7 +440,7 @@ def transpose(builder: IRBuilder, block: Value) -> Value:
 
 @operation(_first)
 def where_positive(builder: IRBuilder, block: Value, gates: Value) -> Value:
-    """block[b] where gates[b] > 0, else 0. A NaN gate lets through, as torch's ReLU does."""
+    """Return block[b] where gates[b] > 0, else 0. A NaN gate lets values through, as torch's ReLU does."""
     out = []
     for value, gate in zip(_unpack(builder, block), _unpack(builder, gates), strict=True):
         zero = ir.Constant(value.type, [0.0] * value.type.count)

@@ -1,4 +1,4 @@
-"""Which engine trains a stack of networks, and which of a method's learning rates counts."""
+"""The choice of an engine for each network of a stack, and of the best of a method's learning rates."""
 
 from __future__ import annotations
 
@@ -36,19 +36,19 @@ def train_stack(
     other members, their order or the number of threads. Engines differ in the order of float32 sums.
 
     Args:
-        members: any number, on any mix of splits and methods.
-        recipe: how all of them are trained.
+        members: Any number, on any mix of splits and methods.
+        recipe: How all of them are trained.
         engine: ``"kernel"`` is compiled for the CPU and trains one network on each thread, ``"batched"`` is PyTorch on
             any device, ``"plain"`` the ordinary training loop (slow; what the others are tested against). ``"auto"``
             takes the kernel on the CPU and leaves a loss that can't be compiled to the batched engine; the history's
             ``note`` then says why.
-        device: a PyTorch device. Only the batched engine runs elsewhere than on ``"cpu"``.
-        threads: for the kernel; None for as many as there are processors. The other engines use one.
-        on_progress: called now and then, from this thread, with the fraction of the work that is done.
+        device: A PyTorch device. Only the batched engine runs elsewhere than on ``"cpu"``.
+        threads: For the kernel; None means one for each processor. The other engines use one.
+        on_progress: Called regularly, from this thread, with the fraction of the work that is done.
 
     Raises:
-        UserError: no such engine or device, a loss that isn't an elementwise function of ce, or one that the kernel was
-            asked for and can't have.
+        UserError: an unknown engine or device, a loss that isn't an elementwise function of ce, or one that can't be
+            compiled although the kernel was asked for.
         KeyboardInterrupt: within a second or so of the signal.
     """
     check_choice("engine", engine, get_args(Engine))
@@ -68,23 +68,29 @@ def train_stack(
         chosen = [i for i, plan in enumerate(plans) if plan.trainer == trainer]
         if not chosen:
             continue
-        share = sum(costs[i] for i in chosen) / sum(costs)
+        own, share = [members[i] for i in chosen], sum(costs[i] for i in chosen) / sum(costs)
 
         def report(fraction: float, before: float = done, share: float = share) -> None:
             if on_progress is not None:
                 on_progress(min(before + share * fraction, 1.0))
 
-        histories = _train(
-            trainer,
-            [members[i] for i in chosen],
-            [plans[i].address for i in chosen],
-            recipe,
-            device,
-            threads or processors(),
-            report,
-        )
-        for i, history in zip(chosen, histories, strict=True):
-            out[i] = replace(history, note=plans[i].note) if plans[i].note else history
+        histories: list[History] = []
+        if trainer == "kernel":  # an engine is imported when it is needed
+            from crossfade.lab.train.tables.threads import train_kernel
+
+            addresses = [plans[i].address for i in chosen]
+            histories = train_kernel(own, addresses, recipe, threads or processors(), report)
+        elif trainer == "batched":
+            from crossfade.lab.train.tables.batched import train_batched
+
+            histories = train_batched(own, recipe, device, report)
+        else:
+            from crossfade.lab.train.tables.plain import train_plain
+
+            for member in own:
+                histories.append(train_plain(member, recipe))
+                report(len(histories) / len(own))
+        out |= {i: replace(history, note=plans[i].note) for i, history in zip(chosen, histories, strict=True)}
         done += share
     return [out[i] for i in range(len(members))]
 
@@ -92,8 +98,8 @@ def train_stack(
 def select(histories: Sequence[History]) -> tuple[int, int]:
     """Return (index, epoch) of the history with the best validation accuracy among one method's learning rates.
 
-    Each history's epoch is its own best one (``Recipe.tie``). Among equal ones the first counts, so give them in the
-    order of the recipe's learning rates. A network that never was finite loses to any that was.
+    Each history's epoch is its own best one (``Recipe.tie``). Among equally good histories the first wins, so pass
+    them in the order of the recipe's learning rates. A network that diverged at once loses to any other.
 
     Raises:
         UserError: no histories.
@@ -112,7 +118,7 @@ class _Plan(NamedTuple):
 
 
 def _plan(member: Member, engine: Engine) -> _Plan:
-    """Decide which engine trains a member, and say why if it isn't the one to be expected."""
+    """Return the engine that trains a member, with a note if that is slower than the user would expect."""
     method = member.method
     if method.g is None:
         return _Plan("kernel" if engine == "auto" else engine)
@@ -127,30 +133,3 @@ def _plan(member: Member, engine: Engine) -> _Plan:
     if engine == "kernel":
         raise UserError(f"engine 'kernel' can't train {method.name!r}, take 'auto': {compiled.reason}")
     return _Plan("batched", note=f"{method.name} trains in the batched engine, which is slower: {compiled.reason}")
-
-
-def _train(
-    trainer: Trainer,
-    members: list[Member],
-    addresses: list[int],
-    recipe: Recipe,
-    device: str,
-    threads: int,
-    report: Report,
-) -> list[History]:
-    """Train with one engine; what it needs is imported only now."""
-    if trainer == "kernel":
-        from crossfade.lab.train.tables.threads import train_kernel
-
-        return train_kernel(members, addresses, recipe, threads, report)
-    if trainer == "batched":
-        from crossfade.lab.train.tables.batched import train_batched
-
-        return train_batched(members, recipe, device, report)
-    from crossfade.lab.train.tables.plain import train_plain
-
-    out = []
-    for member in members:
-        out.append(train_plain(member, recipe))
-        report(len(out) / len(members))
-    return out

@@ -1,8 +1,9 @@
-"""The compiled kernel run over many networks on several threads, with progress and interruption.
+"""The kernel engine: many networks trained by the compiled kernel on several threads.
 
-Mixtures of CE and EL that have the same weights in their first epochs train the same network so far, given the same
-rows, seed and learning rate. Those epochs are trained once: where two methods part, the other one goes on from a copy
-of the state (weights, velocity, the best epoch's weights, measures). To the last bit it is what it would be alone.
+Mixtures of CE and EL with the same weights in their first epochs train the same network up to there, given the same
+rows, seed and learning rate. Those epochs are trained once: where two methods differ for the first time, the second one
+continues from a copy of the state (weights, velocity, the best epoch's weights, measures). Its result is the same, to
+the last bit, as if it were trained alone.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from crossfade.lab.train.tables.setup import Record, cost, initial_weights, row_
 from crossfade.lab.train.tables.simd import ROWS
 
 _log = logging.getLogger(__name__)
-_POLL = 0.2  # seconds between reports of progress, and at most until a signal is answered
+_POLL = 0.2  # seconds between reports of progress, and at most from a signal to the reaction
 
 
 def train_kernel(
@@ -40,7 +41,7 @@ def train_kernel(
     threads: int,
     on_progress: Callable[[float], None],
 ) -> list[History]:
-    """Train all members. ``addresses``: of each member's compiled loss, 0 for the mixture of CE and EL."""
+    """Train all members, given the address of each one's compiled loss (0 for the mixture of CE and EL)."""
     preparation, train = Preparation(recipe, 2 * threads), compiled()
     progress = np.zeros((len(members), 1), dtype=np.int64)
     records = [Record(recipe) for _ in members]
@@ -49,7 +50,7 @@ def train_kernel(
     costs = np.array([cost(member, recipe) for member in members])
     begins = np.array([network.begin for network in networks])
     whole = float(costs @ (recipe.epochs - begins))
-    # The largest first, and one after the other what has the same rows in the same order: it is prepared once.
+    # The largest first, and networks with the same rows in the same order next to each other: they share preparations.
     order = sorted(range(len(members)), key=lambda i: (-costs[i], id(members[i].split), members[i].seed))
     waiting = deque(networks[i] for i in order if not networks[i].begin)
     running: dict[Future[int], _Network] = {}
@@ -62,8 +63,8 @@ def train_kernel(
                     running[pool.submit(train, *network.call(preparation))] = network
                 done, _ = wait(running, _POLL, FIRST_COMPLETED)
                 for future in done:
-                    going_on = running.pop(future).ended(future.result(), preparation)
-                    waiting.extendleft(reversed(going_on))
+                    ready = running.pop(future).finish_call(future.result(), preparation)
+                    waiting.extendleft(reversed(ready))
                 on_progress(float(costs @ (progress[:, 0] - begins)) / whole)
         except BaseException:
             preparation.stop[0] = 1
@@ -77,11 +78,11 @@ class _Network:
     """A member in training.
 
     Attributes:
-        progress: How many epochs are behind it; the kernel counts them.
-        record: What was measured in them.
-        begin: How many of them another network trains for it.
-        followers: The networks that go on from a copy of its state.
-        end: Where the kernel was told to stop.
+        progress: The number of finished epochs, which the kernel counts.
+        record: The measurements of these epochs.
+        begin: How many epochs it takes over from another network.
+        followers: The networks that continue from a copy of its state.
+        end: The epoch at which the current call of the kernel stops.
     """
 
     member: Member
@@ -95,30 +96,30 @@ class _Network:
     history: History | None = None
 
     def call(self, preparation: Preparation) -> tuple[Arguments, int, int, int]:
-        """Return the kernel's arguments for the epochs until another network goes on from here, or all."""
+        """Return the kernel's arguments for the epochs until another network takes over the state, or all."""
         at, epochs = int(self.progress[0]), preparation.recipe.epochs
         self.end = min((other.begin for other in self.followers if other.begin > at), default=epochs)
         return self._prepared(preparation), at, self.end, self.record.chosen
 
-    def ended(self, chosen: int, preparation: Preparation) -> list[_Network]:
-        """Note that a call has ended, pass the state on, and return the networks to call next."""
+    def finish_call(self, chosen: int, preparation: Preparation) -> list[_Network]:
+        """Take over the results of a call, pass the state on to followers, and return the networks that can go on."""
         arguments, epochs = self._prepared(preparation), preparation.recipe.epochs
-        if self.progress[0] < self.end:  # it diverged: nothing is left to train, for the followers neither
+        if self.progress[0] < self.end:  # it diverged: nothing is left to train for it and its followers
             self.progress[0] = epochs
         self.record.chosen, at = chosen, int(self.progress[0])
-        going_on = [other for other in self.followers if other.begin <= at]
+        forked = [other for other in self.followers if other.begin <= at]
         self.followers = [other for other in self.followers if other.begin > at]
-        for other in going_on:
+        for other in forked:
             other.progress[0], other.record.chosen = at, chosen
             theirs = other._prepared(preparation)
             for name in ("weights", "velocity", "best", "measures"):
                 getattr(theirs, name)[:] = getattr(arguments, name)
         if at < epochs:
-            return [self, *going_on]
+            return [self, *forked]
         weights = preparation.layout(self.member.split).unpack(arguments.best)
         self.history = self.record.history(self.member.split, arguments.probabilities, weights, "kernel")
-        self.arguments = None  # the memory is free again
-        return going_on
+        self.arguments = None  # frees the memory
+        return forked
 
     def _prepared(self, preparation: Preparation) -> Arguments:
         if self.arguments is None:
@@ -141,7 +142,7 @@ def _share_beginnings(networks: Sequence[_Network], recipe: Recipe) -> None:
 
 
 class Preparation:
-    """The kernel's arguments; what members share is made once. Used from one thread."""
+    """The preparation of the kernel's arguments, with caches for what members share. For use from one thread."""
 
     def __init__(self, recipe: Recipe, in_flight: int) -> None:
         self.recipe = recipe
@@ -152,7 +153,7 @@ class Preparation:
         self.tables: dict[tuple[int, int], Floats] = {}  # by the schedule's id: a user's callable may not be hashable
 
     def layout(self, split: Split) -> Layout:
-        """Return where a network's weights lie."""
+        """Return the layout of a network's weights."""
         return layout(self.recipe.sizes(split.features, split.classes))
 
     def arguments(self, member: Member, address: int, progress: NDArray[np.int64], record: Record) -> Arguments:
@@ -189,15 +190,15 @@ class Preparation:
 
 
 def _padded(split: Split) -> tuple[list[Rows], NDArray[np.int32]]:
-    """Return rows of a whole number of vectors with labels as float32, and the order 0, 1, 2, ... for evaluation."""
+    """Return rows padded to a whole number of vectors, labels as float32, and the order 0, 1, 2, ... for evaluation."""
     fill = ((0, 0), (0, -split.features % 8))
     parts = [(np.ascontiguousarray(np.pad(x, fill)), y.astype(np.float32)) for x, y in split.parts]
     return parts, np.arange(max(len(y) for _, y in parts), dtype=np.int32)
 
 
 def compile_kernel(train: Any, arguments: tuple[object, ...]) -> None:
-    """Compile the kernel for arguments like these; if it can't be kept on disk for the next time, say so."""
+    """Compile the kernel for arguments like these, with a warning if the code can't be kept on disk."""
     try:
         train.compile(tuple(numba.typeof(argument) for argument in arguments))
-    except OSError as error:  # it is compiled by now
+    except OSError as error:  # raised after the compilation
         _log.warning("the compiled kernel could not be kept on disk: %s", error)

@@ -1,9 +1,9 @@
-"""Any loss g(ce) inside the kernel: what PyTorch computes for g and its derivative, as one compiled function.
+"""The compilation of any loss g(ce): what PyTorch computes for g and its derivative becomes a function for the kernel.
 
-g runs once, forward and backward, on a few numbers, and every operation that reaches PyTorch's kernels is written
-down. Pointwise ones become lines of a scalar Python function; numba compiles it to machine code that the kernel calls
-by its address, so the kernel itself is compiled once for all losses. The result is compared with PyTorch's own from
-p = 1 down to p = 1e-30. Whatever can't be written down, or disagrees, is left to the batched engine.
+g runs once, forward and backward, on a few numbers, and every operation that reaches PyTorch's kernels is recorded.
+Pointwise ones become lines of a scalar Python function. numba compiles it to machine code, which the kernel calls by
+its address, so the kernel itself is compiled once for all losses. The result is compared with PyTorch's from p = 1 down
+to p = 1e-30. A loss that can't be compiled, or whose results differ, is left to the batched engine.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from numba import types
 from torch import Tensor
+from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from crossfade.lab.own_loss import PROBES, probe
@@ -33,12 +34,12 @@ _TOLERANCE = 1e-5  # the plain loop computes g in float32
 
 @dataclass(frozen=True)
 class Traced:
-    """A loss compiled.
+    """A compiled loss.
 
     Attributes:
-        address: Of the compiled function, valid as long as this lives; 0 where there is none.
-        reason: Why there is none.
-        compiled: numba's form of it.
+        address: The address of the function, valid as long as this object lives; 0 if it couldn't be compiled.
+        reason: Why it couldn't be compiled.
+        compiled: The function as numba's object.
     """
 
     address: int
@@ -47,7 +48,7 @@ class Traced:
 
 
 def traced(g: Transform) -> Traced:
-    """Return the compiled form of g, of the same g the same one.
+    """Return the compiled form of g; the same g is compiled once.
 
     Raises:
         UserError: g isn't an elementwise, differentiable function of ce.
@@ -56,14 +57,14 @@ def traced(g: Transform) -> Traced:
         hash(g)
     except TypeError:
         return _trace(g)
-    return _remembered(g)
+    return _trace_once(g)
 
 
 def _trace(g: Transform) -> Traced:
     expected = probe(g)
     try:
         compiled = _compile(_source(g))
-    except Exception as error:  # whatever g may do that can't be written down, or compiled
+    except Exception as error:  # g may use anything that can't be recorded or compiled
         return Traced(0, str(error).strip().split("\n")[0])
     agrees = np.isclose(compiled_values(compiled), expected, rtol=_TOLERANCE, atol=1e-12, equal_nan=True)
     if not agrees.all():
@@ -71,27 +72,27 @@ def _trace(g: Transform) -> Traced:
     return Traced(compiled.address, compiled=compiled)
 
 
-_remembered = lru_cache(maxsize=256)(_trace)
+_trace_once = lru_cache(maxsize=256)(_trace)
 
 
 # --- from operations to Python source ------------------------------------------------------------------------------
 
 
-class _Writer(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """A mode that writes down the operations that reach PyTorch's kernels."""
+class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """A PyTorch mode that records the operations that reach PyTorch's kernels as lines of Python."""
 
     def __init__(self, argument: Tensor) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.names: dict[int, str] = {id(argument): "x"}
-        self.alive: list[Tensor] = [argument]  # an id is a tensor's only while it lives
+        self.alive: list[Tensor] = [argument]  # an id is unique only among living tensors
         self.lines: dict[str, str] = {}  # expression -> name, so nothing is computed twice
 
     @classmethod
-    def _should_skip_dynamo(cls) -> bool:  # else the first operation imports all of torch's compiler, and needs none
+    def _should_skip_dynamo(cls) -> bool:  # otherwise the first operation imports torch's compiler
         return False
 
     def __torch_dispatch__(
-        self, func: Any, types: object, args: Sequence[object] = (), kwargs: Mapping[str, object] | None = None
+        self, func: OpOverload, types: object, args: Sequence[object] = (), kwargs: Mapping[str, object] | None = None
     ) -> Any:
         name = func.overloadpacket.__name__
         in_place = name.endswith("_") and not name.endswith("__")
@@ -99,8 +100,9 @@ class _Writer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         given = [*args, kwargs["alpha"]] if "alpha" in kwargs else list(args)
         if "rounding_mode" in kwargs or "approximate" in kwargs:
             given = []
-        texts = None if not given else [self.text(value) for value in given]
-        line = expression(name.rstrip("_") if in_place else name, texts) if texts is not None else None
+        line = (
+            expression(name.rstrip("_") if in_place else name, [self.text(value) for value in given]) if given else None
+        )
         if line is None:
             return self.decomposed(func, name, args, kwargs)
         out = func(*args, **kwargs)
@@ -108,8 +110,8 @@ class _Writer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.alive.append(out)
         return out
 
-    def decomposed(self, func: Any, name: str, args: Sequence[object], kwargs: Mapping[str, object]) -> object:
-        """Carry out an operation as PyTorch's own account of it in simpler ones."""
+    def decomposed(self, func: OpOverload, name: str, args: Sequence[object], kwargs: Mapping[str, object]) -> object:
+        """Run an operation by PyTorch's decomposition into simpler ones."""
         import torch._refs  # noqa: F401 (it fills the table; a slow import that few losses need)
         from torch._decomp import decomposition_table
 
@@ -124,7 +126,7 @@ class _Writer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return out
 
     def text(self, value: object) -> str | None:
-        """Return the name of a value that was written down, or a number."""
+        """Return the name of a recorded value, or a number as Python writes it."""
         if isinstance(value, Tensor):
             if id(value) in self.names:
                 return self.names[id(value)]
@@ -135,7 +137,7 @@ class _Writer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return None if value is None else str(value)
         if isinstance(value, (int, float)):
             return _number(float(value))
-        return "unwritable"  # a shape, a dtype: no template refers to it
+        return "unused"  # a shape or dtype, to which no template refers
 
 
 def _number(value: float) -> str:
@@ -147,22 +149,22 @@ def _number(value: float) -> str:
 
 
 def _source(g: Transform) -> str:
-    """Return the scalar function, as Python."""
+    """Return the Python source of the scalar function."""
     leaf = torch.linspace(0.1, 5.0, 5, dtype=torch.float64).requires_grad_()
-    writer = _Writer(leaf)
+    recorder = _Recorder(leaf)
     with torch.enable_grad():
-        with writer:
+        with recorder:
             value = g(leaf)
-        total = value.sum()  # not written down: the gradient of a tensor would make PyTorch import sympy
-        with writer:
+        total = value.sum()  # not recorded: the gradient of a tensor would make PyTorch import sympy
+        with recorder:
             (slope,) = torch.autograd.grad(total, leaf)
     lines = [
         "def loss(row):",
         f"    for i in range({ROWS}):",
         "        x = np.float64(row[i])",
-        *(f"        {name} = {line}" for line, name in writer.lines.items()),
-        f"        row[{ROWS} + i] = {writer.text(value)}",
-        f"        row[{2 * ROWS} + i] = {writer.text(slope)}",
+        *(f"        {name} = {line}" for line, name in recorder.lines.items()),
+        f"        row[{ROWS} + i] = {recorder.text(value)}",
+        f"        row[{2 * ROWS} + i] = {recorder.text(slope)}",
     ]
     return "\n".join(lines)
 
@@ -171,13 +173,13 @@ def _source(g: Transform) -> str:
 
 
 def _compile(source: str) -> Any:
-    room: dict[str, Any] = {"math": math, "np": np}
-    exec(source, room)
-    return numba.cfunc(types.void(types.CPointer(types.float32)), error_model="numpy")(room["loss"])
+    names: dict[str, Any] = {"math": math, "np": np}
+    exec(source, names)
+    return numba.cfunc(types.void(types.CPointer(types.float32)), error_model="numpy")(names["loss"])
 
 
 def compiled_values(compiled: Any) -> Floats:
-    """Return (2, probes): what the kernel would get for g and g' at ``PROBES``."""
+    """Return (2, probes): g and g' at ``PROBES`` as the kernel computes them."""
     row, out = np.zeros(3 * ROWS, dtype=np.float32), []
     for start in range(0, len(PROBES), ROWS):
         row[:ROWS] = PROBES[start : start + ROWS]
@@ -239,9 +241,9 @@ _POWERS = {
 
 
 def expression(name: str, arguments: Sequence[str | None]) -> str | None:
-    """Return the expression of one operation on named values and numbers, or None if there is none.
+    """Return the expression of one operation, or None if there is no template.
 
-    An argument of PyTorch's that is left out, or None, is None here.
+    The arguments are names or numbers as text, None where PyTorch's argument is None or left out.
     """
     given = [*arguments, *[None] * 3]
     if name in ("add", "sub", "rsub"):
