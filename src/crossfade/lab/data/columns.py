@@ -7,17 +7,15 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from pandas.api import types
 
 from crossfade.errors import UserError
 from crossfade.lab.data.reading import MISSING, MISSING_LABEL, Rows
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 Kind = Literal["number", "date", "category", "unused"]
 
@@ -51,13 +49,7 @@ class Column:
 
 
 def infer(values: pd.Series, name: str, where: str, categorical: bool = False) -> Column:
-    """Return the kind of a column, judged by its cells.
-
-    Args:
-        values: The column's cells.
-        name: Its name, for messages.
-        where: The file's or argument's name, for messages.
-        categorical: Whether the user has declared it a column of categories.
+    """Return the kind of a column, judged by its cells unless the user has declared it ``categorical``.
 
     Raises:
         UserError: infinite numbers, or a column of numbers (dates) in which a few cells are something else.

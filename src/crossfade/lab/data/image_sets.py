@@ -70,13 +70,11 @@ def load_folder(folder: str | Path, *, size: int | None = None) -> ImageSet:
 
 
 def load_images(name: str, folder: Path) -> ImageSet:
-    """Return one of ``IMAGE_SETS``.
+    """Return the set of ``IMAGE_SETS`` with this name.
 
-    Args:
-        name: Its key.
-        folder: Holds ``NAME.npz`` (``x_train, y_train, x_test, y_test``, images (N, 32, 32, 3) uint8, and perhaps
-            ``class_names``) or the folder of the published archive. CINIC-10's train and valid together are the
-            training part, as in the paper.
+    The folder holds ``NAME.npz`` (``x_train, y_train, x_test, y_test``, images (N, 32, 32, 3) uint8, and perhaps
+    ``class_names``) or the folder of the published archive. CINIC-10's train and valid together are the training part,
+    as in the paper.
 
     Raises:
         UserError: a missing or damaged file, or counts that aren't the published ones.
@@ -97,8 +95,7 @@ def load_images(name: str, folder: Path) -> ImageSet:
                 f"{name} in {place}: {len(classes)} classes of {height} x {width} pixels, expected {known.classes} of "
                 f"{known.size} x {known.size}"
             )
-    title = source.title
-    return ImageSet(title, classes, train.in_order(), test.in_order(), source=f"{title}, {place.name}")
+    return ImageSet(source.title, classes, train.in_order(), test.in_order(), source=f"{source.title}, {place.name}")
 
 
 def _npz(path: Path) -> Read:

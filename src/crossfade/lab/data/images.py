@@ -6,18 +6,16 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from crossfade.errors import UserError
 from crossfade.lab.data.split import DividedTask, Examples, entry, first_of_each
 from crossfade.lab.trial import Shape, stream_seed
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,8 +100,7 @@ class ImageTask(DividedTask[Part]):
     """A set of images, and how a repeat divides it.
 
     Args:
-        per_class: The number of training images of each class; None for all.
-        test_per_class: The same for the test part.
+        per_class, test_per_class: The number of training and of test images of each class; None for all.
     """
 
     noun: ClassVar[str] = "image(s)"
@@ -134,8 +131,7 @@ class ImageTask(DividedTask[Part]):
 
     def split(self, repeat: int) -> ImageSplit:
         """Return the parts of one repeat; they are the same for every method."""
-        state = stream_seed(self.content, repeat, "split")
-        train, validation, test = self.divided(state, self.test_size)
+        train, validation, test = self.divided(stream_seed(self.content, repeat, "split"), self.test_size)
         train, test = _sample(train, self.per_class), _sample(test, self.test_per_class)
         return ImageSplit(train, validation, test, len(self.data.classes), *_moments(train.images))
 

@@ -42,9 +42,7 @@ class RawFrame(NamedTuple):
 def read_frame(path: Path, target: str | None = None) -> RawFrame:
     """Read CSV, TSV (also ``;`` and ``|``; packed with gzip, bzip2, xz or zip) or Parquet.
 
-    Args:
-        path: The file.
-        target: Name of the label column, whose cells aren't turned into numbers and may say ``None``.
+    The cells of the label column, ``target``, aren't turned into numbers and may say ``None``.
 
     Raises:
         UserError: a missing, unreadable or empty file, no table, no rows, or columns with the same name.
@@ -140,8 +138,7 @@ def _decode(path: Path, content: bytes) -> tuple[str, list[str]]:
     try:
         return content.decode("utf-8-sig"), []
     except UnicodeDecodeError as error:
-        note = f"not UTF-8 (byte {error.start}); read as Windows-1252"
-        return content.decode("cp1252", errors="replace"), [note]
+        return content.decode("cp1252", errors="replace"), [f"not UTF-8 (byte {error.start}); read as Windows-1252"]
 
 
 def _separator(sample: str, path: Path) -> str:

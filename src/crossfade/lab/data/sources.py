@@ -30,9 +30,6 @@ class DataSet:
 
     Attributes:
         name: Its name on the command line.
-        title: Its full name.
-        used_by: The studies that use it.
-        how: How to get it.
         find: Returns what there is of it in a data folder, None for nothing; by default ``place``.
         url: The archive's address; None if its owner requires registration.
         checksum: The archive's checksum, if its owner publishes one.
@@ -164,7 +161,6 @@ def download(
     """Download ``url`` to ``target``, continuing an interrupted download; nothing is done for a complete target.
 
     Args:
-        url, target: The address, and the file to write.
         checksum: ``"md5:HEX"`` or ``"sha256:HEX"``. Without one only the length is checked.
         on_progress: Called regularly with (bytes so far, bytes in all or 0).
 
@@ -277,8 +273,6 @@ def _answers(kind: Literal["model", "dataset"], name: str) -> bool:
 
     try:
         HfApi().repo_info(name, repo_type=kind, timeout=_HUB_SECONDS)
-    except HfHubHTTPError:  # an answer, such as that there is no such model
-        return True
-    except Exception:  # a proxy, a name that isn't found, offline mode, a time-out
-        return False
+    except Exception as error:  # a proxy, a name that isn't found, offline mode, a time-out
+        return isinstance(error, HfHubHTTPError)  # an answer, such as that there is no such model
     return True

@@ -97,7 +97,6 @@ class Examples(Generic[AnyPart]):
         train: All examples to learn from.
         test: The test part; None if each repeat takes one out of ``train``.
         validation: The part that chooses epochs, if the data set has one.
-        source: Where the examples come from.
         notes: Facts that a reader should know, one line each.
     """
 
@@ -121,7 +120,6 @@ class DividedTask(Generic[AnyPart]):
     """A data set, and its division in each repeat.
 
     Args:
-        data: The examples.
         select: With ``"validation"`` a validation part is set aside if the data has none; ``"last"`` doesn't need one.
         test_size: Share of the examples in a part that is set aside, in (0, 0.5).
         seed: The seed of divisions, initial weights and batches.
@@ -160,9 +158,7 @@ class DividedTask(Generic[AnyPart]):
     def divided(self, state: int, validation_share: float) -> tuple[AnyPart, AnyPart | None, AnyPart]:
         """Return the training, the validation (None if the last epoch counts) and the test part of one repeat.
 
-        Args:
-            state: The repeat's random state.
-            validation_share: The validation part's share of the examples outside the test part.
+        ``validation_share`` is the validation part's share of the examples outside the test part.
         """
         train, validation, test, classes = self.data.train, self.data.validation, self.data.test, len(self.data.classes)
         if test is None:

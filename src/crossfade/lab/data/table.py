@@ -36,8 +36,6 @@ class Table:
     """Rows to learn from, and ``test`` rows if the user has fixed them.
 
     Attributes:
-        name: The name in tables of results.
-        source: Where the rows come from.
         features: float64 columns (numbers, dates) and text columns (categories), NaN where missing.
         labels: The class number of each row.
         classes: The names in the order of the class numbers.

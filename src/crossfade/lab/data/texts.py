@@ -7,19 +7,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from crossfade.errors import UserError
+from crossfade.lab.data.columns import labelled
+from crossfade.lab.data.reading import Rows, check_names, rows_of_arrays, rows_of_files
 from crossfade.lab.data.sources import CATALOGUE, find_reviews, hub
 from crossfade.lab.data.split import DividedTask, Examples, divide, entry
 from crossfade.lab.trial import Shape, stream_seed
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from crossfade.lab.data.reading import Rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,8 +146,6 @@ def load_texts(
     Raises:
         UserError: a missing or empty column, labels that can't be classes, or a class that occurs in test rows alone.
     """
-    from crossfade.lab.data.reading import rows_of_files
-
     if target in text:
         raise UserError(f"--text: expected columns other than the target {target!r}, got {', '.join(text)}")
     name = path.name.split(".")[0] or path.name
@@ -166,15 +162,11 @@ def texts_from_arrays(
     numbers_are_names: bool = False,
 ) -> TextSet:
     """Return the texts in one column of a data frame (or two, for pairs) with their labels; as ``load_texts``."""
-    from crossfade.lab.data.reading import rows_of_arrays
-
     return _text_set(name, "Python", rows_of_arrays(X, y, test), text, numbers_are_names)
 
 
 def _text_set(name: str, source: str, tables: Sequence[Rows], text: Sequence[str], numbers_are_names: bool) -> TextSet:
     """Return the texts of one table, or of two, of which the second holds the test rows."""
-    from crossfade.lab.data.columns import labelled
-
     if not 1 <= len(text) == len(set(text)) <= 2:
         raise UserError(f"--text: expected one column of texts, or two for pairs, got {', '.join(text)}")
     classes, parts, notes = labelled([_with_text(rows, text) for rows in tables], numbers_are_names)
@@ -187,8 +179,6 @@ def _text_set(name: str, source: str, tables: Sequence[Rows], text: Sequence[str
 
 def _with_text(rows: Rows, text: Sequence[str]) -> Rows:
     """Return the rows that have texts, without spaces around them."""
-    from crossfade.lab.data.reading import check_names
-
     check_names(text, rows.frame.columns, "--text", rows.where)
     cells = rows.frame[list(text)].astype("object")
     frame = cells.where(cells.notna(), "").map(lambda cell: str(cell).strip())
@@ -204,10 +194,8 @@ class GlueTask:
     """One task of GLUE.
 
     Args:
-        name: The name of its folder.
-        hub: Its name on the hub.
-        columns: The columns of sentences in the files.
-        label: The label column.
+        name, hub: Its name as a folder and on the hub.
+        columns, label: The columns of sentences and of labels in the files.
         classes: The names in the order of the class numbers.
         metric: The official metric by its name in a result: ``accuracy``, ``f1`` or ``mcc``.
         rows: The number of published training examples.

@@ -136,9 +136,8 @@ def uci_tasks(data_dir: Path, names: tuple[str, ...] = ()) -> tuple[list[UciTask
     # The published archive spells a few names with an underscore or a space instead of a hyphen.
     here = {_plain(sub.name): sub for sub in folder.iterdir() if all(path.is_file() for path in _files(sub))}
     found = {name: here[_plain(name)] for name in names or UCI_NAMES if _plain(name) in here}
-    return [UciTask(sub, sub.name) for sub in found.values()], [
-        name for name in names or UCI_NAMES if name not in found
-    ]
+    missing = [name for name in names or UCI_NAMES if name not in found]
+    return [UciTask(sub, sub.name) for sub in found.values()], missing
 
 
 def _plain(name: str) -> str:

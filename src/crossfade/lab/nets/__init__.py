@@ -8,11 +8,12 @@ small images, a 3x3 convolution with stride 1 and no pooling: ``resnet18_small``
 from __future__ import annotations
 
 import difflib
+from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from crossfade.errors import UserError
 from crossfade.lab.nets.resnet import CifarResNet, PreActResNet, ResNeXt29, initialise
@@ -32,12 +33,7 @@ def _small_stem(name: str, classes: int) -> nn.Module:
 
 
 SMALL_NETS: dict[str, Callable[[int], nn.Module]] = {
-    "resnet8": partial(CifarResNet, 8),
-    "resnet20": partial(CifarResNet, 20),
-    "resnet32": partial(CifarResNet, 32),
-    "resnet44": partial(CifarResNet, 44),
-    "resnet56": partial(CifarResNet, 56),
-    "resnet110": partial(CifarResNet, 110),
+    **{f"resnet{depth}": partial(CifarResNet, depth) for depth in (8, 20, 32, 44, 56, 110)},
     "resnet18_small": partial(_small_stem, "resnet18"),
     "resnet34_small": partial(_small_stem, "resnet34"),
     "preactresnet18": PreActResNet,
@@ -45,15 +41,6 @@ SMALL_NETS: dict[str, Callable[[int], nn.Module]] = {
     "resnext29_8x64d": partial(ResNeXt29, 8, 64),
     "shufflenetv2_small": partial(_small_stem, "shufflenet_v2_x1_0"),
 }
-
-
-class _WithDropout(nn.Module):
-    def __init__(self, probability: float, head: nn.Module) -> None:
-        super().__init__()
-        self.dropout, self.head = nn.Dropout(probability), head
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.dropout(x))  # type: ignore[no-any-return]
 
 
 def net_names() -> list[str]:
@@ -79,7 +66,6 @@ def build(name: str, classes: int, *, pretrained: bool = False, dropout: float =
 
     Args:
         name: One of ``net_names()``.
-        classes: Outputs.
         pretrained: Torchvision's default weights (downloaded on first use); its own networks only.
         dropout: Probability of dropping an input of the last linear layer.
 
@@ -92,7 +78,7 @@ def build(name: str, classes: int, *, pretrained: bool = False, dropout: float =
         raise UserError(f"net {name!r} has no pretrained weights; use one of torchvision's, such as resnet18")
     net = SMALL_NETS[name](classes) if name in SMALL_NETS else _torchvision(name, classes, pretrained)
     if dropout:
-        _replace_head(net, name, lambda head: _WithDropout(dropout, head))
+        _replace_head(net, name, lambda head: nn.Sequential(OrderedDict(dropout=nn.Dropout(dropout), head=head)))
     return net
 
 

@@ -122,7 +122,6 @@ class ResNeXt29(nn.Module):
     Args:
         groups: Paths of the first stage's grouped convolution (its cardinality).
         width: Channels of a path in the first stage; they double from stage to stage.
-        classes: Outputs.
     """
 
     def __init__(self, groups: int, width: int, classes: int) -> None:

@@ -214,7 +214,6 @@ class Batches:
     Args:
         parts: The part of each network; several networks may share the object.
         rows: The size of the largest batch.
-        device: Where the batches are.
     """
 
     def __init__(self, parts: Sequence[TokenPart], rows: int, device: torch.device) -> None:

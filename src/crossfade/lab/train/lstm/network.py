@@ -44,7 +44,6 @@ class Texts:
 
     Args:
         parts: At least one.
-        device: Where the tensors are.
         multiple: The common length is that of the longest text, rounded up to a multiple of this.
     """
 
@@ -61,8 +60,6 @@ class Texts:
     def rows(self, places: Tensor, length: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return tokens (..., length), lengths (...) and labels (...) of the examples at these places (...).
 
-        Args:
-            places: On the device.
-            length: Of the longest of these texts, or more, as far as texts are padded.
+        Places are on the device; ``length`` is that of the longest of these texts, or more, as far as texts are padded.
         """
         return self._tokens[places, :length], self._lengths[places], self._labels[places]

@@ -135,11 +135,7 @@ def train_plain(
     """Train every member; epochs that several members have in common are trained once.
 
     Args:
-        members: The networks to train.
-        recipe: How all of them are trained.
-        device: Where they are trained.
         threads: How many networks are trained at the same time, each on one core. The results don't depend on it.
-        on_progress: Called with the fraction of the work that is done.
         dtype: The type of weights and computation; float64 is for tests.
     """
     begins, where = _starts(members, recipe), torch.device(device)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Literal, TypeAlias
 
@@ -44,7 +44,6 @@ def train(
 
     Args:
         members: Any number, on any mix of splits and methods.
-        recipe: How all of them are trained.
         engine: ``"plain"`` trains each network with ``nn.LSTM``, on the CPU one on each thread, and epochs that methods
             have in common once. ``"batched"`` trains all as one computation, on a CUDA device as one graph a step.
             ``"auto"`` takes the faster one: batched on a CUDA device and plain elsewhere.
@@ -108,7 +107,10 @@ def executor(hardware: Hardware, *, engine: Engine = "auto", device: str | None 
         for batch in joined(batches, threads if device == "cpu" else SLOTS):
             recipe = expect("recipe", batch[0].recipe, LstmRecipe)
             keys = [_texts(trial, recipe) for trial in batch]
-            known = _tokens(dict(zip(keys, batch, strict=True)), recipe, known)
+            known = {  # splits that the batch before has used aren't tokenized again
+                key: known.get(key) or tokenize(expect("split", trial.task.split(trial.repeat), TextSplit), recipe)
+                for key, trial in dict(zip(keys, batch, strict=True)).items()
+            }
             whole = sum(map(cost, batch))
 
             def report(fraction: float, whole: float = whole) -> None:
@@ -128,14 +130,6 @@ def joined(batches: Sequence[Batch], most: int) -> list[Batch]:
         else:
             larger.append(batch)
     return larger
-
-
-def _tokens(wanted: Mapping[str, Trial], recipe: LstmRecipe, known: Mapping[str, TokenSplit]) -> dict[str, TokenSplit]:
-    """Return the tokenized splits of a batch; those that the batch before has used are taken from there."""
-    return {
-        key: known.get(key) or tokenize(expect("split", trial.task.split(trial.repeat), TextSplit), recipe)
-        for key, trial in wanted.items()
-    }
 
 
 def _texts(trial: Trial, recipe: LstmRecipe) -> str:
