@@ -136,14 +136,10 @@ def _scores_table(results: pd.DataFrame) -> str:
             for value in ("score", "accuracy")
         )
         for method in scores.columns:
-            cells = [
-                part
-                for values in (scores, accuracies)
-                for part in (
-                    plus_minus(values[method].mean(), values[method].std()),
-                    signed(paired_gaps(values, method).mean()),
-                )
-            ]
+            cells = []
+            for values in (scores, accuracies):
+                cells.append(plus_minus(values[method].mean(), values[method].std()))
+                cells.append(signed(paired_gaps(values, method).mean()))
             lines.append(row(name, _METRICS[str(metric)], method, *cells, scores[method].count()))
     return "\n".join(lines)
 

@@ -201,17 +201,13 @@ MOTIVATING = ImageStudy(
 )
 
 
+_VOLUME_METHODS = ("ce", "ce-volume-own", "ce-volume-others", "gradual")
+
 NORMMATCHED = ImageStudy(
     "normmatched",
     "Gradient volume: CE at the rate that matches F=0-0.5",
     tuple(
-        image_cell(
-            "cifar100",
-            title,
-            replace(CIFAR, net=net),
-            4,
-            methods=("ce", "ce-volume-own", "ce-volume-others", "gradual"),
-        )
+        image_cell("cifar100", title, replace(CIFAR, net=net), 4, methods=_VOLUME_METHODS)
         for net, title in (("resnet20", "ResNet20"), ("resnet32", "ResNet32"))
     ),
     choices=(

@@ -34,13 +34,10 @@ class Cell(Generic[R]):
     """One network on one data set: a group of lines in the printed table.
 
     Args:
-        data: The data set's name in ``--datasets``.
-        net: The network's name in ``--nets``.
-        recipe: The printed protocol.
-        repeats: The number of seeds in the paper.
+        data, net: The names in ``--datasets`` and ``--nets``.
+        recipe, repeats: The printed protocol and its number of seeds.
         label: The cell's name in results.
         paper: The printed accuracy in percent and its standard deviation (None if none is printed), by method.
-        methods: The names of the methods that the paper compares.
         title: The cell's name in the printed table, if it isn't the label.
     """
 
@@ -59,11 +56,8 @@ class Request:
     """The part of a study to run. An empty tuple or None means the study's own value.
 
     Args:
-        data_dir: The folder with the data.
         scale: ``"paper"`` for the printed protocol, or a shortened one.
-        datasets, nets, methods: The names of those to run.
         losses: The user's own losses, in addition to the methods.
-        repeats, epochs: Their numbers.
         recipe: Values for other fields of the recipes, by name.
 
     Raises:
@@ -93,9 +87,7 @@ class Prepared:
     """A cell prepared for a request.
 
     Args:
-        label: The cell's name in results.
         tasks: Its data sets: one, except for Table 4.
-        recipe: The protocol at the request's scale.
         repeats: The numbers of the repeats.
         about: Data and protocol in a few words.
         notes: Facts about the data that a reader should know.
@@ -116,10 +108,7 @@ class Plan:
     """A request that is ready to run: its data is loaded, but nothing is trained yet.
 
     Args:
-        name, title: The study's.
-        scale: The scale's name in tables.
         trials: The trials in the order of training.
-        runs: The request as the store keeps it.
         lines: A summary of the plan for the terminal.
         notes: Facts about the data that a reader should know, and requested data that isn't here.
     """
@@ -144,7 +133,6 @@ class Study(ABC, Generic[R, D]):
 
     Args:
         name, title: Its names on the command line and on pages.
-        cells: Its groups of lines.
         choices: The choices made here that the paper leaves open.
     """
 
@@ -239,8 +227,7 @@ def plan(study: Study[R, D], request: Request, command: str | Sequence[str]) -> 
     notes = list(dict.fromkeys(note for ready, _ in parts for note in ready.notes))
     missing = list(dict.fromkeys([*absent.values(), *(name for ready, _ in parts for name in ready.missing)]))
     scale = study.scale_label(request)
-    told = [*notes, *study.choices]
-    meta = describe_run(study.title, whole, command, notes=told, scale=scale, missing=missing)
+    meta = describe_run(study.title, whole, command, notes=[*notes, *study.choices], scale=scale, missing=missing)
     epochs = sum(trial.recipe.epochs * len(trial.recipe.learning_rates) for trial in whole)
     lines = [
         f"{study.name} · {study.title}" + ("" if scale == "paper" else f" · scale {scale}, not the paper's protocol"),

@@ -12,8 +12,6 @@ from crossfade.stats.words import text_table
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import pandas as pd
-
     from crossfade.lab.store import Run, Store
     from crossfade.report import Block, Page
     from crossfade.stats import Analysis, MethodSummary
@@ -62,13 +60,17 @@ def write_page(store: Store, runs: Sequence[Run], report: Path) -> str:
     from crossfade.lab import frames
     from crossfade.lab.files import write_text
     from crossfade.report import render_page
+    from crossfade.stats import analyze, summarize_repeats
 
     halves, meta = [], dict(runs[0].request["meta"])
     for run in runs:
         results, net = frames.results(store, run.keys), run.request["meta"]["net"]
         failed = {name for name, *_ in frames.failures(store, run.keys)}
         meta["missing"] = [*meta["missing"], *(f"{name} ({net})" for name in sorted(failed))]
-        halves.append(_half(results[~results["dataset"].isin(failed)], net))
+        results = results[~results["dataset"].isin(failed)]
+        summary = summarize_repeats(results, "ce", ties="min")
+        analysis = analyze(results, repeat="repeat", control="ce")
+        halves.append(_Half(net, summary, analysis, int(results["repeat"].nunique())))
     write_text(report, render_page(_page(halves, meta)), "--report")
     return _text(halves, meta)
 
@@ -101,14 +103,6 @@ class _Half:
             )
 
 
-def _half(results: pd.DataFrame, net: str) -> _Half:
-    from crossfade.stats import analyze, summarize_repeats
-
-    summary = summarize_repeats(results, "ce", ties="min")
-    analysis = analyze(results, repeat="repeat", control="ce")
-    return _Half(net, summary, analysis, int(results["repeat"].nunique()))
-
-
 def _text(tables: Sequence[_Half], meta: Json) -> str:
     """Return the tables for a terminal."""
     lines = []
@@ -130,17 +124,15 @@ def _scope(table: _Half, meta: Json) -> str:
 def _page(tables: Sequence[_Half], meta: Json) -> Page:
     from crossfade.report import Code, Facts, Items, Page, Section
 
-    sections = [Section(table.net, NETS[table.net], tuple(_blocks(table, meta))) for table in tables]
-    facts = [("Device", meta["device"]), ("Commit", meta["commit"] or "installed package")]
-    facts += [(name, version) for name, version in meta["versions"].items()]
-    how = (Facts(tuple(facts)), Code(meta["command"], "Command"))
+    facts = (("Device", meta["device"]), ("Commit", meta["commit"] or "installed package"), *meta["versions"].items())
+    how = (Facts(facts), Code(meta["command"], "Command"))
     absent = tuple(f"{name}: its files are not here" for name in meta["missing"])
     return Page(
         title="Table 4: losses on the UCI sets",
         lead=f"Ours beside the paper's. {_scope(tables[0], meta)}.",
         verdict=tuple(_finding(table) for table in tables),
         sections=(
-            *sections,
+            *(Section(table.net, NETS[table.net], tuple(_blocks(table, meta))) for table in tables),
             Section("run", "What was run", how),
             *([Section("not-run", "What was not run", (Items(absent),))] if absent else []),
         ),

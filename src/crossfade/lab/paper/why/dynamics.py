@@ -52,7 +52,6 @@ def plan(data_dir: Path | None, scale: str, methods: Sequence[str] = METHODS, on
     Args:
         data_dir: Holds the UCI sets and CIFAR-100.
         scale: ``smoke`` takes seconds, ``short`` uses a part of CIFAR-100, ``paper`` trains ResNet-32 for 90 epochs.
-        methods: The names of the methods to train with.
         only: The names of the data sets, if not all.
 
     Raises:
@@ -60,6 +59,9 @@ def plan(data_dir: Path | None, scale: str, methods: Sequence[str] = METHODS, on
     """
     check_scale(scale)
     smoke, paper = scale == "smoke", scale == "paper"
+    # For CIFAR-100: epochs, batch size, learning rate. For every data set: seeds.
+    sizes = {"smoke": (3, 64, 0.05, 1), "short": (27, 64, 0.05, 2), "paper": (90, 128, 0.1, 3)}
+    epochs, batch, rate, seeds = sizes[scale]
     names = ["wine"] if smoke else ["digits", "breast_cancer"]
     if data_dir is not None and not smoke:
         names += ["statlog-vehicle", "yeast", "wine-quality-red"]
@@ -68,18 +70,8 @@ def plan(data_dir: Path | None, scale: str, methods: Sequence[str] = METHODS, on
         (table_task(name, data_dir), recipe) for name in names if not only or name in only
     ]
     if data_dir is not None and (not only or ("cifar100" if paper else "cifar100-small") in only):
-        epochs = 90 if paper else 3 if smoke else 27
-        trained.append(
-            cifar(
-                data_dir,
-                scale,
-                epochs=epochs,
-                batch_size=128 if paper else 64,
-                learning_rate=0.1 if paper else 0.05,
-                milestones=(epochs / 3, 2 * epochs / 3),
-            )
-        )
-    seeds = 1 if smoke else 3 if paper else 2
+        falls = (epochs / 3, 2 * epochs / 3)
+        trained.append(cifar(data_dir, scale, epochs=epochs, batch_size=batch, learning_rate=rate, milestones=falls))
     return [
         Trial(STUDY, task, method(name), how, seed)
         for task, how in trained
@@ -93,10 +85,8 @@ def compute(trial: Trial, folder: Path) -> Outcome:
     recipe, data = trial.recipe, arrays_of(trial)
     if not isinstance(recipe, Recipe | ImageRecipe):
         raise TypeError(f"expected a recipe for tables or images, got {type(recipe).__name__}")
-    recorders = {
-        "train": ProbabilityRecorder(folder / "train", len(data.y), recipe.epochs),
-        "test": ProbabilityRecorder(folder / "test", len(data.y_test), recipe.epochs),
-    }
+    sizes = {"train": len(data.y), "test": len(data.y_test)}
+    recorders = {part: ProbabilityRecorder(folder / part, size, recipe.epochs) for part, size in sizes.items()}
 
     def observe(epoch: int, part: str, index: Tensor, logits: Tensor, labels: Tensor) -> None:
         if part in recorders:

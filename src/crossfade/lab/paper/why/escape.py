@@ -71,10 +71,8 @@ class Along(_Measured):
     """A training with measurements after some epochs.
 
     Args:
-        training: The recipe of the training.
         moments: The numbers of finished epochs at which it is measured; the last one is the end.
-        probes: The number of random directions for estimates of traces.
-        examples: The number of training examples to measure on.
+        probes, examples: The numbers of random directions for estimates of traces, and of training examples used.
         slices: Whether to compute loss slices around the solution.
     """
 
@@ -141,8 +139,8 @@ def plan(data_dir: Path | None, scale: str, only: Sequence[str] = ()) -> list[Tr
             for seed in range(1 if smoke else 2):
                 along = Along(training, moments, probes, 2000, slices=seed == 0 and name == sliced)
                 trials += [Trial(STUDY, task, method(one), along, seed) for one in trained_with]
-            minima = [Minima(network, probes, 20 if smoke else 400) for network in ("linear", "mlp")]
-            trials += [Trial(STUDY, task, method("ce"), one, 0) for one in minima]
+            for network in ("linear", "mlp"):
+                trials.append(Trial(STUDY, task, method("ce"), Minima(network, probes, 20 if smoke else 400), 0))
     if data_dir is not None and (not only or "cifar100" in only):
         watched_epochs = {"smoke": (0, 2), "short": (0, 3, 12, 24), "paper": (0, 10, 30, 60, 90)}[scale]
         images, recipe = cifar(data_dir, scale, epochs=watched_epochs[-1], batch_size=64, learning_rate=0.05)

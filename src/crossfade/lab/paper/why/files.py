@@ -74,8 +74,6 @@ def write_study(
     """Write every table as CSV with six digits, every figure as SVG, and ``provenance.json``.
 
     Args:
-        out: The study's folder.
-        study, scale, settings: The request.
         tables, figures: The contents by names of files.
         command: The command of the request; by default this process's.
         earlier: The provenance of rows that were computed by other versions, commits or machines.

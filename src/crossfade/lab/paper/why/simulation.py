@@ -18,7 +18,6 @@ class WellTask:
     """A double well with a known sharp minimum as a trial's task.
 
     Args:
-        name: The name in tables.
         height: The margin at the sharp minimum.
     """
 

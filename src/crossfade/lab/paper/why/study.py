@@ -28,8 +28,6 @@ class Study:
     """A why-study with trials in a store.
 
     Args:
-        title: The title of its page.
-        captions: The captions of the figures.
         compute: Trains and measures one trial, given a folder for resuming it.
         tables: Returns the study's tables by name, given the stored tables and the scale.
         figures: Returns the figures by name, drawn from these tables.
@@ -62,12 +60,9 @@ def run_study(
 
     Args:
         name: One of `STUDIES`.
-        trials: The study's plan.
-        scale: The scale that it was planned at.
+        trials, scale: The study's plan, and the scale that it was made for.
         store: The file that keeps every result.
-        out: Folder for tables and figures.
         workers: The number of trials at the same time, each on one core; None means one for each core.
-        retry_failed: Run failed trials again.
 
     Returns:
         How many trials failed.
@@ -106,14 +101,7 @@ def _write_files(store: Store, request: Run, out: Path) -> None:
     distinct = {(one.get("commit"), one.get("machine")): one for one in origins}
     settings = {"data sets": _names(meta["datasets"]), "methods": _names(meta["methods"])}
     write_study(
-        out,
-        request.study,
-        meta["scale"],
-        tables,
-        figures,
-        settings,
-        command=meta["command"],
-        earlier=distinct.values(),
+        out, request.study, meta["scale"], tables, figures, settings, command=meta["command"], earlier=distinct.values()
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -133,8 +132,6 @@ def follow(
     """Train a trial by its family's plain loop, with calls of ``observe`` and ``look``.
 
     Args:
-        trial: Gives data, method and seed.
-        recipe: How to train.
         folder: For an image network's checkpoints, from which an interrupted training resumes.
         observe: Called with (epoch, part, index, logits, labels) of every training batch (part ``"train"``) and, after
             each epoch, of the parts ``"val"`` and ``"test"``.
@@ -197,20 +194,12 @@ def spread(compute: Callable[[Trial, Path], Outcome], work: Path, workers: int) 
 
 
 def _numbered(compute: Callable[[Trial, Path], Outcome], folder: Path, trial: Trial, at: int) -> tuple[int, Outcome]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # so that results don't depend on the number of workers
     try:
-        with _one_thread():
-            return at, compute(trial, folder)
+        return at, compute(trial, folder)
     except Exception as error:
         return at, Outcome(error=error_line(error))
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Limit torch to one thread, so that results don't depend on the number of workers."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
     finally:
         torch.set_num_threads(before)
 
@@ -231,9 +220,8 @@ def stored_tables(store: Store, run: Run) -> dict[str, pd.DataFrame]:
     found: dict[str, list[pd.DataFrame]] = {}
     for row in store.rows(run.keys, curves=True):
         if row.outcome.curves:
-            whole = pd.DataFrame(row.outcome.curves)
             head = {"dataset": row.task, "method": row.method, "seed": row.repeat}
-            for name, part in whole.groupby("table", sort=False):
+            for name, part in pd.DataFrame(row.outcome.curves).groupby("table", sort=False):
                 own = part.drop(columns="table").dropna(axis=1, how="all").infer_objects()
                 lead = {key: value for key, value in head.items() if key not in own}
                 found.setdefault(str(name), []).append(pd.DataFrame(lead, index=own.index).join(own))
