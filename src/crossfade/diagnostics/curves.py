@@ -1,4 +1,4 @@
-r"""How hard a loss pulls on an example, over the probability p_y of its class (Fig. 1), and how far CE is from EL.
+r"""The gradient of a loss over the probability p_y of the right class (Fig. 1), and the difference of CE and EL.
 
 For a loss g(ce) of the cross entropy ce = -log p_y the chain rule gives
 
@@ -10,7 +10,7 @@ CE and EL agree at p = 1. For p in (0, 1] Taylor's theorem there says (eq. 11)
 
     -log p = (1 - p) + R(p),      R(p) = (1 - p)^2 / (2 xi^2)   for some xi in [p, 1].
 
-The paper prints the remainder R without the 2. The numbers it quotes (0.055, 4.5) are those of the form *with* the 2.
+The paper prints the remainder R without the 2. The numbers it quotes (0.055, 4.5) follow from the form *with* the 2.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Training dynamics out of a recording: moves between right and wrong, forgetting, gradient mass, calibration."""
+"""Training dynamics computed from a recording: transitions, forgetting, gradient mass and calibration."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Forgetting(NamedTuple):
 
     Attributes:
         events: how often it went from right to wrong.
-        first_learned: the epoch in which it was first right; -1 if it never was.
+        first_learned: the epoch in bin_index it was first right; -1 if it never was.
         last: whether it was right when it was last seen.
     """
 
@@ -74,7 +74,7 @@ class Forgetting(NamedTuple):
 
 
 def forgetting(recording: Recording) -> Forgetting:
-    """Count forgetting over the recorded epochs. An epoch in which an example wasn't seen is skipped for it."""
+    """Count forgetting over the recorded epochs. An epoch in bin_index an example wasn't seen is skipped for it."""
     events = np.zeros(recording.examples, np.int64)
     first = np.full(recording.examples, -1, np.int64)
     state = np.zeros(recording.examples, bool)
@@ -89,7 +89,7 @@ def forgetting(recording: Recording) -> Forgetting:
 def gradient_mass(recording: Recording, g: Callable[[Tensor], Tensor], epoch: int, bins: int = 10) -> FloatArray:
     """Return the share of sum_i |dL_i/dq_y| that each of the even bins of p_y holds, for the loss g(ce). Adds up to 1.
 
-    The loss needn't be the one that was trained with: CE can be asked about a network trained with EL.
+    The loss needn't be that of the training: CE's share can be computed for a network trained with EL.
 
     Raises:
         ValueError: nothing was recorded in this epoch.
@@ -98,8 +98,8 @@ def gradient_mass(recording: Recording, g: Callable[[Tensor], Tensor], epoch: in
     if not seen.any():
         raise ValueError(f"nothing was recorded in epoch {epoch}")
     p = recording.p(epoch)[seen].astype(np.float64)
-    pull = gradient_curve(g, torch.from_numpy(p)).numpy()
-    mass, _ = np.histogram(p, np.linspace(0, 1, bins + 1), weights=pull)
+    gradient = gradient_curve(g, torch.from_numpy(p)).numpy()
+    mass, _ = np.histogram(p, np.linspace(0, 1, bins + 1), weights=gradient)
     total = mass.sum()
     return np.asarray(mass / total if total > 0 else mass)
 
@@ -114,9 +114,9 @@ class Calibration(NamedTuple):
 
 
 def _ece(confidence: npt.NDArray[np.floating], right: npt.NDArray[np.bool_], bins: int) -> float:
-    # Bins (a, b], as Guo et al. 2017 draw them.
-    which = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
-    gap = np.bincount(which, weights=confidence - right, minlength=bins)
+    # Bins (a, b], as in Guo et al. 2017.
+    bin_index = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+    gap = np.bincount(bin_index, weights=confidence - right, minlength=bins)
     return float(np.abs(gap).sum() / len(confidence))
 
 

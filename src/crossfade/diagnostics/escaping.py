@@ -13,7 +13,7 @@ signs) and H_c, H_e the two Hessians, the loss alpha CE + beta EL has v = alpha 
 
     v'Hv = alpha^3 a'H_c a + alpha^2 beta (2 a'H_c b + a'H_e a) + alpha beta^2 (b'H_c b + 2 a'H_e b) + beta^3 b'H_e b.
 
-One probe gives Tr(H Sigma) for the whole family, and differences between its members share their chance. For the
+One probe gives Tr(H Sigma) for the whole family, and its members share their random error. For the
 right-hand side u = (1/sqrt(N)) sum_i z_i grad p_i has E[u u'] = F_p, so u'H_p u and u'F_p u = (1/N) sum_i
 (grad p_i . u)^2 are unbiased for Tr(H_p F_p) and Tr(F_p F_p').
 """
@@ -41,7 +41,7 @@ _CE = Weights(1.0, 0.0)
 class Estimate(NamedTuple):
     """The mean of independent unbiased probes, and the standard error of that mean.
 
-    The error is the sample standard deviation over sqrt(probes): NaN for one probe, 0 for a quantity without chance.
+    The error is the sample standard deviation over sqrt(probes): NaN for one probe, 0 for an exact quantity.
     """
 
     value: float
@@ -97,7 +97,7 @@ def noise_and_curvature(
     seed: int = 0,
     on_progress: Progress | None = None,
 ) -> NoiseAndCurvature:
-    """Estimate the noise of SGD and the curvature at the model's present weights.
+    """Estimate the noise of SGD and the curvature at the model's current weights.
 
     Args:
         model: any module whose loss is twice differentiable in its parameters. Measured in evaluation mode (batch norm
@@ -105,7 +105,7 @@ def noise_and_curvature(
         data: (inputs, target) batches that can be iterated many times in the same order. How they are cut into batches
             matters for memory and speed, not for the result.
         criterion: maps (logits, target) to (N,) losses, e.g. ``partial(crossfade_loss, beta=2.0, reduction="none")``.
-        batch_size: m of eq. (16), the batch size of the SGD asked about. Sigma scales with 1/m.
+        batch_size: m of eq. (16), SGD's batch size. Sigma scales with 1/m.
         probes: independent probes; the standard errors fall with their square root. The variance is that of a Gaussian
             quadratic form: relative error about sqrt(2 / (probes * effective rank)).
         seed: of the random signs. Losses measured with the same seed share them, so differences have small errors.
@@ -280,7 +280,7 @@ class EscapingEfficiency:
         """Return Tr(H Sigma) over CE's, after the mixture is rescaled to CE's noise Tr(Sigma). NaN without noise.
 
         Multiplying a loss by c multiplies Tr(H Sigma) by c^3 and Tr(Sigma) by c^2, and is the same as a c times larger
-        learning rate. This ratio is what is left of an advantage once that scale is taken out.
+        learning rate. This ratio is the advantage that remains without that scale.
         """
         own, product = self.trace_noise(weights).value, self.trace_product(_CE).value
         if own == 0 or product == 0:
@@ -306,7 +306,7 @@ class EscapingEfficiency:
 def escaping_efficiency(
     model: nn.Module, data: Data, *, probes: int = 32, seed: int = 0, on_progress: Progress | None = None
 ) -> EscapingEfficiency:
-    """Estimate both sides of (18) at the model's present weights, at once for every mixture of CE and EL.
+    """Estimate both sides of (18) at the model's current weights, at once for every mixture of CE and EL.
 
     Args:
         model, data, probes, seed, on_progress: as for :func:`~crossfade.diagnostics.noise_and_curvature`; targets are

@@ -51,23 +51,23 @@ class RecordProbabilities(TrainerCallback):  # type: ignore[misc]
         return recorded
 
     def on_train_begin(self, *_: object, model: nn.Module, **__: object) -> None:
-        # The Trainer hands callbacks the model inside any data-parallel wrapper, whose forward runs in any case.
+        # Callbacks get the model without its data-parallel wrapper; its forward runs in either case.
         self._active = True
         if not self._hooks:
             before = model.register_forward_pre_hook(self._before, with_kwargs=True)
             self._hooks = [before, model.register_forward_hook(self._after, with_kwargs=True)]
 
     def on_epoch_begin(self, args: object, state: TrainerState, *_: object, **__: object) -> None:
-        # A resumed state holds a float that may fall a rounding short of the epoch.
+        # A resumed state holds a float, which may be smaller than the epoch by a rounding error.
         self._epoch = int((state.epoch or 0.0) + 1e-6)
 
     def on_epoch_end(self, *_: object, **__: object) -> None:
         self.recorder.flush()
 
-    on_save = on_epoch_end  # a run resumed in mid-epoch doesn't see again what came before its checkpoint
+    on_save = on_epoch_end  # a run resumed in mid-epoch doesn't repeat the batches before its checkpoint
 
     def on_train_end(self, *_: object, **__: object) -> None:
-        # The hooks stay: evaluation after training gets batches with the index as well. Only the recording stops.
+        # The hooks stay, as batches of an evaluation after training hold the index, too. Only the recording stops.
         self._active = False
         self.recorder.flush()
 

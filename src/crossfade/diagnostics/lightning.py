@@ -54,7 +54,7 @@ class RecordProbabilities(pl.Callback):  # type: ignore[misc]
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if not self._hooks:
-            self._hooks.append(pl_module.register_forward_hook(self._keep))
+            self._hooks.append(pl_module.register_forward_hook(self._keep_logits))
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         while self._hooks:
@@ -66,7 +66,7 @@ class RecordProbabilities(pl.Callback):  # type: ignore[misc]
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: object, batch: _Batch, *_: object
     ) -> None:
         if self.training is not None:
-            self.training.record(trainer.current_epoch, self._index(batch), self._taken(), self._target(batch))
+            self.training.record(trainer.current_epoch, self._index(batch), self._take_logits(), self._target(batch))
 
     def on_train_epoch_end(self, *_: object) -> None:
         self._flush(self.training)
@@ -83,17 +83,17 @@ class RecordProbabilities(pl.Callback):  # type: ignore[misc]
             target = self._target(batch)
             index = torch.arange(self._counted, self._counted + len(target))
             self._counted += len(target)
-            self.validation.record(trainer.current_epoch, index, self._taken(), target)
+            self.validation.record(trainer.current_epoch, index, self._take_logits(), target)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, *_: object) -> None:
         if not trainer.sanity_checking:
             self._flush(self.validation)
 
-    def _keep(self, module: nn.Module, args: object, output: object) -> None:
+    def _keep_logits(self, module: nn.Module, args: object, output: object) -> None:
         logits = getattr(output, "logits", output)
         self._logits = logits.detach() if isinstance(logits, Tensor) else None
 
-    def _taken(self) -> Tensor:
+    def _take_logits(self) -> Tensor:
         logits, self._logits = self._logits, None
         if logits is None:
             raise RuntimeError(

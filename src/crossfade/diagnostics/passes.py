@@ -26,8 +26,8 @@ class Problem:
         data: (inputs, target) batches, the same every time they are iterated: a list, or a loader that doesn't shuffle.
         criteria: each maps (logits, target) to the losses of the examples (N,).
 
-    With a single batch the graph is built once and serves every gradient and product; with several it is built anew for
-    each, so that one batch at a time is in memory.
+    With a single batch the graph is built once for all gradients and products. With several it is built for each one,
+    so that only one batch at a time is in memory.
 
     Raises:
         ValueError: an iterator instead of re-iterable data, no data, or no trainable parameter.
@@ -48,8 +48,8 @@ class Problem:
         self.device, self.dtype = first.device, first.dtype
         self.weights = torch.cat([p.detach().flatten().to(first) for p in self.parameters.values()]).requires_grad_()
         self.dimension = len(self.weights)
-        self._kept: list[Tensor] | None = None
-        self._kept_slopes: dict[int, Tensor] = {}
+        self._cached: list[Tensor] | None = None
+        self._cached_slopes: dict[int, Tensor] = {}
 
     def logits(self, inputs: object, weights: Tensor) -> Tensor:
         """Return the model's logits for a batch's inputs, with ``weights`` (D,) in place of its own.
@@ -58,7 +58,7 @@ class Problem:
             TypeError: the model returns neither logits nor an object that has them as ``.logits``.
         """
         pieces = torch.split(weights, [p.numel() for p in self.parameters.values()])
-        # A copy of each piece lies in memory as a parameter of the model does, so it gives the same bits.
+        # A copy has the same memory layout as the model's parameter, and so gives the same bits.
         own = {
             name: piece.view_as(p).to(p, copy=True)
             for (name, p), piece in zip(self.parameters.items(), pieces, strict=True)
@@ -116,11 +116,11 @@ class Problem:
         total = self._zeros(len(self.criteria), len(vectors))
         for losses in self._graphs():
             for k, loss in enumerate(losses):
-                slope = self._kept_slopes.get(k)
+                slope = self._cached_slopes.get(k)
                 if slope is None:
                     slope = self._gradient(loss.sum(), create_graph=True)
-                    if self._kept is not None:
-                        self._kept_slopes[k] = slope
+                    if self._cached is not None:
+                        self._cached_slopes[k] = slope
                 for n, vector in enumerate(vectors):
                     total[k, n] += self._gradient(slope, vector)
         return total / self.examples
@@ -142,17 +142,17 @@ class Problem:
 
     def _graphs(self) -> Iterator[list[Tensor]]:
         """Yield each batch's K vectors of losses with their graph."""
-        if self._kept is not None:
-            yield self._kept
+        if self._cached is not None:
+            yield self._cached
             return
         for batch in self.data:
             losses = self.losses(batch, self.weights)
             if len(self.sizes) == 1:
-                self._kept = losses
+                self._cached = losses
             yield losses
 
     def _gradient(self, outputs: Tensor, factors: Tensor | None = None, *, create_graph: bool = False) -> Tensor:
-        if not outputs.requires_grad:  # as the gradient of a linear loss doesn't
+        if not outputs.requires_grad:  # such as the gradient of a linear loss
             return torch.zeros_like(self.weights)
         return torch.autograd.grad(
             outputs, self.weights, factors, retain_graph=True, create_graph=create_graph, materialize_grads=True
@@ -174,7 +174,7 @@ def _to_device(inputs: object, device: torch.device) -> object:
 
 @contextlib.contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside, with gradients, and the modules' own modes again afterwards.
+    """Switch the model to evaluation mode with gradients, and restore the modules' modes afterwards.
 
     In training mode batch norm makes l_i depend on the other examples of the batch, and dropout makes it random: the
     covariance of eq. (16) is then not defined.

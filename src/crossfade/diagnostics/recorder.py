@@ -26,8 +26,8 @@ import torch
 from torch import Tensor
 
 _ARRAY, _META, _VERSION = "probabilities.npy", "recording.json", 1
-# On an accelerator every copy to the host waits for the device, and on the CPU the calls cost more than the numbers of
-# a small batch. So batches are written in groups of up to GROUP; on the CPU up to _GROUP_LOGITS logits make a group.
+# On an accelerator every copy to the host waits for the device, and on the CPU calls on small batches are mostly
+# overhead. So batches are written in groups of up to GROUP, and on the CPU of up to _GROUP_LOGITS logits.
 GROUP = 50
 _GROUP_LOGITS = 2**18
 _LARGEST = torch.finfo(torch.float16).max
@@ -99,7 +99,7 @@ class ProbabilityRecorder:
     (array([0.269,   nan, 0.881], dtype=float32), array([False, False,  True]))
 
     Args:
-        folder: created if need be. An existing recording of the same shape is continued, so nothing else resumes it.
+        folder: created if necessary. An existing recording of the same shape is continued.
         examples: N, the size of the data set that the indices count.
         epochs: how many epochs (or any other moments to record) there will be.
 
@@ -154,7 +154,9 @@ class ProbabilityRecorder:
             raise ValueError(f"index must hold integers, got {index.dtype}")
         here = logits.device.type == "cpu"
         if here:
-            _check_range("target", target, logits.shape[1], ValueError)  # elsewhere gather refuses, without waiting
+            _check_range(
+                "target", target, logits.shape[1], ValueError
+            )  # on other devices gather checks it without waiting
             _check_range("index", index, self.examples, IndexError)
             self._pending_logits += logits.numel()
         if here and logits.numel() < _GROUP_LOGITS:  # a copy of large logits would cost more than the calls it saves
@@ -215,7 +217,7 @@ def _describe(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def _create(folder: Path, meta: dict[str, int]) -> None:
-    """Make the files unless they exist. The JSON file comes last and whole, so a kill leaves no half recording."""
+    """Create the files unless they exist. The JSON file is complete and comes last, so a kill leaves no partial one."""
     folder.mkdir(parents=True, exist_ok=True)
     if (folder / _META).exists():
         return
@@ -223,7 +225,7 @@ def _create(folder: Path, meta: dict[str, int]) -> None:
     planes = np.lib.format.open_memmap(mine, mode="w+", dtype=np.float16, shape=(meta["epochs"], 3, meta["examples"]))
     planes[:] = np.nan
     planes.flush()
-    # link() refuses to replace: of several processes that start together one wins, and all open its file.
+    # link() doesn't replace files: if several processes start together, the first one's file is used by all.
     with contextlib.suppress(FileExistsError):
         os.link(mine, folder / _ARRAY)
     mine.unlink()

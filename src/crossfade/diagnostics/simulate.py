@@ -137,21 +137,21 @@ def simulate_escapes(
     generator = torch.Generator().manual_seed(seed)
     w = torch.full((walkers,), minimum, dtype=torch.float64)
     start = well.loss(w[:1], weights)
-    gone = torch.zeros(walkers, dtype=torch.bool)
+    has_escaped = torch.zeros(walkers, dtype=torch.bool)
     escaped, rise = [0], [0.0]
     for step in range(steps):
         if kind == "sgd":
             chosen = torch.randint(0, well.examples, (walkers, batch_size), generator=generator)
             w = w - learning_rate * well.gradients(w, weights).gather(1, chosen).mean(1)
-            gone |= w > barrier
+            has_escaped |= w > barrier
         else:
             dt = learning_rate / substeps
             for _ in range(substeps):
                 gradients = well.gradients(w, weights)
                 spread = (learning_rate * gradients.var(1, unbiased=False) / batch_size * dt).sqrt()
                 w = w - dt * gradients.mean(1) + spread * torch.randn(walkers, generator=generator, dtype=w.dtype)
-                gone |= w > barrier
-        escaped.append(int(gone.sum()))
+                has_escaped |= w > barrier
+        escaped.append(int(has_escaped.sum()))
         rise.append(float((well.loss(w, weights) - start).mean()))
         if on_progress is not None and (step + 1) % 100 == 0:
             on_progress((step + 1) / steps)

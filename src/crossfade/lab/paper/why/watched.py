@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from joblib import Parallel, delayed, parallel_config
-from torch import Tensor, nn
+from torch import Tensor
 
 from crossfade.errors import UserError
 from crossfade.lab.data.images import ImageSet, ImageSplit, ImageTask, Part
@@ -27,10 +27,9 @@ if TYPE_CHECKING:
     from lightning.pytorch import Callback
 
     from crossfade.lab.train.outcome import History
+    from crossfade.lab.train.tables.plain import Look, Observe
 
 Row: TypeAlias = Mapping[str, object]
-Observe: TypeAlias = Callable[[int, str, Tensor, Tensor, Tensor], None]  # epoch, part, index, logits, labels
-Look: TypeAlias = Callable[[int, nn.Module], None]  # epochs done, network
 
 
 def table_task(name: str, data_dir: Path | None) -> Task:

@@ -118,8 +118,7 @@ class ImageFeed(Feed):
         part: The images.
         split: The split whose mean and deviation they are normalised with.
         recipe: Batch size (of all processes), augmentation and precision.
-        seed: The seed of order and augmentation; None for the images as they are, for scoring.
-        place: The process that gets the batches.
+        seed, place: As for :class:`Feed`.
         channels_last: The memory format of a prepared epoch.
         scored: How many images a process scores at once.
     """
@@ -260,8 +259,7 @@ class TextFeed(Feed):
     Args:
         part: The examples.
         recipe: Batch size, length, and the number of pieces of a batch; each process gets an equal part of every piece.
-        seed: The seed of the order; None for an order by length, for scoring.
-        place: The process that gets the batches.
+        seed, place: As for :class:`Feed`; without a seed the order is that of the lengths.
         scored: How many texts a process scores at once.
     """
 
@@ -325,11 +323,9 @@ def make_feed(
     """Return the feed of a repeat's training part; the feeds of the other parts are its ``parts``.
 
     Args:
-        split: The repeat's parts.
-        recipe: The protocol.
+        split, recipe: The repeat's parts, and the protocol.
         hardware: The number of workers for files, and the memory format of images.
-        seed: The seed of order and augmentation.
-        place: The process that gets the batches.
+        seed, place: As for :class:`Feed`.
         many: Score more examples at once, as ``side_by_side`` can.
     """
     if isinstance(split, TextSplit):

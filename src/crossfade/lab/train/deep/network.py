@@ -61,8 +61,7 @@ def make_optimizer(net: nn.Module, recipe: DeepRecipe, rate: Tensor | None = Non
     """Return SGD for images and AdamW for texts.
 
     Args:
-        net: The network to update.
-        recipe: The protocol.
+        net, recipe: The network to update, and the protocol.
         rate: A tensor with the learning rate, for steps as CUDA graphs; None for the recipe's rate.
     """
     first = recipe.learning_rate if rate is None else rate

@@ -36,8 +36,7 @@ def train_stack(
     other members, their order or the number of threads. Engines differ in the order of float32 sums.
 
     Args:
-        members: Any number, on any mix of splits and methods.
-        recipe: How all of them are trained.
+        members, recipe: What to train, on any mix of splits and methods, and how.
         engine: ``"kernel"`` is compiled for the CPU and trains one network on each thread, ``"batched"`` is PyTorch on
             any device, ``"plain"`` the ordinary training loop (slow; what the others are tested against). ``"auto"``
             takes the kernel on the CPU and leaves a loss that can't be compiled to the batched engine; the history's
