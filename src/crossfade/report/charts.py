@@ -81,19 +81,11 @@ def line_chart(
     y_low: float | None = None,
     settled: float = 0.0,
 ) -> Markup:
-    """Draw lines over a common axis, the last on top.
+    """Draw lines over a common axis, the last on top, in a drawing that is 360 pixels wide and ``height`` high.
 
-    Args:
-        lines: their values.
-        x_title: of the x axis.
-        name: what a screen reader says for the drawing.
-        x_range: first and last x.
-        least: smallest height of the y axis.
-        log: make the y axis logarithmic where the values span more than a factor of 30.
-        height: in pixels of a drawing that is 360 wide.
-        y_low: where the y axis begins; by default where the values do.
-        settled: fraction of each line, from its start, that may lie outside the y axis: a steep beginning would
-            flatten the rest.
+    The y axis begins at ``y_low``, by default where the values do, and spans at least ``least``; ``log`` makes it
+    logarithmic where the values span more than a factor of 30. The fraction ``settled`` of each line, from its start,
+    may lie outside the y axis: a steep beginning would flatten the rest. ``name`` is what a screen reader says.
     """
     values = [v for line in lines for v in line.y[int(settled * len(line.y)) :]]
     bottom = height - 38.0
@@ -130,16 +122,20 @@ class Axis:
     log: bool = False
 
     def __call__(self, value: float) -> float:
+        low, high = self.low, self.high
         if self.log:
-            value, low, high = math.log(max(value, self.low)), math.log(self.low), math.log(self.high)
-        else:
-            low, high = self.low, self.high
+            value, low, high = math.log(max(value, low)), math.log(low), math.log(high)
         return self.start + (value - low) / (high - low) * (self.end - self.start)
 
     def ticks(self, count: int = 5) -> list[float]:
         """Return round values inside the axis, about ``count`` of them."""
         if self.log:
-            return _log_ticks(self.low, self.high, count)
+            decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
+            for factors in ((1, 2, 5), (1, 3), (1,)):
+                ticks = [m * 10.0**d for d in decades for m in factors if self.low <= m * 10.0**d <= self.high]
+                if len(ticks) <= count + 2:
+                    return ticks
+            return ticks[:: math.ceil(len(ticks) / count)]
         rough = (self.high - self.low) / count
         power = 10.0 ** math.floor(math.log10(rough))
         step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= rough * 0.999)
@@ -154,15 +150,6 @@ def _raised(places: Sequence[float]) -> tuple[list[float], float]:
     room = _DOT * min(most, _HIGHEST) if places else 0.0
     step = min(_DOT, room / most)
     return [step * slots[:k].count(slot) for k, slot in enumerate(slots)], room
-
-
-def _log_ticks(low: float, high: float, count: int) -> list[float]:
-    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    for factors in ((1, 2, 5), (1, 3), (1,)):
-        ticks = [m * 10.0**d for d in decades for m in factors if low <= m * 10.0**d <= high]
-        if len(ticks) <= count + 2:
-            return ticks
-    return ticks[:: math.ceil(len(ticks) / count)]
 
 
 def span(values: Iterable[float], *, include: Sequence[float] = (), least: float = 0.0) -> tuple[float, float]:
@@ -181,10 +168,9 @@ def span(values: Iterable[float], *, include: Sequence[float] = (), least: float
 def log_axis(values: Iterable[float], start: float, end: float) -> Axis:
     """Return an axis for values that are not negative, logarithmic where they span more than a factor of 30."""
     finite = [v for v in values if math.isfinite(v)]
-    positive = [v for v in finite if v > 0.0]
-    if positive and max(positive) > 30.0 * min(positive):
-        top = max(positive)
-        return Axis(max(min(positive), top * 1e-6) * 0.9, top * 1.1, start, end, log=True)
+    low, high = min((v for v in finite if v > 0.0), default=math.inf), max(finite, default=0.0)
+    if high > 30.0 * low:
+        return Axis(max(low, high * 1e-6) * 0.9, high * 1.1, start, end, log=True)
     return Axis(*span(finite, least=0.01), start, end)
 
 
@@ -214,18 +200,16 @@ def _x_axis(x: Axis, bottom: float, title: str, *, grid: bool = False) -> str:
 
 def path_through(points: Iterable[tuple[float, float]], style: str) -> str:
     """Draw a line through places on the page; it breaks where one isn't finite."""
-    path, pen, at = [], False, (0, 0)
+    path: list[str] = []
+    at: tuple[int, int] | None = None
     for x, y in points:
-        if not (math.isfinite(x) and math.isfinite(y)):
-            pen = False
-            continue
-        here = (round(x * 10), round(y * 10))  # tenths, as integers: the rounding doesn't add up along the line
-        if pen:
+        # Tenths, as integers: the rounding doesn't add up along the line.
+        here = (round(x * 10), round(y * 10)) if math.isfinite(x) and math.isfinite(y) else None
+        if here and at:
             step = _number((here[1] - at[1]) / 10)
             path.append(f"l{_number((here[0] - at[0]) / 10)}{'' if step.startswith('-') else ' '}{step}")
-        else:
+        elif here:
             path.append(f"M{_number(here[0] / 10)} {_number(here[1] / 10)}")
-            pen = True
         at = here
     return f'<path class="line {style}" d="{"".join(path)}"/>' if path else ""
 

@@ -80,18 +80,16 @@ def render_comparison(
     comparison: Comparison, results: pd.DataFrame, curves: pd.DataFrame, meta: Mapping[str, Any]
 ) -> str:
     """Return the report of a comparison that is analysed already; see `comparison_page` for the other arguments."""
-    return render_page(_page(read_inputs(comparison, results, curves, meta)))
-
-
-def _page(inputs: Inputs) -> Page:
-    curves = curves_figure(inputs, inputs.only_dataset)
+    inputs = read_inputs(comparison, results, curves, meta)
+    drawn = curves_figure(inputs, inputs.only_dataset)
+    losses: tuple[Block | None, ...] = (tables.losses_table(inputs.methods), schedule_figure(inputs.methods))
     sections = (
         Section("results", "Results", tuple(_results(inputs))),
         Section("care", "How to read these numbers", tuple(_care(inputs.comparison))),
         Section("calibration", "Calibration", _calibration(inputs)),
-        Section("curves", "Training curves", (curves or Text("No training curves were recorded."),)),
+        Section("curves", "Training curves", (drawn or Text("No training curves were recorded."),)),
         Section("datasets", "Data set by data set", () if inputs.only_dataset else tuple(_by_dataset(inputs))),
-        Section("losses", "Losses and schedules", tuple(_losses(inputs))),
+        Section("losses", "Losses and schedules", tuple(filter(None, losses))),
         Section("rates", "Learning rates", tables.learning_rates(inputs)),
         Section("run", "What was run", tuple(_run(inputs))),
         Section("not-run", "What was not run", tuple(_not_run(inputs))),
@@ -100,11 +98,11 @@ def _page(inputs: Inputs) -> Page:
     details = _verdict_lines(inputs)
     if _says_the_same_of_all(inputs):
         details = tuple(inputs.comparison.dataset_lines[name] for name in inputs.datasets)[:_MOST_LINES]
-    missing = len(inputs.gaps) + len(inputs.meta.get("missing", ()))
+    missing = len(inputs.gaps) + len(meta.get("missing", ()))
     caution = f"Not everything ran: see “What was not run” ({count(missing, 'entry')})."
-    version = (inputs.meta.get("versions") or {}).get("crossfade")
-    return Page(
-        title=str(inputs.meta.get("title") or _TITLE),
+    version = (meta.get("versions") or {}).get("crossfade")
+    page = Page(
+        title=str(meta.get("title") or _TITLE),
         lead=_lead(inputs),
         verdict=(_headline(inputs),),
         details=details,
@@ -112,6 +110,7 @@ def _page(inputs: Inputs) -> Page:
         sections=tuple(section for section in sections if section.blocks),
         footer=f"Written by crossfade {version}." if version else "Written by crossfade.",
     )
+    return render_page(page)
 
 
 def _lead(inputs: Inputs) -> str:
@@ -142,9 +141,8 @@ def _headline(inputs: Inputs) -> str:
     reliable = ((single.count("better"), "reliable gain"), (single.count("worse"), "reliable loss"))
     found = " and ".join(count(number, noun) for number, noun in reliable if number)
     by_set = f"Data set by data set: {found} in {count(len(single), 'comparison')} with {control}."
-    return " ".join(
-        [*parts, by_set if found else f"On no data set by itself does a loss differ reliably from {control}."]
-    )
+    none = f"On no data set by itself does a loss differ reliably from {control}."
+    return " ".join([*parts, by_set if found else none])
 
 
 def _verdict_lines(inputs: Inputs) -> tuple[str, ...]:
@@ -200,13 +198,6 @@ def _by_dataset(inputs: Inputs) -> Iterator[Block]:
         yield Fold(dataset, tuple(blocks), open=len(inputs.datasets) <= _FEW)
 
 
-def _losses(inputs: Inputs) -> Iterator[Block]:
-    yield tables.losses_table(inputs.methods)
-    figure = schedule_figure(inputs.methods)
-    if figure:
-        yield figure
-
-
 def _run(inputs: Inputs) -> Iterator[Block]:
     meta = inputs.meta
     if meta.get("datasets"):
@@ -229,17 +220,13 @@ def _run(inputs: Inputs) -> Iterator[Block]:
 def _not_run(inputs: Inputs) -> Iterator[Block]:
     """Yield everything that was asked for and has no result, and what was left out because of it."""
     said = tuple(map(str, inputs.meta.get("missing", ())))
-    if said:
-        yield from (Text("Reported by the run:"), _entries(said))
-    if inputs.gaps:
-        yield from (Text("Found missing in the results:"), _entries(inputs.gaps))
+    for heading, items in (("Reported by the run:", said), ("Found missing in the results:", inputs.gaps)):
+        if items:
+            yield Text(heading)
+            yield Items(items) if len(items) <= _MOST_ENTRIES else Fold(count(len(items), "entry"), (Items(items),))
     if not said and not inputs.gaps:
         trials = count(len(inputs.results), "trial")
         yield Text(f"Nothing is missing: all {trials} of this comparison finished and are on this page.")
-
-
-def _entries(items: tuple[str, ...]) -> Block:
-    return Items(items) if len(items) <= _MOST_ENTRIES else Fold(count(len(items), "entry"), (Items(items),))
 
 
 def _reproduce(inputs: Inputs) -> Iterator[Block]:

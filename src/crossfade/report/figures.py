@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 
 import numpy as np
 
@@ -57,16 +58,15 @@ def curves_figure(inputs: Inputs, dataset: str | None) -> Figure | None:
     curves = inputs.curves
     if dataset is not None and len(curves):
         curves = curves[curves["dataset"] == dataset]
-    columns = {c: "median" if log else "mean" for c, _, _, log in _CURVES if c in curves}
-    if curves.empty or not columns:
+    recorded = [curve for curve in _CURVES if curve[0] in curves]
+    if curves.empty or not recorded:
         return None
+    columns = {column: "median" if log else "mean" for column, _, _, log in recorded}
     by_dataset = curves.groupby(["dataset", "method", "epoch"], sort=False).agg(columns)
     means = by_dataset.groupby(level=["method", "epoch"], sort=False).mean().reset_index()
     most = max(_MOST_POINTS // (len(inputs.datasets) * len(inputs.methods) * len(_CURVES)), 12)
     panels = []
-    for column, title, scale, log in _CURVES:
-        if column not in columns:
-            continue
+    for column, title, scale, log in recorded:
         wide = means.pivot(index="epoch", columns="method", values=column).sort_index() * scale
         epochs = thinned(wide.index.to_numpy(dtype=float).tolist(), most)
         lines, ends = [], []
@@ -126,11 +126,7 @@ def schedule_figure(methods: Sequence[MethodInfo]) -> Figure | None:
 
 def schedule_phases(steps: Sequence[tuple[float, float, float]]) -> list[tuple[float, float, float]]:
     """Return (progress, alpha, beta) at the steps where a weight changes."""
-    kept: list[tuple[float, float, float]] = []
-    for step in sorted(steps):
-        if not kept or step[1:] != kept[-1][1:]:
-            kept.append(step)
-    return kept
+    return [next(same) for _, same in groupby(sorted(steps), key=lambda step: step[1:])]
 
 
 def _unit_panel(lines: Sequence[Line], heading: str, x_title: str, name: str) -> Panel:

@@ -36,14 +36,8 @@ class MethodInfo:
 class Inputs:
     """An analysed comparison with what belongs on its page.
 
-    Attributes:
-        comparison: the analysis; every number that it holds is shown from it.
-        results: the results of the repeats that count.
-        curves: training curves of the same repeats; may be empty.
-        methods: those that are compared, the control first.
-        datasets: names in the order of the page.
-        gaps: trials without a result, and what was left out because of them, in words.
-        meta: what was run.
+    ``results`` and ``curves`` (may be empty) are those of the repeats that count, ``methods`` begins with the control,
+    and ``gaps`` says in words which trials have no result and what was left out because of them.
     """
 
     comparison: Comparison
@@ -77,18 +71,14 @@ class Inputs:
 
     def differences(self, metric: str) -> pd.DataFrame:
         """Return ``metric`` less that of the control: a row for each (data set, repeat), a column for each method."""
-        if metric == "accuracy":
-            wide = self.comparison.accuracy.sort_index()
-        else:
-            wide = self.results.pivot(index=["dataset", "repeat"], columns="method", values=metric)
+        wide = self.results.pivot(index=["dataset", "repeat"], columns="method", values=metric)
         return wide.sub(wide[self.control.name], axis=0)
 
 
 def checked_results(results: pd.DataFrame, meta: Mapping[str, Any]) -> pd.DataFrame:
     """Return the results with names as text and scores as numbers, in an order that doesn't depend on that of the rows.
 
-    Raises:
-        UserError: a column is missing, or a result occurs twice. (The values are checked where they are analysed.)
+    The values are checked where they are analysed.
     """
     for column in (*_KEYS, "accuracy"):
         known(column, list(map(str, results.columns)), "column")

@@ -173,8 +173,7 @@ def _epochs(own: pd.DataFrame) -> Cell | str:
 def losses_table(methods: Sequence[MethodInfo]) -> Table:
     """Return the losses with their formulas and schedules in words."""
     columns = (Column("Method", align="left"), Column("Name", align="left"), Column("Loss", align="left"))
-    rows = tuple((method.title, method.name, _formula(method)) for method in methods)
-    return Table("The losses that were compared", columns, rows)
+    return Table("The losses that were compared", columns, tuple((m.title, m.name, _formula(m)) for m in methods))
 
 
 def _formula(method: MethodInfo) -> Cell | str:
@@ -182,21 +181,14 @@ def _formula(method: MethodInfo) -> Cell | str:
         text = method.formula or MISSING
     else:
         phases = schedule_phases(method.schedule)
+        weights = [f"(α, β) = ({alpha:.4g}, {beta:.4g})" for _, alpha, beta in phases]
         if len(phases) <= 3:
-            parts = [_phase(*phase, first=k == 0) for k, phase in enumerate(phases)]
+            starts = ["", *(f"from {100 * start:.4g} % of the training on " for start, _, _ in phases[1:])]
+            parts = map("".join, zip(starts, weights, strict=False))
             text = "α CE + β EL with " + ", then ".join(parts) + (" throughout" if len(phases) == 1 else "")
         else:
-            (_, *first), (_, *last) = phases[0], phases[-1]
-            text = f"α CE + β EL in {count(len(phases), 'phase')}, from {_weights(*first)} to {_weights(*last)}"
+            text = f"α CE + β EL in {count(len(phases), 'phase')}, from {weights[0]} to {weights[-1]}"
     return Cell(text, method.note) if method.note and method.note != text else text
-
-
-def _phase(start: float, alpha: float, beta: float, *, first: bool) -> str:
-    return _weights(alpha, beta) if first else f"from {100 * start:.4g} % of the training on {_weights(alpha, beta)}"
-
-
-def _weights(alpha: float, beta: float) -> str:
-    return f"(α, β) = ({alpha:.4g}, {beta:.4g})"
 
 
 def data_table(inputs: Inputs) -> Table:
@@ -216,8 +208,7 @@ def data_table(inputs: Inputs) -> Table:
         rows.append(
             (
                 str(entry["name"]),
-                written(entry.get("source")),
-                *(written(entry.get(key)) for key in ("rows", "features", "classes")),
+                *(written(entry.get(key)) for key in ("source", "rows", "features", "classes")),
                 parts,
                 Cell(str(used), tone="" if used else "warn"),
                 written(entry.get("sha256"))[:12],

@@ -123,9 +123,8 @@ class Comparison:
         """Return plain lists, dictionaries, strings and numbers for strict JSON; NaN and infinity become ``None``."""
         hidden = ("dataset_lines", "left_out", "cautions", "accuracy", "matrix")
         stored = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in hidden}
-        return {
-            name: plain(value) for name, value in (stored | {"lines": self.lines, "warnings": self.warnings}).items()
-        }
+        stored |= {"lines": self.lines, "warnings": self.warnings}
+        return {name: plain(value) for name, value in stored.items()}
 
 
 def compare_methods(

@@ -57,8 +57,7 @@ def style(axes: Axes, *, size: float = FONT_SIZE, grid: Literal["x", "y", "both"
 def caption(figure: Figure, title: str) -> None:
     """Write a title into the upper left corner of a figure."""
     width, height = figure.get_size_inches()
-    size = FONT_SIZE + 1
-    figure.text(0.1 / width, 1 - 0.2 / height, title, va="center", fontsize=size, color=INK, parse_math=False)
+    figure.text(0.1 / width, 1 - 0.2 / height, title, va="center", fontsize=FONT_SIZE + 1, color=INK, parse_math=False)
 
 
 def wrapped(name: object, width: int = 40) -> str:

@@ -348,23 +348,18 @@ def detectable_difference(standard_error: float, df: int, *, alpha: float = 0.05
 @lru_cache(maxsize=1024)
 def _noncentrality(df: int, alpha: float, power: float) -> float:
     critical = float(stats.t.isf(alpha / 2, df))
-
-    def shortfall(noncentrality: float) -> float:
-        return float(stats.nct.sf(critical, df, noncentrality)) - power
-
     with warnings.catch_warnings():
         # SciPy's series reports slow convergence far in the tail, with a value good to more digits than are shown.
         warnings.simplefilter("ignore", RuntimeWarning)
-        return float(optimize.brentq(shortfall, 0.0, 10 * critical + 10))
+        return float(optimize.brentq(lambda shift: stats.nct.sf(critical, df, shift) - power, 0.0, 10 * critical + 10))
 
 
 def _mean_test(differences: npt.ArrayLike, extra: float, confidence: float, kind: str) -> MeanTest:
     check_fraction("confidence", confidence)
     values = _checked(differences)
     n, mean = len(values), float(np.mean(values))
-    if not values.any():
-        zero = Interval(0.0, 0.0, confidence, kind) if n > 1 else None
-        return MeanTest(0.0, 0.0 if zero else None, n - 1, 1.0 if zero else None, zero)
+    if n > 1 and not values.any():
+        return MeanTest(0.0, 0.0, n - 1, 1.0, Interval(0.0, 0.0, confidence, kind))
     if n == 1 or np.ptp(values) == 0:
         return MeanTest(mean, None, n - 1, None, None)
     error = float(np.std(values, ddof=1) * np.sqrt(1 / n + extra))

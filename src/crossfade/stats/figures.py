@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 
 import numpy as np
 import pandas as pd
@@ -101,10 +102,7 @@ def _stack(intervals: Sequence[tuple[float, float]]) -> list[int]:
 
 def _heights(labels: Sequence[str]) -> list[float]:
     """Return where each label ends, in inches below the first."""
-    ends = [0.0]
-    for label in labels:
-        ends.append(ends[-1] + 0.07 + 0.155 * (label.count("\n") + 1))
-    return ends
+    return list(accumulate(labels, lambda end, label: end + 0.07 + 0.155 * (label.count("\n") + 1), initial=0.0))
 
 
 def _names(axes: Axes, places: Sequence[float], labels: Sequence[str], edge: float, top: float) -> None:
@@ -213,9 +211,8 @@ def performance_plot(profile: Profile, *, title: str = "", largest: float | None
     width = max(width, label_size([title], FONT_SIZE + 1)[0] + 1)
     figure = Figure(figsize=(width, height))
     axes = figure.add_axes((0.75 / width, 0.6 / height, 4.3 / width, (height - 1.0) / height))
-    place = {name: i for i, name in enumerate(ratios.columns)}
     for name, label in names.items():
-        dashes, colour = divmod(place[name], len(COLOURS))
+        dashes, colour = divmod(list(ratios.columns).index(name), len(COLOURS))
         (line,) = axes.step(grid, heights[name], where="post", label=label, lw=1.6, color=COLOURS[colour])
         line.set(linestyle=LINE_STYLES[dashes % len(LINE_STYLES)])
     beyond = float((ratios.to_numpy() > largest).mean())
