@@ -52,9 +52,6 @@ def train(
     Args:
         job: The network to train. The checkpoint after each epoch is ``last.ckpt`` in the job's folder; if there is one
             already, training resumes from it.
-        recipe: The protocol.
-        hardware: Where to train.
-        callbacks: Further callbacks of Lightning.
         on_progress: Called regularly with the fraction of the work that is done.
         max_epochs: Stop after this many epochs, as if interrupted; the recipe's schedules don't change.
 
