@@ -40,15 +40,10 @@ def train_in_parts(
     """Train all trials together or, if that raises, in parts, so that one failing loss doesn't affect other trials.
 
     If a device's memory was full, the parts are halves. Otherwise the trials of each user-defined loss are a part, and
-    in the end each trial by itself. A trial that fails alone gets an outcome with the error.
+    in the end each trial by itself. A trial that fails alone gets an outcome with the error instead of a result.
 
-    Args:
-        trials: Trials of one recipe.
-        train: Returns the results of the trials with these indices.
-        places: The indices of the trials to train; by default all.
-
-    Returns:
-        The result of ``train`` for each trial, or the outcome of one that has failed.
+    ``train`` returns the results of the trials with the given indices; ``places`` are the indices to train, by default
+    all.
     """
     places = range(len(trials)) if places is None else places
     try:

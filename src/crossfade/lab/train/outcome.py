@@ -91,8 +91,6 @@ def outcome(
     """Return the outcome for the store: the test scores of the chosen epoch, and the curves.
 
     Args:
-        history: A history with a chosen epoch.
-        learning_rate: The learning rate of the training.
         about: Further facts: numbers of examples and classes, seconds, engine or device, ...
         exact: The curves to keep with all digits; the others get the seven digits of float32.
         epochs: Keep the epochs' numbers as a curve, too, for recipes that don't score every epoch.

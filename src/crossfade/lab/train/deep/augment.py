@@ -95,7 +95,6 @@ class Pixels:
         images: (N, 3, H, W) uint8.
         mean, std: (3,) mean and standard deviation of the training part's pixels in [0, 1].
         border: The ``crop`` of the augmentation.
-        device: Where the images are stored and batches are made.
     """
 
     def __init__(
@@ -117,12 +116,7 @@ class Pixels:
         self._shift = (-mean / std).float().view(3, 1, 1).to(self.device)
 
     def batch(self, index: Tensor, draws: Draws | None = None) -> Tensor:
-        """Return normalised float32 images (B, 3, H, W).
-
-        Args:
-            index: (B,) int64 on this device: the images.
-            draws: Their random choices (``draws.rows(index)``); None for no augmentation.
-        """
+        """Return the images (B, 3, H, W) with these indices, normalised, float32, and augmented by their own draws."""
         draws = draws or Draws()
         images = self._cut(index, draws)
         if draws.mirror is not None:

@@ -70,7 +70,7 @@ class Feed(ABC):
     """The batches of a part, epoch by epoch.
 
     Args:
-        seed: The seed of order and augmentation; None for a part that is only scored.
+        seed: The seed of order and augmentation; None for a part that is only scored, as it is.
         place: The process that gets the batches.
 
     Attributes:
@@ -114,13 +114,8 @@ class Feed(ABC):
 class ImageFeed(Feed):
     """Batches of images that are stored on the device.
 
-    Args:
-        part: The images.
-        split: The split whose mean and deviation they are normalised with.
-        recipe: Batch size (of all processes), augmentation and precision.
-        seed, place: As for :class:`Feed`.
-        channels_last: The memory format of a prepared epoch.
-        scored: How many images a process scores at once.
+    They are normalised with the mean and deviation of ``split``. ``channels_last`` is the memory format of a prepared
+    epoch, and ``scored`` how many images a process scores at once.
     """
 
     def __init__(
@@ -255,12 +250,8 @@ class TextFeed(Feed):
     """Batches of texts of similar length, whose tokens are stored on the device.
 
     A batch is padded to its longest text, in a prepared epoch to a multiple of 32, as each length needs its own graph.
-
-    Args:
-        part: The examples.
-        recipe: Batch size, length, and the number of pieces of a batch; each process gets an equal part of every piece.
-        seed, place: As for :class:`Feed`; without a seed the order is that of the lengths.
-        scored: How many texts a process scores at once.
+    It is divided into the recipe's number of pieces, and each process gets an equal part of every piece. Texts that are
+    only scored are ordered by length, and a process scores ``scored`` of them at once.
     """
 
     def __init__(
@@ -289,9 +280,8 @@ class TextFeed(Feed):
                 share = len(mine) * self.pieces * world / len(whole)
                 if not len(mine) and self.seed is None:
                     continue
-                rows = (
-                    mine if len(mine) else whole[:1]
-                )  # nothing is left for it, but every process must step: with weight 0
+                # Where nothing is left for a process, it must still step: with weight 0.
+                rows = mine if len(mine) else whole[:1]
                 index = torch.from_numpy(rows)
                 yield *self._rows(index.to(device), int(self.lengths[rows].max())), index, share
 
@@ -322,11 +312,7 @@ def make_feed(
 ) -> Feed:
     """Return the feed of a repeat's training part; the feeds of the other parts are its ``parts``.
 
-    Args:
-        split, recipe: The repeat's parts, and the protocol.
-        hardware: The number of workers for files, and the memory format of images.
-        seed, place: As for :class:`Feed`.
-        many: Score more examples at once, as ``side_by_side`` can.
+    With ``many``, more examples are scored at once, as ``side_by_side`` can.
     """
     if isinstance(split, TextSplit):
         texts, scored = expect("recipe", recipe, TextRecipe), _MANY_TEXTS if many else _TEXTS

@@ -50,9 +50,8 @@ def train(
     """Train one network.
 
     Args:
-        job, recipe, hardware: What to train, how and where. The checkpoint after each epoch is ``last.ckpt`` in the
-            job's folder; if there is one already, training resumes from it.
-        callbacks: Further callbacks of Lightning.
+        job: The network to train. The checkpoint after each epoch is ``last.ckpt`` in the job's folder; if there is one
+            already, training resumes from it.
         on_progress: Called regularly with the fraction of the work that is done.
         max_epochs: Stop after this many epochs, as if interrupted; the recipe's schedules don't change.
 

@@ -58,12 +58,7 @@ def build_network(job: Job, recipe: DeepRecipe, *, channels_last: bool) -> nn.Mo
 
 
 def make_optimizer(net: nn.Module, recipe: DeepRecipe, rate: Tensor | None = None) -> torch.optim.Optimizer:
-    """Return SGD for images and AdamW for texts.
-
-    Args:
-        net, recipe: The network to update, and the protocol.
-        rate: A tensor with the learning rate, for steps as CUDA graphs; None for the recipe's rate.
-    """
+    """Return SGD for images and AdamW for texts; steps as CUDA graphs read the rate from a tensor."""
     first = recipe.learning_rate if rate is None else rate
     on_gpu = rate is not None and rate.is_cuda
     decay = recipe.weight_decay

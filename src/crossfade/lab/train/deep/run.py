@@ -48,7 +48,6 @@ def executor(hardware: Hardware, work: Path, keep: Path | None = None) -> Execut
     """Return an executor that trains deep networks, one after the other with Lightning or, on one GPU, side by side.
 
     Args:
-        hardware: Where to train.
         work: A folder for checkpoints. Each trial's own folder in it is removed at the end; logs stay in ``logs/KEY``.
         keep: A folder for weights: ``KEY.safetensors`` of the last epoch and, if the validation part chooses the epoch,
             ``KEY.best.safetensors`` of the chosen one.

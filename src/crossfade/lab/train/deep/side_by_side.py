@@ -75,7 +75,6 @@ def train_side_by_side(
 
     Args:
         jobs: Jobs that :func:`serves` accepts. Epochs that methods of a split and seed have in common are trained once.
-        recipe, device: How and where to train them.
         hardware: Its ``channels_last`` and ``compile`` are used.
         on_progress: Called with the fraction of the work that is done after every epoch.
         max_epochs: Stop after this many epochs, as if interrupted.
@@ -117,7 +116,7 @@ def seconds_an_epoch(
 ) -> float:
     """Return the seconds of an epoch of one of these networks beside the others, by timing some steps uncompiled.
 
-    The jobs must have the same split and seed; the other arguments are those of :func:`train_side_by_side`.
+    The jobs have one split and seed.
     """
     alone = [replace(job, folder=None, observe=None) for job in jobs]
     members = _members(alone, recipe, replace(hardware, compile=False), torch.device(device))

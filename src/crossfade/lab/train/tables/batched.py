@@ -97,11 +97,10 @@ class _Stack:
         steps = steps_in_epoch(recipe, len(split.y_train))
         tables = [mixture_table(member.method.schedule, recipe.epochs, steps) for member in members]
         self.mixture = self._put(np.stack(tables, -1))  # epoch, step, (alpha, beta), member
-        losses = {id(member.method.g): member.method.g for member in members}.values()
+        losses = {id(g): g for member in members if (g := member.method.g) is not None}
         self.custom = [
             (g, torch.tensor([member.method.g is g for member in members], device=device)[:, None])
-            for g in losses
-            if g is not None
+            for g in losses.values()
         ]
 
     def _put(self, array: NDArray[np.generic]) -> Tensor:
@@ -167,15 +166,12 @@ class _Stack:
             if n:
                 d = (d @ self.weights[2 * n]).masked_fill_(values[n] <= 0, 0.0)
             for k, gradient in enumerate(gradients, 2 * n):
-                self._descend(k, gradient)
+                weight, velocity = self.weights[k], self.velocity[k]
+                if self.recipe.weight_decay:
+                    gradient = gradient.add(weight, alpha=self.recipe.weight_decay)
+                velocity.mul_(self.recipe.momentum).add_(gradient)
+                weight.addcmul_(self.rate.view(-1, *[1] * (weight.dim() - 1)), velocity, value=-1.0)
         return loss.sum(1)
-
-    def _descend(self, k: int, gradient: Tensor) -> None:
-        recipe, weight, velocity = self.recipe, self.weights[k], self.velocity[k]
-        if recipe.weight_decay:
-            gradient = gradient.add(weight, alpha=recipe.weight_decay)
-        velocity.mul_(recipe.momentum).add_(gradient)
-        weight.addcmul_(self.rate.view(-1, *[1] * (weight.dim() - 1)), velocity, value=-1.0)
 
     def _logits(self, part: str) -> list[tuple[Tensor, Tensor]]:
         """Return logits (member, row, class) and labels (member, row), a thousand rows at a time."""

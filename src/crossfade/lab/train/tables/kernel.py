@@ -381,7 +381,6 @@ def fingerprint(function: Callable[..., object]) -> int:
     those that write instructions, and those that both of them call.
     """
     package = function.__module__.partition(".")[0]
-    files: set[str] = set()
     constants: set[str] = set()
     seen: set[FunctionType] = set()
     waiting: list[tuple[str, object]] = [("", function)]
@@ -392,10 +391,10 @@ def fingerprint(function: Callable[..., object]) -> int:
         found = inspect.unwrap(value) if callable(value) else None  # numba wraps functions
         if isinstance(found, FunctionType) and found not in seen and found.__module__.partition(".")[0] == package:
             seen.add(found)
-            files.add(found.__code__.co_filename)
             waiting += [(name, found.__globals__.get(name)) for name in _names(found.__code__)]
             cells = zip(found.__code__.co_freevars, found.__closure__ or (), strict=True)
             waiting += [(name, cell.cell_contents) for name, cell in cells]
+    files = {each.__code__.co_filename for each in seen}
     sources = b"".join(sorted(Path(file).read_bytes() for file in files))
     return crc32("\n".join(sorted(constants)).encode(), crc32(sources))
 

@@ -35,7 +35,6 @@ def train_plain(member: Member, recipe: Recipe, *, observe: Observe | None = Non
     """Train one member.
 
     Args:
-        member, recipe: What to train, and how.
         observe: Called with (epoch, part, rows, logits, labels) of every batch of the part ``"train"`` and, after each
             epoch, of the parts ``"val"`` and ``"test"``.
         look: Called with (epochs done, network) before the first epoch and after each.

@@ -14,11 +14,11 @@ from crossfade.lab.train.executor import Batch, Executor, Tick, cost, error_line
 from crossfade.lab.train.hardware import Hardware, processors
 from crossfade.lab.train.outcome import History, outcome, probability_scores
 from crossfade.lab.train.tables.recipe import Member, Recipe
-from crossfade.lab.train.tables.stack import Engine, select, train_stack
+from crossfade.lab.train.tables.stack import select, train_stack
 from crossfade.lab.trial import Trial, seed
 
 
-def executor(hardware: Hardware, *, engine: Engine = "auto", device: str = "cpu") -> Executor:
+def executor(hardware: Hardware) -> Executor:
     """Return an executor that shares the work of each batch among the hardware's threads."""
     threads = hardware.threads or processors()
 
@@ -29,29 +29,17 @@ def executor(hardware: Hardware, *, engine: Engine = "auto", device: str = "cpu"
             def report(fraction: float, whole: float = whole) -> None:
                 tick(fraction * whole)
 
-            outcomes = compute(batch, engine=engine, device=device, threads=threads, on_progress=report)
-            yield from zip(batch, outcomes, strict=True)
+            yield from zip(batch, compute(batch, threads=threads, on_progress=report), strict=True)
 
     return execute
 
 
-def compute(
-    batch: Sequence[Trial],
-    *,
-    engine: Engine = "auto",
-    device: str = "cpu",
-    threads: int | None = None,
-    on_progress: Tick | None = None,
-) -> list[Outcome]:
+def compute(batch: Sequence[Trial], *, threads: int | None = None, on_progress: Tick | None = None) -> list[Outcome]:
     """Return the outcomes of trials with one recipe, in their order.
 
     A trial that fails doesn't take others with it. It fails if its data can't be used (a column that overflows), if a
     user's own loss raises an exception, or if its weights diverge in the first epoch at every learning rate. Where they
     diverge later, the best epoch before that counts.
-
-    Args:
-        batch: Trials of one recipe.
-        engine, device, threads, on_progress: For ``train_stack``.
     """
     splits: dict[tuple[int, int], Split | Outcome] = {}
     for trial in batch:
@@ -62,7 +50,7 @@ def compute(
     ready = [(trial, split) for trial, split in zip(batch, found, strict=True) if isinstance(split, Split)]
 
     def train(places: Sequence[int]) -> list[Outcome]:
-        return _train([ready[at] for at in places], engine, device, threads, on_progress)
+        return _train([ready[at] for at in places], threads, on_progress)
 
     computed = iter(train_in_parts([trial for trial, _ in ready], train) if ready else [])
     return [next(computed) if isinstance(split, Split) else split for split in found]
@@ -75,9 +63,7 @@ def _split(trial: Trial) -> Split | Outcome:
         return Outcome(error=error_line(error))
 
 
-def _train(
-    ready: Sequence[tuple[Trial, Split]], engine: Engine, device: str, threads: int | None, on_progress: Tick | None
-) -> list[Outcome]:
+def _train(ready: Sequence[tuple[Trial, Split]], threads: int | None, on_progress: Tick | None) -> list[Outcome]:
     recipe = expect("recipe", ready[0][0].recipe, Recipe)
     members = [
         Member(split, trial.method, rate, seed(trial, "train"))
@@ -85,7 +71,7 @@ def _train(
         for rate in recipe.learning_rates
     ]
     started = time.perf_counter()
-    histories = train_stack(members, recipe, engine=engine, device=device, threads=threads, on_progress=on_progress)
+    histories = train_stack(members, recipe, threads=threads, on_progress=on_progress)
     seconds = (time.perf_counter() - started) / len(ready)
     rates = len(recipe.learning_rates)
     return [

@@ -69,19 +69,13 @@ class Record:
         """Add a finite epoch, and return whether it is the best one so far."""
         self.measures[epoch] = measured
         so_far = self.measures[: epoch + 1]
-        is_chosen = chosen_epoch(so_far[:, VAL_CORRECT], so_far[:, VAL_NLL], self.tie) == epoch
-        if is_chosen:
-            self.chosen = epoch
-        return is_chosen
+        self.chosen = chosen_epoch(so_far[:, VAL_CORRECT], so_far[:, VAL_NLL], self.tie)
+        return self.chosen == epoch
 
     def history(self, split: Split, probabilities: Floats, weights: Sequence[Floats], engine: str) -> History:
-        """Return the history of the training.
+        """Return the history, given the probabilities (test rows, classes) and weights after the best epoch.
 
-        Args:
-            split: What the network was trained on.
-            probabilities: (test rows, classes) after the best epoch; NaN is stored if there is none.
-            weights: Weight and bias of each layer after that epoch, likewise.
-            engine: What trained it.
+        They are replaced by NaN if there is no best epoch.
         """
         by_name = state_dict(weights)
         if self.chosen < 0:

@@ -86,8 +86,7 @@ class _BlockModel(models.PrimitiveModel):  # type: ignore[misc]
 def operation(result: Callable[..., types.Type]) -> Callable[[Operation], Operation]:
     """Make a function that writes LLVM instructions callable from compiled code.
 
-    Args:
-        result: Returns the operation's numba type, given those of its arguments.
+    ``result`` returns the operation's numba type, given those of its arguments.
     """
 
     def define(emit: Operation) -> Operation:
@@ -197,26 +196,28 @@ def _call(builder: IRBuilder, name: str, *values: Value) -> Value:
     return builder.call(function, values)
 
 
-def _loader(kind: VectorType) -> Operation:
+def _of_width(kind: VectorType) -> tuple[Operation, Operation, Operation]:
     @operation(lambda address, index: kind)
     def load(builder: IRBuilder, address: Value, index: Value) -> Value:
         """Return the vector address[index : index + width]."""
         return _load_at(builder, builder.gep(address, [index]), kind.width)
 
-    return load
-
-
-def _splatter(kind: VectorType) -> Operation:
     @operation(lambda value: kind)
     def splat(builder: IRBuilder, value: Value) -> Value:
         """Return a vector with this float32 in every place."""
         return _splat_of(builder, value, kind.width)
 
-    return splat
+    @operation(lambda address, index, stride: BlockType(kind.width))
+    def load_rows(builder: IRBuilder, address: Value, index: Value, stride: Value) -> Value:
+        """Return the block of address[index + b * stride : ... + width] for each row b."""
+        places = [_row_address(builder, address, index, stride, b) for b in range(ROWS)]
+        return _pack(builder, [_load_at(builder, place, kind.width) for place in places])
+
+    return load, splat, load_rows
 
 
-load8, load16 = _loader(F32x8), _loader(F32x16)
-splat8, splat16 = _splatter(F32x8), _splatter(F32x16)
+load8, splat8, load_rows8 = _of_width(F32x8)
+load16, splat16, load_rows16 = _of_width(F32x16)
 
 
 @operation(_first)
@@ -346,19 +347,6 @@ def _scalars(builder: IRBuilder, address: Value, index: Value, width: int) -> li
 def rows(builder: IRBuilder, value: Value) -> Value:
     """Return a block with this vector in each of its eight rows."""
     return _pack(builder, [value] * ROWS)
-
-
-def _rows_loader(kind: VectorType) -> Operation:
-    @operation(lambda address, index, stride: BlockType(kind.width))
-    def load_rows(builder: IRBuilder, address: Value, index: Value, stride: Value) -> Value:
-        """Return the block of address[index + b * stride : ... + width] for each row b."""
-        places = [_row_address(builder, address, index, stride, b) for b in range(ROWS)]
-        return _pack(builder, [_load_at(builder, place, kind.width) for place in places])
-
-    return load_rows
-
-
-load_rows8, load_rows16 = _rows_loader(F32x8), _rows_loader(F32x16)
 
 
 @operation(_nothing)

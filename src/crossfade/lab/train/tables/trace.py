@@ -97,12 +97,10 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         name = func.overloadpacket.__name__
         in_place = name.endswith("_") and not name.endswith("__")
         kwargs = kwargs or {}
-        given = [*args, kwargs["alpha"]] if "alpha" in kwargs else list(args)
-        if "rounding_mode" in kwargs or "approximate" in kwargs:
-            given = []
-        line = (
-            expression(name.rstrip("_") if in_place else name, [self.text(value) for value in given]) if given else None
-        )
+        given = [*args, kwargs["alpha"]] if "alpha" in kwargs else args
+        line = None
+        if given and not {"rounding_mode", "approximate"} & kwargs.keys():
+            line = expression(name.rstrip("_") if in_place else name, [self.text(value) for value in given])
         if line is None:
             return self.decomposed(func, name, args, kwargs)
         out = func(*args, **kwargs)
@@ -136,16 +134,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if isinstance(value, bool) or value is None:
             return None if value is None else str(value)
         if isinstance(value, (int, float)):
-            return _number(float(value))
+            return repr(float(value)) if value >= 0 else f"({float(value)!r})"
         return "unused"  # a shape or dtype, to which no template refers
-
-
-def _number(value: float) -> str:
-    if math.isnan(value):
-        return "math.nan"
-    if math.isinf(value):
-        return "math.inf" if value > 0 else "(-math.inf)"
-    return repr(value) if value >= 0 else f"({value!r})"
 
 
 def _source(g: Transform) -> str:
@@ -173,7 +163,7 @@ def _source(g: Transform) -> str:
 
 
 def _compile(source: str) -> Any:
-    names: dict[str, Any] = {"math": math, "np": np}
+    names: dict[str, Any] = {"math": math, "np": np, "inf": math.inf, "nan": math.nan}
     exec(source, names)
     return numba.cfunc(types.void(types.CPointer(types.float32)), error_model="numpy")(names["loss"])
 
