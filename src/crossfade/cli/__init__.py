@@ -57,29 +57,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         from cyclopts import CycloptsError
     except ImportError:
-        _say("the command line needs the lab: pip install 'crossfade[lab]'")
-        sys.exit(2)
+        sys.exit(_stop("the command line needs the lab: pip install 'crossfade[lab]'"))
     try:
         app = _app(called=arguments)
         status = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()
     except KeyboardInterrupt as interrupt:
-        _say(str(interrupt) or "stopped")
-        status = 130
+        status = _stop(str(interrupt) or "stopped", 130)
     except BrokenPipeError:  # the reader, `head` say, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 0
     except MemoryError:
-        _say("not enough memory; use fewer rows, a larger --batch-size, or --drop columns with many categories")
-        status = 2
+        status = _stop(
+            "not enough memory; use fewer rows, a larger --batch-size, or --drop columns with many categories"
+        )
     except ModuleNotFoundError as error:
         if (error.name or "crossfade").startswith("crossfade"):
             raise
-        _say(f"{error.name} isn't installed; pip install 'crossfade[lab]'")
-        status = 2
+        status = _stop(f"{error.name} isn't installed; pip install 'crossfade[lab]'")
     except (UserError, CycloptsError) as error:
-        _say(" ".join(str(error).split()))
-        status = 2
+        status = _stop(" ".join(str(error).split()))
     sys.exit(status if isinstance(status, int) else 0)
 
 
@@ -97,16 +94,17 @@ def _app(called: Sequence[str]) -> App:
         help_format="plaintext",
         default_parameter=Parameter(negative=""),
     )
-    for place, (name, command) in enumerate(COMMANDS.items()):
-        # The command that is called explains itself in full, by its docstring; the others must not be imported.
-        app.command(command.function, name=name, help=None if called[:1] == [name] else command.help, sort_key=place)
     studies = App(name="run", help="Run one of the paper's studies; resumes by itself.", sort_key=0.5)
-    for place, (name, command) in enumerate(STUDIES.items()):
-        help_ = None if called[1:2] == [name] else command.help
-        studies.command(command.function, name=name, help=help_, sort_key=place)
+    for parent, commands, word in ((app, COMMANDS, called[:1]), (studies, STUDIES, called[1:2])):
+        for place, (name, command) in enumerate(commands.items()):
+            # The command that is called explains itself in full, by its docstring; the others must not be imported.
+            help_ = None if word == [name] else command.help
+            parent.command(command.function, name=name, help=help_, sort_key=place)
     app.command(studies)
     return app
 
 
-def _say(line: str) -> None:
-    print(f"crossfade: {line}", file=sys.stderr)
+def _stop(why: str, status: int = 2) -> int:
+    """Print why a command stops, and return its exit status."""
+    print(f"crossfade: {why}", file=sys.stderr)
+    return status

@@ -6,6 +6,7 @@ import shutil
 import sys
 import textwrap
 from dataclasses import dataclass
+from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -110,8 +111,6 @@ def compare(
 
 def _tell(answer: ComparisonResult, output: Output) -> int:
     """Print and write the answer; return the exit status."""
-    from json import dumps
-
     from crossfade.lab.files import write_text
     from crossfade.lab.frames import failure_lines
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-from cyclopts import Parameter
+from typing import TYPE_CHECKING
 
 from crossfade.errors import UserError
 
@@ -14,13 +12,7 @@ if TYPE_CHECKING:
     from crossfade.lab.data.sources import DataSet
 
 
-def data(
-    name: str | None = None,
-    /,
-    *,
-    data_dir: Path | None = None,
-    download: Annotated[bool, Parameter(negative="")] = False,
-) -> int:
+def data(name: str | None = None, /, *, data_dir: Path | None = None, download: bool = False) -> int:
     """List the data sets that the lab knows, where they come from and whether they are here; or get one.
 
     Args:
@@ -73,8 +65,7 @@ def _get(entry: DataSet, folder: Path) -> None:
 class _Line:
     """Progress of a download: one line that is overwritten on a terminal; in a log, one line for every tenth."""
 
-    def __init__(self) -> None:
-        self._tenth = -1
+    _tenth = -1
 
     def __call__(self, done: int, total: int) -> None:
         tenth = 10 * done // total if total else done >> 25

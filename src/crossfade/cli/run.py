@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 from cyclopts import Parameter
 
@@ -14,6 +14,7 @@ from crossfade.cli import STUDIES
 from crossfade.cli.options import Devices, Names, check_output, threads
 from crossfade.errors import UserError
 from crossfade.lab.paper.study import Request, Scale, Study, plan
+from crossfade.lab.settings import Precision
 from crossfade.lab.train.checks import check_count
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from crossfade.lab.trial import Trial
 
 _Machine: TypeAlias = Annotated[Devices, Parameter("*")]
-_Precision: TypeAlias = Literal["32-true", "16-mixed", "bf16-mixed"]
 
 
 @Parameter(name="*")
@@ -75,7 +75,7 @@ class ImageOptions:
     methods: Names = None
     repeats: int | None = None
     epochs: int | None = None
-    precision: _Precision = "32-true"
+    precision: Precision = "32-true"
     keep_weights: Path | None = None
     workers: int = 4
 
@@ -91,8 +91,7 @@ def _image_study(name: str) -> Callable[..., int]:
     ) -> int:
         from crossfade.lab.paper.image_studies import IMAGE_STUDIES
 
-        names = ("datasets", "nets", "methods", "repeats", "epochs")
-        wanted = {name: getattr(images, name) for name in names}
+        wanted = {name: getattr(images, name) for name in ("datasets", "nets", "methods", "repeats", "epochs")}
         request = common.request(**wanted, recipe={"precision": images.precision})
         hardware = replace(machine.hardware(), workers=images.workers)
         return _run(IMAGE_STUDIES[name], request, common, hardware, keep_weights=images.keep_weights, timed=True)
@@ -160,7 +159,7 @@ def figure2(
     learning_rate: float | None = None,
     batch_size: int | None = None,
     accumulate: int = 1,
-    precision: _Precision = "32-true",
+    precision: Precision = "32-true",
     machine: _Machine = Devices(),  # noqa: B008
 ) -> int:
     """Figure 2: BERT fine-tuned on GLUE, and the profile of the methods.

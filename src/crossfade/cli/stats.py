@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from json import dumps
 from math import ceil, log10
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crossfade.errors import UserError
+from crossfade.lab.files import write_text
+from crossfade.stats.words import level, p_number, p_value, text_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,8 +64,6 @@ def stats(
 
 
 def _paragraphs(found: Analysis, score: str) -> Iterator[str]:
-    from crossfade.stats.words import level, p_number, p_value, text_table
-
     f, blocks, alpha = found.friedman, len(found.matrix), f"at {found.alpha:g}"
     yield _summary(found, score)
     yield (
@@ -91,8 +92,6 @@ def _paragraphs(found: Analysis, score: str) -> Iterator[str]:
 
 
 def _summary(found: Analysis, score: str) -> str:
-    from crossfade.stats.words import text_table
-
     heads = ["Method", f"Mean {score}", "Wins", *(["Mean Δ"] if found.control else []), "Mean rank"]
     heads += ["Wins a repeat", "Mean rank a repeat"] if found.by_repeat else []
     rows = []
@@ -111,8 +110,6 @@ def _summary(found: Analysis, score: str) -> str:
 
 
 def _write(found: Analysis, out: Path | None, json: Path | None) -> None:
-    from crossfade.lab.files import write_text
-
     if out is not None:
         from crossfade.stats import to_svg
 
@@ -123,6 +120,4 @@ def _write(found: Analysis, out: Path | None, json: Path | None) -> None:
         for name, figure in found.figures().items():
             print(f"Figure: {write_text(out / f'{name}.svg', to_svg(figure), '--out')}")
     if json is not None:
-        from json import dumps
-
         write_text(json, dumps(found.to_dict(), indent=1, allow_nan=False) + "\n", "--json")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from datetime import datetime
 from importlib import import_module
@@ -92,8 +93,6 @@ def export(output: Path, /, *, store: Path = _STORE, run: str | None = None, cur
         run: Only one request, as `crossfade status` names it. [default: everything in the store]
         curves: Training curves instead of results.
     """
-    import io
-
     from crossfade.cli.options import check_output
     from crossfade.lab import frames
     from crossfade.lab.files import write_bytes

@@ -19,7 +19,7 @@ from crossfade.lab.run import run_request
 from crossfade.lab.settings import Data, Images, Kind, Settings, Texts, Training, check_kind, given, option
 from crossfade.lab.store import Run, Store
 from crossfade.lab.train.hardware import Hardware
-from crossfade.lab.trial import Json, Trial
+from crossfade.lab.trial import Json, Task, Trial
 
 if TYPE_CHECKING:
     from crossfade.lab.data.table import Table
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from crossfade.lab.train.deep.recipe import ImageRecipe, TextRecipe
     from crossfade.lab.train.lstm.recipe import LstmRecipe
     from crossfade.lab.train.tables.recipe import Recipe
-    from crossfade.lab.trial import Task
 
     Loaded: TypeAlias = Sequence[Table] | TextSet | Path
     AnyRecipe: TypeAlias = Recipe | LstmRecipe | TextRecipe | ImageRecipe
@@ -202,12 +201,7 @@ def load(file: Path | None, columns: Data, settings: Settings) -> Loaded:
 
 
 def plan(data: Loaded, settings: Settings, command: str | Sequence[str], own: Sequence[Method] = ()) -> Plan:
-    """Check a request and write it down as trials, before anything is trained.
-
-    Args:
-        data: From ``load``.
-        command: What was called, for the page.
-        own: Methods beside those that the settings name.
+    """Check a request for data from ``load``, and write it down as trials, before anything is trained.
 
     Raises:
         UserError: data, network, methods or settings that can't be used.
@@ -274,8 +268,7 @@ def _on_tables(tables: Sequence[Table], settings: Settings) -> _Experiment:
     kept = {"methods": list(training.methods or ()), "loss": list(training.loss or ()), "repeats": repeats, **division}
     kept |= {name: value for name, value in recipe.to_dict().items() if name != "protocol"}
     notes = [f"{table.source}: {note}" for table in tables for note in table.notes]
-    names = ", ".join(task.name for task in tasks)
-    return _Experiment("compare", names, tasks, recipe, repeats, kept, notes, "CPU")
+    return _Experiment("compare", ", ".join(task.name for task in tasks), tasks, recipe, repeats, kept, notes, "CPU")
 
 
 def _on_texts(data: TextSet, settings: Settings) -> _Experiment:

@@ -6,7 +6,7 @@ A method is a schedule for CE and EL (eq. 12), a loss g(ce), or another way to s
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, NamedTuple
@@ -58,12 +58,8 @@ class ScaledRate(Method):
     factor: Callable[[float], float] = float
 
 
-def _transform(name: str, **options: float) -> Callable[[Tensor], Tensor]:
-    """Return a g of ``crossfade._transforms``, imported where g is called: listing methods must not import torch."""
-    return partial(_apply, name, options)
-
-
-def _apply(name: str, options: Mapping[str, float], ce: Tensor) -> Tensor:
+def _apply(name: str, ce: Tensor, **options: float) -> Tensor:
+    """Return a g of ``crossfade._transforms`` at ce; it is imported here, as listing methods must not import torch."""
     from crossfade import _transforms
 
     g: Callable[[Tensor], Tensor] = getattr(_transforms, name)(**options)
@@ -98,12 +94,12 @@ METHODS: tuple[Method, ...] = (
     Method("gradual", "CE+EL F=0-0.5", schedule=gradual(), note="F = 0, 0.1, ... 0.5 in six equal phases"),
     Method("gradual-unit", "CE+EL F=0-0.5 unit", schedule=gradual(scale="unit"), note="the same, in unit scale"),
     Method("el", "EL", schedule=expectation(), note="expectation loss 1 - p alone, eq. (9)"),
-    Method("focal", "Focal", _transform("focal", gamma=2.0, alpha=0.25), note="gamma = 2, alpha = 0.25, eq. (2)"),
-    Method("mae", "MAE", _transform("mae"), note="2 (1 - p), eq. (3): EL with twice the learning rate"),
-    Method("gce", "L_q", _transform("generalized", q=0.7), note="(1 - p^q) / q with q = 0.7"),
-    Method("tgce", "Truncated L_q", _transform("truncated", q=0.7, k=0.5), note="L_q, constant where p <= 0.5"),
-    Method("tce", "Tamed CE", _transform("tamed", alpha=0.5), note="alpha = 0.5, eq. (4) as printed"),
-    Method("poly", "Poly-1", _transform("poly", epsilon=2.0), note="ce + 2 (1 - p); with 1 instead of 2 it is f0"),
+    Method("focal", "Focal", partial(_apply, "focal", gamma=2.0, alpha=0.25), note="gamma = 2, alpha = 0.25, eq. (2)"),
+    Method("mae", "MAE", partial(_apply, "mae"), note="2 (1 - p), eq. (3): EL with twice the learning rate"),
+    Method("gce", "L_q", partial(_apply, "generalized", q=0.7), note="(1 - p^q) / q with q = 0.7"),
+    Method("tgce", "Truncated L_q", partial(_apply, "truncated", q=0.7, k=0.5), note="L_q, constant where p <= 0.5"),
+    Method("tce", "Tamed CE", partial(_apply, "tamed", alpha=0.5), note="alpha = 0.5, eq. (4) as printed"),
+    Method("poly", "Poly-1", partial(_apply, "poly", epsilon=2.0), note="ce + 2 (1 - p); with 1 instead of 2 it is f0"),
     Method(
         "ce-matched",
         "CE, matched",
@@ -122,23 +118,18 @@ METHODS: tuple[Method, ...] = (
 DEFAULT_METHODS = ("ce", "f0", "f0-late", "gradual", "el", "focal")
 
 COT = TwoPass("cot", "COT", note="complement objective training (Chen et al. 2019), two passes a step")
-_SCALED = (
-    "eq. ({}): CE's learning rate times M = alpha + beta/{} of the gradual recipe; {} scales the loss instead, and "
-)
-_SCALED += "with momentum and weight decay that isn't the same"
-NORM_MATCHED = (
+NORM_MATCHED = tuple(
     ScaledRate(
-        "ce-volume-own",
-        "CE, rate × M (i = j)",
-        note=_SCALED.format(21, 3, "ce-matched"),
-        factor=partial(rate_factor, own=True),
-    ),
-    ScaledRate(
-        "ce-volume-others",
-        "CE, rate × M (i ≠ j)",
-        note=_SCALED.format(22, 2, "ce-matched-off"),
-        factor=partial(rate_factor, own=False),
-    ),
+        name,
+        title,
+        note=f"eq. ({equation}): CE's learning rate times M = alpha + beta/{part} of the gradual recipe; {loss} scales "
+        "the loss instead, and with momentum and weight decay that isn't the same",
+        factor=partial(rate_factor, own=own),
+    )
+    for name, title, own, equation, part, loss in (
+        ("ce-volume-own", "CE, rate × M (i = j)", True, 21, 3, "ce-matched"),
+        ("ce-volume-others", "CE, rate × M (i ≠ j)", False, 22, 2, "ce-matched-off"),
+    )
 )
 DEEP_METHODS: tuple[Method, ...] = (COT, *NORM_MATCHED)  # they change the training step of a deep network
 
@@ -203,7 +194,6 @@ def starts(
     """Return where each of several trainings begins, so that what methods have in common is trained once.
 
     Args:
-        methods: One for each training.
         groups: Trainings of the same group differ in their method alone: same rows, weights, order and learning rate.
         most: No training takes over more epochs than this.
         begun: How many epochs each has behind it already.

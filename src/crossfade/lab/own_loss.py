@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import math
 import re
@@ -44,11 +43,10 @@ def load_loss(reference: str) -> Method:
 
 def _module(place: str) -> ModuleType:
     path = Path(place)
-    is_file = path.suffix == ".py" or path.is_file()
-    if is_file and not path.is_file():
+    if path.suffix == ".py" and not path.is_file():
         raise UserError(f"loss file {place!r} is not there")
     try:
-        if is_file:
+        if path.is_file():
             return _run_file(path)
         if "" not in sys.path:  # an installed command doesn't look in the folder it is called from
             sys.path.insert(0, "")
@@ -111,5 +109,4 @@ def probe(g: Callable[[Tensor], Tensor]) -> NDArray[np.float32]:
         raise UserError(f"{name} failed on a tensor of cross entropies: {type(error).__name__}: {error}") from error
     if not torch.allclose(whole, pieces, rtol=1e-9, atol=1e-12, equal_nan=True):
         raise UserError(f"{name} must be elementwise: one example's loss changed with the other examples beside it")
-    values: NDArray[np.float32] = whole.float().numpy()  # what is too large for float32 is inf
-    return values
+    return whole.float().numpy()  # what is too large for float32 is inf

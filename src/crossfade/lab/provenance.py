@@ -73,13 +73,7 @@ def describe_run(
     device: str = "",
     **more: object,
 ) -> dict[str, object]:
-    """Return the report's ``meta`` of a run as plain data, with ``more`` entries.
-
-    Args:
-        command: What the user called, as a line or as its words.
-        notes: Remarks on the data, a line each.
-        device: What stands before the machine's name.
-    """
+    """Return the report's ``meta`` of a run as plain data, with ``device`` before the machine and ``more`` entries."""
     origin = provenance()
     tasks = {trial.task.name: trial.task for trial in trials}
     methods = {trial.method.name: trial.method for trial in trials}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -134,8 +135,6 @@ class ComparisonResult:
         return f"{text_table(headings, cells)}\n\n{self.verdict}"
 
     def _repr_html_(self) -> str:
-        from html import escape
-
         headings, cells = self.display()
         table = pd.DataFrame(cells, columns=headings).to_html(index=False, escape=True, border=0)
         return table + "".join(f"<p>{escape(line)}</p>" for line in self.verdict.splitlines())

@@ -62,12 +62,10 @@ def run_request(
         trials: All with recipes of one family: tables, LSTMs, or deep networks.
         store: A file, or an open store. Of several processes (DDP, torchrun) only the first writes it. Checkpoints of
             deep networks lie in a folder beside it until they aren't needed.
-        hardware: Where to train.
         execute: Another way to compute trials than their family's: gets a folder for what an interrupted trial goes on
             from, and returns the executor.
         ray: The address of a Ray cluster to train on instead, with one thread a task.
         keep_weights: A folder for deep networks' weights as safetensors.
-        retry_failed: Run failed trials again.
         progress: Show it on standard error, as one of ``label``.
     """
     first = process_rank() == 0  # any other trains what the first process trains, and leaves the writing to it
@@ -206,8 +204,7 @@ def _shown(label: str) -> Iterator[OnProgress]:
     from rich import progress as bar
     from rich.console import Console
 
-    more = (bar.TextColumn("{task.fields[trials]}"), bar.TimeElapsedColumn())
-    columns = (*bar.Progress.get_default_columns(), *more)
+    columns = (*bar.Progress.get_default_columns(), bar.TextColumn("{task.fields[trials]}"), bar.TimeElapsedColumn())
     with bar.Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(label, total=1.0, trials="")
         yield lambda fraction, done, failed: progress.update(task, completed=fraction, trials=_trials(done, failed))

@@ -17,10 +17,7 @@ from crossfade.lab.trial import Json
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-Augmentation: TypeAlias = Literal["full", "flip", "none"]
-Granularity: TypeAlias = Literal["epoch", "step"]
 Precision: TypeAlias = Literal["32-true", "16-mixed", "bf16-mixed"]
-Tie: TypeAlias = Literal["first", "last", "loss"]
 
 
 class Kind(Enum):
@@ -32,12 +29,12 @@ class Kind(Enum):
 
 
 TABLE, TEXTS, IMAGES = Kind
+OTHER = (TEXTS, IMAGES)  # than a table
 
 
 def given(group: "DataclassInstance") -> Json:
     """Return the fields of a dataclass that have another value than their default, by their names."""
-    values = {field.name: (getattr(group, field.name), field.default) for field in fields(group)}
-    return {name: value for name, (value, default) in values.items() if value != default}
+    return {one.name: getattr(group, one.name) for one in fields(group) if getattr(group, one.name) != one.default}
 
 
 @dataclass(frozen=True)
@@ -94,7 +91,7 @@ class Images(_Group):
     """
 
     image_size: int | None = None
-    augment: Augmentation | None = None
+    augment: Literal["full", "flip", "none"] | None = None
     pretrained: bool = False
 
 
@@ -141,8 +138,8 @@ class Training(_Group):
     learning_rate: float | None = None
     momentum: float | None = None
     weight_decay: float | None = None
-    granularity: Granularity | None = None
-    tie: Tie | None = None
+    granularity: Literal["epoch", "step"] | None = None
+    tie: Literal["first", "last", "loss"] | None = None
     precision: Precision | None = None
 
 
@@ -195,12 +192,9 @@ _NEEDS: dict[str, tuple[tuple[Kind, ...], tuple[str, ...]]] = {
     "a table without --text; other data have --learning-rate": ((TABLE,), ("learning_rates",)),
     "a table without --text, or a folder of images": ((TABLE, IMAGES), ("weight_decay",)),
     "a table with --text COLUMN": ((TEXTS,), ("text", "max_length", "accumulate")),
-    "a folder of images, or a table with --text COLUMN": (
-        (TEXTS, IMAGES),
-        ("precision", "accelerator", "devices", "nodes"),
-    ),
+    "a folder of images, or a table with --text COLUMN": (OTHER, ("precision", "accelerator", "devices", "nodes")),
     "a folder of images, or a table with --text COLUMN; a table alone has --learning-rates": (
-        (TEXTS, IMAGES),
+        OTHER,
         ("learning_rate",),
     ),
     "a folder of images": ((IMAGES,), ("pretrained", "image_size", "augment", "compile", "logger", "keep_weights")),

@@ -14,14 +14,10 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal, Self
 
 from crossfade.errors import UserError
-from crossfade.lab.trial import Json, digest
-
-if TYPE_CHECKING:
-    from crossfade.lab.trial import Trial
+from crossfade.lab.trial import Json, Trial, digest
 
 _APPLICATION = 0x43524644  # "CRFD" in the file's header: this SQLite file is ours
 _SCHEMA = 1
@@ -122,7 +118,7 @@ class Store:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def close(self) -> None:

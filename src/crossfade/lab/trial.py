@@ -6,14 +6,13 @@ it already knows, and two methods always meet the same rows, the same initial we
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import inspect
 import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from types import CodeType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
@@ -152,7 +151,7 @@ def _source(g: Callable[..., Any]) -> Json:
     The whole file where there is one, so that a changed constant or helper counts too; beside it the values that a
     closure, a partial, default arguments or an object carry. Modules that the file imports aren't followed.
     """
-    if isinstance(g, functools.partial):
+    if isinstance(g, partial):
         return {**_source(g.func), "partial": [_plain(g.args), _plain(sorted(g.keywords.items()))]}
     code = getattr(g, "__code__", None)
     owner: Any = g if code is not None or inspect.isbuiltin(g) else type(g)
