@@ -123,10 +123,13 @@ def test_bad_requests_are_one_line(call: Call, data: Path, tmp_path: Path, more:
 
 
 SCRIPT = """
-import os, sys
+import os, sys, time
 import crossfade.lab.run
 from crossfade.cli import main
+from crossfade.lab.store import Store
 crossfade.lab.run._BUDGET = 1.0  # a repeat a batch, so that there are many moments between two of them
+put = Store.put
+Store.put = lambda *row: (put(*row), time.sleep(0.05))  # slow enough to be killed half way on any machine
 sys.stdout = sys.stderr = open(os.devnull, "w")
 main({command})
 """
