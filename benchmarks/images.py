@@ -26,13 +26,13 @@ from torch.nn.functional import cross_entropy
 
 import saved
 from crossfade.lab.data.images import ImageSet, ImageSplit, ImageTask, Part
+from crossfade.lab.hardware import Hardware
 from crossfade.lab.methods import method
 from crossfade.lab.nets import build
 from crossfade.lab.train.deep.feeds import ImageFeed, Place, make_feed
 from crossfade.lab.train.deep.network import Job
 from crossfade.lab.train.deep.recipe import Augment, ImageRecipe
 from crossfade.lab.train.deep.side_by_side import Member
-from crossfade.lab.train.hardware import Hardware
 
 IMAGES = 50_000
 _WARM_UP = 400  # images

@@ -25,12 +25,12 @@ from transformers import (
 )
 
 from crossfade.lab.data.texts import GLUE, TextTask, load_glue
+from crossfade.lab.hardware import Hardware
 from crossfade.lab.methods import method
 from crossfade.lab.train.deep.lightning import train
 from crossfade.lab.train.deep.network import Job
 from crossfade.lab.train.deep.recipe import TextRecipe
 from crossfade.lab.train.deep.side_by_side import train_side_by_side
-from crossfade.lab.train.hardware import Hardware
 
 
 class _LabClock(pl.Callback):  # type: ignore[misc]

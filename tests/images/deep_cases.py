@@ -8,9 +8,9 @@ from pathlib import Path
 
 import torch
 
+from crossfade.lab.hardware import Hardware
 from crossfade.lab.train.deep import lightning
 from crossfade.lab.train.deep.network import Job
-from crossfade.lab.train.hardware import Hardware
 from crossfade.lab.train.outcome import History
 
 CPU = Hardware(accelerator="cpu")

@@ -14,12 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crossfade.lab.data.images import ImageSet, ImageSplit, ImageTask
+from crossfade.lab.hardware import Hardware
 from crossfade.lab.train.deep import side_by_side as deep_graphs
 from crossfade.lab.train.deep.network import Job
 from crossfade.lab.train.deep.recipe import Augment, ImageRecipe
 from crossfade.lab.train.deep.run import executor
 from crossfade.lab.train.deep.side_by_side import seconds_an_epoch, serves, train_side_by_side
-from crossfade.lab.train.hardware import Hardware
 from crossfade.lab.train.outcome import History
 from crossfade.lab.trial import Trial
 from tests.examples import examples

@@ -13,10 +13,10 @@ from safetensors.torch import load_file
 
 from crossfade.lab import frames
 from crossfade.lab.data.images import ImageSet, ImageTask
+from crossfade.lab.hardware import Hardware
 from crossfade.lab.run import run_request
 from crossfade.lab.store import Run, Store
 from crossfade.lab.train.deep.recipe import Augment, ImageRecipe
-from crossfade.lab.train.hardware import Hardware
 from crossfade.lab.trial import Trial
 from tests.images.image_cases import method, noise
 

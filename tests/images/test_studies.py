@@ -16,6 +16,7 @@ from crossfade.lab import compare_folder, frames
 from crossfade.lab.comparison import plan as plan_comparison
 from crossfade.lab.data import image_sets
 from crossfade.lab.data.images import ImageSet, ImageTask
+from crossfade.lab.hardware import Hardware
 from crossfade.lab.paper.image_studies import IMAGE_STUDIES, MOTIVATING
 from crossfade.lab.paper.images import escape_table, scaled
 from crossfade.lab.paper.page import beside_paper
@@ -26,7 +27,6 @@ from crossfade.lab.store import Store
 from crossfade.lab.train.deep.network import load_model, read_provenance
 from crossfade.lab.train.deep.recipe import ImageRecipe
 from crossfade.lab.train.deep.run import estimate
-from crossfade.lab.train.hardware import Hardware
 from tests.images.image_cases import noise
 
 CPU = Hardware(accelerator="cpu")

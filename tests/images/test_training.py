@@ -15,6 +15,7 @@ from scipy.integrate import dblquad, quad
 from crossfade.errors import UserError
 from crossfade.functional import focal_loss
 from crossfade.lab.data.images import ImageTask
+from crossfade.lab.hardware import Hardware
 from crossfade.lab.methods import Method, gradient_volume, rate_factor
 from crossfade.lab.nets import build
 from crossfade.lab.scores import brier_score, expected_calibration_error
@@ -23,7 +24,6 @@ from crossfade.lab.train.deep.lightning import Classifier
 from crossfade.lab.train.deep.network import Job
 from crossfade.lab.train.deep.recipe import Augment, ImageRecipe
 from crossfade.lab.train.deep.record import Tally
-from crossfade.lab.train.hardware import Hardware
 from crossfade.schedules import Weights, gradual
 from tests.examples import examples
 from tests.images.deep_cases import CPU, rows, train

@@ -12,13 +12,13 @@ from sklearn.metrics import brier_score_loss
 from crossfade.errors import UserError
 from crossfade.lab import frames
 from crossfade.lab.data.table import TableTask, load_builtin
+from crossfade.lab.hardware import Hardware
 from crossfade.lab.methods import Method, method
 from crossfade.lab.run import pack, run, run_request
 from crossfade.lab.scores import brier_score, expected_calibration_error
 from crossfade.lab.store import Run, Store
 from crossfade.lab.train import Member, Recipe, select, train_stack
 from crossfade.lab.train.executor import cost
-from crossfade.lab.train.hardware import Hardware
 from crossfade.lab.train.tables.run import compute, executor
 from crossfade.lab.trial import Shape, Trial, seed
 from tests.examples import examples

@@ -20,6 +20,7 @@ import pytest
 from crossfade.cli import main
 from crossfade.errors import UserError
 from crossfade.lab import frames
+from crossfade.lab.hardware import Hardware
 from crossfade.lab.methods import METHODS
 from crossfade.lab.paper.study import Request, plan
 from crossfade.lab.paper.table4 import STUDY, with_tie
@@ -27,7 +28,6 @@ from crossfade.lab.paper.table4_page import NETS, PAPER
 from crossfade.lab.run import Summary, run
 from crossfade.lab.store import Outcome, Store
 from crossfade.lab.train.executor import Batch, Executor, Tick
-from crossfade.lab.train.hardware import Hardware
 from crossfade.lab.train.tables.run import executor
 from crossfade.lab.trial import Trial
 from tests.lab.uci_copy import write_uci

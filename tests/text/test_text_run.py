@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from crossfade.lab.data.texts import TextTask, load_texts
+from crossfade.lab.hardware import Hardware
 from crossfade.lab.methods import Method, method
-from crossfade.lab.train.hardware import Hardware
 from crossfade.lab.train.lstm import run as lstm_run
 from crossfade.lab.train.lstm.recipe import LstmRecipe
 from crossfade.lab.train.lstm.run import executor

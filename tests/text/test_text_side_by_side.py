@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from crossfade.lab.data.texts import TextTask
+from crossfade.lab.hardware import Hardware
 from crossfade.lab.methods import COT, method
 from crossfade.lab.train.deep import side_by_side as deep_graphs
 from crossfade.lab.train.deep.feeds import Place, TextFeed
@@ -16,7 +17,6 @@ from crossfade.lab.train.deep.network import Job
 from crossfade.lab.train.deep.recipe import TextRecipe
 from crossfade.lab.train.deep.run import executor
 from crossfade.lab.train.deep.side_by_side import serves, train_side_by_side
-from crossfade.lab.train.hardware import Hardware
 from crossfade.lab.trial import Trial
 from tests.images.deep_cases import CPU, DEVICES, rows, train, without_dropout
 
@@ -156,7 +156,7 @@ def test_lengths_are_filled_up(task, recipe):
 
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_padding_is_the_tokenizers(few, recipe, monkeypatch, side):
-    from crossfade.lab.train.deep import pretrained
+    from crossfade.lab.nets import pretrained
 
     tokenizer, split = pretrained.load_tokenizer(recipe.model), TextTask(few, "last").split(0)
     tokenizer.padding_side = side

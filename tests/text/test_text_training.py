@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from crossfade.functional import crossfade_loss
 from crossfade.lab.data.texts import TextPart, TextTask
 from crossfade.lab.methods import method
+from crossfade.lab.nets.pretrained import load_classifier
 from crossfade.lab.train.deep.feeds import Place, TextFeed, epoch_seed
-from crossfade.lab.train.deep.pretrained import load_classifier
 from crossfade.lab.train.deep.recipe import TextRecipe
 from crossfade.lab.train.deep.record import Tally
 from tests.examples import examples

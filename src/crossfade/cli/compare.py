@@ -87,9 +87,9 @@ def compare(
         config: A TOML file with any settings of texts, images and training; the command line wins.
     """
     from crossfade.lab.comparison import execute, kind_of, load, plan
+    from crossfade.lab.hardware import process_rank
     from crossfade.lab.run import resumable, run_request
     from crossfade.lab.store import Store
-    from crossfade.lab.train.hardware import process_rank
 
     settings = Settings(training, texts, images)
     if config is not None:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 from cyclopts import Parameter, Token
 
 from crossfade.errors import UserError
-from crossfade.lab.train.checks import check_count
+from crossfade.lab.checks import check_count
 
 if TYPE_CHECKING:
-    from crossfade.lab.train.hardware import Hardware
+    from crossfade.lab.hardware import Hardware
 
 _OUR_PAGE = b'name="generator" content="crossfade'
 
@@ -56,7 +56,7 @@ class Devices:
 
     def hardware(self) -> Hardware:
         """Return what these options say."""
-        from crossfade.lab.train.hardware import Hardware
+        from crossfade.lab.hardware import Hardware
 
         check_count("--devices", self.devices)
         check_count("--nodes", self.nodes)

@@ -13,12 +13,12 @@ from cyclopts import Parameter
 from crossfade.cli import STUDIES
 from crossfade.cli.options import Devices, Names, check_output, threads
 from crossfade.errors import UserError
+from crossfade.lab.checks import check_count
 from crossfade.lab.paper.study import Request, Scale, Study, plan
 from crossfade.lab.settings import Precision
-from crossfade.lab.train.checks import check_count
 
 if TYPE_CHECKING:
-    from crossfade.lab.train.hardware import Hardware
+    from crossfade.lab.hardware import Hardware
     from crossfade.lab.trial import Trial
 
 _Machine: TypeAlias = Annotated[Devices, Parameter("*")]
@@ -219,9 +219,9 @@ def table4(
         ray: Run on the Ray cluster at this address instead; auto is the one of this machine.
     """
     from crossfade.lab.data.uci import SPLITS
+    from crossfade.lab.hardware import Hardware
     from crossfade.lab.own_loss import load_loss
     from crossfade.lab.paper.table4 import STUDY
-    from crossfade.lab.train.hardware import Hardware
 
     check_count("--seeds", seeds)
     if not 1 <= splits <= SPLITS:
@@ -252,9 +252,9 @@ def _run(
 ) -> int:
     """Print the plan, train what the store doesn't know yet, and write the page; return the exit status."""
     from crossfade.lab import frames
+    from crossfade.lab.hardware import process_rank
     from crossfade.lab.run import run_request, unknown
     from crossfade.lab.store import Store
-    from crossfade.lab.train.hardware import process_rank
 
     store, report = common.store or Path(f"{study.name}.db"), common.report or Path(f"{study.name}{suffix}")
     check_output(report, "--report")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from crossfade.errors import UserError
+from crossfade.lab.hardware import Hardware
 from crossfade.lab.methods import DEFAULT_METHODS, METHODS, Method, method, shared_epochs
 from crossfade.lab.own_loss import load_loss, probe
 from crossfade.lab.provenance import SCHEDULE_GRID, describe_run
@@ -18,7 +19,6 @@ from crossfade.lab.result import ComparisonResult
 from crossfade.lab.run import run_request
 from crossfade.lab.settings import Data, Images, Kind, Settings, Texts, Training, check_kind, given, option
 from crossfade.lab.store import Run, Store
-from crossfade.lab.train.hardware import Hardware
 from crossfade.lab.trial import Json, Task, Trial
 
 if TYPE_CHECKING:
@@ -287,7 +287,7 @@ def _on_texts(data: TextSet, settings: Settings) -> _Experiment:
     if isinstance(recipe, LstmRecipe):
         tokenize(split, recipe)  # what can't be read is told before anything is trained
     else:
-        from crossfade.lab.train.deep.pretrained import check_model
+        from crossfade.lab.nets.pretrained import check_model
 
         recipe = replace(recipe, digest=check_model(recipe.model, recipe.max_length))
     notes = [*data.notes, *(["the test part is a file's own, the same in every repeat"] if data.test else [])]

@@ -16,10 +16,10 @@ from itertools import groupby
 from pathlib import Path
 from typing import TypeAlias
 
+from crossfade.lab.hardware import Hardware, process_rank
 from crossfade.lab.provenance import provenance
 from crossfade.lab.store import Run, Store
 from crossfade.lab.train.executor import Batch, Executor, cost
-from crossfade.lab.train.hardware import Hardware, process_rank
 from crossfade.lab.train.lstm.recipe import LstmRecipe
 from crossfade.lab.train.tables.recipe import Recipe
 from crossfade.lab.train.tables.run import executor as tables_executor

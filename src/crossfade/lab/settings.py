@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
 
 from crossfade.errors import UserError
-from crossfade.lab.train.checks import check_choice, check_count, check_positive, check_seed, check_share
+from crossfade.lab.checks import check_choice, check_count, check_positive, check_seed, check_share
 from crossfade.lab.trial import Json
 
 if TYPE_CHECKING:

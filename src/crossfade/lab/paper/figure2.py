@@ -64,7 +64,7 @@ class _Figure2(MarkdownStudy[TextRecipe, "TextSet"]):
 
     def prepare(self, cell: Cell[TextRecipe], data: TextSet, request: Request) -> Prepared:
         from crossfade.lab.data.texts import TextTask
-        from crossfade.lab.train.deep.pretrained import check_model
+        from crossfade.lab.nets.pretrained import check_model
 
         recipe, limit, repeats = cell.recipe, self.limit, cell.repeats
         if request.scale != "paper":

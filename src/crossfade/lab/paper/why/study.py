@@ -13,13 +13,13 @@ from matplotlib.figure import Figure
 from crossfade.errors import UserError
 from crossfade.lab import frames
 from crossfade.lab.files import write_text
+from crossfade.lab.hardware import processors
 from crossfade.lab.paper.why import dynamics, escape, escape_figures
 from crossfade.lab.paper.why.files import command_line, output_folder, write_study
 from crossfade.lab.paper.why.watched import spread, stored_tables
 from crossfade.lab.provenance import describe_run
 from crossfade.lab.run import run_request
 from crossfade.lab.store import Outcome, Run, Store
-from crossfade.lab.train.hardware import processors
 from crossfade.lab.trial import Trial
 
 

@@ -20,15 +20,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from crossfade.errors import UserError
+from crossfade.lab.checks import expect
 from crossfade.lab.data.image_stream import FilePart, StreamSplit
 from crossfade.lab.data.images import ImageSplit, Part
 from crossfade.lab.data.texts import TextPart, TextSplit
-from crossfade.lab.train.checks import expect
+from crossfade.lab.hardware import Hardware
+from crossfade.lab.nets.pretrained import encode, padded_length
 from crossfade.lab.train.deep.augment import Draws, Pixels, draw
-from crossfade.lab.train.deep.pretrained import encode, padded_length
 from crossfade.lab.train.deep.recipe import DeepRecipe, ImageRecipe, TextRecipe
 from crossfade.lab.train.epochs import epoch_batches, scoring_batches
-from crossfade.lab.train.hardware import Hardware
 
 _IMAGES, _MANY_IMAGES = 500, 2_500  # scored at once by a loop, and by ``side_by_side``
 _TEXTS, _MANY_TEXTS = 64, 512

@@ -25,13 +25,13 @@ from torch import Tensor
 
 from crossfade.errors import UserError
 from crossfade.functional import complement_entropy
+from crossfade.lab.hardware import Hardware
 from crossfade.lab.methods import TwoPass
 from crossfade.lab.train.deep import network
 from crossfade.lab.train.deep.feeds import Batch, Feed, Inputs, Place, epoch_seed, make_feed
 from crossfade.lab.train.deep.network import Job
 from crossfade.lab.train.deep.recipe import DeepRecipe
 from crossfade.lab.train.deep.record import Record, exact
-from crossfade.lab.train.hardware import Hardware
 from crossfade.lab.train.outcome import History
 
 CHECKPOINT = "last.ckpt"  # in a job's folder

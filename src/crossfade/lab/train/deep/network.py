@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from crossfade._transforms import Transform
 from crossfade.errors import UserError
 from crossfade.functional import crossfade_loss, probability_loss
+from crossfade.lab.checks import expect
 from crossfade.lab.methods import Method, ScaledRate, Start, starts
 from crossfade.lab.nets import build
-from crossfade.lab.train.checks import expect
+from crossfade.lab.nets.pretrained import load_classifier
 from crossfade.lab.train.deep.feeds import Batch, DeepSplit, Inputs, epoch_seed
-from crossfade.lab.train.deep.pretrained import load_classifier
 from crossfade.lab.train.deep.recipe import DeepRecipe, ImageRecipe, TextRecipe
 from crossfade.lab.train.deep.record import Observer, Tally
 from crossfade.lab.train.outcome import Floats

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from crossfade.errors import UserError
-from crossfade.lab.train.checks import check_choice, check_count, check_positive, check_share
+from crossfade.lab.checks import check_choice, check_count, check_positive, check_share
 
 if TYPE_CHECKING:
     from crossfade.lab.trial import Shape

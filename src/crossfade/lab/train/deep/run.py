@@ -20,14 +20,15 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from crossfade.errors import UserError
+from crossfade.lab.checks import expect
 from crossfade.lab.data.image_stream import StreamSplit
 from crossfade.lab.data.images import ImageSplit, ImageTask
 from crossfade.lab.data.texts import TextSplit, TextTask
+from crossfade.lab.hardware import Hardware, process_rank
 from crossfade.lab.methods import Start, TwoPass
 from crossfade.lab.nets import build
 from crossfade.lab.provenance import provenance
 from crossfade.lab.store import Outcome
-from crossfade.lab.train.checks import expect
 from crossfade.lab.train.deep import side_by_side
 from crossfade.lab.train.deep.feeds import DeepSplit
 from crossfade.lab.train.deep.lightning import CHECKPOINT, train
@@ -36,7 +37,6 @@ from crossfade.lab.train.deep.recipe import DeepRecipe, ImageRecipe
 from crossfade.lab.train.deep.record import Watcher, escapes
 from crossfade.lab.train.executor import Batch, Executor, Tick, cost, error_line, train_in_parts
 from crossfade.lab.train.graphs import empty_memory
-from crossfade.lab.train.hardware import Hardware, process_rank
 from crossfade.lab.train.outcome import History, outcome
 from crossfade.lab.trial import Trial, seed
 

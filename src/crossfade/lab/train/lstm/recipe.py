@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Literal
 
 from crossfade.errors import UserError
-from crossfade.lab.train.checks import check_choice, check_count, check_positive, check_seed
+from crossfade.lab.checks import check_choice, check_count, check_positive, check_seed
 
 if TYPE_CHECKING:
     from crossfade.lab.methods import Method

@@ -11,12 +11,12 @@ import numpy as np
 from sklearn.metrics import f1_score, matthews_corrcoef
 
 from crossfade.errors import UserError
+from crossfade.lab.checks import check_choice, expect
 from crossfade.lab.data.texts import TextSplit
+from crossfade.lab.hardware import Hardware, check_device, process_rank, processors, torch_device
 from crossfade.lab.own_loss import probe
 from crossfade.lab.store import Outcome
-from crossfade.lab.train.checks import check_choice, expect
 from crossfade.lab.train.executor import Batch, Executor, Tick, cost, train_in_parts
-from crossfade.lab.train.hardware import Hardware, check_device, process_rank, processors, torch_device
 from crossfade.lab.train.lstm.batched import SLOTS, train_batched
 from crossfade.lab.train.lstm.plain import train_plain
 from crossfade.lab.train.lstm.recipe import LstmMember, LstmRecipe

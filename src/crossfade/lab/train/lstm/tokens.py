@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossfade.errors import UserError
-from crossfade.lab.train.checks import INDEX
+from crossfade.lab.checks import INDEX
 
 if TYPE_CHECKING:
     from crossfade.lab.data.texts import TextPart, TextSplit

@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
 from crossfade.errors import UserError
-from crossfade.lab.train.checks import check_choice, check_count, check_positive, check_seed, check_share
+from crossfade.lab.checks import check_choice, check_count, check_positive, check_seed, check_share
 
 if TYPE_CHECKING:
     from crossfade.lab.data.split import Split

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from crossfade.errors import UserError
+from crossfade.lab.checks import expect
 from crossfade.lab.data.split import Split
+from crossfade.lab.hardware import Hardware, processors
 from crossfade.lab.store import Outcome
-from crossfade.lab.train.checks import expect
 from crossfade.lab.train.executor import Batch, Executor, Tick, cost, error_line, train_in_parts
-from crossfade.lab.train.hardware import Hardware, processors
 from crossfade.lab.train.outcome import History, outcome, probability_scores
 from crossfade.lab.train.tables.recipe import Member, Recipe
 from crossfade.lab.train.tables.stack import select, train_stack

@@ -8,9 +8,9 @@ from dataclasses import replace
 from typing import Literal, NamedTuple, TypeAlias, get_args
 
 from crossfade.errors import UserError
+from crossfade.lab.checks import check_choice, check_count
+from crossfade.lab.hardware import check_device, processors
 from crossfade.lab.own_loss import probe
-from crossfade.lab.train.checks import check_choice, check_count
-from crossfade.lab.train.hardware import check_device, processors
 from crossfade.lab.train.outcome import History
 from crossfade.lab.train.tables.recipe import Member, Recipe
 from crossfade.lab.train.tables.setup import cost
