@@ -22,6 +22,7 @@ from torch import Tensor
 from crossfade import kernels
 from crossfade._fast import fast, fast_applies, pieces
 from crossfade._tensors import (
+    as_index,
     check_per_class,
     class_dim,
     full_precision,
@@ -57,6 +58,7 @@ def probability(
     reduction: Reduction,
 ) -> Tensor:
     """Return the loss g(ce) in the form that serves these arguments, which are those of ``F.cross_entropy``."""
+    target = as_index(target)
     if label_smoothing > 0 or is_soft(logits, target):
         if is_sharded(logits):
             raise ValueError(
@@ -146,6 +148,7 @@ def reduce_classes(
 
     A score is minus the loss that the row would have if the class were its target.
     """
+    target = as_index(target)
     if weight is not None:
         weight = weight.to(scores.dtype)
     dim = class_dim(scores)

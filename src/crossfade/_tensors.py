@@ -58,6 +58,11 @@ def is_soft(logits: Tensor, target: Tensor) -> bool:
     return logits.shape == target.shape
 
 
+def as_index(target: Tensor) -> Tensor:
+    """Return uint8 targets as int64, and all others as they are: as an index uint8 is a mask, and there 156 == -100."""
+    return target.long() if target.dtype == torch.uint8 else target
+
+
 def class_dim(logits: Tensor) -> int:
     """Return the dimension of the classes, or raise RuntimeError if the logits have no dimension at all."""
     if logits.dim() == 0:

@@ -27,7 +27,7 @@ from torch import Tensor
 from crossfade import _heart, _transforms
 from crossfade._heart import Reduction
 from crossfade._linear import linear_crossfade_loss as linear_crossfade_loss
-from crossfade._tensors import check_per_class, class_dim, full_precision, is_soft, refuse_sharded
+from crossfade._tensors import as_index, check_per_class, class_dim, full_precision, is_soft, refuse_sharded
 from crossfade._transforms import Transform
 
 
@@ -223,6 +223,7 @@ def complement_entropy(
     logit is 0. With one class the entropy is 0. For soft targets the expectation over labels, computed in float64.
     """
     refuse_sharded(logits, "complement_entropy")
+    target = as_index(target)
     logits32 = full_precision(logits)
     if not is_soft(logits, target) and label_smoothing <= 0:
         dim = class_dim(logits32)

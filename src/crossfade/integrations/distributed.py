@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch.distributed as dist
 from torch import Tensor
 
-from crossfade._tensors import class_dim, target_weight
+from crossfade._tensors import as_index, class_dim, target_weight
 from crossfade.integrations._shared import with_reduction
 from crossfade.losses import CrossfadeLoss
 
@@ -71,6 +71,7 @@ def _several() -> bool:
 def _count(criterion: CrossfadeLoss, target: Tensor) -> Tensor:
     if target.is_floating_point():  # class probabilities: every row counts once
         return target.new_tensor(target.numel() / target.shape[class_dim(target)]).float()
+    target = as_index(target)
     ignored = target == criterion.ignore_index
     if criterion.weight is None:
         return (~ignored).sum().float()
