@@ -220,7 +220,7 @@ def complement_entropy(
 
     Complement objective training (Chen et al. 2019) *maximises* it, in a second step after each step on CE: there,
     minimise ``-complement_entropy(logits, target) / logits.shape[1]``. The gradient with respect to the target's own
-    logit is 0. With one class the entropy is 0. For soft targets the expectation over labels, computed in float64.
+    logit is 0. Without another class (with p > 0) it is 0. For soft targets the expectation over labels, in float64.
     """
     refuse_sharded(logits, "complement_entropy")
     target = as_index(target)
@@ -230,13 +230,9 @@ def complement_entropy(
         check_per_class("weight", weight, logits.shape[dim])
         # F.cross_entropy refuses bad targets here, before anything is scattered.
         F.cross_entropy(logits32.detach(), target, ignore_index=ignore_index, reduction="none")
-        own = torch.zeros_like(logits32, dtype=torch.bool).scatter(
-            dim, target.masked_fill(target == ignore_index, 0).unsqueeze(dim), True
-        )
-        # The other classes' distribution is a softmax without the target's logit: no 1 - p_y, nothing cancels.
-        log_r = torch.log_softmax(logits32.masked_fill(own, float("-inf")), dim)
-        entropy = _information(log_r).sum(dim) if logits32.shape[dim] > 1 else (logits32 * 0.0).sum(dim)
-        return _heart.reduce_rows(entropy, target, weight, ignore_index, reduction)
+        index = target.masked_fill(target == ignore_index, 0).unsqueeze(dim)
+        entropy = _entropy_of_others(logits32, _one_hot(logits32, index))
+        return _heart.reduce_rows(entropy.squeeze(dim), target, weight, ignore_index, reduction)
     scores = -_complement_entropies(logits32.double()).to(logits32.dtype)
     return _heart.reduce_classes(scores, target, weight, ignore_index, label_smoothing, reduction)
 
@@ -246,15 +242,35 @@ def _information(log_p: Tensor) -> Tensor:
     return -log_p.exp() * log_p.masked_fill(log_p == float("-inf"), 0.0)
 
 
-def _complement_entropies(logits: Tensor) -> Tensor:
-    """Return eq. (6) for every class as the target: (sum_{j != y} p_j ce_j) / (1 - p_y) + log(1 - p_y)."""
+def _one_hot(logits: Tensor, index: Tensor) -> Tensor:
+    """Return the mask of one class of each row. The index has the logits' dimensions."""
+    return torch.zeros_like(logits, dtype=torch.bool).scatter(class_dim(logits), index, True)
+
+
+def _entropy_of_others(logits: Tensor, own: Tensor) -> Tensor:
+    """Return eq. (6) for one class of each row as the target, with a dimension of size 1 for the classes.
+
+    The other classes' distribution is a softmax without the target's logit: no 1 - p_y, nothing cancels.
+    """
     dim = class_dim(logits)
-    if logits.shape[dim] == 1:
-        return logits * 0.0
+    others = logits.masked_fill(own, float("-inf"))
+    alone = (others == float("-inf")).all(dim, keepdim=True)
+    log_r = torch.log_softmax(others.masked_fill(alone, 0.0), dim)
+    return _information(log_r).sum(dim, keepdim=True).masked_fill(alone, 0.0)
+
+
+def _complement_entropies(logits: Tensor) -> Tensor:
+    """Return eq. (6) for every class as the target: (sum_{j != y} p_j ce_j) / (1 - p_y) + log(1 - p_y).
+
+    The likeliest class has a softmax of its own: only there does 1 - p_y cancel.
+    """
+    dim = class_dim(logits)
+    likeliest = _one_hot(logits, logits.argmax(dim, keepdim=True))
     log_p = torch.log_softmax(logits, dim)
     terms = _information(log_p)
-    rest = (-torch.expm1(log_p)).clamp(min=torch.finfo(logits.dtype).tiny)
-    return ((terms.sum(dim, keepdim=True) - terms) / rest + rest.log()).clamp(min=0.0)
+    rest = (1.0 - log_p.exp()).masked_fill(likeliest, 1.0)
+    entropies = ((terms.sum(dim, keepdim=True) - terms) / rest + rest.log()).clamp(min=0.0)
+    return torch.where(likeliest, _entropy_of_others(logits, likeliest), entropies)
 
 
 def mpce_loss(

@@ -65,3 +65,38 @@ def test_uint8_targets_elsewhere() -> None:
     criterion = cf.CrossfadeLoss(weight=weight)
     torch.testing.assert_close(criterion(torch.eye(4, 3), target.byte()), criterion(torch.eye(4, 3), target))
     assert global_count(criterion, target.byte()).item() == 8.5
+
+
+def entropy_of_the_others(logits: Tensor, own: int) -> Tensor:
+    others = torch.cat([logits[:own], logits[own + 1 :]]).double().softmax(0)
+    return torch.special.entr(others).sum()
+
+
+@pytest.mark.parametrize("margin", [1.0, 20.0, 37.0, 40.0, 300.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_complement_entropy_of_soft_targets_at_a_margin(margin: float, dtype: torch.dtype) -> None:
+    """COT (Chen et al. 2019): the entropy of the other classes doesn't depend on the target's own logit."""
+    logits = torch.tensor([[margin, 0.0, 1.0, -0.5], [0.0, margin, 0.0, margin]], dtype=dtype)
+    soft = torch.tensor([[0.7, 0.1, 0.1, 0.1], [0.0, 1.0, 0.0, 0.0]], dtype=dtype)
+
+    def expected(x: Tensor) -> Tensor:
+        each = torch.stack([torch.stack([entropy_of_the_others(row, c) for c in range(4)]) for row in x])
+        return (each * soft.double()).sum(1)
+
+    torch.testing.assert_close(
+        cf.complement_entropy(logits, soft, reduction="none").double(), expected(logits), rtol=1e-6, atol=1e-7
+    )
+    actual = gradient_of(lambda x: cf.complement_entropy(x, soft, reduction="sum"), logits)
+    wanted = gradient_of(lambda x: expected(x).sum(), logits.double())
+    torch.testing.assert_close(actual.double(), wanted, rtol=1e-5, atol=1e-7)
+
+
+def test_complement_entropy_has_one_value_for_an_index_and_its_one_hot_vector() -> None:
+    """COT: the example of the report, and a smoothed target."""
+    logits, hot = torch.tensor([[40.0, 0.0, 1.0]]), torch.tensor([[1.0, 0.0, 0.0]])
+    expected = entropy_of_the_others(logits[0], 0).item()
+    assert math.isclose(cf.complement_entropy(logits, hot).item(), expected, rel_tol=1e-6)
+    smoothed = cf.complement_entropy(logits, torch.tensor([0]), label_smoothing=0.3)
+    of_soft = cf.complement_entropy(logits, torch.tensor([[0.8, 0.1, 0.1]]))
+    torch.testing.assert_close(smoothed, of_soft)
+    assert gradient_of(lambda x: cf.complement_entropy(x, torch.tensor([0]), label_smoothing=0.3), logits).isfinite().all()
