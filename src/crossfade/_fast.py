@@ -128,7 +128,9 @@ class _Fast(torch.autograd.Function):
             rows, gradient = _piece(g, logits, index, row_weight, scale)
         else:
             rows = torch.empty(target.shape, dtype=wide(logits.dtype))
-            gradient = torch.empty(logits.shape, dtype=logits.dtype)
+            # Not in float16: its range is too small before the loss's scale is known. Autograd casts what backward returns.
+            kept = torch.float32 if logits.dtype == torch.float16 else logits.dtype
+            gradient = torch.empty(logits.shape, dtype=kept)
             for at in pieces(logits):
                 weights = None if row_weight is None else row_weight[at]
                 rows[at], gradient[at] = _piece(g, logits[at], index[at], weights, scale)

@@ -99,4 +99,24 @@ def test_complement_entropy_has_one_value_for_an_index_and_its_one_hot_vector() 
     smoothed = cf.complement_entropy(logits, torch.tensor([0]), label_smoothing=0.3)
     of_soft = cf.complement_entropy(logits, torch.tensor([[0.8, 0.1, 0.1]]))
     torch.testing.assert_close(smoothed, of_soft)
-    assert gradient_of(lambda x: cf.complement_entropy(x, torch.tensor([0]), label_smoothing=0.3), logits).isfinite().all()
+    assert (
+        gradient_of(lambda x: cf.complement_entropy(x, torch.tensor([0]), label_smoothing=0.3), logits).isfinite().all()
+    )
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("scale", [1.0, 32768.0, 65536.0])
+def test_loss_scaling_of_float16_logits(scale: float, reduction: str) -> None:
+    """PyTorch's ``GradScaler`` multiplies the loss, so that float16 gradients don't underflow; it starts at 65536."""
+    torch.manual_seed(0)
+    logits, target = (torch.randn(4096, 50) * 3).half(), torch.randint(50, (4096,))
+    options = {"beta": 2.5, "weight": torch.rand(50) + 0.5, "reduction": reduction}
+    share = 4096.0 if reduction != "mean" else 1.0
+
+    def scaled(x: Tensor) -> Tensor:
+        return cf.crossfade_loss(x, target, **options).sum() * (scale / share)
+
+    actual = gradient_of(scaled, logits)
+    assert actual.dtype == torch.float16
+    expected = gradient_of(scaled, logits.double())
+    torch.testing.assert_close(actual.double(), expected, rtol=1e-3, atol=6.1e-8)
