@@ -80,7 +80,7 @@ def _count(target: Tensor, row_weight: Tensor | None) -> float:
 
 def _cross_entropy(p_y: Tensor, logits: Tensor, index: Tensor) -> Tensor:
     ce = p_y.log().neg_()
-    if p_y.min().item() < _UNDERFLOW:
+    if not p_y.min().item() >= _UNDERFLOW:  # also where one of them is NaN, which hides the smallest
         tiny = p_y.squeeze(1) < _UNDERFLOW
         rows = logits.movedim(1, -1)[tiny].to(ce.dtype)
         chosen = rows.gather(1, index.squeeze(1)[tiny].unsqueeze(1)).squeeze(1)
@@ -128,7 +128,7 @@ class _Fast(torch.autograd.Function):
             rows, gradient = _piece(g, logits, index, row_weight, scale)
         else:
             rows = torch.empty(target.shape, dtype=wide(logits.dtype))
-            # Not in float16: its range is too small before the loss's scale is known. Autograd casts what backward returns.
+            # Not in float16, whose range is too small until backward knows the loss's scale. Autograd casts its result.
             kept = torch.float32 if logits.dtype == torch.float16 else logits.dtype
             gradient = torch.empty(logits.shape, dtype=kept)
             for at in pieces(logits):

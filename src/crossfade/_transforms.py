@@ -137,7 +137,7 @@ def truncated(q: float = 0.7, k: float = 0.5) -> Transform:
     if not 0.0 < k < 1.0:
         raise ValueError(f"k must be in (0, 1), a probability, got {k!r}")
     threshold, cap = -math.log(k), (1.0 - k**q) / q
-    return lambda ce: torch.where(ce < threshold, untruncated(ce), cap)
+    return lambda ce: torch.where(ce >= threshold, cap, untruncated(ce))  # in this order a NaN stays one
 
 
 def tamed(alpha: float = 0.5) -> Transform:

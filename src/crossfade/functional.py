@@ -291,6 +291,9 @@ def mpce_loss(
     dim = class_dim(logits)
     log_p = torch.log_softmax(full_precision(logits), dim)
     p = log_p.exp()
+    # The gradient of a product with -inf is NaN even if nothing asks for it.
+    masked = log_p == float("-inf")
     # Not amax: its gradient looks for the maximum again, and a compiler that computes p twice may find none.
-    scores = (p.max(dim, keepdim=True).values - p) * log_p
+    scores = (p.max(dim, keepdim=True).values - p) * log_p.masked_fill(masked, 0.0)
+    scores = scores.masked_fill(masked, float("-inf"))
     return _heart.reduce_classes(scores, target, weight, ignore_index, label_smoothing, reduction)

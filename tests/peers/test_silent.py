@@ -120,3 +120,45 @@ def test_loss_scaling_of_float16_logits(scale: float, reduction: str) -> None:
     assert actual.dtype == torch.float16
     expected = gradient_of(scaled, logits.double())
     torch.testing.assert_close(actual.double(), expected, rtol=1e-3, atol=6.1e-8)
+
+
+@pytest.mark.parametrize("rows", [SMALL, LARGE])
+@pytest.mark.parametrize("name", CASES)
+def test_a_masked_class_beside_the_target(name: str, rows: int) -> None:
+    """timm and TRL mask classes and tokens with -inf: the loss is that of the classes left, with a finite gradient."""
+    torch.manual_seed(0)
+    left, target = torch.randn(rows, 6, dtype=torch.float64), torch.randint(6, (rows,))
+    masked = torch.cat([left, torch.full((rows, 1), -INF, dtype=torch.float64)], 1)
+    loss = partial(CASES[name], target=target, reduction="sum")
+    torch.testing.assert_close(loss(masked), loss(left))
+    gradient = gradient_of(loss, masked)
+    torch.testing.assert_close(gradient[:, :6], gradient_of(loss, left))
+    assert (gradient[:, 6] == 0).all()
+
+
+@pytest.mark.parametrize("target", [torch.tensor([1]), torch.tensor([[0.0, 1.0, 0.0]])], ids=["index", "soft"])
+def test_the_target_is_the_only_class_left(target: Tensor) -> None:
+    """COT: without another class the entropy is 0, as it is for a single class."""
+    logits = torch.tensor([[-INF, 2.0, -INF]])
+    assert cf.complement_entropy(logits, target).item() == 0
+    assert (gradient_of(lambda x: cf.complement_entropy(x, target), logits) == 0).all()
+
+
+def test_mpce_of_a_masked_target_is_infinite() -> None:
+    """Eq. (7): as ``F.cross_entropy``; its gradient has no value, and is taken as 0."""
+    logits = torch.tensor([[0.0, 1.0, -INF]])
+    assert cf.mpce_loss(logits, torch.tensor([2])).item() == INF
+    assert gradient_of(lambda x: cf.mpce_loss(x, torch.tensor([2])), logits).isfinite().all()
+
+
+@pytest.mark.parametrize("rows", [SMALL, LARGE])
+@pytest.mark.parametrize("name", CASES)
+def test_a_nan_among_the_logits_shows_in_its_row_alone(name: str, rows: int) -> None:
+    """PyTorch: ``F.cross_entropy`` of NaN is NaN. Truncated L_q compares, and comparing with NaN is false."""
+    logits, target = torch.randn(rows, 6), torch.randint(1, 6, (rows,))
+    logits[0, 0] = math.nan
+    logits[1] = torch.tensor([120.0, 0, 0, 0, 0, 0])
+    for leaf in (logits, logits.clone().requires_grad_()):
+        loss = CASES[name](leaf, target, reduction="none")
+        assert loss[0].isnan()
+        torch.testing.assert_close(loss[1:], CASES[name](logits[1:], target[1:], reduction="none"))
