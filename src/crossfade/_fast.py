@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from crossfade._tensors import is_observed, is_plain, wide
@@ -83,8 +84,7 @@ def _cross_entropy(p_y: Tensor, logits: Tensor, index: Tensor) -> Tensor:
     if not p_y.min().item() >= _UNDERFLOW:  # also where one of them is NaN, which hides the smallest
         tiny = p_y.squeeze(1) < _UNDERFLOW
         rows = logits.movedim(1, -1)[tiny].to(ce.dtype)
-        chosen = rows.gather(1, index.squeeze(1)[tiny].unsqueeze(1)).squeeze(1)
-        ce.squeeze(1)[tiny] = rows.logsumexp(1) - chosen
+        ce.squeeze(1)[tiny] = F.cross_entropy(rows, index.squeeze(1)[tiny], reduction="none")
     return ce
 
 
@@ -162,7 +162,7 @@ def _recomputed(ctx: Any, upstream: Tensor) -> Tensor:
     differentiable = torch.is_grad_enabled()
     with torch.enable_grad():
         leaf = logits if differentiable else logits.detach().requires_grad_()
-        loss = g(torch.nn.functional.cross_entropy(leaf.to(wide(leaf.dtype)), target, reduction="none"))
+        loss = g(F.cross_entropy(leaf.to(wide(leaf.dtype)), target, reduction="none"))
         if row_weight is not None:
             loss = torch.where(row_weight == 0, 0.0, loss) * row_weight
         if reduction != "none":

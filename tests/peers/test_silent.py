@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import crossfade as cf
-from crossfade import _heart, _transforms
 from crossfade.integrations.distributed import global_count
 from tests.core.cases import CASES
 
@@ -162,3 +161,19 @@ def test_a_nan_among_the_logits_shows_in_its_row_alone(name: str, rows: int) -> 
         loss = CASES[name](leaf, target, reduction="none")
         assert loss[0].isnan()
         torch.testing.assert_close(loss[1:], CASES[name](logits[1:], target[1:], reduction="none"))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("rows", [SMALL, LARGE])
+@pytest.mark.parametrize("offset", [0.0, 1e3, -1e6])
+def test_a_common_offset_of_the_logits_changes_nothing(offset: float, rows: int, dtype: torch.dtype) -> None:
+    """Liger and cut-cross-entropy test large logits: the softmax doesn't depend on a number added to all of them."""
+    torch.manual_seed(0)
+    logits = torch.randn(rows, 6) * 8
+    logits[:, :2] = 100.0
+    logits = (logits + offset).to(dtype)
+    target = torch.randint(2, 6, (rows,))
+    exact = F.cross_entropy(logits.double(), target, reduction="none")
+    for loss in (partial(cf.crossfade_loss, beta=0.0), partial(cf.probability_loss, lambda ce: ce)):
+        leaf = logits.clone().requires_grad_()
+        assert relative_error(loss(leaf, target, reduction="none"), exact) < 2e-7
