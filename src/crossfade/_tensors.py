@@ -59,7 +59,7 @@ def is_soft(logits: Tensor, target: Tensor) -> bool:
 
 
 def as_index(target: Tensor) -> Tensor:
-    """Return uint8 targets as int64, and all others as they are: as an index uint8 is a mask, and there 156 == -100."""
+    """Return uint8 targets as int64, others as they are: an index of type uint8 is a mask, and in uint8 156 == -100."""
     return target.long() if target.dtype == torch.uint8 else target
 
 

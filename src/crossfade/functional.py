@@ -220,7 +220,8 @@ def complement_entropy(
 
     Complement objective training (Chen et al. 2019) *maximises* it, in a second step after each step on CE: there,
     minimise ``-complement_entropy(logits, target) / logits.shape[1]``. The gradient with respect to the target's own
-    logit is 0. Without another class (with p > 0) it is 0. For soft targets the expectation over labels, in float64.
+    logit is 0. Without another class with p > 0 the entropy is 0. For soft targets the expectation over labels, in
+    float64.
     """
     refuse_sharded(logits, "complement_entropy")
     target = as_index(target)
@@ -291,7 +292,7 @@ def mpce_loss(
     dim = class_dim(logits)
     log_p = torch.log_softmax(full_precision(logits), dim)
     p = log_p.exp()
-    # The gradient of a product with -inf is NaN even if nothing asks for it.
+    # A factor -inf would make the gradient NaN, also where the loss doesn't depend on the product.
     masked = log_p == float("-inf")
     # Not amax: its gradient looks for the maximum again, and a compiler that computes p twice may find none.
     scores = (p.max(dim, keepdim=True).values - p) * log_p.masked_fill(masked, 0.0)
