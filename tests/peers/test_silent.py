@@ -1,4 +1,4 @@
-"""Inputs for which a loss could be wrong without a word, each found with the tests or definitions of the source it names.
+"""Inputs for which a loss could be wrong silently, each found with the tests or definitions of the source it names.
 
 The references are written in float64 here, without the library.
 """
