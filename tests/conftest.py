@@ -113,7 +113,7 @@ def replayed():
     """``Graphs`` that prepares, captures and replays on the CPU, too: a capture is the call itself."""
     from types import SimpleNamespace
 
-    from crossfade.lab.train.graphs import Graphs
+    from crossfade.kernels.graphs import Graphs
 
     class Replayed(Graphs):
         def __init__(self, *arguments, **options):

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crossfade import kernels
+from crossfade.kernels import recurrence as lstm_recurrence
 from crossfade.lab.methods import method
-from crossfade.lab.train.lstm import recurrence as lstm_recurrence
 from crossfade.lab.train.lstm.batched import train_batched
 from crossfade.lab.train.lstm.recipe import LstmMember, LstmRecipe
 from tests.examples import examples

@@ -165,10 +165,10 @@ def test_compiles_for_nvidia(kernel, precision, capability):
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from crossfade.lab.train.lstm import triton as lstm_triton
+    from crossfade.kernels import triton_recurrence
 
-    function = getattr(lstm_triton, kernel)
-    tile = {"_forward_kernel": lstm_triton._FORWARD, "_backward_kernel": lstm_triton._BACKWARD}[kernel]
+    function = getattr(triton_recurrence, kernel)
+    tile = {"_forward_kernel": triton_recurrence._FORWARD, "_backward_kernel": triton_recurrence._BACKWARD}[kernel]
     numbers, settings_ = ("t", "time", "rows", "cells"), tile | {"PRECISION": precision}
     options = {name: settings_.pop(name) for name in ("num_warps", "num_stages")}
     names = function.arg_names

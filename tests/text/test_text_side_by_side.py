@@ -101,7 +101,7 @@ def test_preparing_a_capture_leaves_no_trace(task, recipe, undisturbed, monkeypa
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_draws_are_new_in_every_replay(device):
-    from crossfade.lab.train.graphs import Graphs
+    from crossfade.kernels.graphs import Graphs
 
     place = torch.device(device)
     one, other = Graphs(place, list), Graphs(place, list)

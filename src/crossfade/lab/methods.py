@@ -15,6 +15,8 @@ from crossfade.errors import UserError
 from crossfade.schedules import Schedule, Weights, constant, cross_entropy, expectation, gradual, switch
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
 
@@ -149,6 +151,21 @@ def method(name: str, *, deep: bool = False) -> Method:
     nearest = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
     hint = f"did you mean {nearest[0]!r}?" if nearest else f"there are {', '.join(known)}"
     raise UserError(f"no method {name!r}: {hint}")
+
+
+def mixture_table(schedule: Schedule, epochs: int, steps: int = 1) -> NDArray[np.float32]:
+    """Return (epochs, steps, 2): alpha and beta, which change ``steps`` times in an epoch.
+
+    Raises:
+        UserError: a schedule that doesn't return two finite numbers.
+    """
+    import numpy as np
+
+    total = epochs * steps
+    table = np.array([tuple(schedule(step / total)) for step in range(total)], dtype=np.float32)
+    if table.shape != (total, 2) or not np.isfinite(table).all():
+        raise UserError("a method's schedule must give two finite numbers, alpha and beta, at each progress in [0, 1)")
+    return table.reshape(epochs, steps, 2)
 
 
 def shared_epochs(first: Method, second: Method, epochs: int, steps: int = 1) -> int:

@@ -11,8 +11,8 @@ from collections import Counter
 import pytest
 import torch
 
-from crossfade.lab.train import graphs
-from crossfade.lab.train.graphs import Graphs, begun, optimizer_state, out_of_memory
+from crossfade.kernels import graphs
+from crossfade.kernels.graphs import Graphs, begun, optimizer_state, out_of_memory
 
 CPU = torch.device("cpu")
 

@@ -49,7 +49,7 @@ def train_in_parts(
     try:
         return list(train(places))
     except Exception as error:
-        from crossfade.lab.train.graphs import empty_memory, out_of_memory
+        from crossfade.kernels.graphs import empty_memory, out_of_memory
 
         failed, full = error_line(error), out_of_memory(error)
     if full:  # only now, as the exception has held references to the networks

@@ -20,6 +20,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from crossfade.errors import UserError
+from crossfade.kernels.graphs import empty_memory
 from crossfade.lab.checks import expect
 from crossfade.lab.data.image_stream import StreamSplit
 from crossfade.lab.data.images import ImageSplit, ImageTask
@@ -36,7 +37,6 @@ from crossfade.lab.train.deep.network import Job, job_starts, save_model
 from crossfade.lab.train.deep.recipe import DeepRecipe, ImageRecipe
 from crossfade.lab.train.deep.record import Watcher, escapes
 from crossfade.lab.train.executor import Batch, Executor, Tick, cost, error_line, train_in_parts
-from crossfade.lab.train.graphs import empty_memory
 from crossfade.lab.train.outcome import History, outcome
 from crossfade.lab.trial import Trial, seed
 

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from crossfade._transforms import Transform
+from crossfade.kernels.graphs import Graphs, begun, optimizer_state
 from crossfade.lab.hardware import Hardware
 from crossfade.lab.methods import Method, TwoPass
 from crossfade.lab.train.deep import network
@@ -33,7 +34,6 @@ from crossfade.lab.train.deep.feeds import Feed, Inputs, Kind, Place, epoch_seed
 from crossfade.lab.train.deep.network import Job
 from crossfade.lab.train.deep.recipe import DeepRecipe, ImageRecipe
 from crossfade.lab.train.deep.record import Record
-from crossfade.lab.train.graphs import Graphs, begun, optimizer_state
 from crossfade.lab.train.outcome import History
 
 _SAVE_SECONDS = 10.0  # between checkpoints at least

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from crossfade.lab.data.split import Split
+from crossfade.lab.methods import mixture_table
 from crossfade.lab.own_loss import value_and_slope
-from crossfade.lab.train.epochs import mixture_table
 from crossfade.lab.train.outcome import Floats, History
 from crossfade.lab.train.tables.recipe import Member, Recipe
 from crossfade.lab.train.tables.setup import Record, cost, initial_weights, row_orders, steps_in_epoch

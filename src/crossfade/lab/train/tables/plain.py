@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crossfade.functional import crossfade_loss, probability_loss
-from crossfade.lab.train.epochs import mixture_table
+from crossfade.lab.methods import mixture_table
 from crossfade.lab.train.outcome import Floats, History
 from crossfade.lab.train.tables.recipe import Member, Recipe
 from crossfade.lab.train.tables.setup import Record, initial_weights, row_orders, state_dict, steps_in_epoch

@@ -21,8 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossfade.lab.data.split import Split
-from crossfade.lab.methods import starts
-from crossfade.lab.train.epochs import mixture_table
+from crossfade.lab.methods import mixture_table, starts
 from crossfade.lab.train.outcome import Floats, History
 from crossfade.lab.train.tables.kernel import TIES, Arguments, Rows, compiled
 from crossfade.lab.train.tables.panels import Layout, aligned, layout

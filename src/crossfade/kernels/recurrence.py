@@ -44,7 +44,7 @@ def reference(gates: Tensor, weight: Tensor) -> Tensor:
 class _Recurrence(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, gates: Tensor, weight: Tensor) -> Tensor:
-        from crossfade.lab.train.lstm import triton as lstm_triton
+        from crossfade.kernels import triton_recurrence
 
         count, time, rows, _ = gates.shape
         # Index 0 holds the state before the first token.
@@ -52,17 +52,17 @@ class _Recurrence(torch.autograd.Function):
         h[:, 0].zero_()
         c[:, 0].zero_()
         active = torch.empty_like(gates)
-        lstm_triton.forward(gates, weight, h, c, active)
+        triton_recurrence.forward(gates, weight, h, c, active)
         ctx.save_for_backward(weight, h, c, active)
         return h[:, 1:]
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor]:
-        from crossfade.lab.train.lstm import triton as lstm_triton
+        from crossfade.kernels import triton_recurrence
 
         weight, h, c, active = ctx.saved_tensors
         d_gates = torch.empty_like(active)
-        lstm_triton.backward(weight, active, c, upstream.contiguous(), d_gates)
+        triton_recurrence.backward(weight, active, c, upstream.contiguous(), d_gates)
         # One product over all tokens: the state before a token is the one with its own index.
         return d_gates, d_gates.flatten(1, 2).mT @ h[:, :-1].flatten(1, 2)
