@@ -18,7 +18,6 @@ from crossfade.lab.run import pack, run, run_request
 from crossfade.lab.scores import brier_score, expected_calibration_error
 from crossfade.lab.store import Run, Store
 from crossfade.lab.train import Member, Recipe, select, train_stack
-from crossfade.lab.train.executor import cost
 from crossfade.lab.train.tables.run import compute, executor
 from crossfade.lab.trial import Shape, Trial, seed
 from tests.examples import examples
@@ -201,7 +200,7 @@ def test_batches_hold_every_trial_once_and_keep_methods_together(budget, repeats
         assert len({trial.recipe for trial in batch}) == 1
         groups = {(id(trial.task), trial.repeat) for trial in batch}
         assert len(batch) == len(NAMES) * len(groups)
-        assert len(groups) == 1 or sum(map(cost, batch)) <= budget
+        assert len(groups) == 1 or sum(trial.cost for trial in batch) <= budget
 
 
 class _Sized:

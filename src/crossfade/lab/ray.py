@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from crossfade.errors import UserError
-from crossfade.lab.train.executor import Batch, Executor, Tick, cost
+from crossfade.lab.train.executor import Batch, Executor, Tick
 
 if TYPE_CHECKING:
     from crossfade.lab.store import Outcome
@@ -38,7 +38,8 @@ def on_ray(address: str, execute: Executor, *, gpus: int = 0) -> Executor:
             _ship_losses(ray, batches)
             # max_retries=-1: a task whose node died has done nothing wrong. What a user's loss raises is an outcome.
             task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=-1)(work)
-            waiting = {task.remote(batch): batch for batch in sorted(batches, key=lambda b: -sum(map(cost, b)))}
+            dearest_first = sorted(batches, key=lambda batch: -sum(trial.cost for trial in batch))
+            waiting = {task.remote(batch): batch for batch in dearest_first}
             while waiting:
                 (ready,), _ = ray.wait(list(waiting), num_returns=1)
                 outcomes = ray.get(ready)

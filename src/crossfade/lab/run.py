@@ -19,7 +19,7 @@ from typing import TypeAlias
 from crossfade.lab.hardware import Hardware, process_rank
 from crossfade.lab.provenance import provenance
 from crossfade.lab.store import Run, Store
-from crossfade.lab.train.executor import Batch, Executor, cost
+from crossfade.lab.train.executor import Batch, Executor
 from crossfade.lab.train.lstm.recipe import LstmRecipe
 from crossfade.lab.train.tables.recipe import Recipe
 from crossfade.lab.train.tables.run import executor as tables_executor
@@ -131,7 +131,7 @@ def run(
     stored = store.statuses(wanted)
     known = {key for key, status in stored.items() if status == "done" or not retry_failed}
     missing = [trial for key, trial in wanted.items() if key not in known]
-    total = sum(map(cost, missing)) or 1.0
+    total = sum(trial.cost for trial in missing) or 1.0
     spent, reached, done, failed = 0.0, 0.0, 0, 0
 
     def tick(unfinished: float) -> None:
@@ -143,7 +143,7 @@ def run(
     origin = provenance() if missing else {}
     for trial, outcome in (execute or tables_executor(Hardware()))(pack(missing), tick):
         store.put(trial, outcome, origin)
-        spent += cost(trial)
+        spent += trial.cost
         done += outcome.status == "done"
         failed += outcome.status == "failed"
         tick(0.0)
@@ -160,7 +160,7 @@ def pack(trials: Iterable[Trial], budget: float | None = None) -> list[Batch]:
     room = 0.0
     for _, group in groupby(trials, key=lambda trial: (trial.recipe, id(trial.task), trial.repeat)):
         together = list(group)
-        needed = sum(map(cost, together))
+        needed = sum(trial.cost for trial in together)
         if not batches or needed > room or batches[-1][0].recipe != together[0].recipe:
             batches.append([])
             room = _BUDGET if budget is None else budget

@@ -119,6 +119,11 @@ class Trial:
             "repeat": self.repeat,
         }
 
+    @property
+    def cost(self) -> float:
+        """Roughly its multiply-adds, for progress and the size of batches."""
+        return self.recipe.cost(self.task.shape)
+
     @cached_property
     def key(self) -> str:
         """Hash of ``content``: 32 hex digits."""

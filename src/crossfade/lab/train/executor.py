@@ -23,11 +23,6 @@ class Executor(Protocol):
     def __call__(self, batches: Sequence[Batch], tick: Tick) -> Iterator[tuple[Trial, Outcome]]: ...
 
 
-def cost(trial: Trial) -> float:
-    """Return roughly the multiply-adds of a trial, for the progress bar and the size of batches."""
-    return trial.recipe.cost(trial.task.shape)
-
-
 def error_line(error: BaseException) -> str:
     """Return an error as the one line that the store keeps."""
     text = " ".join(str(error).split())

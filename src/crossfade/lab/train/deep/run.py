@@ -36,7 +36,7 @@ from crossfade.lab.train.deep.lightning import CHECKPOINT, train
 from crossfade.lab.train.deep.network import Job, job_starts, save_model
 from crossfade.lab.train.deep.recipe import DeepRecipe, ImageRecipe
 from crossfade.lab.train.deep.record import Watcher, escapes
-from crossfade.lab.train.executor import Batch, Executor, Tick, cost, error_line, train_in_parts
+from crossfade.lab.train.executor import Batch, Executor, Tick, error_line, train_in_parts
 from crossfade.lab.train.outcome import History, outcome
 from crossfade.lab.trial import Trial, seed
 
@@ -96,7 +96,7 @@ class _Runner:
 
     def _together(self, trials: Sequence[Trial], jobs: Sequence[Job], places: Sequence[int]) -> list[History]:
         mine, recipe = [jobs[at] for at in places], _recipe(trials[0])
-        report = partial(self._report, sum(cost(trials[at]) for at in places))
+        report = partial(self._report, sum(trials[at].cost for at in places))
         try:
             return side_by_side.train_side_by_side(mine, recipe, hardware=self.hardware, on_progress=report)
         except (RuntimeError, ValueError):
@@ -129,7 +129,7 @@ class _Runner:
             yield trial, result
 
     def _train(self, trial: Trial, job: Job, callbacks: Sequence[pl.Callback]) -> Outcome:
-        report = partial(self._report, cost(trial))
+        report = partial(self._report, trial.cost)
         try:
             history = train(job, _recipe(trial), hardware=self.hardware, callbacks=callbacks, on_progress=report)
         except UserError:

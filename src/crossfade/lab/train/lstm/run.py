@@ -16,7 +16,7 @@ from crossfade.lab.data.texts import TextSplit
 from crossfade.lab.hardware import Hardware, check_device, process_rank, processors, torch_device
 from crossfade.lab.own_loss import probe
 from crossfade.lab.store import Outcome
-from crossfade.lab.train.executor import Batch, Executor, Tick, cost, train_in_parts
+from crossfade.lab.train.executor import Batch, Executor, Tick, train_in_parts
 from crossfade.lab.train.lstm.batched import SLOTS, train_batched
 from crossfade.lab.train.lstm.plain import train_plain
 from crossfade.lab.train.lstm.recipe import LstmMember, LstmRecipe
@@ -106,12 +106,13 @@ def executor(hardware: Hardware, *, engine: Engine = "auto", device: str | None 
         known: dict[str, TokenSplit] = {}
         for batch in joined(batches, threads if device == "cpu" else SLOTS):
             recipe = expect("recipe", batch[0].recipe, LstmRecipe)
-            keys = [_texts(trial, recipe) for trial in batch]
+            reading = [recipe.min_count, recipe.vocabulary, recipe.max_length]  # and the texts determine the tokens
+            keys = [canonical([dict(trial.task.content), trial.repeat, *reading]) for trial in batch]
             known = {  # splits that the batch before has used aren't tokenized again
                 key: known.get(key) or tokenize(expect("split", trial.task.split(trial.repeat), TextSplit), recipe)
                 for key, trial in dict(zip(keys, batch, strict=True)).items()
             }
-            whole = sum(map(cost, batch))
+            whole = sum(trial.cost for trial in batch)
 
             def report(fraction: float, whole: float = whole) -> None:
                 tick(fraction * whole)
@@ -130,11 +131,6 @@ def joined(batches: Sequence[Batch], most: int) -> list[Batch]:
         else:
             larger.append(batch)
     return larger
-
-
-def _texts(trial: Trial, recipe: LstmRecipe) -> str:
-    """Return a key for everything that determines a trial's tokens."""
-    return canonical([dict(trial.task.content), trial.repeat, recipe.min_count, recipe.vocabulary, recipe.max_length])
 
 
 def _outcome(split: TokenSplit, recipe: LstmRecipe, history: History, seconds: float) -> Outcome:

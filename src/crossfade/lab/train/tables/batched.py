@@ -129,14 +129,12 @@ class _Stack:
             on_epoch()
         self.weights = best
         probabilities = torch.cat([logits.softmax(-1) for logits, _ in self._logits("test")], 1).cpu().numpy()
-        return [
-            records[k].history(members[k].split, probabilities[k], self._unpadded(k), "batched")
-            for k in range(self.count)
-        ]
-
-    def _unpadded(self, slot: int) -> list[Floats]:
-        both = zip(self.weights, self.shapes, strict=True)
-        return [weight[slot].cpu().numpy()[tuple(map(slice, shape))].copy() for weight, shape in both]
+        out = []
+        for slot in range(self.count):
+            both = zip(self.weights, self.shapes, strict=True)
+            own = [weight[slot].cpu().numpy()[tuple(map(slice, shape))].copy() for weight, shape in both]
+            out.append(records[slot].history(members[slot].split, probabilities[slot], own, "batched"))
+        return out
 
     def _forward(self, x: Tensor) -> list[Tensor]:
         """Return the inputs of each layer, and the logits."""

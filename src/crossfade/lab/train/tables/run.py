@@ -11,7 +11,7 @@ from crossfade.lab.checks import expect
 from crossfade.lab.data.split import Split
 from crossfade.lab.hardware import Hardware, processors
 from crossfade.lab.store import Outcome
-from crossfade.lab.train.executor import Batch, Executor, Tick, cost, error_line, train_in_parts
+from crossfade.lab.train.executor import Batch, Executor, Tick, error_line, train_in_parts
 from crossfade.lab.train.outcome import History, outcome, probability_scores
 from crossfade.lab.train.tables.recipe import Member, Recipe
 from crossfade.lab.train.tables.stack import select, train_stack
@@ -24,7 +24,7 @@ def executor(hardware: Hardware) -> Executor:
 
     def execute(batches: Sequence[Batch], tick: Tick) -> Iterator[tuple[Trial, Outcome]]:
         for batch in batches:
-            whole = sum(map(cost, batch))
+            whole = sum(trial.cost for trial in batch)
 
             def report(fraction: float, whole: float = whole) -> None:
                 tick(fraction * whole)
@@ -45,7 +45,10 @@ def compute(batch: Sequence[Trial], *, threads: int | None = None, on_progress: 
     for trial in batch:
         at = (id(trial.task), trial.repeat)
         if at not in splits:
-            splits[at] = _split(trial)
+            try:
+                splits[at] = expect("split", trial.task.split(trial.repeat), Split)
+            except (UserError, MemoryError) as error:
+                splits[at] = Outcome(error=error_line(error))
     found = [splits[id(trial.task), trial.repeat] for trial in batch]
     ready = [(trial, split) for trial, split in zip(batch, found, strict=True) if isinstance(split, Split)]
 
@@ -54,13 +57,6 @@ def compute(batch: Sequence[Trial], *, threads: int | None = None, on_progress: 
 
     computed = iter(train_in_parts([trial for trial, _ in ready], train) if ready else [])
     return [next(computed) if isinstance(split, Split) else split for split in found]
-
-
-def _split(trial: Trial) -> Split | Outcome:
-    try:
-        return expect("split", trial.task.split(trial.repeat), Split)
-    except (UserError, MemoryError) as error:
-        return Outcome(error=error_line(error))
 
 
 def _train(ready: Sequence[tuple[Trial, Split]], threads: int | None, on_progress: Tick | None) -> list[Outcome]:
