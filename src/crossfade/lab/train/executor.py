@@ -34,11 +34,9 @@ def train_in_parts(
 ) -> list[_T | Outcome]:
     """Train all trials together or, if that raises, in parts, so that one failing loss doesn't affect other trials.
 
-    If a device's memory was full, the parts are halves. Otherwise the trials of each user-defined loss are a part, and
-    in the end each trial by itself. A trial that fails alone gets an outcome with the error instead of a result.
-
-    ``train`` returns the results of the trials with the given indices; ``places`` are the indices to train, by default
-    all.
+    If a device's memory was full, the parts are halves; otherwise the trials of each user-defined loss, and in the end
+    single trials. One that fails alone gets an outcome with the error. ``train`` returns the results of the trials with
+    the given indices, ``places`` are those to train (default: all).
     """
     places = range(len(trials)) if places is None else places
     try:

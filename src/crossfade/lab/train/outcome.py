@@ -35,8 +35,7 @@ class History:
         last: The state after the last epoch, if it is kept.
         probabilities: (test examples, classes) after the chosen epoch, if they are kept.
         finite: Whether weights and loss stayed finite to the end.
-        engine: The engine that trained the network.
-        device: The device on which it did.
+        engine, device: What trained the network, and where.
         seconds: The duration, where a training is timed by itself.
         note: Why a slower engine than expected was used.
     """
@@ -60,8 +59,7 @@ def chosen_epoch(accuracy: Curve, nll: Curve | None = None, tie: Tie = "first") 
     Args:
         accuracy: The accuracy on the validation part after each epoch, or the number of correct examples.
         nll: The mean cross entropy there, needed for the tie ``"loss"``.
-        tie: Which of several equally good epochs is chosen: the ``"first"``, the ``"last"``, or the one with the lowest
-            ``"loss"`` (then the first).
+        tie: Of equally good epochs the ``"first"``, the ``"last"``, or that of the lowest ``"loss"`` is chosen.
     """
     if not np.isfinite(accuracy).any():
         return -1

@@ -38,8 +38,8 @@ def compute(batch: Sequence[Trial], *, threads: int | None = None, on_progress: 
     """Return the outcomes of trials with one recipe, in their order.
 
     A trial that fails doesn't take others with it. It fails if its data can't be used (a column that overflows), if a
-    user's own loss raises an exception, or if its weights diverge in the first epoch at every learning rate. Where they
-    diverge later, the best epoch before that counts.
+    user's own loss raises an exception, or if its weights diverge in the first epoch at every learning rate; where they
+    diverge later, the best epoch before counts.
     """
     splits: dict[tuple[int, int], Split | Outcome] = {}
     for trial in batch:

@@ -17,7 +17,6 @@ from crossfade.lab.train.tables.setup import cost
 
 Trainer: TypeAlias = Literal["kernel", "batched", "plain"]
 Engine: TypeAlias = Literal["auto", "kernel", "batched", "plain"]
-Report: TypeAlias = Callable[[float], None]
 _log = logging.getLogger(__name__)
 
 
@@ -28,7 +27,7 @@ def train_stack(
     engine: Engine = "auto",
     device: str = "cpu",
     threads: int | None = None,
-    on_progress: Report | None = None,
+    on_progress: Callable[[float], None] | None = None,
 ) -> list[History]:
     """Train every member and return the histories in the members' order.
 
@@ -56,8 +55,6 @@ def train_stack(
     elsewhere = check_device(device)
     if elsewhere and engine in ("kernel", "plain"):
         raise UserError(f"the {engine} engine runs on the CPU; for device {device!r} take engine 'batched' or 'auto'")
-    if not members:
-        return []
     plans = [_plan(member, "batched" if elsewhere and engine == "auto" else engine) for member in members]
     for note in dict.fromkeys(plan.note for plan in plans if plan.note):
         _log.warning(note)
