@@ -1,3 +1,4 @@
+import multiprocessing
 import os
 import random
 import signal
@@ -72,6 +73,21 @@ def test_rows_come_in_the_order_of_the_keys_and_without_strangers(tmp_path):
             store.put(FakeTrial(key), DONE, {})
         assert [row.key for row in store.rows(["d", "unknown", "b"])] == ["d", "b"]
         assert store.statuses(["d", "unknown"]) == {"d": "done"}
+
+
+def _make_store(path):
+    Store(path).close()
+
+
+def test_a_reader_never_sees_an_unfinished_store(tmp_path):
+    for number in range(20):
+        path = tmp_path / f"{number}.db"
+        writer = multiprocessing.get_context("fork").Process(target=_make_store, args=(path,))
+        writer.start()
+        while not path.exists():
+            assert writer.is_alive() or path.exists()
+        Store(path, mode="read").close()
+        writer.join()
 
 
 def test_runs_are_kept_once_and_the_latest_comes_first(tmp_path):

@@ -11,7 +11,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -31,6 +31,7 @@ CREATE TABLE runs (
     id TEXT PRIMARY KEY, study TEXT NOT NULL, started REAL NOT NULL, request TEXT NOT NULL, keys TEXT NOT NULL
 );
 """
+_NEW = f"PRAGMA application_id = {_APPLICATION}; PRAGMA user_version = {_SCHEMA}; {_TABLES}"
 # What to do about SQLite's errors, by a word of their text.
 _ERRORS = {
     "full": "the disk is full; free some space and run the same command again: what is stored is safe",
@@ -109,6 +110,8 @@ class Store:
                 return
             self._take()
             try:
+                if self.path != ":memory:" and not (Path(path).exists() and Path(path).stat().st_size):
+                    _make(Path(path))
                 self._db = sqlite3.connect(self.path, isolation_level=None, timeout=30)
                 self._prepare()
             except BaseException:
@@ -192,17 +195,14 @@ class Store:
             self._lock.release()
 
     def _prepare(self) -> None:
-        new = not self._value("SELECT count(*) FROM sqlite_master")
-        if not new:
-            self._check_ours()
-            damage = self._value("PRAGMA quick_check(1)")
-            if damage != "ok":
-                raise sqlite3.DatabaseError(f"malformed: {damage}")
+        if self.path == ":memory:":
+            self._db.executescript(_NEW)
+        self._check_ours()
+        damage = self._value("PRAGMA quick_check(1)")
+        if damage != "ok":
+            raise sqlite3.DatabaseError(f"malformed: {damage}")
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = NORMAL")
-        if new:
-            header = f"PRAGMA application_id = {_APPLICATION}; PRAGMA user_version = {_SCHEMA};"
-            self._db.executescript(f"BEGIN IMMEDIATE; {header} {_TABLES} COMMIT;")
 
     def _check_ours(self) -> None:
         if self._value("PRAGMA application_id") != _APPLICATION:
@@ -243,6 +243,15 @@ def _check_file(path: Path, mode: str) -> None:
             raise UserError(f"store {path}: the folder {path.parent} isn't there; make it first")
     elif mode == "write" and not os.access(path, os.W_OK):
         raise UserError(f"store {path}: it can't be written to; make it writable or use --store another file")
+
+
+def _make(path: Path) -> None:
+    """Make an empty store beside ``path`` and move it there: nobody ever sees a file without its header and tables."""
+    unfinished = Path(f"{path}.new")
+    unfinished.unlink(missing_ok=True)
+    with closing(sqlite3.connect(unfinished, isolation_level=None)) as db:
+        db.executescript(_NEW)
+    unfinished.replace(path)
 
 
 def _open_for_reading(path: Path) -> sqlite3.Connection:
