@@ -65,9 +65,31 @@ def controls_table(frame: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
+def shape_table(frame: pd.DataFrame) -> str:
+    """Return what the fade's shape adds to CE with the same mean gradient."""
+    lines = ["| network | momentum | gradual − ce-matched, points | 95 % | p |", "|---|--:|--:|--:|--:|"]
+    for net, title in NETS.items():
+        for momentum in sorted(frame["momentum"].unique(), reverse=True):
+            found = analyze(part(frame, net, momentum, ["ce-matched", "gradual"]), repeat="seed", control="ce-matched")
+            span, test = found.intervals["gradual"], found.against_control[0]
+            mean = next(row.mean_delta for row in found.summary if row.method == "gradual") or 0
+            bounds = f"{100 * span.low:+.2f} to {100 * span.high:+.2f}"
+            lines.append(f"| {title} | {momentum:g} | {100 * mean:+.2f} | {bounds} | {test.p_adjusted:.2g} |")
+    return "\n".join(lines)
+
+
+def small_sets(frame: pd.DataFrame) -> str:
+    """Return how many data sets are so small that one test row counts more than a point."""
+    rows = frame.drop_duplicates("dataset")["n_test"]
+    return f"On {sum(rows < 100)} of {len(rows)} sets one test row is worth over a point of accuracy."
+
+
 def ties_table(frame: pd.DataFrame, momentum: float) -> str:
     """Return Δ to CE and mean rank under each rule for equal validation accuracies."""
-    lines = ["| network | method | first epoch | last epoch | lowest validation loss |", "|---|---|--:|--:|--:|"]
+    lines = [
+        "| network | method | first epoch | last epoch | lowest validation loss | the paper's |",
+        "|---|---|--:|--:|--:|--:|",
+    ]
     for net, title in NETS.items():
         own = part(frame, net, momentum, SIX)
         by_rule = [
@@ -78,6 +100,8 @@ def ties_table(frame: pd.DataFrame, momentum: float) -> str:
             cells = [
                 f"{100 * (rows[method].mean_delta or 0):+.2f} (rank {rows[method].mean_rank:.2f})" for rows in by_rule
             ]
+            paper = PAPER[net][method]
+            cells.append(f"{paper.delta:+.2f} (rank {paper.rank:.2f})")
             lines.append(f"| {title} | {method} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -104,6 +128,8 @@ def blocks(frame: pd.DataFrame) -> dict[str, str]:
         texts[f"{source} momentum {momentum:g}, friedman"] = friedman_lines(frame, momentum)
         texts[f"{source} momentum {momentum:g}, ties"] = ties_table(frame, momentum)
     texts[f"{source} controls"] = controls_table(frame)
+    texts[f"{source} shape"] = shape_table(frame)
+    texts[f"{source} small sets"] = small_sets(frame)
     return texts
 
 

@@ -84,14 +84,14 @@ class _Figure2(MarkdownStudy[TextRecipe, "TextSet"]):
         return Prepared(label, (task,), recipe, tuple(range(request.repeats or repeats)), about, notes)
 
     def tables(self, results: pd.DataFrame) -> str:
-        matrix = experiments(results)
-        return _scores_table(results) + ("" if len(matrix) < 2 else f"\n\n{_profile_table(matrix)}")
+        profiles = [_profile_table(experiments(results, score), score) for score in ("accuracy", "score")]
+        return "\n\n".join([_scores_table(results), *filter(None, profiles)])
 
     def figure(self, results: pd.DataFrame, title: str) -> Figure | None:
-        """Return the Dolan-Moré profile; None while there are fewer than two experiments."""
+        """Return the Dolan-Moré profile of accuracy; None while there are fewer than two experiments."""
         from crossfade.stats import performance_plot, performance_profile
 
-        matrix = experiments(results)
+        matrix = experiments(results, "accuracy")
         return None if len(matrix) < 2 else performance_plot(performance_profile(matrix), title=title)
 
 
@@ -112,14 +112,14 @@ def glue_scores(results: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(score=[line[line["metric"]] for _, line in frame.iterrows()])
 
 
-def experiments(results: pd.DataFrame) -> pd.DataFrame:
-    """Return the official metric by experiment (a task and a seed) and method, without WNLI.
+def experiments(results: pd.DataFrame, score: str) -> pd.DataFrame:
+    """Return accuracy, or the official metric (``score``), by experiment (a task and a seed) and method, without WNLI.
 
     A correlation below zero counts as zero.
     """
     frame = glue_scores(results)
     own = frame[frame["task"] != "WNLI"]
-    matrix = own.pivot_table(index=["dataset", "repeat"], columns="method", values="score", sort=False)
+    matrix = own.pivot_table(index=["dataset", "repeat"], columns="method", values=score, sort=False)
     matrix.index = pd.Index([f"{name}, seed {repeat}" for name, repeat in matrix.index])
     return matrix.dropna().clip(lower=0.0)
 
@@ -144,15 +144,18 @@ def _scores_table(results: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def _profile_table(matrix: pd.DataFrame) -> str:
-    """Return the table of how often each method is close to the best one."""
+def _profile_table(matrix: pd.DataFrame, score: str) -> str:
+    """Return the table of how often each method is close to the best one; empty for fewer than two experiments."""
     from crossfade.stats import performance_profile
 
+    if len(matrix) < 2:
+        return ""
+    words = {"accuracy": "accuracy (the axis of the paper's figure)", "score": "official metric"}[score]
     profile = performance_profile(matrix)
     shares = {factor: profile.share(factor) for factor in _FACTORS}
     lines = [
-        f"Share of the {len(matrix)} experiments (a task and a seed; WNLI isn't counted) in which a method's official "
-        "metric, times τ, is at least the best method's:",
+        f"Share of the {len(matrix)} experiments (a task and a seed; WNLI isn't counted) in which a method's {words}, "
+        "times τ, is at least the best method's:",
         "",
         row("method", *(f"τ = {factor:g}" for factor in _FACTORS)),
         "|---|" + "---:|" * len(_FACTORS),
