@@ -193,6 +193,8 @@ def test_what_was_decided_about_the_data_is_said_and_kept():
         ({"width": 0}, "width"),
         ({"seed": -1}, "seed"),
         ({"tie": "best"}, "tie"),
+        ({"lr_schedule": "linear"}, "lr-schedule"),
+        ({"lr_schedule": "cosine", "methods": ["ce-cosine"]}, "is the same as 'ce'"),
     ],
 )
 def test_requests_that_cannot_be_carried_out(options, says):

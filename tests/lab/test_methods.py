@@ -138,6 +138,12 @@ def test_losses_that_cannot_be_loaded(losses, reference, message):
     assert "\n" not in str(caught.value)
 
 
+def test_the_cosine_is_for_tables():
+    with pytest.raises(UserError, match="'ce-cosine' is for tables"):
+        method("ce-cosine", tables=False)
+    assert method("ce-cosine").factor(0.5) == pytest.approx(0.5)
+
+
 def test_listing_methods_imports_no_torch():
     code = "import sys, crossfade.lab.methods as m; assert len(m.METHODS) > 10 and 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

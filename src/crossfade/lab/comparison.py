@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from crossfade.errors import UserError
 from crossfade.lab.hardware import Hardware
-from crossfade.lab.methods import DEFAULT_METHODS, METHODS, Method, method, shared_epochs
+from crossfade.lab.methods import COSINE, DEFAULT_METHODS, METHODS, Method, method, shared_epochs
 from crossfade.lab.own_loss import load_loss, probe
 from crossfade.lab.provenance import SCHEDULE_GRID, describe_run
 from crossfade.lab.result import ComparisonResult
@@ -80,6 +80,7 @@ def compare(
     learning_rate: float | None = None,
     momentum: float | None = None,
     weight_decay: float | None = None,
+    lr_schedule: str | None = None,
     granularity: str | None = None,
     tie: str | None = None,
     precision: str | None = None,
@@ -109,7 +110,8 @@ def compare(
         drop: Columns to leave out.
         name: What tables call the data.
         repeats, seed, test_size, net, width, depth, epochs, batch_size, learning_rates, learning_rate, momentum, \
-weight_decay, granularity, tie, precision: See ``crossfade.lab.settings.Training``; None is the usual value.
+weight_decay, lr_schedule, granularity, tie, precision: See ``crossfade.lab.settings.Training``; None is the usual
+            value.
         texts: ``Texts(text=("review",))`` trains on a column of texts.
         images: Size, augmentation and pretrained weights, for a folder.
         hardware: Where to train.
@@ -215,7 +217,7 @@ def plan(data: Loaded, settings: Settings, command: str | Sequence[str], own: Se
         methods = _methods(training, own, _MIXTURES, deep=training.net not in (None, "lstm"))
         asked = _on_texts(data, settings)
     else:
-        methods, asked = _methods(training, own, DEFAULT_METHODS), _on_tables(data, settings)
+        methods, asked = _methods(training, own, DEFAULT_METHODS, tables=True), _on_tables(data, settings)
     recipe, pairs = asked.recipe, itertools.product(asked.tasks, range(asked.repeats))
     trials = tuple(Trial(asked.study, task, one, recipe, repeat) for task, repeat in pairs for one in methods)
     notes = (*asked.notes, *_same_schedules(methods, recipe))
@@ -370,14 +372,20 @@ def _sizes(task: Task, examples: str) -> str:
     return f"{task.name}: {sizes} {examples} of {about['classes']} classes"
 
 
-def _methods(training: Training, own: Sequence[Method], usual: Sequence[str], *, deep: bool = False) -> list[Method]:
+def _methods(
+    training: Training, own: Sequence[Method], usual: Sequence[str], *, deep: bool = False, tables: bool = False
+) -> list[Method]:
     """Return what is compared: the control first, no name twice."""
     names = list(training.methods or ())
     if names == ["all"]:
-        names = [known.name for known in METHODS]
+        names = [known.name for known in METHODS if tables or known is not COSINE]
     elif not names and not (own and not training.loss):
         names = list(usual)
-    chosen = [method(name, deep=deep) for name in names] + [load_loss(one) for one in training.loss or ()] + [*own]
+    chosen = (
+        [method(name, deep=deep, tables=tables) for name in names]
+        + [load_loss(one) for one in training.loss or ()]
+        + [*own]
+    )
     if all(one.name != CONTROL for one in chosen):
         chosen.insert(0, method(CONTROL))
     seen: dict[str, Method] = {}
@@ -386,6 +394,8 @@ def _methods(training: Training, own: Sequence[Method], usual: Sequence[str], *,
             raise UserError(f"methods: two different losses are called {one.name!r}; rename one")
         if one in own and one.g is not None and one not in METHODS:
             probe(one.g)
+    if training.lr_schedule == "cosine" and COSINE.name in seen:
+        raise UserError(f"methods: with lr-schedule cosine {COSINE.name!r} is the same as 'ce'; leave one of them out")
     if len(seen) < 2:
         raise UserError("methods: only the control 'ce' is left; name another one to compare it with")
     return sorted(seen.values(), key=lambda one: one.name != CONTROL)

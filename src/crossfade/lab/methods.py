@@ -6,6 +6,7 @@ A method is a schedule for CE and EL (eq. 12), a loss g(ce), or another way to s
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
@@ -51,7 +52,7 @@ class TwoPass(Method):
 
 @dataclass(frozen=True)
 class ScaledRate(Method):
-    """CE whose learning rate is multiplied by a function of progress.
+    """CE whose learning rate is multiplied by a function of progress: for tables, and eq. (20) for images.
 
     The loss times M (``ce-matched``, ``ce-matched-off``) is something else: SGD's step is the rate times a running sum
     of gradient + weight decay x weights, so a larger rate also goes further along old gradients and decays faster.
@@ -83,12 +84,18 @@ def rate_factor(progress: float, own: bool) -> float:
     return gradient_volume(gradual()(progress), own) / 0.5
 
 
+def cosine(progress: float) -> float:
+    """Return (1 + cos(pi progress)) / 2, from 1 to 0: SGDR's eq. (5) without restarts (Loshchilov & Hutter 2017)."""
+    return (1.0 + math.cos(math.pi * progress)) / 2.0
+
+
 def _matched(share: float, progress: float) -> Weights:
     """Return CE times M = alpha + share x beta for the gradual recipe's weights."""
     alpha, beta = gradual()(progress)
     return Weights(alpha + share * beta, 0.0)
 
 
+COSINE = ScaledRate("ce-cosine", "CE, cosine rate", note="CE; the learning rate falls to 0 as a cosine", factor=cosine)
 METHODS: tuple[Method, ...] = (
     Method("ce", "CE", note="cross entropy: the baseline"),
     Method("f0", "CE+EL F=0", schedule=constant(0.0), note="CE and EL in equal parts (the paper's recipe 1)"),
@@ -116,6 +123,7 @@ METHODS: tuple[Method, ...] = (
         note="CE times M = alpha + beta/2, eq. (22): as ce-matched, for the logits of the other classes; for images "
         "ce-volume-others scales the learning rate instead",
     ),
+    COSINE,
 )
 DEFAULT_METHODS = ("ce", "f0", "f0-late", "gradual", "el", "focal")
 
@@ -136,8 +144,8 @@ NORM_MATCHED = tuple(
 DEEP_METHODS: tuple[Method, ...] = (COT, *NORM_MATCHED)  # they change the training step of a deep network
 
 
-def method(name: str, *, deep: bool = False) -> Method:
-    """Return the method of this name; ``deep`` admits ``DEEP_METHODS`` too.
+def method(name: str, *, deep: bool = False, tables: bool = True) -> Method:
+    """Return the method of this name; ``deep`` admits ``DEEP_METHODS`` too, without ``tables`` COSINE isn't.
 
     Raises:
         UserError: there is none; names the nearest.
@@ -146,6 +154,8 @@ def method(name: str, *, deep: bool = False) -> Method:
     'CE+EL F=0-0.5'
     """
     known = {one.name: one for one in ((*METHODS, *DEEP_METHODS) if deep else METHODS)}
+    if name == COSINE.name and not tables:
+        raise UserError(f"method {name!r} is for tables: other networks' rates have schedules of their own")
     if name in known:
         return known[name]
     nearest = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)

@@ -119,7 +119,8 @@ class Training(_Group):
             Images: falls tenfold at 1/2, 2/3 and 5/6 of the training. [default: 0.1; pretrained 0.01]
         momentum: Tables: of SGD. [default: 0.9]
         weight_decay: Of SGD. [default: tables: 0; images: 0.0001]
-        granularity: Tables: a schedule moves at every epoch or at every step. [default: epoch]
+        lr_schedule: Tables: every method's rate stays constant, or falls to 0 as a cosine does. [default: constant]
+        granularity: Tables: schedules move at every epoch or at every step. [default: epoch]
         tie: Tables: which epoch among equal validation accuracies: first, last, or lowest loss. [default: first]
         precision: Images, and texts with bert. [default: 32-true]
     """
@@ -138,6 +139,7 @@ class Training(_Group):
     learning_rate: float | None = None
     momentum: float | None = None
     weight_decay: float | None = None
+    lr_schedule: Literal["constant", "cosine"] | None = None
     granularity: Literal["epoch", "step"] | None = None
     tie: Literal["first", "last", "loss"] | None = None
     precision: Precision | None = None
@@ -188,7 +190,7 @@ class Settings:
 # What options need that don't suit all data: the data in words, their kinds, and the names of the options.
 _NEEDS: dict[str, tuple[tuple[Kind, ...], tuple[str, ...]]] = {
     "a table": ((TABLE, TEXTS), ("target", "test", "categorical", "width", "depth", "workers")),
-    "a table without --text": ((TABLE,), ("drop", "momentum", "granularity", "tie")),
+    "a table without --text": ((TABLE,), ("drop", "momentum", "lr_schedule", "granularity", "tie")),
     "a table without --text; other data have --learning-rate": ((TABLE,), ("learning_rates",)),
     "a table without --text, or a folder of images": ((TABLE, IMAGES), ("weight_decay",)),
     "a table with --text COLUMN": ((TEXTS,), ("text", "max_length", "accumulate")),

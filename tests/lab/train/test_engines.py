@@ -15,6 +15,7 @@ from crossfade.lab.methods import METHODS, Method, method
 from crossfade.lab.train import Member, Recipe, Split, train_stack
 from crossfade.lab.train.outcome import chosen_epoch
 from crossfade.lab.train.tables.plain import network
+from crossfade.lab.train.tables.setup import initial_weights, row_orders, state_dict
 from crossfade.schedules import constant, linear, staircase, switch
 from tests.examples import examples
 
@@ -64,6 +65,13 @@ def test_every_schedule_at_both_granularities(make_split, name, granularity):
     assert_engines_agree([Member(make_split(), chosen, 0.02, 3)], Recipe(epochs=5, granularity=granularity), 1e-5)
 
 
+@pytest.mark.parametrize("granularity", ["epoch", "step"])
+@pytest.mark.parametrize("name", ["ce", "gradual", "focal", "ce-cosine"])
+def test_a_rate_that_falls_as_a_cosine_in_every_engine(make_split, name, granularity):
+    recipe = Recipe(epochs=6, depth=2, lr_schedule="cosine", granularity=granularity, weight_decay=0.01)
+    assert_engines_agree([Member(make_split(rows=30), method(name), 0.05, 2)], recipe, 1e-5)
+
+
 @pytest.mark.parametrize("features", [1, 7, 8, 9, 16, 24, 33, 70])
 @pytest.mark.parametrize("classes", [2, 3, 8, 17, 30])
 def test_every_step(make_split, features, classes):
@@ -87,9 +95,10 @@ def test_any_shape(make_split, data):
     recipe = Recipe(
         net=pick("linear", "mlp"), width=pick(None, 1, 5, 16, 31), depth=pick(1, 2, 3), epochs=3,
         batch_size=pick(1, 5, 8, 16, 21), momentum=pick(0.0, 0.9), weight_decay=pick(0.0, 0.05),
-        granularity=pick("epoch", "step"), tie=pick("first", "last", "loss"),
+        granularity=pick("epoch", "step"), tie=pick("first", "last", "loss"), lr_schedule=pick("constant", "cosine"),
     )  # fmt: skip
-    members = [Member(split, method(pick("ce", "gradual", "focal", "tce")), 0.02, data.draw(st.integers(0, 2**62)))]
+    chosen = method(pick("ce", "gradual", "focal", "tce", "ce-cosine"))
+    members = [Member(split, chosen, 0.02, data.draw(st.integers(0, 2**62)))]
     assert_engines_agree(members, recipe, 2e-5)
 
 
@@ -167,6 +176,37 @@ def test_the_plain_loop_is_pytorchs(make_split):
         assert h.curves["train_loss"][epoch] == pytest.approx(total / 30, abs=1e-7)
         nll = F.cross_entropy(net(torch.tensor(split.x_test)), torch.tensor(split.y_test)).item()
         assert h.curves["test_nll"][epoch] == pytest.approx(nll, abs=1e-7)
+
+
+@pytest.mark.parametrize("engine", [*FAST, "plain"])
+@pytest.mark.parametrize("granularity", ["epoch", "step"])
+def test_the_cosine_is_pytorchs(make_split, engine, granularity):
+    """``CosineAnnealingLR`` in a loop written out; the method and the recipe's option give the same network."""
+    split, epochs, rows = make_split(rows=30), 7, 30
+    recipe = Recipe(epochs=epochs, granularity=granularity)
+    falling = Recipe(epochs=epochs, granularity=granularity, lr_schedule="cosine")
+    (by_name,) = train_stack([Member(split, method("ce-cosine"), 0.1, 7)], recipe, engine=engine)
+    both = train_stack([Member(split, method(name), 0.1, 7) for name in ("ce", "ce-cosine")], falling, engine=engine)
+    net = network(state_dict([weight.copy() for weight in initial_weights(7, (4, 4, 3))]))
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+    moves = epochs if granularity == "epoch" else epochs * 4
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=moves)
+    x, y = torch.tensor(split.x_train), torch.tensor(split.y_train)
+    orders, expected = torch.tensor(row_orders(7, rows, epochs)), []
+    for order in orders:
+        for batch in order.split(8):
+            optimizer.zero_grad()
+            F.cross_entropy(net(x[batch]), y[batch]).backward()
+            optimizer.step()
+            if granularity == "step":
+                schedule.step()
+        if granularity == "epoch":
+            schedule.step()
+        expected.append(F.cross_entropy(net(torch.tensor(split.x_val)), torch.tensor(split.y_val)).item())
+    for h in (by_name, *both):
+        np.testing.assert_allclose(h.curves["val_nll"], expected, rtol=0, atol=1e-5)
+    (constant_rate,) = train_stack([Member(split, method("ce"), 0.1, 7)], recipe, engine=engine)
+    assert np.abs(constant_rate.curves["val_nll"] - expected).max() > 1e-3
 
 
 def test_training_learns(make_split):

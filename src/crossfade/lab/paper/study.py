@@ -185,7 +185,7 @@ class Study(ABC, Generic[R, D]):
             UserError: an unknown name.
         """
         names = dict.fromkeys(["ce", *(request.methods or cell.methods)])
-        return [*(method(name) for name in names), *request.losses]
+        return [*(method(name, tables=False) for name in names), *request.losses]
 
     def runs(self, request: Request, parts: Sequence[tuple[Prepared, Sequence[Trial]]], meta: Json) -> list[Run]:
         """Return the request as the store keeps it: one run of all its parts, described by ``meta``."""

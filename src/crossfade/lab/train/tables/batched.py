@@ -19,11 +19,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from crossfade.lab.data.split import Split
-from crossfade.lab.methods import mixture_table
 from crossfade.lab.own_loss import value_and_slope
 from crossfade.lab.train.outcome import Floats, History
 from crossfade.lab.train.tables.recipe import Member, Recipe
-from crossfade.lab.train.tables.setup import Record, cost, initial_weights, row_orders, steps_in_epoch
+from crossfade.lab.train.tables.setup import Record, cost, initial_weights, row_orders, schedule_table
 
 _SLOTS_CPU = 16  # networks in a stack
 _SLOTS = 256  # a GPU's step takes as long for 16
@@ -94,9 +93,8 @@ class _Stack:
             )
             for part in ("train", "val", "test")
         }
-        steps = steps_in_epoch(recipe, len(split.y_train))
-        tables = [mixture_table(member.method.schedule, recipe.epochs, steps) for member in members]
-        self.mixture = self._put(np.stack(tables, -1))  # epoch, step, (alpha, beta), member
+        tables = [schedule_table(member.method, recipe, len(split.y_train)) for member in members]
+        self.schedules = self._put(np.stack(tables, -1))  # epoch, step, (alpha, beta, factor of the rate), member
         losses = {id(g): g for member in members if (g := member.method.g) is not None}
         self.custom = [
             (g, torch.tensor([member.method.g is g for member in members], device=device)[:, None])
@@ -116,7 +114,7 @@ class _Stack:
             order = self._put(np.stack([orders[member.seed][epoch] for member in members]).astype(np.int64))
             total_loss = torch.zeros(len(members), device=self.device)
             for step, batch in enumerate(torch.split(order, recipe.batch_size, 1)):
-                total_loss += self._step(batch, self.mixture[epoch, min(step, self.mixture.shape[1] - 1)])
+                total_loss += self._step(batch, self.schedules[epoch, min(step, self.schedules.shape[1] - 1)])
             finite = torch.stack([weight.flatten(1).isfinite().all(1) for weight in self.weights]).all(0)
             measured = torch.stack([total_loss / rows, *self._evaluate("val"), *self._evaluate("test"), finite], 1)
             better = []
@@ -144,13 +142,13 @@ class _Stack:
             values.append(z[..., : self.classes] if 2 * n + 2 == len(self.weights) else z.relu())
         return values
 
-    def _step(self, rows: Tensor, mixture: Tensor) -> Tensor:
+    def _step(self, rows: Tensor, schedule: Tensor) -> Tensor:
         """Take a step for every member on its own rows (member, row), and return the sum of each one's losses."""
         x, y = (part[self.which[:, None], rows] for part in self.parts["train"])
         *values, logits = self._forward(x)
         log_p = logits.log_softmax(-1)
         ce = -log_p.gather(-1, y[..., None])[..., 0]
-        alpha, beta = mixture[0, :, None], mixture[1, :, None]
+        alpha, beta, rate = schedule[0, :, None], schedule[1, :, None], self.rate * schedule[2]
         p = (-ce).exp()
         weight, loss = alpha + beta * p, alpha * ce + beta * (1 - p)
         for g, mine in self.custom:
@@ -168,7 +166,7 @@ class _Stack:
                 if self.recipe.weight_decay:
                     gradient = gradient.add(weight, alpha=self.recipe.weight_decay)
                 velocity.mul_(self.recipe.momentum).add_(gradient)
-                weight.addcmul_(self.rate.view(-1, *[1] * (weight.dim() - 1)), velocity, value=-1.0)
+                weight.addcmul_(rate.view(-1, *[1] * (weight.dim() - 1)), velocity, value=-1.0)
         return loss.sum(1)
 
     def _logits(self, part: str) -> list[tuple[Tensor, Tensor]]:

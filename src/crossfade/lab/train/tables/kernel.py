@@ -69,7 +69,7 @@ class Arguments(NamedTuple):
     weights: Floats
     velocity: Floats
     best: Floats  # weights after the best epoch
-    mixture: Floats  # (epochs, 1 or steps, 2): alpha and beta
+    schedule: Floats  # (epochs, 1 or steps, 3): see ``setup.schedule_table``
     address: int  # of a compiled g(ce) to train on instead, or 0
     batch_size: int
     sgd: Floats  # learning rate, momentum, weight decay
@@ -114,10 +114,10 @@ class _Part(NamedTuple):
 
 
 class _Loss(NamedTuple):
-    """The loss: the address of a compiled g(ce), or 0 and the mixture's weights at each step of an epoch's schedule."""
+    """The loss: the address of a compiled g(ce), or 0; alpha, beta and the rate's factor at each move of an epoch."""
 
     address: int
-    mixture: Address
+    schedule: Address
     moves: int
 
 
@@ -196,7 +196,7 @@ def _loss(work: _Work, classes: int, chosen: _Loss, move: int, scale: np.float32
     whole, target, ce, _predicted = _softmax(z, classes, y)
     inverse = one / whole
     if chosen.address == 0:
-        alpha, beta = splat8(chosen.mixture[2 * move]), splat8(chosen.mixture[2 * move + 1])
+        alpha, beta = splat8(chosen.schedule[3 * move]), splat8(chosen.schedule[3 * move + 1])
         p = target * inverse
         weight = fma(beta, p, alpha)
         loss = fma(alpha, ce, beta * (one - p))
@@ -257,14 +257,14 @@ def _epoch(
     for step in range((rows + batch - 1) // batch):
         if stop[0] != 0:
             break
-        size = min(batch, rows - step * batch)
+        size, move = min(batch, rows - step * batch), min(step, loss.moves - 1)
         for first in range(0, size, ROWS):
             _gather(part, order, step * batch + first, min(ROWS, size - first), net.depth, work)
             _forward(net, work)
-            total_loss += _loss(work, classes, loss, min(step, loss.moves - 1), _f(1.0) / _f(size))
+            total_loss += _loss(work, classes, loss, move, _f(1.0) / _f(size))
             # The blocks of a batch add up in the velocity: momentum and decay count with the first block alone, and the
             # weights change with the last.
-            rate = sgd.rate if first + ROWS >= size else _f(0.0)
+            rate = sgd.rate * loss.schedule[3 * move + 2] if first + ROWS >= size else _f(0.0)
             momentum, decay = (sgd.momentum, sgd.decay) if first == 0 else (_f(1.0), _f(0.0))
             _backward(net, work, Sgd(rate, momentum, decay))
     return total_loss / rows
@@ -327,7 +327,7 @@ def _train(a: Arguments, begin: int, end: int, chosen: int) -> int:
     classes, probabilities, identity = a.probabilities.shape[1], pointer(a.probabilities), pointer(a.identity)
     measures, diverged = a.measures, False
     for epoch in range(begin, end):
-        loss = _Loss(a.address, pointer(a.mixture[epoch]), a.mixture.shape[1])
+        loss = _Loss(a.address, pointer(a.schedule[epoch]), a.schedule.shape[1])
         total_loss = _epoch(net, train, pointer(a.orders[epoch]), loss, classes, a.batch_size, sgd, work, stop)
         if stop[0] != 0:
             return chosen

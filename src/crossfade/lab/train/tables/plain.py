@@ -11,10 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crossfade.functional import crossfade_loss, probability_loss
-from crossfade.lab.methods import mixture_table
 from crossfade.lab.train.outcome import Floats, History
 from crossfade.lab.train.tables.recipe import Member, Recipe
-from crossfade.lab.train.tables.setup import Record, initial_weights, row_orders, state_dict, steps_in_epoch
+from crossfade.lab.train.tables.setup import Record, initial_weights, row_orders, schedule_table, state_dict
 
 Observe = Callable[[int, str, Tensor, Tensor, Tensor], None]
 Look = Callable[[int, nn.Module], None]
@@ -46,14 +45,15 @@ def train_plain(member: Member, recipe: Recipe, *, observe: Observe | None = Non
     optimizer = torch.optim.SGD(
         net.parameters(), member.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay
     )
-    table = mixture_table(method.schedule, recipe.epochs, steps_in_epoch(recipe, len(x)))
+    table = schedule_table(method, recipe, len(x))
     record, best = Record(recipe), deepcopy(net)
     if look is not None:
         look(0, net)
     for epoch, order in enumerate(row_orders(member.seed, len(x), recipe.epochs)):
         total_loss = 0.0
         for step, rows in enumerate(torch.split(torch.from_numpy(order), recipe.batch_size)):
-            alpha, beta = table[epoch, min(step, table.shape[1] - 1)].tolist()
+            alpha, beta, factor = table[epoch, min(step, table.shape[1] - 1)].tolist()
+            optimizer.param_groups[0]["lr"] = member.learning_rate * factor
             logits, target = net(x[rows]), y[rows]
             if method.g is None:
                 loss = crossfade_loss(logits, target, alpha=alpha, beta=beta)

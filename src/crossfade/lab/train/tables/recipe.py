@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from crossfade.lab.methods import Method
     from crossfade.lab.trial import Shape
 
+_LATER = ("lr_schedule",)  # fields that stored trials may not have
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -26,7 +28,8 @@ class Recipe:
         epochs, batch_size: The last batch of an epoch may be smaller.
         momentum, weight_decay: As ``torch.optim.SGD``'s.
         learning_rates: What a comparison tries for each method, in this order. A ``Member`` has one.
-        granularity: The schedule moves at each ``"epoch"`` (progress = epoch / epochs) or at each ``"step"``.
+        lr_schedule: Every method's rate stays ``"constant"``, or falls to 0 as a ``"cosine"`` does.
+        granularity: Schedules, also the rate's, move at each ``"epoch"`` (progress = epoch / epochs) or ``"step"``.
         tie: Which of the epochs with the same validation accuracy is kept: the ``"first"``, the ``"last"``, or the one
             with the lowest validation ``"loss"`` (CE; then the first).
         protocol: Raised when the meaning of a recipe changes.
@@ -46,11 +49,13 @@ class Recipe:
     granularity: Literal["epoch", "step"] = "epoch"
     tie: Literal["first", "last", "loss"] = "first"
     protocol: int = 1
+    lr_schedule: Literal["constant", "cosine"] = "constant"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "learning_rates", tuple(self.learning_rates))  # a list from TOML isn't hashable
         check_choice("net", self.net, ("linear", "mlp"))
         check_choice("granularity", self.granularity, ("epoch", "step"))
+        check_choice("lr_schedule", self.lr_schedule, ("constant", "cosine"))
         check_choice("tie", self.tie, ("first", "last", "loss"))
         if self.width is not None:
             check_count("width", self.width)
@@ -64,8 +69,12 @@ class Recipe:
             check_positive("learning_rates", rate)
 
     def to_dict(self) -> dict[str, object]:
-        """Return plain data: ``Recipe(**recipe.to_dict()) == recipe``, also after a trip through JSON or TOML."""
-        return {**asdict(self), "learning_rates": list(self.learning_rates)}
+        """Return plain data: ``Recipe(**recipe.to_dict()) == recipe``, also after a trip through JSON or TOML.
+
+        Later fields are left out at their defaults, so that trials stored before keep their keys.
+        """
+        said = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        return {name: value for name, value in said.items() if name not in _LATER or value != getattr(Recipe, name)}
 
     def sizes(self, features: int, classes: int) -> tuple[int, ...]:
         """Return the units of each layer, inputs first.

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crossfade.lab.data.split import Split
+from crossfade.lab.methods import Method, ScaledRate, cosine, mixture_table
 from crossfade.lab.train.outcome import Curve, Floats, History, chosen_epoch
 from crossfade.lab.train.tables.recipe import Member, Recipe
 
@@ -41,6 +43,17 @@ def row_orders(seed: int, rows: int, epochs: int) -> NDArray[np.int32]:
 def steps_in_epoch(recipe: Recipe, rows: int) -> int:
     """Return how often a schedule's weights change in an epoch with this number of training rows."""
     return -(-rows // recipe.batch_size) if recipe.granularity == "step" else 1
+
+
+def schedule_table(method: Method, recipe: Recipe, rows: int) -> Floats:
+    """Return (epochs, steps, 3): alpha, beta, and what the learning rate is multiplied by."""
+    table = mixture_table(method.schedule, recipe.epochs, steps_in_epoch(recipe, rows))
+    moves = table[..., 0].size
+    factors: list[Callable[[float], float]] = [cosine] if recipe.lr_schedule == "cosine" else []
+    if isinstance(method, ScaledRate) and method.factor not in factors:  # ce-cosine's rate doesn't fall twice
+        factors.append(method.factor)
+    rates = [math.prod(factor(step / moves) for factor in factors) for step in range(moves)]
+    return np.dstack([table, np.reshape(rates, table.shape[:2]).astype(np.float32)])
 
 
 def cost(member: Member, recipe: Recipe) -> float:

@@ -21,12 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossfade.lab.data.split import Split
-from crossfade.lab.methods import mixture_table, starts
+from crossfade.lab.methods import starts
 from crossfade.lab.train.outcome import Floats, History
 from crossfade.lab.train.tables.kernel import TIES, Arguments, Rows, compiled
 from crossfade.lab.train.tables.panels import Layout, aligned, layout
 from crossfade.lab.train.tables.recipe import Member, Recipe
-from crossfade.lab.train.tables.setup import Record, cost, initial_weights, row_orders, steps_in_epoch
+from crossfade.lab.train.tables.setup import Record, cost, initial_weights, row_orders, schedule_table, steps_in_epoch
 from crossfade.lab.train.tables.simd import ROWS
 
 _log = logging.getLogger(__name__)
@@ -149,7 +149,7 @@ class Preparation:
         self.data = lru_cache(in_flight)(_padded)
         self.orders = lru_cache(2)(lambda seed, rows: row_orders(seed, rows, recipe.epochs))
         self.weights = lru_cache(in_flight)(initial_weights)
-        self.tables: dict[tuple[int, int], Floats] = {}  # by the schedule's id: a user's callable may not be hashable
+        self.schedules: dict[tuple[int, int], Floats] = {}  # by the method's id: a user's callable may not be hashable
 
     def layout(self, split: Split) -> Layout:
         """Return the layout of a network's weights."""
@@ -161,9 +161,9 @@ class Preparation:
         plan = self.layout(split)
         p, v = plan.pack(self.weights(member.seed, plan.sizes))
         (train, val, test), identity = self.data(split)
-        schedule, steps = member.method.schedule, steps_in_epoch(recipe, rows)
-        if (id(schedule), steps) not in self.tables:
-            self.tables[id(schedule), steps] = mixture_table(schedule, recipe.epochs, steps)
+        at = id(member.method), steps_in_epoch(recipe, rows)
+        if at not in self.schedules:
+            self.schedules[at] = schedule_table(member.method, recipe, rows)
         return Arguments(
             train=train,
             val=val,
@@ -174,7 +174,7 @@ class Preparation:
             weights=p,
             velocity=v,
             best=p.copy(),
-            mixture=self.tables[id(schedule), steps],
+            schedule=self.schedules[at],
             address=address,
             batch_size=recipe.batch_size,
             sgd=np.array([member.learning_rate, recipe.momentum, recipe.weight_decay], dtype=np.float32),
