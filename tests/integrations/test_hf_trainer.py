@@ -237,3 +237,8 @@ def test_mistakes_are_named(tmp_path):
         fade.compute_loss({"loss": torch.zeros(())}, torch.tensor([0, 1]))
     with pytest.raises(TypeError, match=r"criterion must be a crossfade\.CrossfadeLoss, got CrossEntropyLoss"):
         CrossfadeCallback(nn.CrossEntropyLoss())
+
+
+def test_the_trainers_own_label_smoothing_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"label_smoothing_factor would not be used.*label_smoothing=0\.2"):
+        train(causal_lm(), rows(), tmp_path, label_smoothing_factor=0.2)

@@ -68,7 +68,7 @@ class Watch(TrainerCallback):
             self.seen.append((self.criterion.alpha.item(), self.criterion.beta.item()))
 
 
-def train(tokenizer, data, tmp_path, criterion=None, *, form="fused", kill_at=None, resume=None, **options):
+def train(tokenizer, data, tmp_path, criterion=None, *, form="fused", kill_at=None, resume=None, model=None, **options):
     """Train. The form "fused" uses the callback alone, "logits" adds compute_loss_func, "none" is TRL's own loss."""
     fade = None if form == "none" else CrossfadeCallback(criterion or CrossfadeLoss(FADE))
     watch = Watch(fade and fade.criterion, kill_at)
@@ -81,9 +81,10 @@ def train(tokenizer, data, tmp_path, criterion=None, *, form="fused", kill_at=No
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         trainer = trl.SFTTrainer(
-            causal_lm(),
+            model or causal_lm(),
             args=trl.SFTConfig(output_dir=str(tmp_path), **(defaults | options)),
             train_dataset=data,
+            eval_dataset=data,
             processing_class=tokenizer,
             callbacks=[*([] if fade is None else [fade]), watch],
             compute_loss_func=fade.compute_loss if form == "logits" else None,
@@ -149,10 +150,44 @@ def test_a_killed_run_resumes_with_the_exact_weights_and_parameters(tokenizer, t
 def test_mistakes_are_named(tokenizer, tmp_path):
     with pytest.raises(UserError, match=r"set SFTConfig\(loss_type='nll'\), got 'dft'"):
         train(tokenizer, texts(), tmp_path, loss_type="dft")
+    for form in ("fused", "logits"):
+        with pytest.raises(UserError, match=r"label_smoothing_factor would not be used.*label_smoothing=0\.1"):
+            train(tokenizer, texts(), tmp_path, form=form, label_smoothing_factor=0.1)
+    two = [CrossfadeCallback(CrossfadeLoss(FADE)) for _ in range(2)]
+    trainer, _ = train(tokenizer, texts(), tmp_path, max_steps=1)
+    trainer.add_callback(two[0])
+    with pytest.raises(UserError, match="pass one CrossfadeCallback, got 2"):
+        trainer.train()
     with pytest.raises(UserError, match="need the logits of all classes"):
         train(tokenizer, texts(), tmp_path, CrossfadeLoss(FADE, label_smoothing=0.1))
     smoothed = train(tokenizer, texts(), tmp_path, CrossfadeLoss(FADE, label_smoothing=0.1), form="logits", max_steps=1)
     assert parameters(smoothed[0]).isfinite().all()
+
+
+@pytest.mark.parametrize("options", [{}, {"packing": True, "gradient_accumulation_steps": 2}], ids=str)
+def test_a_trainer_has_its_own_loss_whatever_trained_the_model_before(tokenizer, tmp_path, options):
+    """TRL's trainers take a model that another one has trained, or has begun to train."""
+    options |= {"max_steps": 2, "per_device_train_batch_size": 4}
+    model = causal_lm()
+    start = [p.detach().clone() for p in model.parameters()]
+    for form, kill_at in (("fused", None), ("none", None), ("fused", 1), ("none", None), ("fused", None)):
+        for parameter, value in zip(model.parameters(), start, strict=True):
+            parameter.data.copy_(value)
+        if kill_at:
+            with pytest.raises(KeyboardInterrupt):
+                train(tokenizer, texts(), tmp_path, model=model, kill_at=kill_at, **options)
+        else:
+            again = train(tokenizer, texts(), tmp_path, form=form, model=model, **options)
+            clean = train(tokenizer, texts(), tmp_path, form=form, **options)
+            close(again, clean, atol=0)
+            assert again[0].evaluate()["eval_loss"] == clean[0].evaluate()["eval_loss"]
+        assert not model._forward_hooks
+
+
+def test_eval_loss_is_the_criterion_s(tokenizer, tmp_path):
+    trainer, _ = train(tokenizer, texts(), tmp_path, CrossfadeLoss(expectation()), learning_rate=0.0, max_steps=1)
+    plain, _ = train(tokenizer, texts(), tmp_path, form="none", learning_rate=0.0, max_steps=1)
+    assert 0 < trainer.evaluate()["eval_loss"] < 1 < plain.evaluate()["eval_loss"]
 
 
 def test_a_trainer_without_the_fused_head_is_named(tmp_path):

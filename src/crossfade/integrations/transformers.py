@@ -30,6 +30,9 @@ class CrossfadeCallback(TrainerCallback):  # type: ignore[misc]
         criterion: a ``CrossfadeLoss``; its ``reduction`` is not used, the Trainer's rule is: the sum over all targets
             divided by ``num_items_in_batch``, which counts all micro-batches of an optimizer step on all processes.
             With class weights the sum is divided by that count, too.
+
+    Raises:
+        UserError: ``TrainingArguments(label_smoothing_factor=...)``, which belongs to the Trainer's own loss.
     """
 
     def __init__(self, criterion: CrossfadeLoss) -> None:
@@ -38,6 +41,11 @@ class CrossfadeCallback(TrainerCallback):  # type: ignore[misc]
         self._shift: bool | None = None
 
     def on_init_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if args.label_smoothing_factor > 0:
+            raise UserError(
+                "the criterion is the loss, and label_smoothing_factor would not be used: set it to 0 and pass "
+                f"CrossfadeLoss(..., label_smoothing={args.label_smoothing_factor})"
+            )
         self._shift = shifts_labels(kwargs["model"])
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, *_: object, **__: object) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
-from torch import nn
 from transformers import TrainerControl, TrainerState, TrainingArguments
+from trl import SFTTrainer
 
 from crossfade._transforms import Mixture
 from crossfade.errors import UserError
@@ -20,18 +22,19 @@ class CrossfadeCallback(transformers.CrossfadeCallback):
     ``loss_type="nll"`` sums them. In the model's output this callback replaces -ce by -g(ce), with
     g(ce) = alpha ce + beta (1 - exp(-ce)). TRL still does prompt masking, packing, accumulation over batches and
     processes, and its metrics. With ``expectation()`` as the schedule the gradients are those of ``loss_type="dft"``.
+    The model itself stays as it is: another trainer of the same model has its own loss.
 
     A TRL without that fused head takes the full logits instead:
     ``SFTTrainer(..., callbacks=[fade], compute_loss_func=fade.compute_loss)``, as the Hugging Face Trainer does.
 
     Raises:
-        UserError: a ``loss_type`` other than "nll", class weights or label smoothing (both need the full logits), or
-            a TRL that needs the other form.
+        UserError: a ``loss_type`` other than "nll", a ``label_smoothing_factor``, class weights or label smoothing
+            (both need the full logits), or a trainer that needs the other form.
     """
 
     def __init__(self, criterion: CrossfadeLoss) -> None:
         super().__init__(criterion)
-        self._form: str | None = None  # "logits" or "fused", once the trainer has shown which it uses
+        self._used = False  # whether the trainer's loss has come from the criterion
 
     def on_init_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         super().on_init_end(args, state, control, **kwargs)
@@ -40,32 +43,51 @@ class CrossfadeCallback(transformers.CrossfadeCallback):
                 f"the criterion is the loss: set SFTConfig(loss_type='nll'), got {args.loss_type!r} "
                 "(DFT's gradients are CrossfadeLoss(expectation())'s)"
             )
-        kwargs["model"].register_forward_hook(self._replace)
+        self._used = False
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if self._form is None:
+        if not self._used:
             raise UserError(
-                "this version of TRL has no fused output head: pass SFTTrainer(..., callbacks=[fade], "
-                "compute_loss_func=fade.compute_loss)"
+                "the loss didn't come from the criterion, because this trainer has no fused output head or another "
+                "compute_loss_func: pass SFTTrainer(..., callbacks=[fade], compute_loss_func=fade.compute_loss)"
             )
 
     def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
         """Return the loss of the full logits, as ``compute_loss_func``."""
-        self._form = "logits"
+        self._used = True
         return super().compute_loss(*args, **kwargs)
 
-    def _replace(self, module: nn.Module, inputs: Any, output: Any) -> None:
-        """Replace the log-probabilities in the model's output by minus the losses."""
+    def replaced(self, output: Any) -> Any:
+        """Return the output of the fused head with minus the losses in place of the log-probabilities."""
         log_probs = getattr(output, "log_probs", None)
-        if log_probs is None or self._form == "logits":  # with full logits the fused head only serves TRL's metrics
-            return
-        if self.criterion.weight is not None or self.criterion.label_smoothing > 0:
-            raise UserError(
-                "class weights and label smoothing need the logits of all classes: "
-                "pass SFTTrainer(..., callbacks=[fade], compute_loss_func=fade.compute_loss)"
-            )
-        self._form = "fused"
-        self._move_to(log_probs.device)
-        # Ignored tokens have log_probs = 0, and g(0) = 0.
-        g = Mixture(self.criterion.alpha.clone(), self.criterion.beta.clone())
-        output.log_probs = -g(-log_probs)
+        if log_probs is not None:
+            if self.criterion.weight is not None or self.criterion.label_smoothing > 0:
+                raise UserError(
+                    "class weights and label smoothing need the logits of all classes: "
+                    "pass SFTTrainer(..., callbacks=[fade], compute_loss_func=fade.compute_loss)"
+                )
+            self._used = True
+            self._move_to(log_probs.device)
+            # Ignored tokens have log_probs = 0, and g(0) = 0.
+            g = Mixture(self.criterion.alpha.clone(), self.criterion.beta.clone())
+            output.log_probs = -g(-log_probs)
+        return output
+
+
+def _with_criterion(compute_loss: Callable[..., Any]) -> Callable[..., Any]:
+    """Return ``SFTTrainer.compute_loss`` for trainers with a :class:`CrossfadeCallback`, unchanged for all others."""
+
+    @functools.wraps(compute_loss)
+    def of_trainer(self: SFTTrainer, model: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        fades = [c for c in self.callback_handler.callbacks if isinstance(c, CrossfadeCallback)]
+        if len(fades) > 1:
+            raise UserError(f"a trainer has one loss: pass one CrossfadeCallback, got {len(fades)}")
+        if not fades or self.compute_loss_func is not None:  # with full logits the fused head only serves TRL's metrics
+            return compute_loss(self, model, *args, **kwargs)
+        return compute_loss(self, lambda *a, **k: fades[0].replaced(model(*a, **k)), *args, **kwargs)
+
+    return of_trainer
+
+
+# A callback never sees its trainer, and a hook on the model would change the loss of every other trainer of that model.
+SFTTrainer.compute_loss = _with_criterion(SFTTrainer.compute_loss)
