@@ -88,11 +88,11 @@ def _cross_entropy(p_y: Tensor, logits: Tensor, index: Tensor) -> Tensor:
     return ce
 
 
-def _scaled_slope(g: Transform, ce: Tensor, missing: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """Return g(ce) and scale * g'(ce), given missing = p_y - 1."""
+def _scaled_slope(g: Transform, ce: Tensor, p_y: Tensor, missing: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """Return g(ce) and scale * g'(ce), given p_y and missing = p_y - 1."""
     if isinstance(g, Mixture):
         alpha, beta = float(g.alpha), float(g.beta)
-        slope = (missing * (beta * scale)).add_((alpha + beta) * scale)
+        slope = (p_y * (beta * scale)).add_(alpha * scale)
         if alpha == 0.0:
             return missing * -beta, slope
         return torch.sub(ce if alpha == 1.0 else ce * alpha, missing, alpha=beta), slope
@@ -107,8 +107,8 @@ def _piece(
     p = torch.softmax(logits.to(wide(logits.dtype)), 1)
     p_y = p.gather(1, index)
     ce = _cross_entropy(p_y, logits, index)
-    missing = p_y.sub_(1.0)
-    rows, slope = _scaled_slope(g, ce, missing, scale)
+    missing = p_y - 1.0
+    rows, slope = _scaled_slope(g, ce, p_y, missing, scale)
     if row_weight is not None:
         row_weight = row_weight.unsqueeze(1)
         rows = torch.where(row_weight == 0, 0.0, rows * row_weight)

@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import crossfade as cf
+from crossfade import _heart
+from crossfade._transforms import Mixture, one_minus_exp
 from crossfade.integrations.distributed import global_count
 from tests.core.cases import CASES
 
@@ -177,3 +179,54 @@ def test_a_common_offset_of_the_logits_changes_nothing(offset: float, rows: int,
     for loss in (partial(cf.crossfade_loss, beta=0.0), partial(cf.probability_loss, lambda ce: ce)):
         leaf = logits.clone().requires_grad_()
         assert relative_error(loss(leaf, target, reduction="none"), exact) < 2e-7
+
+
+# p = 1e-38 is float32's smallest; the row weight of L_q is p^0.7.
+KEEP_P = {
+    "el": cf.expectation_loss,
+    "tensors-el": CASES["tensors-el"],
+    "mae": cf.mae_loss,
+    "L_q": cf.generalized_cross_entropy,
+    "L_1": partial(cf.generalized_cross_entropy, q=1.0),
+    "truncated": partial(cf.truncated_cross_entropy, q=0.7, k=1e-37),
+    "by row": lambda x, t, reduction: _heart.by_row(Mixture(0.0, 1.0), x, t, None, -100, reduction),
+    "by class": lambda x, t, reduction: _heart.by_class(Mixture(0.0, 1.0), x, t, None, -100, 0.0, reduction),
+    "smoothed": lambda x, t, reduction: cf.mae_loss(x, F.one_hot(t, x.shape[1]).to(x.dtype), reduction=reduction),
+}
+
+
+@pytest.mark.parametrize("name", KEEP_P)
+@pytest.mark.parametrize("classes", [5, 500_000])
+def test_the_row_weight_keeps_the_digits_of_p(name: str, classes: int) -> None:
+    """DFT (Wu et al. 2025): the row weight p is an exponential there. The slope of expm1 is p in steps of 6e-8."""
+    torch.manual_seed(0)
+    logits = torch.randn(SMALL if classes > 5 else LARGE, classes) / 4
+    if classes == 5:
+        logits[:, 0] = torch.tensor([1.0, 9.0, 18.0, 30.0, 60.0, 80.0]).repeat(LARGE)[:LARGE]
+    target = torch.arange(len(logits)) % (classes - 1) + 1
+    loss = partial(KEEP_P[name], reduction="sum")
+    for count in {len(logits), SMALL}:
+        x, t = logits[:count], target[:count]
+        expected = gradient_of(lambda x, t=t: loss(x, t), x.double())
+        error = (gradient_of(lambda x, t=t: loss(x, t), x) - expected).abs().amax(1) / expected.abs().amax(1)
+        # exp(-ce) has the relative error that the rounded ce has as an absolute one.
+        ce = F.cross_entropy(x, t, reduction="none")
+        assert (error < 1.5e-6 + 6e-8 * ce).all(), error
+
+
+def test_the_derivative_of_one_minus_p_in_every_kind_of_differentiation() -> None:
+    """PyTorch's ``F.elu`` is expm1 below 0, with the exponential itself as its derivative, however it is taken."""
+    value = lambda x: -one_minus_exp(x)  # noqa: E731
+    slope = torch.func.grad(lambda x: value(x).sum())
+    for dtype in (torch.float32, torch.float64):
+        log_p = -torch.linspace(0, 80, 161, dtype=dtype)[1:]  # at p = 1 its second derivative is 0
+        p, one = log_p.exp(), torch.ones_like(log_p)
+        torch.testing.assert_close(value(log_p), torch.expm1(log_p), rtol=4 * torch.finfo(dtype).eps, atol=0)
+        for found in (
+            slope(log_p),
+            torch.func.grad(lambda x: slope(x).sum())(log_p),
+            torch.func.vmap(torch.func.grad(value))(log_p),
+            torch.func.jvp(value, (log_p,), (one,))[1],
+            torch.func.jvp(slope, (log_p,), (one,))[1],
+        ):
+            torch.testing.assert_close(found, p, rtol=4 * torch.finfo(dtype).eps, atol=0)

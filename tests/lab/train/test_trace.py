@@ -67,6 +67,7 @@ COMPILED = {
     "logsigmoid": lambda ce: F.logsigmoid(-ce),
     "gelu": F.gelu,
     "relu": lambda ce: torch.relu(ce - 1),
+    "elu": lambda ce: F.elu(1 - ce) + F.elu(2 - ce, 0.5) + F.celu(-ce, 2.0),
     "in place": lambda ce: ce.clone().mul_(2).add_(1),
     "half detached": lambda ce: ce * torch.exp(-ce).detach(),
     "constant tensor": lambda ce: torch.maximum(ce * torch.tensor(2.0), torch.tensor(1.0, dtype=ce.dtype)),

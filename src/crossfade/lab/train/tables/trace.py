@@ -180,7 +180,7 @@ def compiled_values(compiled: Any) -> Floats:
 
 # --- PyTorch's pointwise operations as scalar expressions, float64 or bool. {0} is the first argument, and so on -----
 
-_FUNCTIONS = "exp expm1 log log1p sqrt sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh erf erfc"  # of math
+_MATH = "exp expm1 log log1p log2 log10 sqrt sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh erf erfc"
 _COMPARED = {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="}
 _ALIKE = {
     "{0}": "expand detach clone alias _to_copy lift_fresh lift_fresh_copy positive contiguous scalar_tensor",
@@ -197,7 +197,7 @@ _ALIKE = {
 
 TEMPLATES = {
     **{name: template for template, names in _ALIKE.items() for name in names.split()},
-    **{name: f"math.{name}({{0}})" for name in _FUNCTIONS.split()},
+    **{name: f"math.{name}({{0}})" for name in _MATH.split()},
     **{name: f"({{0}} {sign} {{1}})" for name, sign in _COMPARED.items()},
     "new_full": "{2}",
     "neg": "(-{0})",
@@ -206,10 +206,10 @@ TEMPLATES = {
     "rsqrt": "(1.0 / math.sqrt({0}))",
     "square": "({0} * {0})",
     "exp2": f"math.exp({{0}} * {math.log(2.0)!r})",
-    "log2": f"(math.log({{0}}) / {math.log(2.0)!r})",
-    "log10": f"(math.log({{0}}) / {math.log(10.0)!r})",
     "sigmoid": "(1.0 / (1.0 + math.exp(-{0})))",
     "relu": "max({0}, 0.0)",
+    "elu": "({0} if {0} > 0.0 else math.expm1({0}))",
+    "elu_backward": "({0} if {5} > 0.0 else {0} * math.exp({5}))",
     "mul": "({0} * {1})",
     "div": "({0} / {1})",
     "where": "({1} if {0} else {2})",
@@ -246,6 +246,6 @@ def expression(name: str, arguments: Sequence[str | None]) -> str | None:
         return f"min({low}, {given[2]})" if given[2] is not None else low
     if name == "pow":
         return _POWERS.get(str(given[1]), "({0} ** {1})").format(*given)
-    if name == "div" and given[2] is not None:  # a rounding mode
-        return None
-    return TEMPLATES[name].format(*given) if name in TEMPLATES else None
+    rounded = name == "div" and given[2] is not None
+    scaled = name in ("elu", "elu_backward") and not {*given[1:5]} <= {"1.0", "False", None}
+    return TEMPLATES[name].format(*given) if name in TEMPLATES and not rounded and not scaled else None
