@@ -21,6 +21,7 @@ def pages() -> dict[str, dict[str, str]]:
         ("results/text.md", "lstm_gpu", _lstm_gpu),
         ("results/text.md", "bert", _bert),
         ("why/escaping.md", "diagnostics", _diagnostics),
+        ("statistics.md", "intervals", _intervals),
     ):
         folder = FOLDER / name
         if (folder / "provenance.json").exists():
@@ -98,3 +99,19 @@ def _diagnostics(folder: Path) -> str:
             table(["Tr(HΣ)", "gradient, ms", "a probe, gradients", "curvlinops' HVP alone"], escaping),
         ]
     )
+
+
+def _intervals(folder: Path) -> str:
+    found = pd.read_csv(folder / "coverage.csv")
+    sizes, kinds = [5, 10, 20, 40, 120], list(dict.fromkeys(found["interval"]))
+    covered = found.set_index(["distribution", "interval", "n"])["covered"]
+    rows = [
+        [name, *(" / ".join(f"{100 * covered[name, kind, n]:.0f}" for n in sizes) for kind in kinds)]
+        for name in dict.fromkeys(found["distribution"])
+    ]
+    width = found.groupby(["interval", "n"])["width"].mean()
+    rows.append(
+        ["*mean width over Student's*", *(" / ".join(f"{width[kind, n]:.2f}" for n in sizes) for kind in kinds)]
+    )
+    names = ["Wilcoxon's, of the pseudo-median" if kind == "wilcoxon" else kind for kind in kinds]
+    return table(["%, for " + " / ".join(map(str, sizes)) + " data sets", *names], rows)

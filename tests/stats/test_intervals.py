@@ -61,11 +61,42 @@ def test_bootstrap_of_equal_differences_is_a_point():
     assert bootstrap_interval([0.25] * 5).low == bootstrap_interval([0.25] * 5).high == 0.25
 
 
+def test_the_symmetric_bootstrap_t_by_its_definition():
+    d = np.random.default_rng(5).exponential(0.02, 30)
+    rng = np.random.default_rng(8)  # other resamples than ours
+    sizes = []
+    for _ in range(9999):
+        drawn = rng.choice(d, len(d))
+        sizes.append(abs(drawn.mean() - d.mean()) / (drawn.std(ddof=1) / np.sqrt(len(d))))
+    half = np.quantile(sizes, 0.9) * d.std(ddof=1) / np.sqrt(len(d))
+    ours = bootstrap_interval(d, confidence=0.9)
+    assert (ours.low, ours.high) == pytest.approx((d.mean() - half, d.mean() + half), rel=0.03)
+    assert ours == bootstrap_interval(d[::-1], confidence=0.9)
+
+
 def test_over_few_blocks_the_interval_is_students():
     rng = np.random.default_rng(6)
     a, b = rng.random(30), rng.random(30)
-    assert mean_interval(a[:19], b[:19]) == paired_t(a[:19] - b[:19]).interval
-    assert mean_interval(a, b).kind == "BCa bootstrap"
+    assert mean_interval(a[:9], b[:9]) == paired_t(a[:9] - b[:9]).interval
+    assert mean_interval(a, b) == bootstrap_interval(a - b)
+
+
+def test_where_the_bootstrap_has_no_end_the_interval_is_students():
+    d = np.array([0.1] + [0.0] * 19)  # a third of all resamples hold zeros alone
+    assert bootstrap_interval(d).high == np.inf
+    assert mean_interval(d, np.zeros(20)) == paired_t(d).interval
+
+
+def test_the_interval_over_blocks_covers_where_bca_does_not():
+    rng = np.random.default_rng(9)
+    samples = rng.standard_t(3, (300, 20))
+    held = {
+        method: np.mean([span.low <= 0 <= span.high for span in made])
+        for method in ("t", "BCa")
+        if (made := [bootstrap_interval(d, method=method, resamples=399) for d in samples])
+    }
+    assert held["t"] >= 0.94
+    assert held["BCa"] < 0.92
 
 
 @pytest.mark.parametrize("df", [1, 4, 9, 60])

@@ -117,6 +117,24 @@ def test_wilcoxon_with_ties_and_zeros_is_scipys(n):
         assert wilcoxon(d, np.zeros(n), ties=ties) == pytest.approx((theirs.statistic, theirs.pvalue))
 
 
+@pytest.mark.parametrize("kept", [4, 9, 20, 40])
+def test_wilcoxon_is_exact_on_the_pairs_that_are_left(kept):
+    rng = np.random.default_rng(kept)
+    d = np.zeros(kept + 15)
+    d[:kept] = rng.normal(0.4, 1, kept)
+    exact = scipy_stats.wilcoxon(d[:kept], method="exact")
+    assert wilcoxon(d, np.zeros_like(d), ties="drop") == pytest.approx((exact.statistic, exact.pvalue), rel=1e-12)
+
+
+def test_wilcoxon_is_exact_with_ties_where_scipy_approximates():
+    d = np.random.default_rng(3).integers(-3, 6, 22).astype(float)
+    left = d[d != 0]
+    ranks, signs = scipy_stats.rankdata(np.abs(left)), np.random.default_rng(4).choice([-1, 1], (200_000, len(left)))
+    sums = np.abs(signs @ ranks)
+    found = wilcoxon(d, np.zeros_like(d), ties="drop")[1]
+    assert found == pytest.approx((sums >= abs(np.sign(left) @ ranks)).mean(), abs=0.004)
+
+
 def test_a_tie_hidden_by_rounding_is_a_tie_for_wilcoxon():
     a, b = np.array([0.1 + 0.2, 0.9, 0.8, 0.7]), np.array([0.3, 0.8, 0.7, 0.6])
     assert a[0] != b[0]

@@ -17,8 +17,8 @@ from crossfade.stats.ranking import Floats, WinTieLoss, paired_differences, sett
 from crossfade.stats.shape import check_fraction
 from crossfade.stats.significance import adjust_p, sign_test, wilcoxon
 
-# From this many data sets on, the bootstrap over them is about as honest as Student's t and follows skewed differences.
-BOOTSTRAP_FROM = 20
+# From this many data sets on, bootstrap-t is at most a quarter wider than Student's t and covers as often or more.
+BOOTSTRAP_FROM = 10
 
 Outcome = Literal[
     "better", "worse", "no reliable difference", "identical", "one repeat", "no spread", "too few data sets", "mixed"
@@ -231,15 +231,18 @@ def compare_datasets(
 def mean_interval(scores: npt.ArrayLike, control_scores: npt.ArrayLike, confidence: float = 0.95) -> Interval | None:
     """Return an interval for the mean difference over blocks.
 
-    It is Student's below 20 blocks, where a bootstrap is too narrow, and the BCa bootstrap from there on. ``None``
-    where Student's has no spread to go by: one block, or the same non-zero difference on all.
+    It is Student's below 10 blocks and the symmetric bootstrap-t of `bootstrap_interval` from there on, unless so many
+    differences are equal that it has no end. ``None`` where Student's has no spread to go by: one block, or the same
+    non-zero difference on all.
 
     Raises:
         UserError: unpaired, empty or non-finite scores.
     """
     d = paired_differences(scores, control_scores)
     if len(d) >= BOOTSTRAP_FROM:
-        return bootstrap_interval(d, confidence=confidence)
+        found = bootstrap_interval(d, confidence=confidence)
+        if np.isfinite(found.low):
+            return found
     return paired_t(d, confidence=confidence).interval
 
 
@@ -298,14 +301,19 @@ def bootstrap_interval(
     differences: npt.ArrayLike,
     *,
     confidence: float = 0.95,
-    method: Literal["BCa", "percentile"] = "BCa",
+    method: Literal["t", "BCa", "percentile"] = "t",
     resamples: int = 9999,
     seed: int = 0,
 ) -> Interval:
     """Return a paired bootstrap interval for the mean difference over blocks (``scipy.stats.bootstrap``).
 
     Blocks are drawn with replacement, each with both of its scores, so the pairing is kept. The differences are sorted
-    first: the answer doesn't depend on the order of the rows. Below some 20 blocks it is too narrow; use `paired_t`.
+    first: the answer doesn't depend on the order of the rows. ``"t"`` is the symmetric bootstrap-t (Hall 1988)::
+
+        d̄ ± q · s / √N        q: the quantile of |d̄* - d̄| √N / s* at ``confidence``, over the resamples
+
+    It follows skewness and heavy tails, which the others don't: below some 100 blocks they are too narrow. Where many
+    differences are equal, so are all that are drawn in many resamples; then s* is 0, and the interval may have no end.
 
     Raises:
         UserError: fewer than two differences, one that is not finite, or a confidence outside (0, 1).
@@ -314,18 +322,30 @@ def bootstrap_interval(
     values = np.sort(_checked(differences))
     if len(values) < 2:
         raise UserError("a bootstrap over blocks needs at least two differences, got one")
-    kind = f"{method} bootstrap"
+    kind = "symmetric bootstrap-t" if method == "t" else f"{method} bootstrap"
     if values[0] == values[-1]:
         return Interval(float(values[0]), float(values[0]), confidence, kind)
-    low, high = stats.bootstrap(
-        (values,),
-        np.mean,
-        confidence_level=confidence,
-        method=method,
-        n_resamples=resamples,
-        batch=max(1, 4_000_000 // len(values)),
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
+    mean = float(values.mean())
+
+    def size(sample: Floats, axis: int = -1) -> Floats:
+        """Return |t| of each sample about the mean of all differences."""
+        off = np.abs(sample.mean(axis) - mean)
+        return np.where(off == 0, 0.0, off / sample.std(axis, ddof=1))
+
+    with np.errstate(divide="ignore", invalid="ignore"):  # no spread in a resample: a size without end
+        found = stats.bootstrap(
+            (values,),
+            size if method == "t" else np.mean,
+            confidence_level=confidence,
+            method="percentile" if method == "t" else method,
+            n_resamples=resamples,
+            batch=max(1, 4_000_000 // len(values)),
+            rng=np.random.default_rng(seed),
+        )
+    low, high = found.confidence_interval
+    if method == "t":
+        half = np.quantile(found.bootstrap_distribution, confidence, method="higher") * values.std(ddof=1)
+        low, high = mean - half, mean + half
     return Interval(float(low), float(high), confidence, kind)
 
 
