@@ -2,7 +2,8 @@
 
     python results/collect_table4.py table4.db table4-plain-sgd.db
 
-It writes one row for each trial; ``accuracy_last`` and ``accuracy_loss`` come from the other rules for equal
+It writes one row for each trial, beside what was collected before; a row that is there already is replaced.
+``accuracy_last`` and ``accuracy_loss`` come from the other rules for equal
 validation accuracies.
 """
 
@@ -53,12 +54,16 @@ def main() -> None:
     table["split"], table["seed"] = table["repeat"] % 4, table["repeat"] // 4
     columns = ["net", "momentum", "dataset", "method", "seed", "split", "accuracy", "accuracy_last", "accuracy_loss"]
     columns += ["nll", "ece", "learning_rate", "epoch", "n_train", "n_val", "n_test", "classes", "scale"]
+    before, runs_before = OUT / "results.parquet", OUT / "provenance.json"
+    if before.exists():
+        table = pd.concat([table[columns], pd.read_parquet(before)])
+        runs = (*runs, json.loads(runs_before.read_text()))
     table = table[columns].drop_duplicates(columns[:6]).sort_values(columns[:6]).reset_index(drop=True)
     small = {"nll": "float32", "ece": "float32", "seed": "int16", "split": "int8", "epoch": "int16"}
     OUT.mkdir(exist_ok=True)
-    table.astype(small).to_parquet(OUT / "results.parquet", index=False, compression="zstd")
+    table.astype(small).to_parquet(before, index=False, compression="zstd")
     written = json.dumps([run for several in runs for run in several], indent=1, ensure_ascii=False)
-    (OUT / "provenance.json").write_text(written + "\n")
+    runs_before.write_text(written + "\n")
     print(f"{OUT}: {len(table)} rows")
 
 
