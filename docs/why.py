@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from crossfade.lab.paper.why.escape_figures import predicted_rise
+from crossfade.lab.paper.why.escape import predicted_rise
 
 GROUPS = ("wrong and hopeless", "wrong and near", "right")
 PAPER = {"wrong and hopeless": (2623, 88), "wrong and near": (611, 235), "right": (6766, 6482)}

@@ -3,7 +3,6 @@
 import csv
 import json
 import time
-from dataclasses import replace
 
 import pytest
 import torch
@@ -13,7 +12,7 @@ from crossfade.diagnostics import Recording
 from crossfade.errors import UserError
 from crossfade.lab.methods import Method, method
 from crossfade.lab.paper.why import dynamics, escape, figure1, study, taylor
-from crossfade.lab.paper.why.escape_figures import predicted_rise
+from crossfade.lab.paper.why.escape import predicted_rise
 from crossfade.lab.paper.why.simulation import pair_rows
 from crossfade.lab.paper.why.watched import follow, spread, table_task
 from crossfade.lab.store import Outcome, Store
@@ -30,7 +29,8 @@ def run(name, folder, *, scale="smoke", methods=("ce", "el"), only=(), out=None)
 
 
 def patch_study(monkeypatch, name, **functions):
-    monkeypatch.setitem(study.STUDIES, name, replace(study.STUDIES[name], **functions))
+    for attribute, function in functions.items():
+        monkeypatch.setattr(study.STUDIES[name], attribute, function)
 
 
 def rows_of(path):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import pandas as pd
 from markupsafe import Markup
@@ -14,7 +14,7 @@ from crossfade.errors import UserError
 from crossfade.lab import frames
 from crossfade.lab.files import write_text
 from crossfade.lab.hardware import processors
-from crossfade.lab.paper.why import dynamics, escape, escape_figures
+from crossfade.lab.paper.why import dynamics, escape
 from crossfade.lab.paper.why.files import command_line, output_folder, write_study
 from crossfade.lab.paper.why.watched import spread, stored_tables
 from crossfade.lab.provenance import describe_run
@@ -23,27 +23,23 @@ from crossfade.lab.store import Outcome, Run, Store
 from crossfade.lab.trial import Trial
 
 
-@dataclass(frozen=True)
-class Study:
-    """A why-study with trials in a store.
+class Study(Protocol):
+    """A module that defines a why-study with trials in a store."""
 
-    Args:
-        compute: Trains and measures one trial, given a folder for resuming it.
-        tables: Returns the study's tables by name, given the stored tables and the scale.
-        figures: Returns the figures by name, drawn from these tables.
-    """
+    TITLE: str
+    CAPTIONS: dict[str, str]
 
-    title: str
-    captions: Mapping[str, str]
-    compute: Callable[[Trial, Path], Outcome]
-    tables: Callable[[Mapping[str, pd.DataFrame], str], dict[str, pd.DataFrame]]
-    figures: Callable[[Mapping[str, pd.DataFrame]], dict[str, Figure]]
+    def compute(self, trial: Trial, folder: Path) -> Outcome:
+        """Train and measure one trial, given a folder for resuming it."""
+
+    def tables(self, found: Mapping[str, pd.DataFrame], scale: str) -> dict[str, pd.DataFrame]:
+        """Return the study's tables by name, given the stored tables and the scale."""
+
+    def figures(self, tables: Mapping[str, pd.DataFrame]) -> dict[str, Figure]:
+        """Return the figures by name, drawn from these tables."""
 
 
-STUDIES = {
-    dynamics.STUDY: Study(dynamics.TITLE, dynamics.CAPTIONS, dynamics.compute, dynamics.tables, dynamics.figures),
-    escape.STUDY: Study(escape.TITLE, escape.CAPTIONS, escape.compute, escape.tables, escape_figures.figures),
-}
+STUDIES: dict[str, Study] = {dynamics.STUDY: dynamics, escape.STUDY: escape}
 
 
 def run_study(
@@ -74,7 +70,7 @@ def run_study(
         raise UserError(f"--sets: no such data set in {name} at scale {scale}")
     output_folder(out)
     study = STUDIES[name]
-    meta = describe_run(study.title, trials, command_line(), scale=scale)
+    meta = describe_run(study.TITLE, trials, command_line(), scale=scale)
     request = Run(name, {"meta": meta, "settings": {"scale": scale}}, tuple(trial.key for trial in trials))
     summary = run_request(
         [request],
@@ -123,7 +119,7 @@ def write_page(store: Store, runs: Sequence[Run], report: Path) -> str:
     if not tables:
         raise UserError(f"{request.study}: no trial has been run yet")
     drawn = [
-        Figure((Panel(Markup(to_svg(figure, prefix=f"{name}-")), name=study.captions[name]),), study.captions[name])
+        Figure((Panel(Markup(to_svg(figure, prefix=f"{name}-")), name=study.CAPTIONS[name]),), study.CAPTIONS[name])
         for name, figure in study.figures(tables).items()
     ]
     missing = [
