@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -14,7 +14,7 @@ from crossfade.errors import UserError
 from crossfade.lab.methods import Method, method
 from crossfade.lab.nets import check_name
 from crossfade.lab.paper.page import MarkdownStudy, row, table
-from crossfade.lab.paper.study import MIXTURES, Cell, NotHereError, Prepared, Request, check_known
+from crossfade.lab.paper.study import Cell, NotHereError, Prepared, Request, check_known
 from crossfade.lab.train.deep.recipe import Augment, ImageRecipe
 
 if TYPE_CHECKING:
@@ -31,20 +31,6 @@ _SHORTENED: dict[str, tuple[int, int, int, int | None, int]] = {
     "smoke": (2, 32, 1_000, 2, 1),
     "short": (9, 64, 4_800, None, 2),
 }
-
-
-def image_cell(
-    data: str,
-    title: str,
-    recipe: ImageRecipe,
-    repeats: int,
-    printed: Sequence[float | tuple[float, float]] = (),
-    methods: tuple[str, ...] = MIXTURES,
-) -> Cell[ImageRecipe]:
-    """Return the cell of a network (``title``) on a published data set, with the accuracy printed for each method."""
-    pairs = [value if isinstance(value, tuple) else (value, None) for value in printed]
-    paper = dict(zip(methods, pairs, strict=False))
-    return Cell(data, recipe.net, recipe, repeats, f"{TITLES[data]} · {title}", paper, methods)
 
 
 @dataclass(frozen=True)
