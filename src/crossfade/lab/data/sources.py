@@ -1,4 +1,4 @@
-"""The catalogue of data sets: where each comes from, whether it is here, and how to get it."""
+"""The catalogue of data sets (``sources.toml``): where each comes from, whether it is here, and how to get it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 import tarfile
+import tomllib
 import urllib.error
 import urllib.request
 import zipfile
@@ -91,68 +92,16 @@ def _find_glue(data_dir: Path) -> str | None:
     return ", ".join(path.parent.name for path in sorted((data_dir / "glue").glob("*/train.tsv"))) or None
 
 
-_KNOWN = (
-    DataSet(
-        "sklearn", "iris, wine, breast cancer, digits", "compare", "nothing to do", lambda _: "ships with scikit-learn"
-    ),
-    DataSet(
-        "uci",
-        "121 UCI sets, prepared and split by Klambauer et al. 2017",
-        "table4",
-        "crossfade data uci --download (39 MB)",
-        _find_uci,
-        url="http://www.bioinf.jku.at/people/klambauer/data_py.zip",
-        folder="uci121",
-    ),
-    DataSet(
-        "cifar100",
-        "CIFAR-100",
-        "table1, table5, motivating, normmatched",
-        "crossfade data cifar100 --download (161 MB)",
-        url="https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
-        folder="cifar-100-python",
-        checksum="md5:eb9058c3a382ffc7106e4002c42a8d85",
-    ),
-    DataSet(
-        "cinic10",
-        "CINIC-10",
-        "table1, table6",
-        "crossfade data cinic10 --download (656 MB)",
-        url="https://datashare.ed.ac.uk/bitstream/handle/10283/3192/CINIC-10.tar.gz",
-        folder="cinic-10",
-        checksum="md5:6ee4d0c996905fe93221de577967a372",
-    ),
-    DataSet(
-        "tinyimagenet",
-        "Tiny-ImageNet",
-        "table5",
-        "crossfade data tinyimagenet --download (237 MB)",
-        url="http://cs231n.stanford.edu/tiny-imagenet-200.zip",
-        folder="tiny-imagenet-200",
-    ),
-    DataSet(
-        "imagenet",
-        "ImageNet-2012",
-        "table2, table5",
-        "register at image-net.org, unpack into imagenet/{train,val}/WNID/",
-        find_imagenet,
-    ),
-    DataSet(
-        "reviews",
-        "Women's Clothing E-Commerce Reviews",
-        "table3",
-        "from Kaggle (nicapotato/womens-ecommerce-clothing-reviews), the CSV into reviews/",
-        find_reviews,
-    ),
-    DataSet(
-        "glue",
-        "GLUE classification tasks",
-        "figure2",
-        "the datasets library fetches them; or glue/TASK/{train,dev}.tsv",
-        _find_glue,
-    ),
-)
-CATALOGUE = {known.name: known for known in _KNOWN}
+# What there is of a data set that isn't simply found under its own name.
+_FIND: dict[str, Callable[[Path], str | Path | None]] = {
+    "sklearn": lambda _: "ships with scikit-learn",
+    "uci": _find_uci,
+    "imagenet": find_imagenet,
+    "reviews": find_reviews,
+    "glue": _find_glue,
+}
+_KNOWN = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+CATALOGUE = {name: DataSet(name, find=_FIND.get(name), **about) for name, about in _KNOWN.items()}
 
 
 def download(
