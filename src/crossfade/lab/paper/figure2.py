@@ -11,7 +11,7 @@ import pandas as pd
 from crossfade.errors import UserError
 from crossfade.lab.data.texts import GLUE, load_glue
 from crossfade.lab.paper.page import MarkdownStudy, paired_gaps, plus_minus, row, signed
-from crossfade.lab.paper.study import Cell, NotHereError, Prepared, Request, check_known, examples
+from crossfade.lab.paper.study import DEFINED, Cell, NotHereError, Prepared, Request, check_known, examples
 from crossfade.lab.train.deep.recipe import TextRecipe
 
 if TYPE_CHECKING:
@@ -19,13 +19,6 @@ if TYPE_CHECKING:
 
     from crossfade.lab.data.texts import TextSet
 
-CHOICES = (
-    "printed: length 64, learning rate 2e-5, six epochs, four seeds, scored on the dev part (it chooses nothing here: "
-    "the last epoch counts)",
-    "not printed: AdamW without weight decay, a rate that falls linearly to zero, no warm-up, gradient norm at most 1, "
-    "batch 32: what the Hugging Face Trainer does by default; loss weights move by steps",
-    "WNLI stands beside the seven tasks and isn't in the profile",
-)
 # Epochs, the most training examples, seeds.
 _SHORTENED = {"smoke": (1, 64, 1), "short": (3, 800, 2)}
 _TASKS = {task.name: task for task in GLUE}
@@ -37,7 +30,7 @@ def study(model: str = "bert-base-uncased", limit: int | None = None) -> _Figure
     """Return the study with a model of the hub or in a folder, trained on at most ``limit`` examples of each task."""
     recipe = TextRecipe(model)
     cells = tuple(Cell(name, recipe.net, recipe, 4, name) for name in _TASKS)
-    return _Figure2("figure2", f"Figure 2: {recipe.net} on GLUE", cells, CHOICES, limit)
+    return _Figure2("figure2", f"Figure 2: {recipe.net} on GLUE", cells, tuple(DEFINED["figure2"]["choices"]), limit)
 
 
 def task_names(names: Sequence[str]) -> tuple[str, ...]:

@@ -1,14 +1,12 @@
-"""The studies on images, as ``image_studies.toml`` defines them: Tables 1, 2, 5 and 6, motivating and normmatched."""
+"""The studies on images, as ``studies.toml`` defines them: Tables 1, 2, 5 and 6, motivating and normmatched."""
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from crossfade.lab.paper.images import TITLES, ImageStudy
-from crossfade.lab.paper.study import MIXTURES, Cell
+from crossfade.lab.paper.study import DEFINED, MIXTURES, Cell, by_method
 from crossfade.lab.train.deep.recipe import Augment, ImageRecipe
 from crossfade.lab.trial import Json
 
@@ -18,15 +16,16 @@ def _study(name: str, groups: Sequence[Json], choices: Sequence[str], **about: A
     return ImageStudy(name, cells=cells, choices=tuple(choices), **about)
 
 
-def _cell(group: Json, *, net: str, title: str, printed: Sequence[Any] = (), **own: Any) -> Cell[ImageRecipe]:
+def _cell(
+    group: Json, *, net: str, title: str, printed: Sequence[float | Sequence[float]] = (), **own: Any
+) -> Cell[ImageRecipe]:
     fields = group["recipe"] | own
     fields |= {"milestones": tuple(fields["milestones"]), "augment": Augment(**fields.get("augment", {}))}
-    pairs = [tuple(value) if isinstance(value, list) else (value, None) for value in printed]
-    methods = tuple(group.get("methods", MIXTURES))
-    paper, label = dict(zip(methods, pairs, strict=False)), f"{TITLES[group['data']]} · {title}"
-    return Cell(group["data"], net, ImageRecipe(net=net, **fields), group["repeats"], label, paper, methods)
+    methods, label = tuple(group.get("methods", MIXTURES)), f"{TITLES[group['data']]} · {title}"
+    recipe, paper = ImageRecipe(net=net, **fields), by_method(methods, printed)
+    return Cell(group["data"], net, recipe, group["repeats"], label, paper, methods)
 
 
-_DEFINED = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
-IMAGE_STUDIES = {name: _study(name, **about) for name, about in _DEFINED.items()}
+_NAMES = ("table1", "table2", "table5", "table6", "motivating", "normmatched")
+IMAGE_STUDIES = {name: _study(name, **DEFINED[name]) for name in _NAMES}
 MOTIVATING = IMAGE_STUDIES["motivating"]

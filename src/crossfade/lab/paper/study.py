@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import tomllib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Generic, Literal, TypeAlias, TypeVar, get_args
 
 from crossfade.errors import UserError
@@ -14,12 +16,13 @@ from crossfade.lab.store import Run
 from crossfade.lab.trial import Json, Recipe, Task, Trial
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from crossfade.lab.store import Store
 
 Scale: TypeAlias = Literal["smoke", "short", "paper"]
 MIXTURES = ("ce", "f0", "f0-late", "gradual")  # CE and its three mixtures with EL, which most studies compare
+
+# Every study's title and choices, its cells, and the paper's numbers.
+DEFINED: dict[str, Json] = tomllib.loads(Path(__file__).with_name("studies.toml").read_text(encoding="utf-8"))
 
 R = TypeVar("R", bound=Recipe)
 D = TypeVar("D")
@@ -49,6 +52,14 @@ class Cell(Generic[R]):
     paper: Mapping[str, tuple[float, float | None]] = field(default_factory=dict)
     methods: tuple[str, ...] = MIXTURES
     title: str = ""
+
+
+def by_method(
+    methods: Sequence[str], printed: Sequence[float | Sequence[float]]
+) -> dict[str, tuple[float, float | None]]:
+    """Return the printed accuracy of each method and its standard deviation, None if there is only the accuracy."""
+    pairs = [(value, None) if isinstance(value, float) else (value[0], value[1]) for value in printed]
+    return dict(zip(methods, pairs, strict=False))
 
 
 @dataclass(frozen=True)

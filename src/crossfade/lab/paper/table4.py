@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 from crossfade.errors import UserError
 from crossfade.lab.data.uci import SPLITS, UCI_NAMES, uci_tasks
 from crossfade.lab.methods import DEFAULT_METHODS, Method, method
-from crossfade.lab.paper.study import Cell, Plan, Prepared, Request, Scale, Study
+from crossfade.lab.paper.study import DEFINED, Cell, Plan, Prepared, Request, Scale, Study
 from crossfade.lab.paper.table4_page import NETS, write_page
 from crossfade.lab.store import Run
 from crossfade.lab.train import Recipe
@@ -108,16 +108,9 @@ class Table4(Study[Recipe, _Sets]):
 
 
 _NET: tuple[Literal["linear", "mlp"], ...] = ("linear", "mlp")
-STUDY = Table4(
-    "table4",
-    "Table 4: losses on the UCI sets",
-    tuple(Cell("uci121", net, Recipe(net=net), 2, NETS[net], methods=DEFAULT_METHODS) for net in _NET),
-    choices=(
-        "SGD with momentum 0.9 (momentum 0 is the other reading), features as prepared by Klambauer et al., PyTorch's "
-        "default initial weights, split 0 of the four published ones: not printed",
-        "among equal validation accuracies the learning rate named first and the first epoch count: not printed",
-    ),
-)
+_ABOUT = DEFINED["table4"]
+_CELLS = tuple(Cell("uci121", net, Recipe(net=net), 2, NETS[net], methods=DEFAULT_METHODS) for net in _NET)
+STUDY = Table4("table4", _ABOUT["title"], _CELLS, choices=tuple(_ABOUT["choices"]))
 
 
 def with_tie(results: pd.DataFrame, curves: pd.DataFrame, tie: Literal["first", "last", "loss"]) -> pd.DataFrame:

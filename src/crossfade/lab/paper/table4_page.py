@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from crossfade.lab.paper.study import DEFINED
 from crossfade.lab.trial import Json
 from crossfade.stats.words import text_table
 
@@ -28,22 +29,7 @@ class PaperRow(NamedTuple):
 
 
 PAPER = {
-    "linear": {
-        "ce": PaperRow(33, 0.0, 2.59),
-        "f0": PaperRow(32, 0.09, 2.39),
-        "f0-late": PaperRow(31, 0.20, 2.30),
-        "gradual": PaperRow(48, 0.30, 2.12),
-        "el": PaperRow(33, -2.71, 3.25),
-        "focal": PaperRow(26, -0.56, 3.13),
-    },
-    "mlp": {
-        "ce": PaperRow(26, 0.0, 2.70),
-        "f0": PaperRow(30, 0.12, 2.62),
-        "f0-late": PaperRow(37, 0.27, 2.40),
-        "gradual": PaperRow(42, 0.30, 2.37),
-        "el": PaperRow(33, -4.73, 3.52),
-        "focal": PaperRow(25, -0.89, 3.03),
-    },
+    net: {method: PaperRow(*row) for method, row in rows.items()} for net, rows in DEFINED["table4"]["printed"].items()
 }
 
 _COLUMNS = ("Method", "Wins", "paper", "Δ points", "paper", "Mean rank", "paper", "95 % of Δ", "p (Holm)")
