@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crossfade.diagnostics import ProbabilityRecorder, Recording
+from crossfade.diagnostics import ProbabilityRecorder, Recording, transitions
 from crossfade.lab.train.outcome import History, chosen_epoch
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ _BINS = 15
 _COUNT, _CORRECT, _NLL, _BRIER, _GAPS = range(5)
 _COUNTS = _GAPS + _BINS
 _MOST_CLASSES = 30  # for a confusion matrix
-_NEAR = 0.2  # p_y above which a wrong prediction is near
 
 
 class Tally:
@@ -168,9 +167,7 @@ def escapes(folder: Path, recipe: DeepRecipe) -> dict[str, int]:
 
     The groups are: right, wrong with p_y > 0.2, wrong with p_y < 0.2.
     """
-    recording = Recording(folder)
-    then, now = recipe.watch - 1, recipe.epochs - 1
-    right, p, end = recording.correct(then), recording.p(then), recording.correct(now)
-    groups = {"right": right, "near": ~right & (p >= _NEAR), "far": ~right & (p < _NEAR)}
-    counts = {f"watch_{name}": int(group.sum()) for name, group in groups.items()}
-    return counts | {f"end_{name}": int((group & end).sum()) for name, group in groups.items()}
+    far, near, right = transitions(Recording(folder), recipe.watch - 1, recipe.epochs - 1).counts.tolist()
+    groups = {"right": right, "near": near, "far": far}  # how many are then far, near and right
+    counts = {f"watch_{name}": sum(group) for name, group in groups.items()}
+    return counts | {f"end_{name}": group[2] for name, group in groups.items()}
