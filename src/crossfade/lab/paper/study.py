@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Generic, Literal, TypeAlias, TypeVar, get_args
 
 from crossfade.errors import UserError
+from crossfade.lab.checks import check_choice, check_count
 from crossfade.lab.methods import Method, method
 from crossfade.lab.provenance import describe_run
 from crossfade.lab.store import Run
@@ -86,11 +87,10 @@ class Request:
     recipe: Json = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.scale not in get_args(Scale):
-            raise UserError(f"--scale: expected smoke, short or paper, got {self.scale!r}")
+        check_choice("--scale", self.scale, get_args(Scale))
         for option, count in (("--repeats", self.repeats), ("--epochs", self.epochs)):
-            if count is not None and count < 1:
-                raise UserError(f"{option}: expected a whole number of at least 1, got {count}")
+            if count is not None:
+                check_count(option, count)
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,6 +14,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from crossfade.errors import UserError
+from crossfade.lab.checks import check_choice
 from crossfade.lab.files import write_text
 from crossfade.lab.provenance import provenance
 from crossfade.stats.drawing import save_svg
@@ -36,8 +37,7 @@ COLOURS = {
 
 def check_scale(scale: str) -> None:
     """Raise UserError for an unknown scale."""
-    if scale not in ("smoke", "short", "paper"):
-        raise UserError(f"scale must be smoke, short or paper, got {scale!r}")
+    check_choice("scale", scale, ("smoke", "short", "paper"))
 
 
 def command_line() -> str:
