@@ -16,8 +16,7 @@ from PIL import Image
 from crossfade.errors import UserError
 from crossfade.lab.data import image_sets
 from crossfade.lab.data.image_sets import load_folder, load_images
-from crossfade.lab.data.image_stream import stream_task
-from crossfade.lab.data.images import ImageSet, ImageTask, Part
+from crossfade.lab.data.images import ImageSet, ImageTask, Part, stream_task
 from crossfade.lab.data.sources import find_imagenet
 from tests.images.image_cases import noise
 

@@ -325,7 +325,7 @@ def test_pairing_of_seeds_over_methods_and_networks(tmp_path):
 
 
 def test_files_are_decoded_by_workers_and_meet_every_process_count_alike(tmp_path):
-    from crossfade.lab.data.image_stream import stream_task
+    from crossfade.lab.data.images import stream_task
     from crossfade.lab.train.deep.feeds import FileFeed, Place
 
     for part in ("train", "val"):

@@ -97,8 +97,7 @@ class ImageStudy(MarkdownStudy[ImageRecipe, "ImageSet | Path"]):
 
     def prepare(self, cell: Cell[ImageRecipe], data: ImageSet | Path, request: Request) -> Prepared:
         """Return the cell's images and recipe at the request's scale."""
-        from crossfade.lab.data.image_stream import stream_task
-        from crossfade.lab.data.images import ImageTask
+        from crossfade.lab.data.images import ImageTask, stream_task
 
         recipe, each, test, repeats = scaled(cell, request.scale, request.repeats, request.epochs)
         task: Task

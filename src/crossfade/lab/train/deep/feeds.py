@@ -21,8 +21,7 @@ from torch import Tensor
 
 from crossfade.errors import UserError
 from crossfade.lab.checks import expect
-from crossfade.lab.data.image_stream import FilePart, StreamSplit
-from crossfade.lab.data.images import ImageSplit, Part
+from crossfade.lab.data.images import Files, ImageSplit, Part, StreamSplit
 from crossfade.lab.data.texts import TextPart, TextSplit
 from crossfade.lab.hardware import Hardware
 from crossfade.lab.nets.pretrained import encode, padded_length
@@ -191,7 +190,7 @@ class FileFeed(Feed):
     """Batches of image files that worker processes decode: augmented, or with a seed of None as they are."""
 
     def __init__(
-        self, part: FilePart, split: StreamSplit, recipe: ImageRecipe, seed: int | None, place: Place, *, workers: int
+        self, part: Files, split: StreamSplit, recipe: ImageRecipe, seed: int | None, place: Place, *, workers: int
     ) -> None:
         super().__init__(seed, place)
         self.files, self.workers = _Files(part, recipe.size or 224, seed is not None), workers
@@ -222,7 +221,7 @@ class FileFeed(Feed):
 class _Files(torch.utils.data.Dataset[tuple[Tensor, int, int]]):
     """Decoded and augmented images; the randomness of each comes from (epoch seed, index) alone."""
 
-    def __init__(self, part: FilePart, size: int, training: bool) -> None:
+    def __init__(self, part: Files, size: int, training: bool) -> None:
         from torchvision.transforms import v2
 
         crop = [v2.RandomResizedCrop(size), v2.RandomHorizontalFlip()]
@@ -236,7 +235,7 @@ class _Files(torch.utils.data.Dataset[tuple[Tensor, int, int]]):
     def __getitem__(self, at: int) -> tuple[Tensor, int, int]:
         from PIL import Image
 
-        file, label = self.part.files[at]
+        file, label = self.part[at]
         torch.manual_seed((self.seed + at) % 2**63)
         random.seed(self.seed + at)
         try:

@@ -22,8 +22,7 @@ from torch.nn.functional import cross_entropy
 from crossfade.errors import UserError
 from crossfade.kernels.graphs import empty_memory
 from crossfade.lab.checks import expect
-from crossfade.lab.data.image_stream import StreamSplit
-from crossfade.lab.data.images import ImageSplit, ImageTask
+from crossfade.lab.data.images import ImageSplit, ImageTask, StreamSplit
 from crossfade.lab.data.texts import TextSplit, TextTask
 from crossfade.lab.hardware import Hardware, process_rank
 from crossfade.lab.methods import Start, TwoPass
