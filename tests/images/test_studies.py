@@ -17,8 +17,7 @@ from crossfade.lab.comparison import plan as plan_comparison
 from crossfade.lab.data import image_sets
 from crossfade.lab.data.images import ImageSet, ImageTask
 from crossfade.lab.hardware import Hardware
-from crossfade.lab.paper.image_studies import IMAGE_STUDIES, MOTIVATING
-from crossfade.lab.paper.images import escape_table, scaled
+from crossfade.lab.paper.image_studies import IMAGE_STUDIES, MOTIVATING, escape_table, scaled
 from crossfade.lab.paper.page import beside_paper
 from crossfade.lab.paper.study import Request, plan
 from crossfade.lab.run import Summary, run_request, unknown
