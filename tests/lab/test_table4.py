@@ -23,7 +23,7 @@ from crossfade.lab import frames
 from crossfade.lab.hardware import Hardware
 from crossfade.lab.methods import METHODS
 from crossfade.lab.paper.study import Request, plan
-from crossfade.lab.paper.table4 import STUDY, with_tie
+from crossfade.lab.paper.table4 import STUDY
 from crossfade.lab.paper.table4_page import NETS, PAPER
 from crossfade.lab.run import Summary, run
 from crossfade.lab.store import Outcome, Store
@@ -184,6 +184,22 @@ def test_seeds_and_splits_extend_what_is_known(data: Path, tmp_path: Path) -> No
     assert _run(data, path, seeds=1).done == 18
     more = _run(data, path, seeds=2, splits=2)
     assert (more.known, more.done) == (18, 54)
+
+
+def with_tie(results: pd.DataFrame, curves: pd.DataFrame, tie: str) -> pd.DataFrame:
+    """Return the results that another rule for equal validation accuracies would have given, from the stored curves.
+
+    The learning rate doesn't change with it: the best validation accuracy of each rate is the same under every rule.
+    """
+    key = ["dataset", "method", "repeat", "net"]
+    best = curves.groupby(key)["val_accuracy"].transform("max")
+    equal = curves[curves["val_accuracy"] == best]
+    order = {"first": ["epoch"], "last": ["epoch"], "loss": ["val_nll", "epoch"]}[tie]
+    chosen = equal.sort_values(order, ascending=tie != "last").drop_duplicates(key)
+    picked = chosen[[*key, "epoch", "test_accuracy", "test_nll"]].rename(
+        columns={"test_accuracy": "accuracy", "test_nll": "nll"}
+    )
+    return results.drop(columns=["epoch", "accuracy", "nll"]).merge(picked, on=key, validate="one_to_one")
 
 
 def test_other_ties_come_from_the_curves(data: Path, tmp_path: Path) -> None:

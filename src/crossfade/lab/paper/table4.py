@@ -21,8 +21,6 @@ from crossfade.lab.train import Recipe
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import pandas as pd
-
     from crossfade.lab.data.uci import UciTask
     from crossfade.lab.store import Store
     from crossfade.lab.trial import Json, Trial
@@ -51,7 +49,6 @@ class Table4(Study[Recipe, _Sets]):
     nets_option: ClassVar[str] = "--net"
 
     def chosen(self, request: Request) -> list[Cell[Recipe]]:
-        """Return the cells of the requested networks."""
         return super().chosen(replace(request, datasets=()))
 
     def methods(self, cell: Cell[Recipe], request: Request) -> list[Method]:
@@ -103,7 +100,6 @@ class Table4(Study[Recipe, _Sets]):
         return runs
 
     def write(self, store: Store, planned: Plan, report: Path) -> str:
-        """Write the page of both halves."""
         return write_page(store, planned.runs, report)
 
 
@@ -111,19 +107,3 @@ _NET: tuple[Literal["linear", "mlp"], ...] = ("linear", "mlp")
 _ABOUT = DEFINED["table4"]
 _CELLS = tuple(Cell("uci121", net, Recipe(net=net), 2, NETS[net], methods=DEFAULT_METHODS) for net in _NET)
 STUDY = Table4("table4", _ABOUT["title"], _CELLS, choices=tuple(_ABOUT["choices"]))
-
-
-def with_tie(results: pd.DataFrame, curves: pd.DataFrame, tie: Literal["first", "last", "loss"]) -> pd.DataFrame:
-    """Return the results that another rule for equal validation accuracies would have given, from the stored curves.
-
-    The learning rate doesn't change with it: the best validation accuracy of each rate is the same under every rule.
-    """
-    key = ["dataset", "method", "repeat", "net"]
-    best = curves.groupby(key)["val_accuracy"].transform("max")
-    equal = curves[curves["val_accuracy"] == best]
-    order = {"first": ["epoch"], "last": ["epoch"], "loss": ["val_nll", "epoch"]}[tie]
-    chosen = equal.sort_values(order, ascending=tie != "last").drop_duplicates(key)
-    picked = chosen[[*key, "epoch", "test_accuracy", "test_nll"]].rename(
-        columns={"test_accuracy": "accuracy", "test_nll": "nll"}
-    )
-    return results.drop(columns=["epoch", "accuracy", "nll"]).merge(picked, on=key, validate="one_to_one")
