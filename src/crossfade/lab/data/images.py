@@ -116,7 +116,6 @@ class ImageTask(DividedTask[Part]):
 
     @cached_property
     def content(self) -> Mapping[str, object]:
-        """What decides the numbers."""
         return {
             "data": self.data.sha256,
             "per_class": self.per_class,
@@ -140,7 +139,6 @@ class ImageTask(DividedTask[Part]):
         return ImageSplit(train, validation, test, len(self.data.classes), *_moments(train.images))
 
     def describe(self) -> dict[str, str | int]:
-        """Return one entry of the report's ``datasets``."""
         data, split = self.data, self.split(0)
         parts = (split.train, split.validation, split.test)
         return entry(self.name, data.source, self.shape.inputs, split.classes, parts, data.sha256)
@@ -202,7 +200,6 @@ class StreamTask:
         return StreamSplit(self.train, None, self.test, len(self.classes), torch.tensor(_MEAN), torch.tensor(_STD))
 
     def describe(self) -> dict[str, str | int]:
-        """Return one entry of the report's ``datasets``."""
         _, features, classes = self.shape
         parts, sha256 = (self.train, None, self.test), str(self.content["files"])
         return entry(self.name, self.source, features, classes, parts, sha256)

@@ -188,7 +188,6 @@ class TableTask:
 
     @property
     def name(self) -> str:
-        """The name in tables of results."""
         return self.table.name
 
     @cached_property
@@ -233,7 +232,6 @@ class TableTask:
         return split
 
     def describe(self) -> dict[str, str | int]:
-        """Return one entry of the report's ``datasets``."""
         table, parts = self.table, [labels for _, labels in self._parts(0)]
         return entry(table.name, table.source, len(table.columns), len(table.classes), parts, table.sha256)
 

@@ -102,7 +102,6 @@ class TextTask(DividedTask[TextPart]):
 
     @cached_property
     def content(self) -> Mapping[str, object]:
-        """What decides the numbers."""
         return {
             "data": self.data.sha256,
             "select": self.select,
@@ -130,7 +129,6 @@ class TextTask(DividedTask[TextPart]):
         return TextSplit(train, validation, test, classes)
 
     def describe(self) -> dict[str, str | int]:
-        """Return one entry of the report's ``datasets``."""
         data, split = self.data, self.split(0)
         parts = (split.train, split.validation, split.test)
         return entry(self.name, data.source, len(data.train.columns), split.classes, parts, data.sha256)

@@ -60,7 +60,6 @@ class UciTask:
         return Split(x[train], y[train], x[val], y[val], x[held], y[held], self.shape.classes)
 
     def describe(self) -> dict[str, str | int]:
-        """Return one entry of a report's ``datasets``."""
         _, features, classes = self.shape
         parts, sha256 = [labels for _, labels in self.split(0).parts], str(self.content["data"])
         return entry(self.name, "UCI, Klambauer et al. 2017", features, classes, parts, sha256)

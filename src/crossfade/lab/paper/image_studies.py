@@ -72,7 +72,6 @@ class ImageStudy(MarkdownStudy[ImageRecipe, "ImageSet | Path"]):
         ]
 
     def methods(self, cell: Cell[ImageRecipe], request: Request) -> list[Method]:
-        """Return the requested ones of the cell's methods."""
         check_known("--methods", request.methods, cell.methods, self.name)
         return [method(name, deep=True) for name in cell.methods if not request.methods or name in request.methods]
 
@@ -96,7 +95,6 @@ class ImageStudy(MarkdownStudy[ImageRecipe, "ImageSet | Path"]):
         return load_images(data, folder)
 
     def prepare(self, cell: Cell[ImageRecipe], data: ImageSet | Path, request: Request) -> Prepared:
-        """Return the cell's images and recipe at the request's scale."""
         from crossfade.lab.data.images import ImageTask, stream_task
 
         recipe, each, test, repeats = scaled(cell, request.scale, request.repeats, request.epochs)

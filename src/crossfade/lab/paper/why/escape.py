@@ -61,7 +61,6 @@ class _Measured:
     learning_rates: ClassVar[tuple[float, ...]] = ()
 
     def to_dict(self) -> dict[str, object]:
-        """Return the recipe as plain data, which the trial's key is made of."""
         return {"net": self.kind, **asdict(self)}
 
     def cost(self, shape: Shape) -> float:
@@ -87,7 +86,6 @@ class Along(_Measured):
     kind: ClassVar[str] = "along"
 
     def to_dict(self) -> dict[str, object]:
-        """Return the recipe as plain data, the training's own included."""
         return {**super().to_dict(), "training": self.training.to_dict()}
 
 

@@ -26,7 +26,6 @@ class WellTask:
 
     @property
     def content(self) -> Mapping[str, float]:
-        """What decides the numbers."""
         return {"height": self.height}
 
     @property
@@ -39,7 +38,6 @@ class WellTask:
         return DoubleWell(height=self.height)
 
     def describe(self) -> dict[str, object]:
-        """Return an entry of a report's ``datasets``."""
         return {"name": self.name, "source": "a double well with a known sharp minimum", **asdict(self)}
 
 
