@@ -102,11 +102,8 @@ def _torchvision(name: str, classes: int, pretrained: bool) -> nn.Module:
         raise UserError(
             f"net {name}: its pretrained weights can't be fetched ({error}); train without --pretrained"
         ) from None
-    if options:
-        net.aux_logits = False  # type: ignore[assignment]
-        for branch in ("aux1", "aux2", "AuxLogits"):
-            if hasattr(net, branch):
-                setattr(net, branch, None)
+    if name == "inception_v3":  # torchvision removes googlenet's
+        net.aux_logits, net.AuxLogits = False, None  # type: ignore[assignment]
     _replace_head(net, name, lambda head: nn.Linear(head.in_features, classes))
     return net
 
