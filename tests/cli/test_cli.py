@@ -61,7 +61,7 @@ def test_a_comparison_from_a_file_to_table_verdict_page_and_numbers(call, iris, 
     assert "On iris, " in out
     assert "Page: report.html" in err
     numbers = json.loads((folder / "out.json").read_text())
-    assert {row["method"] for row in numbers["results"]} == {"ce", "f0", "f0-late", "gradual", "el", "focal"}
+    assert {row["method"] for row in numbers["results"]} == {*DEFAULT_METHODS, "ce-matched"}
     assert numbers["settings"]["epochs"] == 2
     assert "iris.csv" in (folder / "report.html").read_text()
     assert sorted(os.listdir(folder)) == ["crossfade.db", "iris.csv", "out.json", "report.html"]
@@ -186,7 +186,7 @@ def test_the_help_of_compare_has_groups(call):
     headings = re.findall(r"╭─ (\w+) ─", help_)
     assert headings == ["Arguments", "Data", "Texts", "Images", "Training", "Machine", "Output"]
     options = re.findall(r"│ (--[a-z-]+)", help_)
-    assert len(options) == len(set(options)) == 39
+    assert len(options) == len(set(options)) == 42
 
 
 def test_another_run_on_the_same_store_is_refused(call, folder):

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import torch
 
-from tests.kept.cases import CASES, HERE, INPUTS, machine
+from tests.kept.cases import CASES, HERE, INPUTS, SINCE, machine
 
 STORES = [name for name in CASES if (HERE / name / "store.db").exists()]
 
@@ -78,7 +78,7 @@ def words(text: str) -> list[list[str]]:
 def test_the_same_command_finds_the_store_complete_and_says_the_same(case: str, call: Callable, place: Path) -> None:
     kept = HERE / case
     before = copied(case) if case in STORES else []
-    status, out, err = call(*elsewhere(CASES[case]))
+    status, out, err = call(*elsewhere([*CASES[case], *SINCE.get(case, [])]))
     assert status == 0, err
     assert words(out) == words((kept / "stdout.txt").read_text())
     if case in STORES:
@@ -120,7 +120,7 @@ def test_computed_again_the_numbers_are_the_same(case: str, call: Callable, plac
     exact = {"check_exact": True} if now["vectors"] == then["vectors"] else {"rtol": 1e-6, "atol": 1e-6}
     if case == "lstm":  # trained then by a compiled kernel that is gone, whose sums had another order
         exact = {"rtol": 1e-4, "atol": 1e-5}
-    status, _, err = call(*elsewhere(CASES[case]))
+    status, _, err = call(*elsewhere([*CASES[case], *SINCE.get(case, [])]))
     assert status == 0, err
     for name, more in (("results.csv", []), ("curves.csv", ["--curves"])):
         call("export", name, "--store", "store.db", *more)

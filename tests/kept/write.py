@@ -19,7 +19,7 @@ import pandas as pd
 from PIL import Image
 
 from crossfade.lab.provenance import commit, versions
-from tests.kept.cases import CASES, HERE, INPUTS, machine
+from tests.kept.cases import CASES, HERE, INPUTS, SINCE, machine
 
 WORDS = {
     "garden": ["rose", "soil", "leaf", "bloom", "seed", "water", "root", "shade", "pot", "summer", "green", "bed"],
@@ -35,7 +35,7 @@ def main() -> None:
         write_inputs()
     with tempfile.TemporaryDirectory() as name:
         for case, command in CASES.items():
-            run(case, command, Path(name) / case)
+            run(case, [*command, *SINCE.get(case, [])], Path(name) / case)
     note = {"commit": commit(), "machine": machine(), "versions": versions()}
     (HERE / "written.json").write_text(json.dumps(note, indent=1) + "\n")
 

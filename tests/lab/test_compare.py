@@ -16,6 +16,7 @@ from crossfade.lab.store import Store
 from crossfade.schedules import constant
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is the same as f0")  # three epochs
+USUAL = (*DEFAULT_METHODS, "ce-matched")
 QUICK = {"repeats": 3, "epochs": 3, "learning_rates": (0.01,)}
 
 
@@ -30,18 +31,18 @@ def scores(result):
 
 def test_the_answer_holds_every_trial_and_adds_up(answer):
     results = answer.results
-    assert len(results) == 4 * len(DEFAULT_METHODS)
+    assert len(results) == 4 * len(USUAL)
     assert not results[["accuracy", "nll", "ece", "brier"]].isna().any(axis=None)
     means = results.groupby("method")["accuracy"].mean()
     table = answer.table
-    assert list(table.index) == list(DEFAULT_METHODS)
-    for name in DEFAULT_METHODS:
+    assert list(table.index) == list(USUAL)
+    for name in USUAL:
         assert table.loc[name, "accuracy"] == pytest.approx(means[name])
         if name != "ce":
             assert table.loc[name, "delta"] == pytest.approx(means[name] - means["ce"])
             assert table.loc[name, "low"] <= table.loc[name, "delta"] <= table.loc[name, "high"]
             assert table.loc[name, ["wins", "ties", "losses"]].sum() == 4
-    assert table["mean_rank"].sum() == pytest.approx(sum(range(1, len(DEFAULT_METHODS) + 1)))
+    assert table["mean_rank"].sum() == pytest.approx(sum(range(1, len(USUAL) + 1)))
     assert len(answer.curves) == len(results) * 3
 
 
@@ -201,6 +202,20 @@ def test_requests_that_cannot_be_carried_out(options, says):
     with pytest.raises(UserError, match=re.escape(says)) as error:
         compare(*load_iris(return_X_y=True), **options)
     assert "\n" not in str(error.value)
+
+
+def test_by_default_the_grid_is_wide_and_ties_are_averaged():
+    planned = plan([load_builtin("iris")], Settings.of({}), "test")
+    recipe = planned.trials[0].recipe
+    assert recipe.learning_rates == (0.1, 0.03, 0.01, 0.003, 0.001)
+    assert sorted(recipe.wider_rates) == [0.0001, 0.0003, 0.3, 1.0]
+    assert (recipe.tie, recipe.metric, recipe.select) == ("expected", "accuracy", "best")
+    assert [one.method.name for one in planned.trials[: len(USUAL)]] == list(USUAL)
+    again = plan([load_builtin("iris")], Settings.of(planned.run.request["settings"]), "test")
+    assert again.trials[0].key == planned.trials[0].key
+    given = plan([load_builtin("iris")], Settings.of({"learning_rates": (0.1, 0.01)}), "test")
+    assert given.trials[0].recipe.wider_rates == ()
+    assert given.run.request["settings"]["learning_rates"] == [0.1, 0.01]
 
 
 def test_all_methods_of_the_library_run():

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from crossfade.errors import UserError
 from crossfade.lab.hardware import Hardware
-from crossfade.lab.methods import COSINE, DEFAULT_METHODS, METHODS, Method, method, shared_epochs
+from crossfade.lab.methods import COSINE, DEFAULT_METHODS, MATCHED, METHODS, Method, method, shared_epochs
 from crossfade.lab.own_loss import load_loss, probe
 from crossfade.lab.provenance import SCHEDULE_GRID, describe_run
 from crossfade.lab.result import ComparisonResult
@@ -32,7 +32,12 @@ if TYPE_CHECKING:
     AnyRecipe: TypeAlias = Recipe | LstmRecipe | TextRecipe | ImageRecipe
 
 CONTROL = "ce"
-_MIXTURES = ("ce", "f0", "f0-late", "gradual")  # compared by default on texts and images, which take longer
+# Compared by default. Adam's steps don't depend on the gradient's size, so ce-matched is none of those for texts.
+_ON_TEXTS = ("ce", "f0", "f0-late", "gradual")
+_ON_IMAGES = (*_ON_TEXTS, MATCHED)
+_ON_TABLES = (*DEFAULT_METHODS, MATCHED)
+_UNSAID = ("protocol", "wider_rates", "learning_rates")  # stored settings hold these only where a user gave them
+_RATES = {"learning_rates": (0.1, 0.03, 0.01, 0.003, 0.001), "wider_rates": (1.0, 0.3, 0.0003, 0.0001)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +87,8 @@ def compare(
     weight_decay: float | None = None,
     lr_schedule: str | None = None,
     granularity: str | None = None,
+    metric: str | None = None,
+    select: str | None = None,
     tie: str | None = None,
     precision: str | None = None,
     texts: Texts = Texts(),  # noqa: B008  (frozen)
@@ -103,15 +110,15 @@ def compare(
             path of a table, or of a folder with a folder of images for each class.
         y: (rows,): class labels, numbers or text. Of a path, the name of the column with the class.
         methods: Names (see ``crossfade list``), ``Method`` objects, or own losses g(ce) as functions; CE is always
-            among them. Default: the paper's six on tables, CE and its three mixtures on texts and images.
+            among them. Default: see ``Training``.
         test: ``(X_test, y_test)``, or of a path another path, to test every repeat on these rows; then only training
             and validation rows are drawn.
         categorical: Columns whose numbers are names of categories.
         drop: Columns to leave out.
         name: What tables call the data.
         repeats, seed, test_size, net, width, depth, epochs, batch_size, learning_rates, learning_rate, momentum, \
-weight_decay, lr_schedule, granularity, tie, precision: See ``crossfade.lab.settings.Training``; None is the usual
-            value.
+weight_decay, lr_schedule, granularity, metric, select, tie, precision: See ``crossfade.lab.settings.Training``; None
+            is the usual value.
         texts: ``Texts(text=("review",))`` trains on a column of texts.
         images: Size, augmentation and pretrained weights, for a folder.
         hardware: Where to train.
@@ -212,12 +219,12 @@ def plan(data: Loaded, settings: Settings, command: str | Sequence[str], own: Se
 
     training = settings.training
     if isinstance(data, Path):
-        methods, asked = _methods(training, own, _MIXTURES, deep=True), _on_images(data, settings)
+        methods, asked = _methods(training, own, _ON_IMAGES, deep=True), _on_images(data, settings)
     elif isinstance(data, TextSet):
-        methods = _methods(training, own, _MIXTURES, deep=training.net not in (None, "lstm"))
+        methods = _methods(training, own, _ON_TEXTS, deep=training.net not in (None, "lstm"))
         asked = _on_texts(data, settings)
     else:
-        methods, asked = _methods(training, own, DEFAULT_METHODS, tables=True), _on_tables(data, settings)
+        methods, asked = _methods(training, own, _ON_TABLES, tables=True), _on_tables(data, settings)
     recipe, pairs = asked.recipe, itertools.product(asked.tasks, range(asked.repeats))
     trials = tuple(Trial(asked.study, task, one, recipe, repeat) for task, repeat in pairs for one in methods)
     notes = (*asked.notes, *_same_schedules(methods, recipe))
@@ -263,12 +270,13 @@ def _on_tables(tables: Sequence[Table], settings: Settings) -> _Experiment:
     training = settings.training
     if training.net == "linear" and (training.width is not None or training.depth not in (None, 1)):
         raise UserError("net: 'linear' has no hidden layer, so width and depth mean nothing; leave them out or use mlp")
-    recipe = Recipe(**_given(settings, *(field.name for field in fields(Recipe))))
+    said = _given(settings, *(field.name for field in fields(Recipe)))
+    recipe = Recipe(**{"tie": "expected", **({} if "learning_rates" in said else _RATES), **said})
     division = _division(training)
     tasks = [TableTask(table, **division) for table in tables]
     repeats = training.repeats or 10
     kept = {"methods": list(training.methods or ()), "loss": list(training.loss or ()), "repeats": repeats, **division}
-    kept |= {name: value for name, value in recipe.to_dict().items() if name != "protocol"}
+    kept |= {name: value for name, value in recipe.to_dict().items() if name in said or name not in _UNSAID}
     notes = [f"{table.source}: {note}" for table in tables for note in table.notes]
     return _Experiment("compare", ", ".join(task.name for task in tasks), tasks, recipe, repeats, kept, notes, "CPU")
 
@@ -302,7 +310,7 @@ def _text_recipe(settings: Settings) -> LstmRecipe | TextRecipe:
     from crossfade.lab.train.lstm.recipe import LstmRecipe
 
     training, texts = settings.training, settings.texts
-    said = _given(settings, "epochs", "batch_size", "learning_rate", "max_length")
+    said = _given(settings, "epochs", "batch_size", "learning_rate", "max_length") | _select(training)
     net = training.net or "lstm"
     if net == "lstm":
         if texts.accumulate not in (None, 1) or training.precision not in (None, "32-true"):
@@ -315,7 +323,7 @@ def _text_recipe(settings: Settings) -> LstmRecipe | TextRecipe:
         raise UserError(f"net must be lstm, or bert:NAME with a model's name or folder, got {net!r}")
     if training.width is not None or training.depth is not None:
         raise UserError("width and depth are for --net lstm; a pretrained model has its own")
-    usual_bert = TextRecipe(model, max_length=128, epochs=3, select="validation", scale="own")
+    usual_bert = TextRecipe(model, max_length=128, epochs=3, scale="own")
     return replace(usual_bert, **said, **_given(settings, "accumulate", "precision"))
 
 
@@ -346,10 +354,10 @@ def _on_images(folder: Path, settings: Settings) -> _Experiment:
         augment=augment[images.augment or "full"],
         size=side,
         granularity="step",
-        select="validation",
         scale="own",
     )
-    recipe = replace(usual, **_given(settings, "batch_size", "learning_rate", "weight_decay", "precision"))
+    said = _given(settings, "batch_size", "learning_rate", "weight_decay", "precision")
+    recipe = replace(usual, **said, **_select(training))
     recipe = recipe.fitting(len(task.split(0).train))
     notes = ["the test part is the folder's own, the same in every repeat"] if data.test is not None else []
     repeats, kept = training.repeats or 3, recipe.to_dict()
@@ -364,6 +372,11 @@ def _given(settings: Settings, *names: str) -> Json:
 def _division(training: Training) -> Json:
     """Return how a task divides its data."""
     return {"seed": training.seed or 0, "test_size": 0.2 if training.test_size is None else training.test_size}
+
+
+def _select(training: Training) -> Json:
+    """Return which epoch counts, as the recipes of texts and images say it."""
+    return {"select": "last" if training.select == "last" else "validation"}
 
 
 def _sizes(task: Task, examples: str) -> str:

@@ -96,6 +96,7 @@ def _matched(share: float, progress: float) -> Weights:
 
 
 COSINE = ScaledRate("ce-cosine", "CE, cosine rate", note="CE; the learning rate falls to 0 as a cosine", factor=cosine)
+MATCHED = "ce-matched"  # a control: CE with steps of the size that gradual's have
 METHODS: tuple[Method, ...] = (
     Method("ce", "CE", note="cross entropy: the baseline"),
     Method("f0", "CE+EL F=0", schedule=constant(0.0), note="CE and EL in equal parts (the paper's recipe 1)"),
@@ -110,7 +111,7 @@ METHODS: tuple[Method, ...] = (
     Method("tce", "Tamed CE", partial(_apply, "tamed", alpha=0.5), note="alpha = 0.5, eq. (4) as printed"),
     Method("poly", "Poly-1", partial(_apply, "poly", epsilon=2.0), note="ce + 2 (1 - p); with 1 instead of 2 it is f0"),
     Method(
-        "ce-matched",
+        MATCHED,
         "CE, matched",
         schedule=partial(_matched, 1.0 / 3.0),
         note="CE times M = alpha + beta/3: the size of gradual's gradient without its shape, eq. (20)-(21); for images "

@@ -10,7 +10,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def expected_calibration_error(probabilities: NDArray[np.floating], labels: NDArray[np.int64], bins: int = 15) -> float:
+BINS = 15  # of confidence, for the calibration error
+
+
+def expected_calibration_error(
+    probabilities: NDArray[np.floating], labels: NDArray[np.int64], bins: int = BINS
+) -> float:
     r"""Return the expected calibration error of the predicted class: \sum_b (n_b / N) |accuracy_b - confidence_b|.
 
     Rows of ``probabilities`` (N, C) fall into intervals (k/bins, (k+1)/bins] of equal width by the probability of their
@@ -37,3 +42,40 @@ def brier_score(probabilities: NDArray[np.floating], labels: NDArray[np.int64]) 
     p = probabilities.astype(np.float64)
     truth = p[np.arange(len(labels)), labels]
     return float(((p**2).sum(axis=1) - 2 * truth + 1).mean())
+
+
+def tally(p: NDArray[np.float32], y: NDArray[np.floating | np.integer], scores: NDArray[np.float64]) -> None:
+    r"""Write four scores of probabilities (rows, classes) to ``scores``: balanced accuracy, macro-F1, ECE, Brier score.
+
+    As in scikit-learn balanced accuracy is the mean recall of the classes that occur in ``y``, and macro-F1 the mean of
+    2 hits / (rows + predictions) over the classes that occur in ``y`` or are predicted. Both are rounded to 12 digits,
+    so that equal scores compare equal. All are NaN without rows. Written in loops, as it is also compiled by numba.
+    """
+    rows, classes = p.shape
+    own, said, hits = np.zeros(classes), np.zeros(classes), np.zeros(classes)
+    gaps, brier = np.zeros(BINS), 0.0
+    for n in range(rows):
+        label, best, squares = int(y[n]), 0, 0.0
+        for c in range(classes):
+            squares += float(p[n, c]) * float(p[n, c])
+            if p[n, c] > p[n, best]:
+                best = c
+        own[label] += 1.0
+        said[best] += 1.0
+        hits[best] += best == label
+        confidence = float(p[n, best])
+        gaps[min(max(int(np.ceil(confidence * BINS)) - 1, 0), BINS - 1)] += (best == label) - confidence
+        brier += squares - 2.0 * float(p[n, label]) + 1.0
+    recall, f1, occurring, either = 0.0, 0.0, 0, 0
+    for c in range(classes):
+        if own[c] > 0.0:
+            recall += hits[c] / own[c]
+            occurring += 1
+        if own[c] + said[c] > 0.0:
+            f1 += 2.0 * hits[c] / (own[c] + said[c])
+            either += 1
+    if rows == 0:
+        scores[:] = np.nan
+        return
+    scores[0], scores[1] = np.round(recall / occurring * 1e12) / 1e12, np.round(f1 / either * 1e12) / 1e12
+    scores[2], scores[3] = np.abs(gaps).sum() / rows, brier / rows

@@ -100,7 +100,8 @@ class Training(_Group):
     """The training of the networks, whatever the data are.
 
     Attributes:
-        methods: Losses to compare, see `crossfade list`, or "all". [default: ce,f0,f0-late,gradual; tables: + el,focal]
+        methods: Losses to compare, see `crossfade list`, or "all". ce-matched has the step size of gradual without its
+            shape. [default: ce,f0,f0-late,gradual; tables: + el,focal,ce-matched; images: + ce-matched]
         loss: Your own loss g(ce), as module:function or file.py:function.
         repeats: Splits of the data, with their own initial weights. [default: tables: 10; texts: 5; images: 3]
         seed: Another number gives other splits, weights and batches. [default: 0]
@@ -114,14 +115,20 @@ class Training(_Group):
         epochs: Passes over the training data. [default: tables: 50; texts: 10, with bert 3; images: 60]
         batch_size: Examples in a step, over all devices.
             [default: tables: 8; texts: 64, with bert 32, fewer for few texts; images: 64]
-        learning_rates: Tables: tried for each method; the best on validation rows counts. [default: 0.01,0.005,0.001]
+        learning_rates: Tables: tried for each method; the best on validation rows counts.
+            [default: 0.1,0.03,0.01,0.003,0.001, and further ones where the best is the first or the last]
         learning_rate: Texts: of Adam; of AdamW with bert, falling to zero. [default: 0.001; with bert 0.00002]
             Images: falls tenfold at 1/2, 2/3 and 5/6 of the training. [default: 0.1; pretrained 0.01]
         momentum: Tables: of SGD. [default: 0.9]
         weight_decay: Of SGD. [default: tables: 0; images: 0.0001]
         lr_schedule: Tables: every method's rate stays constant, or falls to 0 as a cosine does. [default: constant]
         granularity: Tables: schedules move at every epoch or at every step. [default: epoch]
-        tie: Tables: which epoch among equal validation accuracies: first, last, or lowest loss. [default: first]
+        metric: Tables: the score that chooses the rate and the epoch, and is compared: accuracy, balanced accuracy, or
+            macro-F1. [default: accuracy]
+        select: The epoch that counts: best on validation data, or last, so that schedules are judged at their end.
+            [default: best]
+        tie: Tables: what counts of equal validation scores: the mean over all of them (expected), or one rate and its
+            first epoch, last, or that of the lowest loss. [default: expected]
         precision: Images, and texts with bert. [default: 32-true]
     """
 
@@ -141,7 +148,9 @@ class Training(_Group):
     weight_decay: float | None = None
     lr_schedule: Literal["constant", "cosine"] | None = None
     granularity: Literal["epoch", "step"] | None = None
-    tie: Literal["first", "last", "loss"] | None = None
+    metric: Literal["accuracy", "balanced", "f1"] | None = None
+    select: Literal["best", "last"] | None = None
+    tie: Literal["expected", "first", "last", "loss"] | None = None
     precision: Precision | None = None
 
 
@@ -190,7 +199,7 @@ class Settings:
 # What options need that don't suit all data: the data in words, their kinds, and the names of the options.
 _NEEDS: dict[str, tuple[tuple[Kind, ...], tuple[str, ...]]] = {
     "a table": ((TABLE, TEXTS), ("target", "test", "categorical", "width", "depth", "workers")),
-    "a table without --text": ((TABLE,), ("drop", "momentum", "lr_schedule", "granularity", "tie")),
+    "a table without --text": ((TABLE,), ("drop", "momentum", "lr_schedule", "granularity", "metric", "tie")),
     "a table without --text; other data have --learning-rate": ((TABLE,), ("learning_rates",)),
     "a table without --text, or a folder of images": ((TABLE, IMAGES), ("weight_decay",)),
     "a table with --text COLUMN": ((TEXTS,), ("text", "max_length", "accumulate")),

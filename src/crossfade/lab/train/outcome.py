@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Curve: TypeAlias = NDArray[np.float64]
 Floats: TypeAlias = NDArray[np.float32]
-Tie: TypeAlias = Literal["first", "last", "loss"]
+Tie: TypeAlias = Literal["first", "last", "loss", "expected"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,12 +90,12 @@ def outcome(
 
     Args:
         about: Further facts: numbers of examples and classes, seconds, engine or device, ...
-        exact: The curves to keep with all digits; the others get the seven digits of float32.
+        exact: The scores and curves to keep with all digits; the others get the seven digits of float32.
         epochs: Keep the epochs' numbers as a curve, too, for recipes that don't score every epoch.
     """
     at = history.chosen
     result: dict[str, object] = {"accuracy": float(history.curves["test_accuracy"][at])}
-    result |= {name: short(value) for name, value in history.scores.items()}
+    result |= {name: value if name in exact else short(value) for name, value in history.scores.items()}
     result |= {"learning_rate": learning_rate, "epoch": int(history.curves["epoch"][at]), **about}
     curves: dict[str, list[float | None]] = {
         name: [float(value) if name in exact else short(float(value)) for value in values]

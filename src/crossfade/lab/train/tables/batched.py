@@ -22,7 +22,7 @@ from crossfade.lab.data.split import Split
 from crossfade.lab.own_loss import value_and_slope
 from crossfade.lab.train.outcome import Floats, History
 from crossfade.lab.train.tables.recipe import Member, Recipe
-from crossfade.lab.train.tables.setup import Record, cost, initial_weights, row_orders, schedule_table
+from crossfade.lab.train.tables.setup import Record, cost, initial_weights, row_orders, schedule_table, tallied
 
 _SLOTS_CPU = 16  # networks in a stack
 _SLOTS = 256  # a GPU's step takes as long for 16
@@ -116,11 +116,13 @@ class _Stack:
             for step, batch in enumerate(torch.split(order, recipe.batch_size, 1)):
                 total_loss += self._step(batch, self.schedules[epoch, min(step, self.schedules.shape[1] - 1)])
             finite = torch.stack([weight.flatten(1).isfinite().all(1) for weight in self.weights]).all(0)
-            measured = torch.stack([total_loss / rows, *self._evaluate("val"), *self._evaluate("test"), finite], 1)
+            val, test = self._evaluate("val"), self._evaluate("test")
+            measured = torch.stack([total_loss / rows, *val[:2], *test[:2], finite], 1).double().cpu().numpy()
             better = []
-            for slot, row in enumerate(measured.double().cpu().numpy()):
+            for slot, row in enumerate(measured):
                 alive[slot] &= bool(row[5] and np.isfinite(row[[0, 2]]).all())
-                if alive[slot] and records[slot].add(epoch, row[:5]):
+                more = tallied([val[2][slot], test[2][slot]], members[slot].split) if recipe.tallied else []
+                if alive[slot] and records[slot].add(epoch, [*row[:5], *more]):
                     better.append(slot)
             for kept, weight in zip(best, self.weights, strict=True):
                 kept[better] = weight[better]
@@ -177,10 +179,12 @@ class _Stack:
             for inputs, labels in zip(torch.split(x, _ROWS, 1), torch.split(y, _ROWS, 1), strict=True)
         ]
 
-    def _evaluate(self, part: str) -> tuple[Tensor, Tensor]:
-        """Return the number of correctly classified rows and the mean CE of each member."""
-        correct, nll = torch.zeros_like(self.rate), torch.zeros_like(self.rate)
+    def _evaluate(self, part: str) -> tuple[Tensor, Tensor, Floats]:
+        """Return each member's number of correctly classified rows, mean CE and, if tallied, probabilities."""
+        correct, nll, probabilities = torch.zeros_like(self.rate), torch.zeros_like(self.rate), []
         for logits, y in self._logits(part):
             correct += (logits.argmax(-1) == y).sum(1)
             nll += F.cross_entropy(logits.transpose(1, 2), y, reduction="none").sum(1)
-        return correct, nll / self.parts[part][1].shape[1]
+            if self.recipe.tallied:
+                probabilities.append(logits.softmax(-1).cpu().numpy())
+        return correct, nll / self.parts[part][1].shape[1], np.concatenate(probabilities or [np.empty((0, 0))], 1)

@@ -23,9 +23,18 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from crossfade.lab.scores import tally
 from crossfade.lab.train.outcome import Curve, Floats
 from crossfade.lab.train.tables.panels import Layer, Sgd, back, contract, descend, first_hidden, to_rows, to_units
-from crossfade.lab.train.tables.setup import TEST_CORRECT, TEST_NLL, TRAIN_LOSS, VAL_CORRECT, VAL_NLL
+from crossfade.lab.train.tables.setup import (
+    TEST_CORRECT,
+    TEST_NLL,
+    TEST_TALLY,
+    TRAIN_LOSS,
+    VAL_CORRECT,
+    VAL_NLL,
+    VAL_TALLY,
+)
 from crossfade.lab.train.tables.simd import (
     ROWS,
     Address,
@@ -47,13 +56,14 @@ from crossfade.lab.train.tables.simd import (
     total,
 )
 
-TIES = ("first", "last", "loss")  # the kernel gets a rule as its index
-_LAST, _LOSS = TIES.index("last"), TIES.index("loss")
+TIES = ("first", "last", "loss", "expected", "end")  # the kernel gets a rule as its index; by "end" no epoch is chosen
+_LAST, _LOSS, _END = TIES.index("last"), TIES.index("loss"), TIES.index("end")
 
 Rows: TypeAlias = tuple[Floats, Floats]  # inputs (rows, a multiple of eight features), labels
 
 _COLUMNS = len(Layer._fields)
 _f = np.float32
+_tally = jit(tally)
 _PADDING = _f(-1.0)  # the label of the rows that fill up a block
 
 
@@ -74,10 +84,11 @@ class Arguments(NamedTuple):
     batch_size: int
     sgd: Floats  # learning rate, momentum, weight decay
     tie: int  # an index into TIES
+    judged: int  # the column of the measures that chooses the epoch
     workspace: Floats
     widest: int  # a multiple of eight: the most units of a layer
     measures: Curve
-    probabilities: Floats  # (test rows, classes) after the best epoch
+    probabilities: Floats  # (most rows, classes): in the end those of the test rows after the best epoch
     progress: NDArray[np.int64]  # one number: the finished epochs
     stop: NDArray[np.uint8]  # one number: anything but 0 ends the training
 
@@ -325,20 +336,25 @@ def _train(a: Arguments, begin: int, end: int, chosen: int) -> int:
     net, best_net = _Net(layers, depth, p, pointer(a.velocity)), _Net(layers, depth, best, pointer(a.velocity))
     sgd, work, stop = Sgd(a.sgd[0], a.sgd[1], a.sgd[2]), _work(a.workspace, a.widest), pointer(a.stop)
     classes, probabilities, identity = a.probabilities.shape[1], pointer(a.probabilities), pointer(a.identity)
-    measures, diverged = a.measures, False
+    measures, diverged, tallied = a.measures, False, a.measures.shape[1] > VAL_TALLY
     for epoch in range(begin, end):
         loss = _Loss(a.address, pointer(a.schedule[epoch]), a.schedule.shape[1])
         total_loss = _epoch(net, train, pointer(a.orders[epoch]), loss, classes, a.batch_size, sgd, work, stop)
         if stop[0] != 0:
             return chosen
-        correct, nll = _evaluate(net, val, identity, classes, work, probabilities, False)
-        test_correct, test_nll = _evaluate(net, test, identity, classes, work, probabilities, False)
+        correct, nll = _evaluate(net, val, identity, classes, work, probabilities, tallied)
+        if tallied:
+            _tally(a.probabilities[: val.rows], a.val[1], measures[epoch, VAL_TALLY:TEST_TALLY])
+        test_correct, test_nll = _evaluate(net, test, identity, classes, work, probabilities, tallied)
+        if tallied:
+            _tally(a.probabilities[: test.rows], a.test[1], measures[epoch, TEST_TALLY:])
         diverged = not (_finite(p, size) and np.isfinite(nll) and np.isfinite(total_loss))
         if diverged:
+            measures[epoch, VAL_TALLY:] = np.nan
             break
         measures[epoch, TRAIN_LOSS], measures[epoch, VAL_CORRECT], measures[epoch, VAL_NLL] = total_loss, correct, nll
         measures[epoch, TEST_CORRECT], measures[epoch, TEST_NLL] = test_correct, test_nll
-        gain = 1.0 if chosen < 0 else correct - measures[chosen, VAL_CORRECT]
+        gain = 1.0 if chosen < 0 or a.tie == _END else measures[epoch, a.judged] - measures[chosen, a.judged]
         if a.tie == _LOSS and gain == 0.0:
             gain = measures[chosen, VAL_NLL] - measures[epoch, VAL_NLL]
         if gain > 0.0 or (gain == 0.0 and a.tie == _LAST):

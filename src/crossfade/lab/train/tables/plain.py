@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from crossfade.functional import crossfade_loss, probability_loss
 from crossfade.lab.train.outcome import Floats, History
 from crossfade.lab.train.tables.recipe import Member, Recipe
-from crossfade.lab.train.tables.setup import Record, initial_weights, row_orders, schedule_table, state_dict
+from crossfade.lab.train.tables.setup import Record, initial_weights, row_orders, schedule_table, state_dict, tallied
 
 Observe = Callable[[int, str, Tensor, Tensor, Tensor], None]
 Look = Callable[[int, nn.Module], None]
@@ -65,19 +65,22 @@ def train_plain(member: Member, recipe: Recipe, *, observe: Observe | None = Non
             total_loss += loss.item() * len(rows)
             if observe is not None:
                 observe(epoch, "train", rows, logits.detach(), target)
-        measured = [total_loss / len(x)]
+        measured, probabilities = [total_loss / len(x)], []
         with torch.no_grad():
             for name, (inputs, labels) in (("val", validation), ("test", test)):
                 logits = net(inputs)
                 measured += [int((logits.argmax(1) == labels).sum()), F.cross_entropy(logits, labels).item()]
+                probabilities.append(logits.softmax(1).numpy())
                 if observe is not None:
                     observe(epoch, name, torch.arange(len(labels)), logits, labels)
         if look is not None:
             look(epoch + 1, net)
         if not (np.isfinite([measured[0], measured[2]]).all() and all(p.isfinite().all() for p in net.parameters())):
             break
+        if recipe.tallied:
+            measured += tallied(probabilities, split)
         if record.add(epoch, measured):
             best = deepcopy(net)
     with torch.no_grad():
-        probabilities = best(test[0]).softmax(1).numpy()
-    return record.history(split, probabilities, [weight.detach().numpy() for weight in best.parameters()], "plain")
+        chosen = best(test[0]).softmax(1).numpy()
+    return record.history(split, chosen, [weight.detach().numpy() for weight in best.parameters()], "plain")

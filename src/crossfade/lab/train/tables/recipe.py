@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args, get_origin, get_type_hints
 
 from crossfade.errors import UserError
 from crossfade.lab.checks import check_choice, check_count, check_positive, check_seed, check_share
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from crossfade.lab.methods import Method
     from crossfade.lab.trial import Shape
 
-_LATER = ("lr_schedule",)  # fields that stored trials may not have
+_LATER = ("lr_schedule", "select", "metric", "wider_rates")  # fields that stored trials may not have
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,15 @@ class Recipe:
         learning_rates: What a comparison tries for each method, in this order. A ``Member`` has one.
         lr_schedule: Every method's rate stays ``"constant"``, or falls to 0 as a ``"cosine"`` does.
         granularity: Schedules, also the rate's, move at each ``"epoch"`` (progress = epoch / epochs) or ``"step"``.
-        tie: Which of the epochs with the same validation accuracy is kept: the ``"first"``, the ``"last"``, or the one
-            with the lowest validation ``"loss"`` (CE; then the first).
+        tie: Which of the epochs with the same validation score is kept: the ``"first"``, the ``"last"``, or the one
+            with the lowest validation ``"loss"`` (CE; then the first). By ``"expected"`` the result is the mean (of
+            NLL the median) over all epochs and rates with the best score; the weights are those of the first.
         protocol: Raised when the meaning of a recipe changes.
+        select: The epoch with the ``"best"`` validation score counts, or the ``"last"`` one: then validation chooses
+            the rate alone.
+        metric: The score: ``"accuracy"``, ``"balanced"`` accuracy or macro-``"f1"``.
+        wider_rates: While a method's best rate is the highest (lowest) one tried, the next higher (lower) one of these
+            is tried as well.
 
     Raises:
         UserError: a value out of range.
@@ -47,16 +53,19 @@ class Recipe:
     weight_decay: float = 0.0
     learning_rates: tuple[float, ...] = (0.01, 0.005, 0.001)
     granularity: Literal["epoch", "step"] = "epoch"
-    tie: Literal["first", "last", "loss"] = "first"
+    tie: Literal["first", "last", "loss", "expected"] = "first"
     protocol: int = 1
     lr_schedule: Literal["constant", "cosine"] = "constant"
+    select: Literal["best", "last"] = "best"
+    metric: Literal["accuracy", "balanced", "f1"] = "accuracy"
+    wider_rates: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "learning_rates", tuple(self.learning_rates))  # a list from TOML isn't hashable
-        check_choice("net", self.net, ("linear", "mlp"))
-        check_choice("granularity", self.granularity, ("epoch", "step"))
-        check_choice("lr_schedule", self.lr_schedule, ("constant", "cosine"))
-        check_choice("tie", self.tie, ("first", "last", "loss"))
+        for name in ("learning_rates", "wider_rates"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))  # a list from TOML isn't hashable
+        for name, kind in get_type_hints(Recipe).items():
+            if get_origin(kind) is Literal:
+                check_choice(name, getattr(self, name), get_args(kind))
         if self.width is not None:
             check_count("width", self.width)
         for name in ("depth", "epochs", "batch_size", "protocol"):
@@ -65,7 +74,7 @@ class Recipe:
         check_positive("weight_decay", self.weight_decay, zero=True)
         if not self.learning_rates:
             raise UserError("learning_rates must be one or more finite numbers above 0, got none")
-        for rate in self.learning_rates:
+        for rate in (*self.learning_rates, *self.wider_rates):
             check_positive("learning_rates", rate)
 
     def to_dict(self) -> dict[str, object]:
@@ -74,7 +83,13 @@ class Recipe:
         Later fields are left out at their defaults, so that trials stored before keep their keys.
         """
         said = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
-        return {name: value for name, value in said.items() if name not in _LATER or value != getattr(Recipe, name)}
+        usual = {name: getattr(Recipe, name) for name in _LATER}
+        return {name: value for name, value in said.items() if name not in usual or value not in (usual[name], [])}
+
+    @property
+    def tallied(self) -> bool:
+        """Whether each epoch also gets the scores of ``scores.tally``, which the paper's protocol doesn't need."""
+        return self.tie == "expected" or self.metric != "accuracy"
 
     def sizes(self, features: int, classes: int) -> tuple[int, ...]:
         """Return the units of each layer, inputs first.

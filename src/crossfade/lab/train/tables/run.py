@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+
+import numpy as np
 
 from crossfade.errors import UserError
 from crossfade.lab.checks import expect
@@ -14,6 +16,7 @@ from crossfade.lab.store import Outcome
 from crossfade.lab.train.executor import Batch, Executor, Tick, error_line, train_in_parts
 from crossfade.lab.train.outcome import History, outcome, probability_scores
 from crossfade.lab.train.tables.recipe import Member, Recipe
+from crossfade.lab.train.tables.setup import TALLY, tallied
 from crossfade.lab.train.tables.stack import select, train_stack
 from crossfade.lab.trial import Trial, seed
 
@@ -61,29 +64,63 @@ def compute(batch: Sequence[Trial], *, threads: int | None = None, on_progress: 
 
 def _train(ready: Sequence[tuple[Trial, Split]], threads: int | None, on_progress: Tick | None) -> list[Outcome]:
     recipe = expect("recipe", ready[0][0].recipe, Recipe)
-    members = [
-        Member(split, trial.method, rate, seed(trial, "train"))
-        for trial, split in ready
-        for rate in recipe.learning_rates
-    ]
+    tried: list[dict[float, History]] = [{} for _ in ready]
+    wanted = [(at, rate) for at in range(len(ready)) for rate in recipe.learning_rates]
     started = time.perf_counter()
-    histories = train_stack(members, recipe, threads=threads, on_progress=on_progress)
+    while wanted:
+        members = [Member(ready[at][1], ready[at][0].method, rate, seed(ready[at][0], "train")) for at, rate in wanted]
+        histories = train_stack(members, recipe, threads=threads, on_progress=on_progress)
+        for (at, rate), history in zip(wanted, histories, strict=True):
+            tried[at][rate] = history
+        wanted = [(at, rate) for at, known in enumerate(tried) for rate in _further_rates(known, recipe)]
     seconds = (time.perf_counter() - started) / len(ready)
-    rates = len(recipe.learning_rates)
-    return [
-        _outcome(split, recipe, histories[rates * at : rates * (at + 1)], seconds)
-        for at, (_, split) in enumerate(ready)
-    ]
+    return [_outcome(split, recipe, known, seconds) for (_, split), known in zip(ready, tried, strict=True)]
 
 
-def _outcome(split: Split, recipe: Recipe, histories: Sequence[History], seconds: float) -> Outcome:
-    """Return the test scores at the learning rate and epoch that the validation part chooses."""
-    usable = [place for place, history in enumerate(histories) if history.chosen >= 0]
+def tied(tried: Mapping[float, History], recipe: Recipe) -> list[tuple[float, int]]:
+    """Return the (rate, epoch) at the best validation score, the one that ``select`` takes first; none if all diverge.
+
+    By ``select="last"`` they are last epochs of trainings that came there.
+    """
+    ends, score = recipe.select == "last", f"val_{recipe.metric}"
+    usable = {rate: h for rate, h in tried.items() if h.chosen >= 0 and (h.finite or not ends)}
     if not usable:
-        rates = ", ".join(f"{rate:g}" for rate in recipe.learning_rates)
-        return Outcome(error=f"weights diverge in the first epoch at every learning rate ({rates}); try smaller ones")
-    index, epoch = select([histories[place] for place in usable])
-    best = histories[usable[index]]
+        return []
+    index, chosen = select(list(usable.values()), recipe.metric)
+    first = list(usable)[index], chosen
+    best = usable[first[0]].curves[score][chosen]
+    found = [
+        (rate, epoch)
+        for rate, h in usable.items()
+        for epoch in map(int, [h.chosen] if ends else np.flatnonzero(np.isfinite(h.curves["val_nll"])))
+        if h.curves[score][epoch] == best
+    ]
+    return sorted(found, key=lambda pair: pair != first)
+
+
+def _edges(tried: Mapping[float, History], recipe: Recipe) -> set[float]:
+    """Return the best rates if they all lie at an edge of three or more, the lowest if all diverge, else none."""
+    best = {rate for rate, _ in tied(tried, recipe)} or {min(tried)}
+    return best if best <= {min(tried), max(tried)} and len(tried) > 2 else set()
+
+
+def _further_rates(tried: Mapping[float, History], recipe: Recipe) -> list[float]:
+    """Return the rates of ``wider_rates`` that come next to the edges at which all the best rates lie."""
+    edges, low, high = _edges(tried, recipe), min(tried), max(tried)
+    above = [rate for rate in recipe.wider_rates if rate > high and high in edges]
+    below = [rate for rate in recipe.wider_rates if rate < low and low in edges]
+    return [*sorted(above)[:1], *sorted(below)[-1:]]
+
+
+def _outcome(split: Split, recipe: Recipe, tried: Mapping[float, History], seconds: float) -> Outcome:
+    """Return the test scores at the learning rate and epoch that the validation part chooses."""
+    pairs = tied(tried, recipe)
+    if not pairs:
+        rates = ", ".join(f"{rate:g}" for rate in tried)
+        when = "" if recipe.select == "last" else "in the first epoch "
+        return Outcome(error=f"weights diverge {when}at every learning rate ({rates}); try smaller ones")
+    rate, epoch = pairs[0]
+    best = tried[rate]
     assert best.probabilities is not None  # every engine for tables keeps them
     scores = probability_scores(best.probabilities, split.y_test, float(best.curves["test_nll"][epoch]))
     about = {
@@ -94,5 +131,30 @@ def _outcome(split: Split, recipe: Recipe, histories: Sequence[History], seconds
         "seconds": round(seconds, 4),
         "engine": best.engine,
     }
-    rate, exact = recipe.learning_rates[usable[index]], ("val_accuracy", "test_accuracy")
-    return outcome(replace(best, scores=scores), rate, about, exact=exact)
+    if recipe.tallied:
+        scores |= _tallied_scores(tried, pairs if recipe.tie == "expected" else pairs[:1])
+        low, high, edges = min(tried), max(tried), _edges(tried, recipe)
+        about |= {"majority": _majority(split, recipe.metric), "lowest_rate": low, "highest_rate": high}
+        about |= {"at_edge": rate in edges, "tied": len(pairs)}
+    curves = {
+        name: curve
+        for name, curve in best.curves.items()
+        if not name.endswith(TALLY) or name.endswith(f"_{recipe.metric}")
+    }
+    exact = ("accuracy", "balanced", "f1", "val_accuracy", "test_accuracy")
+    return outcome(replace(best, scores=scores, curves=curves), rate, about, exact=exact)
+
+
+def _tallied_scores(tried: Mapping[float, History], pairs: Sequence[tuple[float, int]]) -> dict[str, float]:
+    """Return the means of the test scores over these rates and epochs, and the median NLL, which has no bound."""
+    names = ("accuracy", "nll", "ece", "brier", "balanced", "f1")
+    found = {name: [tried[rate].curves[f"test_{name}"][epoch] for rate, epoch in pairs] for name in names}
+    return {name: float(np.median(values) if name == "nll" else np.mean(values)) for name, values in found.items()}
+
+
+def _majority(split: Split, metric: str) -> float:
+    """Return the score of an answer that is always the most frequent class of the training rows."""
+    most = np.bincount(split.y_train).argmax()
+    guesses = [np.tile(np.arange(split.classes) == most, (len(y), 1)).astype(np.float32) for _, y in split.parts[1:]]
+    scores = dict(zip(TALLY, tallied(guesses, split)[len(TALLY) :], strict=True))
+    return scores.get(metric, float((split.y_test == most).mean()))

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import cache
 from itertools import pairwise
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crossfade.lab.data.split import Split
 from crossfade.lab.methods import Method, ScaledRate, cosine, mixture_table
+from crossfade.lab.scores import tally
 from crossfade.lab.train.outcome import Curve, Floats, History, chosen_epoch
 from crossfade.lab.train.tables.recipe import Member, Recipe
 
-TRAIN_LOSS, VAL_CORRECT, VAL_NLL, TEST_CORRECT, TEST_NLL = range(5)  # columns of the measures, one row an epoch
+# Columns of the measures, one row an epoch; where they are tallied, four for each of the two parts follow.
+TRAIN_LOSS, VAL_CORRECT, VAL_NLL, TEST_CORRECT, TEST_NLL, VAL_TALLY, TEST_TALLY, COLUMNS = *range(6), 9, 13
+TALLY = ("balanced", "f1", "ece", "brier")
 
 
 def initial_weights(seed: int, sizes: Sequence[int]) -> list[Floats]:
@@ -56,6 +61,21 @@ def schedule_table(method: Method, recipe: Recipe, rows: int) -> Floats:
     return np.dstack([table, np.reshape(rates, table.shape[:2]).astype(np.float32)])
 
 
+def tallied(probabilities: Sequence[Floats], split: Split) -> list[float]:
+    """Return the scores of ``scores.tally`` for the probabilities of the validation and the test part."""
+    out = np.empty((2, len(TALLY)))
+    for p, (_, labels), row in zip(probabilities, split.parts[1:], out, strict=True):
+        _compiled_tally()(p, labels, row)
+    return [float(score) for score in out.ravel()]
+
+
+@cache
+def _compiled_tally() -> Callable[[Floats, NDArray[np.int64], Curve], None]:
+    import numba
+
+    return cast("Callable[[Floats, NDArray[np.int64], Curve], None]", numba.njit(tally))
+
+
 def cost(member: Member, recipe: Recipe) -> float:
     """Return the relative time of an epoch, in which each row has a fixed cost beside its multiplications."""
     split, sizes = member.split, recipe.sizes(member.split.features, member.split.classes)
@@ -67,22 +87,24 @@ class Record:
     """The measurements of one network, epoch by epoch.
 
     Attributes:
-        measures: (epochs, 5), with the columns above. Once weights or loss aren't finite, the counts are 0 and the
-            losses NaN.
-        chosen: The best epoch so far, -1 if there is none.
+        measures: (epochs, 5 or 13), with the columns above. Once weights or loss aren't finite, the counts are 0 and
+            all else NaN.
+        judged: The column that chooses the epoch.
+        chosen: The best epoch so far, or the last one if that is to count; -1 if there is none.
     """
 
     def __init__(self, recipe: Recipe) -> None:
-        self.tie = recipe.tie
-        self.measures: Curve = np.full((recipe.epochs, 5), np.nan)
+        self.recipe = recipe
+        self.measures: Curve = np.full((recipe.epochs, COLUMNS if recipe.tallied else VAL_TALLY), np.nan)
         self.measures[:, VAL_CORRECT] = self.measures[:, TEST_CORRECT] = 0.0
+        self.judged = VAL_CORRECT if recipe.metric == "accuracy" else VAL_TALLY + TALLY.index(recipe.metric)
         self.chosen = -1
 
     def add(self, epoch: int, measured: Sequence[float] | Curve) -> bool:
         """Add a finite epoch, and return whether it is the best one so far."""
         self.measures[epoch] = measured
-        so_far = self.measures[: epoch + 1]
-        self.chosen = chosen_epoch(so_far[:, VAL_CORRECT], so_far[:, VAL_NLL], self.tie)
+        so_far, last = self.measures[: epoch + 1], self.recipe.select == "last"
+        self.chosen = epoch if last else chosen_epoch(so_far[:, self.judged], so_far[:, VAL_NLL], self.recipe.tie)
         return self.chosen == epoch
 
     def history(self, split: Split, probabilities: Floats, weights: Sequence[Floats], engine: str) -> History:
@@ -103,5 +125,8 @@ class Record:
                 "test_nll": self.measures[:, TEST_NLL],
                 "train_loss": self.measures[:, TRAIN_LOSS],
             }
+        if self.recipe.tallied:
+            names = [f"{part}_{score}" for part in ("val", "test") for score in TALLY]
+            curves |= dict(zip(names, self.measures[:, VAL_TALLY:].T, strict=True))
         finite = bool(np.isfinite(self.measures[-1, VAL_NLL]))
         return History(curves, self.chosen, weights=by_name, probabilities=probabilities, finite=finite, engine=engine)

@@ -91,8 +91,8 @@ def train_stack(
     return [out[i] for i in range(len(members))]
 
 
-def select(histories: Sequence[History]) -> tuple[int, int]:
-    """Return (index, epoch) of the history with the best validation accuracy among one method's learning rates.
+def select(histories: Sequence[History], metric: str = "accuracy") -> tuple[int, int]:
+    """Return (index, epoch) of the history with the best validation score among one method's learning rates.
 
     Each history's epoch is its own best one (``Recipe.tie``). Among equally good histories the first wins, so pass
     them in the order of the recipe's learning rates. A network that diverged at once loses to any other.
@@ -102,7 +102,7 @@ def select(histories: Sequence[History]) -> tuple[int, int]:
     """
     if not histories:
         raise UserError("select needs at least one history")
-    score = [h.curves["val_accuracy"][h.chosen] if h.chosen >= 0 else -1.0 for h in histories]
+    score = [h.curves[f"val_{metric}"][h.chosen] if h.chosen >= 0 else -1.0 for h in histories]
     index = max(range(len(histories)), key=lambda i: (score[i], -i))
     return index, histories[index].chosen
 

@@ -116,7 +116,8 @@ class _Network:
         if at < epochs:
             return [self, *forked]
         weights = preparation.layout(self.member.split).unpack(arguments.best)
-        self.history = self.record.history(self.member.split, arguments.probabilities, weights, "kernel")
+        probabilities = arguments.probabilities[: len(self.member.split.y_test)].copy()
+        self.history = self.record.history(self.member.split, probabilities, weights, "kernel")
         self.arguments = None  # frees the memory
         return forked
 
@@ -178,11 +179,12 @@ class Preparation:
             address=address,
             batch_size=recipe.batch_size,
             sgd=np.array([member.learning_rate, recipe.momentum, recipe.weight_decay], dtype=np.float32),
-            tie=TIES.index(recipe.tie),
+            tie=TIES.index("end" if recipe.select == "last" else recipe.tie),
+            judged=record.judged,
             workspace=aligned(ROWS * plan.widest * (5 + len(plan.layers))),
             widest=plan.widest,
             measures=record.measures,
-            probabilities=np.zeros((len(split.y_test), split.classes), dtype=np.float32),
+            probabilities=np.zeros((max(len(split.y_val), len(split.y_test)), split.classes), dtype=np.float32),
             progress=progress,
             stop=self.stop,
         )
