@@ -9,6 +9,7 @@ import pytest
 from sklearn.datasets import load_iris
 
 from crossfade.cli import COMMANDS
+from crossfade.lab.methods import DEFAULT_METHODS
 
 QUICK = ["--repeats", "2", "--epochs", "2", "--learning-rates", "0.01"]
 
@@ -70,14 +71,14 @@ def test_a_comparison_from_a_file_to_table_verdict_page_and_numbers(call, iris, 
     assert json.loads(again[1])["comparison"] == numbers["comparison"]
 
     code, out, _ = call("status")
-    assert (code, "12 of 12 done" in out) == (0, True)
+    assert (code, "14 of 14 done" in out) == (0, True)
     assert (
         call("export", "all.csv")[0] == call("export", "all.parquet")[0] == call("export", "c.tsv", "--curves")[0] == 0
     )
     table, binary = pd.read_csv("all.csv"), pd.read_parquet("all.parquet")
-    assert len(table) == len(binary) == 12
+    assert len(table) == len(binary) == 14
     assert table["accuracy"].tolist() == pytest.approx(binary["accuracy"].tolist())
-    assert len(pd.read_csv("c.tsv", sep="\t")) == 24
+    assert len(pd.read_csv("c.tsv", sep="\t")) == 28
     before = (folder / "report.html").read_text()
     assert call("report", "--output", "second.html")[0] == 0
     assert (folder / "second.html").read_text() == before
