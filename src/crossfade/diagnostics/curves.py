@@ -16,7 +16,9 @@ The paper prints the remainder R without the 2. The numbers it quotes (0.055, 4.
 from __future__ import annotations
 
 import math
+import tomllib
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -209,56 +211,19 @@ def check_claims(points: int = 100_001) -> list[Claim]:
     unsolved, reached = float(p[xi(p, printed=True) > 1].min()), float(p[r >= 4.5].max())
     ce_gap, el_gap = float((ce[wrong] - 1).abs().min()), float((el[wrong] - 1).abs().max())
     margins = [float(margin.min()) + 0.0 for margin in (ce - el, 8 * ce - el**2, ce - 2 * el**2)]  # -0.0 + 0.0 is 0.0
-    el_margin, weak, pinsker = (f"smallest margin {margin:.2g}" for margin in margins)
+    below, weak, pinsker = ((f"smallest margin {margin:.2g}", margin >= 0) for margin in margins)
+    found = {
+        "form": (f"p < {unsolved:.3f} only", False),
+        "right": (f"{largest:.4f}", largest <= 0.055),
+        "wrong": (f"{smallest:.4f}", smallest >= 4.5),
+        "ce": (f"{ce_gap:.4f}", ce_gap >= 3.5),
+        "el": (f"{el_gap:.4f}", el_gap <= 1),
+        "below": below,
+        "weak": (weak[0], weak[1] and bool((el >= el**2 / 8).all())),
+        "pinsker": pinsker,
+    }
+    stated = tomllib.loads(Path(__file__).with_name("claims.toml").read_text(encoding="utf-8"))
     return [
-        Claim(
-            "eq. (11): the remainder is (1-p)^2 / xi^2 for some xi in [p, 1]",
-            "all p",
-            f"p < {unsolved:.3f} only",
-            False,
-            "The exact form is (1-p)^2 / (2 xi^2). Without the 2 no xi in [p, 1] solves it above this p.",
-        ),
-        Claim(
-            "3/4 <= p <= 1: the remainder is at most 0.055",
-            "0.055",
-            f"{largest:.4f}",
-            largest <= 0.055,
-            "0.0556 is the Lagrange bound with the 2, at xi = p = 3/4. As printed, without it, the bound is 0.111.",
-        ),
-        Claim(
-            "0 <= p <= 1/4: the remainder is at least 4.5",
-            "4.5",
-            f"{smallest:.4f}",
-            smallest >= 4.5,
-            f"4.5 is the Lagrange upper bound at p = 1/4. The remainder is at least 4.5 only for p <= {reached:.4f}.",
-        ),
-        Claim(
-            "0 <= p <= 1/4: CE is at least 3.5 from the zero-one loss",
-            "3.5",
-            f"{ce_gap:.4f}",
-            ce_gap >= 3.5,
-            "It was taken from the 4.5. At p = 1/4 CE is 1.386.",
-        ),
-        Claim(
-            "0 <= p <= 1/4: EL is 1 - p, at most 1, from the zero-one loss",
-            "1",
-            f"{el_gap:.4f}",
-            el_gap <= 1,
-            "The zero-one loss is 1 there, so the distance is p, at most 1/4: the point is stronger than stated.",
-        ),
-        Claim("1 - p <= -log p", "all p", el_margin, margins[0] >= 0, ""),
-        Claim(
-            "(1-p)^2 <= -8 log p, and 1 - p is the tighter bound",
-            "all p",
-            weak,
-            margins[1] >= 0 and bool((el >= el**2 / 8).all()),
-            "Pinsker's inequality for a one-hot target is 16 times as strong as this form; see the next line.",
-        ),
-        Claim(
-            "Pinsker: 2 (1-p)^2 <= -log p",
-            "not in the paper",
-            pinsker,
-            margins[2] >= 0,
-            "||onehot - p||_1 = 2 (1-p) and KL = -log p. Against it, 1 - p is the tighter bound only where p > 1/2.",
-        ),
+        Claim(one["text"], one["quoted"], *found[name], one["note"].format(reached=reached))
+        for name, one in stated.items()
     ]
