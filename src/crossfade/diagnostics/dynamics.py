@@ -64,7 +64,7 @@ class Forgetting(NamedTuple):
 
     Attributes:
         events: how often it went from right to wrong.
-        first_learned: the epoch in bin_index it was first right; -1 if it never was.
+        first_learned: the epoch in which it was first right; -1 if it never was.
         last: whether it was right when it was last seen.
     """
 
@@ -74,7 +74,7 @@ class Forgetting(NamedTuple):
 
 
 def forgetting(recording: Recording) -> Forgetting:
-    """Count forgetting over the recorded epochs. An epoch in bin_index an example wasn't seen is skipped for it."""
+    """Count forgetting over the recorded epochs. An epoch in which an example wasn't seen is skipped for it."""
     events = np.zeros(recording.examples, np.int64)
     first = np.full(recording.examples, -1, np.int64)
     state = np.zeros(recording.examples, bool)
