@@ -30,7 +30,6 @@ from crossfade.lab.train.lstm.tokens import TokenPart
 from crossfade.lab.train.outcome import Floats, History
 
 SLOTS = 64  # networks in a stack at most
-_SHARE = 0.6  # of the free memory
 _LINE = 16  # numbers: the GPU reads aligned rows of a matrix in its widest pieces
 _BUCKET = 16  # texts are padded to a multiple of this length, as each length needs a graph of its own
 
@@ -52,29 +51,14 @@ def train_batched(
         kinds.setdefault((split.classes, recipe.steps(len(split.train)), len(split.test) > 0), []).append(at)
     with _as_cudnn():
         for alike in kinds.values():
-            slots = _slots([members[at] for at in alike], recipe, place)
-            for start in range(0, len(alike), slots):
-                chosen = alike[start : start + slots]
+            for start in range(0, len(alike), SLOTS):
+                chosen = alike[start : start + SLOTS]
                 stream = torch.cuda.Stream(place) if place.type == "cuda" else None  # type: ignore[no-untyped-call]
                 with torch.cuda.stream(stream):
                     stack = _Stack([members[at] for at in chosen], recipe, place, stream)
                     out.update(zip(chosen, stack.train(partial(report, len(chosen))), strict=True))
                 del stack  # the next one needs its memory
     return [out[at] for at in range(len(members))]
-
-
-def _slots(members: Sequence[LstmMember], recipe: LstmRecipe, device: torch.device) -> int:
-    """Return roughly how many networks fit into the device's memory."""
-    if device.type != "cuda":
-        return SLOTS
-    torch.cuda.empty_cache()  # memory of earlier stacks counts as taken
-    free = torch.cuda.mem_get_info(device)[0]
-    splits = {id(member.split): member.split for member in members}.values()
-    longest = max(int(part.lengths.max(initial=1)) for split in splits for part in split.parts.values())
-    embedding, hidden = _padded(recipe.embedding), _padded(recipe.hidden)
-    texts = recipe.batch_size * longest * (3 * embedding + 20 * hidden * recipe.layers)
-    words = 6 * max(split.vocabulary for split in splits) * embedding
-    return max(1, min(SLOTS, int(_SHARE * free / (4 * (texts + words)))))
 
 
 @contextmanager
