@@ -70,7 +70,8 @@ class Training:
         recipe, split, epoch, total_loss = self.recipe, self.member.split, int(self.done), 0.0
         batches = epoch_batches(self.member.seed, epoch, split.train.lengths, recipe.batch_size)
         for step, places in enumerate(batches):
-            _check(stop)
+            if stop.is_set():
+                raise CancelledError
             alpha, beta = self.mixture[epoch, min(step, self.mixture.shape[1] - 1)].tolist()
             tokens, lengths, target = self._rows("train", places)
             logits = self.net(tokens, lengths)
@@ -102,17 +103,13 @@ class Training:
             return Scores(np.nan, np.nan, self.record.probabilities)
         logits, labels = [], []
         for places in batches:
-            _check(stop)
+            if stop.is_set():
+                raise CancelledError
             tokens, lengths, target = self._rows(part, places)
             logits.append(self.net(tokens, lengths))
             labels.append(target)
         order = np.argsort(np.concatenate(batches))
         return scores(torch.cat(logits)[order], torch.cat(labels)[order])
-
-
-def _check(stop: threading.Event) -> None:
-    if stop.is_set():
-        raise CancelledError
 
 
 def _weights(net: nn.Module) -> dict[str, Floats]:

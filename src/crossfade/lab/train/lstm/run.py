@@ -84,8 +84,12 @@ def executor(hardware: Hardware, *, engine: Engine = "auto", device: str | None 
         check_device(device)
     threads = hardware.threads or processors()
 
-    def train_batch(batch: Batch, splits: Sequence[TokenSplit], recipe: LstmRecipe, report: Tick) -> list[Outcome]:
+    def train_batch(batch: Batch, splits: Sequence[TokenSplit], recipe: LstmRecipe, tick: Tick) -> list[Outcome]:
         """Train all together or, if that fails, in parts; the plain engine trains what can't be a graph."""
+        whole = sum(trial.cost for trial in batch)
+
+        def report(fraction: float) -> None:
+            tick(fraction * whole)
 
         def train_some(places: Sequence[int]) -> list[Outcome]:
             members = [LstmMember(splits[at], batch[at].method, seed(batch[at], "train")) for at in places]
@@ -112,12 +116,7 @@ def executor(hardware: Hardware, *, engine: Engine = "auto", device: str | None 
                 key: known.get(key) or tokenize(expect("split", trial.task.split(trial.repeat), TextSplit), recipe)
                 for key, trial in dict(zip(keys, batch, strict=True)).items()
             }
-            whole = sum(trial.cost for trial in batch)
-
-            def report(fraction: float, whole: float = whole) -> None:
-                tick(fraction * whole)
-
-            yield from zip(batch, train_batch(batch, [known[key] for key in keys], recipe, report), strict=True)
+            yield from zip(batch, train_batch(batch, [known[key] for key in keys], recipe, tick), strict=True)
 
     return execute
 
