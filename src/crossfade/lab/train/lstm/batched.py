@@ -23,9 +23,8 @@ from crossfade.kernels.recurrence import recurrence
 from crossfade.lab.methods import mixture_table
 from crossfade.lab.own_loss import value_and_slope
 from crossfade.lab.train.epochs import epoch_batches, scoring_batches
-from crossfade.lab.train.lstm.network import LstmClassifier, Texts, initial_state
+from crossfade.lab.train.lstm.network import LstmClassifier, Record, Scores, Texts, initial_state, scores
 from crossfade.lab.train.lstm.recipe import LstmMember, LstmRecipe
-from crossfade.lab.train.lstm.record import Record, Scores, scores
 from crossfade.lab.train.lstm.tokens import TokenPart
 from crossfade.lab.train.outcome import Floats, History
 

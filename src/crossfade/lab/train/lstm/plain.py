@@ -20,9 +20,8 @@ from torch import Tensor, nn
 from crossfade.functional import crossfade_loss, probability_loss
 from crossfade.lab.methods import Start, mixture_table, starts
 from crossfade.lab.train.epochs import epoch_batches, scoring_batches
-from crossfade.lab.train.lstm.network import LstmClassifier, Texts, initial_state
+from crossfade.lab.train.lstm.network import LstmClassifier, Record, Scores, Texts, initial_state, scores
 from crossfade.lab.train.lstm.recipe import LstmMember, LstmRecipe
-from crossfade.lab.train.lstm.record import Record, Scores, scores
 from crossfade.lab.train.lstm.tokens import TokenSplit
 from crossfade.lab.train.outcome import Floats, History
 
