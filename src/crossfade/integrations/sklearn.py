@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -24,6 +25,7 @@ from crossfade.losses import CrossfadeLoss
 from crossfade.schedules import Schedule
 
 
+@dataclass(eq=False, repr=False)
 class CrossfadeClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """A neural network classifier for tables, trained with a crossfade: a scikit-learn estimator.
 
@@ -62,38 +64,21 @@ class CrossfadeClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     The network computes in X's floating type: pass float32 for speed (integers count as float64).
     """
 
-    def __init__(
-        self,
-        schedule: Schedule | None = None,
-        *,
-        module: Callable[[int, int], nn.Module] | None = None,
-        hidden_units: int = 64,
-        optimizer: type[torch.optim.Optimizer] = torch.optim.AdamW,
-        max_epochs: int = 100,
-        batch_size: int = 128,
-        lr: float = 0.01,
-        weight_decay: float = 0.0,
-        class_weight: dict[Any, float] | str | None = None,
-        label_smoothing: float = 0.0,
-        callbacks: list[Callback] | None = None,
-        device: str = "cpu",
-        random_state: int | np.random.RandomState | None = None,
-        verbose: int = 0,
-    ) -> None:
-        self.schedule = schedule
-        self.module = module
-        self.hidden_units = hidden_units
-        self.optimizer = optimizer
-        self.max_epochs = max_epochs
-        self.batch_size = batch_size
-        self.lr = lr
-        self.weight_decay = weight_decay
-        self.class_weight = class_weight
-        self.label_smoothing = label_smoothing
-        self.callbacks = callbacks
-        self.device = device
-        self.random_state = random_state
-        self.verbose = verbose
+    schedule: Schedule | None = None
+    _: KW_ONLY
+    module: Callable[[int, int], nn.Module] | None = None
+    hidden_units: int = 64
+    optimizer: type[torch.optim.Optimizer] = torch.optim.AdamW
+    max_epochs: int = 100
+    batch_size: int = 128
+    lr: float = 0.01
+    weight_decay: float = 0.0
+    class_weight: dict[Any, float] | str | None = None
+    label_smoothing: float = 0.0
+    callbacks: list[Callback] | None = None
+    device: str = "cpu"
+    random_state: int | np.random.RandomState | None = None
+    verbose: int = 0
 
     def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
         """Train from scratch.
@@ -177,13 +162,13 @@ class _WeightedNet(NeuralNetClassifier):  # type: ignore[misc]
         return (losses * weight).mean()
 
 
+@dataclass
 class _Batches:
     """A loader with the arguments that skorch gives a ``DataLoader``. Slicing is faster than collating single rows."""
 
-    def __init__(self, dataset: Dataset, batch_size: int, shuffle: bool = False) -> None:
-        self.dataset = dataset
-        self.batch_size = batch_size
-        self.shuffle = shuffle
+    dataset: Dataset
+    batch_size: int
+    shuffle: bool = False
 
     def __iter__(self) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
         count = len(self.dataset)
