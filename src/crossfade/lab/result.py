@@ -6,19 +6,25 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 import pandas as pd
 
 from crossfade.errors import UserError
 from crossfade.lab import frames
 from crossfade.lab.files import write_text
+from crossfade.lab.methods import MATCHED
 from crossfade.lab.trial import Json
+from crossfade.stats.compare import METRICS
 from crossfade.stats.words import decimal, percent, points, points_range, text_table
 
 if TYPE_CHECKING:
     from crossfade.lab.store import Run, Store
     from crossfade.stats import Comparison
+
+
+def _short(metric: str) -> str:
+    return {"accuracy": "Accuracy", "balanced": "Balanced", "f1": "Macro-F1"}[metric]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -60,7 +66,14 @@ class ComparisonResult:
         there = list(dict.fromkeys(self.results["method"]))
         if control not in there or len(there) < 2:
             raise UserError(f"no comparison: results of {' and '.join(there) or 'no method'} alone; {self._why()}")
-        return compare_methods(self.results, control=control, missing="drop", titles=self._titles)
+        return compare_methods(
+            self.results,
+            control=control,
+            missing="drop",
+            titles=self._titles,
+            metric=self._metric,
+            size_control=MATCHED,
+        )
 
     @property
     def comparable(self) -> bool:
@@ -80,22 +93,27 @@ class ComparisonResult:
     @property
     def table(self) -> pd.DataFrame:
         """A row a method, over all data sets; accuracies and their differences are fractions."""
-        names = ["accuracy", "delta", "low", "high", "wins", "ties", "losses", "mean_rank", "nll", "ece"]
+        scores = ["nll", "ece", "balanced", "f1"]
+        names = ["accuracy", "delta", "low", "high", "wins", "ties", "losses", "mean_rank", *scores]
         rows = {}
         for row in self.comparison.overall:
             span = (row.interval.low, row.interval.high) if row.interval else (None, None)
             counts = (row.counts.wins, row.counts.ties, row.counts.losses) if row.counts else (None, None, None)
-            rows[row.method] = [row.accuracy, row.delta, *span, *counts, row.mean_rank, row.nll, row.ece]
+            further = (getattr(row, name) for name in scores)
+            rows[row.method] = [row.accuracy, row.delta, *span, *counts, row.mean_rank, *further]
         frame = pd.DataFrame.from_dict(rows, orient="index", columns=names)
         return frame.rename_axis("method").astype("float64")
 
     def display(self) -> tuple[list[str], list[list[str]]]:
-        """Return headings and cells of ``table`` for people: titles, percent, points."""
-        headings = ["Method", "Accuracy %", "Δ vs CE", "95 % interval", "W/T/L", "Mean rank", "NLL", "ECE %"]
+        """Return headings and cells of ``table`` for people, and the majority class's share."""
+        beside = [name for name in METRICS if name != self._metric] if self._unbalanced else []
+        headings = [f"{_short(name)} %" for name in (self._metric, *beside)]
+        headings = ["Method", *headings, "Δ vs CE", "95 % interval", "W/T/L", "Mean rank", "NLL", "ECE %"]
         cells = [
             [
                 self._titles.get(row.method, row.method),
-                percent(row.accuracy),
+                percent(row.score),
+                *(percent(getattr(row, name)) for name in beside),
                 "" if row.delta is None else points(row.delta),
                 points_range(row.interval.low, row.interval.high) if row.interval else "",
                 f"{row.counts.wins}/{row.counts.ties}/{row.counts.losses}" if row.counts else "",
@@ -105,13 +123,18 @@ class ComparisonResult:
             ]
             for row in self.comparison.overall
         ]
+        guesses = self.comparison.majority.values()
+        if guesses:
+            share = percent(sum(guesses) / len(guesses))
+            cells.append(["(majority class)", share, *[""] * (len(headings) - 2)])
         return headings, cells
 
     def report(self, path: str | Path) -> Path:
         """Write the page, one self-contained HTML file, and return its path."""
         from crossfade.report import render_comparison
 
-        page = render_comparison(self.comparison, self.results, self.curves, self.meta)
+        judged = self.results.assign(accuracy=self.results[self._metric])
+        page = render_comparison(self.comparison, judged, self.curves, self.meta)
         return write_text(Path(path), page, "report")
 
     def to_dict(self) -> Json:
@@ -138,6 +161,18 @@ class ComparisonResult:
         headings, cells = self.display()
         table = pd.DataFrame(cells, columns=headings).to_html(index=False, escape=True, border=0)
         return table + "".join(f"<p>{escape(line)}</p>" for line in self.verdict.splitlines())
+
+    @property
+    def _metric(self) -> Literal["accuracy", "balanced", "f1"]:
+        metric: Literal["accuracy", "balanced", "f1"] = self.meta["recipe"].get("metric", "accuracy")
+        return metric
+
+    @property
+    def _unbalanced(self) -> bool:
+        """Whether scores that count classes alike belong beside accuracy: a class is a third larger than its share."""
+        if "balanced" not in self.results:
+            return False
+        return self._metric != "accuracy" or bool((self.results["majority"] * self.results["classes"] > 4 / 3).any())
 
     @property
     def _titles(self) -> dict[str, str]:

@@ -35,8 +35,8 @@ _SOME = {
 _ALL = {
     "better": "All {number} other losses are reliably more accurate than {control}.",
     "worse": "All {number} other losses are reliably less accurate than {control}.",
-    "no reliable difference": "None of the {number} other losses differs reliably from {control} in accuracy.",
-    "identical": "All {number} other losses have exactly the accuracy of {control}.",
+    "no reliable difference": "None of the {number} other losses differs reliably from {control} in {metric}.",
+    "identical": "All {number} other losses have exactly the {metric} of {control}.",
     "one repeat": "One repeat carries no interval: nothing follows about any of the {number} other losses.",
     "no spread": "All {number} other losses differ from {control} by the same in every repeat: no interval.",
     "too few data sets": "{datasets} are too few to conclude anything beyond them.",
@@ -97,7 +97,8 @@ def render_comparison(
     )
     details = _verdict_lines(inputs)
     if _says_the_same_of_all(inputs):
-        details = tuple(inputs.comparison.dataset_lines[name] for name in inputs.datasets)[:_MOST_LINES]
+        by_set = tuple(inputs.comparison.dataset_lines[name] for name in inputs.datasets)[:_MOST_LINES]
+        details = (*by_set, *inputs.comparison.findings)
     missing = len(inputs.gaps) + len(meta.get("missing", ()))
     caution = f"Not everything ran: see “What was not run” ({count(missing, 'entry')})."
     version = (meta.get("versions") or {}).get("crossfade")
@@ -123,13 +124,19 @@ def _lead(inputs: Inputs) -> str:
 
 def _headline(inputs: Inputs) -> str:
     """Say in one or two sentences what was found about all methods, no stronger than the verdicts they sum up."""
-    control, others = inputs.control.title, inputs.methods[1:]
-    outcomes = {v.method: v.outcome for v in inputs.comparison.overall_verdicts}
+    control = inputs.control.title
+    outcomes = {v.method: v.outcome for v in inputs.comparison.headlines}
+    others = tuple(method for method in inputs.methods[1:] if method.name in outcomes)
     names: dict[str, list[str]] = {}
     for method in others:
         names.setdefault(outcomes[method.name], []).append(method.title)
     sentences = _ALL if len(names) == 1 and len(others) > 1 else _SOME
-    words = {"control": control, "number": len(others), "datasets": count(len(inputs.datasets), "data set")}
+    words = {
+        "control": control,
+        "metric": inputs.comparison.metric,
+        "number": len(others),
+        "datasets": count(len(inputs.datasets), "data set"),
+    }
     parts = [
         sentence.format(names=listed(names[outcome], 12), **words)
         for outcome, sentence in sentences.items()
@@ -146,8 +153,8 @@ def _headline(inputs: Inputs) -> str:
 
 
 def _verdict_lines(inputs: Inputs) -> tuple[str, ...]:
-    lines = {verdict.method: verdict.text for verdict in inputs.comparison.overall_verdicts}
-    return tuple(lines[method.name] for method in inputs.methods[1:])
+    lines = {verdict.method: verdict.text for verdict in inputs.comparison.headlines}
+    return (*(lines[one.name] for one in inputs.methods if one.name in lines), *inputs.comparison.findings)
 
 
 def _says_the_same_of_all(inputs: Inputs) -> bool:

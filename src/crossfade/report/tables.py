@@ -29,8 +29,8 @@ def results_table(inputs: Inputs, dataset: str | None = None) -> Table:
     outcomes = {v.method: v.outcome for v in comparison.verdicts if v.dataset == (dataset or only)}
     columns = (
         Column("Method", align="left"),
-        Column("Accuracy", "%"),
-        Column("Δ accuracy", f"points, {level(comparison.confidence)} interval"),
+        Column(f"{comparison.metric[0].upper()}{comparison.metric[1:]}", "%"),
+        Column(f"Δ {comparison.metric}", f"points, {level(comparison.confidence)} interval"),
         Column("Reading", f"at level {level(1 - comparison.confidence)}", align="left"),
         Column("Wins / ties / losses", "repeats" if dataset or only else "data sets"),
         Column("Mean rank", "1 is best"),
@@ -47,13 +47,13 @@ def results_table(inputs: Inputs, dataset: str | None = None) -> Table:
 def _cells(row: Row, outcome: str) -> tuple[Cell | str, ...]:
     rank, scores = decimal(row.mean_rank, 2), (decimal(row.nll), percent(row.ece))
     if row.delta is None or row.counts is None:
-        return percent(row.accuracy), MISSING, Cell("control", tone="quiet"), MISSING, rank, *scores
+        return percent(row.score), MISSING, Cell("control", tone="quiet"), MISSING, rank, *scores
     tones: dict[str, Tone] = {"better": "good", "worse": "bad"}
     tone = tones.get(outcome, "")
     interval = "no interval" if row.interval is None else points_range(row.interval.low, row.interval.high)
     p = "" if row.p_adjusted is None else f"adjusted {p_value(row.p_adjusted)}"
     return (
-        percent(row.accuracy),
+        percent(row.score),
         Cell(points(row.delta), interval, tone),
         Cell(_READINGS.get(outcome, outcome), p, tone),
         f"{row.counts.wins} / {row.counts.ties} / {row.counts.losses}",
@@ -67,7 +67,7 @@ def accuracy_table(inputs: Inputs) -> Table:
     columns = (Column("Data set", align="left"), *(Column(method.title) for method in inputs.methods))
     rows = []
     for dataset in inputs.datasets:
-        values = [row.accuracy for _, row in inputs.rows(dataset)]
+        values = [row.score for _, row in inputs.rows(dataset)]
         best = max(values)
         cells = (Cell(f"{percent(v)}*", tone="best") if v >= best - _SAME else percent(v) for v in values)
         rows.append((dataset, *cells))
@@ -93,7 +93,7 @@ def calibration(inputs: Inputs) -> tuple[Text, Text, Table]:
         if method is not inputs.control:
             nll, ece = changes[method.title] = _less(row.nll, control.nll), _less(row.ece, control.ece)
             first, second = Cell(signed(nll), tone=_tone(nll, 3)), Cell(points(ece), tone=_tone(100 * ece, 2))
-        rows.append((method.title, percent(row.accuracy), decimal(row.nll), first, percent(row.ece), second))
+        rows.append((method.title, percent(row.score), decimal(row.nll), first, percent(row.ece), second))
     why = (
         "The expectation loss asks for right answers, not for right probabilities: it drives them towards 0 and 1, and "
         "is known to trade calibration for accuracy. So two measures of the probabilities stand beside it: NLL, the "

@@ -20,26 +20,31 @@ from crossfade.stats.evidence import (
     compare_repeats,
     judged_together,
 )
+from crossfade.stats.findings import findings, same_networks
 from crossfade.stats.ranking import WinTieLoss, rank_scores
 from crossfade.stats.shape import check_fraction, complete_runs, known, run_sizes, tidy
 from crossfade.stats.significance import Friedman, friedman
 from crossfade.stats.verdicts import Verdict, cautions, dataset_line, notes, verdict
 from crossfade.stats.words import Plain, listed, plain
 
+METRICS = {"accuracy": "accuracy", "balanced": "balanced accuracy", "f1": "macro-F1"}  # columns, and their names
+_SCORES = (*METRICS, "nll", "ece", "brier")
+
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table. Accuracies are fractions; ``dataset`` is ``None`` in the rows over all data sets.
+    """A line of the table. Scores are fractions; ``dataset`` is ``None`` in the rows over all data sets.
 
-    ``delta``, ``interval``, ``p``, ``p_adjusted`` and ``counts`` compare with the control and are ``None`` for itself.
-    ``counts`` are over repeats within a data set and over data sets overall, and so is ``mean_rank`` (1 is best).
-    ``best`` counts the repeats, overall the data sets, on which no method is better: Table 4's wins.
+    ``score`` is what is judged, by default the accuracy; other scores are ``None`` where they aren't known. ``delta``,
+    ``interval``, ``p``, ``p_adjusted`` and ``counts`` compare with the control and are ``None`` for itself. ``counts``
+    are over repeats within a data set and over data sets overall, and so is ``mean_rank`` (1 is best). ``best`` counts
+    the repeats, overall the data sets, on which no method is better: Table 4's wins.
     """
 
     dataset: str | None
     method: str
     repeats: int
-    accuracy: float
+    score: float
     delta: float | None
     interval: Interval | None
     p: float | None
@@ -47,6 +52,9 @@ class Row:
     counts: WinTieLoss | None
     best: int
     mean_rank: float
+    accuracy: float | None
+    balanced: float | None
+    f1: float | None
     nll: float | None
     ece: float | None
     brier: float | None
@@ -64,11 +72,16 @@ class Comparison:
         friedman: Friedman's test over data sets; ``None`` with a single one.
         verdicts: over all data sets first (if several), then data set by data set.
         dataset_lines: with several data sets, a sentence on each of them.
+        findings: sentences on how the run went that decide what its differences mean.
         notes: what the intervals and p-values cover.
         left_out: what was left out because results are missing; empty where nothing was.
         cautions: other reasons for care: tiny test sets, worse calibration.
-        accuracy: the accuracies that count, index (data set, repeat), a column a method.
-        matrix: mean accuracy, data sets × methods.
+        accuracy: the judged scores that count, index (data set, repeat), a column a method.
+        matrix: mean score, data sets × methods.
+        metric: the judged column: accuracy, or another score.
+        majority: by data set the score of always answering the most frequent class, where it is known.
+        size_control: the method with the gradient's size of others, for which there are no headlines.
+        same: methods that are the same network as another in every repeat, with that one's name.
     """
 
     control: str
@@ -82,11 +95,16 @@ class Comparison:
     friedman: Friedman | None
     verdicts: tuple[Verdict, ...]
     dataset_lines: Mapping[str, str]
+    findings: tuple[str, ...]
     notes: tuple[str, ...]
     left_out: str
     cautions: tuple[str, ...]
     accuracy: pd.DataFrame
     matrix: pd.DataFrame
+    metric: str
+    majority: Mapping[str, float]
+    size_control: str | None
+    same: Mapping[str, str]
 
     @property
     def overall_verdicts(self) -> tuple[Verdict, ...]:
@@ -94,9 +112,15 @@ class Comparison:
         return self.verdicts[: len(self.methods) - 1]
 
     @property
+    def headlines(self) -> tuple[Verdict, ...]:
+        """Those of `overall_verdicts` that are findings: not the size control's, and one network's but once."""
+        said = (self.size_control, *self.same)
+        return tuple(verdict for verdict in self.overall_verdicts if verdict.method not in said)
+
+    @property
     def lines(self) -> tuple[str, ...]:
-        """The sentences to print: `overall_verdicts`, then a line on each of several data sets."""
-        return (*(verdict.text for verdict in self.overall_verdicts), *self.dataset_lines.values())
+        """The sentences to print: `headlines`, a line on each of several data sets, and `findings`."""
+        return (*(verdict.text for verdict in self.headlines), *self.dataset_lines.values(), *self.findings)
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -135,6 +159,8 @@ def compare_methods(
     fixed_test: bool | Collection[str] | None = None,
     missing: Literal["error", "drop"] = "error",
     titles: Mapping[str, str] | None = None,
+    metric: Literal["accuracy", "balanced", "f1"] = "accuracy",
+    size_control: str | None = None,
 ) -> Comparison:
     """Compare every method with ``control``, on each data set over its repeats and over all data sets.
 
@@ -148,6 +174,9 @@ def compare_methods(
         missing: ``"error"`` refuses incomplete results and lists the holes. ``"drop"`` leaves out every repeat that
             some method lacks, for all methods, and says so in ``warnings``.
         titles: names of methods to print in the verdicts.
+        metric: the column with what is judged: accuracy, or a fraction like it.
+        size_control: a method that has the gradient's size of others, but not their shape: a gain that it shares is
+            called one of step size.
 
     Returns:
         The `Comparison`. On one data set the interval is that of Nadeau and Bengio (2003) where the repeats draw new
@@ -158,7 +187,7 @@ def compare_methods(
         UserError: a missing column, hole, duplicate or impossible value; fewer than two methods; no such control.
     """
     check_fraction("confidence", confidence)
-    wide = tidy(results, block="dataset", method="method", score="accuracy", repeat="repeat")
+    wide = tidy(results, block="dataset", method="method", score=metric, repeat="repeat")
     methods = tuple(str(name) for name in wide.columns)
     if len(methods) < 2:
         raise UserError(f"only one method, {listed(methods)}: a comparison needs two or more")
@@ -169,7 +198,7 @@ def compare_methods(
     outside = [f"{value:g} at ({dataset}, {method}, repeat {repeat})" for dataset, repeat, method, value in cells]
     if outside:
         raise UserError(
-            f"accuracy must be a fraction between 0 and 1, got {listed(outside, 1)}; divide percentages by 100"
+            f"{metric} must be a fraction between 0 and 1, got {listed(outside, 1)}; divide percentages by 100"
         )
     parts = {str(name): part.droplevel(0) for name, part in wide.groupby(level=0, sort=False)}
     matrix = wide.groupby(level=0, sort=False).mean()
@@ -185,8 +214,12 @@ def compare_methods(
         ]
     )
     across = judged_together([over(matrix[name], matrix[control], method=name) for name in others if len(parts) > 1])
+    said = partial(verdict, titles=titles, metric=METRICS[metric])
     by_set = {name: [c for c in paired if c.dataset == name] for name in parts}
     extras = _extras(results, wide)
+    counted = results[pd.MultiIndex.from_frame(_keys(results)[["dataset", "repeat"]]).isin(wide.index)]
+    size_control = size_control if size_control in others and len(others) > 1 else None
+    guess = counted.groupby("dataset", sort=False)["majority"].mean().dropna() if "majority" in counted else pd.Series()
     rows = [row for name, part in parts.items() for row in _rows(name, part, len(part), by_set[name], extras)]
     overall = list(_rows(None, matrix, min(map(len, parts.values())), across, extras)) if across else rows
     return Comparison(
@@ -199,13 +232,18 @@ def compare_methods(
         paired=paired,
         across=across,
         friedman=friedman(matrix) if across else None,
-        verdicts=(*(verdict(c, titles) for c in across), *(verdict(c, titles) for c in paired)),
+        verdicts=(*map(said, across), *map(said, paired)),
         dataset_lines={name: dataset_line(by_set[name], titles) for name in parts} if across else {},
+        findings=tuple(findings(counted, paired, across, metric=metric, size_control=size_control, titles=titles)),
         notes=tuple(notes(paired, across)),
         left_out=left_out,
         cautions=tuple(cautions(paired, {row.method: row.ece for row in overall}, control)),
         accuracy=wide,
         matrix=matrix,
+        metric=METRICS[metric],
+        majority={str(name): float(share) for name, share in guess.items()},
+        size_control=size_control,
+        same={name: first for name, first in same_networks(counted).items() if first != control},
     )
 
 
@@ -227,7 +265,7 @@ def _rows(
             dataset=dataset,
             method=method,
             repeats=repeats,
-            accuracy=float(values[:, j].mean()),
+            score=float(values[:, j].mean()),
             delta=found.mean if found else None,
             interval=found.interval if found else None,
             p=found.p if found else None,
@@ -239,10 +277,14 @@ def _rows(
         )
 
 
+def _keys(results: pd.DataFrame) -> pd.DataFrame:
+    return results[["dataset", "method", "repeat"]].astype({"dataset": str, "method": str})
+
+
 def _extras(results: pd.DataFrame, wide: pd.DataFrame) -> dict[tuple[str | None, str], dict[str, float]]:
     """Average the other scores over the repeats that count, and these means (``None``) over the data sets."""
-    scores = results.reindex(columns=["nll", "ece", "brier"]).apply(pd.to_numeric, errors="coerce")
-    keys = results[["dataset", "method", "repeat"]].astype({"dataset": str, "method": str})
+    scores = results.reindex(columns=list(_SCORES)).apply(pd.to_numeric, errors="coerce")
+    keys = _keys(results)
     counted = pd.MultiIndex.from_frame(keys[["dataset", "repeat"]]).isin(wide.index)
     labels = [keys.loc[counted, name] for name in ("dataset", "method")]
     # A NaN among the repeats makes the mean NaN: a mean over the others would flatter the method.

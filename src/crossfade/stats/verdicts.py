@@ -22,12 +22,15 @@ class Verdict:
     text: str
 
 
-def verdict(comparison: PairedComparison | AcrossComparison, titles: Mapping[str, str] | None = None) -> Verdict:
+def verdict(
+    comparison: PairedComparison | AcrossComparison, titles: Mapping[str, str] | None = None, metric: str = "accuracy"
+) -> Verdict:
     """Say in one sentence what a comparison shows, and what it does not.
 
     Args:
         comparison: from `compare_repeats`, `compare_datasets` or `compare_methods`.
         titles: names to print instead of the methods' own.
+        metric: the name of the score.
 
     Example:
         >>> from crossfade.stats import compare_repeats
@@ -39,8 +42,10 @@ def verdict(comparison: PairedComparison | AcrossComparison, titles: Mapping[str
     """  # noqa: E501
     method, control = ((titles or {}).get(name, name) for name in (comparison.method, comparison.control))
     if isinstance(comparison, AcrossComparison):
-        return Verdict(None, comparison.method, comparison.outcome, _across(comparison, method, control))
-    return Verdict(comparison.dataset, comparison.method, comparison.outcome, _within(comparison, method, control))
+        return Verdict(None, comparison.method, comparison.outcome, _across(comparison, method, control, metric))
+    return Verdict(
+        comparison.dataset, comparison.method, comparison.outcome, _within(comparison, method, control, metric)
+    )
 
 
 def dataset_line(comparisons: Sequence[PairedComparison], titles: Mapping[str, str] | None = None) -> str:
@@ -120,19 +125,19 @@ def cautions(paired: tuple[PairedComparison, ...], ece: Mapping[str, float | Non
             )
 
 
-def _within(c: PairedComparison, method: str, control: str) -> str:
+def _within(c: PairedComparison, method: str, control: str, metric: str) -> str:
     where = f"On {c.dataset}, {method}"
     if c.outcome == "one repeat":
         change = f"differs from {control} by {points(c.mean, 2)} points" if c.mean else f"equals {control}"
         return f"{where} {change} in the only repeat; one repeat carries no interval, so nothing follows from it."
     if c.outcome == "identical":
-        return f"{where} and {control} have identical accuracy in all {c.repeats} repeats."
+        return f"{where} and {control} have identical {metric} in all {c.repeats} repeats."
     if c.outcome == "no spread":
         return (
             f"{where} differs from {control} by the same {points(c.mean, 2)} points in all {c.repeats} repeats: "
             "there is no spread to make an interval from."
         )
-    change = _change(c, control, scope=", training randomness only" if c.fixed_test else "")
+    change = _change(c, control, metric, scope=", training randomness only" if c.fixed_test else "")
     if c.outcome == "no reliable difference":
         family = "the interval by itself excludes zero, but not after allowing for the number of comparisons"
         mind = f" ({family}: {_holm(c)})" if c.interval and c.interval.excludes_zero() else ""
@@ -144,12 +149,12 @@ def _within(c: PairedComparison, method: str, control: str) -> str:
     return f"{where} {change}: {end}."
 
 
-def _across(c: AcrossComparison, method: str, control: str) -> str:
+def _across(c: AcrossComparison, method: str, control: str, metric: str) -> str:
     n, counts = c.datasets, c.counts
     where = f"Over {n} data sets, {method}"
     if c.outcome == "identical":
-        return f"{where} and {control} have identical mean accuracy on every one."
-    change = _change(c, control, average=" on average")
+        return f"{where} and {control} have identical mean {metric} on every one."
+    change = _change(c, control, metric, average=" on average")
     tally = f"{count(counts.wins, 'win')}, {count(counts.ties, 'tie')}, {count(counts.losses, 'loss')}"
     if c.outcome == "too few data sets":
         least = f"a signed-rank test over {n} cannot give p below {c.smallest_p:g}"
@@ -166,11 +171,13 @@ def _across(c: AcrossComparison, method: str, control: str) -> str:
     return f"{where} {change}, {tally}: {end}."
 
 
-def _change(c: PairedComparison | AcrossComparison, control: str, *, average: str = "", scope: str = "") -> str:
+def _change(
+    c: PairedComparison | AcrossComparison, control: str, metric: str, *, average: str = "", scope: str = ""
+) -> str:
     verb = {"better": "raises", "worse": "lowers"}.get(c.outcome, "changes")
     digits = _digits(c.mean, c.interval)
     size = points(c.mean, digits) if verb == "changes" else percent(abs(c.mean), digits)
-    return f"{verb} accuracy by {size} points{average} against {control}{_span(c.interval, digits, scope)}"
+    return f"{verb} {metric} by {size} points{average} against {control}{_span(c.interval, digits, scope)}"
 
 
 def _span(interval: Interval | None, digits: int, scope: str = "") -> str:
