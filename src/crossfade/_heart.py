@@ -13,6 +13,7 @@ For g(ce) = ce the first two give the bits of ``F.cross_entropy``; the third agr
 
 from __future__ import annotations
 
+import math
 from typing import Literal, TypeAlias
 
 import torch
@@ -22,6 +23,7 @@ from torch import Tensor
 from crossfade import kernels
 from crossfade._fast import fast, fast_applies, pieces
 from crossfade._tensors import (
+    along_classes,
     as_index,
     check_per_class,
     class_dim,
@@ -46,6 +48,24 @@ def check_reduction(reduction: str) -> None:
     """Raise ValueError unless the reduction is "none", "mean" or "sum"."""
     if reduction not in ("none", "mean", "sum"):
         raise ValueError(f"reduction must be 'none', 'mean' or 'sum', got {reduction!r}")
+
+
+def check_options(softcap: float | None, z_loss: float, **others: float | None) -> None:
+    """Raise ValueError unless z_loss is a finite number >= 0, and the others are positive numbers or None."""
+    for name, number in {"softcap": softcap, **others}.items():
+        if number is not None and not (math.isfinite(number) and number > 0):
+            raise ValueError(f"{name} must be a positive number or None, got {number!r}")
+    if not (math.isfinite(z_loss) and z_loss >= 0):
+        raise ValueError(f"z_loss must be a finite number >= 0, got {z_loss!r}")
+
+
+def shifted(values: Tensor, target: Tensor, shift: int) -> tuple[Tensor, Tensor]:
+    """Return the values (..., T, D) without the last positions, and the target (..., T[, C]) without the first."""
+    length = values.shape[-2] if values.dim() > 1 else 0
+    if not 0 <= shift < length:
+        raise ValueError(f"shift must be in [0, {length}), the number of positions, got {shift!r}")
+    soft = target.dim() == values.dim()
+    return values[..., :-shift, :], target[..., shift:, :] if soft else target[..., shift:]
 
 
 def probability(
@@ -161,7 +181,7 @@ def reduce_classes(
             target = target * (1 - label_smoothing) + label_smoothing / scores.shape[dim]
         product = scores * target
         if weight is not None:
-            product = product * _along(weight, scores)
+            product = product * along_classes(weight, scores)
         if reduction == "none":
             return -product.sum(dim)
         total = -product.sum()
@@ -171,7 +191,7 @@ def reduce_classes(
         return picked
     if label_smoothing > 1:
         return _refusal(scores, target, weight, ignore_index, label_smoothing)
-    spread = -(scores if weight is None else scores * _along(weight, scores)).sum(dim)
+    spread = -(scores if weight is None else scores * along_classes(weight, scores)).sum(dim)
     ignored = target == ignore_index
     spread = spread.masked_fill(ignored, 0.0)
     if reduction == "sum":
@@ -180,11 +200,6 @@ def reduce_classes(
         valid = ~ignored if weight is None else target_weight(weight, target, ignored)
         spread = spread.sum() / valid.sum()
     return (1 - label_smoothing) * picked + spread * (label_smoothing / scores.shape[dim])
-
-
-def _along(weight: Tensor, scores: Tensor) -> Tensor:
-    """Return the class weights as a view that broadcasts against the scores."""
-    return weight.view([-1 if d == class_dim(scores) else 1 for d in range(scores.dim())])
 
 
 def _refusal(

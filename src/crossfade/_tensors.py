@@ -24,17 +24,22 @@ def is_plain(tensor: Tensor) -> bool:
     return type(tensor) in _PLAIN
 
 
+def is_transformed() -> bool:
+    """Return whether a transform of ``torch.func``, forward-mode differentiation or tracing follows the operations."""
+    return bool(
+        torch._C._functorch.peek_interpreter_stack() is not None
+        or forward_ad._current_level >= 0
+        or torch._C._get_tracing_state() is not None
+    )
+
+
 def is_observed() -> bool:
     """Return whether something follows the operations of a call, so that the call may only use differentiable ones.
 
-    It may be a compiler, a transform of ``torch.func``, forward-mode differentiation, tracing or a dispatch mode.
+    It may be a compiler, a transform, or a dispatch mode.
     """
     return bool(
-        torch.compiler.is_compiling()
-        or torch._C._functorch.peek_interpreter_stack() is not None
-        or forward_ad._current_level >= 0
-        or torch._C._get_tracing_state() is not None
-        or _python_dispatch._get_current_dispatch_mode() is not None
+        torch.compiler.is_compiling() or is_transformed() or _python_dispatch._get_current_dispatch_mode() is not None
     )
 
 
@@ -53,6 +58,11 @@ def full_precision(logits: Tensor) -> Tensor:
     return logits.float() if is_half(logits.dtype) else logits
 
 
+def capped(logits: Tensor, softcap: float | None) -> Tensor:
+    """Return softcap * tanh(logits / softcap), or the logits as they are."""
+    return logits if softcap is None else softcap * torch.tanh(logits / softcap)
+
+
 def is_soft(logits: Tensor, target: Tensor) -> bool:
     """Return whether the target holds class probabilities: as in ``F.cross_entropy``, if it has the logits' shape."""
     return logits.shape == target.shape
@@ -68,6 +78,11 @@ def class_dim(logits: Tensor) -> int:
     if logits.dim() == 0:
         raise RuntimeError("logits must have at least one dimension, that of the classes; got a 0-dim tensor")
     return 0 if logits.dim() == 1 else 1
+
+
+def along_classes(weight: Tensor, scores: Tensor) -> Tensor:
+    """Return the class weights as a view that broadcasts against the scores."""
+    return weight.view([-1 if d == class_dim(scores) else 1 for d in range(scores.dim())])
 
 
 def check_per_class(name: str, values: Tensor | None, classes: int) -> None:

@@ -227,10 +227,16 @@ def test_losses_use_the_kernels(options: dict[str, Any], monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("softcap", [None, 4.0])
-@pytest.mark.parametrize("reduction", ["mean", "none"])
+@pytest.mark.parametrize(("reduction", "z_loss"), [("mean", 0.0), ("none", 0.0), ("mean", 0.1), ("none", 0.1)])
 @pytest.mark.parametrize(("rows", "dim"), [(24, 16), (62, 24), (23, 64)])
 def test_fused_linear(
-    dtype: torch.dtype, softcap: float | None, reduction: str, rows: int, dim: int, monkeypatch: pytest.MonkeyPatch
+    dtype: torch.dtype,
+    softcap: float | None,
+    reduction: str,
+    z_loss: float,
+    rows: int,
+    dim: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """linear_crossfade_loss with the kernels agrees with its PyTorch form; half types pass over the classes once more.
 
@@ -245,6 +251,7 @@ def test_fused_linear(
     target = torch.randint(300, (rows,), generator=generator).to(DEVICE)
     target[::5] = -100
     options = {"bias": bias, "softcap": softcap, "reduction": reduction, "memory_budget_mb": 0.01, "beta": 2.0}
+    options["z_loss"] = z_loss
     calls: list[int] = []
     backward = kernels.backward
 
@@ -253,8 +260,9 @@ def test_fused_linear(
         return backward(*arguments, **keywords)
 
     def results() -> tuple[Tensor, ...]:
-        loss = cf.linear_crossfade_loss(hidden, weight, target, **options)
-        return loss.detach(), *torch.autograd.grad(loss.sum(), (hidden, weight, bias))
+        loss, stats = cf.linear_crossfade_loss(hidden, weight, target, return_stats=True, **options)
+        of_rows = (stats.entropy, stats.lse, stats.p)
+        return loss.detach(), *of_rows, *torch.autograd.grad(loss.sum(), (hidden, weight, bias))
 
     monkeypatch.setattr(kernels, "backward", counted)
     with_kernels = results()

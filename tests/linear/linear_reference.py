@@ -27,6 +27,7 @@ def reference_loss(
     beta: Any = 1.0,
     sample_weight: Tensor | None = None,
     softcap: float | None = None,
+    z_loss: float = 0.0,
     g: Callable[[Tensor], Tensor] | None = None,
     reduction: str = "mean",
     memory_budget_mb: float | None = None,
@@ -35,22 +36,28 @@ def reference_loss(
     logits = F.linear(hidden, linear_weight, bias).reshape(-1, linear_weight.shape[0])
     if softcap is not None:
         logits = softcap * torch.tanh(logits / softcap)
-    flat = target.reshape(-1)
+    soft = target.is_floating_point()
+    flat = target.reshape(-1, *target.shape[-1:] if soft else ())
+    valid = torch.ones_like(logits[:, 0], dtype=torch.bool) if soft else flat != options.get("ignore_index", -100)
 
     def loss(how: Any) -> Tensor:
         if g is not None:
             return cf.probability_loss(g, logits, flat, reduction=how, **options)
         return cf.crossfade_loss(logits, flat, alpha=alpha, beta=beta, reduction=how, **options)
 
+    lse2 = torch.where(valid, logits.logsumexp(1) ** 2, 0.0)
     if sample_weight is None:
-        return loss(reduction).reshape(target.shape) if reduction == "none" else loss(reduction)
-    rows = loss("none") * sample_weight.reshape(-1)
+        extra = z_loss * {"none": lse2, "sum": lse2.sum(), "mean": lse2.sum() / valid.sum()}[reduction]
+        total = loss(reduction) + (extra if z_loss else 0.0)
+        return total.reshape(hidden.shape[:-1]) if reduction == "none" else total
+    samples = sample_weight.reshape(-1)
+    rows, extra = loss("none") * samples, z_loss * lse2 * samples
     if reduction != "mean":
-        return rows.reshape(target.shape) if reduction == "none" else rows.sum()
-    valid = flat != options.get("ignore_index", -100)
+        rows = rows + extra
+        return rows.reshape(hidden.shape[:-1]) if reduction == "none" else rows.sum()
     weight = options.get("weight")
-    mass = torch.ones_like(rows) if weight is None else weight[flat.masked_fill(~valid, 0)]
-    return rows.sum() / (mass * sample_weight.reshape(-1))[valid].sum()
+    mass = torch.ones_like(rows) if weight is None or soft else weight[flat.masked_fill(~valid, 0)]
+    return rows.sum() / (mass * samples)[valid].sum() + extra.sum() / samples[valid].sum()
 
 
 def problem(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -72,16 +74,79 @@ def test_a_gradient_that_was_handed_over_stays_as_it_is() -> None:
     torch.testing.assert_close(kept, before)
 
 
+SMALL = [{}, {"z_loss": 0.3}, {"label_smoothing": 0.1, "softcap": 2.0}, {"g": cubed}, {"soft": True}]
+
+
+def small(
+    options: dict[str, object],
+) -> tuple[Callable[..., torch.Tensor], Callable[..., torch.Tensor], tuple[Any, ...]]:
+    """Return the fused loss and the reference as functions of hidden, weight and bias, and values of these."""
+    hidden, weight, bias, target = problem(rows=4, dim=3, classes=4, bias=True, ignored=0.2)
+    options = dict(options)
+    if options.pop("soft", False):
+        target = torch.rand(4, 4, dtype=torch.float64)
+
+    def of(loss: Any) -> Callable[..., Any]:
+        return lambda h, w, b: loss(h, w, target, bias=b, **options)
+
+    return of(cf.linear_crossfade_loss), of(reference_loss), (hidden, weight, bias)
+
+
 @pytest.mark.parametrize("reduction", ["mean", "none"])
-def test_second_derivative_names_the_reference(reduction: str) -> None:
-    hidden, weight, _, target = problem()
-    loss = cf.linear_crossfade_loss(hidden, weight, target, reduction=reduction).sum()
-    (gradient,) = torch.autograd.grad(loss, hidden, create_graph=True)
-    torch.testing.assert_close(
-        gradient, gradients(reference_loss(hidden, weight, target, reduction=reduction).sum(), (hidden,))[0]
-    )
-    with pytest.raises(RuntimeError, match=r"no second derivative.*probability_loss"):
-        torch.autograd.grad(gradient.square().sum(), weight)
+@pytest.mark.parametrize("options", SMALL, ids=str)
+def test_second_derivatives(reduction: str, options: dict[str, object]) -> None:
+    """PyTorch: ``F.linear_cross_entropy`` has them (its default form; the chunked one has not)."""
+    fused, _, inputs = small(options | {"reduction": reduction})
+    assert torch.autograd.gradgradcheck(fused, inputs)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+@pytest.mark.parametrize("options", SMALL, ids=str)
+def test_batched_gradients(reduction: str, options: dict[str, object]) -> None:
+    fused, reference, inputs = small(options | {"reduction": reduction})
+    for loss in (fused, lambda *x: fused(*x).sum()):
+        value, expected = loss(*inputs), reference(*inputs)
+        many = torch.randn(3, *value.shape, dtype=torch.float64)
+        got = torch.autograd.grad(value, inputs, many, is_grads_batched=True, retain_graph=True)
+        for k in range(3):
+            upstream = many[k] if value.shape == expected.shape else many[k].expand(expected.shape)
+            torch.testing.assert_close(tuple(g[k] for g in got), gradients(expected, inputs, upstream))
+        torch.testing.assert_close(gradients(value, inputs, many[0]), tuple(g[0] for g in got))
+    wanted = torch.autograd.functional.jacobian(reference, inputs)
+    torch.testing.assert_close(torch.autograd.functional.jacobian(fused, inputs, vectorize=True), wanted)
+    hessian = torch.autograd.functional.hessian
+    first, second = ((lambda h, f=f: f(h, *inputs[1:]).sum()) for f in (fused, reference))
+    torch.testing.assert_close(hessian(first, inputs[0], vectorize=True), hessian(second, inputs[0]))
+
+
+@pytest.mark.parametrize("options", SMALL, ids=str)
+def test_function_transforms(options: dict[str, object]) -> None:
+    """PyTorch: ``F.linear_cross_entropy`` runs under ``torch.func``, and in forward mode."""
+    fused, reference, inputs = small(options)
+    values = tuple(x.detach() for x in inputs)
+    tangents = tuple(torch.randn_like(x) for x in values)
+    many = tuple(torch.randn(3, *x.shape, dtype=x.dtype) for x in values)
+    for transform in (
+        lambda f: torch.func.grad(f, argnums=(0, 1, 2))(*values),
+        lambda f: torch.func.jvp(f, values, tangents),
+        lambda f: torch.func.vmap(f)(*many),
+        lambda f: torch.func.vmap(torch.func.grad(f, argnums=(0, 2)))(*many),
+        lambda f: torch.func.hessian(f)(*values),
+    ):
+        torch.testing.assert_close(transform(fused), transform(reference))
+
+
+def test_statistics_under_function_transforms() -> None:
+    hidden, weight, _, target = problem(rows=4, ignored=0.2)
+
+    def loss(h: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        value, stats = cf.linear_crossfade_loss(h, weight.detach(), target, return_stats=True)
+        return value, torch.stack([stats.ce, stats.p, stats.entropy, stats.lse, stats.row_weight])
+
+    gradient, stats = torch.func.grad(loss, has_aux=True)(hidden.detach())
+    value, expected = loss(hidden)
+    torch.testing.assert_close(stats, expected)
+    torch.testing.assert_close(gradient, gradients(value, (hidden,))[0])
 
 
 def test_tied_weight() -> None:

@@ -36,7 +36,15 @@ def with_stats(criterion: cf.LinearCrossfadeLoss) -> Tensor:
     return loss + stats.weight_mass + stats.accuracy
 
 
-@pytest.mark.parametrize("fn", [mean, none, own, with_stats])
+def soft(criterion: cf.LinearCrossfadeLoss) -> Tensor:
+    hidden, weight, bias, _ = ARGUMENTS
+    target = torch.linspace(0, 1, 50 * 30).reshape(50, 30)
+    options = {"bias": bias, "alpha": criterion.alpha, "z_loss": 0.1, "shift": 1}
+    rows = cf.linear_crossfade_loss(hidden, weight, target, reduction="none", **options)
+    return rows[::2].sum() + cf.linear_crossfade_loss(hidden, weight, target, **options)
+
+
+@pytest.mark.parametrize("fn", [mean, none, own, with_stats, soft])
 def test_whole_graph_and_no_recompilation(fn: Callable[[cf.LinearCrossfadeLoss], Tensor]) -> None:
     torch._dynamo.reset()
     criterion = cf.LinearCrossfadeLoss(memory_budget_mb=1e-3)
@@ -59,4 +67,6 @@ def test_operator_keeps_its_contract() -> None:
     tensors = (hidden, weight, bias, target, None)
     options = (None, one, one, -100, 0.0, None, 1e-3, True)
     for needs in ([True, True, True], [True, False, False], [False, False, False]):
-        torch.library.opcheck(torch.ops.crossfade.linear_loss.default, (*tensors, torch.float32, needs, *options))
+        for more in ((), (one.float(), None), (None, torch.ones(50))):
+            arguments = (*tensors, torch.float32, needs, *options, *more)
+            torch.library.opcheck(torch.ops.crossfade.linear_loss.default, arguments)

@@ -37,7 +37,7 @@ def inputs_of(dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, torch.Ten
 
 @pytest.mark.parametrize("dtype", HALVES)
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
-@pytest.mark.parametrize("options", [{}, {"label_smoothing": 0.1}, {"softcap": 4.0}, {"alpha": 0.0}])
+@pytest.mark.parametrize("options", [{}, {"label_smoothing": 0.1}, {"softcap": 4.0}, {"alpha": 0.0}, {"z_loss": 0.1}])
 def test_no_less_exact_than_the_reference(dtype: torch.dtype, reduction: str, options: dict[str, object]) -> None:
     inputs = inputs_of(dtype)
     options = options | {"reduction": reduction}

@@ -30,7 +30,7 @@ class Largest(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("reduction", ["mean", "none"])
-@pytest.mark.parametrize("options", [{}, {"label_smoothing": 0.1}, {"softcap": 3.0}, {"ignored": 0.5}])
+@pytest.mark.parametrize("options", [{}, {"label_smoothing": 0.1}, {"softcap": 3.0}, {"ignored": 0.5}, {"z_loss": 0.1}])
 @pytest.mark.parametrize("budget", [0.004, 0.1, 1.0])
 def test_budget(reduction: str, options: dict[str, Any], budget: float) -> None:
     hidden, weight, bias, target = problem(

@@ -64,6 +64,80 @@ def test_every_option(loss: str, reduction: str, smoothing: float, softcap: floa
         )
 
 
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_soft_targets_and_z_loss(loss: str, reduction: str) -> None:
+    """PyTorch's ``F.linear_cross_entropy`` takes class probabilities, Liger's has ``lse_square_scale``."""
+    generator = torch.Generator().manual_seed(2)
+    class_weight = torch.rand(11, dtype=torch.float64, generator=generator)
+    sample_weight = torch.rand(23, dtype=torch.float64, generator=generator)
+    soft = torch.rand(23, 11, dtype=torch.float64, generator=generator)
+    for is_soft, weight, samples, smoothing, softcap, z_loss, budget in itertools.product(
+        (True, False), (None, class_weight), (None, sample_weight), (0.0, 0.2), (None, 3.0), (0.0, 0.3), (None, 4e-4)
+    ):
+        if not (is_soft or z_loss):
+            continue
+        hidden, linear_weight, bias, target = problem(bias=True, ignored=0.4)
+        options = {"weight": weight, "sample_weight": samples, "label_smoothing": smoothing, "softcap": softcap}
+        agree(
+            hidden,
+            linear_weight,
+            soft if is_soft else target,
+            bias=bias,
+            reduction=reduction,
+            z_loss=z_loss,
+            memory_budget_mb=budget,
+            **options,
+            **LOSSES[loss],
+        )
+
+
+def test_z_loss_of_a_learnable_mixture_and_learnable_sample_weights() -> None:
+    hidden, weight, _, target = problem(ignored=0.3)
+    alpha = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
+    samples = torch.rand(23, dtype=torch.float64).requires_grad_()
+    for reduction in ("mean", "sum", "none"):
+        options = {"alpha": alpha, "sample_weight": samples, "z_loss": 0.2, "reduction": reduction}
+        of = (alpha, samples, hidden, weight)
+        loss, expected = (fn(hidden, weight, target, **options) for fn in (cf.linear_crossfade_loss, reference_loss))
+        torch.testing.assert_close(gradients(loss.sum(), of), gradients(expected.sum(), of))
+
+
+def test_a_soft_target_that_requires_a_gradient_gets_one() -> None:
+    hidden, weight, _, _ = problem()
+    soft = torch.rand(23, 11, dtype=torch.float64).requires_grad_()
+    loss, expected = (fn(hidden, weight, soft, z_loss=0.1) for fn in (cf.linear_crossfade_loss, reference_loss))
+    of = (soft, hidden, weight)
+    torch.testing.assert_close(gradients(loss, of), gradients(expected, of))
+
+
+@pytest.mark.parametrize("shift", [1, 3])
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_shift(shift: int, reduction: str) -> None:
+    """cut-cross-entropy: e[..., :-shift, :] against targets[..., shift:], and "none" has the shape of the latter."""
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(2, 6, 5, dtype=torch.float64, generator=generator).requires_grad_()
+    weight = torch.randn(9, 5, dtype=torch.float64, generator=generator).requires_grad_()
+    target, samples = torch.randint(9, (2, 6), generator=generator), torch.rand(2, 6, generator=generator)
+    soft = torch.rand(2, 6, 9, dtype=torch.float64, generator=generator)
+    target[0, 2] = -100
+    for of, later in ((target, target[:, shift:]), (soft, soft[:, shift:])):
+        options = {"reduction": reduction, "return_stats": True}
+        loss, stats = cf.linear_crossfade_loss(
+            hidden, weight, of, shift=shift, sample_weight=samples.double(), **options
+        )
+        expected, same = cf.linear_crossfade_loss(
+            hidden[:, :-shift], weight, later, sample_weight=samples[:, shift:].double(), **options
+        )
+        assert stats.ce.shape == (2, 6 - shift)
+        torch.testing.assert_close(loss, expected)
+        torch.testing.assert_close(stats.row_weight, same.row_weight)
+        torch.testing.assert_close(gradients(loss.sum(), (hidden,)), gradients(expected.sum(), (hidden,)))
+    for bad in (-1, 6):
+        with pytest.raises(ValueError, match=rf"shift must be in \[0, 6\).*got {bad}"):
+            cf.linear_crossfade_loss(hidden, weight, target, shift=bad)
+
+
 @examples(60)
 @given(
     rows=st.integers(0, 9),

@@ -5,48 +5,19 @@ Here the arguments are checked, the type of the products is chosen and the losse
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal, TypedDict, Unpack, overload
 
 import torch
 from torch import Tensor
 
-from crossfade._heart import Reduction, check_reduction
+from crossfade._heart import Reduction, check_options, check_reduction, shifted
 from crossfade._linear import autograd
 from crossfade._linear.passes import Inputs, Losses
 from crossfade._linear.pieces import Options
-from crossfade._tensors import check_per_class, is_half, is_sharded, target_weight, wide
+from crossfade._stats import LossStats
+from crossfade._tensors import check_per_class, is_half, is_sharded, is_transformed, target_weight, wide
 from crossfade._transforms import Mixture, Transform, evaluate, is_learnable, value_and_slope
-
-
-@dataclass(frozen=True)
-class LinearLossStats:
-    """What a training log shows of every token: in the target's shape, without gradient, 0 where ignored.
-
-    Attributes:
-        ce: -log p_y, in nats, without class weights and label smoothing.
-        p: p_y.
-        correct: whether y has the largest logit.
-        row_weight: w_y g'(ce), times the sample weight: how much of CE's gradient the token keeps.
-        valid: whether the token counts, target != ignore_index.
-    """
-
-    ce: Tensor
-    p: Tensor
-    correct: Tensor
-    row_weight: Tensor
-    valid: Tensor
-
-    @property
-    def accuracy(self) -> Tensor:
-        """Share of the valid tokens whose target has the largest logit; NaN where none is valid."""
-        return self.correct.sum() / self.valid.sum()
-
-    @property
-    def weight_mass(self) -> Tensor:
-        """Sum of the row weights, in tokens of CE's gradient. Under EL it is the expected number of hits."""
-        return self.row_weight.sum()
 
 
 class LinearOptions(TypedDict, total=False):
@@ -61,6 +32,8 @@ class LinearOptions(TypedDict, total=False):
     label_smoothing: float
     reduction: Reduction
     softcap: float | None
+    z_loss: float
+    shift: int
     g: Transform | None
     memory_budget_mb: float | None
 
@@ -73,7 +46,7 @@ def linear_crossfade_loss(
     *,
     return_stats: Literal[True],
     **options: Unpack[LinearOptions],
-) -> tuple[Tensor, LinearLossStats]: ...
+) -> tuple[Tensor, LossStats]: ...
 
 
 @overload
@@ -101,10 +74,12 @@ def linear_crossfade_loss(
     label_smoothing: float = 0.0,
     reduction: Reduction = "mean",
     softcap: float | None = None,
+    z_loss: float = 0.0,
+    shift: int = 0,
     g: Transform | None = None,
     memory_budget_mb: float | None = None,
     return_stats: bool = False,
-) -> Tensor | tuple[Tensor, LinearLossStats]:
+) -> Tensor | tuple[Tensor, LossStats]:
     r"""alpha * CE + beta * EL, eq. (12), of ``F.linear(hidden, linear_weight, bias)``, without the (N, C) logits.
 
     The same loss and gradients as the reference
@@ -130,7 +105,7 @@ def linear_crossfade_loss(
         g: any elementwise, differentiable function of ce, instead of the mixture of alpha and beta.
         memory_budget_mb: MiB for the piece of logits at hand, beyond results and gradients. None: 48, or the size of
             ``hidden`` if that is larger. At least one row is computed at a time.
-        return_stats: also return a :class:`LinearLossStats`.
+        return_stats: also return a :class:`LossStats`.
 
     Returns:
         The loss, float32 for half-precision inputs, and with ``return_stats`` the pair (loss, stats).
@@ -152,32 +127,35 @@ def linear_crossfade_loss(
     """
     if g is not None and not (isinstance(alpha, float | int) and isinstance(beta, float | int) and alpha == beta == 1):
         raise ValueError("g replaces the mixture: pass either g or alpha and beta")
-    _check_tensors(hidden, linear_weight, target, bias, weight, sample_weight)
-    if label_smoothing > 1:  # F.cross_entropy takes a negative value for none
-        raise RuntimeError(f"label_smoothing must be between 0.0 and 1.0, got {label_smoothing!r}")
-    for name, number in (("softcap", softcap), ("memory_budget_mb", memory_budget_mb)):
-        if number is not None and not (math.isfinite(number) and number > 0):
-            raise ValueError(f"{name} must be a positive number or None, got {number!r}")
+    check_options(softcap, z_loss, memory_budget_mb=memory_budget_mb)
     check_reduction(reduction)
+    _check_tensors(hidden, linear_weight, target, bias, weight, sample_weight, label_smoothing)
+    soft = target.dim() == hidden.dim()
+    if shift:
+        hidden, target = shifted(hidden, target, shift)
+        sample_weight = None if sample_weight is None else sample_weight[..., shift:]
     g = Mixture(_copied(alpha), _copied(beta)) if g is None else g
     compute = compute_type(hidden, linear_weight, bias)
     options = Options(g, ignore_index, max(label_smoothing, 0.0), softcap, compute, memory_budget_mb)
-    inputs = Inputs(hidden.reshape(-1, hidden.shape[-1]), linear_weight, bias, target.reshape(-1), weight)
-    ignored = inputs.target == ignore_index
+    flat_target = target.reshape(-1, linear_weight.shape[0]) if soft else target.reshape(-1)
+    inputs = Inputs(hidden.reshape(-1, hidden.shape[-1]), linear_weight, bias, flat_target, weight)
+    ignored = torch.zeros_like(flat_target[:, 0], dtype=torch.bool) if soft else flat_target == ignore_index
     factor = None
     if sample_weight is not None:
         factor = sample_weight.reshape(-1).to(wide(compute)).masked_fill(ignored, 0.0)
     compute_losses = _losses
-    if torch.compiler.is_compiling() and not isinstance(g, Mixture) and (label_smoothing > 0 or return_stats):
+    if torch.compiler.is_compiling() and not isinstance(g, Mixture) and (label_smoothing > 0 or soft or return_stats):
         # These need g' between the matrix products, and the operator takes tensors and numbers only: a graph break.
         compute_losses = torch.compiler.disable(_losses)  # type: ignore[no-untyped-call]
-    losses = compute_losses(inputs, options, factor, ignored, reduction, return_stats)
-    loss = losses.loss.reshape(target.shape) if reduction == "none" else losses.loss
+    losses = compute_losses(inputs, options, z_loss, factor, ignored, reduction, return_stats)
+    shape = hidden.shape[:-1]
+    loss = losses.loss.reshape(shape) if reduction == "none" else losses.loss
     if not return_stats:
         return loss
     row_weight = losses.row_weight if factor is None else losses.row_weight * factor.detach()
-    of_rows = (losses.ce, torch.exp(-losses.ce).masked_fill(ignored, 0.0), losses.correct, row_weight, ~ignored)
-    return loss, LinearLossStats(*(values.reshape(target.shape) for values in of_rows))
+    lse = losses.lse.detach()
+    rows = (losses.ce, losses.p, losses.entropy, lse, losses.correct, row_weight, ~ignored, z_loss * lse.square())
+    return loss, LossStats(*(values.reshape(shape) for values in rows))
 
 
 def compute_type(hidden: Tensor, linear_weight: Tensor, bias: Tensor | None) -> torch.dtype:
@@ -203,14 +181,9 @@ def _check_tensors(
     bias: Tensor | None,
     weight: Tensor | None,
     sample_weight: Tensor | None,
+    label_smoothing: float,
 ) -> None:
     """Refuse what ``F.linear`` or ``F.cross_entropy`` would refuse, with the same kind of error."""
-    # Dispatch modes (FLOP counters, memory trackers) and tracing only look on: they are welcome.
-    if not torch.compiler.is_compiling() and torch._C._functorch.peek_interpreter_stack() is not None:
-        raise RuntimeError(
-            "linear_crossfade_loss doesn't run under torch.func's transforms: take the reference, which does: "
-            "crossfade.probability_loss(g, torch.nn.functional.linear(hidden, linear_weight, bias), target)"
-        )
     for name, tensor in (("hidden", hidden), ("linear_weight", linear_weight)):
         if is_sharded(tensor):
             raise ValueError(
@@ -222,21 +195,22 @@ def _check_tensors(
             "expected hidden (..., D) and linear_weight (C, D), "
             f"got {tuple(hidden.shape)} and {tuple(linear_weight.shape)}"
         )
-    if target.dtype != torch.int64:
+    rows = hidden.shape[:-1]
+    if target.shape == (*rows, linear_weight.shape[0]) and target.is_floating_point():
+        pass
+    elif target.dtype != torch.int64:
         raise RuntimeError(
-            f"target must hold class indices in torch.int64, got {target.dtype}; for class probabilities: take "
-            "crossfade.crossfade_loss on the logits"
+            f"target must hold class indices in torch.int64, got {target.dtype} of shape {tuple(target.shape)}; class "
+            f"probabilities are floating point and have the shape {(*rows, linear_weight.shape[0])}"
         )
-    if target.shape != hidden.shape[:-1]:
-        raise ValueError(
-            f"expected target of shape {tuple(hidden.shape[:-1])}, hidden's without D, got {tuple(target.shape)}"
-        )
+    elif target.shape != rows:
+        raise ValueError(f"expected target of shape {tuple(rows)}, hidden's without D, got {tuple(target.shape)}")
+    if label_smoothing > 1:  # F.cross_entropy takes a negative value for none
+        raise RuntimeError(f"label_smoothing must be between 0.0 and 1.0, got {label_smoothing!r}")
     for name, per_class in (("bias", bias), ("weight", weight)):
         check_per_class(name, per_class, linear_weight.shape[0])
-    if sample_weight is not None and sample_weight.shape != target.shape:
-        raise ValueError(
-            f"sample_weight must have target's shape {tuple(target.shape)}, got {tuple(sample_weight.shape)}"
-        )
+    if sample_weight is not None and sample_weight.shape != rows:
+        raise ValueError(f"sample_weight must have target's shape {tuple(rows)}, got {tuple(sample_weight.shape)}")
     if weight is not None and weight.requires_grad:
         raise ValueError("weight gets no gradient here: detach it, or take crossfade.crossfade_loss on the logits")
 
@@ -249,38 +223,68 @@ def _copied(value: float | Tensor) -> float | Tensor:
 
 
 def _losses(
-    inputs: Inputs, options: Options, factor: Tensor | None, ignored: Tensor, reduction: Reduction, with_stats: bool
+    inputs: Inputs,
+    options: Options,
+    z_loss: float,
+    factor: Tensor | None,
+    ignored: Tensor,
+    reduction: Reduction,
+    with_stats: bool,
 ) -> Losses:
     """Return the rows' losses times ``factor``, reduced, with the rest of the rows' results."""
     opaque = torch.compiler.is_compiling() and not isinstance(options.g, Mixture)
-    if opaque or (torch.is_grad_enabled() and is_learnable(options.g, inputs.hidden.device)):
-        losses = _outside(inputs, options, ignored, with_stats)
+    count = (~ignored).to(wide(options.compute)) if factor is None else factor
+    mass = count
+    if inputs.class_weight is not None and inputs.target.dim() == 1:
+        mass = count * target_weight(inputs.class_weight.to(count.dtype), inputs.target, ignored)
+    # Without a valid row the NaN of a mean is a constant beside the graph, so that the gradients stay 0.
+    any_valid = ~ignored.all()
+
+    def divided(total: Tensor, by: Tensor) -> Tensor:
+        return torch.where(any_valid, total / torch.where(any_valid, by.sum(), 1.0), float("nan"))
+
+    if _needs_composed(inputs, factor):
+        losses = autograd.composed(inputs, options, with_stats)
+    elif opaque or (torch.is_grad_enabled() and is_learnable(options.g, inputs.hidden.device)):
+        losses = _outside(inputs, options, ignored, z_loss > 0, with_stats)
     elif reduction == "none" or (factor is not None and factor.requires_grad):
-        losses = autograd.rows(inputs, options, with_stats)
+        losses = autograd.rows(inputs, options, z_loss > 0, with_stats)
     else:
-        losses = autograd.total(inputs, options, factor, with_stats)
-    loss = losses.loss
-    if loss.dim():
-        loss = loss if factor is None else loss * factor
-        loss = loss if reduction == "none" else loss.sum()
+        z = None
+        if z_loss > 0:  # its mean is over the valid rows, whatever their class weights are
+            ratio = divided(mass.sum(), count) if mass is not count and reduction == "mean" else mass.new_ones(())
+            z = z_loss * ratio
+        losses = autograd.total(inputs, options, factor, z, with_stats)
+        return losses._replace(loss=divided(losses.loss, mass)) if reduction == "mean" else losses
+    loss, extra = losses.loss, z_loss * losses.lse.square() if z_loss > 0 else None
+    if factor is not None:
+        loss, extra = loss * factor, None if extra is None else extra * factor
     if reduction == "mean":
-        mass = (~ignored).to(loss.dtype) if factor is None else factor
-        if inputs.class_weight is not None:
-            mass = mass * target_weight(inputs.class_weight.to(loss.dtype), inputs.target, ignored)
-        # Without a valid row the NaN is a constant beside the graph, so that the gradients stay 0.
-        any_valid = ~ignored.all()
-        loss = torch.where(any_valid, loss / torch.where(any_valid, mass.sum(), 1.0), float("nan"))
-    return losses._replace(loss=loss)
+        loss, extra = divided(loss.sum(), mass), None if extra is None else divided(extra.sum(), count)
+    loss = loss if extra is None else loss + extra
+    return losses._replace(loss=loss.sum() if reduction == "sum" else loss)
 
 
-def _outside(inputs: Inputs, options: Options, ignored: Tensor, with_stats: bool) -> Losses:
+def _needs_composed(inputs: Inputs, factor: Tensor | None) -> bool:
+    """Return whether something needs PyTorch's own operations: ``torch.func``, forward-mode or a target's gradient.
+
+    Dispatch modes (FLOP counters, memory trackers) and compilers only look on.
+    """
+    if torch.is_grad_enabled() and inputs.target.requires_grad:
+        return True
+    return not torch.compiler.is_compiling() and is_transformed()
+
+
+def _outside(inputs: Inputs, options: Options, ignored: Tensor, of_lse: bool, with_stats: bool) -> Losses:
     """Return the rows' losses by autograd on the vector of ce: for a g that has learnable tensors or is no mixture."""
-    if options.smoothing > 0:
+    if options.smoothing > 0 or inputs.target.dim() > 1:
         raise ValueError(
-            "label_smoothing needs g at every class, and there alpha, beta or tensors in g get no gradient: take "
+            "label_smoothing and class probabilities need g at every class, and there alpha, beta or tensors in g get "
+            "no gradient: take "
             "crossfade.probability_loss(g, torch.nn.functional.linear(hidden, linear_weight, bias), target)"
         )
-    losses = autograd.rows(inputs._replace(class_weight=None), replace(options, g=Mixture(1.0, 0.0)), with_stats)
+    ce_rows = replace(options, g=Mixture(1.0, 0.0))
+    losses = autograd.rows(inputs._replace(class_weight=None), ce_rows, of_lse, with_stats)
     ce = losses.loss.masked_fill(ignored, 1.0)  # any number at which every g has a derivative
     rows = evaluate(options.g, ce)
     slope = value_and_slope(options.g, ce.detach())[1].detach() if with_stats else losses.row_weight

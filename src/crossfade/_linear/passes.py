@@ -26,13 +26,27 @@ Rows: TypeAlias = slice | Tensor
 
 
 class Inputs(NamedTuple):
-    """The tensors: hidden (N, D), weight (C, D), bias (C,), target (N,), class_weight (C,)."""
+    """The tensors: hidden (N, D), weight (C, D), bias (C,), target (N,) or (N, C), class_weight (C,)."""
 
     hidden: Tensor
     weight: Tensor
     bias: Tensor | None
     target: Tensor
     class_weight: Tensor | None
+
+
+class Factors(NamedTuple):
+    """Factors of the sum whose gradient is wanted, sum_i f_i (loss_i + z lse_i^2) or sum_i (f_i loss_i + h_i lse_i).
+
+    Attributes:
+        loss: f, (N,), None for 1.
+        z: a 0-dim tensor, None for 0.
+        lse: h, (N,), None for 0.
+    """
+
+    loss: Tensor | None = None
+    z: Tensor | None = None
+    lse: Tensor | None = None
 
 
 class Needs(NamedTuple):
@@ -44,14 +58,17 @@ class Needs(NamedTuple):
 
 
 class Losses(NamedTuple):
-    """Of each row, 0 where ignored: loss, ce, w_y g'(ce), and on request whether y is the argmax.
+    """Of each row, 0 where ignored: loss, lse, ce, w_y g'(ce), and on request p_y, the entropy and whether y is argmax.
 
     Instead of the rows' losses, ``loss`` may hold their sum.
     """
 
     loss: Tensor
+    lse: Tensor
     ce: Tensor
     row_weight: Tensor
+    p: Tensor
+    entropy: Tensor
     correct: Tensor
 
 
@@ -64,9 +81,9 @@ class Gradients(NamedTuple):
 
 
 def run(
-    inputs: Inputs, options: Options, factor: Tensor | None, needs: Needs, with_correct: bool = False
+    inputs: Inputs, options: Options, factors: Factors, needs: Needs, with_stats: bool = False
 ) -> tuple[Losses, Gradients]:
-    """Return the losses of all rows and the gradients of sum_i factor_i loss_i (factor None: all 1).
+    """Return the losses of all rows and the gradients of their sum with these factors.
 
     Ignored rows take part in no matrix product.
 
@@ -74,12 +91,11 @@ def run(
         IndexError: a target that is neither a class nor ``ignore_index``.
     """
     with torch.no_grad(), torch.autocast(inputs.hidden.device.type, enabled=False):
-        passes = _Passes(inputs, options, factor, needs, with_correct)
+        passes = _Passes(inputs, options, factors, needs, with_stats)
         passes.over_rows()
         if passes.plan.by_class and needs.weight:
             passes.over_classes()
-        losses = Losses(passes.loss, passes.ce, passes.row_weight, passes.correct)
-        return losses, Gradients(passes.of_hidden, passes.of_weight, passes.of_bias)
+        return passes.losses, Gradients(passes.of_hidden, passes.of_weight, passes.of_bias)
 
 
 @dataclass(frozen=True)
@@ -107,7 +123,8 @@ class Plan:
             in_place: whether a piece turns its logits into their gradient without further memory.
             of_weight: whether the weight's gradient is wanted.
         """
-        width, compute, smooth = inputs.weight.shape[0], options.compute, options.smoothing > 0
+        width, compute = inputs.weight.shape[0], options.compute
+        smooth = options.smoothing > 0 or inputs.target.dim() > 1
         size, precise = compute.itemsize, wide(compute).itemsize
         copies = (size < precise) + (options.softcap is not None) + _SMOOTHING_COPIES * smooth
         row_bytes = max(1, width * (size if in_place else size + copies * precise))
@@ -137,6 +154,8 @@ class Plan:
 
 def _valid_rows(target: Tensor, classes: int, ignore_index: int) -> Tensor | None:
     """Return the rows that count, None for all of them. Only here the host waits for the device."""
+    if target.dim() > 1:
+        return None
     ignored = target == ignore_index
     bad = ((target < 0) | (target >= classes)) & ~ignored
     bad_count, ignored_count = torch.stack([bad.sum(), ignored.sum()]).tolist()
@@ -151,25 +170,23 @@ def _valid_rows(target: Tensor, classes: int, ignore_index: int) -> Tensor | Non
 class _Passes:
     """One pass over the rows, and one over the classes where the weight's gradient is written class by class."""
 
-    def __init__(
-        self, inputs: Inputs, options: Options, factor: Tensor | None, needs: Needs, with_correct: bool
-    ) -> None:
+    def __init__(self, inputs: Inputs, options: Options, factors: Factors, needs: Needs, with_stats: bool) -> None:
         hidden, weight, bias, target, class_weight = inputs
         compute, precise = options.compute, wide(options.compute)
-        self.options, self.needs, self.with_correct = options, needs, with_correct
-        self.hidden, self.target, self.factor = hidden, target, factor
+        self.options, self.factors, self.needs, self.with_stats = options, factors, needs, with_stats
+        self.hidden, self.target = hidden, target
         self.weight = weight.to(compute)
         self.bias = None if bias is None else bias.to(compute)
         self.class_weight = None if class_weight is None else class_weight.to(precise)
         self.valid = _valid_rows(target, len(weight), options.ignore_index)
         self.count = len(target) if self.valid is None else len(self.valid)
-        self.piece = piece_type(hidden, options)
+        self.piece = piece_type(hidden, target, options)
         self.plan = Plan.of(self.count, inputs, options, self.piece is KernelPiece, needs.weight)
 
         n, device = len(target), hidden.device
-        self.loss, self.ce, self.row_weight = (torch.zeros(n, dtype=precise, device=device) for _ in range(3))
+        types = [precise] * 6 + [torch.bool]
+        self.losses = Losses(*(torch.zeros(n, dtype=dtype, device=device) for dtype in types))
         self.norm = torch.zeros(2, n, dtype=precise, device=device)
-        self.correct = torch.zeros(n, dtype=torch.bool, device=device)
         self.of_hidden = torch.zeros_like(hidden, dtype=compute) if needs.hidden else None
         fresh = torch.empty_like if self.plan.by_class else torch.zeros_like
         self.of_weight = fresh(weight, dtype=self.plan.sums) if needs.weight else None
@@ -179,41 +196,59 @@ class _Passes:
     def over_rows(self) -> None:
         """Compute every row's loss, and the gradients but for a weight's that is written class by class."""
         buffer, part = self._buffer(), slice(0, 0)
+        filled = Losses._fields if self.with_stats else Losses._fields[:4]
         for start in range(0, self.count, self.plan.rows):
             part = slice(start, min(start + self.plan.rows, self.count))
             rows: Rows = part if self.valid is None else self.valid[part]
             hidden = self.hidden[rows].to(self.options.compute)
             logits = _affine(hidden, self.weight, self.bias, buffer[: len(hidden)])
             piece = self.piece(
-                logits, self.target[rows], self.options, self.class_weight, self.with_correct, self.plan.by_class
+                logits, self.target[rows], self.options, self.class_weight, self.with_stats, self.plan.by_class
             )
-            self.loss[rows], self.ce[rows], self.row_weight[rows] = piece.loss, piece.ce, piece.row_weight
-            if self.with_correct:
-                self.correct[rows] = piece.correct
+            for name in filled:
+                getattr(self.losses, name)[rows] = getattr(piece, name)
+            if self.factors.z is not None:
+                self.losses.loss[rows] += self.factors.z * piece.lse.square()
             if self.plan.by_class:
                 self.norm[:, rows] = piece.norm
             if any(self.needs):
-                gradient, scale = piece.gradient(None if self.factor is None else self.factor[rows])
+                factor = None if self.factors.loss is None else self.factors.loss[rows]
+                gradient, scale = piece.gradient(factor, self._of_lse(rows))
                 self._add(gradient, scale, hidden, rows)
         if self.plan.borrows:
             self.left = buffer[: part.stop - part.start]
+
+    def _of_lse(self, rows: Rows) -> Tensor | None:
+        """Return the derivative by lse of some rows."""
+        if self.factors.z is None:
+            return None if self.factors.lse is None else self.factors.lse[rows]
+        slope = self.factors.z * (2.0 * self.losses.lse[rows])
+        return slope if self.factors.loss is None else slope * self.factors.loss[rows]
 
     def over_classes(self) -> None:
         """Write the weight's gradient. The logits are computed for the second time."""
         assert self.of_weight is not None
         rows: Rows = slice(None) if self.valid is None else self.valid
         hidden, target = self.hidden[rows].to(self.options.compute), self.target[rows]
-        factor = self.row_weight[rows] if self.factor is None else self.row_weight[rows] * self.factor[rows]
-        norm, ce, buffer = self.norm[:, rows], self.ce[rows], hidden.new_empty(self.count * self.plan.classes)
+        factor, of_lse = self.losses.row_weight[rows], self._of_lse(rows)
+        if self.factors.loss is not None:
+            factor = factor * self.factors.loss[rows]
+        norm, ce = self.norm[:, rows], self.losses.ce[rows]
+        buffer = hidden.new_empty(self.count * self.plan.classes)
         for first in range(0, len(self.weight), self.plan.classes):
             classes = slice(first, first + self.plan.classes)
             weight, bias = self.weight[classes], None if self.bias is None else self.bias[classes]
             gradient = buffer[: self.count * len(weight)].view(self.count, len(weight))
             intact = self._intact(first)
             again = self.count - len(intact)
-            logits = _affine(hidden[:again], weight, bias, gradient[:again])
             self.piece.of_classes(
-                logits, target[:again] - first, norm[:, :again], ce[:again], factor[:again], self.options.softcap
+                _affine(hidden[:again], weight, bias, gradient[:again]),
+                target[:again] - first,
+                norm[:, :again],
+                ce[:again],
+                factor[:again],
+                None if of_lse is None else of_lse[:again],
+                self.options.softcap,
             )
             gradient[again:].copy_(intact[:, classes])
             _add_product(self.of_weight[classes], gradient.t(), hidden, keep=0)

@@ -1,10 +1,12 @@
 """Pieces of the logits: the losses of their rows, and the logits turned into their own gradient.
 
-With logits z, p = softmax(z), class weights w and the smoothed one-hot target v, a row's loss and its gradient are
+With logits z, p = softmax(z), class weights w and the target distribution v, which is a smoothed one-hot vector or
+given, a row's loss and its gradient are
 
     loss = sum_c w_c v_c g(-log p_c),    d loss / d z_c = p_c * sum_k s_k - s_c    with s_c = w_c v_c g'(-log p_c).
 
-Without label smoothing only s_y is not 0: the loss is w_y g(ce) and its gradient s_y (p - onehot).
+For a class index without label smoothing only s_y is not 0: the loss is w_y g(ce) and its gradient s_y (p - onehot).
+The gradient of lse = logsumexp(z) is p.
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ import torch
 from torch import Tensor
 
 from crossfade import kernels
-from crossfade._tensors import wide
+from crossfade._fast import pieces
+from crossfade._tensors import capped, wide
 from crossfade._transforms import Transform, value_and_slope
 
 
@@ -35,13 +38,13 @@ class Piece:
     """Some rows with all their classes, computed by PyTorch's operations. The gradient takes over the logits' memory.
 
     Attributes:
-        loss, ce, row_weight: of each row; row_weight is w_y g'(ce).
-        correct: whether y has the largest logit; only there if asked for.
+        loss, ce, lse, row_weight: of each row; row_weight is w_y g'(ce).
+        p, correct, entropy: as in :class:`crossfade._stats.LossStats`; only there if asked for.
         norm: the softmax's maximum and the log of its sum, (2, rows); only there if asked for.
     """
 
     ce: Tensor
-    correct: Tensor
+    lse: Tensor
     norm: Tensor
 
     def __init__(
@@ -50,28 +53,34 @@ class Piece:
         target: Tensor,
         options: Options,
         class_weight: Tensor | None,
-        with_correct: bool,
+        with_stats: bool,
         with_norm: bool,
     ) -> None:
         self.logits, self.target, self.softcap = logits, target, options.softcap
-        if with_correct:
-            self.correct = logits.argmax(1) == target
+        if with_stats:
+            self.correct = logits.argmax(1) == (target if target.dim() == 1 else target.argmax(1))
         self.normalise(with_norm)
         self.weigh(options, class_weight)
+        if with_stats:
+            self.p = self.target_probability()
+            rows = [torch.special.entr(self.probabilities(at)).sum(1) for at in pieces(logits)]
+            self.entropy = torch.cat(rows) if rows else self.ce
 
     def normalise(self, with_norm: bool) -> None:
-        """Compute the softmax, and set ``ce`` and on request ``norm``."""
+        """Compute the softmax, and set ``ce``, ``lse`` and on request ``norm``."""
         z = self._wide_logits()
         maximum, own = z.amax(1), z.gather(1, self._index).squeeze(1)
         # Not log_softmax followed by its exp: that would be a second exp of every logit.
         self._p = torch.softmax(z, 1, out=z)
         p_y = self._p.gather(1, self._index).squeeze(1)
         self.ce = p_y.log().neg_()
+        self.lse = own + self.ce
         rare = p_y < torch.finfo(p_y.dtype).tiny * 1e8
         if with_norm or rare.any():
             log_sum = self._p.amax(1).log_().neg_()
             self.ce = torch.where(rare, log_sum - (own - maximum), self.ce)
             self.norm = torch.stack([maximum, log_sum])
+            self.lse = maximum + log_sum
 
     def weigh(self, options: Options, class_weight: Tensor | None) -> None:
         """Set ``loss`` and ``row_weight``."""
@@ -80,27 +89,53 @@ class Piece:
             own = class_weight[self.target]
             self.loss, self.row_weight = self.loss * own, self.row_weight * own
 
-    def gradient(self, factor: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Return factor_i d loss_i / d logits_i in the logits' memory, and what its rows are yet to be scaled by."""
+    def target_probability(self) -> Tensor:
+        """Return p_y, or the expectation of p over a target distribution."""
+        return torch.exp(-self.ce)
+
+    def probabilities(self, at: slice) -> Tensor:
+        """Return p of some rows."""
+        return self._p[at]
+
+    def gradient(self, factor: Tensor | None, of_lse: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Return the gradient of sum_i (factor_i loss_i + of_lse_i lse_i), and what its rows are yet to be scaled by.
+
+        It lies in the logits' memory.
+        """
         scale = self.row_weight if factor is None else self.row_weight * factor
-        # expm1, not p - 1: the digits of 1 - p_y where p_y is nearly 1.
-        return self._written(self._p.scatter_(1, self._index, torch.expm1(-self.ce).unsqueeze(1)), scale)
+        own = torch.expm1(-self.ce)  # not p - 1: the digits of 1 - p_y where p_y is nearly 1
+        if of_lse is None:
+            return self._written(self._p.scatter_(1, self._index, own.unsqueeze(1)), scale)
+        own = own * scale + of_lse * torch.exp(-self.ce)
+        gradient = self._p.mul_((scale + of_lse).unsqueeze(1))
+        return self._written(gradient.scatter_(1, self._index, own.unsqueeze(1)), None)
 
     @staticmethod
     def of_classes(
-        logits: Tensor, target: Tensor, norm: Tensor, ce: Tensor, factor: Tensor, softcap: float | None
+        logits: Tensor,
+        target: Tensor,
+        norm: Tensor,
+        ce: Tensor,
+        factor: Tensor,
+        of_lse: Tensor | None,
+        softcap: float | None,
     ) -> Tensor:
-        """Return factor (p - onehot) for some classes of all rows, in the logits' memory.
+        """Return factor (p - onehot) + of_lse p for some classes of all rows, in the logits' memory.
 
         ``target`` counts from the first of these classes, and may lie outside of them.
         """
         z, curve = _capped(logits.to(norm.dtype), softcap)
         p = z.sub_(norm[0].unsqueeze(1)).sub_(norm[1].unsqueeze(1)).exp_()
         here = ((target >= 0) & (target < logits.shape[1])).nonzero().squeeze(1)
-        p[here, target[here]] = torch.expm1(-ce[here])
+        own = torch.expm1(-ce[here]) * factor[here]
+        if of_lse is not None:
+            own = own + of_lse[here] * torch.exp(-ce[here])
+            factor = factor + of_lse
+        p.mul_(factor.unsqueeze(1))
+        p[here, target[here]] = own
         if curve is not None:
             p.mul_(curve)
-        return torch.mul(p, factor.unsqueeze(1), out=logits)
+        return logits.copy_(p)
 
     def _wide_logits(self) -> Tensor:
         self._index = self.target.unsqueeze(1)
@@ -118,28 +153,47 @@ class Piece:
         return torch.mul(gradient, scale.unsqueeze(1), out=self.logits), None
 
 
-class SmoothPiece(Piece):
-    """A piece with label smoothing, which needs g and g' at every class, and so several times the logits' memory."""
+class SoftPiece(Piece):
+    """A piece with target distributions, which need g and g' at every class: several times the logits' memory."""
 
     def normalise(self, with_norm: bool) -> None:
         z = self._wide_logits()
+        maximum = z.amax(1)
         self._log_p = torch.log_softmax(z, 1, out=z)
-        self.ce = -self._log_p.gather(1, self._index).squeeze(1)
+        self.lse = maximum - self._log_p.amax(1)
+        if self.target.dim() == 1:
+            self.ce = -self._log_p.gather(1, self._index).squeeze(1)
+        else:
+            self.ce = -(self._log_p * self.target).sum(1)
 
     def weigh(self, options: Options, class_weight: Tensor | None) -> None:
-        super().weigh(options, class_weight)
-        value, slope = value_and_slope(options.g, -self._log_p)
-        if class_weight is not None:
-            value, slope = value.mul_(class_weight), slope.mul_(class_weight)
+        value, self._spread = value_and_slope(options.g, -self._log_p)
         share = options.smoothing / self.logits.shape[1]
-        self.loss = self.loss * (1 - options.smoothing) + value.sum(1) * share
-        self.row_weight = self.row_weight * (1 - options.smoothing)
-        self._spread = slope.mul_(share)
+        if self.target.dim() == 1:
+            v = torch.full_like(value, share).scatter_(1, self._index, 1.0 - options.smoothing + share)
+        else:
+            v = self.target.to(value.dtype) * (1.0 - options.smoothing) + share
+        if class_weight is not None:
+            v.mul_(class_weight)
+        self.loss = value.mul_(v).sum(1)
+        self.row_weight = self._spread.mul_(v).sum(1)
 
-    def gradient(self, factor: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        own = self.row_weight.unsqueeze(1)
-        gradient = self._log_p.exp_().mul_(own + self._spread.sum(1, keepdim=True)).sub_(self._spread)
-        return self._written(gradient.scatter_add_(1, self._index, -own), factor)
+    def target_probability(self) -> Tensor:
+        if self.target.dim() == 1:
+            return super().target_probability()
+        return (self._log_p.exp() * self.target).sum(1)
+
+    def probabilities(self, at: slice) -> Tensor:
+        return self._log_p[at].exp()
+
+    def gradient(self, factor: Tensor | None, of_lse: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        total = self.row_weight
+        if of_lse is not None:
+            if factor is not None:
+                self._spread.mul_(factor.unsqueeze(1))
+                total, factor = total * factor, None
+            total = total + of_lse
+        return self._written(self._log_p.exp_().mul_(total.unsqueeze(1)).sub_(self._spread), factor)
 
 
 class KernelPiece(Piece):
@@ -147,22 +201,33 @@ class KernelPiece(Piece):
 
     def normalise(self, with_norm: bool) -> None:
         self.ce, self.norm = kernels.forward(self.logits, self.target, softcap=self.softcap)
+        self.lse = self.norm.sum(0)
 
-    def gradient(self, factor: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    def probabilities(self, at: slice) -> Tensor:
+        z = capped(self.logits[at].float(), self.softcap)
+        return (z - self.lse[at].unsqueeze(1)).exp_()
+
+    def gradient(self, factor: Tensor | None, of_lse: Tensor | None) -> tuple[Tensor, Tensor | None]:
         scale = self.row_weight if factor is None else self.row_weight * factor
-        return self.of_classes(self.logits, self.target, self.norm, self.ce, scale, self.softcap), None
+        return self.of_classes(self.logits, self.target, self.norm, self.ce, scale, of_lse, self.softcap), None
 
     @staticmethod
     def of_classes(
-        logits: Tensor, target: Tensor, norm: Tensor, ce: Tensor, factor: Tensor, softcap: float | None
+        logits: Tensor,
+        target: Tensor,
+        norm: Tensor,
+        ce: Tensor,
+        factor: Tensor,
+        of_lse: Tensor | None,
+        softcap: float | None,
     ) -> Tensor:
-        return kernels.backward(logits, target, norm, ce, factor, softcap=softcap, out=logits)
+        return kernels.backward(logits, target, norm, ce, factor, of_lse=of_lse, softcap=softcap, out=logits)
 
 
-def piece_type(hidden: Tensor, options: Options) -> type[Piece]:
+def piece_type(hidden: Tensor, target: Tensor, options: Options) -> type[Piece]:
     """Return the kind of piece that serves these options on this device."""
-    if options.smoothing > 0:
-        return SmoothPiece
+    if options.smoothing > 0 or target.dim() > 1:
+        return SoftPiece
     return KernelPiece if options.compute != torch.float64 and kernels.usable(hidden) else Piece
 
 

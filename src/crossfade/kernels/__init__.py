@@ -121,16 +121,21 @@ def backward(
     factor: Tensor,
     *,
     out: Tensor,
+    of_lse: Tensor | None = None,
     ignore_index: int | None = None,
     softcap: float | None = None,
 ) -> Tensor:
-    """Return factor * (softmax - onehot), (N, C), written to ``out``, which may be ``logits``.
+    """Return factor * (softmax - onehot) + of_lse * softmax, (N, C), written to ``out``, which may be ``logits``.
 
     The columns may be only some of the classes: ``target`` then counts from the first one, and may lie outside.
     """
     from crossfade.kernels import triton_cross_entropy
 
     rows, classes = logits.shape
+    # expm1, not p - 1, keeps the digits of 1 - p_y where p_y is nearly 1.
+    at_target = torch.expm1(-ce).mul_(factor)
+    if of_lse is not None:
+        factor, at_target = factor + of_lse, at_target + of_lse * torch.exp(-ce)
     if rows:
         size, warps = triton_cross_entropy.block(logits, *triton_cross_entropy.BACKWARD)
         triton_cross_entropy.backward_kernel[(rows, -(-classes // size))](
@@ -142,8 +147,7 @@ def backward(
             norm.contiguous(),
             rows,
             factor.contiguous(),
-            # expm1, not p - 1, keeps the digits of 1 - p_y where p_y is nearly 1.
-            torch.expm1(-ce).mul_(factor),
+            at_target,
             classes,
             **_options(size, warps, ignore_index, softcap),
         )

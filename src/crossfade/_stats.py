@@ -1,0 +1,81 @@
+"""What a training log shows of every example or token, beside its loss."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from crossfade._tensors import along_classes, class_dim, full_precision, is_soft
+from crossfade._transforms import Transform, value_and_slope
+
+
+@dataclass(frozen=True)
+class LossStats:
+    """The rows' statistics, each in the shape of the losses with ``reduction="none"``: no gradient, 0 where ignored.
+
+    With a target distribution v they are expectations over it.
+
+    Attributes:
+        ce: -log p_y, in nats, without class weights and label smoothing.
+        p: p_y.
+        entropy: -sum_c p_c log p_c, in nats.
+        lse: log sum_c exp(z_c) of the (capped) logits z.
+        correct: whether y, or the likeliest class of v, has the largest logit.
+        row_weight: w_y g'(ce), times the sample weight: how much of CE's gradient the row keeps. With label smoothing
+            or a distribution v the sum of v_c w_c g'(-log p_c).
+        valid: whether the row counts, target != ignore_index.
+        z_loss: z_loss * lse^2, which is a part of the loss.
+    """
+
+    ce: Tensor
+    p: Tensor
+    entropy: Tensor
+    lse: Tensor
+    correct: Tensor
+    row_weight: Tensor
+    valid: Tensor
+    z_loss: Tensor
+
+    @property
+    def accuracy(self) -> Tensor:
+        """Share of the valid rows that are correct; NaN where none is valid."""
+        return self.correct.sum() / self.valid.sum()
+
+    @property
+    def weight_mass(self) -> Tensor:
+        """Sum of the row weights, in rows of CE's gradient. Under EL it is the expected number of hits."""
+        return self.row_weight.sum()
+
+
+def row_stats(
+    g: Transform,
+    logits: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    ignore_index: int,
+    label_smoothing: float,
+    z_loss: float = 0.0,
+) -> LossStats:
+    """Return the statistics of plain logits."""
+    dim = class_dim(logits)
+    logits = full_precision(logits.detach())
+    log_p, lse = torch.log_softmax(logits, dim), torch.logsumexp(logits, dim)
+    if is_soft(logits, target):
+        v, likeliest = target.detach().to(log_p.dtype), target.argmax(dim)
+        valid = torch.ones_like(likeliest, dtype=torch.bool)
+        ce, p = -torch.where(v == 0, 0.0, v * log_p).sum(dim), (v * log_p.exp()).sum(dim)
+    else:
+        valid = target != ignore_index
+        likeliest = target.masked_fill(~valid, 0)
+        v = torch.zeros_like(log_p).scatter(dim, likeliest.unsqueeze(dim), 1.0)
+        ce = -log_p.gather(dim, likeliest.unsqueeze(dim)).squeeze(dim)
+        p = torch.exp(-ce)
+    v = v * (1 - label_smoothing) + label_smoothing / logits.shape[dim]
+    if weight is not None:
+        v = v * along_classes(weight.to(v.dtype), logits)
+    row_weight = (v * value_and_slope(g, -log_p)[1]).sum(dim)
+    entropy = torch.special.entr(log_p.exp()).sum(dim)
+    rows = (ce, p, entropy, lse, logits.argmax(dim) == likeliest, row_weight, valid, z_loss * lse.square())
+    return LossStats(*(values.masked_fill(~valid, 0) for values in rows))
