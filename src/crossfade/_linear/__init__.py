@@ -93,19 +93,20 @@ def linear_crossfade_loss(
     Args:
         hidden: (N, D) or (..., D), floating point.
         linear_weight: (C, D), the output projection, such as ``lm_head.weight``. It may be tied or frozen.
-        target: (N) or (...), int64 class indices in [0, C), or ``ignore_index``.
+        target: (N) or (...), int64 class indices in [0, C), or ``ignore_index``; or class probabilities (..., C).
         bias: (C,).
         alpha, beta: numbers, or tensors with one element (a schedule then changes them without recompiling; they may
             require a gradient, at the price of a second computation of the logits).
-        sample_weight: factors of the rows, in the target's shape. An integer k means what k copies of the row mean:
-            ``"mean"`` divides by the sum of ``sample_weight * weight[target]`` over the valid rows.
-        weight, ignore_index, label_smoothing, reduction: as in :mod:`crossfade.functional`. Ignored rows cost no matrix
-            product.
-        softcap: logits become ``softcap * tanh(logits / softcap)``, as in Gemma 2.
+        sample_weight: factors of the rows, in the shape of ``hidden`` without D. An integer k means what k copies of
+            the row mean: ``"mean"`` divides by the sum of ``sample_weight * weight[target]`` over the valid rows.
+        weight, ignore_index, label_smoothing, reduction, softcap, z_loss: as in :mod:`crossfade.functional`. Ignored
+            rows cost no matrix product.
+        shift: ``shift=1`` makes position t of (..., T, D) predict the target at t + 1 of (..., T): the loss of
+            ``hidden[..., :-1, :]``, ``target[..., 1:]`` and ``sample_weight[..., 1:]``. Any number below T.
         g: any elementwise, differentiable function of ce, instead of the mixture of alpha and beta.
         memory_budget_mb: MiB for the piece of logits at hand, beyond results and gradients. None: 48, or the size of
             ``hidden`` if that is larger. At least one row is computed at a time.
-        return_stats: also return a :class:`LossStats`.
+        return_stats: also return a :class:`LossStats` of the rows.
 
     Returns:
         The loss, float32 for half-precision inputs, and with ``return_stats`` the pair (loss, stats).
@@ -114,9 +115,11 @@ def linear_crossfade_loss(
     every sum over rows in float32; on the CPU the products, too, run in float32. Without a valid row the mean is NaN
     and the gradients are 0, as ``F.cross_entropy``'s.
 
+    Second derivatives, ``torch.func``'s transforms, forward mode, gradients of class probabilities and of several rows
+    at once (``is_grads_batched``) come from the reference, with all logits in memory.
+
     Raises:
-        RuntimeError, ValueError: shapes, types or options that ``F.linear`` or ``F.cross_entropy`` refuse too; a second
-            derivative; ``torch.func``'s transforms; DTensors.
+        RuntimeError, ValueError: shapes, types or options that ``F.linear`` or ``F.cross_entropy`` refuse too; DTensors.
         IndexError: a target out of range.
 
     >>> import torch
