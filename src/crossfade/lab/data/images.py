@@ -33,13 +33,11 @@ class Part:
         return len(self.labels)
 
     def rows(self, index: NDArray[np.int64]) -> Part:
-        """Return the images at these places, in this order."""
         places = torch.from_numpy(index)
         return Part(self.images[places], self.labels[places])
 
     @property
     def codes(self) -> NDArray[np.int64]:
-        """The class numbers, as an array."""
         return self.labels.numpy()
 
     def in_order(self) -> Part:
@@ -133,7 +131,6 @@ class ImageTask(DividedTask[Part]):
         return Shape(min(len(images), (self.per_class or len(images)) * classes), images[0].numel(), classes)
 
     def split(self, repeat: int) -> ImageSplit:
-        """Return the parts of one repeat; they are the same for every method."""
         train, validation, test = self.divided(stream_seed(self.content, repeat, "split"), self.test_size)
         train, test = _sample(train, self.per_class), _sample(test, self.test_per_class)
         return ImageSplit(train, validation, test, len(self.data.classes), *_moments(train.images))

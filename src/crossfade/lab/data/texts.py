@@ -39,7 +39,6 @@ class TextPart:
 
     @property
     def codes(self) -> NDArray[np.int64]:
-        """The class numbers."""
         return self.labels
 
     @property
@@ -48,7 +47,6 @@ class TextPart:
         return [self.texts] if self.seconds is None else [self.texts, self.seconds]
 
     def rows(self, index: NDArray[np.int64]) -> TextPart:
-        """Return the examples at these places, in this order."""
         return self.of([[texts[at] for at in index] for texts in self.columns], self.labels[index])
 
     @cached_property
@@ -119,7 +117,6 @@ class TextTask(DividedTask[TextPart]):
         return Shape(max(1, words * min(examples, self.limit or examples) // examples), 1, len(self.data.classes))
 
     def split(self, repeat: int) -> TextSplit:
-        """Return the parts of one repeat; they are the same for every method."""
         # The validation part is as large as a drawn test part.
         share = self.test_size if self.data.test is not None else self.test_size / (1.0 - self.test_size)
         train, validation, test = self.divided(stream_seed(self.content, repeat, "split"), share)

@@ -27,12 +27,10 @@ MIXTURES: dict[str, Weights] = {
 
 
 def _loss(value: Weights) -> PerExample:
-    """Return alpha CE + beta EL of each example."""
     return partial(crossfade_loss, alpha=value.alpha, beta=value.beta, reduction="none")
 
 
 def _batches(data: Arrays, examples: int) -> list[tuple[Tensor, Tensor]]:
-    """Return the first training examples in batches."""
     return list(zip(torch.split(data.x[:examples], 256), torch.split(data.y[:examples], 256), strict=True))
 
 

@@ -33,11 +33,9 @@ class Draws:
     box: Tensor | None = None  # (N, 4) int64: first row, first column, end row, end column; empty for no erasing
 
     def to(self, device: torch.device) -> Draws:
-        """Return the same choices on another device."""
         return self._map(lambda column: column.to(device, non_blocking=True))
 
     def rows(self, index: Tensor) -> Draws:
-        """Return the choices for some images."""
         return self._map(lambda column: column.index_select(0, index))
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> Draws:

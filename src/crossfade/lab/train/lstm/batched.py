@@ -291,14 +291,12 @@ class _Networks:
 
     @torch.no_grad()
     def finite(self) -> list[bool]:
-        """Return whether all weights are finite, for each network."""
         each = [weight.flatten(1).isfinite().all(1) for weight in self.weights.values()]
         found: list[bool] = torch.stack(each).all(0).tolist()
         return found
 
     @torch.no_grad()
     def keep(self, places: Sequence[int]) -> None:
-        """Keep the present weights of these networks as their best."""
         for name, weight in self.weights.items():
             self.best[name][places] = weight[places]
 

@@ -188,5 +188,4 @@ def _starts(members: Sequence[LstmMember], recipe: LstmRecipe) -> list[Start]:
 
 
 def _cost(member: LstmMember) -> int:
-    """Return the relative time of an epoch."""
     return len(member.split.train.tokens)

@@ -68,7 +68,6 @@ class LstmRecipe:
 
     @property
     def learning_rates(self) -> tuple[float, ...]:
-        """The one rate that a comparison tries for each method."""
         return (self.learning_rate,)
 
     def steps(self, examples: int) -> int:
@@ -89,7 +88,6 @@ class LstmRecipe:
         return first + 8 * self.hidden**2 * (self.layers - 1) + self.hidden * classes
 
     def cost(self, shape: Shape) -> float:
-        """Return the multiply-adds of the whole training, roughly."""
         return 3.0 * shape.rows * self.weights(shape.classes) * self.epochs
 
 
