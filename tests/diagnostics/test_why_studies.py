@@ -167,7 +167,7 @@ def test_a_store_serves_status_report_and_export(measured, call, tmp_path):
     store = measured / "store.db"
     status, out, _ = call("status", store)
     assert (status, "9 of 9 done" in out) == (0, True)
-    assert call("report", store, "--output", tmp_path / "page.html")[0] == 0
+    assert call("report", store, "--report", tmp_path / "page.html")[0] == 0
     assert (tmp_path / "page.html").read_text().count("<svg") >= 5
     assert call("export", tmp_path / "rows.csv", "--store", store, "--curves")[0] == 0
     tables = {row["table"] for row in rows_of(tmp_path / "rows.csv")}

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 from cyclopts import Parameter, Token
 
-from crossfade.errors import UserError
 from crossfade.lab.checks import check_count
 
 if TYPE_CHECKING:
     from crossfade.lab.hardware import Hardware
 
-_OUR_PAGE = b'name="generator" content="crossfade'
+Quiet: TypeAlias = Annotated[bool, Parameter(alias="-q")]
 
 
 def _names(type_: object, tokens: Sequence[Token]) -> tuple[str, ...]:
     """``a,b`` and ``--option a --option b`` are the same."""
-    return tuple(part.strip() for token in tokens for part in token.value.split(",") if part.strip())
+    names = tuple(part.strip() for token in tokens for part in token.value.split(",") if part.strip())
+    if not names:
+        raise ValueError("expected one or more, separated by commas, got none")
+    return names
 
 
 def _numbers(type_: object, tokens: Sequence[Token]) -> tuple[float, ...]:
@@ -88,21 +88,3 @@ def threads(workers: int | None) -> int | None:
     if workers is not None:
         check_count("--workers", workers)
     return workers
-
-
-def check_output(path: Path | None, option: str) -> None:
-    """Refuse, before an hour of training, a file that can't be written or a page that isn't ours to overwrite."""
-    if path is None or str(path) == "-":
-        return
-    if str(path).startswith("--"):
-        raise UserError(f"{option}: expected a file, got {str(path)!r}")
-    if path.is_dir():
-        raise UserError(f"{option} {path}: a folder, expected a file")
-    if not path.parent.is_dir():
-        raise UserError(f"{option} {path}: the folder {path.parent} isn't there; make it first")
-    if not os.access(path.parent, os.W_OK):
-        raise UserError(f"{option} {path}: the folder {path.parent} can't be written to")
-    if path.suffix == ".html" and path.exists():
-        with path.open("rb") as file:
-            if _OUR_PAGE not in file.read(4096):
-                raise UserError(f"{option} {path}: exists and is no page of crossfade's; choose another name")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 from cyclopts import Parameter
 
 from crossfade.cli import STUDIES
-from crossfade.cli.options import Devices, Names, check_output, threads
+from crossfade.cli.options import Devices, Names, Quiet, threads
 from crossfade.errors import UserError
 from crossfade.lab.checks import check_count
 from crossfade.lab.paper.study import Request, Scale, Study, plan
@@ -36,6 +36,8 @@ class Common:
         report: The page to write, Markdown or, for table4, HTML. [default: STUDY.md, table4.html]
         plan: Print the plan and stop.
         retry_failed: Run failed trials again.
+        overwrite: Replace files in the way that crossfade didn't write; never an input or the store.
+        quiet: No plan and progress on standard error.
     """
 
     data_dir: Path | None = None
@@ -44,6 +46,8 @@ class Common:
     report: Path | None = None
     plan: bool = False
     retry_failed: bool = False
+    overwrite: bool = False
+    quiet: Quiet = False
 
     def request(self, *, recipe: Mapping[str, object], **wanted: Any) -> Request:
         """Return the request with what a study's own options say; None is not given."""
@@ -186,7 +190,7 @@ def figure2(
     recipe = {**rates, "accumulate": accumulate, "precision": precision}
     datasets = task_names(tasks or ())
     request = common.request(datasets=datasets, methods=methods, repeats=repeats, epochs=epochs, recipe=recipe)
-    return _run(study(model, limit), request, common, machine.hardware())
+    return _run(study(model, limit), request, common, machine.hardware(), drawn=True)
 
 
 def table4(
@@ -249,18 +253,24 @@ def _run(
     ray: str | None = None,
     suffix: str = ".md",
     timed: bool = False,
+    drawn: bool = False,
 ) -> int:
     """Print the plan, train what the store doesn't know yet, and write the page; return the exit status."""
     from crossfade.lab import frames
+    from crossfade.lab.files import check_folder, check_outputs
     from crossfade.lab.hardware import process_rank
     from crossfade.lab.run import run_request, unknown
     from crossfade.lab.store import Store
+    from crossfade.stats.words import count
 
     store, report = common.store or Path(f"{study.name}.db"), common.report or Path(f"{study.name}{suffix}")
-    check_output(report, "--report")
+    pages = [report, *([report.with_suffix(".svg")] if drawn else [])]
+    outputs = [("--report", page) for page in pages]
+    check_outputs(outputs, [request.data_dir], store=store, overwrite=common.overwrite)
+    check_folder(keep_weights, "--keep-weights")
     planned = plan(study, request, ["crossfade", *sys.argv[1:]])
     first = process_rank() == 0
-    if first:
+    if first and (common.plan or not common.quiet):
         _tell("\n".join(planned.lines))
         if timed:
             left = unknown(planned.trials, store, common.retry_failed)
@@ -275,6 +285,7 @@ def _run(
         ray=ray,
         keep_weights=keep_weights,
         retry_failed=common.retry_failed,
+        progress=not common.quiet,
         label=study.name,
     )
     if first:
@@ -285,7 +296,9 @@ def _run(
             if page:
                 print(study.write(opened, planned, report))
         counts = f"{summary.known} known before, {summary.failed} failed"
-        _tell(f"{summary.done} trials computed in {summary.seconds:.0f} s, {counts}\n{page}Results: {store}")
+        if not common.quiet:
+            done = count(summary.done, "trial")
+            _tell(f"{done} computed in {summary.seconds:.0f} s, {counts}\n{page}Results: {store}")
     return 1 if summary.failed else 0
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from json import dumps
+import sys
 from math import ceil, log10
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crossfade.errors import UserError
-from crossfade.lab.files import write_text
+from crossfade.cli.options import Quiet
+from crossfade.lab.files import SIGNATURE, check_folder, check_outputs, write_json, write_text
 from crossfade.stats.words import level, p_number, p_value, text_table
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ def stats(
     out: Path | None = None,
     alpha: float = 0.05,
     json: Path | None = None,
+    overwrite: bool = False,
+    quiet: Quiet = False,
 ) -> int:
     """Compare methods over data sets, from any table with a row a result.
 
@@ -49,17 +51,29 @@ def stats(
         lower_is_better: Scores are errors or losses.
         out: Write the figures into this folder, as SVG.
         alpha: Level of the tests; intervals are at 1 - alpha.
-        json: Write the numbers to this file.
+        json: Write the numbers to this file; - is standard output, instead of the tables.
+        overwrite: Replace files in the way that crossfade didn't write; never an input.
+        quiet: No notes and names of files.
     """
-    from crossfade.cli.options import check_output
     from crossfade.lab.data.reading import read_frame
-    from crossfade.stats import analyze
+    from crossfade.stats import analyze, to_svg
 
-    check_output(json, "--json")
+    check_outputs([("--json", json)], [file], overwrite=overwrite)
+    check_folder(out, "--out")
     raw, columns = read_frame(file, method), {"block": block, "method": method, "score": score}
     found = analyze(raw.frame, **columns, repeat=repeat, control=control, lower_is_better=lower_is_better, alpha=alpha)
-    print("\n".join([*(f"note: {note}" for note in raw.notes), *_paragraphs(found, score)]))
-    _write(found, out, json)
+    figures = {} if out is None else {out / f"{name}.svg": figure for name, figure in found.figures().items()}
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        check_outputs([("--out", path) for path in figures], [file, json], overwrite=overwrite)
+    if str(json) != "-":
+        print("\n".join([*(f"note: {note}" for note in raw.notes if not quiet), *_paragraphs(found, score)]))
+    for path, figure in figures.items():
+        write_text(path, to_svg(figure) + SIGNATURE, "--out")
+        if not quiet:
+            print(f"Figure: {path}", file=sys.stderr if str(json) == "-" else sys.stdout)
+    if json is not None:
+        write_json(json, found.to_dict())
     return 0
 
 
@@ -107,17 +121,3 @@ def _summary(found: Analysis, score: str) -> str:
     sense = "lower" if found.lower_is_better else "higher"
     title = f"{len(found.matrix)} blocks; {sense} is better; a tie for the best is a win for each"
     return f"{title}\n\n{text_table(heads, rows)}\n"
-
-
-def _write(found: Analysis, out: Path | None, json: Path | None) -> None:
-    if out is not None:
-        from crossfade.stats import to_svg
-
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"--out {out}: can't be made ({error.strerror or error})") from None
-        for name, figure in found.figures().items():
-            print(f"Figure: {write_text(out / f'{name}.svg', to_svg(figure), '--out')}")
-    if json is not None:
-        write_text(json, dumps(found.to_dict(), indent=1, allow_nan=False) + "\n", "--json")

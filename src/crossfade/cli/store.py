@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import io
 import sys
+from collections import defaultdict
 from datetime import datetime
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+from cyclopts import Parameter
+
+from crossfade.cli.options import Quiet
 from crossfade.errors import UserError
+from crossfade.stats.words import count
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +31,7 @@ PAGES = {
 }
 
 
-def status(store: Path = _STORE, /) -> int:
+def status(store: Path = _STORE) -> int:
     """Show every request that a store has seen: what is done, what failed, what is missing.
 
     Args:
@@ -54,19 +59,30 @@ def status(store: Path = _STORE, /) -> int:
     return 0
 
 
-def report(store: Path = _STORE, /, *, output: Path = Path("report.html"), run: str | None = None) -> int:
+def report(
+    store: Path = _STORE,
+    *,
+    report: Annotated[Path, Parameter(alias="--output")] = Path("report.html"),
+    json: Path | None = None,
+    run: str | None = None,
+    overwrite: bool = False,
+    quiet: Quiet = False,
+) -> int:
     """Write the page of a request from what the store holds; nothing is trained.
 
     Args:
         store: The file with the results.
-        output: The page to write.
+        report: The page to write.
+        json: Write the same numbers for scripts, where the request is a comparison.
         run: Which request, as `crossfade status` names it. [default: the latest]
+        overwrite: Replace files in the way that crossfade didn't write; never the store.
+        quiet: Say nothing but errors.
     """
-    from crossfade.cli.options import check_output
+    from crossfade.lab.files import check_outputs, write_json
     from crossfade.lab.result import ComparisonResult
     from crossfade.lab.store import Store
 
-    check_output(output, "--output")
+    check_outputs([("--report", report), ("--json", json)], [store], overwrite=overwrite)
     with Store(store, "read") as opened:
         runs = opened.runs()
         chosen = _choose(runs, run, store)
@@ -75,36 +91,61 @@ def report(store: Path = _STORE, /, *, output: Path = Path("report.html"), run: 
             home, _, function = PAGES[study].partition(":")
             command = chosen.request["meta"]["command"]
             together = [one for one in runs if one.request["meta"].get("command") == command]
-            print(getattr(import_module(home), function)(opened, together[::-1], output))
+            if json is not None:
+                raise UserError(f"--json: is for comparisons, and {chosen.id} is {study}; use crossfade export")
+            told = getattr(import_module(home), function)(opened, together[::-1], report)
+            if not quiet:
+                print(told)
             return 0
         answer = ComparisonResult.load(opened, chosen)
-    if answer.pending:
-        print(f"note: {answer.pending} of {len(chosen.keys)} trials have not been run yet", file=sys.stderr)
-    print(f"Page: {answer.report(output)}")
+    page = answer.report(report)
+    if json is not None:
+        write_json(json, answer.to_dict())
+    if not quiet:
+        if answer.pending:
+            print(f"note: {answer.pending} of {count(len(chosen.keys), 'trial')} not run yet", file=sys.stderr)
+        print(f"Page: {page}")
     return 0
 
 
-def export(output: Path, /, *, store: Path = _STORE, run: str | None = None, curves: bool = False) -> int:
+def export(
+    output: Path,
+    /,
+    *,
+    store: Path = _STORE,
+    run: str | None = None,
+    curves: bool = False,
+    overwrite: bool = False,
+    quiet: Quiet = False,
+) -> int:
     """Write results as a table: one row a trial, or with --curves one row a trial and epoch.
+
+    The last column names the requests that a row belongs to, as `crossfade status` does.
 
     Args:
         output: The file to write: .csv, .tsv or .parquet.
         store: The file with the results.
         run: Only one request, as `crossfade status` names it. [default: everything in the store]
         curves: Training curves instead of results.
+        overwrite: Replace a file in the way that crossfade didn't write; never the store.
+        quiet: Say nothing but errors.
     """
-    from crossfade.cli.options import check_output
     from crossfade.lab import frames
-    from crossfade.lab.files import write_bytes
+    from crossfade.lab.files import check_outputs, write_bytes
     from crossfade.lab.store import Store
 
     suffix = output.suffix.lower()
     if suffix not in {".csv", ".tsv", ".parquet", ".pq"}:
         raise UserError(f"{output}: the name decides the format; use .csv, .tsv or .parquet")
-    check_output(output, "export")
+    check_outputs([("export", output)], [store], overwrite=overwrite)
     with Store(store, "read") as opened:
-        keys = None if run is None else _choose(opened.runs(), run, store).keys
-        frame = frames.curves(opened, keys) if curves else frames.results(opened, keys)
+        runs = opened.runs()
+        keys, ids = None if run is None else _choose(runs, run, store).keys, defaultdict[str, list[str]](list)
+        for request in reversed(runs):
+            for key in request.keys:
+                ids[key].append(request.id)
+        requests = {key: " ".join(named) for key, named in ids.items()}
+        frame = (frames.curves if curves else frames.results)(opened, keys, requests)
         lost = len(frames.failures(opened, keys))
     content = io.BytesIO()
     if suffix in {".parquet", ".pq"}:
@@ -112,7 +153,8 @@ def export(output: Path, /, *, store: Path = _STORE, run: str | None = None, cur
     else:
         frame.to_csv(content, index=False, sep="\t" if suffix == ".tsv" else ",")
     write_bytes(output, content.getvalue(), "export")
-    print(f"{output}: {len(frame)} rows" + (f" ({lost} failed trials have none)" if lost else ""))
+    if not quiet:
+        print(f"{output}: {count(len(frame), 'row')}" + (f" ({count(lost, 'failed trial')} without)" if lost else ""))
     return 0
 
 

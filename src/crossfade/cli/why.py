@@ -11,36 +11,45 @@ from typing import TYPE_CHECKING
 from cyclopts import Parameter
 
 from crossfade.cli.options import Names
+from crossfade.lab.files import check_folder, check_outputs
 from crossfade.lab.paper.study import Scale
+from crossfade.stats.words import count
 
 if TYPE_CHECKING:
     from crossfade.lab.trial import Trial
 
 
-def figure1(*, loss: Names = None, out: Path = Path("figure1"), scale: Scale = "short") -> int:
+_RECORD = "provenance.json"  # it tells a folder that one of these commands wrote
+
+
+def figure1(*, loss: Names = None, out: Path = Path("figure1"), scale: Scale = "short", overwrite: bool = False) -> int:
     """Figure 1: how hard a loss pulls on an example, over p; the mixtures on both scales, and the other losses.
 
     Args:
         loss: Your own loss g(ce) beside them, as module:function or file.py:function.
         out: Folder for the tables and figures.
         scale: How many points a curve has.
+        overwrite: Write into a folder with tables and figures that crossfade didn't write.
     """
     from crossfade.lab.own_loss import load_loss
     from crossfade.lab.paper.why import figure1 as study
 
+    check_folder(out, "--out", mark=_RECORD, overwrite=overwrite)
     study.run(out, scale, losses=[load_loss(one) for one in loss or ()])
     return _written(out)
 
 
-def taylor(*, out: Path = Path("taylor"), scale: Scale = "short") -> int:
+def taylor(*, out: Path = Path("taylor"), scale: Scale = "short", overwrite: bool = False) -> int:
     """Eq. 11: Taylor's remainder of CE around EL, and the text's statements about it, checked.
 
     Args:
         out: Folder for the tables and the figure.
         scale: How many points are looked at.
+        overwrite: Write into a folder with tables and figures that crossfade didn't write.
     """
     from crossfade.lab.paper.why import taylor as study
 
+    check_folder(out, "--out", mark=_RECORD, overwrite=overwrite)
     study.run(out, scale)
     return _written(out)
 
@@ -58,6 +67,7 @@ class Measured:
         store: Keeps every result.
         workers: Trials side by side, each on one core. [default: all cores]
         retry_failed: Run failed trials again.
+        overwrite: Write into a folder with tables and figures that crossfade didn't write.
     """
 
     data_dir: Path | None = None
@@ -67,12 +77,15 @@ class Measured:
     store: Path = Path("crossfade.db")
     workers: int | None = None
     retry_failed: bool = False
+    overwrite: bool = False
 
     def run(self, study: str, trials: Sequence[Trial]) -> int:
         """Run the study and say what was written."""
         from crossfade.lab.paper.why.study import run_study
 
         out = self.out or Path(study)
+        check_outputs([], [self.data_dir], store=self.store)
+        check_folder(out, "--out", mark=_RECORD, overwrite=self.overwrite)
         failed = run_study(
             study,
             trials,
@@ -112,5 +125,5 @@ def escape(*, common: Measured = Measured()) -> int:
 def _written(out: Path, failed: int = 0) -> int:
     print(f"Written to {out}: {', '.join(sorted(p.name for p in out.iterdir() if p.suffix in ('.csv', '.svg')))}")
     if failed:
-        print(f"crossfade: {failed} trials failed; see `crossfade status`", file=sys.stderr)
+        print(f"crossfade: {count(failed, 'trial')} failed; see `crossfade status`", file=sys.stderr)
     return 1 if failed else 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -20,8 +20,13 @@ _CURVES = (
 )
 
 
-def results(store: Store, keys: Collection[str] | None = None) -> pd.DataFrame:
-    """Return one row for each finished trial; accuracy and the like are fractions, epochs are counted from 1."""
+def results(
+    store: Store, keys: Collection[str] | None = None, requests: Mapping[str, str] | None = None
+) -> pd.DataFrame:
+    """Return one row for each finished trial; accuracy and the like are fractions, epochs are counted from 1.
+
+    ``requests`` fills a last column, by the trials' keys.
+    """
     rows = [
         {
             "study": row.study,
@@ -38,12 +43,16 @@ def results(store: Store, keys: Collection[str] | None = None) -> pd.DataFrame:
     ]
     frame = pd.DataFrame(rows)
     frame = frame.reindex(columns=[*dict.fromkeys((*_RESULTS, *frame.columns))])
+    if requests is not None:
+        frame["request"] = frame["key"].map(requests)
     scores = ["accuracy", "nll", "ece", "brier", "learning_rate", "seconds"]
     return frame.astype(dict.fromkeys(scores, "float64"))  # a missing NLL is NaN, not an object
 
 
-def curves(store: Store, keys: Collection[str] | None = None) -> pd.DataFrame:
-    """Return one row for each finished trial and epoch, at the selected learning rate."""
+def curves(
+    store: Store, keys: Collection[str] | None = None, requests: Mapping[str, str] | None = None
+) -> pd.DataFrame:
+    """Return one row for each finished trial and epoch, at the selected learning rate; ``requests`` as above."""
     parts = [
         pd.DataFrame(
             {
@@ -53,6 +62,7 @@ def curves(store: Store, keys: Collection[str] | None = None) -> pd.DataFrame:
                 "epoch": range(1, len(next(iter(row.outcome.curves.values()))) + 1),
                 **row.outcome.curves,
                 "net": row.content["recipe"].get("net"),
+                **({} if requests is None else {"request": requests.get(row.key)}),
             }
         )
         for row in store.rows(keys, curves=True)

@@ -48,7 +48,7 @@ class MarkdownStudy(Study[R, D]):
     def write(self, store: Store, planned: Plan, report: Path) -> str:
         """Write the page, and the figure beside it."""
         from crossfade.lab import frames
-        from crossfade.lab.files import write_text
+        from crossfade.lab.files import SIGNATURE, write_text
         from crossfade.stats import to_svg
 
         results = frames.results(store, planned.keys)
@@ -56,9 +56,9 @@ class MarkdownStudy(Study[R, D]):
         figure = self.figure(results, planned.title)
         if figure is not None:
             drawn = report.with_suffix(".svg")
-            write_text(drawn, to_svg(figure), "--report")
+            write_text(drawn, to_svg(figure) + SIGNATURE, "--report")
             page += f"\n![performance profile]({drawn.name})\n"
-        write_text(report, page, "--report")
+        write_text(report, f"{page}\n{SIGNATURE}", "--report")
         return page
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import shlex
@@ -13,9 +12,8 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from crossfade.errors import UserError
 from crossfade.lab.checks import check_choice
-from crossfade.lab.files import write_text
+from crossfade.lab.files import check_folder, write_json, write_text
 from crossfade.lab.provenance import provenance
 from crossfade.stats.drawing import save_svg
 
@@ -51,12 +49,8 @@ def output_folder(out: Path) -> Path:
     Raises:
         UserError: the path is a file, or can't be created.
     """
-    if out.exists() and not out.is_dir():
-        raise UserError(f"--out {out}: a file, expected a folder")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--out {out}: can't be made ({error.strerror})") from None
+    check_folder(out, "--out")
+    out.mkdir(parents=True, exist_ok=True)
     return out
 
 
@@ -81,10 +75,6 @@ def write_study(
     Raises:
         UserError: the folder can't be written to.
     """
-    for name, table in tables.items():
-        write_text(out / f"{name}.csv", table.to_csv(index=False, float_format="%.6g"), "--out")
-    for name, figure in figures.items():
-        save_svg(figure, out / f"{name}.svg", outlines=False)
     record: dict[str, object] = {
         "study": study,
         "scale": scale,
@@ -94,7 +84,11 @@ def write_study(
         "machine": f"{os.cpu_count()}-core {_processor()}",
         "earlier": list(earlier),
     }
-    (out / "provenance.json").write_text(json.dumps(record, indent=1, default=str) + "\n")
+    write_json(out / "provenance.json", record)  # first: it says whose the other files are
+    for name, table in tables.items():
+        write_text(out / f"{name}.csv", table.to_csv(index=False, float_format="%.6g"), "--out")
+    for name, figure in figures.items():
+        save_svg(figure, out / f"{name}.svg", outlines=False)
 
 
 def _processor() -> str:

@@ -21,6 +21,7 @@ from crossfade.lab.provenance import describe_run
 from crossfade.lab.run import run_request
 from crossfade.lab.store import Outcome, Run, Store
 from crossfade.lab.trial import Trial
+from crossfade.stats.words import count
 
 
 class Study(Protocol):
@@ -126,7 +127,7 @@ def write_page(store: Store, runs: Sequence[Run], report: Path) -> str:
         f"{task} · {name} · seed {seed}: {error}" for task, name, seed, error in frames.failures(store, request.keys)
     ]
     pending = len(request.keys) - len(store.statuses(request.keys))
-    missing += [f"{pending} trials have not been run yet"] if pending else []
+    missing += [f"{count(pending, 'trial')} not run yet"] if pending else []
     facts = [("Scale", meta["scale"]), ("Device", meta["device"]), ("Commit", meta["commit"] or "installed package")]
     sections = [
         Section("figures", "Figures", tuple(drawn)),
@@ -136,5 +137,5 @@ def write_page(store: Store, runs: Sequence[Run], report: Path) -> str:
         sections.append(Section("not-run", "What was not run", (Items(tuple(missing)),)))
     sets = ", ".join(_names(meta["datasets"]))
     page = Page(title=meta["title"], lead=f"Measured on {sets}.", verdict=(), sections=tuple(sections))
-    write_text(report, render_page(page), "--output")
+    write_text(report, render_page(page), "--report")
     return f"{meta['title']}: {len(tables)} tables of {sets}"
