@@ -12,4 +12,5 @@ import lazy_loader as lazy
 __version__ = "0.1.0"
 
 __getattr__, __dir__, __all__ = lazy.attach_stub(__name__, __file__)
-__all__ += ["__version__"]
+# What needs pandas or skorch isn't for a star.
+__all__ = [*(name for name in __all__ if name not in ("compare", "CrossfadeClassifier")), "__version__"]

@@ -22,6 +22,8 @@ from .functional import (
     tamed_cross_entropy as tamed_cross_entropy,
     truncated_cross_entropy as truncated_cross_entropy,
 )
+from .integrations.sklearn import CrossfadeClassifier as CrossfadeClassifier
+from .lab.comparison import compare as compare
 from .losses import (
     CrossfadeLoss as CrossfadeLoss,
     LinearCrossfadeLoss as LinearCrossfadeLoss,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from crossfade import _heart, functional
 from crossfade._heart import Reduction, check_reduction
 from crossfade._tensors import class_dim, full_precision
-from crossfade.schedules import Schedule, Weights, gradual
+from crossfade.schedules import Schedule, Weights, check_called, gradual
 
 
 class CrossfadeLoss(nn.Module):
@@ -54,6 +54,7 @@ class CrossfadeLoss(nn.Module):
             raise TypeError(
                 f"schedule must be a function of progress, such as gradual(); got {type(schedule).__name__}"
             )
+        check_called(schedule)
         check_reduction(reduction)
         if not 0.0 <= label_smoothing <= 1.0:
             raise ValueError(f"label_smoothing must be in [0, 1], got {label_smoothing!r}")

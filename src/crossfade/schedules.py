@@ -64,6 +64,13 @@ def _checked(progress: float) -> float:
     return min(max(progress, 0.0), 1.0)
 
 
+def check_called(schedule: object) -> None:
+    """Raise TypeError where a function that makes a schedule is given instead of what it returns."""
+    if getattr(schedule, "__module__", None) == __name__:  # what they return are partials
+        name = getattr(schedule, "__name__", schedule)
+        raise TypeError(f"{name} makes a schedule and is none; call it, as in {name}()")
+
+
 # Schedules are partials of module-level functions, not closures: estimators and criteria that hold one can be pickled
 # (joblib, spawned processes, torch.save).
 def fixed(alpha: float, beta: float) -> Schedule:

@@ -147,3 +147,9 @@ class TestCriterion:
             cf.CrossfadeLoss(reduction="average")  # type: ignore[arg-type]
         with pytest.raises(ValueError, match="progress must be in"):
             cf.CrossfadeLoss().at(3)
+
+
+@pytest.mark.parametrize("maker", [cf.gradual, cf.linear, cf.constant, cf.staircase])
+def test_a_function_that_makes_a_schedule_is_no_schedule(maker: object) -> None:
+    with pytest.raises(TypeError, match=r"makes a schedule and is none; call it, as in \w+\(\)"):
+        cf.CrossfadeLoss(maker)  # type: ignore[arg-type]

@@ -56,3 +56,17 @@ def test_progress_ends_at_one():
 def test_the_package_loads_no_framework():
     code = "import sys, crossfade.integrations; print({'torch', 'lightning', 'transformers', 'trl'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+def test_top_level_names_load_what_they_need_when_they_are_used():
+    """Comparisons need pandas and the classifier skorch, so neither comes with the package or with a star."""
+    code = (
+        "import sys; from crossfade import *; import crossfade; heavy = {'pandas', 'skorch', 'sklearn'}\n"
+        "print(heavy & set(sys.modules), {'compare', 'CrossfadeClassifier'} <= set(dir(crossfade)))\n"
+        "from crossfade import CrossfadeClassifier, compare\n"
+        "print(CrossfadeClassifier.__name__, compare.__name__)"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said == "set() True\nCrossfadeClassifier compare\n"
+    code = "import sys, crossfade; print({'torch', 'numpy', 'pandas'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 from sklearn.datasets import load_iris, load_wine
 
+import crossfade
 from crossfade.errors import UserError
 from crossfade.lab import compare
 from crossfade.lab.comparison import execute, plan
@@ -13,7 +14,7 @@ from crossfade.lab.data.table import from_file, load_builtin
 from crossfade.lab.methods import DEFAULT_METHODS, METHODS, Method
 from crossfade.lab.settings import Images, Settings, Texts, Training
 from crossfade.lab.store import Store
-from crossfade.schedules import constant
+from crossfade.schedules import constant, gradual, linear
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is the same as f0")  # three epochs
 USUAL = (*DEFAULT_METHODS, "ce-matched")
@@ -105,6 +106,17 @@ def test_own_losses_as_functions_objects_and_files(tmp_path, monkeypatch):
         assert list(execute(planned, store).table.index) == ["ce", "f0", "bent"]
 
 
+def test_schedules_as_functions_and_one_method_without_a_list():
+    data = load_iris(return_X_y=True)
+    found = crossfade.compare(*data, methods=[linear(), lambda t: (1.0, 1.0)], **QUICK)
+    assert list(found.table.index) == ["ce", "linear", "lambda"]
+    named = crossfade.compare(*data, methods="f0", **QUICK)
+    assert list(named.table.index) == ["ce", "f0"]
+    assert named.table.loc["f0", "nll"] == found.table.loc["lambda", "nll"]
+    alone = crossfade.compare(*data, methods=linear(), **QUICK)
+    assert list(alone.table.index) == ["ce", "linear"]
+
+
 def test_a_loss_that_is_cross_entropy_by_another_name_gives_its_numbers():
     X, y = load_iris(return_X_y=True)
     result = compare(X, y, methods=[lambda ce: ce], **QUICK)
@@ -176,7 +188,12 @@ def test_what_was_decided_about_the_data_is_said_and_kept():
     [
         ({"methods": ["gradal"]}, "gradual"),
         ({"methods": ["ce"]}, "only the control"),
-        ({"methods": [3]}, "expected names, Method objects or functions"),
+        ({"methods": [3]}, "expected names, Method objects, functions g(ce) or schedules"),
+        ({"methods": "gradal"}, "did you mean 'gradual'"),
+        ({"methods": [gradual]}, "gradual makes a schedule and is none; call it, as in gradual()"),
+        ({"methods": [lambda t: (1.0, -2.0)]}, "schedule lambda: alpha + beta p must be finite, at least 0"),
+        ({"merge_rare": 1}, "--merge-rare must be a whole number of at least 2"),
+        ({"drop_rare": 51}, "every class has fewer than 51 rows"),
         ({"methods": [lambda ce: ce, lambda ce: 2 * ce]}, "two different losses are called 'lambda'"),
         ({"methods": [Method("ce", "mine", g=lambda ce: ce), "ce"]}, "two different losses are called 'ce'"),
         ({"repeats": -3}, "repeats must be a whole number of at least 1, got -3"),
@@ -269,6 +286,12 @@ def test_paths_and_texts_from_python(tmp_path):
     expected = from_path.results.drop(columns=same)
     pd.testing.assert_frame_equal(from_frame.results.drop(columns=same), expected)
     assert set(from_frame.results["study"]) == {"compare-texts"}
+    X.iloc[::2].assign(species=y).to_csv(tmp_path / "half.csv", index=False)
+    both = compare([tmp_path / "iris.csv", str(tmp_path / "half.csv")], "species", methods=["el"], **QUICK)
+    assert set(both.results["dataset"]) == {"iris", "half"}
+    rare = {"methods": ["el"], "merge_rare": 51, **QUICK}
+    common = np.where(np.arange(150) < 100, "common", y)
+    assert compare(X, common, **rare).meta["datasets"][0]["classes"] == 2
     with pytest.raises(UserError, match="--drop needs a table without --text"):
         compare(tmp_path / "words.csv", "colour", drop=["n"], **options)
     with pytest.raises(UserError, match="--image-size needs a folder of images"):

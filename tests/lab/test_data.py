@@ -1,6 +1,12 @@
 import gzip
+import importlib.util
+import io
+import json
+import os
+import sys
 import zipfile
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,8 +16,8 @@ from hypothesis import strategies as st
 from sklearn.datasets import load_iris, load_wine
 
 from crossfade.errors import UserError
-from crossfade.lab.data.columns import MAX_CATEGORIES
-from crossfade.lab.data.reading import read_frame
+from crossfade.lab.data.columns import MAX_CATEGORIES, Rare
+from crossfade.lab.data.reading import STDIN, read_frame
 from crossfade.lab.data.table import BUILTIN, TableTask, content_digest, from_arrays, from_file, load_builtin
 from tests.examples import examples
 
@@ -139,11 +145,166 @@ def test_files_that_are_no_tables(tmp_path, write):
     near = write("a,b\n1,x\n", "titanic.csv")
     assert f"did you mean {near}" in refuse(tmp_path / "titanik.csv")
     assert "a folder" in refuse(tmp_path)
-    assert "save the table as CSV" in refuse(write("x", "a.xlsx"))
+    assert "save the table as CSV" in refuse(write("x", "a.sav"))
     assert "not a readable Parquet file" in refuse(write("a,b\n1,2\n", "a.parquet"))
     assert "damaged .gz" in refuse(write(b"\x1f\x8bnothing", "a.csv.gz"))
     assert "damaged .zip" in refuse(write("nothing", "a.zip"))
     assert "did you mean 'label'" in refuse(write("a,label\n1,x\n", "c.csv"), "labl")
+
+
+def workbook(rows, sheets=("one",)) -> bytes:
+    """Return an Excel file with these cells in the first of its sheets; the others are empty."""
+    main = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
+    packages = "http://schemas.openxmlformats.org/package/2006"
+    office = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
+
+    def cell(value):
+        if isinstance(value, str):
+            return f'<c t="inlineStr"><is><t>{value}</t></is></c>'
+        return "<c/>" if value is None else f"<c><v>{value}</v></c>"
+
+    data = "".join(f"<row>{''.join(map(cell, row))}</row>" for row in rows)
+    files = {
+        "[Content_Types].xml": f'<Types xmlns="{packages}/content-types"/>',
+        "_rels/.rels": f'<Relationships xmlns="{packages}/relationships">'
+        f'<Relationship Id="r" Type="{office}/officeDocument" Target="xl/workbook.xml"/></Relationships>',
+        "xl/workbook.xml": f'<workbook xmlns="{main}" xmlns:r="{office}"><sheets>'
+        + "".join(f'<sheet name="{name}" sheetId="{at}" r:id="s{at}"/>' for at, name in enumerate(sheets, 1))
+        + "</sheets></workbook>",
+        "xl/_rels/workbook.xml.rels": f'<Relationships xmlns="{packages}/relationships">'
+        + "".join(
+            f'<Relationship Id="s{at}" Type="{office}/worksheet" Target="worksheets/sheet{at}.xml"/>'
+            for at in range(1, len(sheets) + 1)
+        )
+        + "</Relationships>",
+    }
+    for at in range(1, len(sheets) + 1):
+        cells = data if at == 1 else ""
+        files[f"xl/worksheets/sheet{at}.xml"] = f'<worksheet xmlns="{main}"><sheetData>{cells}</sheetData></worksheet>'
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        for name, text in files.items():
+            archive.writestr(name, text)
+    return content.getvalue()
+
+
+excel = pytest.mark.skipif(importlib.util.find_spec("python_calamine") is None, reason="needs crossfade[excel]")
+
+
+@excel
+def test_a_spreadsheet_gives_the_numbers_of_the_csv(tmp_path, write):
+    frame = passengers().drop(columns="Alone")
+    rows = [list(frame), *frame.astype("object").where(frame.notna(), None).values.tolist(), [None] * frame.shape[1]]
+    path = write(workbook(rows, sheets=("data", "notes")), "p.xlsx")
+    frame.to_csv(tmp_path / "p.csv", index=False)
+    table = from_file(path, "Survived")
+    assert content_digest(table) == content_digest(from_file(tmp_path / "p.csv", "Survived"))
+    assert "sheet 'data' is read, not 'notes'" in table.notes
+
+
+def test_what_a_spreadsheet_needs_is_said(write, monkeypatch):
+    monkeypatch.setitem(sys.modules, "python_calamine", None)
+    assert "pip install 'crossfade[excel]'" in refuse(write(workbook([["a", "b"], [1, "x"]]), "a.xlsx"))
+
+
+@excel
+def test_a_damaged_spreadsheet_is_one_line(write):
+    assert "not a readable spreadsheet" in refuse(write("nothing", "a.xlsx"))
+    assert "not a readable spreadsheet" in refuse(write(b"\xd0\xcf\x11\xe0nothing", "a"))
+
+
+class Stdin:
+    """Standard input that can be read once, as a pipe."""
+
+    def __init__(self, content: bytes) -> None:
+        self.buffer = io.BytesIO(content)
+
+
+@pytest.mark.parametrize("kind", ["csv", "csv.gz", "jsonl", "json", "parquet", "feather"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_every_format_by_name_and_as_a_stream_gives_the_same_table(tmp_path, monkeypatch, kind, stream):
+    frame, path = passengers(), tmp_path / f"p.{kind}"
+    frame.to_csv(tmp_path / "plain.csv", index=False)
+    if kind.startswith("csv"):
+        frame.to_csv(path, index=False)
+    elif kind.startswith("json"):
+        frame.to_json(path, orient="records", lines=kind == "jsonl")
+    else:
+        getattr(frame, f"to_{kind}")(path)
+    expected = from_file(tmp_path / "plain.csv", "Survived")
+    if stream:
+        monkeypatch.setattr(sys, "stdin", Stdin(path.read_bytes()))
+        path = STDIN
+    table = from_file(path, "Survived")
+    assert content_digest(table) == content_digest(expected)
+    assert len(read_frame(path).frame) == ROWS  # a second time
+    assert table.name == ("stdin" if stream else "p")
+    assert len(table.sha256) == 64
+
+
+def test_a_pipe_is_read_like_a_file(tmp_path):
+    read, written = os.pipe()
+    with os.fdopen(written, "wb") as file:
+        file.write(b"a,b\n" + two_classes(40).encode())
+    path = Path(f"/dev/fd/{read}")
+    assert len(from_file(path, "b").labels) == 40
+    os.close(read)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('{"a": 1, "b": "x"}\n{"a": 1, "b": \n', "line 2: not JSON"),
+        ('[{"a": 1},\n oops]', "line 2: not JSON"),
+        ("[1, 2]", "expected records"),
+        ("3\n4\n", "expected records"),
+        ("", "the file is empty"),
+        ("[]", "a header but no rows"),
+    ],
+)
+def test_json_that_is_no_table_is_one_line(write, text, says):
+    assert says in refuse(write(text, "a.jsonl"))
+
+
+def test_records_may_lack_fields_and_hold_more_than_cells(write):
+    records = [{"a": n, "b": "xy"[n % 2], "tags": [1, 2], **({"c": 1.5} if n % 3 else {})} for n in range(40)]
+    rows = "\n".join(map(json.dumps, records))
+    table = from_file(write(rows, "a.ndjson"), "b")
+    assert [column.name for column in table.columns] == ["a", "c"]
+    assert any("'tags' holds lists or records" in note for note in table.notes)
+
+
+RARE = (
+    "a,b\n" + "".join(f"{n},{['1', '2', '3.0', '3'][n % 4]}\n" for n in range(40)) + "7,4\n8,5\n9,5.0\n6,6\n6,6\n6,6\n"
+)
+
+
+def test_rare_classes_are_merged_or_left_out(write):
+    assert "class '4' has 1 row, the split needs at least 3 (2 classes are that small)" in refuse(write(RARE))
+    assert "--merge-rare 3 or --drop-rare 3" in refuse(write(RARE))
+    merged, dropped = (from_file(write(RARE), "b", rare=Rare(3, merge)) for merge in (True, False))
+    assert merged.classes == ("1", "2", "3", "6", "other")
+    assert dropped.classes == ("1", "2", "3", "6")
+    assert np.bincount(merged.labels).tolist() == [10, 10, 20, 3, 3]
+    assert np.bincount(dropped.labels).tolist() == [10, 10, 20, 3]
+    assert "2 classes with fewer than 3 rows merged into 'other': 4, 5" in merged.notes
+    assert "2 classes with fewer than 3 rows left out: 4, 5" in dropped.notes
+    assert "class '5' has 2 rows" in refuse(write(RARE), rare=Rare(2, False))
+    assert "every class has fewer than 99 rows; lower --drop-rare" in refuse(write(RARE), rare=Rare(99, False))
+    assert "(2 classes are that small)" in refuse(write(RARE), rare=Rare(2, True))  # '5' and 'other'
+
+
+def test_rare_classes_of_the_training_rows_go_from_the_test_rows(write):
+    test = write("a,b\n1,1\n2,4\n3,other\n", "test.csv")
+    other = write(RARE + "".join(f"{n},other\n" for n in range(5)), "a.csv")
+    merged = from_file(other, "b", test=test, rare=Rare(3, True))
+    assert merged.classes == ("(other)", "1", "2", "3", "3.0", "6", "other")  # not all are numbers
+    assert [merged.classes[code] for code in merged.test[1]] == ["1", "(other)", "other"]
+    assert len(from_file(other, "b", test=test, rare=Rare(3, False)).test[1]) == 2
+
+
+def test_what_is_dropped_must_not_be_the_target(write):
+    assert "--drop 'b' is the target" in refuse(write(RARE), drop=["b"])
 
 
 def test_what_is_decided_is_said(write):

@@ -6,13 +6,12 @@ import shutil
 import sys
 import textwrap
 from dataclasses import dataclass
-from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Group, Parameter
 
-from crossfade.cli.options import Machine, Names, Numbers, check_output
+from crossfade.cli.options import Machine, Names, Numbers, Quiet
 from crossfade.lab import settings as groups
 from crossfade.lab.settings import Images, Settings, Texts, check_kind
 
@@ -46,6 +45,8 @@ class Output:
         json: Write the same numbers for scripts; - is standard output.
         keep_weights: Images: a folder for each trial's weights as safetensors.
         retry_failed: Run failed trials again.
+        overwrite: Replace files in the way that crossfade didn't write; never an input or the store.
+        quiet: No plan, notes and progress on standard error.
     """
 
     store: Path = Path("crossfade.db")
@@ -53,6 +54,8 @@ class Output:
     json: Annotated[Path | None, Parameter(allow_leading_hyphen=True)] = None
     keep_weights: Path | None = None
     retry_failed: bool = False
+    overwrite: bool = False
+    quiet: Quiet = False
 
 
 _NAMES = ("Data", "Texts", "Images", "Training", "Machine", "Output")
@@ -60,9 +63,7 @@ _OPTIONS_OF = {name: Parameter("*", group=Group(name, sort_key=place)) for place
 
 
 def compare(
-    file: Path | None = None,
-    /,
-    *,
+    *files: Path,
     data: Annotated[Data, _OPTIONS_OF["Data"]] = Data(),
     texts: Annotated[Texts, _OPTIONS_OF["Texts"]] = Texts(),  # noqa: B008
     images: Annotated[Images, _OPTIONS_OF["Images"]] = Images(),  # noqa: B008
@@ -73,20 +74,22 @@ def compare(
 ) -> int:
     """Train a network under different losses, on your data, and compare.
 
-    FILE is a table, with --text a table with a column of texts, or a folder with
+    A FILE is a table, with --text a table with a column of texts, or a folder with
     a folder of images for each class (or with train, val and test folders of such
-    folders). Without FILE: iris, wine, breast cancer and digits. Each repeat
-    splits the data anew, where no part is fixed. Every method gets the same split,
-    initial weights and order, and its own epoch (on tables its own learning rate,
-    too), chosen on validation examples. After an interruption the same command
-    goes on where it stopped. Lists are separated by commas.
+    folders). Several tables are several data sets, compared together; without a
+    FILE these are iris, wine, breast cancer and digits. Each repeat splits the
+    data anew, where no part is fixed. Every method gets the same split, initial
+    weights and order, and its own epoch (on tables its own learning rate, too),
+    chosen on validation examples. After an interruption the same command goes on
+    where it stopped. Lists are separated by commas.
 
     Args:
-        file: CSV, TSV (also packed) or Parquet, one row an example; or a folder of class folders with PNG, JPEG, BMP,
-            GIF, PPM, TIFF or WebP files.
+        files: CSV, TSV, JSON lines (also packed), Parquet, Feather or Excel, one row an example, - for standard input;
+            or a folder of class folders with PNG, JPEG, BMP, GIF, PPM, TIFF or WebP files.
         config: A TOML file with any settings of texts, images and training; the command line wins.
     """
     from crossfade.lab.comparison import execute, kind_of, load, plan
+    from crossfade.lab.files import check_folder, check_outputs
     from crossfade.lab.hardware import process_rank
     from crossfade.lab.run import resumable, run_request
     from crossfade.lab.store import Store
@@ -95,23 +98,31 @@ def compare(
     if config is not None:
         settings = Settings.of(Settings.read(config).given() | settings.given())
     given = (data, settings.texts, settings.images, settings.training, machine, output)
-    check_kind(kind_of(file, settings), str(file or ""), *given)
+    check_kind(kind_of(files, settings), ", ".join(map(str, files)), *given)
     hardware, weights, retry = machine.hardware(), output.keep_weights, output.retry_failed
-    check_output(output.report, "--report")
-    check_output(output.json, "--json")
-    planned = plan(load(file, data, settings), settings, ["crossfade", *sys.argv[1:]])
+    own = (*(settings.training.loss or ()), *(settings.training.schedule or ()))
+    check_outputs(
+        [("--report", output.report), ("--json", output.json)],
+        [*files, data.test, config, *(Path(one.rpartition(":")[0]) for one in own)],
+        store=output.store,
+        overwrite=output.overwrite,
+    )
+    check_folder(output.keep_weights, "--keep-weights")
+    planned = plan(load(files, data, settings), settings, ["crossfade", *sys.argv[1:]])
     if process_rank() > 0:  # of several processes the first alone writes and speaks
         run_request([], planned.trials, output.store, hardware, keep_weights=weights, retry_failed=retry)
         return 0
     with Store(output.store) as store, resumable(planned.trials, store, output.store):
-        print("\n".join([planned.heading, *(f"note: {note}" for note in planned.notes)]), file=sys.stderr, flush=True)
-        answer = execute(planned, store, hardware, keep_weights=weights, progress=True, retry_failed=retry)
+        if not output.quiet:
+            told = [planned.heading, *(f"note: {note}" for note in planned.notes)]
+            print("\n".join(told), file=sys.stderr, flush=True)
+        answer = execute(planned, store, hardware, keep_weights=weights, progress=not output.quiet, retry_failed=retry)
     return _tell(answer, output)
 
 
 def _tell(answer: ComparisonResult, output: Output) -> int:
     """Print and write the answer; return the exit status."""
-    from crossfade.lab.files import write_text
+    from crossfade.lab.files import write_json
     from crossfade.lab.frames import failure_lines
 
     for line in failure_lines(answer.failures):
@@ -122,11 +133,12 @@ def _tell(answer: ComparisonResult, output: Output) -> int:
             print("crossfade: too little is left to compare", file=sys.stderr)
             return 1
     page = answer.report(output.report)
-    numbers = "" if output.json is None else dumps(answer.to_dict(), indent=1, allow_nan=False) + "\n"
-    if output.json is not None and str(output.json) != "-":
-        write_text(output.json, numbers, "--json")
-    print(numbers if str(output.json) == "-" else f"\n{_wrapped(repr(answer))}\n\n", end="")
-    print(f"Page: {page}   Results: {output.store}", file=sys.stderr)
+    if output.json is not None:
+        write_json(output.json, answer.to_dict())
+    if str(output.json) != "-":
+        print(f"\n{_wrapped(repr(answer))}\n")
+    if not output.quiet:
+        print(f"Page: {page}   Results: {output.store}", file=sys.stderr)
     return 1 if answer.failures else 0
 
 

@@ -11,24 +11,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from crossfade.errors import UserError
+from crossfade.lab.checks import check_count
 from crossfade.lab.hardware import Hardware
 from crossfade.lab.methods import COSINE, DEFAULT_METHODS, MATCHED, METHODS, Method, method, shared_epochs
-from crossfade.lab.own_loss import load_loss, probe
+from crossfade.lab.own_loss import as_method, load_loss, load_schedule, probe
 from crossfade.lab.provenance import SCHEDULE_GRID, describe_run
 from crossfade.lab.result import ComparisonResult
 from crossfade.lab.run import run_request
 from crossfade.lab.settings import Data, Images, Kind, Settings, Texts, Training, check_kind, given, option
 from crossfade.lab.store import Run, Store
-from crossfade.lab.trial import Json, Task, Trial
+from crossfade.lab.trial import Json, Task, Trial, digest
+from crossfade.stats.words import count
 
 if TYPE_CHECKING:
+    from crossfade.lab.data.columns import Rare
     from crossfade.lab.data.table import Table
     from crossfade.lab.data.texts import TextSet
     from crossfade.lab.train.deep.recipe import ImageRecipe, TextRecipe
     from crossfade.lab.train.lstm.recipe import LstmRecipe
     from crossfade.lab.train.tables.recipe import Recipe
 
-    Loaded: TypeAlias = Sequence[Table] | TextSet | Path
+    Loaded: TypeAlias = Sequence[Table] | Sequence[TextSet] | Path
     AnyRecipe: TypeAlias = Recipe | LstmRecipe | TextRecipe | ImageRecipe
 
 CONTROL = "ce"
@@ -68,10 +71,12 @@ def compare(
     X: object,
     y: object = None,
     *,
-    methods: Sequence[str | Method | Callable[..., Any]] = (),
+    methods: str | Method | Callable[..., Any] | Sequence[str | Method | Callable[..., Any]] = (),
     test: Any = None,
     categorical: Sequence[str] = (),
     drop: Sequence[str] = (),
+    merge_rare: int | None = None,
+    drop_rare: int | None = None,
     name: str = "data",
     repeats: int | None = None,
     seed: int = 0,
@@ -107,14 +112,16 @@ def compare(
 
     Args:
         X: (rows, features): a NumPy array or a pandas data frame; categories, dates and missing values are fine. Or the
-            path of a table, or of a folder with a folder of images for each class.
+            path of a table (or paths of several, compared together), or of a folder with a folder of images for each
+            class.
         y: (rows,): class labels, numbers or text. Of a path, the name of the column with the class.
-        methods: Names (see ``crossfade list``), ``Method`` objects, or own losses g(ce) as functions; CE is always
-            among them. Default: see ``Training``.
+        methods: Names (see ``crossfade list``), ``Method`` objects, or functions: own losses g(ce), and own schedules,
+            which return (alpha, beta) at a progress in [0, 1]; CE is always among them. Default: see ``Training``.
         test: ``(X_test, y_test)``, or of a path another path, to test every repeat on these rows; then only training
             and validation rows are drawn.
         categorical: Columns whose numbers are names of categories.
         drop: Columns to leave out.
+        merge_rare, drop_rare: Classes with fewer rows than this are merged into one, or left out.
         name: What tables call the data.
         repeats, seed, test_size, net, width, depth, epochs, batch_size, learning_rates, learning_rate, momentum, \
 weight_decay, lr_schedule, granularity, metric, select, tie, precision: See ``crossfade.lab.settings.Training``; None
@@ -142,24 +149,30 @@ weight_decay, lr_schedule, granularity, metric, select, tie, precision: See ``cr
     from crossfade.lab.data.table import from_arrays
     from crossfade.lab.data.texts import texts_from_arrays
 
-    named = [one for one in methods if isinstance(one, str)]
-    own = [_as_method(one) for one in methods if not isinstance(one, str)]
+    chosen = methods if isinstance(methods, Sequence) and not isinstance(methods, str) else [methods]
+    named = [part for one in chosen if isinstance(one, str) for part in one.split(",")]
+    own = [as_method(one) for one in chosen if not isinstance(one, str)]
+    paths = [X] if isinstance(X, str | Path) else X if isinstance(X, list | tuple) else []
+    columns = Data(None, None, tuple(categorical) or None, tuple(drop) or None, merge_rare, drop_rare)
     said = {field.name: arguments.get(field.name) for field in fields(Training)} | {"methods": named or None}
     training = Settings.of(said).training
-    settings, command = Settings(training, texts, images), "crossfade.lab.compare(X, y)"
+    settings, command = Settings(training, texts, images), "crossfade.compare(X, y)"
     data: Loaded
-    if isinstance(X, str | Path):
+    if paths and all(isinstance(one, str | Path) for one in paths):
         if not isinstance(y, str | None) or not isinstance(test, str | Path | None):
             raise UserError("y, test: of a path, expected the name of the column with the class, and another path")
-        columns = Data(y, None if test is None else Path(test), tuple(categorical) or None, tuple(drop) or None)
-        check_kind(kind_of(Path(X), settings), str(X), columns, training, texts, images)
-        data, command = load(Path(X), columns, settings), f"crossfade.lab.compare({str(X)!r})"
+        files = [Path(one) for one in paths]
+        columns = replace(columns, target=y, test=None if test is None else Path(test))
+        check_kind(kind_of(files, settings), str(X), columns, training, texts, images)
+        data, command = load(files, columns, settings), f"crossfade.compare({', '.join(map(repr, map(str, files)))})"
     else:
-        check_kind(kind_of(None, settings), "", training, texts, images)
+        check_kind(kind_of((), settings), "", training, texts, images)
+        rare = rare_of(columns)
         if texts.text is None:
-            data = [from_arrays(X, y, name=name, test=test, categorical=categorical, drop=drop)]
+            data = [from_arrays(X, y, name=name, test=test, categorical=categorical, drop=drop, rare=rare)]
         else:
-            data = texts_from_arrays(X, y, texts.text, name=name, test=test, numbers_are_names="y" in categorical)
+            declared = "y" in categorical
+            data = [texts_from_arrays(X, y, texts.text, name=name, test=test, numbers_are_names=declared, rare=rare)]
     planned = plan(data, settings, command, own)
     for note in planned.notes:
         warnings.warn(note, stacklevel=2)
@@ -175,38 +188,65 @@ def compare_folder(
     return compare(folder, store=store, progress=progress, **options)
 
 
-def kind_of(file: Path | None, settings: Settings) -> Kind:
+def kind_of(files: Sequence[Path], settings: Settings) -> Kind:
     """Return what the data are: a folder is one of images, and with a column of texts a table is one of texts."""
-    if file is not None and file.is_dir():
+    if any(file.is_dir() for file in files):
         return Kind.IMAGES
     return Kind.TEXTS if settings.texts.text else Kind.TABLE
 
 
-def load(file: Path | None, columns: Data, settings: Settings) -> Loaded:
-    """Read a table, or texts; a folder of images is read by ``plan``, and None is four real data sets."""
+def load(files: Sequence[Path], columns: Data, settings: Settings) -> Loaded:
+    """Read tables, or texts; a folder of images is read by ``plan``, and no file means four real data sets."""
     from crossfade.lab.data.reading import read_frame
     from crossfade.lab.data.table import BUILTIN, from_file, load_builtin
     from crossfade.lab.data.texts import load_texts
 
-    kind = kind_of(file, settings)
-    if file is None:
+    kind, rare, target = kind_of(files, settings), rare_of(columns), columns.target
+    if not files:
         for name in given(columns) | given(settings.texts):
             raise UserError(f"{option(name)} needs a FILE: crossfade compare FILE --target COLUMN")
         return [load_builtin(name) for name in BUILTIN]
+    if len(files) > 1 and (kind is Kind.IMAGES or columns.test is not None):
+        alone = "--test FILE" if columns.test else "a folder of images"
+        raise UserError(f"{', '.join(map(str, files))}: several tables go together, but {alone} needs one data set")
     if kind is Kind.IMAGES:
-        return file
-    if columns.target is None:
-        known = ", ".join(map(str, read_frame(file).frame.columns[:12]))
-        raise UserError(f"{file}: which column is the class? Add --target COLUMN (columns: {known})")
-    categorical = columns.categorical or ()
-    if kind is Kind.TEXTS:
-        text: list[str] = []
-        for name in settings.texts.text or ():
-            whole = "," not in name or name in read_frame(file).frame.columns  # one column's name may hold a comma
-            text += [name] if whole else [part.strip() for part in name.split(",") if part.strip()]
-        numbers_are_names = columns.target in categorical
-        return load_texts(file, text, columns.target, test=columns.test, numbers_are_names=numbers_are_names)
-    return [from_file(file, columns.target, test=columns.test, categorical=categorical, drop=columns.drop or ())]
+        return files[0]
+    if target is None:
+        known = ", ".join(map(str, read_frame(files[0]).frame.columns[:12]))
+        raise UserError(f"{files[0]}: which column is the class? Add --target COLUMN (columns: {known})")
+    names, categorical = _names(files), columns.categorical or ()
+    if kind is Kind.TABLE:
+        read = [
+            from_file(file, target, test=columns.test, categorical=categorical, drop=columns.drop or (), rare=rare)
+            for file in files
+        ]
+        return [replace(table, name=name) for table, name in zip(read, names, strict=True)]
+    text: list[str] = []
+    for name in settings.texts.text or ():
+        whole = "," not in name or name in read_frame(files[0]).frame.columns  # one column's name may hold a comma
+        text += [name] if whole else [part.strip() for part in name.split(",") if part.strip()]
+    declared = target in categorical
+    sets = [load_texts(file, text, target, test=columns.test, numbers_are_names=declared, rare=rare) for file in files]
+    return [replace(one, name=name) for one, name in zip(sets, names, strict=True)]
+
+
+def rare_of(columns: Data) -> Rare | None:
+    """Return what the options say of rare classes."""
+    from crossfade.lab.data.columns import Rare
+
+    for name in ("merge_rare", "drop_rare"):
+        if getattr(columns, name) is not None:
+            check_count(option(name), getattr(columns, name), 2)
+    if columns.merge_rare and columns.drop_rare:
+        raise UserError("--merge-rare and --drop-rare: rare classes are merged or left out; name one")
+    least = columns.merge_rare or columns.drop_rare
+    return Rare(least, columns.merge_rare is not None) if least else None
+
+
+def _names(files: Sequence[Path]) -> list[str]:
+    """Return what tables call the files: their names, with folders where these are the same."""
+    short = [file.name.split(".")[0] or file.name for file in files]
+    return [name if short.count(name) == 1 else str(file) for name, file in zip(short, files, strict=True)]
 
 
 def plan(data: Loaded, settings: Settings, command: str | Sequence[str], own: Sequence[Method] = ()) -> Plan:
@@ -220,11 +260,14 @@ def plan(data: Loaded, settings: Settings, command: str | Sequence[str], own: Se
     training = settings.training
     if isinstance(data, Path):
         methods, asked = _methods(training, own, _ON_IMAGES, deep=True), _on_images(data, settings)
-    elif isinstance(data, TextSet):
+    elif sets := [one for one in data if isinstance(one, TextSet)]:
         methods = _methods(training, own, _ON_TEXTS, deep=training.net not in (None, "lstm"))
-        asked = _on_texts(data, settings)
+        asked = _on_texts(sets, settings)
     else:
-        methods, asked = _methods(training, own, _ON_TABLES, tables=True), _on_tables(data, settings)
+        tables = [one for one in data if not isinstance(one, TextSet)]
+        methods, asked = _methods(training, own, _ON_TABLES, tables=True), _on_tables(tables, settings)
+    if len({digest(dict(task.content)) for task in asked.tasks}) < len(asked.tasks):
+        raise UserError(f"{asked.data}: two of the data sets hold the same rows; name each once")
     recipe, pairs = asked.recipe, itertools.product(asked.tasks, range(asked.repeats))
     trials = tuple(Trial(asked.study, task, one, recipe, repeat) for task, repeat in pairs for one in methods)
     notes = (*asked.notes, *_same_schedules(methods, recipe))
@@ -233,8 +276,8 @@ def plan(data: Loaded, settings: Settings, command: str | Sequence[str], own: Se
     run = Run(asked.study, {"settings": asked.settings, "meta": about}, tuple(trial.key for trial in trials))
     net, rates = getattr(recipe, "net", "lstm"), ", ".join(f"{rate:g}" for rate in recipe.learning_rates)
     heading = (
-        f"{asked.data} · {', '.join(one.name for one in methods)} · {asked.repeats} repeats · {net}, "
-        f"{recipe.epochs} epochs, batch {recipe.batch_size}, learning rate {rates}"
+        f"{asked.data} · {', '.join(one.name for one in methods)} · {count(asked.repeats, 'repeat')} · {net}, "
+        f"{count(recipe.epochs, 'epoch')}, batch {recipe.batch_size}, learning rate {rates}"
     )
     return Plan(trials, run, notes, heading)
 
@@ -281,28 +324,32 @@ def _on_tables(tables: Sequence[Table], settings: Settings) -> _Experiment:
     return _Experiment("compare", ", ".join(task.name for task in tasks), tasks, recipe, repeats, kept, notes, "CPU")
 
 
-def _on_texts(data: TextSet, settings: Settings) -> _Experiment:
+def _on_texts(sets: Sequence[TextSet], settings: Settings) -> _Experiment:
     """Return what is trained on texts: an LSTM, or a pretrained transformer."""
     from crossfade.lab.data.texts import TextTask
     from crossfade.lab.train.lstm.recipe import LstmRecipe
     from crossfade.lab.train.lstm.tokens import tokenize
 
     training = settings.training
-    task = TextTask(data, **_division(training))
-    split = task.split(0)
+    tasks = [TextTask(data, **_division(training)) for data in sets]
+    splits = [task.split(0) for task in tasks]
+    fewest = min(len(split.train) for split in splits)
     recipe = _text_recipe(settings)
     if training.batch_size is None:  # few texts would make too few steps to learn anything from
-        recipe = replace(recipe, batch_size=min(recipe.batch_size, max(8, len(split.train) // 100)))
-    recipe = replace(recipe, batch_size=min(recipe.batch_size, max(2, math.ceil(len(split.train) / 4))))
+        recipe = replace(recipe, batch_size=min(recipe.batch_size, max(8, fewest // 100)))
+    recipe = replace(recipe, batch_size=min(recipe.batch_size, max(2, math.ceil(fewest / 4))))
     if isinstance(recipe, LstmRecipe):
-        tokenize(split, recipe)  # what can't be read is told before anything is trained
+        for split in splits:
+            tokenize(split, recipe)  # what can't be read is told before anything is trained
     else:
         from crossfade.lab.nets.pretrained import check_model
 
         recipe = replace(recipe, digest=check_model(recipe.model, recipe.max_length))
-    notes = [*data.notes, *(["the test part is a file's own, the same in every repeat"] if data.test else [])]
+    notes = [note for data in sets for note in data.notes]
+    notes += ["the test part is a file's own, the same in every repeat"] if sets[0].test else []
     repeats, kept = training.repeats or 5, {"scale": recipe.scale}
-    return _Experiment("compare-texts", _sizes(task, "texts"), [task], recipe, repeats, kept, notes)
+    sizes = "; ".join(_sizes(task, "texts") for task in tasks)
+    return _Experiment("compare-texts", sizes, tasks, recipe, repeats, kept, notes)
 
 
 def _text_recipe(settings: Settings) -> LstmRecipe | TextRecipe:
@@ -392,11 +439,12 @@ def _methods(
     names = list(training.methods or ())
     if names == ["all"]:
         names = [known.name for known in METHODS if tables or known is not COSINE]
-    elif not names and not (own and not training.loss):
+    elif not names and not (own and not training.loss and not training.schedule):
         names = list(usual)
     chosen = (
         [method(name, deep=deep, tables=tables) for name in names]
         + [load_loss(one) for one in training.loss or ()]
+        + [load_schedule(one) for one in training.schedule or ()]
         + [*own]
     )
     if all(one.name != CONTROL for one in chosen):
@@ -412,15 +460,6 @@ def _methods(
     if len(seen) < 2:
         raise UserError("methods: only the control 'ce' is left; name another one to compare it with")
     return sorted(seen.values(), key=lambda one: one.name != CONTROL)
-
-
-def _as_method(given: object) -> Method:
-    if isinstance(given, Method):
-        return given
-    if not callable(given):
-        raise UserError(f"methods: expected names, Method objects or functions g(ce), got {given!r}")
-    name = str(getattr(given, "__name__", type(given).__name__)).strip("<>")
-    return Method(name, name, g=given)
 
 
 def _same_schedules(methods: Sequence[Method], recipe: AnyRecipe) -> list[str]:

@@ -9,12 +9,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from crossfade.errors import UserError
 from crossfade.lab.methods import METHODS, Method
+from crossfade.schedules import Schedule, check_called
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,22 +30,75 @@ def load_loss(reference: str) -> Method:
 
     The function takes a tensor of cross entropies and returns the losses, elementwise; it is named after itself.
     """
+    name, g = _function(reference, "loss")
+    probe(g)
+    return Method(_free(name), name, g, note=f"g = {reference}")
+
+
+def load_schedule(reference: str) -> Method:
+    """Return the method of a user's schedule, (alpha, beta) at each progress, given as a loss is."""
+    name, schedule = _function(reference, "schedule")
+    _check_schedule(name, schedule)
+    return Method(_free(name), name, schedule=schedule, note=f"alpha, beta = {reference}")
+
+
+def as_method(given: object) -> Method:
+    """Return the method of a function: of a schedule, which makes two numbers of one, or of a loss g(ce)."""
+    if isinstance(given, Method):
+        return given
+    if not callable(given):
+        raise UserError(f"methods: expected names, Method objects, functions g(ce) or schedules, got {given!r}")
+    try:
+        check_called(given)
+    except TypeError as error:
+        raise UserError(f"methods: {error}") from None
+    inner = getattr(given, "func", given)  # of a partial, such as gradual()
+    name = str(getattr(inner, "__name__", type(given).__name__)).strip("<>_")
+    try:
+        tuple(given(0.5))
+    except Exception:  # a loss makes one value of one, and may refuse a number that is no tensor
+        return Method(name, name, g=given)
+    _check_schedule(name, given)
+    return Method(_free(name), name, schedule=given)
+
+
+def _check_schedule(name: str, schedule: Schedule) -> None:
+    """Raise UserError unless a schedule gives two weights of a loss that grows with ce at each progress."""
+    for progress in [step / 240 for step in range(241)]:
+        try:
+            alpha, beta = map(float, schedule(progress))
+        except Exception as error:
+            got = f"{type(error).__name__}: {error}"
+            raise UserError(f"schedule {name}: expected (alpha, beta) at progress {progress:g}, got {got}") from error
+        # g' = alpha + beta p, at each p in [0, 1]
+        if not (math.isfinite(alpha + beta) and min(alpha, alpha + beta) >= 0 and max(alpha, alpha + beta) > 0):
+            raise UserError(
+                f"schedule {name}: alpha + beta p must be finite, at least 0 for each p in [0, 1], and not 0 for all, "
+                f"got alpha {alpha:g} and beta {beta:g} at progress {progress:g}"
+            )
+
+
+def _free(name: str) -> str:
+    """Return a name that no method of ours has."""
+    return f"{name}-custom" if any(known.name == name for known in METHODS) else name
+
+
+def _function(reference: str, what: str) -> tuple[str, Callable[..., Any]]:
+    """Return a user's function and its name."""
     place, _, name = reference.rpartition(":")
     if not place or not name.isidentifier():
-        raise UserError(f"loss {reference!r} must be module:function or file.py:function, such as mylosses:my_g")
-    g = getattr(_module(place), name, None)
-    if not callable(g):
-        what = "is not a function" if g is not None else "is not there"
-        raise UserError(f"loss {reference!r}: {name} {what} in {place}")
-    probe(g)
-    taken = any(known.name == name for known in METHODS)
-    return Method(f"{name}-custom" if taken else name, name, g, note=f"g = {reference}")
+        raise UserError(f"{what} {reference!r} must be module:function or file.py:function, such as mylosses:my_g")
+    function = getattr(_module(place, what), name, None)
+    if not callable(function):
+        problem = "is not a function" if function is not None else "is not there"
+        raise UserError(f"{what} {reference!r}: {name} {problem} in {place}")
+    return name, function
 
 
-def _module(place: str) -> ModuleType:
+def _module(place: str, what: str) -> ModuleType:
     path = Path(place)
     if path.suffix == ".py" and not path.is_file():
-        raise UserError(f"loss file {place!r} is not there")
+        raise UserError(f"{what} file {place!r} is not there")
     try:
         if path.is_file():
             return _run_file(path)
@@ -58,9 +112,9 @@ def _module(place: str) -> ModuleType:
             raise UserError(
                 f"no module {place!r}; give the file instead, such as path/to/{place}.py:function"
             ) from None
-        raise UserError(f"loss module {place!r} needs the module {error.name!r}, which is not there") from error
+        raise UserError(f"{what} module {place!r} needs the module {error.name!r}, which is not there") from error
     except Exception as error:
-        raise UserError(f"loss module {place!r} failed to load: {type(error).__name__}: {error}") from error
+        raise UserError(f"{what} module {place!r} failed to load: {type(error).__name__}: {error}") from error
 
 
 def _run_file(path: Path) -> ModuleType:

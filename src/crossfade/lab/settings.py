@@ -57,12 +57,16 @@ class Data:
         test: Another table with rows to test on; otherwise every repeat draws its own.
         categorical: Columns whose numbers are names of categories; also the target, if its many numbers are classes.
         drop: Columns to leave out.
+        merge_rare: Classes with fewer rows than this become one, "other".
+        drop_rare: Rows of classes with fewer rows than this are left out.
     """
 
     target: str | None = None
     test: Path | None = None
     categorical: tuple[str, ...] | None = None
     drop: tuple[str, ...] | None = None
+    merge_rare: int | None = None
+    drop_rare: int | None = None
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,7 @@ class Training(_Group):
         methods: Losses to compare, see `crossfade list`, or "all". ce-matched has the step size of gradual without its
             shape. [default: ce,f0,f0-late,gradual; tables: + el,focal,ce-matched; images: + ce-matched]
         loss: Your own loss g(ce), as module:function or file.py:function.
+        schedule: Your own fade: a function of progress in [0, 1] that returns (alpha, beta), named like a loss.
         repeats: Splits of the data, with their own initial weights. [default: tables: 10; texts: 5; images: 3]
         seed: Another number gives other splits, weights and batches. [default: 0]
         test_size: Share of the data to test on; as much is for validation. [default: 0.2]
@@ -134,6 +139,7 @@ class Training(_Group):
 
     methods: tuple[str, ...] | None = None
     loss: tuple[str, ...] | None = None
+    schedule: tuple[str, ...] | None = None
     repeats: int | None = None
     seed: int | None = None
     test_size: float | None = None
@@ -198,7 +204,10 @@ class Settings:
 
 # What options need that don't suit all data: the data in words, their kinds, and the names of the options.
 _NEEDS: dict[str, tuple[tuple[Kind, ...], tuple[str, ...]]] = {
-    "a table": ((TABLE, TEXTS), ("target", "test", "categorical", "width", "depth", "workers")),
+    "a table": (
+        (TABLE, TEXTS),
+        ("target", "test", "categorical", "merge_rare", "drop_rare", "width", "depth", "workers"),
+    ),
     "a table without --text": ((TABLE,), ("drop", "momentum", "lr_schedule", "granularity", "metric", "tie")),
     "a table without --text; other data have --learning-rate": ((TABLE,), ("learning_rates",)),
     "a table without --text, or a folder of images": ((TABLE, IMAGES), ("weight_decay",)),

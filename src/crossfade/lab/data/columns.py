@@ -16,6 +16,7 @@ from pandas.api import types
 
 from crossfade.errors import UserError
 from crossfade.lab.data.reading import MISSING, MISSING_LABEL, Rows
+from crossfade.stats.words import count, listed
 
 Kind = Literal["number", "date", "category", "unused"]
 
@@ -147,7 +148,7 @@ def _category(text: pd.Series, name: str, wanted: bool) -> Column:
     if distinct == 1 and len(known) == len(text):
         return _unused(name, "has the same value in every row")
     if not wanted and distinct > max(MAX_CATEGORIES, len(known) // 2):
-        counts = f"{distinct} different texts in {len(known)} rows, such as {_shown(known.iloc[0])}"
+        counts = f"{distinct} different texts in {count(len(known), 'row')}, such as {_shown(known.iloc[0])}"
         return _unused(name, f"is free text or an identifier ({counts})")
     note = None
     if distinct > MAX_CATEGORIES:
@@ -181,7 +182,7 @@ def _numbers(values: pd.Series, name: str, where: str, spelling: str | None = No
     infinite = np.flatnonzero(np.isinf(numbers))
     if len(infinite):
         raise UserError(
-            f"{where}: column {name!r} has {_count(len(infinite), 'infinite value')} (first in row {infinite[0] + 1}); "
+            f"{where}: column {name!r} has {count(len(infinite), 'infinite value')} (first in row {infinite[0] + 1}); "
             "correct it, or leave it empty for missing"
         )
     return numbers
@@ -192,7 +193,7 @@ def _refuse_others(text: pd.Series, failed: NDArray[np.bool_], name: str, where:
     if len(wrong):
         row = text.index[wrong[0]]
         raise UserError(
-            f"{where}: column {name!r} holds {expected}, but {_count(len(wrong), 'cell')} can't be read as such "
+            f"{where}: column {name!r} holds {expected}, but {count(len(wrong), 'cell')} can't be read as such "
             f"(first: {_shown(text.iloc[wrong[0]])} in row {int(row) + 1}); correct or empty it, or use "
             f"--categorical {name!r}"
         )
@@ -202,13 +203,47 @@ def _dates(text: pd.Series, date_format: str) -> pd.Series:
     return pd.to_datetime(text, errors="coerce", format=date_format, utc=True).dt.tz_convert(None)
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
 def _shown(value: object) -> str:
     text = str(value)
     return repr(text if len(text) <= 40 else text[:37] + "...")
+
+
+class Rare(NamedTuple):
+    """What becomes of classes with fewer rows than ``least``: they are merged into one, or left out."""
+
+    least: int
+    merge: bool
+
+
+def without_rare(tables: list[Rows], rare: Rare | None) -> list[Rows]:
+    """Return the tables without the classes that are rare in the first one, which is to learn from.
+
+    Raises:
+        UserError: every class is rare.
+    """
+    labels = [texts(rows.labels, MISSING_LABEL) for rows in tables]
+    if pd.to_numeric(labels[0], errors="coerce").notna().equals(labels[0].notna()):  # 1 and 1.0 are one class
+        spelled = [pd.to_numeric(text, errors="coerce").map("{:.15g}".format, na_action="ignore") for text in labels]
+        labels = [text.where(numbers.isna(), numbers) for text, numbers in zip(labels, spelled, strict=True)]
+    counts = labels[0].value_counts()
+    few = [] if rare is None else sorted(counts.index[counts < rare.least])
+    if rare is None or not few:
+        return tables
+    where, option = tables[0].where_labels, "--merge-rare" if rare.merge else "--drop-rare"
+    if len(few) == len(counts):
+        raise UserError(f"{where}: every class has fewer than {rare.least} rows; lower {option}")
+    merged = "other" if "other" not in counts else "(other)"
+    fate = f"merged into {merged!r}" if rare.merge else "left out"
+    note = f"{count(len(few), 'class')} with fewer than {rare.least} rows {fate}: {listed(few)}"
+    left = []
+    for rows, text in zip(tables, labels, strict=True):
+        hit = text.isin(few)
+        if rare.merge:
+            changed = replace(rows, labels=text.mask(hit, merged))
+        else:
+            changed = replace(rows, frame=rows.frame[~hit], labels=rows.labels[~hit])
+        left.append(changed)
+    return [replace(left[0], notes=(*left[0].notes, note)), *left[1:]]
 
 
 class Labelled(NamedTuple):
@@ -253,7 +288,7 @@ def labelled(tables: Sequence[Rows], numbers_are_names: bool) -> Labelled:
     classes = tuple(f"{name:.15g}" if numeric else str(name) for name in names)
     _refuse_small(classes, counts, learn.where_labels, least)
     if missing := len(text) - len(known):
-        notes.append(f"{missing} rows without a label are left out")
+        notes.append(f"{count(missing, 'row')} without a label left out")
     folded = Counter(name.casefold() for name in classes)
     similar = [name for name in classes if folded[name.casefold()] > 1]
     if similar:
@@ -263,7 +298,7 @@ def labelled(tables: Sequence[Rows], numbers_are_names: bool) -> Labelled:
         if (own < 0).all():
             raise UserError(f"{test.where}: no row has a label; the test rows need theirs to be scored")
         if (own < 0).any():
-            notes.append(f"{test.where}: {int((own < 0).sum())} rows without a label are left out")
+            notes.append(f"{test.where}: {count(int((own < 0).sum()), 'row')} without a label left out")
     parts = [(rows.frame[own >= 0], own[own >= 0]) for rows, own in zip(tables, codes, strict=True)]
     return Labelled(classes, parts, notes)
 
@@ -301,6 +336,6 @@ def _refuse_small(classes: Sequence[str], counts: NDArray[np.int64], where: str,
     if len(small):
         others = f" ({len(small)} classes are that small)" if len(small) > 1 else ""
         raise UserError(
-            f"{where}: class {classes[small[0]]!r} has {_count(counts[small[0]], 'row')}, the split needs at least "
-            f"{least}{others}; add rows, or merge or remove the class"
+            f"{where}: class {classes[small[0]]!r} has {count(counts[small[0]], 'row')}, the split needs at least "
+            f"{least}{others}; add rows, or --merge-rare {least} or --drop-rare {least}"
         )

@@ -1,4 +1,4 @@
-"""Rows and their labels read from CSV, Parquet or Python objects, with errors of one line."""
+"""Rows and their labels read from tables in files or from Python objects, with errors of one line."""
 
 from __future__ import annotations
 
@@ -7,15 +7,19 @@ import csv
 import difflib
 import gzip
 import io
+import json
 import lzma
 import re
+import sys
 import warnings
 import zipfile
+import zlib
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TextIO
 
 import numpy as np
 import pandas as pd
@@ -27,8 +31,24 @@ MISSING = ("", "?", "NA", "N/A", "n/a", "<NA>", "#N/A", "NaN", "nan", "-nan", "N
 # In the label column "None" is more often a class than a missing value.
 MISSING_LABEL = tuple(text for text in MISSING if text.lower() != "none")
 
+STDIN = Path("/dev/stdin")  # what the command line makes of -, on every system
+FORMATS = "CSV, TSV, JSON lines, Parquet, Feather or a spreadsheet"
+
 _PACKED = {".gz": gzip, ".bz2": bz2, ".xz": lzma}
-_FOREIGN = (".xls", ".xlsx", ".ods", ".json", ".jsonl", ".arff", ".sav", ".dta", ".sas7bdat", ".feather", ".npz")
+_ARROW = {".parquet": "Parquet", ".pq": "Parquet", ".feather": "Feather", ".arrow": "Feather"}
+_SHEETS = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods")
+_JSON = (".jsonl", ".ndjson", ".json")
+_FOREIGN = (".arff", ".sav", ".dta", ".sas7bdat", ".rds", ".npz", ".npy", ".pkl", ".h5")
+_KINDS = (*_ARROW, *_SHEETS, *_PACKED, ".zip")  # told by the name; else, as in a stream, by the first bytes
+_SIGNS = {
+    b"PAR1": ".parquet",
+    b"ARROW1": ".feather",
+    b"\xd0\xcf\x11\xe0": ".xls",
+    b"\x1f\x8b": ".gz",
+    b"BZh91AY": ".bz2",
+    b"\xfd7zXZ": ".xz",
+    b"PK\x03\x04": ".zip",
+}
 _SAMPLE = 1 << 16
 
 
@@ -40,22 +60,29 @@ class RawFrame(NamedTuple):
 
 
 def read_frame(path: Path, target: str | None = None) -> RawFrame:
-    """Read CSV, TSV (also ``;`` and ``|``; packed with gzip, bzip2, xz or zip) or Parquet.
+    """Read CSV, TSV (also ``;`` and ``|``), JSON lines (packed with gzip, bzip2, xz or zip), Parquet, Feather or Excel.
 
     The cells of the label column, ``target``, aren't turned into numbers and may say ``None``.
 
     Raises:
         UserError: a missing, unreadable or empty file, no table, no rows, or columns with the same name.
     """
-    if not path.exists():
+    if path != STDIN and not path.exists():
         raise UserError(f"{path}: no such file{_nearby(path)}")
     if path.is_dir():
-        raise UserError(f"{path}: a folder, expected a table (CSV, TSV or Parquet)")
+        raise UserError(f"{path}: a folder, expected a table ({FORMATS})")
     suffix = path.suffix.lower()
     if suffix in _FOREIGN:
         raise UserError(f"{path}: {suffix} files aren't read; save the table as CSV or Parquet")
     try:
-        raw = _read_parquet(path) if suffix in {".parquet", ".pq"} else _read_text(path, target)
+        content = content_of(path)
+        kind = suffix if suffix in _KINDS else next((_SIGNS[sign] for sign in _SIGNS if content.startswith(sign)), "")
+        if kind in _ARROW:
+            raw = _read_arrow(path, content, _ARROW[kind])
+        elif kind in _SHEETS or (kind == ".zip" and b"[Content_Types].xml" in content[:_SAMPLE]):
+            raw = _read_sheet(path, content)
+        else:
+            raw = _read_text(path, content, kind, target)
     except OSError as error:
         raise UserError(f"{path}: can't be read ({error.strerror or error})") from None
     if not len(raw.frame):
@@ -63,25 +90,80 @@ def read_frame(path: Path, target: str | None = None) -> RawFrame:
     return raw
 
 
-def _read_parquet(path: Path) -> RawFrame:
+def content_of(path: Path) -> bytes:
+    """Return the bytes of a file; those of standard input or a pipe, which can be read only once, are kept."""
+    if path == STDIN:
+        return _drained(path, sys.stdin)
+    return path.read_bytes() if path.is_file() else _drained(path)
+
+
+@lru_cache
+def _drained(path: Path, stream: TextIO | None = None) -> bytes:
+    return path.read_bytes() if stream is None else stream.buffer.read()
+
+
+def _read_arrow(path: Path, content: bytes, kind: str) -> RawFrame:
     import pyarrow as pa
 
     try:
-        frame = pd.read_parquet(path)
-    except (pa.ArrowException, ValueError) as error:
-        raise UserError(f"{path}: not a readable Parquet file ({_first_line(error)})") from None
+        read = pd.read_parquet if kind == "Parquet" else pd.read_feather
+        return _named(path, read(io.BytesIO(content)))
+    except (pa.ArrowException, ValueError, OSError) as error:
+        raise UserError(f"{path}: not a readable {kind} file ({_first_line(error)})") from None
+
+
+def _read_sheet(path: Path, content: bytes) -> RawFrame:
+    """Read the first sheet of a workbook; rows and columns without a cell are left out."""
+    try:
+        with pd.ExcelFile(io.BytesIO(content), engine="calamine") as book:
+            first, *others = map(str, book.sheet_names)
+            frame = book.parse(first, keep_default_na=False, na_values=[""])
+    except ImportError:
+        raise UserError(
+            f"{path}: a spreadsheet needs one more package: pip install 'crossfade[excel]'; or save it as CSV"
+        ) from None
+    except Exception as error:  # the reader's own errors have no common class
+        raise UserError(f"{path}: not a readable spreadsheet ({_first_line(error)})") from None
+    frame = frame.dropna(how="all")
+    frame = frame.loc[:, [frame[name].notna().any() or not str(name).startswith("Unnamed: ") for name in frame]]
+    notes = [f"sheet {first!r} is read, not {', '.join(map(repr, others))}"] if others else []
+    return _named(path, frame, notes)
+
+
+def _read_json(path: Path, text: str, notes: Sequence[str]) -> RawFrame:
+    """Read a record a line, or one list of records."""
+    many = text.lstrip().startswith("[")
+    parts = [(1, text)] if many else [(at, line) for at, line in enumerate(text.split("\n"), 1) if line.strip()]
+    try:
+        records = [json.loads(part) for at, part in parts]
+    except json.JSONDecodeError as error:
+        line = error.lineno if many else next(at for at, part in parts if part == error.doc)
+        raise UserError(
+            f"{path}: line {line}: not JSON ({error.msg}); expected a record {{...}} in each line"
+        ) from None
+    records = records[0] if many else records
+    if not all(isinstance(record, dict) for record in records):
+        raise UserError(f"{path}: expected records {{...}}, one in each line or all in one list")
+    return _named(path, pd.DataFrame(records), notes)
+
+
+def _named(path: Path, frame: pd.DataFrame, notes: Sequence[str] = ()) -> RawFrame:
+    """Return a frame whose columns have names, and different ones."""
     names = [str(name).strip() for name in frame.columns]
     duplicates = sorted({name for name in names if names.count(name) > 1})
     if duplicates:
         raise UserError(f"{path}: {len(duplicates)} column names occur twice (first: {duplicates[0]!r}); rename them")
-    return RawFrame(frame.set_axis(names, axis=1).reset_index(drop=True), ())
+    return RawFrame(frame.set_axis(names, axis=1).reset_index(drop=True), tuple(notes))
 
 
-def _read_text(path: Path, target: str | None) -> RawFrame:
-    text, notes = _decode(path, _unpack(path))
+def _read_text(path: Path, content: bytes, packed: str, target: str | None) -> RawFrame:
+    text, notes = _decode(path, _unpack(path, content, packed))
     text = text.replace("\r\n", "\n").replace("\r", "\n").lstrip("\n")
     if not text.strip():
         raise UserError(f"{path}: the file is empty")
+    suffix = Path(path.stem if packed == path.suffix.lower() else path.name).suffix.lower()
+    if suffix in _JSON or (not suffix and re.match(r"\s*(\[\s*)?\{", text)):
+        return _read_json(path, text, notes)
     try:
         separator = _separator(text[:_SAMPLE], path)
         names, header, more = _names(text, separator, target, path)
@@ -113,28 +195,26 @@ def _read_text(path: Path, target: str | None) -> RawFrame:
     return RawFrame(frame, (*notes, *more))
 
 
-def _unpack(path: Path) -> bytes:
-    suffix = path.suffix.lower()
+def _unpack(path: Path, content: bytes, packed: str) -> bytes:
     try:
-        if suffix == ".zip":
-            with zipfile.ZipFile(path) as archive:
+        if packed == ".zip":
+            with zipfile.ZipFile(io.BytesIO(content)) as archive:
                 inside = [name for name in archive.namelist() if not name.endswith("/") and "__MACOSX" not in name]
                 if len(inside) != 1:
                     raise UserError(f"{path}: {len(inside)} files inside, expected one; unpack it and name the table")
                 return archive.read(inside[0])
-        if suffix in _PACKED:
-            with _PACKED[suffix].open(path) as file:
-                return bytes(file.read())
-        return path.read_bytes()
-    except (zipfile.BadZipFile, gzip.BadGzipFile, EOFError, lzma.LZMAError) as error:
-        raise UserError(f"{path}: damaged {suffix} file ({_first_line(error)})") from None
+        return _PACKED[packed].decompress(content) if packed in _PACKED else content
+    except UserError:
+        raise
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, lzma.LZMAError) as error:
+        raise UserError(f"{path}: damaged {packed} file ({_first_line(error)})") from None
 
 
 def _decode(path: Path, content: bytes) -> tuple[str, list[str]]:
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         return content.decode("utf-16", errors="replace"), []
     if b"\x00" in content[:_SAMPLE]:
-        raise UserError(f"{path}: not a text file; expected CSV, TSV or Parquet (named .parquet)")
+        raise UserError(f"{path}: not a text file; expected {FORMATS}")
     try:
         return content.decode("utf-8-sig"), []
     except UnicodeDecodeError as error:

@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 
 from crossfade.errors import UserError
-from crossfade.lab.data.columns import MAX_CATEGORIES, Column, convert, infer, labelled
-from crossfade.lab.data.reading import Rows, check_names, rows_of_arrays, rows_of_files
+from crossfade.lab.data.columns import MAX_CATEGORIES, Column, Rare, convert, infer, labelled, without_rare
+from crossfade.lab.data.reading import Rows, check_names, content_of, rows_of_arrays, rows_of_files
 from crossfade.lab.data.split import Split, entry
 from crossfade.lab.trial import Shape, stream_seed
 
@@ -57,17 +57,22 @@ class Table:
 
 
 def from_file(
-    path: Path, target: str, *, test: Path | None = None, categorical: Sequence[str] = (), drop: Sequence[str] = ()
+    path: Path,
+    target: str,
+    *,
+    test: Path | None = None,
+    categorical: Sequence[str] = (),
+    drop: Sequence[str] = (),
+    rare: Rare | None = None,
 ) -> Table:
     """Read a table and, if given, its fixed test rows.
 
     Raises:
         UserError: a file or column that can't be used.
     """
-    rows = rows_of_files(path, target, test)
+    rows = without_rare(rows_of_files(path, target, test), rare)
     table = _table(path.name.split(".")[0] or path.name, path.name, rows, target, categorical, drop)
-    with path.open("rb") as file:
-        return replace(table, sha256=hashlib.file_digest(file, "sha256").hexdigest())
+    return replace(table, sha256=hashlib.sha256(content_of(path)).hexdigest())
 
 
 def from_arrays(
@@ -78,9 +83,11 @@ def from_arrays(
     test: tuple[object, object] | None = None,
     categorical: Sequence[str] = (),
     drop: Sequence[str] = (),
+    rare: Rare | None = None,
 ) -> Table:
     """Return the table of NumPy arrays or pandas objects, by the same rules as a file's."""
-    table = _table(name, "Python", rows_of_arrays(X, y, test), "y", categorical, drop)
+    rows = without_rare(rows_of_arrays(X, y, test), rare)
+    table = _table(name, "Python", rows, "y", categorical, drop)
     return replace(table, sha256=content_digest(table))
 
 
@@ -121,6 +128,8 @@ def _table(
     where, names = rows[0].where, rows[0].frame.columns
     categories = [column for column in categorical if column != target]
     check_names(categories, names, "--categorical", where)
+    if target in drop and target not in names:
+        raise UserError(f"{where}: --drop {target!r} is the target; name columns to learn from")
     check_names(drop, names, "--drop", where)
     classes, ((frame, codes), *tests), notes = labelled(rows, target in categorical)
     columns = [infer(frame[column], column, where, column in categories) for column in names if column not in drop]

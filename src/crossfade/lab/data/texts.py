@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from crossfade.errors import UserError
-from crossfade.lab.data.columns import labelled
+from crossfade.lab.data.columns import Rare, labelled, without_rare
 from crossfade.lab.data.reading import Rows, check_names, rows_of_arrays, rows_of_files
 from crossfade.lab.data.sources import CATALOGUE, find_reviews, hub
 from crossfade.lab.data.split import DividedTask, Examples, divide, entry
@@ -132,7 +133,13 @@ class TextTask(DividedTask[TextPart]):
 
 
 def load_texts(
-    path: Path, text: Sequence[str], target: str, *, test: Path | None = None, numbers_are_names: bool = False
+    path: Path,
+    text: Sequence[str],
+    target: str,
+    *,
+    test: Path | None = None,
+    numbers_are_names: bool = False,
+    rare: Rare | None = None,
 ) -> TextSet:
     """Read a table with a column of texts (or two, for pairs) and a column of classes.
 
@@ -144,7 +151,8 @@ def load_texts(
     if target in text:
         raise UserError(f"--text: expected columns other than the target {target!r}, got {', '.join(text)}")
     name = path.name.split(".")[0] or path.name
-    return _text_set(name, path.name, rows_of_files(path, target, test), text, numbers_are_names)
+    rows = without_rare(rows_of_files(path, target, test), rare)
+    return _text_set(name, path.name, rows, text, numbers_are_names)
 
 
 def texts_from_arrays(
@@ -155,9 +163,10 @@ def texts_from_arrays(
     name: str = "data",
     test: tuple[object, object] | None = None,
     numbers_are_names: bool = False,
+    rare: Rare | None = None,
 ) -> TextSet:
     """Return the texts in one column of a data frame (or two, for pairs) with their labels; as ``load_texts``."""
-    return _text_set(name, "Python", rows_of_arrays(X, y, test), text, numbers_are_names)
+    return _text_set(name, "Python", without_rare(rows_of_arrays(X, y, test), rare), text, numbers_are_names)
 
 
 def _text_set(name: str, source: str, tables: Sequence[Rows], text: Sequence[str], numbers_are_names: bool) -> TextSet:
@@ -177,6 +186,12 @@ def _with_text(rows: Rows, text: Sequence[str]) -> Rows:
     check_names(text, rows.frame.columns, "--text", rows.where)
     cells = rows.frame[list(text)].astype("object")
     frame = cells.where(cells.notna(), "").map(lambda cell: str(cell).strip())
+    for name in text:
+        filled = frame[name][frame[name] != ""]
+        if len(filled) and pd.to_numeric(filled, errors="coerce").notna().all():
+            raise UserError(
+                f"{rows.where}: --text {name!r} holds numbers, expected texts; without --text it is a table"
+            )
     empty = (frame == "").any(axis=1)
     if empty.all():
         raise UserError(f"{rows.where}: --text {', '.join(text)}: every cell is empty; name a column of texts")
