@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from dataclasses import replace
 
 import numpy as np
@@ -136,6 +137,18 @@ def test_killed_and_resumed_equals_undisturbed(task, recipe, name, tmp_path):
 
 class _Kill(Exception):
     pass
+
+
+def test_ctrl_c_is_passed_on_and_can_be_pressed_again(task, recipe):
+    """Lightning would end the process with status 1 and without a word, and ignore Ctrl-C from then on."""
+
+    def press(fraction: float) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        train(task.split(0), method("ce"), recipe, seed=3, on_progress=press)
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_killed_in_the_middle_of_an_epoch(task, recipe, tmp_path):

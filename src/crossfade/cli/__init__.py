@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import difflib
 import os
+import re
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 from crossfade.errors import UserError
 
 if TYPE_CHECKING:
-    from cyclopts import App
+    from cyclopts import App, CycloptsError, Token
 
 
 class Command(NamedTuple):
@@ -51,7 +53,12 @@ STUDIES = {
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command and exit: 0 done, 1 some trials failed, 2 the request can't be carried out, 130 interrupted."""
-    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    # cyclopts takes a lone hyphen for an option, but only an output is one that way.
+    arguments = [
+        "/dev/stdin" if word == "-" and before not in ("--json", "--report") else word
+        for before, word in zip(["", *given], given, strict=False)
+    ]
     # torch's own imports warn of what torch will change: nothing that a command's user could do.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\..*")
     try:
@@ -75,8 +82,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if (error.name or "crossfade").startswith("crossfade"):
             raise
         status = _stop(f"{error.name} isn't installed; pip install 'crossfade[lab]'")
-    except (UserError, CycloptsError) as error:
+    except UserError as error:
         status = _stop(" ".join(str(error).split()))
+    except CycloptsError as error:
+        status = _stop(_explained(error))
     sys.exit(status if isinstance(status, int) else 0)
 
 
@@ -92,7 +101,7 @@ def _app(called: Sequence[str]) -> App:
         version=lambda: version("crossfade"),
         suppress_keyboard_interrupt=False,
         help_format="plaintext",
-        default_parameter=Parameter(negative=""),
+        default_parameter=Parameter(negative="", converter=_converted),
     )
     studies = App(name="run", help="Run one of the paper's studies; resumes by itself.", sort_key=0.5)
     for parent, commands, word in ((app, COMMANDS, called[:1]), (studies, STUDIES, called[1:2])):
@@ -102,6 +111,35 @@ def _app(called: Sequence[str]) -> App:
             parent.command(command.function, name=name, help=help_, sort_key=place)
     app.command(studies)
     return app
+
+
+def _converted(type_: Any, tokens: Sequence[Token]) -> Any:
+    """Return an option's value; a number of things must be whole (cyclopts would round 1.5)."""
+    from cyclopts import convert
+
+    kinds = get_args(type_) or (type_,)
+    for token in tokens:
+        if int in kinds and not re.fullmatch(r"[-+]?\d+", token.value):
+            raise ValueError(f"expected a whole number, got {token.value!r}")
+    return convert(type_, tokens)
+
+
+def _explained(error: CycloptsError) -> str:
+    """Return in one line what is wrong with the words of a command."""
+    from cyclopts import MissingArgumentError, UnknownCommandError, UnusedCliTokensError
+
+    chain, words = " ".join(("crossfade", *(error.command_chain or ()))), error.unused_tokens or [""]
+    if isinstance(error, UnknownCommandError):
+        known = {name: name for name in (*COMMANDS, "run")} | {name: f"run {name}" for name in STUDIES}
+        near = difflib.get_close_matches(words[0].lower(), known, n=1, cutoff=0.5)
+        there = [f"compare {words[0]}"] if os.path.exists(words[0]) else [known[name] for name in near]
+        hint = f"did you mean crossfade {there[0]}?" if there else f"there are {', '.join((*COMMANDS, 'run'))}"
+        return f"no command {words[0]!r}: {hint}"
+    if isinstance(error, UnusedCliTokensError):
+        return f"unexpected {' '.join(words)}: see {chain} --help"
+    if isinstance(error, MissingArgumentError) and error.argument is not None:
+        return f"{error.keyword or error.argument.name} needs a value: see {chain} --help"
+    return " ".join(str(error).split())
 
 
 def _stop(why: str, status: int = 2) -> int:

@@ -16,7 +16,7 @@ from crossfade.lab.files import write_text
 from crossfade.lab.methods import MATCHED
 from crossfade.lab.trial import Json
 from crossfade.stats.compare import METRICS
-from crossfade.stats.words import decimal, percent, points, points_range, text_table
+from crossfade.stats.words import count, decimal, percent, points, points_range, text_table
 
 if TYPE_CHECKING:
     from crossfade.lab.store import Run, Store
@@ -53,7 +53,7 @@ class ComparisonResult:
         results, failed = frames.results(store, run.keys), tuple(frames.failures(store, run.keys))
         pending = len(run.keys) - len(results) - len(failed)
         missing = [f"{task} · {method} · repeat {repeat}: {error}" for task, method, repeat, error in failed]
-        missing += [f"{pending} trials have not been run yet"] if pending else []
+        missing += [f"{count(pending, 'trial')} not run yet"] if pending else []
         meta = {**run.request["meta"], "missing": missing}
         return cls(results, frames.curves(store, run.keys), meta, failed, pending, run.request["settings"])
 
@@ -181,5 +181,5 @@ class ComparisonResult:
     def _why(self, method: str | None = None) -> str:
         errors = [error for _, name, _, error in self.failures if method in (None, name)]
         if errors:
-            return f"{len(errors)} trials failed, the first with: {errors[0]}"
-        return f"{self.pending} trials have not been run yet"
+            return f"{count(len(errors), 'trial')} failed, the first with: {errors[0]}"
+        return f"{count(self.pending, 'trial')} not run yet"

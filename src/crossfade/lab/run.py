@@ -24,6 +24,7 @@ from crossfade.lab.train.lstm.recipe import LstmRecipe
 from crossfade.lab.train.tables.recipe import Recipe
 from crossfade.lab.train.tables.run import executor as tables_executor
 from crossfade.lab.trial import Trial
+from crossfade.stats.words import count
 
 # Multiply-adds of one call: a few seconds on two cores. That is what a kill can cost, and how long Ctrl-C may wait.
 _BUDGET = 2e10
@@ -226,7 +227,7 @@ def _log(label: str) -> OnProgress:
 
 
 def _trials(done: int, failed: int) -> str:
-    return f"{done} trials" + (f", {failed} failed" if failed else "")
+    return count(done, "trial") + (f", {failed} failed" if failed else "")
 
 
 def duration(seconds: float) -> str:

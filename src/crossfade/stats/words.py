@@ -11,7 +11,13 @@ from typing import TypeAlias
 Plain: TypeAlias = bool | int | float | str | list["Plain"] | dict[str, "Plain"] | None
 
 MISSING = "—"
-_PLURALS = {"loss": "losses", "other loss": "other losses", "reliable loss": "reliable losses", "entry": "entries"}
+_PLURALS = {
+    "loss": "losses",
+    "class": "classes",
+    "other loss": "other losses",
+    "reliable loss": "reliable losses",
+    "entry": "entries",
+}
 
 
 def decimal(value: float | None, digits: int = 3) -> str:

@@ -10,6 +10,7 @@ import inspect
 import logging
 import os
 import pkgutil
+import signal
 import sys
 import time
 import warnings
@@ -81,8 +82,6 @@ def train(
             gradient_clip_val=recipe.clip if module.automatic_optimization and recipe.clip else None,
         )
         trainer.fit(module, ckpt_path=resume)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
     return module.record.history(module.net, trainer.strategy.root_device, time.perf_counter() - started)
 
 
@@ -230,8 +229,8 @@ def make_logger(name: str, folder: Path | None) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Suppress Lightning's hints, which are meant for whoever writes the training code."""
-    log = logging.getLogger("lightning.pytorch")
+    """Suppress Lightning's hints, meant for whoever writes the training code, and raise its Ctrl-C as such."""
+    log, interrupt = logging.getLogger("lightning.pytorch"), signal.getsignal(signal.SIGINT)
     level = log.level
     log.setLevel(logging.ERROR)
     try:
@@ -239,5 +238,10 @@ def _quiet() -> Iterator[None]:
             warnings.filterwarnings("ignore", module=r"lightning\..*")
             warnings.filterwarnings("ignore", message=r".*(isinstance\(treespec|LeafSpec).*")
             yield
+    except SystemExit as stopped:
+        if not isinstance(stopped.__context__, KeyboardInterrupt):
+            raise
+        signal.signal(signal.SIGINT, interrupt)  # Lightning ignores it from then on
+        raise KeyboardInterrupt from None
     finally:
         log.setLevel(level)
