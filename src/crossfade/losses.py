@@ -6,11 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crossfade import _heart, functional
 from crossfade._heart import Reduction, check_reduction
-from crossfade._tensors import class_dim, full_precision
+from crossfade._tensors import class_dim, full_precision, is_half
 from crossfade.schedules import Schedule, Weights, check_called, gradual
 
 
@@ -174,19 +175,21 @@ class LinearCrossfadeLoss(CrossfadeLoss):
 def max_mahalanobis_centers(num_classes: int, dim: int, norm: float = 10.0) -> Tensor:
     """Return the centres of the Max-Mahalanobis distribution, (num_classes, dim) float64 (Pang et al. 2018, alg. 1).
 
-    All have the given norm, and every pair has the inner product -norm^2 / (num_classes - 1): a regular simplex.
+    All have the given norm, and every pair has the inner product -norm^2 / (num_classes - 1): a regular simplex. More
+    than dim + 1 classes have none. Their centres are what the authors' code approximates by gradient descent: the
+    largest inner product of a pair is as small as an optimiser makes it from one random start.
 
     Raises:
-        ValueError: fewer than 2 classes, or more than dim + 1, which have no such simplex.
+        ValueError: fewer than 2 classes, no dimension, or a norm that isn't positive.
     """
     if num_classes < 2:
         raise ValueError(f"num_classes must be at least 2, got {num_classes}")
-    if num_classes > dim + 1:
-        raise ValueError(
-            f"dim must be at least num_classes - 1 = {num_classes - 1} for equal angles between centres, got {dim}"
-        )
+    if dim < 1:
+        raise ValueError(f"dim must be at least 1, got {dim}")
     if not norm > 0:
         raise ValueError(f"norm must be positive, got {norm!r}")
+    if num_classes > dim + 1:
+        return _spread_directions(num_classes, dim) * norm
     centers = torch.zeros(num_classes, dim, dtype=torch.float64)
     centers[0, 0] = 1.0
     for i in range(1, num_classes):
@@ -198,6 +201,26 @@ def max_mahalanobis_centers(num_classes: int, dim: int, norm: float = 10.0) -> T
     return centers * norm
 
 
+def _spread_directions(count: int, dim: int) -> Tensor:
+    """Return unit vectors, (count, dim) float64, whose largest inner product is small: ever sharper smooth maxima."""
+    generator = torch.Generator().manual_seed(0)
+    free = torch.randn(count, dim, dtype=torch.float64, generator=generator).requires_grad_()
+    itself = 2.0 * torch.eye(count, dtype=torch.float64)
+    for sharpness in (10.0, 100.0, 1000.0):
+        optimizer = torch.optim.LBFGS([free], max_iter=50, line_search_fn="strong_wolfe")
+
+        def closure(sharpness: float = sharpness, optimizer: torch.optim.Optimizer = optimizer) -> Tensor:
+            optimizer.zero_grad()
+            unit = F.normalize(free, dim=1)
+            largest = torch.logsumexp(sharpness * (unit @ unit.t() - itself), (0, 1)) / sharpness
+            largest.backward()  # type: ignore[no-untyped-call]
+            return largest
+
+        with torch.enable_grad():
+            optimizer.step(closure)  # type: ignore[no-untyped-call]
+    return F.normalize(free.detach(), dim=1)
+
+
 class MaxMahalanobisCenterLoss(nn.Module):
     """Half the squared distance of the features to their class's Max-Mahalanobis centre, eq. (5), Pang et al. 2019.
 
@@ -206,7 +229,8 @@ class MaxMahalanobisCenterLoss(nn.Module):
     features, the output of the layer before a classifier, and not logits. :meth:`logits` turns features into scores.
 
     Args:
-        num_classes, dim: classes C, and size D of the features; C <= D + 1.
+        num_classes, dim: classes C, and size D of the features. For C > D + 1 the centres are approximations, see
+            :func:`max_mahalanobis_centers`, and belong to the state dict.
         norm: length of the centres (Pang et al.'s C_MM).
         squared: whether the distance is squared.
         weight, ignore_index, label_smoothing, reduction: as ``nn.CrossEntropyLoss``'s. Soft targets give the
@@ -215,7 +239,7 @@ class MaxMahalanobisCenterLoss(nn.Module):
     Shapes: features (N, D), (N, D, d1, ...) or (D,); target as for ``F.cross_entropy``, with probabilities (N, C, ...).
 
     Raises:
-        ValueError: C < 2 or C > D + 1 at construction; features whose dimension 1 isn't D.
+        ValueError: C < 2 or D < 1 at construction; features whose dimension 1 isn't D.
     """
 
     centers: Tensor
@@ -234,9 +258,10 @@ class MaxMahalanobisCenterLoss(nn.Module):
         reduction: Reduction = "mean",
     ) -> None:
         super().__init__()
-        # The centres follow from the arguments: they stay out of the state dict, so that any checkpoint loads.
+        # A simplex follows from the arguments and stays out of the state dict, so that any checkpoint loads. An
+        # approximation may depend on the machine's last bits.
         centers = max_mahalanobis_centers(num_classes, dim, norm).to(torch.get_default_dtype())
-        self.register_buffer("centers", centers, persistent=False)
+        self.register_buffer("centers", centers, persistent=num_classes > dim + 1)
         self.register_buffer("weight", weight)
         self.squared = squared
         self.ignore_index = ignore_index
@@ -249,7 +274,7 @@ class MaxMahalanobisCenterLoss(nn.Module):
 
     def forward(self, features: Tensor, target: Tensor) -> Tensor:
         """Return the loss of the features."""
-        scores = -self._distances(full_precision(features), self.squared)
+        scores = -self._distances(features, self.squared)
         return _heart.reduce_classes(
             scores, target, self.weight, self.ignore_index, self.label_smoothing, self.reduction
         )
@@ -260,9 +285,16 @@ class MaxMahalanobisCenterLoss(nn.Module):
             raise ValueError(
                 f"features must have size {self.centers.shape[1]} in dimension {dim}, got shape {tuple(features.shape)}"
             )
-        rows = features.movedim(dim, -1).unsqueeze(-2)
+        rows = full_precision(features).movedim(dim, -1).unsqueeze(-2)
         distances = (rows - self.centers.to(rows.dtype)).square().sum(-1)
         if not squared:
             zero = distances == 0  # sqrt has an infinite slope there
             distances = distances.masked_fill(zero, 1.0).sqrt().masked_fill(zero, 0.0)
         return (distances / 2).movedim(-1, dim)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        exact = self.centers
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if is_half(self.centers.dtype):  # .half() would round them
+            self.centers = exact.to(self.centers.device)
+        return self

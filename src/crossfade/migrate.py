@@ -38,8 +38,11 @@ def from_dft(**options: Any) -> CrossfadeLoss:
 def from_poly(epsilon: float = 1.0, **options: Any) -> CrossfadeLoss:
     """Return Poly-1 (Leng et al. 2022), ce + epsilon (1 - p): eq. (12) with alpha = 1 and beta = epsilon throughout.
 
-    timm's name for it is ``PolyCrossEntropy(epsilon)``. Its row weight is 1 + epsilon p: epsilon = 1 is the paper's
-    F = 0, and epsilon = 2 is F = 0.25 (eq. 14).
+    Its row weight is 1 + epsilon p: epsilon = 1 is the paper's F = 0, and epsilon = 2 is F = 0.25 (eq. 14). timm's name
+    for it is ``PolyCrossEntropy(epsilon)``, whose default is 2: ``from_poly(2.0)``. Poly1CrossEntropyLoss of
+    abhuse/polyloss-pytorch has ``reduction="none"`` as its default, and its ``weight`` multiplies ce alone, with a mean
+    over N: ``crossfade_loss(..., beta=0.0, weight=weight, reduction="none") + epsilon * expectation_loss(...,
+    reduction="none")``. Here ``weight`` multiplies both terms, and the mean divides by the targets' weights.
 
     >>> import torch
     >>> round(from_poly(2.0)(torch.tensor([[2.0, 0.0]]), torch.tensor([0])).item(), 4)  # 0.1269 + 2 * 0.1192

@@ -290,7 +290,7 @@ def test_max_mahalanobis_loss() -> None:
     assert (criterion.logits(criterion.centers).argmax(1) == torch.arange(4)).all()
     printed = cf.MaxMahalanobisCenterLoss(4, 6, squared=False)(features, target)
     torch.testing.assert_close(printed, 0.5 * (features - criterion.centers[target]).norm(dim=1).mean())
-    for classes, dim in ((1, 5), (7, 5)):
+    for classes, dim in ((1, 5), (7, 0)):
         with pytest.raises(ValueError, match="must be at least"):
             cf.MaxMahalanobisCenterLoss(classes, dim)
     with pytest.raises(ValueError, match="features must have size 6"):

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+import crossfade
 from crossfade import migrate
 
 
@@ -71,6 +72,27 @@ def test_poly_is_timms_poly(batch, soft):
     torch.testing.assert_close(values[1], values[0])
     gradients = [torch.autograd.grad(value, logits)[0] for value in values]
     torch.testing.assert_close(gradients[1], gradients[0])
+
+
+def test_timms_default_is_an_epsilon_of_two(batch):
+    timm_loss = pytest.importorskip("timm.loss")
+    logits, target = batch
+    torch.testing.assert_close(
+        migrate.from_poly(2.0)(logits, target).float(), timm_loss.PolyCrossEntropy()(logits, target)
+    )
+
+
+def test_the_weighting_of_abhuses_polyloss(batch):
+    """abhuse/polyloss-pytorch: ce with class weights, plus epsilon (1 - p_y) without, and a plain mean."""
+    logits, target = batch
+    weight = torch.rand(7, dtype=torch.float64)
+    p = target_probability(logits, target)
+    theirs = F.cross_entropy(logits, target, weight=weight, reduction="none") + 1.5 * (1 - p)
+    ours = crossfade.crossfade_loss(logits, target, beta=0.0, weight=weight, reduction="none")
+    ours = ours + 1.5 * crossfade.expectation_loss(logits, target, reduction="none")
+    torch.testing.assert_close(ours, theirs)
+    both = weight[target] * (-p.log() + 1.5 * (1 - p))
+    torch.testing.assert_close(migrate.from_poly(1.5, weight=weight)(logits, target), both.sum() / weight[target].sum())
 
 
 def test_trl_dft_is_the_expectation_loss(batch):

@@ -119,7 +119,7 @@ def linear_crossfade_loss(
     at once (``is_grads_batched``) come from the reference, with all logits in memory.
 
     Raises:
-        RuntimeError, ValueError: shapes, types or options that ``F.linear`` or ``F.cross_entropy`` refuse too; DTensors.
+        RuntimeError, ValueError: shapes, types, options that ``F.linear`` or ``F.cross_entropy`` refuse too; DTensors.
         IndexError: a target out of range.
 
     >>> import torch
