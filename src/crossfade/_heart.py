@@ -85,7 +85,7 @@ def probability(
                 "logits that are a DTensor need class indices without label_smoothing, as under loss_parallel"
             )
         return by_class(g, logits, target, weight, ignore_index, label_smoothing, reduction)
-    few = logits.numel() <= _FEW_LOGITS
+    few = not torch.compiler.is_compiling() and logits.numel() <= _FEW_LOGITS
     if few and isinstance(g, Mixture) and g.is_fixed and not is_sharded(logits):
         return by_class(g, logits, target, weight, ignore_index, 0.0, reduction)
     if not few and fast_applies(logits, target, weight):
@@ -178,7 +178,7 @@ def reduce_classes(
             return _refusal(scores, target, weight, ignore_index, label_smoothing)
         check_reduction(reduction)
         if label_smoothing > 0:
-            target = target * (1 - label_smoothing) + label_smoothing / scores.shape[dim]
+            target = target.to(scores.dtype) * (1 - label_smoothing) + label_smoothing / scores.shape[dim]
         product = scores * target
         if weight is not None:
             product = product * along_classes(weight, scores)
@@ -186,11 +186,11 @@ def reduce_classes(
             return -product.sum(dim)
         total = -product.sum()
         return total if reduction == "sum" else total / (scores.numel() / scores.shape[dim])
+    if label_smoothing > 1:
+        return _refusal(scores, target, weight, ignore_index, label_smoothing)
     picked = F.nll_loss(scores, target, weight, None, ignore_index, None, reduction)
     if label_smoothing <= 0:  # like F.cross_entropy, which takes a negative value for none
         return picked
-    if label_smoothing > 1:
-        return _refusal(scores, target, weight, ignore_index, label_smoothing)
     spread = -(scores if weight is None else scores * along_classes(weight, scores)).sum(dim)
     ignored = target == ignore_index
     spread = spread.masked_fill(ignored, 0.0)

@@ -26,7 +26,7 @@ def finite(name: str, value: float | Tensor) -> None:
     if isinstance(value, Tensor):
         if value.numel() != 1:
             raise ValueError(f"{name} must be a number or a tensor with one element, got shape {tuple(value.shape)}")
-    elif not math.isfinite(value):
+    elif not -math.inf < value < math.inf:  # math.isfinite takes no symbolic number of torch.compile
         raise ValueError(f"{name} must be finite, got {value!r}")
 
 
@@ -37,6 +37,11 @@ def one_minus_exp(minus_x: Tensor) -> Tensor:
     result + 1, which is p in steps of 6e-8, and 0 for a p below them. (At p = 1 elu's second derivative is 0.)
     """
     return -F.elu(minus_x)
+
+
+def _power(base: Tensor, exponent: float) -> Tensor:
+    """Return base ** exponent. A compiler compiles again for each number that is an exponent, but not for a tensor."""
+    return base.pow(base.new_zeros(()) + exponent if torch.compiler.is_compiling() else exponent)
 
 
 def evaluate(g: Transform, ce: Tensor) -> Tensor:
@@ -65,22 +70,22 @@ class Mixture:
     def __init__(self, alpha: float | Tensor, beta: float | Tensor) -> None:
         finite("alpha", alpha)
         finite("beta", beta)
-        self.alpha = alpha
-        self.beta = beta
+        self.alpha = alpha.reshape(()) if isinstance(alpha, Tensor) else alpha
+        self.beta = beta.reshape(()) if isinstance(beta, Tensor) else beta
         self.is_fixed = not (isinstance(alpha, Tensor) or isinstance(beta, Tensor))
 
     def __call__(self, ce: Tensor) -> Tensor:
-        if not isinstance(self.alpha, Tensor):
-            if self.alpha == 0.0:
-                return self.beta * one_minus_exp(-ce)
-            return self.alpha * ce + self.beta * one_minus_exp(-ce)
-        # The weight 0 turns CE off even where ce = inf: EL is then 1, not NaN.
-        switched_off = (self.alpha == 0) & ce.isinf()
-        return self.alpha * ce.masked_fill(switched_off, 0.0) + self.beta * one_minus_exp(-ce)
+        alpha, beta = self.alpha, self.beta
+        if ce.dim() == 0:  # unlike a vector it would become float64 for the sake of a float64 weight
+            alpha, beta = (w.to(ce.dtype) if isinstance(w, Tensor) else w for w in (alpha, beta))
+        el = beta * one_minus_exp(-ce)
+        if isinstance(alpha, Tensor):  # the weight 0 turns CE off even where ce = inf: EL is then 1, not NaN
+            return alpha * ce.masked_fill((alpha == 0) & ce.isinf(), 0.0) + el
+        return el if alpha == 0.0 else alpha * ce + el
 
     def of_log_probability(self, log_p: Tensor) -> Tensor:
         """Return -g(-log p) with the fewest autograd nodes: on a small batch these are the cost of a loss."""
-        if isinstance(self.alpha, Tensor) or isinstance(self.beta, Tensor):
+        if isinstance(self.alpha, Tensor) or isinstance(self.beta, Tensor) or torch.compiler.is_compiling():
             return -self(-log_p)
         if self.alpha == 0.0:
             return F.elu(log_p) * self.beta
@@ -115,16 +120,14 @@ def is_learnable(g: Transform, device: torch.device) -> bool:
 def focal(gamma: float = 2.0, alpha: float = 0.25) -> Transform:
     """Return alpha * (1 - p)**gamma * ce, eq. (2) with Lin et al.'s factor alpha."""
     finite("alpha", alpha)
-    if not (math.isfinite(gamma) and gamma >= 0):
+    if not 0 <= gamma < math.inf:
         raise ValueError(f"gamma must be a finite number >= 0, got {gamma!r}")
 
     def g(ce: Tensor) -> Tensor:
-        if gamma == 0:
-            return alpha * ce
         base = one_minus_exp(-ce.clamp(max=_P_IS_ZERO))  # 1 - p
         if gamma < 1:  # x**(gamma - 1) is infinite at x = 0 while its product with ce goes to 0
             base = base.clamp(min=torch.finfo(ce.dtype).tiny)
-        return alpha * base.pow(gamma) * ce
+        return alpha * _power(base, gamma) * ce
 
     return g
 
@@ -146,8 +149,17 @@ def truncated(q: float = 0.7, k: float = 0.5) -> Transform:
     untruncated = generalized(q)
     if not 0.0 < k < 1.0:
         raise ValueError(f"k must be in (0, 1), a probability, got {k!r}")
-    threshold, cap = -math.log(k), (1.0 - k**q) / q
-    return lambda ce: torch.where(ce >= threshold, cap, untruncated(ce))  # in this order a NaN stays one
+
+    def g(ce: Tensor) -> Tensor:
+        threshold: float | Tensor
+        if torch.compiler.is_compiling():  # as in _power
+            share = ce.new_zeros(()) + k
+            threshold, cap = -share.log(), (1.0 - _power(share, q)) / q
+        else:
+            threshold, cap = -math.log(k), (1.0 - k**q) / q
+        return torch.where(ce >= threshold, cap, untruncated(ce))  # in this order a NaN stays one
+
+    return g
 
 
 def tamed(alpha: float = 0.5) -> Transform:
@@ -156,7 +168,7 @@ def tamed(alpha: float = 0.5) -> Transform:
     if alpha == 1.0:
         raise ValueError("alpha must not be 1: eq. (4) divides by 1 - alpha; take a value such as 0.99")
     power = 1.0 - alpha
-    return lambda ce: ((1.0 + ce).pow(power) - 1.0 / power) / power
+    return lambda ce: (_power(1.0 + ce, power) - 1.0 / power) / power
 
 
 def poly(epsilon: float = 1.0) -> Transform:

@@ -79,10 +79,14 @@ class CrossfadeLoss(nn.Module):
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the loss at the progress that was set last."""
-        # Numbers are faster, but reading them would wait for a GPU. Copies, because the next at() overwrites the
-        # buffers, and the backward pass of this loss may come after it.
-        copy = torch.compiler.is_compiling() or not self.alpha.is_cpu
-        alpha, beta = (weight.clone() if copy else weight.item() for weight in (self.alpha, self.beta))
+        alpha: float | Tensor
+        beta: float | Tensor
+        if torch.compiler.is_compiling() or not self.alpha.is_cpu:
+            # Copies, because the next at() overwrites the buffers, and the backward pass of this loss may come after
+            # it. Not clone(), which a compiler may move to the backward pass; it doesn't move stack().
+            alpha, beta = torch.stack((self.alpha, self.beta)).unbind()
+        else:  # numbers are faster, but reading them would wait for a GPU
+            alpha, beta = self.alpha.item(), self.beta.item()
         return functional.crossfade_loss(
             logits,
             target,
