@@ -77,6 +77,8 @@ def compare(
     drop: Sequence[str] = (),
     merge_rare: int | None = None,
     drop_rare: int | None = None,
+    group: Any = None,
+    time: Any = None,
     name: str = "data",
     repeats: int | None = None,
     seed: int = 0,
@@ -122,6 +124,8 @@ def compare(
         categorical: Columns whose numbers are names of categories.
         drop: Columns to leave out.
         merge_rare, drop_rare: Classes with fewer rows than this are merged into one, or left out.
+        group, time: A column's name, or a value for each row: rows of a group are never in two parts; by time the last
+            rows are tested on.
         name: What tables call the data.
         repeats, seed, test_size, net, width, depth, epochs, batch_size, learning_rates, learning_rate, momentum, \
 weight_decay, lr_schedule, granularity, metric, select, tie, precision: See ``crossfade.lab.settings.Training``; None
@@ -154,6 +158,7 @@ weight_decay, lr_schedule, granularity, metric, select, tie, precision: See ``cr
     own = [as_method(one) for one in chosen if not isinstance(one, str)]
     paths = [X] if isinstance(X, str | Path) else X if isinstance(X, list | tuple) else []
     columns = Data(None, None, tuple(categorical) or None, tuple(drop) or None, merge_rare, drop_rare)
+    division = {"group": group, "time": time}
     said = {field.name: arguments.get(field.name) for field in fields(Training)} | {"methods": named or None}
     training = Settings.of(said).training
     settings, command = Settings(training, texts, images), "crossfade.compare(X, y)"
@@ -162,14 +167,15 @@ weight_decay, lr_schedule, granularity, metric, select, tie, precision: See ``cr
         if not isinstance(y, str | None) or not isinstance(test, str | Path | None):
             raise UserError("y, test: of a path, expected the name of the column with the class, and another path")
         files = [Path(one) for one in paths]
-        columns = replace(columns, target=y, test=None if test is None else Path(test))
+        columns = replace(columns, target=y, test=None if test is None else Path(test), **division)
         check_kind(kind_of(files, settings), str(X), columns, training, texts, images)
         data, command = load(files, columns, settings), f"crossfade.compare({', '.join(map(repr, map(str, files)))})"
     else:
         check_kind(kind_of((), settings), "", training, texts, images)
         rare = rare_of(columns)
         if texts.text is None:
-            data = [from_arrays(X, y, name=name, test=test, categorical=categorical, drop=drop, rare=rare)]
+            kept: Json = {"categorical": categorical, "drop": drop, "rare": rare}
+            data = [from_arrays(X, y, name=name, test=test, **kept, **division)]
         else:
             declared = "y" in categorical
             data = [texts_from_arrays(X, y, texts.text, name=name, test=test, numbers_are_names=declared, rare=rare)]
@@ -216,10 +222,9 @@ def load(files: Sequence[Path], columns: Data, settings: Settings) -> Loaded:
         raise UserError(f"{files[0]}: which column is the class? Add --target COLUMN (columns: {known})")
     names, categorical = _names(files), columns.categorical or ()
     if kind is Kind.TABLE:
-        read = [
-            from_file(file, target, test=columns.test, categorical=categorical, drop=columns.drop or (), rare=rare)
-            for file in files
-        ]
+        chosen: Json = {"categorical": categorical, "drop": columns.drop or (), "rare": rare}
+        chosen |= {"group": columns.group, "time": columns.time}
+        read = [from_file(file, target, test=columns.test, **chosen) for file in files]
         return [replace(table, name=name) for table, name in zip(read, names, strict=True)]
     text: list[str] = []
     for name in settings.texts.text or ():

@@ -67,6 +67,8 @@ class Data:
     drop: tuple[str, ...] | None = None
     merge_rare: int | None = None
     drop_rare: int | None = None
+    group: str | None = None
+    time: str | None = None
 
 
 @dataclass(frozen=True)
@@ -208,7 +210,10 @@ _NEEDS: dict[str, tuple[tuple[Kind, ...], tuple[str, ...]]] = {
         (TABLE, TEXTS),
         ("target", "test", "categorical", "merge_rare", "drop_rare", "width", "depth", "workers"),
     ),
-    "a table without --text": ((TABLE,), ("drop", "momentum", "lr_schedule", "granularity", "metric", "tie")),
+    "a table without --text": (
+        (TABLE,),
+        ("drop", "group", "time", "momentum", "lr_schedule", "granularity", "metric", "tie"),
+    ),
     "a table without --text; other data have --learning-rate": ((TABLE,), ("learning_rates",)),
     "a table without --text, or a folder of images": ((TABLE, IMAGES), ("weight_decay",)),
     "a table with --text COLUMN": ((TEXTS,), ("text", "max_length", "accumulate")),

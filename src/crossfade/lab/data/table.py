@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 BUILTIN = ("iris", "wine", "breast_cancer", "digits")  # real sets that ship with scikit-learn
 # A value hundreds of standard deviations away (amounts, counts) would make SGD diverge in its first step.
 _CLIP = 10.0
+_DRAWS = 20  # of groups, until each class has rows to train on
 _LARGEST = 4 << 30  # bytes of one repeat's inputs
 
 
@@ -43,6 +44,8 @@ class Table:
         test: Features and class numbers of the fixed test rows, or None.
         notes: Decisions the user should know, one line each.
         sha256: The hash of the file's bytes, or of the converted values if there is no file.
+        groups: The number of each row's group, or None.
+        times: The number of each row's time, in their order, or None.
     """
 
     name: str
@@ -54,6 +57,8 @@ class Table:
     test: Part | None = None
     notes: tuple[str, ...] = ()
     sha256: str = ""
+    groups: NDArray[np.int64] | None = None
+    times: NDArray[np.int64] | None = None
 
 
 def from_file(
@@ -64,14 +69,17 @@ def from_file(
     categorical: Sequence[str] = (),
     drop: Sequence[str] = (),
     rare: Rare | None = None,
+    group: str | None = None,
+    time: str | None = None,
 ) -> Table:
-    """Read a table and, if given, its fixed test rows.
+    """Read a table and, if given, its fixed test rows; ``group`` and ``time`` are columns that divide it.
 
     Raises:
         UserError: a file or column that can't be used.
     """
     rows = without_rare(rows_of_files(path, target, test), rare)
-    table = _table(path.name.split(".")[0] or path.name, path.name, rows, target, categorical, drop)
+    name = path.name.split(".")[0] or path.name
+    table = _table(name, path.name, rows, target, categorical, drop, group=group, time=time)
     return replace(table, sha256=hashlib.sha256(content_of(path)).hexdigest())
 
 
@@ -84,10 +92,22 @@ def from_arrays(
     categorical: Sequence[str] = (),
     drop: Sequence[str] = (),
     rare: Rare | None = None,
+    group: object = None,
+    time: object = None,
 ) -> Table:
-    """Return the table of NumPy arrays or pandas objects, by the same rules as a file's."""
-    rows = without_rare(rows_of_arrays(X, y, test), rare)
-    table = _table(name, "Python", rows, "y", categorical, drop)
+    """Return the table of NumPy arrays or pandas objects, by the same rules as a file's.
+
+    ``group`` and ``time`` are columns' names, or values for the rows.
+    """
+    rows, by = rows_of_arrays(X, y, test), {"group": group, "time": time}
+    for option, given in by.items():
+        if given is not None and not isinstance(given, str):
+            values, count = np.asarray(given), len(rows[0].frame)
+            if values.shape != (count,):
+                raise UserError(f"{option}: expected one value for each of {count} rows, got shape {values.shape}")
+            by[option] = f"({option})"
+            rows[0] = replace(rows[0], frame=rows[0].frame.assign(**{f"({option})": values}))
+    table = _table(name, "Python", without_rare(rows, rare), "y", categorical, drop, **by)
     return replace(table, sha256=content_digest(table))
 
 
@@ -119,7 +139,15 @@ def content_digest(table: Table) -> str:
 
 
 def _table(
-    name: str, source: str, rows: Sequence[Rows], target: str, categorical: Sequence[str], drop: Sequence[str]
+    name: str,
+    source: str,
+    rows: Sequence[Rows],
+    target: str,
+    categorical: Sequence[str],
+    drop: Sequence[str],
+    *,
+    group: Any = None,
+    time: Any = None,
 ) -> Table:
     """Return the table with encoded labels and converted cells; the training rows determine each column's kind.
 
@@ -131,8 +159,16 @@ def _table(
     if target in drop and target not in names:
         raise UserError(f"{where}: --drop {target!r} is the target; name columns to learn from")
     check_names(drop, names, "--drop", where)
+    check_names([group] if group else [], names, "--group", where)
+    check_names([time] if time else [], names, "--time", where)
+    if group and time:
+        raise UserError("--group and --time: rows are divided by one of them; leave out the other")
     classes, ((frame, codes), *tests), notes = labelled(rows, target in categorical)
-    columns = [infer(frame[column], column, where, column in categories) for column in names if column not in drop]
+    columns = [
+        infer(frame[column], column, where, column in categories)
+        for column in names
+        if column not in (*drop, group, time)
+    ]
     used = tuple(column for column in columns if column.kind != "unused")
     notes += [column.note for column in columns if column.note]
     if not used:
@@ -145,12 +181,45 @@ def _table(
                 f"{rows[1].where}: no column {missing[0]!r}, which the training data has ({len(missing)} missing)"
             )
         held = _converted(test, used, rows[1].where), numbers
+        copies = int(_hashes(*held).isin(_hashes(features, codes)).sum())
+        if copies:
+            notes.append(f"{copies} of {len(numbers)} test rows are training rows, too: scores there are too good")
+    for column in used:
+        cells = features[column.name].fillna("" if column.kind == "category" else np.inf)
+        if cells.nunique() == len(classes) == len(set(zip(cells, codes, strict=True))):
+            notes.append(f"column {column.name!r} equals the target: --drop it unless it is known before the class is")
     duplicates = int(features.assign(label=codes).duplicated().sum())
     if duplicates > len(features) // 100:
         notes.append(
             f"{duplicates} of {len(features)} rows repeat an earlier row: copies may fall into training and test parts"
         )
-    return Table(name, source, features, codes, classes, used, held, tuple(notes))
+    groups = times = None
+    if group:
+        groups = _divider(frame[group], f"{where}: --group {group!r}")
+        notes.append(f"column {group!r} says which rows stay together ({groups.max() + 1} groups), and is no input")
+        shared = [len(set(frame[group]) & set(test[group])) for test, _ in tests if group in test]
+        notes += [f"{number} groups of the test rows are in the training rows, too" for number in shared if number]
+    if time:
+        notes.append(f"rows are divided by column {time!r}, the same in every repeat; it is no input")
+        kind = infer(frame[time], time, where)
+        if kind.kind not in ("number", "date"):
+            raise UserError(f"{where}: --time {time!r} must hold numbers, dates or times")
+        times = _divider(convert(frame[time], kind, where), f"{where}: --time {time!r}")
+    return Table(name, source, features, codes, classes, used, held, tuple(notes), groups=groups, times=times)
+
+
+def _hashes(features: pd.DataFrame, codes: NDArray[np.int64]) -> pd.Series:
+    """Return a hash of each row, its label included."""
+    return pd.util.hash_pandas_object(features.assign(**{" label": codes}), index=False)
+
+
+def _divider(values: pd.Series, where: str) -> NDArray[np.int64]:
+    """Return each cell's number in the order of the different cells; none may be missing."""
+    if values.isna().any():
+        raise UserError(f"{where}: {int(values.isna().sum())} rows have none; fill them in, or leave these rows out")
+    if values.nunique() < 3:
+        raise UserError(f"{where}: has {values.nunique()} different values, and 3 are needed, one for each part")
+    return np.unique(values.to_numpy(), return_inverse=True)[1].astype(np.int64)
 
 
 def _converted(frame: pd.DataFrame, used: Sequence[Column], where: str) -> pd.DataFrame:
@@ -160,7 +229,7 @@ def _converted(frame: pd.DataFrame, used: Sequence[Column], where: str) -> pd.Da
 
 @dataclass(frozen=True, eq=False)
 class TableTask:
-    """A table, and the stratified division of its rows in each repeat.
+    """A table, and the division of its rows in each repeat: stratified, by groups, or by time, the same in each.
 
     Args:
         table: The rows.
@@ -179,6 +248,9 @@ class TableTask:
     def __post_init__(self) -> None:
         rows, classes = len(self.table.labels), len(self.table.classes)
         part, drawn = self._drawn
+        if self.table.groups is not None or self.table.times is not None:
+            self._parts(0)
+            return
         if part < classes or rows - drawn * part < classes:
             raise UserError(
                 f"{self.table.source}: {rows} rows can't be divided so that each part holds all {classes} classes "
@@ -202,12 +274,18 @@ class TableTask:
     @cached_property
     def content(self) -> Mapping[str, object]:
         """What decides the numbers: values, division, seed, and the version of the preprocessing here."""
+        by = {"groups": self.table.groups, "times": self.table.times}
         return {
             "data": content_digest(self.table),
             "test_size": self.test_size,
             "seed": self.seed,
             "preprocessing": 1,
-            "fixed_test": self.table.test is not None,
+            "fixed_test": self.table.test is not None or self.table.times is not None,
+            **{
+                name: hashlib.sha256(numbers.tobytes()).hexdigest()
+                for name, numbers in by.items()
+                if numbers is not None
+            },
         }
 
     @cached_property
@@ -251,18 +329,36 @@ class TableTask:
 
     def _parts(self, repeat: int) -> list[Part]:
         """Return (features, labels) of the training, the validation and the test part."""
-        from sklearn.model_selection import train_test_split
-
         table, state = self.table, stream_seed(self.content, repeat, "split") % 2**32
         rows, held = np.arange(len(table.labels)), []
-        part, drawn = self._drawn
-        for number in range(drawn):
-            rows, out = train_test_split(
-                rows, test_size=part, stratify=table.labels[rows], random_state=(state + number) % 2**32
-            )
+        for number in range(self._drawn[1]):
+            rows, out = self._divided(rows, (state + number) % 2**32, number)
             held.append(out)
+        lost = set(range(len(table.classes))) - set(table.labels[rows].tolist())
+        if lost:
+            raise UserError(
+                f"{table.source}: divided by --group or --time, class {table.classes[min(lost)]!r} has no row to train "
+                f"on in repeat {repeat}; lower --test-size, or merge or remove the class"
+            )
         parts = [(table.features.iloc[at], table.labels[at]) for at in (rows, *reversed(held))]
         return [*parts, table.test] if table.test else parts
+
+    def _divided(self, rows: NDArray[np.int64], state: int, number: int) -> tuple[NDArray[np.int64], ...]:
+        """Return the rest of the rows and those of the part that is drawn as the first (0) or second (1)."""
+        from sklearn.model_selection import GroupShuffleSplit, train_test_split
+
+        table, part = self.table, self._drawn[0]
+        if table.times is not None:  # rows of one time stay together
+            first = np.sort(table.times[rows])[-part]
+            return rows[table.times[rows] < first], rows[table.times[rows] >= first]
+        if table.groups is None:
+            kept, out = train_test_split(rows, test_size=part, stratify=table.labels[rows], random_state=state)
+            return kept, out
+        share = self.test_size / (1.0 - self.test_size * number)  # of the groups that are left
+        draws = GroupShuffleSplit(_DRAWS, test_size=share, random_state=state).split(rows, groups=table.groups[rows])
+        found = [(rows[kept], rows[out]) for kept, out in draws]
+        whole = len(np.unique(table.labels[rows]))  # the first draw that leaves all classes to train on
+        return next((one for one in found if len(np.unique(table.labels[one[0]])) == whole), found[0])
 
 
 def _preprocessor(table: Table) -> ColumnTransformer:
