@@ -82,8 +82,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if (error.name or "crossfade").startswith("crossfade"):
             raise
         status = _stop(f"{error.name} isn't installed; pip install 'crossfade[lab]'")
+    except OSError as error:  # a name that is too long, a folder that may not be read, a full disk
+        status = _stop(f"{error.filename or 'writing'}: {error.strerror or error}")
     except UserError as error:
-        status = _stop(" ".join(str(error).split()))
+        status = _stop(str(error))
     except CycloptsError as error:
         status = _stop(_explained(error))
     sys.exit(status if isinstance(status, int) else 0)
@@ -139,10 +141,10 @@ def _explained(error: CycloptsError) -> str:
         return f"unexpected {' '.join(words)}: see {chain} --help"
     if isinstance(error, MissingArgumentError) and error.argument is not None:
         return f"{error.keyword or error.argument.name} needs a value: see {chain} --help"
-    return " ".join(str(error).split())
+    return str(error)
 
 
 def _stop(why: str, status: int = 2) -> int:
-    """Print why a command stops, and return its exit status."""
-    print(f"crossfade: {why}", file=sys.stderr)
+    """Print why a command stops in one line, and return its exit status."""
+    print("crossfade:", *why.split(), file=sys.stderr)
     return status

@@ -45,8 +45,9 @@ def check_outputs(
             raise UserError(f"{option}: expected a file, got {str(path)!r}")
         if path.is_dir():
             raise UserError(f"{option} {path}: a folder, expected a file")
+        regular = path.is_file() or not path.exists()  # a pipe or a device has nothing to lose
         for what, other in taken:
-            if _same(path, other):
+            if regular and _same(path, other):
                 raise UserError(f"{option} {path}: is {what} as well; name another file")
         if path is not store and path.exists() and not is_ours(path):
             if not overwrite:
