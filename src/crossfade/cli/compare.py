@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Group, Parameter
 
-from crossfade.cli.options import Machine, Names, Numbers, Quiet
+from crossfade.cli.options import Machine, Names, Numbers, Overwrite, Quiet
 from crossfade.lab import settings as groups
 from crossfade.lab.settings import Images, Settings, Texts, check_kind
 
@@ -45,8 +45,6 @@ class Output:
         json: Write the same numbers for scripts; - is standard output.
         keep_weights: Images: a folder for each trial's weights as safetensors.
         retry_failed: Run failed trials again.
-        overwrite: Replace files in the way that crossfade didn't write; never an input or the store.
-        quiet: No plan, notes and progress on standard error.
     """
 
     store: Path = Path("crossfade.db")
@@ -54,7 +52,7 @@ class Output:
     json: Annotated[Path | None, Parameter(allow_leading_hyphen=True)] = None
     keep_weights: Path | None = None
     retry_failed: bool = False
-    overwrite: bool = False
+    overwrite: Overwrite = False
     quiet: Quiet = False
 
 
@@ -88,9 +86,10 @@ def compare(
             or a folder of class folders with PNG, JPEG, BMP, GIF, PPM, TIFF or WebP files.
         config: A TOML file with any settings of texts, images and training; the command line wins.
     """
-    from crossfade.lab.comparison import execute, kind_of, load, plan
+    from crossfade.lab.comparison import execute, plan
     from crossfade.lab.files import check_folder, check_outputs
     from crossfade.lab.hardware import process_rank
+    from crossfade.lab.loading import kind_of, load
     from crossfade.lab.run import resumable, run_request
     from crossfade.lab.store import Store
 

@@ -13,7 +13,9 @@ from crossfade.lab.checks import check_count
 if TYPE_CHECKING:
     from crossfade.lab.hardware import Hardware
 
-Quiet: TypeAlias = Annotated[bool, Parameter(alias="-q")]
+_OVERWRITE = "Replace files in the way that crossfade didn't write; never an input, the store or another output."
+Overwrite: TypeAlias = Annotated[bool, Parameter(help=_OVERWRITE)]
+Quiet: TypeAlias = Annotated[bool, Parameter(alias="-q", help="Say nothing but the answer and errors.")]
 
 
 def _names(type_: object, tokens: Sequence[Token]) -> tuple[str, ...]:

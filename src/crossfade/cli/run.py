@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 from cyclopts import Parameter
 
 from crossfade.cli import STUDIES
-from crossfade.cli.options import Devices, Names, Quiet, threads
+from crossfade.cli.options import Devices, Names, Overwrite, Quiet, threads
 from crossfade.errors import UserError
 from crossfade.lab.checks import check_count
 from crossfade.lab.paper.study import Request, Scale, Study, plan
@@ -36,8 +36,6 @@ class Common:
         report: The page to write, Markdown or, for table4, HTML. [default: STUDY.md, table4.html]
         plan: Print the plan and stop.
         retry_failed: Run failed trials again.
-        overwrite: Replace files in the way that crossfade didn't write; never an input or the store.
-        quiet: No plan and progress on standard error.
     """
 
     data_dir: Path | None = None
@@ -46,7 +44,7 @@ class Common:
     report: Path | None = None
     plan: bool = False
     retry_failed: bool = False
-    overwrite: bool = False
+    overwrite: Overwrite = False
     quiet: Quiet = False
 
     def request(self, *, recipe: Mapping[str, object], **wanted: Any) -> Request:

@@ -7,7 +7,7 @@ from math import ceil, log10
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crossfade.cli.options import Quiet
+from crossfade.cli.options import Overwrite, Quiet
 from crossfade.lab.files import SIGNATURE, check_folder, check_outputs, write_json, write_text
 from crossfade.stats.words import level, p_number, p_value, text_table
 
@@ -33,7 +33,7 @@ def stats(
     out: Path | None = None,
     alpha: float = 0.05,
     json: Path | None = None,
-    overwrite: bool = False,
+    overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> int:
     """Compare methods over data sets, from any table with a row a result.
@@ -52,8 +52,6 @@ def stats(
         out: Write the figures into this folder, as SVG.
         alpha: Level of the tests; intervals are at 1 - alpha.
         json: Write the numbers to this file; - is standard output, instead of the tables.
-        overwrite: Replace files in the way that crossfade didn't write; never an input.
-        quiet: No notes and names of files.
     """
     from crossfade.lab.data.reading import read_frame
     from crossfade.stats import analyze, to_svg

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from crossfade.cli.options import Quiet
+from crossfade.cli.options import Overwrite, Quiet
 from crossfade.errors import UserError
 from crossfade.stats.words import count
 
@@ -65,7 +65,7 @@ def report(
     report: Annotated[Path, Parameter(alias="--output")] = Path("report.html"),
     json: Path | None = None,
     run: str | None = None,
-    overwrite: bool = False,
+    overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> int:
     """Write the page of a request from what the store holds; nothing is trained.
@@ -75,8 +75,6 @@ def report(
         report: The page to write.
         json: Write the same numbers for scripts, where the request is a comparison.
         run: Which request, as `crossfade status` names it. [default: the latest]
-        overwrite: Replace files in the way that crossfade didn't write; never the store.
-        quiet: Say nothing but errors.
     """
     from crossfade.lab.files import check_outputs, write_json
     from crossfade.lab.result import ComparisonResult
@@ -115,7 +113,7 @@ def export(
     store: Path = _STORE,
     run: str | None = None,
     curves: bool = False,
-    overwrite: bool = False,
+    overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> int:
     """Write results as a table: one row a trial, or with --curves one row a trial and epoch.
@@ -127,8 +125,6 @@ def export(
         store: The file with the results.
         run: Only one request, as `crossfade status` names it. [default: everything in the store]
         curves: Training curves instead of results.
-        overwrite: Replace a file in the way that crossfade didn't write; never the store.
-        quiet: Say nothing but errors.
     """
     from crossfade.lab import frames
     from crossfade.lab.files import check_outputs, write_bytes

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from cyclopts import Parameter
 
-from crossfade.cli.options import Names
+from crossfade.cli.options import Names, Overwrite
 from crossfade.lab.files import check_folder, check_outputs
 from crossfade.lab.paper.study import Scale
 from crossfade.stats.words import count
@@ -22,14 +22,15 @@ if TYPE_CHECKING:
 _RECORD = "provenance.json"  # it tells a folder that one of these commands wrote
 
 
-def figure1(*, loss: Names = None, out: Path = Path("figure1"), scale: Scale = "short", overwrite: bool = False) -> int:
+def figure1(
+    *, loss: Names = None, out: Path = Path("figure1"), scale: Scale = "short", overwrite: Overwrite = False
+) -> int:
     """Figure 1: how hard a loss pulls on an example, over p; the mixtures on both scales, and the other losses.
 
     Args:
         loss: Your own loss g(ce) beside them, as module:function or file.py:function.
         out: Folder for the tables and figures.
         scale: How many points a curve has.
-        overwrite: Write into a folder with tables and figures that crossfade didn't write.
     """
     from crossfade.lab.own_loss import load_loss
     from crossfade.lab.paper.why import figure1 as study
@@ -39,13 +40,12 @@ def figure1(*, loss: Names = None, out: Path = Path("figure1"), scale: Scale = "
     return _written(out)
 
 
-def taylor(*, out: Path = Path("taylor"), scale: Scale = "short", overwrite: bool = False) -> int:
+def taylor(*, out: Path = Path("taylor"), scale: Scale = "short", overwrite: Overwrite = False) -> int:
     """Eq. 11: Taylor's remainder of CE around EL, and the text's statements about it, checked.
 
     Args:
         out: Folder for the tables and the figure.
         scale: How many points are looked at.
-        overwrite: Write into a folder with tables and figures that crossfade didn't write.
     """
     from crossfade.lab.paper.why import taylor as study
 
@@ -67,7 +67,6 @@ class Measured:
         store: Keeps every result.
         workers: Trials side by side, each on one core. [default: all cores]
         retry_failed: Run failed trials again.
-        overwrite: Write into a folder with tables and figures that crossfade didn't write.
     """
 
     data_dir: Path | None = None
@@ -77,7 +76,7 @@ class Measured:
     store: Path = Path("crossfade.db")
     workers: int | None = None
     retry_failed: bool = False
-    overwrite: bool = False
+    overwrite: Overwrite = False
 
     def run(self, study: str, trials: Sequence[Trial]) -> int:
         """Run the study and say what was written."""

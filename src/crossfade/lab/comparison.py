@@ -11,27 +11,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from crossfade.errors import UserError
-from crossfade.lab.checks import check_count
 from crossfade.lab.hardware import Hardware
+from crossfade.lab.loading import Loaded, kind_of, load, rare_of
 from crossfade.lab.methods import COSINE, DEFAULT_METHODS, MATCHED, METHODS, Method, method, shared_epochs
 from crossfade.lab.own_loss import as_method, load_loss, load_schedule, probe
 from crossfade.lab.provenance import SCHEDULE_GRID, describe_run
 from crossfade.lab.result import ComparisonResult
 from crossfade.lab.run import run_request
-from crossfade.lab.settings import Data, Images, Kind, Settings, Texts, Training, check_kind, given, option
+from crossfade.lab.settings import Data, Images, Settings, Texts, Training, check_kind
 from crossfade.lab.store import Run, Store
 from crossfade.lab.trial import Json, Task, Trial, digest
 from crossfade.stats.words import count
 
 if TYPE_CHECKING:
-    from crossfade.lab.data.columns import Rare
     from crossfade.lab.data.table import Table
     from crossfade.lab.data.texts import TextSet
     from crossfade.lab.train.deep.recipe import ImageRecipe, TextRecipe
     from crossfade.lab.train.lstm.recipe import LstmRecipe
     from crossfade.lab.train.tables.recipe import Recipe
 
-    Loaded: TypeAlias = Sequence[Table] | Sequence[TextSet] | Path
     AnyRecipe: TypeAlias = Recipe | LstmRecipe | TextRecipe | ImageRecipe
 
 CONTROL = "ce"
@@ -192,66 +190,6 @@ def compare_folder(
 ) -> ComparisonResult:
     """Compare losses on a folder of class folders: ``compare`` with a store and progress."""
     return compare(folder, store=store, progress=progress, **options)
-
-
-def kind_of(files: Sequence[Path], settings: Settings) -> Kind:
-    """Return what the data are: a folder is one of images, and with a column of texts a table is one of texts."""
-    if any(file.is_dir() for file in files):
-        return Kind.IMAGES
-    return Kind.TEXTS if settings.texts.text else Kind.TABLE
-
-
-def load(files: Sequence[Path], columns: Data, settings: Settings) -> Loaded:
-    """Read tables, or texts; a folder of images is read by ``plan``, and no file means four real data sets."""
-    from crossfade.lab.data.reading import read_frame
-    from crossfade.lab.data.table import BUILTIN, from_file, load_builtin
-    from crossfade.lab.data.texts import load_texts
-
-    kind, rare, target = kind_of(files, settings), rare_of(columns), columns.target
-    if not files:
-        for name in given(columns) | given(settings.texts):
-            raise UserError(f"{option(name)} needs a FILE: crossfade compare FILE --target COLUMN")
-        return [load_builtin(name) for name in BUILTIN]
-    if len(files) > 1 and (kind is Kind.IMAGES or columns.test is not None):
-        alone = "--test FILE" if columns.test else "a folder of images"
-        raise UserError(f"{', '.join(map(str, files))}: several tables go together, but {alone} needs one data set")
-    if kind is Kind.IMAGES:
-        return files[0]
-    if target is None:
-        known = ", ".join(map(str, read_frame(files[0]).frame.columns[:12]))
-        raise UserError(f"{files[0]}: which column is the class? Add --target COLUMN (columns: {known})")
-    names, categorical = _names(files), columns.categorical or ()
-    if kind is Kind.TABLE:
-        chosen: Json = {"categorical": categorical, "drop": columns.drop or (), "rare": rare}
-        chosen |= {"group": columns.group, "time": columns.time}
-        read = [from_file(file, target, test=columns.test, **chosen) for file in files]
-        return [replace(table, name=name) for table, name in zip(read, names, strict=True)]
-    text: list[str] = []
-    for name in settings.texts.text or ():
-        whole = "," not in name or name in read_frame(files[0]).frame.columns  # one column's name may hold a comma
-        text += [name] if whole else [part.strip() for part in name.split(",") if part.strip()]
-    declared = target in categorical
-    sets = [load_texts(file, text, target, test=columns.test, numbers_are_names=declared, rare=rare) for file in files]
-    return [replace(one, name=name) for one, name in zip(sets, names, strict=True)]
-
-
-def rare_of(columns: Data) -> Rare | None:
-    """Return what the options say of rare classes."""
-    from crossfade.lab.data.columns import Rare
-
-    for name in ("merge_rare", "drop_rare"):
-        if getattr(columns, name) is not None:
-            check_count(option(name), getattr(columns, name), 2)
-    if columns.merge_rare and columns.drop_rare:
-        raise UserError("--merge-rare and --drop-rare: rare classes are merged or left out; name one")
-    least = columns.merge_rare or columns.drop_rare
-    return Rare(least, columns.merge_rare is not None) if least else None
-
-
-def _names(files: Sequence[Path]) -> list[str]:
-    """Return what tables call the files: their names, with folders where these are the same."""
-    short = [file.name.split(".")[0] or file.name for file in files]
-    return [name if short.count(name) == 1 else str(file) for name, file in zip(short, files, strict=True)]
 
 
 def plan(data: Loaded, settings: Settings, command: str | Sequence[str], own: Sequence[Method] = ()) -> Plan:
