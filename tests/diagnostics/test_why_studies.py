@@ -94,18 +94,16 @@ def test_dynamics_tables_agree_with_the_results_and_a_second_run_changes_nothing
     assert not (followed / "store.db.work").exists()
 
 
-def test_what_is_recorded_is_what_the_network_says(tmp_path, monkeypatch):
+def test_what_is_recorded_is_what_the_network_says(tmp_path):
     """The recordings of a trial against the logits of the network that trained it."""
-    kept = {}
-    monkeypatch.setattr(dynamics.shutil, "rmtree", lambda folder: kept.setdefault("folder", folder))
     trial = Trial("dynamics", table_task("iris", None), method("ce"), SMALL, 0)
     outcome = dynamics.compute(trial, tmp_path / trial.key)
     history = follow(trial, SMALL, tmp_path / "again")
-    recording = Recording(kept["folder"] / "test")
+    recording = Recording(tmp_path / trial.key / "test")
     right = [int(recording.correct(epoch).sum()) for epoch in range(4)]
     assert right == [round(value * recording.examples) for value in history.curves["test_accuracy"]]
     assert outcome.result["accuracy"] == pytest.approx(history.curves["test_accuracy"][-1])
-    assert Recording(kept["folder"] / "train").complete() == [0, 1, 2, 3]
+    assert Recording(tmp_path / trial.key / "train").complete() == [0, 1, 2, 3]
 
 
 def test_methods_share_weights_and_batches(tmp_path):

@@ -150,6 +150,21 @@ def test_files_that_are_no_tables(tmp_path, write):
     assert "damaged .gz" in refuse(write(b"\x1f\x8bnothing", "a.csv.gz"))
     assert "damaged .zip" in refuse(write("nothing", "a.zip"))
     assert "did you mean 'label'" in refuse(write("a,label\n1,x\n", "c.csv"), "labl")
+    packed = gzip.compress(b"a,b\n" + b"1,2\n3,4\n" * 1000)
+    for place in range(10, len(packed), 3):  # after the header, which says that it is gzip
+        changed = bytes([*packed[:place], packed[place] ^ 0xFF, *packed[place + 1 :]])
+        assert "damaged .gz" in refuse(write(changed, "a.csv.gz"))
+        assert "damaged .gz" in refuse(write(packed[:place], "a.csv.gz"))
+
+
+def test_a_zip_with_a_password(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("a.csv", "a,b\n1,2\n")
+    content = bytearray((tmp_path / "a.zip").read_bytes())
+    for mark, place in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        content[content.index(mark) + place] |= 1  # the flag that says so
+    (tmp_path / "a.zip").write_bytes(content)
+    assert "is encrypted" in refuse(tmp_path / "a.zip")
 
 
 def workbook(rows, sheets=("one",)) -> bytes:

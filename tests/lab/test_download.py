@@ -127,6 +127,10 @@ def test_unpacks_whole_or_not_at_all(make: object, tmp_path: Path) -> None:
             unpack(bad, tmp_path / "never")
         assert not (tmp_path / "never").exists()
     assert not list(tmp_path.rglob("escaped.txt"))
+    with zipfile.ZipFile(tmp_path / "dots.zip", "w") as file:
+        file.writestr("./", "")
+        file.writestr("./a.txt", "a")
+    assert (unpack(tmp_path / "dots.zip", tmp_path / "dots") / "a.txt").read_text() == "a"
     damaged = tmp_path / "damaged.zip"
     damaged.write_bytes(archive.read_bytes()[:40])
     with pytest.raises(UserError, match="not a readable archive"):

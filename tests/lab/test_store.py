@@ -5,6 +5,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -90,13 +91,16 @@ def test_a_reader_never_sees_an_unfinished_store(tmp_path):
         writer.join()
 
 
-def test_runs_are_kept_once_and_the_latest_comes_first(tmp_path):
+def test_runs_are_kept_once_and_the_latest_comes_first_whatever_the_clock_says(tmp_path, monkeypatch):
     first, second = Run("compare", {"n": 1}, ("a", "b")), Run("compare", {"n": 2}, ("c",))
+    clock = iter((3.0, 1.0, 2.0, 0.0))
+    monkeypatch.setattr(time, "time", lambda: next(clock))
     with Store(tmp_path / "s.db") as store:
         for run in (first, second, first):
             store.save(run)
-            time.sleep(0.01)
         assert store.runs() == [first, second]
+        store.save(second)
+        assert store.runs() == [second, first]
         assert first.id != second.id
 
 
@@ -115,6 +119,84 @@ def test_a_second_writer_is_refused_and_a_reader_is_not(tmp_path):
     with Store(path) as store:
         assert len(list(store.rows())) == 1
     assert os.listdir(tmp_path) == ["s.db"]  # no lock, no side files left behind
+
+
+@pytest.mark.parametrize("link", ["symlink_to", "hardlink_to"])
+@pytest.mark.parametrize("folder", [".", "elsewhere"])
+def test_one_writer_by_whatever_name(tmp_path, link, folder):
+    path, other = tmp_path / "s.db", tmp_path / folder / "t.db"
+    other.parent.mkdir(exist_ok=True)
+    Store(path).close()
+    getattr(other, link)(path)
+    for first, second in ((path, other), (other, path)):
+        with Store(first) as store:
+            with pytest.raises(UserError, match="another run is writing"):
+                Store(second)
+            store.put(FakeTrial(str(first)), DONE, {})
+        with Store(second, "read") as store:
+            assert store.statuses([str(first)])
+    dangling = tmp_path / "later.db"
+    dangling.symlink_to(tmp_path / "made.db")
+    Store(dangling).close()
+    assert dangling.is_symlink()
+    assert (tmp_path / "made.db").exists()
+
+
+WRITER = """
+import os, sys
+from crossfade.lab.store import Outcome, Store
+from tests.lab.test_store import FakeTrial
+store = Store(sys.argv[1])
+for number in range(48):
+    store.put(FakeTrial(str(number)), Outcome({"n": number}), {})
+print("ready", flush=True)
+os.kill(os.getpid(), 9)
+"""
+
+
+def _killed_writer(path, request):
+    command = [sys.executable, "-c", WRITER, str(path)]
+    subprocess.run(command, cwd=request.config.rootpath, stdout=subprocess.DEVNULL, check=False)
+    assert any(log.stat().st_size for log in path.parent.glob("*-wal"))
+
+
+def test_what_a_killed_writer_left_is_found_by_another_name(tmp_path, request):
+    path, other = tmp_path / "s.db", tmp_path / "a.db"
+    Store(path).close()
+    other.hardlink_to(path)
+    _killed_writer(path, request)
+    for mode in ("read", "write", "read"):
+        with Store(other, mode) as store:
+            assert len(list(store.rows())) == 48
+    with Store(path) as store:
+        assert len(list(store.rows())) == 48
+
+
+def test_many_that_make_one_store_at_once_get_one_writer(tmp_path):
+    def write(path, number, start, answers):
+        start.wait()
+        try:
+            with Store(path) as store:
+                store.put(FakeTrial(str(number)), DONE, {})
+                answers.put(number)
+        except UserError:
+            answers.put(None)
+
+    context = multiprocessing.get_context("fork")
+    for attempt in range(5):
+        start, answers = context.Event(), context.SimpleQueue()
+        path = tmp_path / f"{attempt}.db"
+        writers = [context.Process(target=write, args=(path, number, start, answers)) for number in range(4)]
+        for writer in writers:
+            writer.start()
+        start.set()
+        for writer in writers:
+            writer.join()
+        stored = sorted(str(number) for number in (answers.get() for _ in writers) if number is not None)
+        with Store(path, "read") as store:
+            assert sorted(row.key for row in store.rows()) == stored
+        assert stored
+    assert sorted(os.listdir(tmp_path)) == [f"{attempt}.db" for attempt in range(5)]
 
 
 def test_foreign_files_are_refused_and_left_as_they_are(tmp_path):
@@ -221,6 +303,148 @@ def test_a_read_only_store_can_be_read_in_a_read_only_folder(tmp_path):
             Store(path)
     finally:
         tmp_path.chmod(0o755)
+
+
+def _as_nobody(function, *arguments):
+    """Call a function in a process for which file modes hold, and return its answer."""
+
+    def call(answers):
+        if os.geteuid() == 0:
+            os.setuid(65534)
+        try:
+            answers.put(function(*arguments))
+        except BaseException as error:
+            answers.put(f"{type(error).__name__}: {error}")
+
+    context = multiprocessing.get_context("fork")
+    answers = context.SimpleQueue()
+    process = context.Process(target=call, args=(answers,))
+    process.start()
+    process.join()
+    return answers.get()
+
+
+def _count(path):
+    with Store(path, "read") as store:
+        return len(list(store.rows()))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs file modes")
+def test_in_a_read_only_folder_the_log_of_a_killed_writer_is_read(request):
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        _killed_writer(folder / "s.db", request)
+        Path(folder / "s.db-shm").unlink()  # as on a medium that was copied, or mounted elsewhere
+        before = {file.name: file.read_bytes() for file in folder.iterdir()}
+        for file in folder.iterdir():
+            file.chmod(0o444)
+        folder.chmod(0o555)
+        try:
+            assert _as_nobody(_count, folder / "s.db") == 48
+            assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+        finally:
+            folder.chmod(0o755)
+
+
+def _change(path, statement, *values):
+    database = sqlite3.connect(path)
+    with database:
+        database.execute(statement, values)
+    database.close()
+
+
+@pytest.mark.parametrize(
+    "value", ["garbage", '{"meta": ', "[]", "5", "null", '{"n": 2}', '{"checksum": 3}', b"\xff\xfe"]
+)
+@pytest.mark.parametrize("column", ["request", "keys"])
+def test_a_damaged_request_is_one_line(tmp_path, call, value, column):
+    path = tmp_path / "s.db"
+    with Store(path) as store:
+        store.save(Run("compare", {"settings": {}, "meta": {}}, ("a", "b")))
+    _change(path, f"UPDATE runs SET {column} = CAST(? AS TEXT)", value)
+    unsigned = value == '{"n": 2}' and column == "request"  # as an older crossfade wrote it: shown, but not a page
+    for command in ([] if unsigned else [["status", path]]) + [["report", path, "--output", tmp_path / "page.html"]]:
+        status, out, err = call(*command)
+        assert (status, out, err.count("\n")) == (2, "", 1)
+        assert "damaged" in err
+
+
+def _verified(path):
+    with Store(path, "read") as store:
+        return store.verify()
+
+
+@pytest.mark.parametrize(
+    "column", ["study", "task", "repeat", "status", "content", "result", "curves", "provenance", "finished"]
+)
+def test_verify_finds_every_changed_row(tmp_path, call, column):
+    path = tmp_path / "s.db"
+    _filled(path, rows=5)
+    assert _verified(path) == (5, 0)
+    values = {"repeat": 7, "status": "failed", "finished": 1.5, "provenance": '{"commit":"x"}'}
+    value = values.get(column, '{"x":1.25}')
+    if column == "provenance":  # its checksum stays: the JSON before it is another one
+        value = sqlite3.connect(path).execute("SELECT provenance FROM trials").fetchone()[0].replace("{", '{"a":1,')
+    _change(path, f"UPDATE trials SET {column} = ? WHERE key = '0003'", value)
+    with pytest.raises(UserError, match=r"1 of 5 trials are damaged \(") as error:
+        _verified(path)
+    one_line(error)
+    status, _, err = call("status", path, "--verify")
+    assert (status, err.count("\n")) == (2, 1)
+
+
+def test_rows_of_an_older_crossfade_have_no_checksum_and_are_counted(call):
+    kept = Path(__file__).parents[1] / "kept" / "table" / "store.db"
+    whole, older = _verified(kept)
+    assert whole == older > 0
+    status, out, _ = call("status", kept, "--verify")
+    assert status == 0
+    assert f"verified: {whole} trials, {whole} of an older crossfade without checksums" in out
+
+
+def test_a_backup_while_a_run_writes_is_whole(tmp_path, call):
+    path, copy = tmp_path / "s.db", tmp_path / "copy.db"
+    with Store(path) as store:
+        store.save(Run("compare", {"meta": {}}, ("a",)))
+        for key in "abc":
+            store.put(FakeTrial(key), DONE, {})
+        assert Path(f"{path}-wal").stat().st_size  # the file alone is not all of it
+        status, out, err = call("export", "--backup", copy, "--store", path)
+        assert (status, out) == (0, f"{copy}: 3 trials\n"), err
+        store.put(FakeTrial("d"), DONE, {})
+    with Store(copy, "read") as copied, Store(path, "read") as store:
+        assert [row.key for row in copied.rows()] == ["a", "b", "c"]
+        assert copied.runs() == store.runs()
+    assert sorted(os.listdir(tmp_path)) == ["copy.db", "s.db"]
+    with Store(copy) as copied:  # and can be gone on with
+        copied.put(FakeTrial("e"), DONE, {})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--backup", "s.db"], "exists already"),
+        (["--backup", "nowhere/copy.db"], "isn't there"),
+        (["--backup", "copy.db", "--curves"], "leave out"),
+        (["table.csv", "--backup", "copy.db"], "leave out"),
+        ([], "OUTPUT"),
+    ],
+)
+def test_backups_that_are_refused(tmp_path, call, monkeypatch, arguments, says):
+    monkeypatch.chdir(tmp_path)
+    Store("s.db").close()
+    status, _, err = call("export", *arguments, "--store", "s.db")
+    assert (status, err.count("\n")) == (2, 1)
+    assert says in err
+    assert os.listdir() == ["s.db"]
+
+
+def test_a_copy_of_the_file_alone_is_a_store(tmp_path):
+    with Store(tmp_path / "s.db") as store:
+        store.put(FakeTrial("a"), DONE, {})
+        (tmp_path / "copy.db").write_bytes((tmp_path / "s.db").read_bytes())
+    with Store(tmp_path / "copy.db", "read") as store:
+        assert not list(store.rows())
 
 
 def test_a_writer_killed_at_any_moment_leaves_whole_rows(tmp_path, request):

@@ -5,9 +5,12 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 from crossfade.errors import UserError
@@ -52,8 +55,27 @@ STUDIES = {
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a command and exit: 0 done, 1 some trials failed, 2 the request can't be carried out, 130 interrupted."""
-    given = sys.argv[1:] if arguments is None else list(arguments)
+    """Run a command and exit: 0 done, 1 some trials failed, 2 a request that can't be carried out, 128 + n signal n.
+
+    Schedulers, containers and closed terminals send SIGTERM and SIGHUP: they stop a command as Ctrl-C does.
+    """
+    received: list[int] = []
+
+    def interrupt(number: int, frame: object) -> None:
+        received.append(number)
+        raise KeyboardInterrupt
+
+    with ExitStack() as restored:
+        for number in (getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP")):
+            # What nohup ignores stays ignored; only the main thread may listen.
+            alone = threading.current_thread() is threading.main_thread()
+            if number is not None and alone and signal.getsignal(number) is signal.SIG_DFL:
+                restored.callback(signal.signal, number, signal.signal(number, interrupt))
+        status = _run(sys.argv[1:] if arguments is None else list(arguments), received)
+    sys.exit(status)
+
+
+def _run(given: Sequence[str], received: Sequence[int]) -> int:
     # cyclopts takes a lone hyphen for an option, but only an output is one that way.
     arguments = [
         "/dev/stdin" if word == "-" and before not in ("--json", "--report") else word
@@ -64,31 +86,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         from cyclopts import CycloptsError
     except ImportError:
-        sys.exit(_stop("the command line needs the lab: pip install 'crossfade[lab]'"))
+        return _stop("the command line needs the lab: pip install 'crossfade[lab]'")
     try:
         app = _app(called=arguments)
         status = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()
     except KeyboardInterrupt as interrupt:
-        status = _stop(str(interrupt) or "stopped", 130)
+        return _stop(str(interrupt) or "stopped", 128 + (*received, signal.SIGINT)[0])
     except BrokenPipeError:  # the reader, `head` say, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = 0
+        return 0
     except MemoryError:
-        status = _stop(
-            "not enough memory; use fewer rows, a larger --batch-size, or --drop columns with many categories"
-        )
+        return _stop("not enough memory; use fewer rows, a larger --batch-size, or --drop columns with many categories")
     except ModuleNotFoundError as error:
         if (error.name or "crossfade").startswith("crossfade"):
             raise
-        status = _stop(f"{error.name} isn't installed; pip install 'crossfade[lab]'")
+        return _stop(f"{error.name} isn't installed; pip install 'crossfade[lab]'")
     except OSError as error:  # a name that is too long, a folder that may not be read, a full disk
-        status = _stop(f"{error.filename or 'writing'}: {error.strerror or error}")
+        return _stop(f"{error.filename or 'writing'}: {error.strerror or error}")
     except UserError as error:
-        status = _stop(str(error))
+        return _stop(str(error))
     except CycloptsError as error:
-        status = _stop(_explained(error))
-    sys.exit(status if isinstance(status, int) else 0)
+        return _stop(_explained(error))
+    return status if isinstance(status, int) else 0
 
 
 def _app(called: Sequence[str]) -> App:

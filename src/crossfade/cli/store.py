@@ -31,13 +31,15 @@ PAGES = {
 }
 
 
-def status(store: Path = _STORE) -> int:
+def status(store: Path = _STORE, *, verify: bool = False) -> int:
     """Show every request that a store has seen: what is done, what failed, what is missing.
 
     Args:
         store: The file that `crossfade compare` or `crossfade run` keeps its results in.
+        verify: Read every row and every checkpoint, too, and compare them with their checksums.
     """
     from crossfade.lab import frames
+    from crossfade.lab.checkpoints import damage, work_folder
     from crossfade.lab.store import Store
 
     with Store(store, "read") as opened:
@@ -56,6 +58,13 @@ def status(store: Path = _STORE) -> int:
             print(f"    {run.request.get('meta', {}).get('command', '')}")
             for line in frames.failure_lines(frames.failures(opened, run.keys)):
                 print(f"    failed: {line}")
+        if verify:
+            whole, older = opened.verify()
+            checkpoints = list(work_folder(store).glob("*/*.ckpt"))
+            if torn := [f"{path} ({why})" for path in checkpoints if (why := damage(path))]:
+                raise UserError(f"{torn[0]}: {len(torn)} of {len(checkpoints)} checkpoints are damaged; run again")
+            unsigned = f", {older} of an older crossfade without checksums" if older else ""
+            print(f"verified: {whole} trials{unsigned}, {len(checkpoints)} checkpoints; nothing is damaged")
     return 0
 
 
@@ -107,12 +116,13 @@ def report(
 
 
 def export(
-    output: Path,
+    output: Path | None = None,
     /,
     *,
     store: Path = _STORE,
     run: str | None = None,
     curves: bool = False,
+    backup: Path | None = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> int:
@@ -125,11 +135,27 @@ def export(
         store: The file with the results.
         run: Only one request, as `crossfade status` names it. [default: everything in the store]
         curves: Training curves instead of results.
+        backup: Copy the whole store to this new file, also while a run is writing to it.
     """
     from crossfade.lab import frames
     from crossfade.lab.files import check_outputs, write_bytes
     from crossfade.lab.store import Store
 
+    if backup is not None:
+        if output is not None or run is not None or curves:
+            raise UserError("--backup copies the whole store; leave out the table, --run and --curves")
+        check_outputs([("--backup", backup)], [store])
+        if backup.exists():
+            raise UserError(f"--backup {backup}: is there already; choose a new name")
+        with Store(store, "read") as opened:
+            opened.backup(backup)
+        with Store(backup, "read") as copy:
+            whole, _ = copy.verify()
+        if not quiet:
+            print(f"{backup}: {count(whole, 'trial')}")
+        return 0
+    if output is None:
+        raise UserError("export needs OUTPUT, such as results.csv, or --backup FILE for the whole store")
     suffix = output.suffix.lower()
     if suffix not in {".csv", ".tsv", ".parquet", ".pq"}:
         raise UserError(f"{output}: the name decides the format; use .csv, .tsv or .parquet")
@@ -157,9 +183,9 @@ def export(
 def _choose(runs: Sequence[Run], wanted: str | None, store: Path) -> Run:
     if not runs:
         raise UserError(f"store {store}: holds no request yet")
-    if wanted is None:
-        return runs[0]
-    found = [run for run in runs if run.id.startswith(wanted)]
+    found = [run for run in runs if run.id.startswith(wanted)] if wanted is not None else runs[:1]
     if len(found) != 1:
         raise UserError(f"--run {wanted}: matches {len(found)} of {', '.join(run.id for run in runs)}")
+    if not {"meta", "settings"} <= found[0].request.keys():
+        raise UserError(f"store {store}: request {found[0].id} is damaged; restore a backup, or run its command again")
     return found[0]

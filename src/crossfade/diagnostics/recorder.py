@@ -104,7 +104,7 @@ class ProbabilityRecorder:
         epochs: how many epochs (or any other moments to record) there will be.
 
     Raises:
-        ValueError: ``folder`` holds a recording of another shape or version.
+        ValueError: ``folder`` holds a recording of another shape or version, or a torn one.
 
     Batches go into the memory map in groups of up to 50 (so that recording doesn't wait for an accelerator). What has
     reached it survives a kill of the process; :meth:`flush` writes the rest: call it before a checkpoint. Processes on
@@ -121,6 +121,7 @@ class ProbabilityRecorder:
         meta = json.loads((self.folder / _META).read_text())
         if meta != expected:
             raise ValueError(f"{str(folder)!r} holds another recording: {meta}, not {expected}; take a new folder")
+        np.load(self.folder / _ARRAY, mmap_mode="r")  # "r+" would fill a torn file with zeros: perfect predictions
         self._planes = np.load(self.folder / _ARRAY, mmap_mode="r+")
         if self._planes.shape != (epochs, 3, examples):
             raise ValueError(f"{self.folder / _ARRAY} has shape {self._planes.shape}, not {(epochs, 3, examples)}")
@@ -221,17 +222,19 @@ def _create(folder: Path, meta: dict[str, int]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if (folder / _META).exists():
         return
-    mine = folder / f".{os.getpid()}.npy"
-    planes = np.lib.format.open_memmap(mine, mode="w+", dtype=np.float16, shape=(meta["epochs"], 3, meta["examples"]))
-    planes[:] = np.nan
-    planes.flush()
-    # link() doesn't replace files: if several processes start together, the first one's file is used by all.
-    with contextlib.suppress(FileExistsError):
-        os.link(mine, folder / _ARRAY)
-    mine.unlink()
-    draft = folder / f".{os.getpid()}.json"
-    draft.write_text(json.dumps(meta))
-    os.replace(draft, folder / _META)
+    mine, draft = folder / f".{os.getpid()}.npy", folder / f".{os.getpid()}.json"
+    try:
+        with mine.open("wb") as file:  # written and not mapped: a full disk is an OSError, and not a SIGBUS later
+            np.save(file, np.broadcast_to(np.float16(np.nan), (meta["epochs"], 3, meta["examples"])))
+            os.fsync(file.fileno())
+        # link() doesn't replace files: if several processes start together, the first one's file is used by all.
+        with contextlib.suppress(FileExistsError):
+            os.link(mine, folder / _ARRAY)
+        draft.write_text(json.dumps(meta))
+        os.replace(draft, folder / _META)
+    finally:
+        mine.unlink(missing_ok=True)
+        draft.unlink(missing_ok=True)
 
 
 class IndexedDataset(torch.utils.data.Dataset[object]):

@@ -85,8 +85,8 @@ def write_text(path: Path, text: str, what: str) -> Path:
     return write_bytes(path, text.encode(), what)
 
 
-def write_bytes(path: Path, content: bytes, what: str) -> Path:
-    """Write a file so that it is there completely or not at all, and return its path.
+def write_bytes(path: Path, content: bytes | memoryview, what: str, *, folder: bool = False) -> Path:
+    """Write a file so that it is there completely or not at all, and return its path; make its ``folder`` if told to.
 
     A link is followed, and a pipe or a device is written to.
 
@@ -95,6 +95,8 @@ def write_bytes(path: Path, content: bytes, what: str) -> Path:
     """
     part = None
     try:
+        if folder:
+            path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and not path.is_file():
             path.write_bytes(content)
             return path
@@ -102,13 +104,16 @@ def write_bytes(path: Path, content: bytes, what: str) -> Path:
         with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as file:
             part = Path(file.name)
             file.write(content)
+            file.flush()
+            os.fsync(file.fileno())  # a file that has its name must have its bytes, too, also where the power fails
         os.umask(mask := os.umask(0))
         part.chmod(0o666 & ~mask)  # temporary files are for their owner alone
         part.replace(target)
     except OSError as error:
+        raise UserError(f"{what} {path}: can't be written ({error.strerror or error})") from error
+    finally:
         if part is not None:
             part.unlink(missing_ok=True)
-        raise UserError(f"{what} {path}: can't be written ({error.strerror or error})") from None
     return path
 
 

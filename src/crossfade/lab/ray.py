@@ -1,22 +1,28 @@
 """An executor that trains on a Ray cluster: same keys, same numbers; this process alone writes the store.
 
-A worker or a node that dies takes its tasks with it; Ray runs them again elsewhere. If this process dies, a rerun
-finds what is stored and computes the rest.
+A worker or a node that dies, or runs out of memory, takes its task with it: it runs again, each trial by itself, and
+fails after three tries. If this process dies, a rerun finds what is stored and computes the rest.
 """
 
 from __future__ import annotations
 
+import logging
+import signal
 import socket
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from crossfade.errors import UserError
-from crossfade.lab.train.executor import Batch, Executor, Tick
+from crossfade.lab.store import Outcome
+from crossfade.lab.train.executor import Batch, Executor, Tick, error_line
 
 if TYPE_CHECKING:
-    from crossfade.lab.store import Outcome
     from crossfade.lab.trial import Trial
+
+_TRIES = 3
+_log = logging.getLogger(__name__)
 
 
 def on_ray(address: str, execute: Executor, *, gpus: int = 0) -> Executor:
@@ -36,15 +42,31 @@ def on_ray(address: str, execute: Executor, *, gpus: int = 0) -> Executor:
         _connect(ray, address)
         try:
             _ship_losses(ray, batches)
-            # max_retries=-1: a task whose node died has done nothing wrong. What a user's loss raises is an outcome.
-            task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=-1)(work)
+            # Ray itself would retry without a word, and for ever what kills its own worker.
+            task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=0)(work)
             dearest_first = sorted(batches, key=lambda batch: -sum(trial.cost for trial in batch))
-            waiting = {task.remote(batch): batch for batch in dearest_first}
+            waiting, died = {task.remote(batch): batch for batch in dearest_first}, Counter[str]()
             while waiting:
                 (ready,), _ = ray.wait(list(waiting), num_returns=1)
-                outcomes = ray.get(ready)
-                for trial in waiting.pop(ready):
-                    yield trial, outcomes[trial.key]
+                batch, reason = waiting.pop(ready), ""
+                try:
+                    outcomes = ray.get(ready)
+                except (
+                    ray.exceptions.RayTaskError
+                ) as error:  # raised in the task: what a user's loss raises is an outcome
+                    raise error.cause from None
+                except ray.exceptions.RayError as error:
+                    outcomes, reason = {}, error_line(error)
+                for trial in batch:
+                    died[trial.key] += bool(reason)
+                    if trial.key in outcomes:
+                        yield trial, outcomes[trial.key]
+                    elif died[trial.key] < _TRIES:
+                        about = f"{trial.task.name}, {trial.method.name}, repeat {trial.repeat}"
+                        _log.warning("%s: its worker died, try %d of %d (%s)", about, died[trial.key], _TRIES, reason)
+                        waiting[task.remote((trial,))] = (trial,)
+                    else:
+                        yield trial, Outcome(error=f"its worker died in {_TRIES} tries: {reason}"[:500])
         finally:
             ray.shutdown()
 
@@ -56,7 +78,10 @@ def _connect(ray: Any, address: str) -> None:
     try:
         if host and port.isdigit():  # Ray itself would wait for minutes
             socket.create_connection((host.strip("[]"), int(port)), timeout=5.0).close()
+        stop = signal.getsignal(signal.SIGTERM)
         ray.init(address=address, log_to_driver=False, logging_level="error", ignore_reinit_error=True)
+        if callable(stop):  # Ray would exit by itself
+            signal.signal(signal.SIGTERM, stop)
     except (OSError, ValueError, RuntimeError) as error:
         line = " ".join(str(error).split())[:200]
         raise UserError(f"--ray {address}: no cluster answers ({line}); start one with `ray start --head`") from None

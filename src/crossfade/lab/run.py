@@ -6,6 +6,7 @@ others were in the call, so a run that was killed, split over workers or extende
 
 from __future__ import annotations
 
+import shutil
 import sys
 import tempfile
 import time
@@ -16,6 +17,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TypeAlias
 
+from crossfade.lab.checkpoints import work_folder
 from crossfade.lab.hardware import Hardware, process_rank
 from crossfade.lab.provenance import provenance
 from crossfade.lab.store import Run, Store
@@ -90,7 +92,8 @@ def run_request(
             compute_all = on_ray(ray, remote, gpus=int(hardware.accelerator in ("gpu", "cuda")))
         for one in runs:
             opened.save(one)
-        return run(trials, opened, execute=compute_all, retry_failed=retry_failed, on_progress=on_progress)
+        kept = work if first else None
+        return run(trials, opened, kept, execute=compute_all, retry_failed=retry_failed, on_progress=on_progress)
 
 
 @contextmanager
@@ -117,6 +120,7 @@ def unknown(trials: Sequence[Trial], path: Path, retry_failed: bool = False) -> 
 def run(
     trials: Iterable[Trial],
     store: Store,
+    work: Path | None = None,
     *,
     execute: Executor | None = None,
     retry_failed: bool = False,
@@ -125,7 +129,7 @@ def run(
     """Compute what is missing, in the order of the trials, and store each result as soon as it is there.
 
     ``execute`` computes, by default tables in this process; ``on_progress`` is told the fraction of the missing work,
-    the trials done and the trials failed every now and then.
+    the trials done and the trials failed every now and then. What ``work`` holds of stored trials is removed.
     """
     started = time.monotonic()
     wanted = {trial.key: trial for trial in trials}
@@ -141,6 +145,9 @@ def run(
         if on_progress is not None:
             on_progress(reached, done, failed)
 
+    for folder in work.iterdir() if work is not None and work.is_dir() else ():
+        if folder.name in known:
+            shutil.rmtree(folder, ignore_errors=True)
     origin = provenance() if missing else {}
     for trial, outcome in (execute or tables_executor(Hardware()))(pack(missing), tick):
         store.put(trial, outcome, origin)
@@ -190,7 +197,7 @@ def _work_folder(store: Path, first: bool) -> Iterator[Path]:
         with tempfile.TemporaryDirectory() as folder:
             yield Path(folder)
         return
-    work = store.with_name(store.name + ".work")
+    work = work_folder(store)
     yield work
     if first and work.is_dir() and not any(work.iterdir()):
         work.rmdir()

@@ -1,17 +1,21 @@
 """The store of results: one SQLite file, one transaction a trial, written by the driving process alone.
 
 A process may be killed at any moment: what was committed stays, what wasn't is run again. Readers never wait for the
-writer (WAL). A second run on the same file is refused before it does anything.
+writer (WAL). A second run on the same file, whatever name it comes by, is refused before it does anything.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import sqlite3
+import struct
+import sys
+import tempfile
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -31,7 +35,10 @@ CREATE TABLE runs (
     id TEXT PRIMARY KEY, study TEXT NOT NULL, started REAL NOT NULL, request TEXT NOT NULL, keys TEXT NOT NULL
 );
 """
-_NEW = f"PRAGMA application_id = {_APPLICATION}; PRAGMA user_version = {_SCHEMA}; {_TABLES}"
+# Made beside its place, without a journal: what a kill leaves of it is begun again.
+_NEW = (
+    f"PRAGMA journal_mode = MEMORY; PRAGMA application_id = {_APPLICATION}; PRAGMA user_version = {_SCHEMA}; {_TABLES}"
+)
 # What to do about SQLite's errors, by a word of their text.
 _ERRORS = {
     "full": "the disk is full; free some space and run the same command again: what is stored is safe",
@@ -100,22 +107,23 @@ class Store:
 
     def __init__(self, path: str | Path, mode: Literal["write", "read"] = "write") -> None:
         self.path = str(path)
-        self._lock: Any = None
+        self._lock = ExitStack()
         if self.path != ":memory:":
             _check_file(Path(path), mode)
         with self._errors():
             if mode == "read":
-                self._db = _open_for_reading(Path(path))
+                self._db = _open_for_reading(_one_name(Path(path)))
                 self._check_ours()
                 return
-            self._take()
             try:
-                if self.path != ":memory:" and not (Path(path).exists() and Path(path).stat().st_size):
-                    _make(Path(path))
-                self._db = sqlite3.connect(self.path, isolation_level=None, timeout=30)
+                name = self.path
+                if name != ":memory:":
+                    self._lock = _locked(Path(path).resolve())
+                    name = str(_one_name(Path(path)))
+                self._db = sqlite3.connect(name, isolation_level=None, timeout=30)
                 self._prepare()
             except BaseException:
-                self._give_back()
+                self._lock.close()
                 raise
 
     def __enter__(self) -> Self:
@@ -127,7 +135,7 @@ class Store:
     def close(self) -> None:
         """Close the file and let the next run have it."""
         self._db.close()
-        self._give_back()
+        self._lock.close()
 
     def statuses(self, keys: Collection[str]) -> dict[str, str]:
         """Return ``"done"`` or ``"failed"`` for those of ``keys`` that the store knows."""
@@ -139,8 +147,9 @@ class Store:
     def put(self, trial: Trial, outcome: Outcome, provenance: Json) -> None:
         """Write one trial, in one transaction; a row with its key is replaced."""
         asked = (trial.key, trial.study, trial.task.name, trial.method.name, trial.repeat)
-        plain = map(_dump, (trial.content, outcome.result, outcome.curves, provenance))
-        self._insert("trials", *asked, outcome.status, outcome.error, *plain, time.time())
+        plain = map(_dump, (trial.content, outcome.result, outcome.curves))
+        row = (*asked, outcome.status, outcome.error, *plain, time.time())
+        self._insert("trials", *row[:-1], _signed(provenance, row), row[-1])
 
     def rows(self, keys: Collection[str] | None = None, curves: bool = False) -> Iterator[Row]:
         """Yield the trials of ``keys`` in their order, or all by study, data set, method and repeat.
@@ -157,50 +166,70 @@ class Store:
                 found = sorted((row for row in found if row[0] in place), key=lambda row: place[row[0]])
             for key, study, task, method, repeat, result, curve, error, content, provenance in found:
                 outcome = Outcome(_load(result), _load(curve), error)
-                yield Row(key, study, task, method, repeat, outcome, _load(content), _load(provenance))
+                yield Row(key, study, task, method, repeat, outcome, _load(content), _unsigned(provenance)[0])
 
     def save(self, run: Run) -> None:
         """Write down what was asked for, so that ``status`` and ``report`` need nothing but this file."""
-        self._insert("runs", run.id, run.study, time.time(), _dump(run.request), _dump(list(run.keys)))
+        row = (run.id, run.study, time.time(), _dump(list(run.keys)))
+        self._insert("runs", *row[:-1], _signed(run.request, row), row[-1])
 
     def runs(self) -> list[Run]:
-        """Return every request written here, the latest first."""
+        """Return every request written here, the latest first: a row that is replaced gets a new place at the end."""
+        found = []
         with self._errors():
-            rows = self._db.execute("SELECT study, request, keys, started FROM runs ORDER BY started DESC").fetchall()
-        return [Run(study, json.loads(request), tuple(json.loads(keys)), at) for study, request, keys, at in rows]
+            for *row, request, keys in self._db.execute("SELECT * FROM runs ORDER BY rowid DESC").fetchall():
+                asked, signature = _unsigned(request)
+                if signature not in (None, _signature(asked, (*row, keys))):
+                    raise sqlite3.DatabaseError(f"malformed: request {row[0]}")
+                found.append(Run(row[1], asked, tuple(json.loads(keys)), row[2]))
+        return found
+
+    def verify(self) -> tuple[int, int]:
+        """Read everything; return how many trials there are, and how many an older crossfade wrote without a checksum.
+
+        Raises:
+            UserError: a damaged file, request or trial.
+        """
+        whole, older, damaged = 0, 0, []
+        with self._errors():
+            self._check_pages("integrity_check")
+            for *row, provenance, finished in self._db.execute("SELECT * FROM trials"):
+                whole += 1
+                with suppress(ValueError):
+                    origin, signature = _unsigned(provenance)
+                    older += signature is None
+                    if signature in (None, _signature(origin, (*row, finished))):
+                        continue
+                damaged.append(f"{row[2]}, {row[3]}, repeat {row[4]}")
+        self.runs()
+        if damaged:
+            first = "; ".join(damaged[:3])
+            raise UserError(
+                f"store {self.path}: {len(damaged)} of {whole} trials are damaged ({first}); restore a backup"
+            )
+        return whole, older
+
+    def backup(self, path: Path) -> None:
+        """Write a copy of everything that is stored to a new file; a run may go on writing meanwhile."""
+        part = Path(f"{path}.part")
+        with self._errors():
+            try:
+                part.unlink(missing_ok=True)
+                with closing(sqlite3.connect(part, isolation_level=None)) as copy:
+                    self._db.backup(copy)
+                part.replace(path)
+            finally:
+                part.unlink(missing_ok=True)
 
     def _insert(self, table: str, *row: object) -> None:
         with self._errors():
             self._db.execute(f"INSERT OR REPLACE INTO {table} VALUES ({', '.join('?' * len(row))})", row)
 
-    def _take(self) -> None:
-        if self.path == ":memory:":
-            return
-        from filelock import FileLock, Timeout
-
-        self._lock = FileLock(self.path + ".lock", timeout=0)
-        try:
-            self._lock.acquire()
-        except Timeout:
-            raise UserError(
-                f"store {self.path}: another run is writing to it; wait until that ends, or give --store another file"
-            ) from None
-        except OSError as error:
-            raise UserError(f"store {self.path}: can't write beside it ({error.strerror}); use --store") from None
-
-    def _give_back(self) -> None:
-        if self._lock is not None:
-            # While still held: who opened it before this line finds it taken, who comes later makes a new one.
-            Path(self.path + ".lock").unlink(missing_ok=True)
-            self._lock.release()
-
     def _prepare(self) -> None:
         if self.path == ":memory:":
             self._db.executescript(_NEW)
         self._check_ours()
-        damage = self._value("PRAGMA quick_check(1)")
-        if damage != "ok":
-            raise sqlite3.DatabaseError(f"malformed: {damage}")
+        self._check_pages("quick_check")
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = NORMAL")
 
@@ -212,6 +241,11 @@ class Store:
             known = f"written in layout {schema}, this version reads {_SCHEMA}"
             raise UserError(f"store {self.path}: {known}; update crossfade or use --store another file")
 
+    def _check_pages(self, how: str) -> None:
+        damage = self._value(f"PRAGMA {how}(1)")
+        if damage != "ok":
+            raise sqlite3.DatabaseError(f"malformed: {damage}")
+
     def _value(self, query: str) -> object:
         return self._db.execute(query).fetchone()[0]
 
@@ -219,7 +253,14 @@ class Store:
     def _errors(self) -> Iterator[None]:
         try:
             yield
-        except (sqlite3.Error, json.JSONDecodeError) as error:
+        except (BlockingIOError, TimeoutError):
+            advice = "wait until that ends, or give --store another file"
+            raise UserError(f"store {self.path}: another run is writing to it; {advice}") from None
+        except OSError as error:
+            raise UserError(f"store {self.path}: {error.strerror}; use --store another file") from None
+        except UserError:
+            raise
+        except (sqlite3.Error, ValueError, TypeError) as error:
             unknown = f"the file is damaged ({error}); restore a copy of it, or use --store another file"
             line = next((line for sign, line in _ERRORS.items() if sign in str(error)), unknown)
             raise UserError(f"store {self.path}: {line}") from None
@@ -231,6 +272,23 @@ def _dump(value: object) -> str | None:
 
 def _load(text: str | None) -> Any:
     return None if text is None else json.loads(text)
+
+
+def _signed(content: Json, row: Sequence[object]) -> str | None:
+    """Return JSON with a checksum of itself and of the rest of its row."""
+    return _dump({**content, "checksum": _signature(content, row)})
+
+
+def _signature(content: Json, row: Sequence[object]) -> str:
+    return digest([content, *row])
+
+
+def _unsigned(text: str) -> tuple[Json, str | None]:
+    """Return the content of signed JSON and its checksum, None if an older crossfade wrote it."""
+    content = json.loads(text)
+    if not isinstance(content, dict):
+        raise ValueError("expected a JSON object")
+    return content, content.pop("checksum", None)
 
 
 def _check_file(path: Path, mode: str) -> None:
@@ -245,25 +303,72 @@ def _check_file(path: Path, mode: str) -> None:
         raise UserError(f"store {path}: it can't be written to; make it writable or use --store another file")
 
 
-def _make(path: Path) -> None:
-    """Make an empty store beside ``path`` and move it there: nobody ever sees a file without its header and tables."""
-    unfinished = Path(f"{path}.new")
-    unfinished.unlink(missing_ok=True)
-    with closing(sqlite3.connect(unfinished, isolation_level=None)) as db:
-        db.executescript(_NEW)
-    unfinished.replace(path)
+def _one_name(path: Path) -> Path:
+    """Return one name for all symbolic links, and hard links in a folder: SQLite keeps its log beside the name."""
+    path = path.resolve()
+    if not path.exists() or path.stat().st_nlink == 1:
+        return path
+    with os.scandir(path.parent) as there:
+        return Path(min(one.path for one in there if one.inode() == path.stat().st_ino))
+
+
+def _locked(path: Path) -> ExitStack:
+    """Lock a store for one writer until the result is closed; one that isn't there, or is empty, is made.
+
+    It is made beside its place and moved there, locked already: nobody ever sees a file without its header and tables.
+    """
+    new = Path(f"{path}.new")
+    while True:
+        with ExitStack() as held:
+            made = path.exists() and path.stat().st_size > 0
+            file = os.open(path if made else new, os.O_RDWR | os.O_CREAT, 0o666)
+            held.callback(os.close, file)
+            if sys.platform == "linux":
+                # A lock of the open file, whatever names lead to it, also from other machines by NFS; on a byte far
+                # beyond those that SQLite locks.
+                from fcntl import F_OFD_SETLK, F_WRLCK, fcntl
+
+                fcntl(file, F_OFD_SETLK, struct.pack("hhqqi", F_WRLCK, os.SEEK_SET, 1 << 62, 1, 0))
+            else:
+                from filelock import FileLock
+
+                held.enter_context(FileLock(f"{path}.lock", timeout=0))
+            if not made:
+                held.callback(new.unlink, missing_ok=True)
+                if not path.exists() or not path.stat().st_size:
+                    os.truncate(file, 0)
+                    with closing(sqlite3.connect(new, isolation_level=None)) as db:
+                        db.executescript(_NEW)
+                    new.replace(path)
+            if os.path.samestat(os.fstat(file), path.stat()):  # or another run has moved its own there meanwhile
+                return held.pop_all()
 
 
 def _open_for_reading(path: Path) -> sqlite3.Connection:
     """Return a connection that can't write; in a folder where SQLite may not make its side files, as a snapshot."""
     writable = os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
     # A connection that may not write can't tidy up the side files of the last one: they would stay.
-    uri = path.resolve().as_uri() + ("?mode=rw" if writable else "?mode=ro")
+    uri = path.as_uri() + ("?mode=rw" if writable else "?mode=ro")
     db = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=30)
     try:
         db.execute("PRAGMA query_only = ON")
         db.execute("SELECT count(*) FROM sqlite_master").fetchone()
     except sqlite3.OperationalError:
         db.close()
+        log = Path(f"{path}-wal")
+        if log.exists() and log.stat().st_size:  # rows that the file itself doesn't have yet
+            return _snapshot(path, log)
         db = sqlite3.connect(uri + "&immutable=1", uri=True, isolation_level=None)
     return db
+
+
+def _snapshot(*files: Path) -> sqlite3.Connection:
+    """Return the content of a store and its log, by way of copies in a temporary folder."""
+    before, memory = [file.stat().st_mtime_ns for file in files], sqlite3.connect(":memory:", isolation_level=None)
+    with tempfile.TemporaryDirectory() as folder:
+        copies = [shutil.copyfile(file, Path(folder, file.name)) for file in files]
+        if [file.stat().st_mtime_ns for file in files] != before:
+            raise sqlite3.OperationalError("locked")
+        with closing(sqlite3.connect(copies[0], isolation_level=None)) as db:
+            db.backup(memory)
+    return memory

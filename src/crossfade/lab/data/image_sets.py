@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -108,7 +109,7 @@ def _npz(path: Path) -> Read:
             names = file["class_names"].tolist() if "class_names" in file else None
     except UserError:
         raise
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError, KeyError) as error:
         raise UserError(f"{path}: can't be read as an npz file ({error}); get it again") from None
     number = int(train.labels.max()) + 1 if len(train) else 0
     return train, test, tuple(map(str, names if names is not None else range(number)))

@@ -206,6 +206,8 @@ def _unpack(path: Path, content: bytes, packed: str) -> bytes:
         return _PACKED[packed].decompress(content) if packed in _PACKED else content
     except UserError:
         raise
+    except RuntimeError as error:  # a password, or a compression that Python doesn't know
+        raise UserError(f"{path}: can't be unpacked ({_first_line(error)}); unpack it and name the table") from None
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, lzma.LZMAError) as error:
         raise UserError(f"{path}: damaged {packed} file ({_first_line(error)})") from None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import lzma
 import os
 import shutil
 import tarfile
@@ -11,6 +12,7 @@ import tomllib
 import urllib.error
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -179,7 +181,7 @@ def unpack(archive: Path, target: Path) -> Path:
         partial.replace(target)
     except tarfile.FilterError as error:
         raise UserError(f"{archive.name}: refused, a member would land outside the folder ({error})") from None
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, RuntimeError, EOFError) as error:
         raise UserError(f"{archive.name}: not a readable archive ({error}); delete it and download it again") from None
     except OSError as error:
         raise UserError(f"{archive.name}: can't be unpacked into {target.parent} ({error})") from None
@@ -193,7 +195,7 @@ def _unzip(archive: Path, target: Path) -> None:
         for name in file.namelist():
             path = PurePosixPath(name.replace("\\", "/"))
             # zipfile would silently put such a member elsewhere.
-            if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
+            if path.is_absolute() or ".." in path.parts or ":" in "".join(path.parts[:1]):
                 raise UserError(f"{archive.name}: refused, member {name!r} would land outside the folder")
         file.extractall(target)
 

@@ -38,6 +38,7 @@ class History:
         engine, device: What trained the network, and where.
         seconds: The duration, where a training is timed by itself.
         note: Why a slower engine than expected was used.
+        shared: The number of its first epochs that were trained for another method, and taken over.
     """
 
     curves: Mapping[str, Curve]
@@ -51,6 +52,7 @@ class History:
     device: str = "cpu"
     seconds: float = 0.0
     note: str = ""
+    shared: int = 0
 
 
 def chosen_epoch(accuracy: Curve, nll: Curve | None = None, tie: Tie = "first") -> int:

@@ -5,14 +5,12 @@ Every trial records p_y of every training example (as it is trained on) and of e
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from torch import Tensor
 
 from crossfade._transforms import Mixture
 from crossfade.diagnostics.dynamics import (
@@ -23,13 +21,14 @@ from crossfade.diagnostics.dynamics import (
     histograms,
     transitions,
 )
-from crossfade.diagnostics.recorder import ProbabilityRecorder, Recording
+from crossfade.diagnostics.recorder import Recording
 from crossfade.lab.methods import method
 from crossfade.lab.paper.why.files import COLOURS, check_scale
 from crossfade.lab.paper.why.watched import Row, arrays_of, cifar, follow, outcome_of, table_task, with_unit
 from crossfade.lab.store import Outcome
 from crossfade.lab.train import Recipe
 from crossfade.lab.train.deep.recipe import ImageRecipe
+from crossfade.lab.train.deep.record import Watcher
 from crossfade.lab.trial import Task, Trial
 from crossfade.stats.drawing import new_figure
 
@@ -85,26 +84,19 @@ def compute(trial: Trial, folder: Path) -> Outcome:
     recipe, data = trial.recipe, arrays_of(trial)
     if not isinstance(recipe, Recipe | ImageRecipe):
         raise TypeError(f"expected a recipe for tables or images, got {type(recipe).__name__}")
-    sizes = {"train": len(data.y), "test": len(data.y_test)}
-    recorders = {part: ProbabilityRecorder(folder / part, size, recipe.epochs) for part, size in sizes.items()}
-
-    def observe(epoch: int, part: str, index: Tensor, logits: Tensor, labels: Tensor) -> None:
-        if part in recorders:
-            recorders[part].record(epoch, index, logits, labels)
-        if part == "test":  # a checkpoint may follow, from which a resumed run doesn't record these epochs again
-            for recorder in recorders.values():
-                recorder.flush()
-
-    history = follow(trial, recipe, folder, observe=observe)
+    parts = {"train": (folder / "train", len(data.y)), "test": (folder / "test", len(data.y_test))}
+    watcher = Watcher(parts, recipe.epochs, range(recipe.epochs))
+    history = follow(trial, recipe, folder, observe=watcher, missing=watcher.missing)
     if not history.finite:
         return Outcome(error=f"the weights diverge at learning rate {recipe.learning_rates[0]:g}")
+    if missing := watcher.missing(recipe.epochs):
+        return Outcome(error=f"{missing} values of p_y weren't recorded; run it again")
     tables: dict[str, list[Row]] = {}
-    for part in recorders:
+    for part in parts:
         for name, rows in _described(Recording(folder / part), recipe.epochs, part).items():
             tables.setdefault(name, []).extend({"epochs": recipe.epochs, "part": part, **row} for row in rows)
     last = calibration_history(Recording(folder / "test"), epochs=[recipe.epochs - 1])[0]._asdict()
     about = {"learning_rate": recipe.learning_rates[0], "epoch": recipe.epochs, "classes": data.classes}
-    shutil.rmtree(folder)
     return outcome_of({**last, **about, "n_train": len(data.y), "n_test": len(data.y_test)}, tables)
 
 

@@ -13,7 +13,6 @@ Six tables:
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -26,7 +25,7 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from crossfade.diagnostics.simulate import DoubleWell
-from crossfade.lab.files import write_text
+from crossfade.lab.files import write_bytes
 from crossfade.lab.methods import Method, method
 from crossfade.lab.paper.why.files import COLOURS, check_scale
 from crossfade.lab.paper.why.measure import MIXTURES, along_rows, minimum_rows, sharpness_rows, slice_rows
@@ -175,8 +174,11 @@ def compute(trial: Trial, folder: Path) -> Outcome:
 
 def _along(trial: Trial, recipe: Along, folder: Path) -> Outcome:
     data, known = arrays_of(trial), folder / "measured.json"
-    tables: dict[str, list[Row]] = json.loads(known.read_text()) if known.exists() else {"along": []}
-    measured = {row["epoch"] for row in tables["along"]}
+    try:
+        tables: dict[str, list[Row]] = json.loads(known.read_text())
+        measured = {row["epoch"] for row in tables["along"]}
+    except (FileNotFoundError, ValueError, LookupError, TypeError):  # nothing yet, or nothing that could be used
+        tables, measured = {"along": []}, set()
 
     def look(done: int, net: nn.Module) -> None:
         if done not in recipe.moments or done in measured:
@@ -187,11 +189,12 @@ def _along(trial: Trial, recipe: Along, folder: Path) -> Outcome:
             tables["sharpness"] = list(sharpness_rows(net, data, recipe.examples))
             if recipe.slices:
                 tables["slices"] = list(slice_rows(net, data, recipe.examples))
-        folder.mkdir(parents=True, exist_ok=True)  # an image network's training resumes from its checkpoint there
-        write_text(known, json.dumps(tables), "measurements")
+        write_bytes(known, json.dumps(tables).encode(), "measurements", folder=True)
 
-    follow(trial, recipe.training, folder, look=look)
-    shutil.rmtree(folder)
+    def missing(epochs: int) -> int:
+        return len({moment for moment in recipe.moments if moment <= epochs} - measured)
+
+    follow(trial, recipe.training, folder, look=look, missing=missing)
     last = tables["sharpness"][0]
     about = {"accuracy": last["test_accuracy"], "nll": last["test_ce"], "epoch": recipe.moments[-1]}
     sizes = {"n_train": len(data.y), "n_test": len(data.y_test), "classes": data.classes}

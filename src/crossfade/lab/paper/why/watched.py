@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import signal
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -127,6 +133,7 @@ def follow(
     *,
     observe: Observe | None = None,
     look: Look | None = None,
+    missing: Callable[[int], int] = lambda epochs: 0,
 ) -> History:
     """Train a trial by its family's plain loop, with calls of ``observe`` and ``look``.
 
@@ -135,6 +142,7 @@ def follow(
         observe: Called with (epoch, part, index, logits, labels) of every training batch (part ``"train"``) and, after
             each epoch, of the parts ``"val"`` and ``"test"``.
         look: Called with (epochs done, network) before the first epoch and after each, before the checkpoint.
+        missing: Returns how much of what was seen in so many epochs is missing; without it training doesn't resume.
     """
     split = trial.task.split(trial.repeat)
     if isinstance(recipe, Recipe) and isinstance(split, Split):
@@ -146,7 +154,7 @@ def follow(
         from crossfade.lab.train.deep.lightning import train
         from crossfade.lab.train.deep.network import Job
 
-        job = Job(split, trial.method, seed(trial, "train"), folder, observe)
+        job = Job(split, trial.method, seed(trial, "train"), folder, observe, missing)
         return train(job, recipe, callbacks=[] if look is None else [_looking(look)])
     raise TypeError(f"a {type(recipe).__name__} doesn't train on a {type(split).__name__}")
 
@@ -182,14 +190,33 @@ def spread(compute: Callable[[Trial, Path], Outcome], work: Path, workers: int) 
 
     def execute(batches: Sequence[Batch], tick: Tick) -> Iterator[tuple[Trial, Outcome]]:
         trials = [trial for batch in batches for trial in batch]
-        backend = "sequential" if workers == 1 or len(trials) == 1 else "loky"
-        with parallel_config(backend, n_jobs=workers):
+        alone = workers == 1 or len(trials) == 1
+        setting = {"backend": "sequential"} if alone else {"backend": "loky", "initializer": _follow_parent}
+        with parallel_config(**setting, n_jobs=workers):
             calls = (delayed(_numbered)(compute, work / trial.key, trial, at) for at, trial in enumerate(trials))
-            for at, outcome in Parallel(return_as="generator_unordered")(calls):
-                yield trials[at], outcome
-                tick(0.0)
+            try:
+                for at, outcome in Parallel(return_as="generator_unordered")(calls):
+                    yield trials[at], outcome
+                    shutil.rmtree(work / trials[at].key, ignore_errors=True)  # now that it is stored
+                    tick(0.0)
+            except BrokenProcessPool:
+                advice = "perhaps for want of memory; run the same command again to go on, with fewer --workers"
+                raise UserError(f"a worker process was killed, {advice}") from None
 
     return execute
+
+
+def _follow_parent() -> None:
+    """Leave signals to the process that started this worker, and end when that ends."""
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        signal.signal(getattr(signal, name, signal.SIGINT), signal.SIG_IGN)
+    threading.Thread(target=_end_after, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_after(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
 
 
 def _numbered(compute: Callable[[Trial, Path], Outcome], folder: Path, trial: Trial, at: int) -> tuple[int, Outcome]:
@@ -198,6 +225,8 @@ def _numbered(compute: Callable[[Trial, Path], Outcome], folder: Path, trial: Tr
     try:
         return at, compute(trial, folder)
     except Exception as error:
+        if isinstance(error.__cause__ or error, OSError):  # a full disk, say: not the trial's fault
+            raise
         return at, Outcome(error=error_line(error))
     finally:
         torch.set_num_threads(before)

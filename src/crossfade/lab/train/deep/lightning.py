@@ -22,10 +22,12 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
 from crossfade.errors import UserError
 from crossfade.functional import complement_entropy
+from crossfade.lab import checkpoints
 from crossfade.lab.hardware import Hardware
 from crossfade.lab.methods import TwoPass
 from crossfade.lab.train.deep import network
@@ -62,7 +64,8 @@ def train(
     started = time.perf_counter()
     module, folder = Classifier(job, recipe, hardware, on_progress), job.folder
     saving = ModelCheckpoint(folder, filename="last", enable_version_counter=False, save_on_train_epoch_end=True)
-    resume = None if folder is None or not (folder / CHECKPOINT).exists() else folder / CHECKPOINT
+    path = folder and folder / CHECKPOINT
+    resume = path if path and checkpoints.resume(path, module.check) else None
     with _quiet():
         trainer = pl.Trainer(
             accelerator=hardware.accelerator,
@@ -72,6 +75,7 @@ def train(
             max_epochs=max_epochs or recipe.epochs,
             logger=make_logger(hardware.logger, folder),
             callbacks=[*callbacks, saving] if folder else list(callbacks),
+            plugins=[_Checkpoints()],
             enable_checkpointing=folder is not None,
             enable_progress_bar=False,
             enable_model_summary=False,
@@ -187,6 +191,22 @@ class Classifier(pl.LightningModule):  # type: ignore[misc]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.record.restore(checkpoint["crossfade"])
+
+    def check(self, checkpoint: dict[str, Any]) -> None:
+        """Raise an exception if a checkpoint isn't one of this training."""
+        weights = {name.removeprefix("net."): value for name, value in checkpoint["state_dict"].items()}
+        self.job.check(self.net, weights, checkpoint["epoch"] + 1)
+        Record(self.recipe).restore(checkpoint["crossfade"])
+
+
+class _Checkpoints(TorchCheckpointIO):  # type: ignore[misc]
+    """The files of the checkpoints."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str, storage_options: object = None) -> None:
+        checkpoints.save(checkpoint, Path(path))
+
+    def load_checkpoint(self, path: str, map_location: object = None, **_: object) -> dict[str, Any]:
+        return checkpoints.load(Path(path), map_location)
 
 
 def make_logger(name: str, folder: Path | None) -> Any:

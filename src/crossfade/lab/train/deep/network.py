@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from crossfade._transforms import Transform
 from crossfade.errors import UserError
 from crossfade.functional import crossfade_loss, probability_loss
 from crossfade.lab.checks import expect
+from crossfade.lab.files import write_bytes
 from crossfade.lab.methods import Method, ScaledRate, Start, starts
 from crossfade.lab.nets import build
 from crossfade.lab.nets.pretrained import load_classifier
@@ -37,6 +38,7 @@ class Job:
         folder: For the checkpoint, from which training resumes, and the log; None to write nothing.
         observe: Called with (epoch, part, index, logits, labels) of every batch of ``"val"`` and ``"test"`` that is
             scored and, by Lightning's loop, of every training batch (part ``"train"``).
+        missing: Returns how much of what was observed in so many epochs is missing: no training resumes without it.
     """
 
     split: DeepSplit
@@ -44,6 +46,15 @@ class Job:
     seed: int
     folder: Path | None = None
     observe: Observer | None = None
+    missing: Callable[[int], int] = lambda epochs: 0
+
+    def check(self, net: nn.Module, weights: Mapping[str, Tensor], epochs: int) -> None:
+        """Raise ValueError if a checkpoint with these weights, after so many epochs, isn't one of this training."""
+        own, found = ({name: value.shape for name, value in one.items()} for one in (net.state_dict(), weights))
+        if own != found:
+            raise ValueError("its network is another one")
+        if missing := self.missing(epochs):
+            raise ValueError(f"{missing} values that were recorded until then are missing")
 
 
 def build_network(job: Job, recipe: DeepRecipe, *, channels_last: bool) -> nn.Module:
@@ -121,17 +132,15 @@ def save_model(path: Path, weights: Mapping[str, Tensor | Floats], provenance: M
     """Write weights and their provenance to a file, which appears only once it is complete.
 
     Args:
-        path: A path that ends in ``.safetensors``.
+        path: A path that ends in ``.safetensors``; its folder is made.
         weights: A state dict.
         provenance: Plain data: ``net``, ``classes``, ``dropout``, ``mean``, ``std`` and any other facts.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
     plain = {name: torch.as_tensor(value).detach().cpu().contiguous().clone() for name, value in weights.items()}
-    save_file(plain, part, metadata={"format": "pt", "crossfade": json.dumps(dict(provenance), sort_keys=True)})
-    part.replace(path)
+    about = {"format": "pt", "crossfade": json.dumps(dict(provenance), sort_keys=True)}
+    write_bytes(path, save(plain, about), "weights", folder=True)
 
 
 def read_provenance(path: str | Path) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -104,6 +105,7 @@ class Record:
         self.rows: list[dict[str, float]] = []
         self.best: dict[str, Tensor] | None = None
         self.finite = True
+        self.shared = 0  # epochs that were trained for another method
 
     def wants(self, epoch: int, loss: float, net: nn.Module) -> bool:
         """Return whether to score the epoch: if weights and loss are finite and the recipe wants it."""
@@ -131,17 +133,19 @@ class Record:
             weights=last if self.best is None else self.best,
             last=last,
             finite=self.finite,
+            shared=self.shared,
             device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
             seconds=seconds,
         )
 
     def state(self) -> dict[str, Any]:
         """Return plain data for a checkpoint."""
-        return {"rows": list(self.rows), "best": self.best, "finite": self.finite}
+        return {"rows": list(self.rows), "best": self.best, "finite": self.finite, "shared": self.shared}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue from what :meth:`state` returned."""
         self.rows, self.best, self.finite = list(state["rows"]), state["best"], state["finite"]
+        self.shared = state.get("shared", 0)
 
     def _chosen(self) -> int:
         if self.recipe.select == "last":
@@ -150,16 +154,41 @@ class Record:
 
 
 class Watcher:
-    """An observer that records p_y of the test images after epoch ``recipe.watch`` and the last one."""
+    """An observer that records p_y of the examples of some parts in some epochs.
 
-    def __init__(self, folder: Path, examples: int, recipe: DeepRecipe) -> None:
-        self.recorder = ProbabilityRecorder(folder, examples, recipe.epochs)
-        self.epochs = (recipe.watch - 1, recipe.epochs - 1)
+    Recordings are continued; one that can't be, such as a torn one, is begun again.
+
+    Args:
+        parts: The folder of a part's recording and its number of examples, by the part's name.
+        epochs: The number of epochs of the training.
+        watched: The epochs (from 0) that are recorded.
+    """
+
+    def __init__(self, parts: Mapping[str, tuple[Path, int]], epochs: int, watched: Collection[int]) -> None:
+        self.recorders = {part: _recorder(*place, epochs) for part, place in parts.items()}
+        self.watched = watched
 
     def __call__(self, epoch: int, part: str, index: Tensor, logits: Tensor, labels: Tensor) -> None:
-        if part == "test" and epoch in self.epochs:
-            self.recorder.record(epoch, index, logits, labels)
-            self.recorder.flush()  # a run that resumes from the next checkpoint doesn't repeat this epoch
+        if part in self.recorders and epoch in self.watched:
+            self.recorders[part].record(epoch, index, logits, labels)
+            if part == "test":  # a checkpoint may follow, and a run that resumes from it doesn't repeat this epoch
+                self.missing(0)
+
+    def missing(self, epochs: int) -> int:
+        """Write down what was recorded, and return how much of the first ``epochs`` epochs was not."""
+        for recorder in self.recorders.values():
+            recorder.flush()
+        recordings = [Recording(recorder.folder) for recorder in self.recorders.values()]
+        watched = [epoch for epoch in self.watched if epoch < epochs]
+        return sum(int((~one.seen(epoch)).sum()) for one in recordings for epoch in watched)
+
+
+def _recorder(folder: Path, examples: int, epochs: int) -> ProbabilityRecorder:
+    try:
+        return ProbabilityRecorder(folder, examples, epochs)
+    except (OSError, ValueError):
+        shutil.rmtree(folder, ignore_errors=True)
+        return ProbabilityRecorder(folder, examples, epochs)
 
 
 def escapes(folder: Path, recipe: DeepRecipe) -> dict[str, int]:

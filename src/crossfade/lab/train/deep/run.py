@@ -10,6 +10,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -21,6 +22,7 @@ from torch.nn.functional import cross_entropy
 
 from crossfade.errors import UserError
 from crossfade.kernels.graphs import empty_memory
+from crossfade.lab import checkpoints
 from crossfade.lab.checks import expect
 from crossfade.lab.data.images import ImageSplit, ImageTask, StreamSplit
 from crossfade.lab.data.texts import TextSplit, TextTask
@@ -58,7 +60,9 @@ def executor(hardware: Hardware, work: Path, keep: Path | None = None) -> Execut
         gc.freeze()  # collections after each trial needn't look at the objects that exist already
         try:
             for _, group in groupby(trials, key=lambda trial: (id(trial.task), trial.recipe)):
-                yield from runner.train_alike(tuple(group))
+                for trial, result in runner.train_alike(tuple(group)):
+                    yield trial, result
+                    shutil.rmtree(work / trial.key, ignore_errors=True)  # now that it is stored
         finally:
             gc.unfreeze()
 
@@ -112,18 +116,14 @@ class _Runner:
         first one. The numbers are the same as if each was trained from the start.
         """
         split = _split(trials[0], trials[0].repeat)  # one at a time in memory
-        begun = {trial.key for trial in trials if self._checkpoint(trial).exists()}
         places = [Start()] * len(trials)
         if side_by_side.one_process(self.hardware):
             places = job_starts([trial.method for trial in trials], [0] * len(trials), _recipe(trials[0]))
-        for at, (trial, start) in enumerate(zip(trials, places, strict=True)):
+        for at, trial in enumerate(trials):
             self.tick(0.0)
             own, pairs = self._checkpoint(trial), zip(trials, places, strict=True)
             forks = {self._checkpoint(other): place.epoch for other, place in pairs if place.source == at}
-            forked = trial.key not in begun and own.exists()
             result = self._train(trial, self._job(trial, split), [_Fork(own, forks)])
-            if forked and result.result is not None:
-                result = Outcome({**result.result, "shared_epochs": start.epoch}, result.curves)
             gc.collect()  # a trainer and its network form a reference cycle, and may be large
             yield trial, result
 
@@ -139,8 +139,12 @@ class _Runner:
 
     def _job(self, trial: Trial, split: DeepSplit) -> Job:
         folder, recipe = self.work / trial.key, _recipe(trial)
-        watcher = Watcher(folder / "p", len(split.test), recipe) if recipe.watch else None
-        return Job(split, trial.method, seed(trial, "train"), folder, watcher)
+        job = Job(split, trial.method, seed(trial, "train"), folder)
+        if not recipe.watch:
+            return job
+        watched = (recipe.watch - 1, recipe.epochs - 1)
+        watcher = Watcher({"test": (folder / "p", len(split.test))}, recipe.epochs, watched)
+        return replace(job, observe=watcher, missing=watcher.missing)
 
     def _checkpoint(self, trial: Trial) -> Path:
         return self.work / trial.key / CHECKPOINT
@@ -149,7 +153,7 @@ class _Runner:
         self.tick(part * whole)
 
     def _finished(self, trial: Trial, job: Job, history: History) -> Outcome:
-        """Return the outcome, keep weights and log, and remove the trial's folder."""
+        """Return the outcome, and keep weights and log."""
         recipe, folder = _recipe(trial), self.work / trial.key
         if not history.finite or history.chosen < 0:
             return Outcome(error=f"the weights diverge at learning rate {recipe.learning_rate:g}; try a smaller one")
@@ -158,13 +162,16 @@ class _Runner:
             torch.distributed.barrier()  # all processes have finished recording before the folder is read and removed
         if process_rank() > 0:
             return result
+        if missing := job.missing(recipe.epochs):
+            return Outcome(error=f"p_y of {missing} watched images wasn't recorded; run it again")
         if recipe.watch:
             result = Outcome({**(result.result or {}), **escapes(folder / "p", recipe)}, result.curves)
+        if history.shared:
+            result = Outcome({**(result.result or {}), "shared_epochs": history.shared}, result.curves)
         if self.keep is not None:
             _keep_weights(self.keep, trial, job.split, history, result)
         if (folder / "log").is_dir():
             shutil.copytree(folder / "log", self.work / "logs" / trial.key, dirs_exist_ok=True)
-        shutil.rmtree(folder, ignore_errors=True)
         return result
 
 
@@ -178,10 +185,9 @@ class _Fork(pl.Callback):  # type: ignore[misc]
         # The checkpoint of the epoch before was written when that epoch ended.
         for fork, epoch in self.forks.items():
             if epoch == trainer.current_epoch and not fork.exists() and self.own.exists():
-                fork.parent.mkdir(parents=True, exist_ok=True)
-                part = fork.with_suffix(".part")
-                shutil.copyfile(self.own, part)
-                part.replace(fork)
+                state = checkpoints.load(self.own)
+                state["crossfade"]["shared"] = epoch
+                checkpoints.save(state, fork)
 
 
 def _split(trial: Trial, repeat: int) -> DeepSplit:

@@ -27,6 +27,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from crossfade._transforms import Transform
 from crossfade.kernels.graphs import Graphs, begun, optimizer_state
+from crossfade.lab import checkpoints
 from crossfade.lab.hardware import Hardware
 from crossfade.lab.methods import Method, TwoPass
 from crossfade.lab.train.deep import network
@@ -36,6 +37,7 @@ from crossfade.lab.train.deep.recipe import DeepRecipe, ImageRecipe
 from crossfade.lab.train.deep.record import Record
 from crossfade.lab.train.outcome import History
 
+CHECKPOINT = "beside.ckpt"  # in a job's folder
 _SAVE_SECONDS = 10.0  # between checkpoints at least
 _SAVE_SHARE = 0.05  # of the time at most
 _TIMED_STEPS = 30
@@ -187,9 +189,8 @@ class Member:
         self.at, self.first = (torch.zeros(1, dtype=torch.int64, device=self.device) for _ in range(2))
         self.loss = torch.zeros((), dtype=torch.float64, device=self.device)
         self.graphs = Graphs(self.device, self._changing, seen)
-        path = None if job.folder is None else job.folder / "beside.ckpt"
-        if path is not None and path.exists():
-            self._restore(torch.load(path, map_location=self.device, weights_only=True))
+        if self.job.folder and (state := checkpoints.resume(self.job.folder / CHECKPOINT, self._check, self.device)):
+            self._restore(state)
 
     def ready(self, epoch: int) -> bool:
         """Return whether to train this epoch, after taking over the state of the source if it is the first one."""
@@ -240,13 +241,9 @@ class Member:
         return {"epoch": self.epoch, "net": self.net.state_dict(), "optimizer": optimizer, **self.record.state()}
 
     def save(self) -> None:
-        """Write the checkpoint, which appears only once it is complete."""
-        if self.job.folder is None:
-            return
-        self.job.folder.mkdir(parents=True, exist_ok=True)
-        part = self.job.folder / "beside.part"
-        torch.save(self.state(), part)
-        part.replace(self.job.folder / "beside.ckpt")
+        """Write the checkpoint."""
+        if self.job.folder is not None:
+            checkpoints.save(self.state(), self.job.folder / CHECKPOINT)
 
     def history(self, seconds: float) -> History:
         """Return the history of the finished training."""
@@ -256,6 +253,10 @@ class Member:
     def _changing(self) -> list[Tensor]:
         own = [*self.net.parameters(), *self.net.buffers(), *optimizer_state(self.optimizer)]
         return [*own, self.rate, self.at, self.first, self.loss]
+
+    def _check(self, state: dict[str, Any]) -> None:
+        self.job.check(self.net, state["net"], state["epoch"])
+        Record(self.recipe).restore(state)
 
     def _restore(self, state: dict[str, Any]) -> None:
         """Take over a state; only before the first step, as graphs refer to the optimizer's memory."""
