@@ -423,7 +423,7 @@ def test_a_backup_while_a_run_writes_is_whole(tmp_path, call):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--backup", "s.db"], "exists already"),
+        (["--backup", "s.db"], "is there already"),
         (["--backup", "nowhere/copy.db"], "isn't there"),
         (["--backup", "copy.db", "--curves"], "leave out"),
         (["table.csv", "--backup", "copy.db"], "leave out"),

@@ -144,9 +144,9 @@ def export(
     if backup is not None:
         if output is not None or run is not None or curves:
             raise UserError("--backup copies the whole store; leave out the table, --run and --curves")
-        check_outputs([("--backup", backup)], [store])
         if backup.exists():
             raise UserError(f"--backup {backup}: is there already; choose a new name")
+        check_outputs([("--backup", backup)], [store])
         with Store(store, "read") as opened:
             opened.backup(backup)
         with Store(backup, "read") as copy:
@@ -155,7 +155,7 @@ def export(
             print(f"{backup}: {count(whole, 'trial')}")
         return 0
     if output is None:
-        raise UserError("export needs OUTPUT, such as results.csv, or --backup FILE for the whole store")
+        raise UserError("OUTPUT needs a value: see crossfade export --help")
     suffix = output.suffix.lower()
     if suffix not in {".csv", ".tsv", ".parquet", ".pq"}:
         raise UserError(f"{output}: the name decides the format; use .csv, .tsv or .parquet")
