@@ -22,6 +22,7 @@ def pages() -> dict[str, dict[str, str]]:
         ("results/text.md", "bert", _bert),
         ("why/escaping.md", "diagnostics", _diagnostics),
         ("statistics.md", "intervals", _intervals),
+        ("statistics.md", "verdict", _verdict),
     ):
         folder = FOLDER / name
         if (folder / "provenance.json").exists():
@@ -115,3 +116,25 @@ def _intervals(folder: Path) -> str:
     )
     names = ["Wilcoxon's, of the pseudo-median" if kind == "wilcoxon" else kind for kind in kinds]
     return table(["%, for " + " / ".join(map(str, sizes)) + " data sets", *names], rows)
+
+
+def _verdict(folder: Path) -> str:
+    found = pd.read_csv(folder / "verdict.csv")
+    arms = list(dict.fromkeys(found["arm"]))
+    rows = []
+    for (size, estimator, repeats), part in found.groupby(["rows", "estimator", "repeats"], sort=False):
+        by_arm = part.set_index("arm")
+        shown = [f"{100 * by_arm['found'][arm]:.1f}" for arm in arms]
+        missed = by_arm["missed"].drop("copy")
+        rest = [f"{100 * missed.mean():.1f}" if missed.notna().all() else "", f"{100 * part['half_width'].mean():.2f}"]
+        rows.append([f"{size:,} × {by_arm['samples'].iloc[0]}", estimator, str(repeats), *shown, *rest])
+    truth, sizes = found.groupby(["rows", "arm"], sort=False)["truth"].mean(), list(dict.fromkeys(found["rows"]))
+    truths = [" / ".join(f"{100 * truth[size, arm]:+.1f}" for size in sizes) for arm in arms]
+    rows.append(["*mean truth, points*", "", "", *truths, "", ""])
+    head = ["rows × samples", "estimator", "repeats", "false positives", *(f"found: {arm}" for arm in arms[1:])]
+    text = table([*head, "truth not covered", "half width, points"], rows)
+    shared = pd.read_csv(folder / "shared.csv").groupby(["arm", "rows"], sort=False)[["common", "fits"]].sum()
+    share = (shared["common"] / shared["fits"]).unstack()
+    said = "; ".join(f"{arm} {', '.join(f'{value:.2f}' for value in share.loc[arm])}" for arm in arms)
+    counts = ", ".join(f"{n:,}" for n in share)
+    return f"{text}\n\nThe share of the fits' variance that is common to all fits of a sample ({counts} rows): {said}."

@@ -237,7 +237,7 @@ def test_an_own_schedule_is_a_method(call, iris, folder):
     results = pd.DataFrame(json.loads(out)["results"]).pivot(index="repeat", columns="method", values="nll")
     assert list(results.columns) == ["ce", "f0", "fade", "gradual-custom"]
     assert results["gradual-custom"].equals(results["f0"].rename("gradual-custom"))  # (1, 1) is F = 0
-    assert (results["fade"] != results["f0"]).all()
+    assert (results["fade"] != results["f0"]).any()
     assert "gradual-custom is the same as f0" in err
 
 

@@ -15,6 +15,7 @@ from crossfade.lab.methods import DEFAULT_METHODS, METHODS, Method
 from crossfade.lab.settings import Images, Settings, Texts, Training
 from crossfade.lab.store import Store
 from crossfade.schedules import constant, gradual, linear
+from crossfade.stats import out_of_fold_t
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is the same as f0")  # three epochs
 USUAL = (*DEFAULT_METHODS, "ce-matched")
@@ -45,6 +46,38 @@ def test_the_answer_holds_every_trial_and_adds_up(answer):
             assert table.loc[name, ["wins", "ties", "losses"]].sum() == 4
     assert table["mean_rank"].sum() == pytest.approx(sum(range(1, len(USUAL) + 1)))
     assert len(answer.curves) == len(results) * 3
+
+
+def test_what_happened_to_each_row_is_kept_and_judged(answer):
+    hits = {(row.method, row.repeat): row.hits for row in answer.results.itertuples()}
+    rows = len(load_wine().target)
+    for method in USUAL:
+        tested = np.array([hits[method, repeat] >= 0 for repeat in range(4)])
+        assert tested.shape == (4, rows)
+        assert tested.sum(0).max() == 1  # four of five folds
+        assert list(tested.sum(1)) == list(answer.results.query("method == @method")["n_test"])
+    for found in answer.comparison.paired:
+        own, other = (np.stack([hits[name, repeat] for repeat in range(4)]) for name in (found.method, "ce"))
+        assert found.interval == out_of_fold_t(found.differences, own, other).interval
+    assert "hits" not in answer.to_dict()["results"][0]
+
+
+def test_the_hits_are_those_of_the_accuracy():
+    result = compare(*load_iris(return_X_y=True), **QUICK, methods=["gradual"], tie="first").results
+    for row in result.itertuples():
+        assert row.hits[row.hits >= 0].mean() == pytest.approx(row.accuracy)
+    assert "hits" not in compare(*load_iris(return_X_y=True), **QUICK, methods=["gradual"], metric="f1").results
+
+
+def test_splits_of_either_kind_are_read_back_from_the_settings():
+    keys = {}
+    for split in ("folds", "random"):
+        planned = plan([load_builtin("iris")], Settings.of({"split": split}), "test")
+        again = plan([load_builtin("iris")], Settings.of(planned.run.request["settings"]), "test")
+        keys[split] = planned.trials[0].key
+        assert again.trials[0].key == keys[split]
+    assert keys["folds"] != keys["random"]
+    assert plan([load_builtin("iris")], Settings.of({}), "test").trials[0].key == keys["folds"]
 
 
 def test_the_answer_shows_itself(answer, tmp_path):

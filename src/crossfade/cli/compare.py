@@ -75,8 +75,8 @@ def compare(
     A FILE is a table, with --text a table with a column of texts, or a folder with
     a folder of images for each class (or with train, val and test folders of such
     folders). Several tables are several data sets, compared together; without a
-    FILE these are iris, wine, breast cancer and digits. Each repeat splits the
-    data anew, where no part is fixed. Every method gets the same split, initial
+    FILE these are iris, wine, breast cancer and digits. Each repeat has another
+    split, where no part is fixed. Every method gets the same split, initial
     weights and order, and its own epoch (on tables its own learning rate, too),
     chosen on validation examples. After an interruption the same command goes on
     where it stopped. Lists are separated by commas.

@@ -168,6 +168,7 @@ def export(
                 ids[key].append(request.id)
         requests = {key: " ".join(named) for key, named in ids.items()}
         frame = (frames.curves if curves else frames.results)(opened, keys, requests)
+        frame = frame.drop(columns="hits", errors="ignore")
         lost = len(frames.failures(opened, keys))
     content = io.BytesIO()
     if suffix in {".parquet", ".pq"}:

@@ -81,6 +81,7 @@ def compare(
     repeats: int | None = None,
     seed: int = 0,
     test_size: float = 0.2,
+    split: str | None = None,
     net: str | None = None,
     width: int | None = None,
     depth: int | None = None,
@@ -106,7 +107,7 @@ def compare(
 ) -> ComparisonResult:
     """Train the same small networks under different losses on your data, and say which differences are reliable.
 
-    Every repeat draws a stratified split into training, validation and test rows; all methods of a repeat share it,
+    Every repeat has a stratified split into training, validation and test rows; all methods of a repeat share it,
     and the initial weights and batches too. Learning rate (of tables) and epoch are chosen for each method on the
     validation rows.
 
@@ -125,9 +126,9 @@ def compare(
         group, time: A column's name, or a value for each row: rows of a group are never in two parts; by time the last
             rows are tested on.
         name: What tables call the data.
-        repeats, seed, test_size, net, width, depth, epochs, batch_size, learning_rates, learning_rate, momentum, \
-weight_decay, lr_schedule, granularity, metric, select, tie, precision: See ``crossfade.lab.settings.Training``; None
-            is the usual value.
+        repeats, seed, test_size, split, net, width, depth, epochs, batch_size, learning_rates, learning_rate, \
+momentum, weight_decay, lr_schedule, granularity, metric, select, tie, precision: See \
+``crossfade.lab.settings.Training``; None is the usual value.
         texts: ``Texts(text=("review",))`` trains on a column of texts.
         images: Size, augmentation and pretrained weights, for a folder.
         hardware: Where to train.
@@ -259,9 +260,11 @@ def _on_tables(tables: Sequence[Table], settings: Settings) -> _Experiment:
     said = _given(settings, *(field.name for field in fields(Recipe)))
     recipe = Recipe(**{"tie": "expected", **({} if "learning_rates" in said else _RATES), **said})
     division = _division(training)
-    tasks = [TableTask(table, **division) for table in tables]
+    split = training.split or ("folds" if all(table.independent for table in tables) else "random")
+    tasks = [TableTask(table, **division, folds=split == "folds") for table in tables]
     repeats = training.repeats or 10
     kept = {"methods": list(training.methods or ()), "loss": list(training.loss or ()), "repeats": repeats, **division}
+    kept |= {"split": split}
     kept |= {name: value for name, value in recipe.to_dict().items() if name in said or name not in _UNSAID}
     notes = [f"{table.source}: {note}" for table in tables for note in table.notes]
     return _Experiment("compare", ", ".join(task.name for task in tasks), tasks, recipe, repeats, kept, notes, "CPU")

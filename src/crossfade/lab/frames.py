@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from crossfade.lab.scores import unpack_hits
+
 if TYPE_CHECKING:
     from crossfade.lab.store import Store
 
@@ -25,7 +27,8 @@ def results(
 ) -> pd.DataFrame:
     """Return one row for each finished trial; accuracy and the like are fractions, epochs are counted from 1.
 
-    ``requests`` fills a last column, by the trials' keys.
+    ``requests`` fills a last column, by the trials' keys. ``hits``, where trials have it, is an array: 1 for a
+    row that was classified rightly, 0 wrongly, -1 not tested.
     """
     rows = [
         {
@@ -43,6 +46,8 @@ def results(
     ]
     frame = pd.DataFrame(rows)
     frame = frame.reindex(columns=[*dict.fromkeys((*_RESULTS, *frame.columns))])
+    if "hits" in frame:
+        frame["hits"] = frame["hits"].map(unpack_hits, na_action="ignore")
     if requests is not None:
         frame["request"] = frame["key"].map(requests)
     scores = ["accuracy", "nll", "ece", "brier", "learning_rate", "seconds"]

@@ -113,6 +113,7 @@ class Training(_Group):
         repeats: Splits of the data, with their own initial weights. [default: tables: 10; texts: 5; images: 3]
         seed: Another number gives other splits, weights and batches. [default: 0]
         test_size: Share of the data to test on; as much is for validation. [default: 0.2]
+        split: Tables: folds, so that the repeats test every row equally often, or random test rows. [default: folds]
         net: Tables: mlp (ReLU) or linear. Texts: lstm, or bert:NAME with a model of the Hugging Face hub or a folder.
             Images: resnet20, resnet32, resnet18_small, ... or a classifier of torchvision.
             [default: tables: mlp; texts: lstm; images: resnet20]
@@ -145,6 +146,7 @@ class Training(_Group):
     repeats: int | None = None
     seed: int | None = None
     test_size: float | None = None
+    split: Literal["folds", "random"] | None = None
     net: str | None = None
     width: int | None = None
     depth: int | None = None
@@ -212,7 +214,7 @@ _NEEDS: dict[str, tuple[tuple[Kind, ...], tuple[str, ...]]] = {
     ),
     "a table without --text": (
         (TABLE,),
-        ("drop", "group", "time", "momentum", "lr_schedule", "granularity", "metric", "tie"),
+        ("drop", "split", "group", "time", "momentum", "lr_schedule", "granularity", "metric", "tie"),
     ),
     "a table without --text; other data have --learning-rate": ((TABLE,), ("learning_rates",)),
     "a table without --text, or a folder of images": ((TABLE, IMAGES), ("weight_decay",)),

@@ -14,22 +14,25 @@ from .drawing import (
 )
 from .evidence import (
     AcrossComparison as AcrossComparison,
-    Interval as Interval,
-    MeanTest as MeanTest,
     PairedComparison as PairedComparison,
-    bootstrap_interval as bootstrap_interval,
     compare_datasets as compare_datasets,
     compare_repeats as compare_repeats,
-    corrected_resampled_t as corrected_resampled_t,
-    detectable_difference as detectable_difference,
-    mean_interval as mean_interval,
-    paired_t as paired_t,
 )
 from .figures import (
     critical_difference_diagram as critical_difference_diagram,
     paired_difference_plot as paired_difference_plot,
     performance_plot as performance_plot,
     sign_plot as sign_plot,
+)
+from .means import (
+    Interval as Interval,
+    MeanTest as MeanTest,
+    bootstrap_interval as bootstrap_interval,
+    corrected_resampled_t as corrected_resampled_t,
+    detectable_difference as detectable_difference,
+    mean_interval as mean_interval,
+    out_of_fold_t as out_of_fold_t,
+    paired_t as paired_t,
 )
 from .ranking import (
     MethodSummary as MethodSummary,

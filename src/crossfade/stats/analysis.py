@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from crossfade.errors import UserError
-from crossfade.stats.evidence import Interval, mean_interval
+from crossfade.stats.means import Interval, mean_interval
 from crossfade.stats.ranking import MethodSummary, performance_profile, summarize, summarize_repeats
 from crossfade.stats.shape import check_fraction, score_matrix
 from crossfade.stats.significance import (

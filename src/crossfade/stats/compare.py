@@ -14,15 +14,15 @@ import pandas as pd
 from crossfade.errors import UserError
 from crossfade.stats.evidence import (
     AcrossComparison,
-    Interval,
     PairedComparison,
     compare_datasets,
     compare_repeats,
     judged_together,
 )
 from crossfade.stats.findings import findings, same_networks
+from crossfade.stats.means import Interval
 from crossfade.stats.ranking import WinTieLoss, rank_scores
-from crossfade.stats.shape import check_fraction, complete_runs, known, run_sizes, tidy
+from crossfade.stats.shape import check_fraction, complete_runs, known, run_hits, run_sizes, tidy
 from crossfade.stats.significance import Friedman, friedman
 from crossfade.stats.verdicts import Verdict, cautions, dataset_line, notes, verdict
 from crossfade.stats.words import Plain, listed, plain
@@ -167,6 +167,7 @@ def compare_methods(
     Args:
         results: a row a run, with the columns dataset, method, repeat, accuracy (a fraction), n_train, n_test, and, if
             there, nll, ece and brier. The same ``repeat`` of two methods must share split and seeds: they are pairs.
+            ``hits``, if there, is what happened to each row of the data set: an array, 1 right, 0 wrong, -1 not tested.
         control: the method that the others are compared with.
         confidence: of the intervals; a difference is called reliable at the level 1 − confidence.
         fixed_test: which data sets test every repeat on the same rows: all, none, or the names. ``None`` reads the
@@ -179,9 +180,9 @@ def compare_methods(
             called one of step size.
 
     Returns:
-        The `Comparison`. On one data set the interval is that of Nadeau and Bengio (2003) where the repeats draw new
-        test rows, and Student's where the test rows are fixed. Verdicts are adjusted for their number by Holm's method:
-        all methods on all data sets together, and the methods over data sets.
+        The `Comparison`. On one data set the interval is that of `out_of_fold_t` where every repeat has hits, else that
+        of Nadeau and Bengio (2003), and Student's where the test rows are fixed. Verdicts are adjusted for their number
+        by Holm's method: all methods on all data sets together, and the methods over data sets.
 
     Raises:
         UserError: a missing column, hole, duplicate or impossible value; fewer than two methods; no such control.
@@ -203,12 +204,20 @@ def compare_methods(
     parts = {str(name): part.droplevel(0) for name, part in wide.groupby(level=0, sort=False)}
     matrix = wide.groupby(level=0, sort=False).mean()
     others = [name for name in methods if name != control]
-    sizes = run_sizes(results, fixed_test)
+    sizes, hits = run_sizes(results, fixed_test), run_hits(results, wide) if metric == "accuracy" else {}
     within = partial(compare_repeats, control=control, confidence=confidence)
     over = partial(compare_datasets, control=control, confidence=confidence)
     paired = judged_together(
         [
-            within(part[name], part[control], dataset=dataset, method=name, **sizes[dataset]._asdict())
+            within(
+                part[name],
+                part[control],
+                dataset=dataset,
+                method=name,
+                hits=hits.get((dataset, name)),
+                control_hits=hits.get((dataset, control)),
+                **sizes[dataset]._asdict(),
+            )
             for dataset, part in parts.items()
             for name in others
         ]
@@ -234,7 +243,9 @@ def compare_methods(
         friedman=friedman(matrix) if across else None,
         verdicts=(*map(said, across), *map(said, paired)),
         dataset_lines={name: dataset_line(by_set[name], titles) for name in parts} if across else {},
-        findings=tuple(findings(counted, paired, across, metric=metric, size_control=size_control, titles=titles)),
+        findings=tuple(
+            findings(counted, paired, across, metric=metric, size_control=size_control, titles=titles, hits=hits)
+        ),
         notes=tuple(notes(paired, across)),
         left_out=left_out,
         cautions=tuple(cautions(paired, {row.method: row.ece for row in overall}, control)),

@@ -14,7 +14,7 @@ from matplotlib.patches import Patch
 
 from crossfade.errors import UserError
 from crossfade.stats.drawing import COLOURS, FONT_SIZE, INK, LINE_STYLES, caption, label_size, literal, style, wrapped
-from crossfade.stats.evidence import Interval
+from crossfade.stats.means import Interval
 from crossfade.stats.ranking import Floats, Profile
 from crossfade.stats.significance import contiguous_groups
 

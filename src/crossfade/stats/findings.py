@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
 
-from crossfade.stats.evidence import (
-    AcrossComparison,
-    PairedComparison,
-    compare_datasets,
-    compare_repeats,
-    corrected_resampled_t,
-    paired_t,
-)
+from crossfade.stats.evidence import AcrossComparison, PairedComparison, compare_datasets, compare_repeats
+from crossfade.stats.means import corrected_resampled_t, paired_t
+from crossfade.stats.shape import Hits
 from crossfade.stats.words import count, listed, percent, points
 
 # What tells networks apart: two with the same scores to the last digit, at the same epoch and rate, are one.
@@ -33,6 +29,7 @@ def findings(
     metric: str,
     size_control: str | None = None,
     titles: Names | None = None,
+    hits: Hits = MappingProxyType({}),
 ) -> Iterator[str]:
     """Yield what the results say about the run: step size, one network under several names, nothing learned, rates.
 
@@ -44,9 +41,10 @@ def findings(
         metric: the judged column.
         size_control: a method with the gradient's size of others, but the control's shape.
         titles: names to print.
+        hits: what happened to each row, by data set and method.
     """
     names = {name: (titles or {}).get(name, name) for name in map(str, pd.unique(results["method"]))}
-    yield from _step_size(results, paired, across, metric, size_control, names)
+    yield from _step_size(results, paired, across, metric, size_control, names, hits)
     yield from _one_network(results, names)
     yield from _nothing_learned(results, paired, metric, names)
     yield from _rates(results, names)
@@ -101,6 +99,7 @@ def _step_size(
     metric: str,
     size_control: str | None,
     names: Names,
+    hits: Hits,
 ) -> Iterator[str]:
     """Yield the gains of which at least half is the size control's too, while the rest isn't reliable."""
     if size_control is None:
@@ -128,6 +127,8 @@ def _step_size(
                 n_train=c.n_train,
                 n_test=c.n_test,
                 fixed_test=c.fixed_test,
+                hits=hits.get((c.dataset, c.method)),
+                control_hits=hits.get((c.dataset, size_control)),
             )
         if rest.outcome != "better":
             found.append(f"{_place(c)}{names[c.method]} {points(c.mean, 1)} (of which {points(size, 1)})")

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from difflib import get_close_matches
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 import pandas as pd
 
 from crossfade.errors import UserError
 from crossfade.stats.words import listed
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Hits: TypeAlias = "Mapping[tuple[str, str], NDArray[np.int8]]"
 
 
 class Sizes(NamedTuple):
@@ -199,6 +204,21 @@ def run_sizes(results: pd.DataFrame, fixed_test: bool | Collection[str] | None) 
         n_train, n_test = (float(part[column].mean()) for column in ("n_train", "n_test"))
         sizes[str(name)] = Sizes(n_train, n_test, bool(part["fixed_test"].iloc[0]))
     return sizes
+
+
+def run_hits(results: pd.DataFrame, wide: pd.DataFrame) -> Hits:
+    """Return (repeats, rows) by data set and method, of the repeats in ``wide``, where each of them has its hits."""
+    if "hits" not in results:
+        return {}
+    keys = (results[name].astype(kind) for name, kind in (("dataset", str), ("method", str), ("repeat", object)))
+    found = dict(zip(zip(*keys, strict=True), results["hits"], strict=True))
+    stacked = {}
+    for dataset, part in wide.groupby(level=0, sort=False):
+        for method in map(str, wide.columns):
+            rows = [found[dataset, method, repeat] for repeat in part.index.get_level_values(1)]
+            if all(isinstance(one, np.ndarray) for one in rows) and len({len(one) for one in rows}) == 1:
+                stacked[str(dataset), method] = np.stack(rows)
+    return stacked
 
 
 def _cell(row: Iterable[object]) -> str:

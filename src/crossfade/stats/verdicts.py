@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from crossfade.stats.evidence import AcrossComparison, Interval, Outcome, PairedComparison
+from crossfade.stats.evidence import AcrossComparison, Outcome, PairedComparison
+from crossfade.stats.means import OUT_OF_FOLD, Interval
 from crossfade.stats.words import count, level, listed, p_value, percent, points, points_range
 
 # A method whose mean calibration error is this much above the control's is named, whatever its accuracy.
@@ -38,7 +39,7 @@ def verdict(
         ...     [0.91, 0.93, 0.92, 0.94], [0.91, 0.92, 0.93, 0.92],
         ...     dataset="iris", method="gradual", control="ce", n_train=90, n_test=30)
         >>> print(verdict(comparison).text)
-        On iris, gradual changes accuracy by +0.5 points against ce (95 % −2.6 to +3.6): no reliable difference at 4 repeats; a true difference of 4.2 points would have been found in 4 runs of 5.
+        On iris, gradual changes accuracy by +0.5 points against ce (95 % −2.6 to +3.6): no reliable difference at 4 repeats; a true difference of 4.2 points would have been found in 4 runs of 5, one of 2.9 with 8 repeats, of about 3.0 with twice the rows.
     """  # noqa: E501
     method, control = ((titles or {}).get(name, name) for name in (comparison.method, comparison.control))
     if isinstance(comparison, AcrossComparison):
@@ -59,8 +60,8 @@ def dataset_line(comparisons: Sequence[PairedComparison], titles: Mapping[str, s
         return f"{head}{shown} points; one repeat carries no interval."
     firm = [c for c in comparisons if c.outcome in ("better", "worse")]
     if not firm:
-        seen = min((c.detectable for c in comparisons if c.detectable is not None), default=None)
-        return f"{head}no reliable difference for any method{_power(seen)}."
+        finest = min(comparisons, key=lambda c: c.detectable or 1.0)
+        return f"{head}no reliable difference for any method{_power(finest)}."
     found = []
     for c in firm:
         digits = _digits(c.mean, c.interval)
@@ -71,8 +72,14 @@ def dataset_line(comparisons: Sequence[PairedComparison], titles: Mapping[str, s
 
 def notes(paired: tuple[PairedComparison, ...], across: tuple[AcrossComparison, ...]) -> Iterator[str]:
     """Yield what the intervals and p-values of a comparison cover."""
-    fresh = dict.fromkeys(c.dataset for c in paired if c.interval and not c.fixed_test)
+    by_row = dict.fromkeys(c.dataset for c in paired if c.interval and c.interval.kind == OUT_OF_FOLD)
+    fresh = dict.fromkeys(c.dataset for c in paired if c.interval and not c.fixed_test and c.dataset not in by_row)
     fixed = dict.fromkeys(c.dataset for c in paired if c.interval and c.fixed_test)
+    if by_row:
+        yield (
+            f"Intervals within a data set ({listed(by_row)}): t with a variance for rows and one for fits, from what "
+            "happened to every row that was tested. They cover another draw of rows, training parts and weights."
+        )
     if fresh:
         yield (
             f"Intervals within a data set ({listed(fresh)}): corrected resampled t (Nadeau and Bengio 2003). They "
@@ -101,7 +108,7 @@ def cautions(paired: tuple[PairedComparison, ...], ece: Mapping[str, float | Non
     """Yield reasons for care: test sets so small that a row outweighs the difference, and worse calibration."""
     small: dict[str, list[PairedComparison]] = {}
     for c in paired:
-        if 0 < abs(c.mean) < 1 / c.n_test:
+        if 0 < abs(c.mean) < 1 / c.n_test and not (c.interval and c.interval.kind == OUT_OF_FOLD):
             small.setdefault(c.dataset, []).append(c)
     if len(small) > 4:
         yield (
@@ -141,7 +148,7 @@ def _within(c: PairedComparison, method: str, control: str, metric: str) -> str:
     if c.outcome == "no reliable difference":
         family = "the interval by itself excludes zero, but not after allowing for the number of comparisons"
         mind = f" ({family}: {_holm(c)})" if c.interval and c.interval.excludes_zero() else ""
-        end = f"no reliable difference at {c.repeats} repeats{mind}{_power(c.detectable)}"
+        end = f"no reliable difference at {c.repeats} repeats{mind}{_power(c)}"
     else:
         end = f"a reliable {'gain' if c.outcome == 'better' else 'loss'} at {c.repeats} repeats ({_holm(c)})"
         if c.fixed_test:
@@ -195,12 +202,17 @@ def _digits(mean: float, interval: Interval | None) -> int:
     return digits
 
 
-def _power(detectable: float | None) -> str:
-    if detectable is None:
+def _power(c: PairedComparison) -> str:
+    """Say which difference would have been found, and which with twice the repeats or rows."""
+    found, more = c.detectable, c.detectable_with(2 * c.repeats)
+    if found is None or more is None:
         return ""
-    if detectable >= 1:
+    if found >= 1:
         return "; so few repeats could not have shown any difference"
-    return f"; a true difference of {percent(detectable, 1)} points would have been found in 4 runs of 5"
+    return (
+        f"; a true difference of {percent(found, 1)} points would have been found in 4 runs of 5, one of "
+        f"{percent(more, 1)} with {2 * c.repeats} repeats, of about {percent(found / 2**0.5, 1)} with twice the rows"
+    )
 
 
 def _holm(c: PairedComparison | AcrossComparison) -> str:

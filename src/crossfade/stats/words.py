@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, is_dataclass
+from dataclasses import fields, is_dataclass
 from typing import TypeAlias
 
 #: What JSON knows.
@@ -93,7 +93,8 @@ def plain(value: object) -> Plain:
     if is_dataclass(value) and not isinstance(value, type):
         # What is concluded from a comparison belongs to the data, though it is computed (a property) and not stored.
         concluded = {name: getattr(value, name) for name in ("detectable", "outcome") if hasattr(value, name)}
-        return plain({**asdict(value), **concluded})
+        shown = {field.name: getattr(value, field.name) for field in fields(value) if field.repr}
+        return plain({**shown, **concluded})
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -22,7 +22,8 @@ _PARTS = ("train", "val", "test")
 class Split:
     """Training, validation and test rows of a table, preprocessed, with labels in [0, classes).
 
-    ``x_*`` is (rows, features) and becomes float32, C-contiguous; ``y_*`` is (rows,) and becomes int64.
+    ``x_*`` is (rows, features) and becomes float32, C-contiguous; ``y_*`` is (rows,) and becomes int64. ``test_rows``
+    are the places of the test rows among all rows, where other repeats test others.
 
     Raises:
         UserError: shapes that don't fit, labels outside [0, classes), no training or no validation row. The test part
@@ -36,6 +37,7 @@ class Split:
     x_test: Floats
     y_test: Integers
     classes: int
+    test_rows: Integers | None = None
 
     def __post_init__(self) -> None:
         if self.classes < 1:

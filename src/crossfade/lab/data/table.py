@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +60,11 @@ class Table:
     sha256: str = ""
     groups: NDArray[np.int64] | None = None
     times: NDArray[np.int64] | None = None
+
+    @property
+    def independent(self) -> bool:
+        """Whether each row may be tested by itself: no fixed test rows, no groups, no times."""
+        return self.test is None and self.groups is None and self.times is None
 
 
 def from_file(
@@ -236,16 +242,23 @@ class TableTask:
         test_size: Share of the rows in the test part, in (0, 1); the validation part is as large. With fixed test
             rows it is the validation part's share of the other rows.
         seed: The seed of splits, initial weights and batches.
+        folds: Instead of being drawn anew in each repeat, test parts are the folds of a stratified cross-validation:
+            one fold a repeat, of as many as it takes to make them no larger than ``test_size``, then other folds.
 
     Raises:
-        UserError: too few rows, of a class or in all, for this division.
+        UserError: too few rows, of a class or in all, for this division; folds where rows aren't independent.
     """
 
     table: Table
     test_size: float = 0.2
     seed: int = 0
+    folds: bool = False
 
     def __post_init__(self) -> None:
+        if self.folds and not self.table.independent:
+            raise UserError(
+                f"{self.table.source}: fixed test rows, --group and --time leave no folds; leave --split out, too"
+            )
         rows, classes = len(self.table.labels), len(self.table.classes)
         part, drawn = self._drawn
         if self.table.groups is not None or self.table.times is not None:
@@ -286,6 +299,7 @@ class TableTask:
                 for name, numbers in by.items()
                 if numbers is not None
             },
+            **({"split": "folds"} if self.folds else {}),
         }
 
     @cached_property
@@ -313,7 +327,8 @@ class TableTask:
                     "rows, or --drop columns with many categories"
                 )
             x_val, x_test = pipeline.transform(val), pipeline.transform(test)
-        split = Split(x_train, y_train, x_val, y_val, x_test, y_test, len(self.table.classes))
+        own = self._rows(repeat)[-1] if self.table.independent else None
+        split = Split(x_train, y_train, x_val, y_val, x_test, y_test, len(self.table.classes), own)
         if not all(np.isfinite(x).all() for x, _ in split.parts):
             raise UserError(f"{source}: a column's numbers are too large to be scaled; rescale or --drop it")
         return split
@@ -327,11 +342,21 @@ class TableTask:
         """The number of rows in a part that is drawn, and the number of such parts."""
         return int(np.ceil(self.test_size * len(self.table.labels))), 1 if self.table.test else 2
 
-    def _parts(self, repeat: int) -> list[Part]:
-        """Return (features, labels) of the training, the validation and the test part."""
+    def _rows(self, repeat: int) -> list[NDArray[np.int64]]:
+        """Return the places of the training, the validation and (unless the test rows are fixed) the test rows."""
+        from sklearn.model_selection import StratifiedKFold
+
         table, state = self.table, stream_seed(self.content, repeat, "split") % 2**32
         rows, held = np.arange(len(table.labels)), []
-        for number in range(self._drawn[1]):
+        if self.folds:
+            around, fold = divmod(repeat, ceil(1 / self.test_size))
+            shuffled = stream_seed(self.content, around, "folds") % 2**32
+            folds = StratifiedKFold(ceil(1 / self.test_size), shuffle=True, random_state=shuffled)
+            with warnings.catch_warnings():  # a class may have fewer rows than there are folds
+                warnings.simplefilter("ignore", UserWarning)
+                rows, out = list(folds.split(rows, table.labels))[fold]
+            held.append(out)
+        for number in range(len(held), self._drawn[1]):
             rows, out = self._divided(rows, (state + number) % 2**32, number)
             held.append(out)
         lost = set(range(len(table.classes))) - set(table.labels[rows].tolist())
@@ -340,7 +365,12 @@ class TableTask:
                 f"{table.source}: divided by --group or --time, class {table.classes[min(lost)]!r} has no row to train "
                 f"on in repeat {repeat}; lower --test-size, or merge or remove the class"
             )
-        parts = [(table.features.iloc[at], table.labels[at]) for at in (rows, *reversed(held))]
+        return [rows, *reversed(held)]
+
+    def _parts(self, repeat: int) -> list[Part]:
+        """Return (features, labels) of the training, the validation and the test part."""
+        table = self.table
+        parts = [(table.features.iloc[at], table.labels[at]) for at in self._rows(repeat)]
         return [*parts, table.test] if table.test else parts
 
     def _divided(self, rows: NDArray[np.int64], state: int, number: int) -> tuple[NDArray[np.int64], ...]:

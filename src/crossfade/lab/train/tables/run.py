@@ -12,6 +12,7 @@ from crossfade.errors import UserError
 from crossfade.lab.checks import expect
 from crossfade.lab.data.split import Split
 from crossfade.lab.hardware import Hardware, processors
+from crossfade.lab.scores import pack_hits
 from crossfade.lab.store import Outcome
 from crossfade.lab.train.executor import Batch, Executor, Tick, error_line, train_in_parts
 from crossfade.lab.train.outcome import History, outcome, probability_scores
@@ -123,7 +124,7 @@ def _outcome(split: Split, recipe: Recipe, tried: Mapping[float, History], secon
     best = tried[rate]
     assert best.probabilities is not None  # every engine for tables keeps them
     scores = probability_scores(best.probabilities, split.y_test, float(best.curves["test_nll"][epoch]))
-    about = {
+    about: dict[str, object] = {
         "n_train": len(split.y_train),
         "n_val": len(split.y_val),
         "n_test": len(split.y_test),
@@ -136,6 +137,10 @@ def _outcome(split: Split, recipe: Recipe, tried: Mapping[float, History], secon
         low, high, edges = min(tried), max(tried), _edges(tried, recipe)
         about |= {"majority": _majority(split, recipe.metric), "lowest_rate": low, "highest_rate": high}
         about |= {"at_edge": rate in edges, "tied": len(pairs)}
+    if split.test_rows is not None and recipe.metric == "accuracy":
+        hits = np.full(sum(len(y) for _, y in split.parts), -1, np.int8)
+        hits[split.test_rows] = best.probabilities.argmax(axis=1) == split.y_test
+        about["hits"] = pack_hits(hits)
     curves = {
         name: curve
         for name, curve in best.curves.items()
