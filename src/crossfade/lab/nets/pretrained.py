@@ -9,19 +9,16 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from crossfade.errors import UserError
 from crossfade.lab.data.sources import hub
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from crossfade.lab.data.texts import TextPart
+from crossfade.lab.data.texts import TextPart
 
 _BUCKET = 32
 _ADVICE = "give a folder with config.json, model.safetensors and the tokenizer's files"

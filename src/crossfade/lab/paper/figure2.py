@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from crossfade.errors import UserError
-from crossfade.lab.data.texts import GLUE, load_glue
+from crossfade.lab.data.texts import GLUE, TextSet, TextTask, load_glue
 from crossfade.lab.paper.page import MarkdownStudy, paired_gaps, plus_minus, row, signed
 from crossfade.lab.paper.study import DEFINED, Cell, NotHereError, Prepared, Request, check_known, examples
 from crossfade.lab.train.deep.recipe import TextRecipe
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-    from crossfade.lab.data.texts import TextSet
 
 # Epochs, the most training examples, seeds.
 _SHORTENED = {"smoke": (1, 64, 1), "short": (3, 800, 2)}
@@ -46,7 +44,7 @@ def task_names(names: Sequence[str]) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class _Figure2(MarkdownStudy[TextRecipe, "TextSet"]):
+class _Figure2(MarkdownStudy[TextRecipe, TextSet]):
     limit: int | None = None
 
     def load(self, data: str, request: Request) -> TextSet:
@@ -56,7 +54,6 @@ class _Figure2(MarkdownStudy[TextRecipe, "TextSet"]):
             raise NotHereError(str(error)) from None
 
     def prepare(self, cell: Cell[TextRecipe], data: TextSet, request: Request) -> Prepared:
-        from crossfade.lab.data.texts import TextTask
         from crossfade.lab.nets.pretrained import check_model
 
         recipe, limit, repeats = cell.recipe, self.limit, cell.repeats

@@ -6,20 +6,20 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import pandas as pd
 
 from crossfade.errors import UserError
+from crossfade.lab.data.image_sets import load_folder, load_images
+from crossfade.lab.data.images import ImageSet, ImageTask, stream_task
+from crossfade.lab.data.sources import CATALOGUE, find_imagenet
 from crossfade.lab.methods import Method, method
 from crossfade.lab.nets import check_name
 from crossfade.lab.paper.page import MarkdownStudy, row, table
 from crossfade.lab.paper.study import DEFINED, MIXTURES, Cell, NotHereError, Prepared, Request, by_method, check_known
 from crossfade.lab.train.deep.recipe import Augment, ImageRecipe
-
-if TYPE_CHECKING:
-    from crossfade.lab.data.images import ImageSet
-    from crossfade.lab.trial import Json, Task
+from crossfade.lab.trial import Json, Task
 
 TITLES = {"cifar100": "CIFAR-100", "cinic10": "CINIC-10", "tinyimagenet": "Tiny-ImageNet", "imagenet": "ImageNet"}
 _CLASSES = {"cifar100": 100, "cinic10": 10, "tinyimagenet": 200, "imagenet": 1000}
@@ -34,7 +34,7 @@ _SHORTENED: dict[str, tuple[int, int, int, int | None, int]] = {
 
 
 @dataclass(frozen=True)
-class ImageStudy(MarkdownStudy[ImageRecipe, "ImageSet | Path"]):
+class ImageStudy(MarkdownStudy[ImageRecipe, ImageSet | Path]):
     """A study on images.
 
     Args:
@@ -77,9 +77,6 @@ class ImageStudy(MarkdownStudy[ImageRecipe, "ImageSet | Path"]):
 
     def load(self, data: str, request: Request) -> ImageSet | Path:
         """Return the images, or the folder of ImageNet, which is read during training."""
-        from crossfade.lab.data.image_sets import load_folder, load_images
-        from crossfade.lab.data.sources import CATALOGUE, find_imagenet
-
         folder = request.data_dir
         if data == "imagenet":
             place = find_imagenet(folder)
@@ -95,8 +92,6 @@ class ImageStudy(MarkdownStudy[ImageRecipe, "ImageSet | Path"]):
         return load_images(data, folder)
 
     def prepare(self, cell: Cell[ImageRecipe], data: ImageSet | Path, request: Request) -> Prepared:
-        from crossfade.lab.data.images import ImageTask, stream_task
-
         recipe, each, test, repeats = scaled(cell, request.scale, request.repeats, request.epochs)
         task: Task
         if isinstance(data, Path):

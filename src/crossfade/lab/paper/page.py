@@ -6,18 +6,18 @@ import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import pandas as pd
 
+from crossfade.lab import frames
+from crossfade.lab.files import SIGNATURE, write_text
 from crossfade.lab.paper.study import Cell, D, Plan, R, Study
+from crossfade.lab.store import Store
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from matplotlib.figure import Figure
-
-    from crossfade.lab.store import Store
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,6 @@ class MarkdownStudy(Study[R, D]):
 
     def write(self, store: Store, planned: Plan, report: Path) -> str:
         """Write the page, and the figure beside it."""
-        from crossfade.lab import frames
-        from crossfade.lab.files import SIGNATURE, write_text
         from crossfade.stats import to_svg
 
         results = frames.results(store, planned.keys)

@@ -7,17 +7,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Generic, Literal, TypeAlias, TypeVar, get_args
+from typing import ClassVar, Generic, Literal, TypeAlias, TypeVar, get_args
 
 from crossfade.errors import UserError
 from crossfade.lab.checks import check_choice, check_count
 from crossfade.lab.methods import Method, method
 from crossfade.lab.provenance import describe_run
-from crossfade.lab.store import Run
+from crossfade.lab.store import Run, Store
 from crossfade.lab.trial import Json, Recipe, Task, Trial
-
-if TYPE_CHECKING:
-    from crossfade.lab.store import Store
 
 Scale: TypeAlias = Literal["smoke", "short", "paper"]
 MIXTURES = ("ce", "f0", "f0-late", "gradual")  # CE and its three mixtures with EL, which most studies compare

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
+import pandas as pd
+
+from crossfade.lab.data.texts import TextSet, TextTask, load_reviews
 from crossfade.lab.paper.page import MarkdownStudy, table
 from crossfade.lab.paper.study import DEFINED, MIXTURES, Cell, Prepared, Request, by_method, examples
 from crossfade.lab.train.lstm.recipe import LstmRecipe
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from crossfade.lab.data.texts import TextSet
 
 _TEST_SIZE = 0.1
 # Epochs, batch size, training reviews, seeds.
@@ -21,15 +18,11 @@ _SHORTENED = {"smoke": (1, 16, 200, 1), "short": (8, 32, 6_000, 2)}
 
 
 @dataclass(frozen=True)
-class _Table3(MarkdownStudy[LstmRecipe, "TextSet"]):
+class _Table3(MarkdownStudy[LstmRecipe, TextSet]):
     def load(self, data: str, request: Request) -> TextSet:
-        from crossfade.lab.data.texts import load_reviews
-
         return load_reviews(request.data_dir)
 
     def prepare(self, cell: Cell[LstmRecipe], data: TextSet, request: Request) -> Prepared:
-        from crossfade.lab.data.texts import TextTask
-
         recipe, limit, repeats = cell.recipe, None, cell.repeats
         if request.scale != "paper":
             epochs, batch, limit, repeats = _SHORTENED[request.scale]

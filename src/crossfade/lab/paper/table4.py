@@ -8,22 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
+from pathlib import Path
+from typing import ClassVar, Literal, NamedTuple
 
 from crossfade.errors import UserError
-from crossfade.lab.data.uci import SPLITS, UCI_NAMES, uci_tasks
+from crossfade.lab.data.uci import SPLITS, UCI_NAMES, UciTask, uci_tasks
 from crossfade.lab.methods import DEFAULT_METHODS, Method, method
 from crossfade.lab.paper.study import DEFINED, Cell, Plan, Prepared, Request, Scale, Study
 from crossfade.lab.paper.table4_page import NETS, write_page
-from crossfade.lab.store import Run
+from crossfade.lab.store import Run, Store
 from crossfade.lab.train import Recipe
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from crossfade.lab.data.uci import UciTask
-    from crossfade.lab.store import Store
-    from crossfade.lab.trial import Json, Trial
+from crossfade.lab.trial import Json, Trial
 
 # Epochs, and the number of small sets (None: all).
 _SCALES: dict[Scale, tuple[int, int | None]] = {"smoke": (5, 6), "short": (20, None), "paper": (50, None)}

@@ -5,16 +5,13 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crossfade.errors import UserError
-
-if TYPE_CHECKING:
-    from crossfade.lab.data.texts import TextPart, TextSplit
-    from crossfade.lab.train.lstm.recipe import LstmRecipe
+from crossfade.lab.data.texts import TextPart, TextSplit
+from crossfade.lab.train.lstm.recipe import LstmRecipe
 
 UNKNOWN = 0  # stands for rare words, and for the missing words of an empty text
 _WORD = re.compile(r"\w+(?:['’]\w+)*|[!?]")  # ! and ? tell something about a review
