@@ -86,10 +86,11 @@ def test_a_comparison_from_a_file_to_table_verdict_page_and_numbers(call, iris, 
 
 
 def test_without_a_file_four_real_sets_are_compared(call, folder):
-    code, out, _ = call("compare", "--methods", "ce,gradual", "--repeats", "2", "--epochs", "1", "--net", "linear")
+    code, out, err = call("compare", "--methods", "ce,gradual", "--repeats", "2", "--epochs", "1", "--net", "linear")
     assert code == 0
     for name in ("iris", "wine", "breast_cancer", "digits"):
         assert name in out
+    assert " · 2 repeats · linear, 1 epoch, batch" in err
 
 
 def test_settings_come_from_the_file_unless_the_command_says_otherwise(call, iris, folder):
@@ -143,7 +144,7 @@ def test_failed_trials_are_told_and_the_exit_status_is_1(call, iris, folder):
         (["compare", "iris.csv", "--target", "species", "--merge-rare", "3", "--drop-rare", "3"], "name one"),
         (["compare", "iris.csv", "./iris.csv", "--target", "species"], "two of the data sets hold the same rows"),
         (["compare", "iris.csv", "more.csv", "--target", "species", "--test", "iris.csv"], "needs one data set"),
-        (["compare", "iris.csv", ".", "--target", "species"], "a folder of images; --target needs a table"),
+        (["compare", "iris.csv", ".", "--target", "species"], ".: a folder, expected tables"),
         (["compare", "iris.csv", "--target", "species", "--schedule", "mine.py"], "must be module:function or file.py"),
         (["compare", "iris.csv", "--target", "species", "--schedule", "mine.py:none"], "none is not there in mine.py"),
         (["compare", "iris.csv", "--target", "species", "--schedule", "mine.py:less"], "got alpha -1 and beta 0.5"),
@@ -152,8 +153,11 @@ def test_failed_trials_are_told_and_the_exit_status_is_1(call, iris, folder):
         (["compare", "iris.csv", "--target", "species", "--config", "."], "--config .: can't be read"),
         (["compare", "iris.csv", "--target", "species", "--test", "."], "a folder, expected a table"),
         (["stats", "."], "a folder, expected a table"),
+        (
+            ["compare", ".", "--target", "species"],
+            ".: a folder, expected tables; name those in it: empty.csv, iris.csv",
+        ),
         (["compare", "iris.csv", "--target", "species", "--test", "none.csv"], "none.csv: no such file"),
-        (["compare", ".", "--target", "y"], "a folder"),
         (["compare", "empty.csv", "--target", "y"], "the file is empty"),
         (["compare", "--store", "iris.csv"], "not a crossfade store"),
         (["compare", "--store", "nowhere/s.db"], "isn't there"),

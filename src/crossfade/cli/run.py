@@ -237,7 +237,13 @@ def table4(
         recipe={"momentum": momentum},
     )
     return _run(
-        replace(STUDY, splits=splits), request, common, Hardware(threads=threads(workers)), ray=ray, suffix=".html"
+        replace(STUDY, splits=splits),
+        request,
+        common,
+        Hardware(threads=threads(workers)),
+        ray=ray,
+        suffix=".html",
+        reads=[Path(spec.rpartition(":")[0]) for spec in loss or ()],
     )
 
 
@@ -252,6 +258,7 @@ def _run(
     suffix: str = ".md",
     timed: bool = False,
     drawn: bool = False,
+    reads: Sequence[Path] = (),
 ) -> int:
     """Print the plan, train what the store doesn't know yet, and write the page; return the exit status."""
     from crossfade.lab import frames
@@ -264,7 +271,7 @@ def _run(
     store, report = common.store or Path(f"{study.name}.db"), common.report or Path(f"{study.name}{suffix}")
     pages = [report, *([report.with_suffix(".svg")] if drawn else [])]
     outputs = [("--report", page) for page in pages]
-    check_outputs(outputs, [request.data_dir], store=store, overwrite=common.overwrite)
+    check_outputs(outputs, [request.data_dir, *reads], store=store, overwrite=common.overwrite)
     check_folder(keep_weights, "--keep-weights")
     planned = plan(study, request, ["crossfade", *sys.argv[1:]])
     first = process_rank() == 0

@@ -10,18 +10,27 @@ from typing import TypeAlias
 from crossfade.errors import UserError
 from crossfade.lab.checks import check_count
 from crossfade.lab.data.columns import Rare
-from crossfade.lab.data.reading import read_frame
+from crossfade.lab.data.reading import TABLES, read_frame
 from crossfade.lab.data.table import BUILTIN, Table, from_file, load_builtin
 from crossfade.lab.data.texts import TextSet, load_texts
 from crossfade.lab.settings import Data, Kind, Settings, given, option
 from crossfade.lab.trial import Json
+from crossfade.stats.words import listed
 
 Loaded: TypeAlias = Sequence[Table] | Sequence[TextSet] | Path
 
 
 def kind_of(files: Sequence[Path], settings: Settings) -> Kind:
-    """Return what the data are: a folder is one of images, and with a column of texts a table is one of texts."""
-    if any(file.is_dir() for file in files):
+    """Return what the data are: a folder is one of images, and with a column of texts a table is one of texts.
+
+    Raises:
+        UserError: a folder that holds tables and no folders of classes.
+    """
+    for folder in (file for file in files if file.is_dir()):
+        inside = sorted(folder.iterdir())
+        tables = [str(file) for file in inside if file.suffix.lower() in TABLES]
+        if tables and not any(file.is_dir() for file in inside):
+            raise UserError(f"{folder}: a folder, expected tables; name those in it: {listed(tables, 3)}")
         return Kind.IMAGES
     return Kind.TEXTS if settings.texts.text else Kind.TABLE
 

@@ -18,8 +18,9 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple, TextIO
+from typing import Literal, NamedTuple, TextIO
 
 import numpy as np
 import pandas as pd
@@ -38,6 +39,7 @@ _PACKED = {".gz": gzip, ".bz2": bz2, ".xz": lzma}
 _ARROW = {".parquet": "Parquet", ".pq": "Parquet", ".feather": "Feather", ".arrow": "Feather"}
 _SHEETS = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods")
 _JSON = (".jsonl", ".ndjson", ".json")
+TABLES = (".csv", ".tsv", *_JSON, *_ARROW, *_SHEETS)
 _FOREIGN = (".arff", ".sav", ".dta", ".sas7bdat", ".rds", ".npz", ".npy", ".pkl", ".h5")
 _KINDS = (*_ARROW, *_SHEETS, *_PACKED, ".zip")  # told by the name; else, as in a stream, by the first bytes
 _SIGNS = {
@@ -115,7 +117,8 @@ def _read_arrow(path: Path, content: bytes, kind: str) -> RawFrame:
 def _read_sheet(path: Path, content: bytes) -> RawFrame:
     """Read the first sheet of a workbook; rows and columns without a cell are left out."""
     try:
-        with pd.ExcelFile(io.BytesIO(content), engine="calamine") as book:
+        engine: Literal["calamine"] | None = "calamine" if find_spec("python_calamine") else None
+        with pd.ExcelFile(io.BytesIO(content), engine=engine) as book:
             first, *others = map(str, book.sheet_names)
             frame = book.parse(first, keep_default_na=False, na_values=[""])
     except ImportError:
