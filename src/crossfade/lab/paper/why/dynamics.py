@@ -33,13 +33,6 @@ from crossfade.lab.trial import Task, Trial
 from crossfade.stats.drawing import new_figure
 
 STUDY = "dynamics"
-TITLE = "Training dynamics: who moves from wrong to right"
-CAPTIONS = {
-    "transitions": "Test examples that are wrong and near after 70/90 of the training: the share that is right at the "
-    "end.",
-    "mass": "Share of the gradient over p of the training examples, under four losses.",
-    "calibration": "Test scores over the epochs.",
-}
 METHODS = ("ce", "f0", "f0-late", "gradual", "gradual-unit", "el")
 _MASS_OF = {"ce": Mixture(1.0, 0.0), "f0": Mixture(1.0, 1.0), "f0.4": Mixture(0.2, 1.0), "el": Mixture(0.0, 1.0)}
 _BINS = 10

@@ -39,14 +39,6 @@ from crossfade.schedules import Weights
 from crossfade.stats.drawing import new_figure
 
 STUDY = "escape"
-TITLE = "Escaping efficiency, eq. (15) to (18)"
-CAPTIONS = {
-    "along": "Tr(HΣ) of each mixture over CE's at the same weights.",
-    "pair": "The pair of examples in closed form: the gain, the printed and the derived bound.",
-    "simulation": "Walkers that left the sharp minimum.",
-    "slices": "Loss slices around the solutions.",
-    "rise": "The measured rise of the loss against its prediction.",
-}
 _SIMULATED = ("ce", "f0", "f0.2", "f0.4", "f0.4-unit", "el")
 
 

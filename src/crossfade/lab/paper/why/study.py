@@ -14,6 +14,7 @@ from crossfade.errors import UserError
 from crossfade.lab import frames
 from crossfade.lab.files import write_text
 from crossfade.lab.hardware import processors
+from crossfade.lab.paper.study import DEFINED
 from crossfade.lab.paper.why import dynamics, escape
 from crossfade.lab.paper.why.files import command_line, output_folder, write_study
 from crossfade.lab.paper.why.watched import spread, stored_tables
@@ -26,9 +27,6 @@ from crossfade.stats.words import count
 
 class Study(Protocol):
     """A module that defines a why-study with trials in a store."""
-
-    TITLE: str
-    CAPTIONS: dict[str, str]
 
     def compute(self, trial: Trial, folder: Path) -> Outcome:
         """Train and measure one trial, given a folder for resuming it."""
@@ -71,7 +69,7 @@ def run_study(
         raise UserError(f"--sets: no such data set in {name} at scale {scale}")
     output_folder(out)
     study = STUDIES[name]
-    meta = describe_run(study.TITLE, trials, command_line(), scale=scale)
+    meta = describe_run(DEFINED[name]["title"], trials, command_line(), scale=scale)
     request = Run(name, {"meta": meta, "settings": {"scale": scale}}, tuple(trial.key for trial in trials))
     summary = run_request(
         [request],
@@ -116,12 +114,12 @@ def write_page(store: Store, runs: Sequence[Run], report: Path) -> str:
     from crossfade.stats.drawing import to_svg
 
     request = runs[0]
-    study, meta, tables = STUDIES[request.study], request.request["meta"], tables_of(store, request)
+    meta, tables, captions = request.request["meta"], tables_of(store, request), DEFINED[request.study]["captions"]
     if not tables:
         raise UserError(f"{request.study}: no trial has been run yet")
     drawn = [
-        Figure((Panel(Markup(to_svg(figure, prefix=f"{name}-")), name=study.CAPTIONS[name]),), study.CAPTIONS[name])
-        for name, figure in study.figures(tables).items()
+        Figure((Panel(Markup(to_svg(figure, prefix=f"{name}-")), name=captions[name]),), captions[name])
+        for name, figure in STUDIES[request.study].figures(tables).items()
     ]
     missing = [
         f"{task} · {name} · seed {seed}: {error}" for task, name, seed, error in frames.failures(store, request.keys)
