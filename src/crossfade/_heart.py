@@ -13,7 +13,6 @@ For g(ce) = ce the first two give the bits of ``F.cross_entropy``; the third agr
 
 from __future__ import annotations
 
-import math
 from typing import Literal, TypeAlias
 
 import torch
@@ -48,24 +47,6 @@ def check_reduction(reduction: str) -> None:
     """Raise ValueError unless the reduction is "none", "mean" or "sum"."""
     if reduction not in ("none", "mean", "sum"):
         raise ValueError(f"reduction must be 'none', 'mean' or 'sum', got {reduction!r}")
-
-
-def check_options(softcap: float | None, z_loss: float, **others: float | None) -> None:
-    """Raise ValueError unless z_loss is a finite number >= 0, and the others are positive numbers or None."""
-    for name, number in {"softcap": softcap, **others}.items():
-        if number is not None and not (math.isfinite(number) and number > 0):
-            raise ValueError(f"{name} must be a positive number or None, got {number!r}")
-    if not (math.isfinite(z_loss) and z_loss >= 0):
-        raise ValueError(f"z_loss must be a finite number >= 0, got {z_loss!r}")
-
-
-def shifted(values: Tensor, target: Tensor, shift: int) -> tuple[Tensor, Tensor]:
-    """Return the values (..., T, D) without the last positions, and the target (..., T[, C]) without the first."""
-    length = values.shape[-2] if values.dim() > 1 else 0
-    if not 0 <= shift < length:
-        raise ValueError(f"shift must be in [0, {length}), the number of positions, got {shift!r}")
-    soft = target.dim() == values.dim()
-    return values[..., :-shift, :], target[..., shift:, :] if soft else target[..., shift:]
 
 
 def probability(

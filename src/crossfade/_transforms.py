@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from crossfade._tensors import is_transformed
 
 Transform: TypeAlias = Callable[[Tensor], Tensor]
 
@@ -97,10 +100,13 @@ def value_and_slope(g: Transform, ce: Tensor) -> tuple[Tensor, Tensor]:
     """Return g(ce) and g'(ce), both without gradient, for a tensor of any shape. The host doesn't wait for a GPU."""
     if isinstance(g, Mixture):
         return g(ce), torch.exp(-ce).mul_(g.beta).add_(g.alpha)
+    # A derivative at ce = inf is a limit: take it where every p is 0 and the arithmetic is still finite.
+    leaf = ce.clamp(max=torch.finfo(ce.dtype).max / 4)
+    if is_transformed():  # where no tensor may be told to require a gradient
+        value, slopes, *_ = torch.func.vjp(partial(evaluate, g), leaf)
+        return torch.where(ce.isinf(), g(ce), value), slopes(torch.ones_like(value))[0]
     with torch.enable_grad():
-        # A derivative at ce = inf is a limit: take it where every p is 0 and the arithmetic is still finite.
-        leaf = ce.clamp(max=torch.finfo(ce.dtype).max / 4).requires_grad_()
-        value = evaluate(g, leaf)
+        value = evaluate(g, leaf.requires_grad_())
         slope = torch.zeros_like(ce)
         if value.requires_grad:
             (slope,) = torch.autograd.grad(value.sum(), leaf, allow_unused=True, materialize_grads=True)
@@ -174,3 +180,8 @@ def tamed(alpha: float = 0.5) -> Transform:
 def poly(epsilon: float = 1.0) -> Transform:
     """Return ce + epsilon * (1 - p), Poly-1."""
     return Mixture(1.0, epsilon)
+
+
+def dft(ce: Tensor) -> Tensor:
+    """Return p * ce with a constant p, as dynamic fine-tuning reports it: its derivative is p, that of 1 - p."""
+    return torch.exp(-ce).detach() * ce

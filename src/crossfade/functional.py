@@ -8,6 +8,17 @@ Every function takes ``logits`` (N, C), (N, C, d1, ...) or (C,); ``target`` as c
 * ``label_smoothing``: in [0, 1], the share of the target distribution that is spread over all classes.
 * ``reduction``: ``"mean"``, ``"sum"`` or ``"none"``.
 
+Every function of the form g(ce), which are all but the last two, also takes
+
+* ``softcap``: logits become ``softcap * tanh(logits / softcap)``, as in Gemma 2.
+* ``z_loss``: adds ``z_loss * logsumexp(logits)^2`` to each row, as in PaLM (Liger's ``lse_square_scale``), whatever
+  the row's class weight is: its mean is over the rows that aren't ignored.
+* ``shift``: ``shift=1`` is for causal language models. Logits are then (..., T, C), the classes last, and the target is
+  (..., T) or (..., T, C): position t predicts the target at t + 1, and ``"none"`` gives (..., T - 1). Any k below T:
+  the loss is that of ``logits[..., :-k, :]`` and ``target[..., k:]``, row by row.
+* ``return_stats``: whether to return the pair (loss, :class:`LossStats`), with each row's ce, p, entropy, hit or miss,
+  row weight and more. (The types of :func:`probability_loss` and :func:`crossfade_loss` say so.)
+
 With ce_c = -log p_c and a target distribution v (the one-hot vector of an index, smoothed if asked for), a loss of
 the family is  sum_c weight_c v_c g(ce_c)  for a function g: with g(ce) = ce it is ``F.cross_entropy``, with
 g(ce) = 1 - p it is 1 - <v, p>, the expected zero-one loss. For a class index y it is weight_y g(ce_y), and its
@@ -20,15 +31,42 @@ table numbers are those of Battash, Hazan and Wolf, "Mixing between the cross en
 
 from __future__ import annotations
 
+from typing import Literal, Unpack, overload
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from crossfade import _heart, _transforms
+from crossfade import _heart, _options, _transforms
 from crossfade._heart import Reduction
 from crossfade._linear import linear_crossfade_loss as linear_crossfade_loss
+from crossfade._options import LossOptions, MixtureOptions
+from crossfade._stats import LossStats as LossStats
 from crossfade._tensors import as_index, check_per_class, class_dim, full_precision, is_soft, refuse_sharded
 from crossfade._transforms import Transform
+
+
+@overload
+def probability_loss(
+    g: Transform,
+    logits: Tensor,
+    target: Tensor,
+    *,
+    return_stats: Literal[False] = False,
+    **options: Unpack[LossOptions],
+) -> Tensor: ...
+
+
+@overload
+def probability_loss(
+    g: Transform, logits: Tensor, target: Tensor, *, return_stats: Literal[True], **options: Unpack[LossOptions]
+) -> tuple[Tensor, LossStats]: ...
+
+
+@overload
+def probability_loss(
+    g: Transform, logits: Tensor, target: Tensor, *, return_stats: bool, **options: Unpack[LossOptions]
+) -> Tensor | tuple[Tensor, LossStats]: ...
 
 
 def probability_loss(
@@ -40,7 +78,11 @@ def probability_loss(
     ignore_index: int = -100,
     label_smoothing: float = 0.0,
     reduction: Reduction = "mean",
-) -> Tensor:
+    softcap: float | None = None,
+    z_loss: float = 0.0,
+    shift: int = 0,
+    return_stats: bool = False,
+) -> Tensor | tuple[Tensor, LossStats]:
     """Return any loss g(ce) of the cross entropy ce = -log p_y.
 
     Every loss of the family is made this way, with a g of its own.
@@ -48,7 +90,8 @@ def probability_loss(
     Args:
         g: an elementwise, differentiable function of ce >= 0. It may be infinite at ce = inf (p_y = 0), but should not
             be NaN there; ``crossfade.testing.check_loss`` checks that.
-        logits, target, weight, ignore_index, label_smoothing, reduction: as in the module's description.
+        logits, target, weight, ignore_index, label_smoothing, reduction, softcap, z_loss, shift, return_stats: as in
+            the module's description.
 
     Raises:
         ValueError: g's result doesn't have the shape of its argument.
@@ -58,7 +101,27 @@ def probability_loss(
     >>> round(squared.item(), 4)
     0.2743
     """
-    return _heart.probability(g, logits, target, weight, ignore_index, label_smoothing, reduction)
+    return _options.loss(
+        g, logits, target, weight, ignore_index, label_smoothing, reduction, softcap, z_loss, shift, return_stats
+    )
+
+
+@overload
+def crossfade_loss(
+    logits: Tensor, target: Tensor, *, return_stats: Literal[False] = False, **options: Unpack[MixtureOptions]
+) -> Tensor: ...
+
+
+@overload
+def crossfade_loss(
+    logits: Tensor, target: Tensor, *, return_stats: Literal[True], **options: Unpack[MixtureOptions]
+) -> tuple[Tensor, LossStats]: ...
+
+
+@overload
+def crossfade_loss(
+    logits: Tensor, target: Tensor, *, return_stats: bool, **options: Unpack[MixtureOptions]
+) -> Tensor | tuple[Tensor, LossStats]: ...
 
 
 def crossfade_loss(
@@ -71,29 +134,33 @@ def crossfade_loss(
     ignore_index: int = -100,
     label_smoothing: float = 0.0,
     reduction: Reduction = "mean",
-) -> Tensor:
+    softcap: float | None = None,
+    z_loss: float = 0.0,
+    shift: int = 0,
+    return_stats: bool = False,
+) -> Tensor | tuple[Tensor, LossStats]:
     """Return alpha * CE + beta * EL, eq. (12). Its row weight is alpha + beta p, eq. (13).
 
     Args:
         alpha, beta: numbers, or tensors with one element (a schedule then changes them without recompiling; they may
             require a gradient). alpha = 0 turns CE off, also where p_y = 0: the loss is then beta, not NaN.
+        logits, target, weight, ignore_index, label_smoothing, reduction, softcap, z_loss, shift, return_stats: as in
+            the module's description.
 
     >>> logits, target = torch.tensor([[2.0, 0.0]]), torch.tensor([0])
     >>> round(crossfade_loss(logits, target, alpha=1.0, beta=2.0).item(), 4)  # 0.1269 + 2 * 0.1192
     0.3653
     """
     g = _transforms.Mixture(alpha, beta)
-    return _heart.probability(g, logits, target, weight, ignore_index, label_smoothing, reduction)
+    return _options.loss(
+        g, logits, target, weight, ignore_index, label_smoothing, reduction, softcap, z_loss, shift, return_stats
+    )
 
 
 def expectation_loss(
     logits: Tensor,
     target: Tensor,
-    *,
-    weight: Tensor | None = None,
-    ignore_index: int = -100,
-    label_smoothing: float = 0.0,
-    reduction: Reduction = "mean",
+    **options: Unpack[LossOptions],
 ) -> Tensor:
     """Return EL = 1 - p_y, eq. (9), the expected zero-one loss. Its row weight is p, eq. (10).
 
@@ -102,8 +169,7 @@ def expectation_loss(
     >>> round(expectation_loss(torch.tensor([[2.0, 0.0]]), torch.tensor([0])).item(), 4)
     0.1192
     """
-    g = _transforms.Mixture(0.0, 1.0)
-    return _heart.probability(g, logits, target, weight, ignore_index, label_smoothing, reduction)
+    return probability_loss(_transforms.Mixture(0.0, 1.0), logits, target, **options)
 
 
 def focal_loss(
@@ -112,31 +178,22 @@ def focal_loss(
     *,
     gamma: float = 2.0,
     alpha: float = 0.25,
-    weight: Tensor | None = None,
-    ignore_index: int = -100,
-    label_smoothing: float = 0.0,
-    reduction: Reduction = "mean",
+    **options: Unpack[LossOptions],
 ) -> Tensor:
     """Return alpha (1 - p)^gamma ce, eq. (2) with the factor alpha of Lin et al. 2017, for softmax probabilities.
 
     ``torchvision.ops.sigmoid_focal_loss`` is the binary, per-class-sigmoid form of the same idea: another function.
     """
-    g = _transforms.focal(gamma, alpha)
-    return _heart.probability(g, logits, target, weight, ignore_index, label_smoothing, reduction)
+    return probability_loss(_transforms.focal(gamma, alpha), logits, target, **options)
 
 
 def mae_loss(
     logits: Tensor,
     target: Tensor,
-    *,
-    weight: Tensor | None = None,
-    ignore_index: int = -100,
-    label_smoothing: float = 0.0,
-    reduction: Reduction = "mean",
+    **options: Unpack[LossOptions],
 ) -> Tensor:
     """Return ||onehot - p||_1 = 2 (1 - p), eq. (3). For soft targets its expectation over labels, 2 (1 - <v, p>)."""
-    g = _transforms.mae()
-    return _heart.probability(g, logits, target, weight, ignore_index, label_smoothing, reduction)
+    return probability_loss(_transforms.mae(), logits, target, **options)
 
 
 def generalized_cross_entropy(
@@ -144,14 +201,10 @@ def generalized_cross_entropy(
     target: Tensor,
     *,
     q: float = 0.7,
-    weight: Tensor | None = None,
-    ignore_index: int = -100,
-    label_smoothing: float = 0.0,
-    reduction: Reduction = "mean",
+    **options: Unpack[LossOptions],
 ) -> Tensor:
     """Return L_q = (1 - p^q) / q, Zhang and Sabuncu 2018: CE as q -> 0, EL at q = 1. Its row weight is p^q."""
-    g = _transforms.generalized(q)
-    return _heart.probability(g, logits, target, weight, ignore_index, label_smoothing, reduction)
+    return probability_loss(_transforms.generalized(q), logits, target, **options)
 
 
 def truncated_cross_entropy(
@@ -160,14 +213,10 @@ def truncated_cross_entropy(
     *,
     q: float = 0.7,
     k: float = 0.5,
-    weight: Tensor | None = None,
-    ignore_index: int = -100,
-    label_smoothing: float = 0.0,
-    reduction: Reduction = "mean",
+    **options: Unpack[LossOptions],
 ) -> Tensor:
     """Return truncated L_q, Zhang and Sabuncu 2018: where p <= k it is the constant (1 - k^q) / q, without gradient."""
-    g = _transforms.truncated(q, k)
-    return _heart.probability(g, logits, target, weight, ignore_index, label_smoothing, reduction)
+    return probability_loss(_transforms.truncated(q, k), logits, target, **options)
 
 
 def tamed_cross_entropy(
@@ -175,10 +224,7 @@ def tamed_cross_entropy(
     target: Tensor,
     *,
     alpha: float = 0.5,
-    weight: Tensor | None = None,
-    ignore_index: int = -100,
-    label_smoothing: float = 0.0,
-    reduction: Reduction = "mean",
+    **options: Unpack[LossOptions],
 ) -> Tensor:
     """Return ((1 + ce)^(1 - alpha) - 1 / (1 - alpha)) / (1 - alpha), eq. (4) as printed.
 
@@ -188,8 +234,7 @@ def tamed_cross_entropy(
     Raises:
         ValueError: alpha = 1, where eq. (4) divides by 0.
     """
-    g = _transforms.tamed(alpha)
-    return _heart.probability(g, logits, target, weight, ignore_index, label_smoothing, reduction)
+    return probability_loss(_transforms.tamed(alpha), logits, target, **options)
 
 
 def poly_loss(
@@ -197,14 +242,10 @@ def poly_loss(
     target: Tensor,
     *,
     epsilon: float = 1.0,
-    weight: Tensor | None = None,
-    ignore_index: int = -100,
-    label_smoothing: float = 0.0,
-    reduction: Reduction = "mean",
+    **options: Unpack[LossOptions],
 ) -> Tensor:
     """Return Poly-1, ce + epsilon (1 - p), Leng et al., ICLR 2022: eq. (12) with alpha = 1, beta = epsilon."""
-    g = _transforms.poly(epsilon)
-    return _heart.probability(g, logits, target, weight, ignore_index, label_smoothing, reduction)
+    return probability_loss(_transforms.poly(epsilon), logits, target, **options)
 
 
 def complement_entropy(

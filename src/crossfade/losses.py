@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crossfade import _heart, functional
+from crossfade import _heart, _options, functional
 from crossfade._heart import Reduction, check_reduction
+from crossfade._options import LossOptions
+from crossfade._stats import LossStats
 from crossfade._tensors import class_dim, full_precision, is_half
 from crossfade.schedules import Schedule, Weights, check_called, gradual
 
@@ -25,6 +27,7 @@ class CrossfadeLoss(nn.Module):
     Args:
         schedule: a function from progress in [0, 1] to ``Weights``; see :mod:`crossfade.schedules`.
         weight, ignore_index, label_smoothing, reduction: as ``nn.CrossEntropyLoss``'s.
+        softcap, z_loss, shift: as :mod:`crossfade.functional`'s.
 
     Attributes:
         alpha, beta: 0-dim buffers outside the state dict. They follow the module to its device, keep their precision
@@ -48,6 +51,9 @@ class CrossfadeLoss(nn.Module):
         ignore_index: int = -100,
         label_smoothing: float = 0.0,
         reduction: Reduction = "mean",
+        softcap: float | None = None,
+        z_loss: float = 0.0,
+        shift: int = 0,
     ) -> None:
         super().__init__()
         schedule = gradual() if schedule is None else schedule
@@ -59,7 +65,9 @@ class CrossfadeLoss(nn.Module):
         check_reduction(reduction)
         if not 0.0 <= label_smoothing <= 1.0:
             raise ValueError(f"label_smoothing must be in [0, 1], got {label_smoothing!r}")
+        _options.check(softcap, z_loss)
         self.schedule = schedule
+        self.softcap, self.z_loss, self.shift = softcap, z_loss, shift
         self.ignore_index = ignore_index
         self.label_smoothing = label_smoothing
         self.reduction: Reduction = reduction
@@ -77,8 +85,10 @@ class CrossfadeLoss(nn.Module):
         self.beta.fill_(self._weights.beta)
         return self
 
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Return the loss at the progress that was set last."""
+    def forward(
+        self, logits: Tensor, target: Tensor, *, return_stats: bool = False
+    ) -> Tensor | tuple[Tensor, LossStats]:
+        """Return the loss at the progress that was set last, or the pair (loss, stats)."""
         alpha: float | Tensor
         beta: float | Tensor
         if torch.compiler.is_compiling() or not self.alpha.is_cpu:
@@ -88,15 +98,19 @@ class CrossfadeLoss(nn.Module):
         else:  # numbers are faster, but reading them would wait for a GPU
             alpha, beta = self.alpha.item(), self.beta.item()
         return functional.crossfade_loss(
-            logits,
-            target,
-            alpha=alpha,
-            beta=beta,
-            weight=self.weight,
-            ignore_index=self.ignore_index,
-            label_smoothing=self.label_smoothing,
-            reduction=self.reduction,
+            logits, target, alpha=alpha, beta=beta, return_stats=return_stats, **self._loss_options()
         )
+
+    def _loss_options(self) -> LossOptions:
+        return {
+            "weight": self.weight,
+            "ignore_index": self.ignore_index,
+            "label_smoothing": self.label_smoothing,
+            "reduction": self.reduction,
+            "softcap": self.softcap,
+            "z_loss": self.z_loss,
+            "shift": self.shift,
+        }
 
     def extra_repr(self) -> str:
         function = getattr(self.schedule, "func", self.schedule)  # the package's own schedules are partials
@@ -122,8 +136,9 @@ class LinearCrossfadeLoss(CrossfadeLoss):
     """:class:`CrossfadeLoss` fused with the output projection: see :func:`crossfade.linear_crossfade_loss`.
 
     Args:
-        schedule, weight, ignore_index, label_smoothing, reduction: as :class:`CrossfadeLoss`'s.
-        softcap, memory_budget_mb: as :func:`crossfade.linear_crossfade_loss`'s.
+        schedule: as :class:`CrossfadeLoss`'s.
+        memory_budget_mb: as :func:`crossfade.linear_crossfade_loss`'s.
+        options: the other arguments of :class:`CrossfadeLoss`.
 
     >>> criterion, lm_head = LinearCrossfadeLoss(), torch.nn.Linear(4, 10)
     >>> hidden, target = torch.zeros(3, 4), torch.tensor([1, 2, 3])
@@ -134,17 +149,10 @@ class LinearCrossfadeLoss(CrossfadeLoss):
         self,
         schedule: Schedule | None = None,
         *,
-        weight: Tensor | None = None,
-        ignore_index: int = -100,
-        label_smoothing: float = 0.0,
-        reduction: Reduction = "mean",
-        softcap: float | None = None,
         memory_budget_mb: float | None = None,
+        **options: Unpack[LossOptions],
     ) -> None:
-        super().__init__(
-            schedule, weight=weight, ignore_index=ignore_index, label_smoothing=label_smoothing, reduction=reduction
-        )
-        self.softcap = softcap
+        super().__init__(schedule, **options)
         self.memory_budget_mb = memory_budget_mb
 
     def forward(  # type: ignore[override]
@@ -156,23 +164,19 @@ class LinearCrossfadeLoss(CrossfadeLoss):
         bias: Tensor | None = None,
         sample_weight: Tensor | None = None,
         return_stats: bool = False,
-    ) -> Any:
+    ) -> Tensor | tuple[Tensor, LossStats]:
         """Return the loss, or (loss, stats). ``linear_weight`` and ``bias`` are the output projection's."""
-        return functional.linear_crossfade_loss(  # type: ignore[call-overload, misc]
+        return functional.linear_crossfade_loss(
             hidden,
             linear_weight,
             target,
             bias=bias,
             alpha=self.alpha,
             beta=self.beta,
-            weight=self.weight,
             sample_weight=sample_weight,
-            ignore_index=self.ignore_index,
-            label_smoothing=self.label_smoothing,
-            reduction=self.reduction,
-            softcap=self.softcap,
             memory_budget_mb=self.memory_budget_mb,
             return_stats=return_stats,
+            **self._loss_options(),
         )
 
 

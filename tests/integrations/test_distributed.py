@@ -163,3 +163,13 @@ def test_no_target_at_all_is_zero_with_a_connected_graph():
     assert loss == 0
     assert logits.grad is not None
     assert (logits.grad == 0).all()
+
+
+@pytest.mark.parametrize("soft", [False, True])
+def test_a_shift_counts_the_targets_that_are_left(soft):
+    logits, target = torch.randn(2, 6, CLASSES), torch.randint(CLASSES, (2, 6))
+    target[0, 3] = -100
+    criterion = CrossfadeLoss(shift=2, z_loss=0.1)
+    target = torch.rand(2, 6, CLASSES) if soft else target
+    assert global_count(criterion, target) == (8 if soft else 7)
+    torch.testing.assert_close(global_mean(criterion, logits, target), criterion(logits, target))

@@ -239,6 +239,8 @@ def test_mistakes_are_named(tmp_path):
         CrossfadeCallback(nn.CrossEntropyLoss())
 
 
-def test_the_trainers_own_label_smoothing_is_named(tmp_path):
+def test_the_trainers_own_label_smoothing_and_shift_are_named(tmp_path):
+    with pytest.raises(UserError, match="expected shift=0, got 1"):
+        CrossfadeCallback(CrossfadeLoss(shift=1))
     with pytest.raises(UserError, match=r"label_smoothing_factor would not be used.*label_smoothing=0\.2"):
         train(causal_lm(), rows(), tmp_path, label_smoothing_factor=0.2)

@@ -160,6 +160,8 @@ def test_mistakes_are_named(tokenizer, tmp_path):
         trainer.train()
     with pytest.raises(UserError, match="need the logits of all classes"):
         train(tokenizer, texts(), tmp_path, CrossfadeLoss(FADE, label_smoothing=0.1))
+    with pytest.raises(UserError, match="need the logits of all classes"):
+        train(tokenizer, texts(), tmp_path, CrossfadeLoss(FADE, z_loss=1e-4))
     smoothed = train(tokenizer, texts(), tmp_path, CrossfadeLoss(FADE, label_smoothing=0.1), form="logits", max_steps=1)
     assert parameters(smoothed[0]).isfinite().all()
 

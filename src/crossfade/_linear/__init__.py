@@ -6,36 +6,40 @@ Here the arguments are checked, the type of the products is chosen and the losse
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal, TypedDict, Unpack, overload
+from typing import Literal, Unpack, overload
 
 import torch
 from torch import Tensor
 
-from crossfade._heart import Reduction, check_options, check_reduction, shifted
+from crossfade import _options
+from crossfade._heart import Reduction, check_reduction
 from crossfade._linear import autograd
 from crossfade._linear.passes import Inputs, Losses
 from crossfade._linear.pieces import Options
+from crossfade._options import MixtureOptions
 from crossfade._stats import LossStats
 from crossfade._tensors import check_per_class, is_half, is_sharded, is_transformed, target_weight, wide
 from crossfade._transforms import Mixture, Transform, evaluate, is_learnable, value_and_slope
 
 
-class LinearOptions(TypedDict, total=False):
+class LinearOptions(MixtureOptions, total=False):
     """The keyword arguments of :func:`linear_crossfade_loss` that don't change the type of its result."""
 
     bias: Tensor | None
-    alpha: float | Tensor
-    beta: float | Tensor
-    weight: Tensor | None
     sample_weight: Tensor | None
-    ignore_index: int
-    label_smoothing: float
-    reduction: Reduction
-    softcap: float | None
-    z_loss: float
-    shift: int
     g: Transform | None
     memory_budget_mb: float | None
+
+
+@overload
+def linear_crossfade_loss(
+    hidden: Tensor,
+    linear_weight: Tensor,
+    target: Tensor,
+    *,
+    return_stats: Literal[False] = False,
+    **options: Unpack[LinearOptions],
+) -> Tensor: ...
 
 
 @overload
@@ -51,13 +55,8 @@ def linear_crossfade_loss(
 
 @overload
 def linear_crossfade_loss(
-    hidden: Tensor,
-    linear_weight: Tensor,
-    target: Tensor,
-    *,
-    return_stats: Literal[False] = False,
-    **options: Unpack[LinearOptions],
-) -> Tensor: ...
+    hidden: Tensor, linear_weight: Tensor, target: Tensor, *, return_stats: bool, **options: Unpack[LinearOptions]
+) -> Tensor | tuple[Tensor, LossStats]: ...
 
 
 def linear_crossfade_loss(
@@ -130,12 +129,13 @@ def linear_crossfade_loss(
     """
     if g is not None and not (isinstance(alpha, float | int) and isinstance(beta, float | int) and alpha == beta == 1):
         raise ValueError("g replaces the mixture: pass either g or alpha and beta")
-    check_options(softcap, z_loss, memory_budget_mb=memory_budget_mb)
+    _options.check(softcap, z_loss, memory_budget_mb=memory_budget_mb)
     check_reduction(reduction)
     _check_tensors(hidden, linear_weight, target, bias, weight, sample_weight, label_smoothing)
     soft = target.dim() == hidden.dim()
     if shift:
-        hidden, target = shifted(hidden, target, shift)
+        _options.check_shift(shift, hidden)
+        hidden, target = hidden[..., :-shift, :], target[..., shift:, :] if soft else target[..., shift:]
         sample_weight = None if sample_weight is None else sample_weight[..., shift:]
     g = Mixture(_copied(alpha), _copied(beta)) if g is None else g
     compute = compute_type(hidden, linear_weight, bias)

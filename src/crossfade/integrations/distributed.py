@@ -70,8 +70,10 @@ def _several() -> bool:
 
 def _count(criterion: CrossfadeLoss, target: Tensor) -> Tensor:
     if target.is_floating_point():  # class probabilities: every row counts once
+        if criterion.shift:
+            return target.new_tensor(target[..., criterion.shift :, 0].numel()).float()
         return target.new_tensor(target.numel() / target.shape[class_dim(target)]).float()
-    target = as_index(target)
+    target = as_index(target)[..., criterion.shift :] if criterion.shift else as_index(target)
     ignored = target == criterion.ignore_index
     if criterion.weight is None:
         return (~ignored).sum().float()

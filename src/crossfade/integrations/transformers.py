@@ -32,12 +32,15 @@ class CrossfadeCallback(TrainerCallback):  # type: ignore[misc]
             With class weights the sum is divided by that count, too.
 
     Raises:
-        UserError: ``TrainingArguments(label_smoothing_factor=...)``, which belongs to the Trainer's own loss.
+        UserError: a criterion with a ``shift``, or ``TrainingArguments(label_smoothing_factor=...)``, which belongs to
+            the Trainer's own loss.
     """
 
     def __init__(self, criterion: CrossfadeLoss) -> None:
         self.criterion = criterion
         self._summed = with_reduction(criterion, "sum")
+        if criterion.shift:
+            raise UserError(f"the Trainer itself shifts the labels: expected shift=0, got {criterion.shift}")
         self._shift: bool | None = None
 
     def on_init_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:

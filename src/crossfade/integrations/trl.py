@@ -28,8 +28,8 @@ class CrossfadeCallback(transformers.CrossfadeCallback):
     ``SFTTrainer(..., callbacks=[fade], compute_loss_func=fade.compute_loss)``, as the Hugging Face Trainer does.
 
     Raises:
-        UserError: a ``loss_type`` other than "nll", a ``label_smoothing_factor``, class weights or label smoothing
-            (both need the full logits), or a trainer that needs the other form.
+        UserError: a ``loss_type`` other than "nll", a ``label_smoothing_factor``, options of the criterion that
+            need the full logits, or a trainer that needs the other form.
     """
 
     def __init__(self, criterion: CrossfadeLoss) -> None:
@@ -61,15 +61,16 @@ class CrossfadeCallback(transformers.CrossfadeCallback):
         """Return the output of the fused head with minus the losses in place of the log-probabilities."""
         log_probs = getattr(output, "log_probs", None)
         if log_probs is not None:
-            if self.criterion.weight is not None or self.criterion.label_smoothing > 0:
+            criterion = self.criterion
+            if criterion.weight is not None or criterion.label_smoothing or criterion.softcap or criterion.z_loss:
                 raise UserError(
-                    "class weights and label smoothing need the logits of all classes: "
+                    "class weights, label smoothing, softcap and z_loss need the logits of all classes: "
                     "pass SFTTrainer(..., callbacks=[fade], compute_loss_func=fade.compute_loss)"
                 )
             self._used = True
             self._move_to(log_probs.device)
             # Ignored tokens have log_probs = 0, and g(0) = 0.
-            g = Mixture(self.criterion.alpha.clone(), self.criterion.beta.clone())
+            g = Mixture(criterion.alpha.clone(), criterion.beta.clone())
             output.log_probs = -g(-log_probs)
         return output
 

@@ -1,0 +1,113 @@
+"""The options that losses g(ce) share, and what those of them do that aren't ``F.cross_entropy``'s."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TypedDict
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from crossfade import _heart
+from crossfade._heart import Reduction
+from crossfade._stats import LossStats, row_stats
+from crossfade._tensors import as_index, capped, class_dim, full_precision, is_sharded, is_soft
+from crossfade._transforms import Transform
+
+
+class LossOptions(TypedDict, total=False):
+    """The keyword arguments of every loss g(ce) that don't change the type of its result."""
+
+    weight: Tensor | None
+    ignore_index: int
+    label_smoothing: float
+    reduction: Reduction
+    softcap: float | None
+    z_loss: float
+    shift: int
+
+
+class MixtureOptions(LossOptions, total=False):
+    """Those of the mixture, alpha * CE + beta * EL."""
+
+    alpha: float | Tensor
+    beta: float | Tensor
+
+
+def check(softcap: float | None, z_loss: float, **others: float | None) -> None:
+    """Raise ValueError unless z_loss is a finite number >= 0, and the others are positive numbers or None."""
+    for name, number in {"softcap": softcap, **others}.items():
+        if number is not None and not 0 < number < math.inf:
+            raise ValueError(f"{name} must be a positive number or None, got {number!r}")
+    if not 0 <= z_loss < math.inf:
+        raise ValueError(f"z_loss must be a finite number >= 0, got {z_loss!r}")
+
+
+def check_shift(shift: int, values: Tensor) -> None:
+    """Raise ValueError unless the shift leaves some of the positions of the values (..., T, D)."""
+    length = values.shape[-2] if values.dim() > 1 else 0
+    if not 0 <= shift < length:
+        raise ValueError(f"shift must be in [0, {length}), the number of positions, got {shift!r}")
+
+
+def loss(
+    g: Transform,
+    logits: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    ignore_index: int,
+    label_smoothing: float,
+    reduction: Reduction,
+    softcap: float | None,
+    z_loss: float,
+    shift: int,
+    return_stats: bool,
+) -> Tensor | tuple[Tensor, LossStats]:
+    """Return the loss, and on request the rows' statistics, as :mod:`crossfade.functional` describes them."""
+    if softcap is None and not z_loss and not shift and not return_stats:
+        return _heart.probability(g, logits, target, weight, ignore_index, label_smoothing, reduction)
+    check(softcap, z_loss)
+    if is_sharded(logits):
+        raise ValueError("softcap, z_loss, shift and return_stats need plain logits, got a DTensor")
+    target = as_index(target)
+    placed: Callable[[Tensor], Tensor] = _as_it_is
+    if shift:
+        logits, target, placed = _of_positions(logits, target, ignore_index, shift)
+    logits = capped(logits if softcap is None else full_precision(logits), softcap)
+    value = _heart.probability(g, logits, target, weight, ignore_index, label_smoothing, reduction)
+    if z_loss:
+        squares = torch.logsumexp(full_precision(logits), class_dim(logits)).square()
+        soft = is_soft(logits, target)  # all rows count
+        valid = torch.zeros_like(squares, dtype=torch.int64) if soft else target
+        value = value + z_loss * _heart.reduce_rows(squares, valid, None, -100 if soft else ignore_index, reduction)
+    value = placed(value) if reduction == "none" else value
+    if not return_stats:
+        return value
+    stats = row_stats(g, logits, target, weight, ignore_index, label_smoothing, z_loss)
+    return value, LossStats(*map(placed, vars(stats).values()))
+
+
+def _as_it_is(values: Tensor) -> Tensor:
+    return values
+
+
+def _of_positions(
+    logits: Tensor, target: Tensor, ignore_index: int, shift: int
+) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]:
+    """Return logits (N, C) and their targets, and what gives results of these rows the shape (..., T - shift)."""
+    rows, classes, soft = logits.shape[:-1], logits.shape[-1:], target.dim() == logits.dim()
+    if logits.dim() < 2 or target.shape != (logits.shape if soft else rows):
+        raise ValueError(
+            "shift needs logits (..., T, C), the classes last, and a target (..., T) or (..., T, C), got "
+            f"{tuple(logits.shape)} and {tuple(target.shape)}; logits (N, C, T) become that by logits.movedim(1, -1)"
+        )
+    check_shift(shift, logits)
+    if soft:
+        logits, target = logits[..., :-shift, :], target[..., shift:, :].reshape(-1, *classes)
+        rows = logits.shape[:-1]
+        return logits.reshape(-1, *classes), target, lambda values: values.reshape(rows)
+    # The last positions are ignored and not cut off: a slice of a batch of logits would be a copy.
+    target = F.pad(target[..., shift:], (0, shift), value=ignore_index).reshape(-1)
+    return logits.reshape(-1, *classes), target, lambda values: values.reshape(rows)[..., :-shift]
