@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 from cyclopts import Parameter
 
 from crossfade.cli import STUDIES
-from crossfade.cli.options import Devices, Names, Overwrite, Quiet, threads
+from crossfade.cli.options import Devices, Names, Numbers, Overwrite, Quiet, threads
 from crossfade.errors import UserError
 from crossfade.lab.checks import check_count
 from crossfade.lab.paper.study import Request, Scale, Study, plan
@@ -201,6 +201,7 @@ def table4(
     splits: int = 1,
     sets: Names = None,
     momentum: float = 0.9,
+    learning_rates: Numbers = None,
     workers: int | None = None,
     ray: str | None = None,
 ) -> int:
@@ -217,6 +218,7 @@ def table4(
         splits: How many of the four published splits.
         sets: Only these data sets.
         momentum: Of SGD. The paper doesn't say which; 0 is the other reading.
+        learning_rates: Tried for each method. [default: the paper's 0.01,0.005,0.001]
         workers: Threads. [default: all cores]
         ray: Run on the Ray cluster at this address instead; auto is the one of this machine.
     """
@@ -234,7 +236,7 @@ def table4(
         methods=methods,
         losses=tuple(load_loss(spec) for spec in loss or ()),
         repeats=seeds,
-        recipe={"momentum": momentum},
+        recipe={"momentum": momentum, "learning_rates": learning_rates},
     )
     return _run(
         replace(STUDY, splits=splits),
