@@ -1,5 +1,7 @@
 """Which rate and epoch count, by which score, and what is scored where several are equally good."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -8,7 +10,7 @@ from sklearn.dummy import DummyClassifier
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 
 from crossfade.lab.methods import method
-from crossfade.lab.scores import brier_score, expected_calibration_error, tally
+from crossfade.lab.scores import brier_score, expected_calibration_error, majority_score, tally
 from crossfade.lab.train import History, Member, Recipe, Split, train_stack
 from crossfade.lab.train.tables import run
 from crossfade.lab.trial import Trial
@@ -134,6 +136,16 @@ def test_tied_rates_and_epochs_are_scored_by_their_mean(outcome_of):
     assert first.curves["val_f1"] == pytest.approx([0.4, 0.45, 0.45])
 
 
+def test_of_equal_rates_the_first_is_taken_at_the_epoch_of_its_own_rule():
+    better, worse, also = history([0.5, 0.9, 0.9]), history([0.8, 0.8, 0.8]), history([0.9, 0.1, 0.1])
+    assert run.tied({0.1: worse, 0.01: better, 0.001: also}, Recipe()) == [(0.01, 1), (0.01, 2), (0.001, 0)]
+    later = replace(better, chosen=2)  # as Recipe(tie="last") chooses
+    assert run.tied({0.01: later, 0.1: also}, Recipe(tie="last")) == [(0.01, 2), (0.01, 1), (0.1, 0)]
+    nan = history([np.nan] * 3)
+    assert run.tied({0.1: nan, 0.01: worse}, Recipe())[0] == (0.01, 0)
+    assert run.tied({0.1: nan}, Recipe()) == []
+
+
 def test_what_diverged_is_never_tied(outcome_of):
     nothing, nan = history([0.0, 0.0, 0.0], [0.3, 0.3, 0.6]), np.nan
     gone = history([0.0, nan, nan], [0.9, 0.0, 0.0])
@@ -182,4 +194,4 @@ def test_the_majority_class_is_scikit_learns(make_split, metric):
         "balanced": balanced_accuracy_score(split.y_test, said),
         "f1": f1_score(split.y_test, said, average="macro"),
     }
-    assert run._majority(split, metric) == pytest.approx(expected[metric], abs=1e-11)
+    assert majority_score(split.y_train, split.y_test, metric) == pytest.approx(expected[metric], abs=1e-11)

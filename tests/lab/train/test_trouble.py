@@ -13,7 +13,7 @@ import torch
 
 from crossfade.errors import UserError
 from crossfade.lab.methods import Method, method
-from crossfade.lab.train import Member, Recipe, Split, select, train_stack
+from crossfade.lab.train import Member, Recipe, Split, train_stack
 from crossfade.lab.train.tables import kernel, threads
 from crossfade.lab.train.tables.setup import Record
 
@@ -38,7 +38,6 @@ def test_divergence_is_reported_not_raised(make_split, engine, net):
     assert np.isfinite(h.probabilities).all()
     assert all(np.isfinite(weight).all() for weight in h.weights.values())
     assert beside.finite
-    assert select([h, beside])[1] in (h.chosen, beside.chosen)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -51,20 +50,6 @@ def test_never_finite(make_split, engine):
     assert np.isnan(h.probabilities).all()
     assert all(np.isnan(weight).all() for weight in h.weights.values())
     assert fine.finite
-    assert select([h, fine]) == (1, fine.chosen)
-    assert select([h, h]) == (0, -1)
-
-
-def test_select_takes_the_best_validation_accuracy_and_the_first_of_equals(make_split):
-    split = make_split(val=6)
-    histories = train_stack([Member(split, method("f0"), 0.02, seed) for seed in range(12)], Recipe(epochs=4))
-    index, epoch = select(histories)
-    score = [h.curves["val_accuracy"].max() for h in histories]
-    assert score[index] == max(score)
-    assert index == score.index(max(score))
-    assert epoch == histories[index].chosen
-    with pytest.raises(UserError):
-        select([])
 
 
 @pytest.mark.parametrize(

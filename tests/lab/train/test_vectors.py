@@ -1,8 +1,8 @@
 """The kernel's parts on their own: exp and log, blocks, where weights lie, and what the compiled code is made of."""
 
-import importlib
-import sys
+import shutil
 from itertools import pairwise
+from pathlib import Path
 
 import numba
 import numpy as np
@@ -158,64 +158,16 @@ def run_panels(panel, v, bias, lanes, walk, walked, values, h, z):
     panels.descend(p, pointer(v), layer, pointer(walked), pointer(values), sgd)
 
 
-PACKAGE = {
-    "__init__": "",
-    "main": """
-from numba import njit
-from made_up import unused
-from made_up.constants import SCALE
-from made_up.middle import middle
-
-@njit
-def kernel(x):
-    return SCALE * middle(x)
-""",
-    "middle": """
-from numba import njit
-from numba.extending import intrinsic
-from made_up.inner import emitted
-
-def loops(width):
-    @intrinsic
-    def written(typing, x):
-        return x(x), lambda context, builder, signature, values: emitted(builder, values[0], width)
-    return written
-
-written8 = loops(8)
-
-@njit
-def middle(x):
-    return written8(x)
-""",
-    "inner": "def emitted(builder, value, width):\n    return value\n",
-    "constants": "SCALE = 3\nOTHER = 4\n",
-    "unused": "def other():\n    return 1\n",
-}
-
-
-def test_the_cache_key_follows_every_module_that_the_kernel_is_compiled_from(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)
-
-    def key(**changes):
-        (tmp_path / "made_up").mkdir(exist_ok=True)
-        for name, source in {**PACKAGE, **changes}.items():
-            (tmp_path / "made_up" / f"{name}.py").write_text(source)
-        for name in [name for name in sys.modules if name.partition(".")[0] == "made_up"]:
-            monkeypatch.delitem(sys.modules, name)
-        return kernel.fingerprint(importlib.import_module("made_up.main").kernel)
-
-    known = key()
-    assert key() == known
-    for name in ("main", "middle", "inner"):
-        assert key(**{name: PACKAGE[name] + "# edited\n"}) != known
-    assert key(constants="SCALE = 4\nOTHER = 4\n") != known
-    assert key(constants="SCALE = 3\nOTHER = 5\n") == known
-    assert key(unused=PACKAGE["unused"] + "# edited\n") == known
-    assert key(middle=PACKAGE["middle"].replace("loops(8)", "loops(4)")) != known
-
-
-def test_the_kernels_key_follows_the_width_of_its_vectors(monkeypatch):
-    known = kernel.fingerprint(kernel._train)
-    monkeypatch.setattr(panels, "WIDE", 4)
-    assert kernel.fingerprint(kernel._train) != known
+def test_the_kernels_key_follows_its_code_and_the_width_of_its_vectors(tmp_path, monkeypatch):
+    known = kernel.fingerprint()
+    monkeypatch.setattr(kernel, "WIDE", 4)
+    assert kernel.fingerprint() != known
+    monkeypatch.undo()
+    shutil.copytree(Path(kernel.__file__).parent, tmp_path / "tables")
+    monkeypatch.setattr(kernel, "__file__", str(tmp_path / "tables" / "kernel.py"))
+    assert kernel.fingerprint() == known
+    for name in ("kernel.py", "simd.py"):
+        before = (tmp_path / "tables" / name).read_text()
+        (tmp_path / "tables" / name).write_text(before + "# edited\n")
+        assert kernel.fingerprint() != known
+        (tmp_path / "tables" / name).write_text(before)

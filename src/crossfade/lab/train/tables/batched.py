@@ -20,9 +20,10 @@ from torch import Tensor
 
 from crossfade.lab.data.split import Split
 from crossfade.lab.own_loss import value_and_slope
+from crossfade.lab.scores import tallied
 from crossfade.lab.train.outcome import Floats, History
 from crossfade.lab.train.tables.recipe import Member, Recipe
-from crossfade.lab.train.tables.setup import Record, cost, initial_weights, row_orders, schedule_table, tallied
+from crossfade.lab.train.tables.setup import Record, cost, initial_weights, row_orders, schedule_table
 
 _SLOTS_CPU = 16  # networks in a stack
 _SLOTS = 256  # a GPU's step takes as long for 16
@@ -121,7 +122,8 @@ class _Stack:
             better = []
             for slot, row in enumerate(measured):
                 alive[slot] &= bool(row[5] and np.isfinite(row[[0, 2]]).all())
-                more = tallied([val[2][slot], test[2][slot]], members[slot].split) if recipe.tallied else []
+                split = members[slot].split
+                more = tallied((val[2][slot], split.y_val), (test[2][slot], split.y_test)) if recipe.tallied else []
                 if alive[slot] and records[slot].add(epoch, [*row[:5], *more]):
                     better.append(slot)
             for kept, weight in zip(best, self.weights, strict=True):

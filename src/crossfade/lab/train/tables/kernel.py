@@ -11,11 +11,9 @@ An array [unit, row] holds the eight rows of a block next to each other for each
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import lru_cache
-from numbers import Number
 from pathlib import Path
-from types import CodeType, FunctionType
 from typing import NamedTuple, TypeAlias, cast
 from zlib import crc32
 
@@ -37,6 +35,7 @@ from crossfade.lab.train.tables.setup import (
 )
 from crossfade.lab.train.tables.simd import (
     ROWS,
+    WIDE,
     Address,
     Vec,
     add,
@@ -376,7 +375,7 @@ def compiled() -> Callable[..., int]:
     """
     # numba's cache notices changes of this file and of the processor. The values in a closure are part of its key, too:
     # this one changes with everything else that the kernel is compiled from.
-    made_of = fingerprint(_train)
+    made_of = fingerprint()
 
     def train(arguments: Arguments, begin: int, end: int, chosen: int) -> int:
         return _train(arguments, begin, end, chosen) if made_of >= 0 else -1
@@ -387,37 +386,7 @@ def compiled() -> Callable[..., int]:
         return cast("Callable[..., int]", numba.njit(nogil=True)(train))
 
 
-# --- a fingerprint of the code --------------------------------------------------------------------------------------
-
-
-def fingerprint(function: Callable[..., object]) -> int:
-    """Return a number that changes with every module and every constant that a compiled function is made of.
-
-    Follows the names that the function's code refers to, through all functions of the same package: compiled ones,
-    those that write instructions, and those that both of them call.
-    """
-    package = function.__module__.partition(".")[0]
-    constants: set[str] = set()
-    seen: set[FunctionType] = set()
-    waiting: list[tuple[str, object]] = [("", function)]
-    while waiting:
-        name, value = waiting.pop()
-        if isinstance(value, (Number, str, tuple)):
-            constants.add(f"{name}={value!r}")
-        found = inspect.unwrap(value) if callable(value) else None  # numba wraps functions
-        if isinstance(found, FunctionType) and found not in seen and found.__module__.partition(".")[0] == package:
-            seen.add(found)
-            waiting += [(name, found.__globals__.get(name)) for name in _names(found.__code__)]
-            cells = zip(found.__code__.co_freevars, found.__closure__ or (), strict=True)
-            waiting += [(name, cell.cell_contents) for name, cell in cells]
-    files = {each.__code__.co_filename for each in seen}
-    sources = b"".join(sorted(Path(file).read_bytes() for file in files))
-    return crc32("\n".join(sorted(constants)).encode(), crc32(sources))
-
-
-def _names(code: CodeType) -> Iterator[str]:
-    """Return the names that a function's code and that of the functions inside it refer to."""
-    yield from code.co_names
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield from _names(constant)
+def fingerprint() -> int:
+    """Return a number that changes with the code that the kernel is compiled from, and with its vectors' width."""
+    files = [Path(inspect.getfile(tally)), *sorted(Path(__file__).parent.glob("*.py"))]
+    return crc32(b"".join(file.read_bytes() for file in files), WIDE)

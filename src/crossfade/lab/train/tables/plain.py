@@ -11,9 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crossfade.functional import crossfade_loss, probability_loss
+from crossfade.lab.scores import tallied
 from crossfade.lab.train.outcome import Floats, History
 from crossfade.lab.train.tables.recipe import Member, Recipe
-from crossfade.lab.train.tables.setup import Record, initial_weights, row_orders, schedule_table, state_dict, tallied
+from crossfade.lab.train.tables.setup import Record, initial_weights, row_orders, schedule_table, state_dict
 
 Observe = Callable[[int, str, Tensor, Tensor, Tensor], None]
 Look = Callable[[int, nn.Module], None]
@@ -78,7 +79,7 @@ def train_plain(member: Member, recipe: Recipe, *, observe: Observe | None = Non
         if not (np.isfinite([measured[0], measured[2]]).all() and all(p.isfinite().all() for p in net.parameters())):
             break
         if recipe.tallied:
-            measured += tallied(probabilities, split)
+            measured += tallied((probabilities[0], split.y_val), (probabilities[1], split.y_test))
         if record.add(epoch, measured):
             best = deepcopy(net)
     with torch.no_grad():

@@ -12,13 +12,12 @@ from crossfade.errors import UserError
 from crossfade.lab.checks import expect
 from crossfade.lab.data.split import Split
 from crossfade.lab.hardware import Hardware, processors
-from crossfade.lab.scores import pack_hits
+from crossfade.lab.scores import TALLY, majority_score, pack_hits
 from crossfade.lab.store import Outcome
 from crossfade.lab.train.executor import Batch, Executor, Tick, error_line, train_in_parts
 from crossfade.lab.train.outcome import History, outcome, probability_scores
 from crossfade.lab.train.tables.recipe import Member, Recipe
-from crossfade.lab.train.tables.setup import TALLY, tallied
-from crossfade.lab.train.tables.stack import select, train_stack
+from crossfade.lab.train.tables.stack import train_stack
 from crossfade.lab.trial import Trial, seed
 
 
@@ -79,24 +78,21 @@ def _train(ready: Sequence[tuple[Trial, Split]], threads: int | None, on_progres
 
 
 def tied(tried: Mapping[float, History], recipe: Recipe) -> list[tuple[float, int]]:
-    """Return the (rate, epoch) at the best validation score, the one that ``select`` takes first; none if all diverge.
+    """Return the (rate, epoch) at the best validation score; none if all diverge.
 
-    By ``select="last"`` they are last epochs of trainings that came there.
+    The first one is the first of the best rates, at the epoch that ``Recipe.tie`` chooses. By ``select="last"`` all are
+    last epochs, of trainings that came there.
     """
     ends, score = recipe.select == "last", f"val_{recipe.metric}"
     usable = {rate: h for rate, h in tried.items() if h.chosen >= 0 and (h.finite or not ends)}
-    if not usable:
-        return []
-    index, chosen = select(list(usable.values()), recipe.metric)
-    first = list(usable)[index], chosen
-    best = usable[first[0]].curves[score][chosen]
+    best = max((h.curves[score][h.chosen] for h in usable.values()), default=None)
     found = [
         (rate, epoch)
         for rate, h in usable.items()
         for epoch in map(int, [h.chosen] if ends else np.flatnonzero(np.isfinite(h.curves["val_nll"])))
         if h.curves[score][epoch] == best
     ]
-    return sorted(found, key=lambda pair: pair != first)
+    return sorted(found, key=lambda pair: pair != (found[0][0], usable[found[0][0]].chosen))
 
 
 def _edges(tried: Mapping[float, History], recipe: Recipe) -> set[float]:
@@ -134,9 +130,9 @@ def _outcome(split: Split, recipe: Recipe, tried: Mapping[float, History], secon
     }
     if recipe.tallied:
         scores |= _tallied_scores(tried, pairs if recipe.tie == "expected" else pairs[:1])
-        low, high, edges = min(tried), max(tried), _edges(tried, recipe)
-        about |= {"majority": _majority(split, recipe.metric), "lowest_rate": low, "highest_rate": high}
-        about |= {"at_edge": rate in edges, "tied": len(pairs)}
+        about["majority"] = majority_score(split.y_train, split.y_test, recipe.metric)
+        about |= {"lowest_rate": min(tried), "highest_rate": max(tried), "tied": len(pairs)}
+        about["at_edge"] = rate in _edges(tried, recipe)
     if split.test_rows is not None and recipe.metric == "accuracy":
         hits = np.full(sum(len(y) for _, y in split.parts), -1, np.int8)
         hits[split.test_rows] = best.probabilities.argmax(axis=1) == split.y_test
@@ -155,11 +151,3 @@ def _tallied_scores(tried: Mapping[float, History], pairs: Sequence[tuple[float,
     names = ("accuracy", "nll", "ece", "brier", "balanced", "f1")
     found = {name: [tried[rate].curves[f"test_{name}"][epoch] for rate, epoch in pairs] for name in names}
     return {name: float(np.median(values) if name == "nll" else np.mean(values)) for name, values in found.items()}
-
-
-def _majority(split: Split, metric: str) -> float:
-    """Return the score of an answer that is always the most frequent class of the training rows."""
-    most = np.bincount(split.y_train).argmax()
-    guesses = [np.tile(np.arange(split.classes) == most, (len(y), 1)).astype(np.float32) for _, y in split.parts[1:]]
-    scores = dict(zip(TALLY, tallied(guesses, split)[len(TALLY) :], strict=True))
-    return scores.get(metric, float((split.y_test == most).mean()))

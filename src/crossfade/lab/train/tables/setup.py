@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import cache
 from itertools import pairwise
-from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crossfade.lab.data.split import Split
 from crossfade.lab.methods import Method, ScaledRate, cosine, mixture_table
-from crossfade.lab.scores import tally
+from crossfade.lab.scores import TALLY
 from crossfade.lab.train.outcome import Curve, Floats, History, chosen_epoch
 from crossfade.lab.train.tables.recipe import Member, Recipe
 
 # Columns of the measures, one row an epoch; where they are tallied, four for each of the two parts follow.
 TRAIN_LOSS, VAL_CORRECT, VAL_NLL, TEST_CORRECT, TEST_NLL, VAL_TALLY, TEST_TALLY, COLUMNS = *range(6), 9, 13
-TALLY = ("balanced", "f1", "ece", "brier")
 
 
 def initial_weights(seed: int, sizes: Sequence[int]) -> list[Floats]:
@@ -59,21 +56,6 @@ def schedule_table(method: Method, recipe: Recipe, rows: int) -> Floats:
         factors.append(method.factor)
     rates = [math.prod(factor(step / moves) for factor in factors) for step in range(moves)]
     return np.dstack([table, np.reshape(rates, table.shape[:2]).astype(np.float32)])
-
-
-def tallied(probabilities: Sequence[Floats], split: Split) -> list[float]:
-    """Return the scores of ``scores.tally`` for the probabilities of the validation and the test part."""
-    out = np.empty((2, len(TALLY)))
-    for p, (_, labels), row in zip(probabilities, split.parts[1:], out, strict=True):
-        _compiled_tally()(p, labels, row)
-    return [float(score) for score in out.ravel()]
-
-
-@cache
-def _compiled_tally() -> Callable[[Floats, NDArray[np.int64], Curve], None]:
-    import numba
-
-    return cast("Callable[[Floats, NDArray[np.int64], Curve], None]", numba.njit(tally))
 
 
 def cost(member: Member, recipe: Recipe) -> float:

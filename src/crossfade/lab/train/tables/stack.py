@@ -1,4 +1,4 @@
-"""The choice of an engine for each network of a stack, and of the best of a method's learning rates."""
+"""The choice of an engine for each network of a stack."""
 
 from __future__ import annotations
 
@@ -89,22 +89,6 @@ def train_stack(
         out |= {i: replace(history, note=plans[i].note) for i, history in zip(chosen, histories, strict=True)}
         done += share
     return [out[i] for i in range(len(members))]
-
-
-def select(histories: Sequence[History], metric: str = "accuracy") -> tuple[int, int]:
-    """Return (index, epoch) of the history with the best validation score among one method's learning rates.
-
-    Each history's epoch is its own best one (``Recipe.tie``). Among equally good histories the first wins, so pass
-    them in the order of the recipe's learning rates. A network that diverged at once loses to any other.
-
-    Raises:
-        UserError: no histories.
-    """
-    if not histories:
-        raise UserError("select needs at least one history")
-    score = [h.curves[f"val_{metric}"][h.chosen] if h.chosen >= 0 else -1.0 for h in histories]
-    index = max(range(len(histories)), key=lambda i: (score[i], -i))
-    return index, histories[index].chosen
 
 
 class _Plan(NamedTuple):
