@@ -611,6 +611,25 @@ def test_the_four_sets_of_scikit_learn():
     assert TableTask(load_builtin("iris")).describe()["n_train"] == 90
 
 
+CELLS = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4) | st.just("\ud800"),
+    lambda cell: st.lists(cell, max_size=2) | st.dictionaries(st.text(max_size=2), cell, max_size=2),
+    max_leaves=4,
+)
+
+
+@examples(50)
+@given(
+    st.lists(st.fixed_dictionaries({"a": CELLS, "b": CELLS}) | CELLS, min_size=1, max_size=9),
+    st.none() | st.integers(1, 40),
+)
+def test_no_json_makes_reading_fail_in_another_way(tmp_path_factory, records, cut):
+    path = tmp_path_factory.mktemp("json") / "t.jsonl"
+    path.write_text("\n".join(map(json.dumps, records))[:cut])
+    with suppress_one_line():
+        TableTask(from_file(path, "b"))
+
+
 @examples(60)
 @given(st.binary(max_size=300))
 def test_no_bytes_make_reading_fail_in_another_way(tmp_path_factory, content):

@@ -221,13 +221,15 @@ def without_rare(tables: list[Rows], rare: Rare | None) -> list[Rows]:
     Raises:
         UserError: every class is rare.
     """
+    if rare is None:
+        return tables
     labels = [texts(rows.labels, MISSING_LABEL) for rows in tables]
     if pd.to_numeric(labels[0], errors="coerce").notna().equals(labels[0].notna()):  # 1 and 1.0 are one class
         spelled = [pd.to_numeric(text, errors="coerce").map("{:.15g}".format, na_action="ignore") for text in labels]
         labels = [text.where(numbers.isna(), numbers) for text, numbers in zip(labels, spelled, strict=True)]
     counts = labels[0].value_counts()
-    few = [] if rare is None else sorted(counts.index[counts < rare.least])
-    if rare is None or not few:
+    few = sorted(counts.index[counts < rare.least])
+    if not few:
         return tables
     where, option = tables[0].where_labels, "--merge-rare" if rare.merge else "--drop-rare"
     if len(few) == len(counts):

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal, NamedTuple, TextIO
+from typing import Literal, NamedTuple, TextIO, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -54,6 +54,9 @@ _SIGNS = {
 _SAMPLE = 1 << 16
 
 
+_Stream: TypeAlias = io.BufferedReader | io.BytesIO
+
+
 class RawFrame(NamedTuple):
     """A file as read: a ``frame`` with typed columns, and ``notes`` on decisions while reading."""
 
@@ -77,14 +80,16 @@ def read_frame(path: Path, target: str | None = None) -> RawFrame:
     if suffix in _FOREIGN:
         raise UserError(f"{path}: {suffix} files aren't read; save the table as CSV or Parquet")
     try:
-        content = content_of(path)
-        kind = suffix if suffix in _KINDS else next((_SIGNS[sign] for sign in _SIGNS if content.startswith(sign)), "")
-        if kind in _ARROW:
-            raw = _read_arrow(path, content, _ARROW[kind])
-        elif kind in _SHEETS or (kind == ".zip" and b"[Content_Types].xml" in content[:_SAMPLE]):
-            raw = _read_sheet(path, content)
-        else:
-            raw = _read_text(path, content, kind, target)
+        with opened(path) as file:
+            head = file.read(_SAMPLE)
+            file.seek(0)
+            kind = suffix if suffix in _KINDS else next((_SIGNS[sign] for sign in _SIGNS if head.startswith(sign)), "")
+            if kind in _ARROW:
+                raw = _read_arrow(path, file, _ARROW[kind])
+            elif kind in _SHEETS or (kind == ".zip" and b"[Content_Types].xml" in head):
+                raw = _read_sheet(path, file)
+            else:
+                raw = _read_text(path, file.read(), kind, target)
     except OSError as error:
         raise UserError(f"{path}: can't be read ({error.strerror or error})") from None
     if not len(raw.frame):
@@ -92,11 +97,11 @@ def read_frame(path: Path, target: str | None = None) -> RawFrame:
     return raw
 
 
-def content_of(path: Path) -> bytes:
-    """Return the bytes of a file; those of standard input or a pipe, which can be read only once, are kept."""
+def opened(path: Path) -> _Stream:
+    """Open a file, or standard input or a pipe, whose bytes are kept: they come only once."""
     if path == STDIN:
-        return _drained(path, sys.stdin)
-    return path.read_bytes() if path.is_file() else _drained(path)
+        return io.BytesIO(_drained(path, sys.stdin))
+    return path.open("rb") if path.is_file() else io.BytesIO(_drained(path))
 
 
 @lru_cache
@@ -104,21 +109,21 @@ def _drained(path: Path, stream: TextIO | None = None) -> bytes:
     return path.read_bytes() if stream is None else stream.buffer.read()
 
 
-def _read_arrow(path: Path, content: bytes, kind: str) -> RawFrame:
+def _read_arrow(path: Path, file: _Stream, kind: str) -> RawFrame:
     import pyarrow as pa
 
     try:
         read = pd.read_parquet if kind == "Parquet" else pd.read_feather
-        return _named(path, read(io.BytesIO(content)))
+        return _named(path, read(file))
     except (pa.ArrowException, ValueError, OSError) as error:
         raise UserError(f"{path}: not a readable {kind} file ({_first_line(error)})") from None
 
 
-def _read_sheet(path: Path, content: bytes) -> RawFrame:
+def _read_sheet(path: Path, file: _Stream) -> RawFrame:
     """Read the first sheet of a workbook; rows and columns without a cell are left out."""
     try:
         engine: Literal["calamine"] | None = "calamine" if find_spec("python_calamine") else None
-        with pd.ExcelFile(io.BytesIO(content), engine=engine) as book:
+        with pd.ExcelFile(file, engine=engine) as book:
             first, *others = map(str, book.sheet_names)
             frame = book.parse(first, keep_default_na=False, na_values=[""])
     except ImportError:
@@ -137,13 +142,15 @@ def _read_json(path: Path, text: str, notes: Sequence[str]) -> RawFrame:
     """Read a record a line, or one list of records."""
     many = text.lstrip().startswith("[")
     parts = [(1, text)] if many else [(at, line) for at, line in enumerate(text.split("\n"), 1) if line.strip()]
-    try:
-        records = [json.loads(part) for at, part in parts]
-    except json.JSONDecodeError as error:
-        line = error.lineno if many else next(at for at, part in parts if part == error.doc)
-        raise UserError(
-            f"{path}: line {line}: not JSON ({error.msg}); expected a record {{...}} in each line"
-        ) from None
+    records = []
+    for at, part in parts:
+        try:
+            records.append(json.loads(part))
+            if "\\ud" in part or "\\uD" in part:  # half a surrogate pair can be spelled, and not be written
+                json.dumps(records[-1], ensure_ascii=False).encode()
+        except (ValueError, RecursionError) as error:
+            line, problem = at + getattr(error, "lineno", 1) - 1, getattr(error, "msg", error)
+            raise UserError(f"{path}: line {line}: not JSON ({problem}); expected a record {{...}} a line") from None
     records = records[0] if many else records
     if not all(isinstance(record, dict) for record in records):
         raise UserError(f"{path}: expected records {{...}}, one in each line or all in one list")

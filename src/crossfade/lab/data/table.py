@@ -16,7 +16,7 @@ import pandas as pd
 
 from crossfade.errors import UserError
 from crossfade.lab.data.columns import MAX_CATEGORIES, Column, Rare, convert, infer, labelled, without_rare
-from crossfade.lab.data.reading import Rows, check_names, content_of, rows_of_arrays, rows_of_files
+from crossfade.lab.data.reading import Rows, check_names, opened, rows_of_arrays, rows_of_files
 from crossfade.lab.data.split import Split, entry
 from crossfade.lab.trial import Shape, stream_seed
 
@@ -86,7 +86,8 @@ def from_file(
     rows = without_rare(rows_of_files(path, target, test), rare)
     name = path.name.split(".")[0] or path.name
     table = _table(name, path.name, rows, target, categorical, drop, group=group, time=time)
-    return replace(table, sha256=hashlib.sha256(content_of(path)).hexdigest())
+    with opened(path) as file:
+        return replace(table, sha256=hashlib.file_digest(file, "sha256").hexdigest())
 
 
 def from_arrays(
