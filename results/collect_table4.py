@@ -3,12 +3,12 @@
     python results/collect_table4.py table4.db table4-plain-sgd.db
 
 It writes one row for each trial, beside what was collected before; a row that is there already is replaced.
-``accuracy_last`` and ``accuracy_loss`` come from the other rules for equal
-validation accuracies.
+``accuracy_last`` and ``accuracy_loss`` come from the other rules for equal validation accuracies.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import sys
@@ -17,12 +17,26 @@ from pathlib import Path
 import pandas as pd
 
 from crossfade.lab import frames
-from crossfade.lab.paper.table4 import with_tie
 from crossfade.lab.store import Store
 
 OUT = Path(__file__).parent / "table4"
 KEY = ["dataset", "method", "repeat", "net"]
 LONG = ("sets", "command", "methods", "datasets", "notes")  # fields of a run's description that are left out
+
+
+def with_tie(results: pd.DataFrame, curves: pd.DataFrame, tie: str) -> pd.DataFrame:
+    """Return the results that another rule for equal validation accuracies would have given, from the stored curves.
+
+    The learning rate doesn't change with it: the best validation accuracy of each rate is the same under every rule.
+    """
+    best = curves.groupby(KEY)["val_accuracy"].transform("max")
+    equal = curves[curves["val_accuracy"] == best]
+    order = {"first": ["epoch"], "last": ["epoch"], "loss": ["val_nll", "epoch"]}[tie]
+    chosen = equal.sort_values(order, ascending=tie != "last").drop_duplicates(KEY)
+    picked = chosen[[*KEY, "epoch", "test_accuracy", "test_nll"]].rename(
+        columns={"test_accuracy": "accuracy", "test_nll": "nll"}
+    )
+    return results.drop(columns=["epoch", "accuracy", "nll"]).merge(picked, on=KEY, validate="one_to_one")
 
 
 def rows(path: str) -> tuple[pd.DataFrame, list[dict[str, object]]]:
@@ -57,12 +71,12 @@ def main() -> None:
     before, runs_before = OUT / "results.parquet", OUT / "provenance.json"
     if before.exists():
         table = pd.concat([table[columns], pd.read_parquet(before)])
-        runs = (*runs, json.loads(runs_before.read_text()))
+        runs = (*runs, [one for one in json.loads(runs_before.read_text()) if one not in itertools.chain(*runs)])
     table = table[columns].drop_duplicates(columns[:6]).sort_values(columns[:6]).reset_index(drop=True)
     small = {"nll": "float32", "ece": "float32", "seed": "int16", "split": "int8", "epoch": "int16"}
     OUT.mkdir(exist_ok=True)
     table.astype(small).to_parquet(before, index=False, compression="zstd")
-    written = json.dumps([run for several in runs for run in several], indent=1, ensure_ascii=False)
+    written = json.dumps([*itertools.chain(*runs)], indent=1, ensure_ascii=False)
     runs_before.write_text(written + "\n")
     print(f"{OUT}: {len(table)} rows")
 

@@ -32,6 +32,8 @@ from crossfade.lab.train.tables.run import executor
 from crossfade.lab.trial import Trial
 from tests.lab.uci_copy import write_uci
 
+COLLECT = Path(__file__).parents[2] / "results" / "collect_table4.py"
+
 SETS = ("iris", "wine", "breast-cancer-wisc-diag")
 TRIALS = 3 * 2 * 6 * 2  # data sets, networks, methods, seeds
 Call = Callable[..., tuple[int, str, str]]
@@ -186,27 +188,12 @@ def test_seeds_and_splits_extend_what_is_known(data: Path, tmp_path: Path) -> No
     assert (more.known, more.done) == (18, 54)
 
 
-def with_tie(results: pd.DataFrame, curves: pd.DataFrame, tie: str) -> pd.DataFrame:
-    """Return the results that another rule for equal validation accuracies would have given, from the stored curves.
-
-    The learning rate doesn't change with it: the best validation accuracy of each rate is the same under every rule.
-    """
-    key = ["dataset", "method", "repeat", "net"]
-    best = curves.groupby(key)["val_accuracy"].transform("max")
-    equal = curves[curves["val_accuracy"] == best]
-    order = {"first": ["epoch"], "last": ["epoch"], "loss": ["val_nll", "epoch"]}[tie]
-    chosen = equal.sort_values(order, ascending=tie != "last").drop_duplicates(key)
-    picked = chosen[[*key, "epoch", "test_accuracy", "test_nll"]].rename(
-        columns={"test_accuracy": "accuracy", "test_nll": "nll"}
-    )
-    return results.drop(columns=["epoch", "accuracy", "nll"]).merge(picked, on=key, validate="one_to_one")
-
-
 def test_other_ties_come_from_the_curves(data: Path, tmp_path: Path) -> None:
     path = tmp_path / "t.db"
     _run(data, path)
     with Store(path, "read") as store:
         found, curves = frames.results(store), frames.curves(store)
+    with_tie = runpy.run_path(str(COLLECT))["with_tie"]
     key = ["dataset", "method", "repeat", "net"]
     first = with_tie(found, curves, "first").sort_values(key, ignore_index=True)
     expected = found.sort_values(key, ignore_index=True)
