@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from crossfade._tensors import along_classes, class_dim, full_precision, is_soft
+from crossfade._fast import pieces
+from crossfade._tensors import along_classes, class_dim, full_precision, is_observed, is_soft
 from crossfade._transforms import Transform, value_and_slope
 
 
@@ -58,24 +59,49 @@ def row_stats(
     label_smoothing: float,
     z_loss: float = 0.0,
 ) -> LossStats:
-    """Return the statistics of plain logits."""
-    dim = class_dim(logits)
+    """Return the statistics of plain logits, in eager mode a few rows at a time."""
+    if is_observed() or logits.dim() < 2 or not len(logits):
+        return _stats(g, logits, target, weight, ignore_index, label_smoothing, z_loss)
+    parts = [
+        vars(_stats(g, logits[at], target[at], weight, ignore_index, label_smoothing, z_loss)).values()
+        for at in pieces(logits)
+    ]
+    return LossStats(*map(torch.cat, zip(*parts, strict=True)))
+
+
+def _stats(
+    g: Transform,
+    logits: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    ignore_index: int,
+    label_smoothing: float,
+    z_loss: float,
+) -> LossStats:
+    dim, soft = class_dim(logits), is_soft(logits, target)
     logits = full_precision(logits.detach())
     log_p, lse = torch.log_softmax(logits, dim), torch.logsumexp(logits, dim)
-    if is_soft(logits, target):
-        v, likeliest = target.detach().to(log_p.dtype), target.argmax(dim)
-        valid = torch.ones_like(likeliest, dtype=torch.bool)
-        ce, p = -torch.where(v == 0, 0.0, v * log_p).sum(dim), (v * log_p.exp()).sum(dim)
+    p = log_p.exp()
+    # Where p is 0, log p is -inf: any finite number will do.
+    entropy = -(p * log_p.clamp(min=torch.finfo(p.dtype).min)).sum(dim)
+    valid = torch.ones_like(lse, dtype=torch.bool) if soft else target != ignore_index
+    likeliest = target.argmax(dim) if soft else target.masked_fill(~valid, 0)
+    index = likeliest.unsqueeze(dim)
+    if soft:
+        v = target.detach().to(p.dtype)
+        ce, p_y = -torch.where(v == 0, 0.0, v * log_p).sum(dim), (v * p).sum(dim)
     else:
-        valid = target != ignore_index
-        likeliest = target.masked_fill(~valid, 0)
-        v = torch.zeros_like(log_p).scatter(dim, likeliest.unsqueeze(dim), 1.0)
-        ce = -log_p.gather(dim, likeliest.unsqueeze(dim)).squeeze(dim)
-        p = torch.exp(-ce)
-    v = v * (1 - label_smoothing) + label_smoothing / logits.shape[dim]
-    if weight is not None:
-        v = v * along_classes(weight.to(v.dtype), logits)
-    row_weight = (v * value_and_slope(g, -log_p)[1]).sum(dim)
-    entropy = torch.special.entr(log_p.exp()).sum(dim)
-    rows = (ce, p, entropy, lse, logits.argmax(dim) == likeliest, row_weight, valid, z_loss * lse.square())
+        ce, p_y = -log_p.gather(dim, index).squeeze(dim), p.gather(dim, index).squeeze(dim)
+    if soft or label_smoothing > 0:
+        v = v if soft else torch.zeros_like(p).scatter(dim, index, 1.0)
+        v = v * (1 - label_smoothing) + label_smoothing / logits.shape[dim]
+        if weight is not None:
+            v = v * along_classes(weight.to(v.dtype), logits)
+        row_weight = (v * value_and_slope(g, -log_p)[1]).sum(dim)
+    else:
+        row_weight = value_and_slope(g, ce)[1]
+        if weight is not None:
+            row_weight = row_weight * weight.to(p.dtype)[likeliest]
+    correct = logits.argmax(dim) == likeliest
+    rows = (ce, p_y, entropy, lse, correct, row_weight, valid, z_loss * lse.square())
     return LossStats(*(values.masked_fill(~valid, 0) for values in rows))
