@@ -167,6 +167,14 @@ def test_failed_trials_are_told_and_the_exit_status_is_1(call, iris, folder):
         (["compare", "--workers", "0"], "--workers"),
         (["compare", "--config", "none.toml"], "can't be read"),
         (["compare", "--config", "bad.toml"], "did you mean 'epochs'"),
+        (["compare", "--config", "code.toml"], "loss is code that would be run; use --loss on the command line"),
+        (["compare", "--config", "fade.toml"], "schedule is code that would be run; use --schedule"),
+        (["compare", "--loss", "own.py:falls"], "falls must never fall as ce grows"),
+        (["compare", "--loss", "exits.py:g"], "failed to load: SystemExit: 0"),
+        (["compare", "huge.txt", "--target", "y"], "column 'a' has numbers too large to be scaled (first: 1e+308"),
+        (["compare", "--repeats", "1000000000"], "ask for fewer repeats"),
+        (["compare", "--width", "100000000"], "use a smaller --width"),
+        (["run", "table4", "--seeds", "1000000000"], "ask for fewer repeats"),
         (["compare", "--loss", "nosuchmodule:g"], "nosuchmodule"),
         (["compare", "--loss", "json:nothing"], "nothing"),
         (["status", "none.db"], "no such file"),
@@ -176,15 +184,22 @@ def test_failed_trials_are_told_and_the_exit_status_is_1(call, iris, folder):
         (["report", "none.db"], "no such file"),
     ],
 )
-def test_bad_requests_are_one_line_and_leave_nothing_behind(call, iris, folder, arguments, says):
+def test_bad_requests_are_one_line_and_leave_nothing_behind(call, iris, folder, arguments, says, monkeypatch):
     (folder / "empty.csv").touch()
     (folder / "bad.toml").write_text("epoch = 3\n")
+    (folder / "own.py").write_text("def falls(ce): return -ce\n")
+    (folder / "runs.py").write_text("open('ran', 'w')\n")
+    (folder / "exits.py").write_text("raise SystemExit(0)\n")
+    (folder / "code.toml").write_text('loss = ["runs.py:g"]\n')
+    (folder / "fade.toml").write_text('schedule = ["runs.py:g"]\n')
+    (folder / "huge.txt").write_text("a,y\n" + "1e308,0\n-1e308,1\n" * 20)
     (folder / "page.html").write_text("<h1>my own page</h1>")
     (folder / "more.csv").write_text(iris.read_text().replace("5.1", "5.3"))
     (folder / "mine.py").write_text(
         "def less(t):\n    return -1.0, 0.5\n\ndef late(t):\n    return 1.0, 1 / 0 if t > 0.5 else 0.0\n\n"
         "def three(t):\n    return 1, 2, 3\n"
     )
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
     before = sorted(os.listdir(folder))
     quick = QUICK if arguments[0] == "compare" and "--repeats" not in arguments and "fast" not in arguments else []
     assert says in refused(call(*arguments, *quick))

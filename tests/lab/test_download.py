@@ -136,3 +136,17 @@ def test_unpacks_whole_or_not_at_all(make: object, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not a readable archive"):
         unpack(damaged, tmp_path / "never")
     assert not (tmp_path / "never.unpacking").exists()
+
+
+def test_a_flipped_bit_in_an_archive_is_noticed(tmp_path: Path) -> None:
+    zipped, packed = (make(tmp_path / "a.bin", ["one.txt"]).read_bytes() for make in (_zip, _tar))
+    # A member's only byte; the checksum and the length at the end of gzip's stream.
+    for content, places in ((zipped, [zipped.index(b"one.txtx") + 7]), (packed, [-8, -1])):
+        for place in places:
+            damaged = bytearray(content)
+            damaged[place] ^= 4
+            (tmp_path / "bad.bin").write_bytes(damaged)
+            with pytest.raises(UserError, match="not a readable archive") as refusal:
+                unpack(tmp_path / "bad.bin", tmp_path / "never")
+            assert "\n" not in str(refusal.value)
+            assert not (tmp_path / "never").exists()

@@ -9,7 +9,7 @@ from scipy import integrate
 
 from crossfade.errors import UserError
 from crossfade.lab.methods import DEFAULT_METHODS, METHODS, Method, method
-from crossfade.lab.own_loss import load_loss
+from crossfade.lab.own_loss import check_loss, load_loss
 from crossfade.lab.train import Member, Recipe, Split, train_stack
 from crossfade.schedules import gradual
 
@@ -78,6 +78,27 @@ def ce(ce):
 def mean(ce):
     return ce.mean()
 
+def falls(ce):
+    return -ce
+
+def hole(ce):
+    return torch.where(ce > 3, torch.nan, ce)
+
+def overflows(ce):
+    return torch.exp(10 * ce)
+
+def root(ce):
+    return ce.sqrt()
+
+def constant(ce):
+    return 0 * ce + 1
+
+def late(ce):
+    return torch.where(ce > 20, 40 - ce, ce)
+
+def leaves(ce):
+    raise SystemExit(3)
+
 number = 3
 """
 
@@ -87,6 +108,7 @@ def losses(tmp_path, monkeypatch):
     (tmp_path / "my_losses.py").write_text(LOSSES)
     (tmp_path / "broken.py").write_text("def g(ce:\n")
     (tmp_path / "raises.py").write_text("1 / 0\n")
+    (tmp_path / "exits.py").write_text("raise SystemExit('bye')\n")
     (tmp_path / "needs.py").write_text("import no_such_module_anywhere\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
@@ -127,6 +149,14 @@ def test_a_name_that_is_taken_gets_an_addition(losses):
         ("my_losses:absent", "absent is not there"),
         ("my_losses.py:number", "number is not a function"),
         ("my_losses:mean", "mean: g must give a loss for each cross entropy"),
+        ("my_losses:falls", "falls must never fall as ce grows: its slope is -1"),
+        ("my_losses:late", "late must never fall .* at ce = 20"),
+        ("my_losses:hole", "hole must be finite .* its value is nan at ce = 3"),
+        ("my_losses:overflows", "overflows must be finite .* its value is inf"),
+        ("my_losses:root", "root must have a finite slope .* at ce = 0;"),
+        ("my_losses:constant", "constant must grow somewhere"),
+        ("my_losses:leaves", "leaves failed .* SystemExit: 3"),
+        ("exits.py:g", "failed to load: SystemExit: bye"),
         ("broken.py:g", "failed to load: SyntaxError"),
         ("raises.py:g", "failed to load: ZeroDivisionError"),
         ("needs.py:g", "needs the module 'no_such_module_anywhere'"),
@@ -136,6 +166,12 @@ def test_losses_that_cannot_be_loaded(losses, reference, message):
     with pytest.raises(UserError, match=message) as caught:
         load_loss(reference)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("known", METHODS, ids=lambda m: m.name)
+def test_the_losses_here_can_be_trained_on(known):
+    if known.g is not None:
+        check_loss(known.g)
 
 
 def test_the_cosine_is_for_tables():

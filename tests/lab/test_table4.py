@@ -100,6 +100,14 @@ def test_a_loss_of_one_s_own_is_a_row(call: Call, data: Path, tmp_path: Path) ->
     assert set(results(tmp_path / "t.db")["method"]) == {"ce", "gradual", "cubic"}
 
 
+@pytest.mark.parametrize("net", ["both", "linear,mlp"])
+def test_both_networks_can_be_named(call: Call, data: Path, tmp_path: Path, net: str) -> None:
+    code, _, err = call(*command(data, tmp_path / "t.db", "--net", net, "--sets", "iris", "--plan"))
+    assert code == 0, err
+    assert "Linear classifier" in err
+    assert "One hidden layer" in err
+
+
 @pytest.mark.parametrize(
     ("more", "line"),
     [

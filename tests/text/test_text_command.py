@@ -136,6 +136,22 @@ def test_a_tokenizer_of_another_model_is_refused(call, table, bert, tokenizer_of
     assert "tokenizer" in line
 
 
+def test_a_folder_that_would_run_its_own_code_is_refused_not_asked_about(call, table, bert, folder):
+    import json
+    import shutil
+
+    for name in ("config.json", "tokenizer_config.json"):
+        own = shutil.copytree(bert, f"own-{name}")
+        settings = json.loads((folder / own / name).read_text())
+        code = {"auto_map": {"AutoConfig": "mine.Config", "AutoTokenizer": ["mine.Tokenizer", None]}}
+        (folder / own / name).write_text(json.dumps(settings | code))
+        (folder / own / "mine.py").write_text("open('ran', 'w')\n")
+        at = ["--target", "about", "--text", "sentence", "--net", f"bert:{own}", "--max-length", "32"]
+        line = refused(call, "compare", table, *at)
+        assert f"auto_map in its {name}" in line
+    assert not (folder / "ran").exists()
+
+
 def test_rows_without_text_are_left_out_and_said(sentences, folder):
     frame = sentences.copy()
     frame.loc[[1, 5], "sentence"] = ["", None]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Group, Parameter
 
 from crossfade.cli.options import Machine, Names, Numbers, Overwrite, Quiet
+from crossfade.errors import UserError
 from crossfade.lab import settings as groups
 from crossfade.lab.settings import Images, Settings, Texts, check_kind
 
@@ -84,7 +85,7 @@ def compare(
     Args:
         files: CSV, TSV, JSON lines (also packed), Parquet, Feather or Excel, one row an example, - for standard input;
             or a folder of class folders with PNG, JPEG, BMP, GIF, PPM, TIFF or WebP files.
-        config: A TOML file with any settings of texts, images and training; the command line wins.
+        config: A TOML file with settings of texts, images and training, but no loss or schedule; the command line wins.
     """
     from crossfade.lab.comparison import execute, plan
     from crossfade.lab.files import check_folder, check_outputs
@@ -95,7 +96,13 @@ def compare(
 
     settings = Settings(training, texts, images)
     if config is not None:
-        settings = Settings.of(Settings.read(config).given() | settings.given())
+        written = Settings.read(config).given()
+        for name in ("loss", "schedule"):
+            if name in written and getattr(training, name) is None:
+                raise UserError(
+                    f"--config {config}: {name} is code that would be run; use --{name} on the command line"
+                )
+        settings = Settings.of(written | settings.given())
     given = (data, settings.texts, settings.images, settings.training, machine, output)
     check_kind(kind_of(files, settings), ", ".join(map(str, files)), *given)
     hardware, weights, retry = machine.hardware(), output.keep_weights, output.retry_failed
@@ -115,7 +122,8 @@ def compare(
         if not output.quiet:
             told = [planned.heading, *(f"note: {note}" for note in planned.notes)]
             print("\n".join(told), file=sys.stderr, flush=True)
-        answer = execute(planned, store, hardware, keep_weights=weights, progress=not output.quiet, retry_failed=retry)
+        how = {"progress": not output.quiet, "retry_failed": retry, "curves": False}
+        answer = execute(planned, store, hardware, keep_weights=weights, **how)
     return _tell(answer, output)
 
 

@@ -232,7 +232,7 @@ def table4(
         raise UserError(f"--splits must be a whole number from 1 to {SPLITS}, got {splits}")
     request = common.request(
         datasets=sets,
-        nets=net,
+        nets=None if "both" in (net or ()) else net,
         methods=methods,
         losses=tuple(load_loss(spec) for spec in loss or ()),
         repeats=seeds,

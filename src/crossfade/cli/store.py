@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import sys
 from collections import defaultdict
 from datetime import datetime
@@ -104,7 +103,7 @@ def report(
             if not quiet:
                 print(told)
             return 0
-        answer = ComparisonResult.load(opened, chosen)
+        answer = ComparisonResult.load(opened, chosen, curves=False)
     page = answer.report(report)
     if json is not None:
         write_json(json, answer.to_dict())
@@ -123,6 +122,7 @@ def export(
     run: str | None = None,
     curves: bool = False,
     backup: Path | None = None,
+    safe_csv: bool = False,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> int:
@@ -136,9 +136,11 @@ def export(
         run: Only one request, as `crossfade status` names it. [default: everything in the store]
         curves: Training curves instead of results.
         backup: Copy the whole store to this new file, also while a run is writing to it.
+        safe_csv: Write an apostrophe before words that a spreadsheet would run as formulas, such as =x, +x, -x and @x.
     """
     from crossfade.lab import frames
-    from crossfade.lab.files import check_outputs, write_bytes
+    from crossfade.lab.export import write_curves, write_results
+    from crossfade.lab.files import check_outputs, replacing
     from crossfade.lab.store import Store
 
     if backup is not None:
@@ -156,28 +158,24 @@ def export(
         return 0
     if output is None:
         raise UserError("OUTPUT needs a value: see crossfade export --help")
-    suffix = output.suffix.lower()
-    if suffix not in {".csv", ".tsv", ".parquet", ".pq"}:
+    kinds = {".csv": "csv", ".tsv": "tsv", ".parquet": "parquet", ".pq": "parquet"}
+    kind = kinds.get(output.suffix.lower(), "")
+    if not kind:
         raise UserError(f"{output}: the name decides the format; use .csv, .tsv or .parquet")
+    if safe_csv and kind == "parquet":
+        raise UserError(f"--safe-csv: {output} is no CSV file; leave the option out, or use .csv or .tsv")
     check_outputs([("export", output)], [store], overwrite=overwrite)
-    with Store(store, "read") as opened:
+    with Store(store, "read") as opened, replacing(output, "export") as file:
         runs = opened.runs()
         keys, ids = None if run is None else _choose(runs, run, store).keys, defaultdict[str, list[str]](list)
         for request in reversed(runs):
             for key in request.keys:
                 ids[key].append(request.id)
         requests = {key: " ".join(named) for key, named in ids.items()}
-        frame = (frames.curves if curves else frames.results)(opened, keys, requests)
-        frame = frame.drop(columns="hits", errors="ignore")
+        rows = (write_curves if curves else write_results)(opened, keys, requests, file, kind, safe_csv)
         lost = len(frames.failures(opened, keys))
-    content = io.BytesIO()
-    if suffix in {".parquet", ".pq"}:
-        frame.to_parquet(content, index=False)
-    else:
-        frame.to_csv(content, index=False, sep="\t" if suffix == ".tsv" else ",")
-    write_bytes(output, content.getvalue(), "export")
     if not quiet:
-        print(f"{output}: {count(len(frame), 'row')}" + (f" ({count(lost, 'failed trial')} without)" if lost else ""))
+        print(f"{output}: {count(rows, 'row')}" + (f" ({count(lost, 'failed trial')} without)" if lost else ""))
     return 0
 
 

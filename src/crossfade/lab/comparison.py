@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from crossfade.errors import UserError
-from crossfade.lab.hardware import Hardware
+from crossfade.lab.hardware import Hardware, check_memory, check_trials
 from crossfade.lab.loading import Loaded, kind_of, load, rare_of
 from crossfade.lab.methods import COSINE, DEFAULT_METHODS, MATCHED, METHODS, Method, method, shared_epochs
-from crossfade.lab.own_loss import as_method, load_loss, load_schedule, probe
+from crossfade.lab.own_loss import as_method, check_loss, load_loss, load_schedule
 from crossfade.lab.provenance import SCHEDULE_GRID, describe_run
 from crossfade.lab.result import ComparisonResult
 from crossfade.lab.run import run_request
@@ -200,6 +200,8 @@ def plan(data: Loaded, settings: Settings, command: str | Sequence[str], own: Se
         UserError: data, network, methods or settings that can't be used.
     """
     from crossfade.lab.data.texts import TextSet
+    from crossfade.lab.train.lstm.recipe import LstmRecipe
+    from crossfade.lab.train.tables.recipe import Recipe
 
     training = settings.training
     if isinstance(data, Path):
@@ -212,6 +214,12 @@ def plan(data: Loaded, settings: Settings, command: str | Sequence[str], own: Se
         methods, asked = _methods(training, own, _ON_TABLES, tables=True), _on_tables(tables, settings)
     if len({digest(dict(task.content)) for task in asked.tasks}) < len(asked.tasks):
         raise UserError(f"{asked.data}: two of the data sets hold the same rows; name each once")
+    check_trials(len(asked.tasks) * asked.repeats * len(methods))
+    if isinstance(asked.recipe, Recipe | LstmRecipe):
+        for task in asked.tasks:
+            needed = asked.recipe.memory(task.shape, len(methods))
+            advice = "use a smaller --width, fewer methods or rates, or fewer columns (--drop)"
+            check_memory(f"{task.name}: networks of {len(methods)} methods", needed, advice)
     recipe, pairs = asked.recipe, itertools.product(asked.tasks, range(asked.repeats))
     trials = tuple(Trial(asked.study, task, one, recipe, repeat) for task, repeat in pairs for one in methods)
     notes = (*asked.notes, *_same_schedules(methods, recipe))
@@ -234,8 +242,9 @@ def execute(
     keep_weights: Path | None = None,
     progress: bool = False,
     retry_failed: bool = False,
+    curves: bool = True,
 ) -> ComparisonResult:
-    """Train what the store doesn't know yet, and read the answer from the store."""
+    """Train what the store doesn't know yet, and read the answer from the store, with all ``curves`` or their means."""
     run_request(
         [planned.run],
         planned.trials,
@@ -246,7 +255,7 @@ def execute(
         progress=progress,
         label="Comparing",
     )
-    return ComparisonResult.load(store, planned.run)
+    return ComparisonResult.load(store, planned.run, curves=curves)
 
 
 def _on_tables(tables: Sequence[Table], settings: Settings) -> _Experiment:
@@ -400,7 +409,7 @@ def _methods(
         if seen.setdefault(one.name, one) is not one:
             raise UserError(f"methods: two different losses are called {one.name!r}; rename one")
         if one in own and one.g is not None and one not in METHODS:
-            probe(one.g)
+            check_loss(one.g)
     if training.lr_schedule == "cosine" and COSINE.name in seen:
         raise UserError(f"methods: with lr-schedule cosine {COSINE.name!r} is the same as 'ce'; leave one of them out")
     if len(seen) < 2:

@@ -6,8 +6,10 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from crossfade.errors import UserError
 
@@ -86,7 +88,15 @@ def write_text(path: Path, text: str, what: str) -> Path:
 
 
 def write_bytes(path: Path, content: bytes | memoryview, what: str, *, folder: bool = False) -> Path:
-    """Write a file so that it is there completely or not at all, and return its path; make its ``folder`` if told to.
+    """Write a file as :func:`replacing` does, and return its path; make its ``folder`` if told to."""
+    with replacing(path, what, folder=folder) as file:
+        file.write(content)
+    return path
+
+
+@contextmanager
+def replacing(path: Path, what: str, *, folder: bool = False) -> Iterator[IO[bytes]]:
+    """Yield a file to write to that becomes ``path`` at the end: that is there completely or not at all.
 
     A link is followed, and a pipe or a device is written to.
 
@@ -98,12 +108,13 @@ def write_bytes(path: Path, content: bytes | memoryview, what: str, *, folder: b
         if folder:
             path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and not path.is_file():
-            path.write_bytes(content)
-            return path
+            with path.open("wb") as file:
+                yield file
+            return
         target = path.resolve()
         with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as file:
             part = Path(file.name)
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())  # a file that has its name must have its bytes, too, also where the power fails
         os.umask(mask := os.umask(0))
@@ -114,7 +125,6 @@ def write_bytes(path: Path, content: bytes | memoryview, what: str, *, folder: b
     finally:
         if part is not None:
             part.unlink(missing_ok=True)
-    return path
 
 
 def write_json(path: Path, content: Mapping[str, object]) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING
+import json
+import math
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pandas as pd
 
@@ -11,6 +14,9 @@ from crossfade.lab.scores import unpack_hits
 
 if TYPE_CHECKING:
     from crossfade.lab.store import Store
+    from crossfade.lab.trial import Json
+
+Columns: TypeAlias = Mapping[str, Sequence[Any]]
 
 _RESULTS = (
     *("study", "dataset", "method", "repeat", "accuracy", "nll", "ece", "brier", "learning_rate", "epoch"),
@@ -20,6 +26,8 @@ _CURVES = (
     *("dataset", "method", "repeat", "epoch"),
     *("val_accuracy", "test_accuracy", "val_nll", "test_nll", "train_loss", "net"),
 )
+_NET = "json_extract(content, '$.recipe.net')"
+_TOGETHER = 500  # trials whose curves become a frame at once
 
 
 def results(
@@ -30,58 +38,88 @@ def results(
     ``requests`` fills a last column, by the trials' keys. ``hits``, where trials have it, is an array: 1 for a
     row that was classified rightly, 0 wrongly, -1 not tested.
     """
-    rows = [
-        {
-            "study": row.study,
-            "dataset": row.task,
-            "method": row.method,
-            "repeat": row.repeat,
-            **row.outcome.result,
-            "fixed_test": bool(row.content["task"].get("fixed_test", False)),
-            "net": row.content["recipe"].get("net"),
-            "key": row.key,
-        }
-        for row in store.rows(keys)
-        if row.outcome.result is not None
-    ]
-    frame = pd.DataFrame(rows)
-    frame = frame.reindex(columns=[*dict.fromkeys((*_RESULTS, *frame.columns))])
-    if "hits" in frame:
-        frame["hits"] = frame["hits"].map(unpack_hits, na_action="ignore")
+
+    def row(study: str, task: str, method: str, repeat: int, result: str, fixed: object, net: object, key: str) -> Json:
+        asked = {"study": study, "dataset": task, "method": method, "repeat": repeat}
+        return {**asked, **json.loads(result), "fixed_test": bool(fixed), "net": net, "key": key}
+
+    columns: dict[str, list[object]] = {name: [] for name in _RESULTS}
+    wanted = f"study, task, method, repeat, result, json_extract(content, '$.task.fixed_test'), {_NET}, key"
+    for count, found in enumerate(store.select(wanted, row, keys, "result IS NOT NULL")):
+        for name in found:
+            if name not in columns:
+                columns[name] = [math.nan] * count
+        for name, column in columns.items():
+            column.append(found.get(name, math.nan))
+    if "hits" in columns:
+        columns["hits"] = [unpack_hits(hits) if isinstance(hits, str) else hits for hits in columns["hits"]]
     if requests is not None:
-        frame["request"] = frame["key"].map(requests)
+        columns["request"] = [requests.get(str(key)) for key in columns["key"]]
     scores = ["accuracy", "nll", "ece", "brier", "learning_rate", "seconds"]
-    return frame.astype(dict.fromkeys(scores, "float64"))  # a missing NLL is NaN, not an object
+    return pd.DataFrame(columns).astype(dict.fromkeys(scores, "float64"))  # a missing NLL is NaN, not an object
 
 
-def curves(
-    store: Store, keys: Collection[str] | None = None, requests: Mapping[str, str] | None = None
-) -> pd.DataFrame:
-    """Return one row for each finished trial and epoch, at the selected learning rate; ``requests`` as above."""
-    parts = [
-        pd.DataFrame(
-            {
-                "dataset": row.task,
-                "method": row.method,
-                "repeat": row.repeat,
-                "epoch": range(1, len(next(iter(row.outcome.curves.values()))) + 1),
-                **row.outcome.curves,
-                "net": row.content["recipe"].get("net"),
-                **({} if requests is None else {"request": requests.get(row.key)}),
-            }
-        )
-        for row in store.rows(keys, curves=True)
-        if row.outcome.curves
-    ]
+def curves(store: Store, keys: Collection[str] | None = None) -> pd.DataFrame:
+    """Return one row for each finished trial and epoch, at the selected learning rate."""
+    trials, parts = curve_columns(store, keys), []
+    while some := list(islice(trials, _TOGETHER)):
+        parts.append(joined(some, dict.fromkeys(name for one in some for name in one)))
     frame = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(_CURVES))
     numbers = [name for name in _CURVES if name in frame and name.endswith(("accuracy", "nll", "loss"))]
     return frame.astype(dict.fromkeys(numbers, "float64"))
 
 
+def curve_columns(
+    store: Store, keys: Collection[str] | None = None, requests: Mapping[str, str] | None = None, **parse: Any
+) -> Iterator[Columns]:
+    """Yield the columns of ``curves`` trial by trial, with ``requests`` as above; ``parse`` is for ``json.loads``."""
+
+    def columns(key: str, task: str, method: str, repeat: int, text: str, net: object) -> Columns:
+        series = json.loads(text, **parse)
+        count = len(next(iter(series.values())))
+        asked = {"dataset": [task] * count, "method": [method] * count, "repeat": [repeat] * count}
+        last = {"net": [net] * count} | ({} if requests is None else {"request": [requests.get(key)] * count})
+        return {**asked, "epoch": range(1, count + 1), **series, **last}
+
+    return store.select(f"key, task, method, repeat, curves, {_NET}", columns, keys, "curves <> '{}'")
+
+
+def curve_names(store: Store, keys: Collection[str] | None = None) -> dict[str, bool]:
+    """Return the names of the columns of ``curves``, and whether they hold words."""
+    listed = "(SELECT json_group_array(json_array(key, instr(value, '\"') > 0)) FROM json_each(curves))"
+    series: dict[str, bool] = {}
+    names = list(_CURVES)
+    for at, kinds in enumerate(dict.fromkeys(store.select(listed, str, keys, "curves <> '{}'"))):
+        for name, words in json.loads(kinds):
+            series[name] = series.get(name, False) or bool(words)
+        if not at:
+            names = ["dataset", "method", "repeat", "epoch", *series, "net"]
+    return {name: series.get(name, name in ("dataset", "method", "net")) for name in (*names, *series)}
+
+
+def mean_curves(store: Store, counted: pd.DataFrame) -> pd.DataFrame:
+    """Return ``report.mean_curves`` of these results' trials; one method's on one data set are in memory at a time."""
+    from crossfade.report import mean_curves
+
+    parts = []
+    for (dataset, method), keys in counted.groupby(["dataset", "method"], sort=False)["key"]:
+        drawn = joined(curve_columns(store, keys), ("epoch", "val_accuracy", "test_accuracy", "test_nll"))
+        parts.append(mean_curves(drawn, ["epoch"]).assign(dataset=str(dataset), method=str(method)))
+    return pd.concat(parts, ignore_index=True)
+
+
+def joined(trials: Iterable[Columns], names: Iterable[str]) -> pd.DataFrame:
+    """Return the named columns of trials below each other, NaN where a trial doesn't have one."""
+    columns: dict[str, list[Any]] = {name: [] for name in names}
+    for trial in trials:
+        for name, column in columns.items():
+            column += trial[name] if name in trial else [math.nan] * len(trial["epoch"])
+    return pd.DataFrame(columns)
+
+
 def failures(store: Store, keys: Collection[str] | None = None) -> list[tuple[str, str, int, str]]:
     """Return data set, method, repeat and error of every failed trial."""
-    lost = ((row, row.outcome.error) for row in store.rows(keys))
-    return [(row.task, row.method, row.repeat, error) for row, error in lost if error is not None]
+    return list(store.select("task, method, repeat, error", lambda *row: row, keys, "error IS NOT NULL"))
 
 
 def failure_lines(failed: Sequence[tuple[str, str, int, str]]) -> list[str]:

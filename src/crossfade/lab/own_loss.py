@@ -31,7 +31,7 @@ def load_loss(reference: str) -> Method:
     The function takes a tensor of cross entropies and returns the losses, elementwise; it is named after itself.
     """
     name, g = _function(reference, "loss")
-    probe(g)
+    check_loss(g)
     return Method(_free(name), name, g, note=f"g = {reference}")
 
 
@@ -113,7 +113,7 @@ def _module(place: str, what: str) -> ModuleType:
                 f"no module {place!r}; give the file instead, such as path/to/{place}.py:function"
             ) from None
         raise UserError(f"{what} module {place!r} needs the module {error.name!r}, which is not there") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(f"{what} module {place!r} failed to load: {type(error).__name__}: {error}") from error
 
 
@@ -145,6 +145,24 @@ def value_and_slope(g: Callable[[Tensor], Tensor], ce: Tensor) -> tuple[Tensor, 
     return value.detach(), slope
 
 
+def check_loss(g: Callable[[Tensor], Tensor]) -> None:
+    """Check that a loss can be trained on.
+
+    Raises:
+        UserError: as ``probe``; or g or its slope isn't finite in float32, g falls somewhere, or it is constant.
+    """
+    name, (values, slopes) = getattr(g, "__name__", type(g).__name__), probe(g)
+    for what, found, wrong, must in (
+        ("its value is", values, ~np.isfinite(values), "be finite for every ce from 0 to 69"),
+        ("its slope is", slopes, ~np.isfinite(slopes), "have a finite slope for every ce from 0 to 69"),
+        ("its slope is", slopes, slopes < -1e-6 * np.abs(slopes).max(), "never fall as ce grows"),
+        ("its slope is", slopes, np.full_like(slopes, not slopes.any(), dtype=bool), "grow somewhere as ce grows"),
+    ):
+        if wrong.any():
+            at = int(wrong.argmax())
+            raise UserError(f"{name} must {must}: {what} {found[at]:g} at ce = {PROBES[at]:.3g}; correct g")
+
+
 def probe(g: Callable[[Tensor], Tensor]) -> NDArray[np.float32]:
     """Return (2, probes): g and g' at ``PROBES``, computed in float64.
 
@@ -159,7 +177,7 @@ def probe(g: Callable[[Tensor], Tensor]) -> NDArray[np.float32]:
         pieces = torch.cat([torch.stack(value_and_slope(g, part)) for part in torch.split(ce.flip(0), 7)], 1).flip(1)
     except UserError as error:
         raise UserError(f"{name}: {error}") from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(f"{name} failed on a tensor of cross entropies: {type(error).__name__}: {error}") from error
     if not torch.allclose(whole, pieces, rtol=1e-9, atol=1e-12, equal_nan=True):
         raise UserError(f"{name} must be elementwise: one example's loss changed with the other examples beside it")

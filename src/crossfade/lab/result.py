@@ -33,7 +33,8 @@ class ComparisonResult:
 
     Attributes:
         results: One row a trial: data set, method, repeat, accuracy, NLL, ECE, Brier, learning rate, epoch, ...
-        curves: One row a trial and epoch.
+        curves: One row a trial and epoch, if they were asked for.
+        mean_curves: What the page draws: one row a data set, method and epoch, over the repeats that count.
         meta: Data, recipe, versions, methods: what a report says about the run.
         failures: (data set, method, repeat, error) of trials that failed.
         pending: Number of trials that have not been run.
@@ -46,16 +47,21 @@ class ComparisonResult:
     failures: tuple[tuple[str, str, int, str], ...] = ()
     pending: int = 0
     settings: Json = field(default_factory=dict)
+    mean_curves: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @classmethod
-    def load(cls, store: Store, run: Run) -> Self:
-        """Read the result as far as the store knows it."""
+    def load(cls, store: Store, run: Run, *, curves: bool = True) -> Self:
+        """Read the result as far as the store knows it; ``curves`` are a hundred times as large as the rest."""
         results, failed = frames.results(store, run.keys), tuple(frames.failures(store, run.keys))
         pending = len(run.keys) - len(results) - len(failed)
         missing = [f"{task} · {method} · repeat {repeat}: {error}" for task, method, repeat, error in failed]
         missing += [f"{count(pending, 'trial')} not run yet"] if pending else []
         meta = {**run.request["meta"], "missing": missing}
-        return cls(results, frames.curves(store, run.keys), meta, failed, pending, run.request["settings"])
+        read = frames.curves(store, run.keys if curves else ())
+        answer = cls(results, read, meta, failed, pending, run.request["settings"])
+        if answer.comparable:
+            object.__setattr__(answer, "mean_curves", frames.mean_curves(store, answer.comparison.counted(results)))
+        return answer
 
     @cached_property
     def comparison(self) -> Comparison:
@@ -134,7 +140,7 @@ class ComparisonResult:
         from crossfade.report import render_comparison
 
         judged = self.results.assign(accuracy=self.results[self._metric])
-        page = render_comparison(self.comparison, judged, self.curves, self.meta)
+        page = render_comparison(self.comparison, judged, self.mean_curves, self.meta)
         return write_text(Path(path), page, "report")
 
     def to_dict(self) -> Json:

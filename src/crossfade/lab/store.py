@@ -14,17 +14,19 @@ import struct
 import sys
 import tempfile
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 from crossfade.errors import UserError
 from crossfade.lab.trial import Json, Trial, digest
 
 _APPLICATION = 0x43524644  # "CRFD" in the file's header: this SQLite file is ours
 _SCHEMA = 1
+_TOGETHER = 500  # rows that are read at once
 _TABLES = """
 CREATE TABLE trials (
     key TEXT PRIMARY KEY, study TEXT NOT NULL, task TEXT NOT NULL, method TEXT NOT NULL, repeat INTEGER NOT NULL,
@@ -49,6 +51,9 @@ _ERRORS = {
     "malformed": "the file is damaged; restore a copy of it, or use --store another file to start again",
     "not a database": "not a crossfade store (not an SQLite file), or damaged; use --store another file",
 }
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -139,10 +144,7 @@ class Store:
 
     def statuses(self, keys: Collection[str]) -> dict[str, str]:
         """Return ``"done"`` or ``"failed"`` for those of ``keys`` that the store knows."""
-        with self._errors():
-            known = self._db.execute("SELECT key, status FROM trials").fetchall()
-        wanted = set(keys)
-        return {key: status for key, status in known if key in wanted}
+        return dict(self.select("key, status", lambda *row: row, keys))
 
     def put(self, trial: Trial, outcome: Outcome, provenance: Json) -> None:
         """Write one trial, in one transaction; a row with its key is replaced."""
@@ -156,17 +158,32 @@ class Store:
 
         Curves are most of the file: they come on request only.
         """
-        place = None if keys is None else {key: at for at, key in enumerate(keys)}
+        columns = "key, study, task, method, repeat, result, NULL, error, content, provenance"
+
+        def row(key: str, study: str, task: str, method: str, repeat: int, *rest: Any) -> Row:
+            result, curve, error, content, provenance = rest
+            outcome = Outcome(_load(result), _load(curve), error)
+            return Row(key, study, task, method, repeat, outcome, _load(content), _unsigned(provenance)[0])
+
+        return self.select(columns.replace("NULL", "curves") if curves else columns, row, keys)
+
+    def select(
+        self, columns: str, make: Callable[..., T], keys: Collection[str] | None = None, where: str = "true"
+    ) -> Iterator[T]:
+        """Yield what ``make`` returns for these columns (in SQL) of trials, ordered as ``rows`` orders them.
+
+        Only a few hundred rows are in memory at a time. Malformed JSON is an error of the store in ``make``, too.
+        """
         with self._errors():
-            found = self._db.execute(
-                f"SELECT key, study, task, method, repeat, result, {'curves' if curves else 'NULL'}, error, content, "
-                "provenance FROM trials ORDER BY study, task, method, repeat, key"
-            ).fetchall()
-            if place is not None:
-                found = sorted((row for row in found if row[0] in place), key=lambda row: place[row[0]])
-            for key, study, task, method, repeat, result, curve, error, content, provenance in found:
-                outcome = Outcome(_load(result), _load(curve), error)
-                yield Row(key, study, task, method, repeat, outcome, _load(content), _unsigned(provenance)[0])
+            if keys is None:
+                ordered = "SELECT key FROM trials ORDER BY study, task, method, repeat, key"
+                keys = [key for (key,) in self._db.execute(ordered)]
+            waiting = iter(dict.fromkeys(keys))
+            while some := tuple(islice(waiting, _TOGETHER)):
+                marks = ", ".join("?" * len(some))
+                query = f"SELECT key, {columns} FROM trials WHERE key IN ({marks}) AND {where}"
+                found = {key: cells for key, *cells in self._db.execute(query, some)}
+                yield from (make(*found[key]) for key in some if key in found)
 
     def save(self, run: Run) -> None:
         """Write down what was asked for, so that ``status`` and ``report`` need nothing but this file."""

@@ -2,6 +2,7 @@ from .comparison import (
     comparison_page as comparison_page,
     render_comparison as render_comparison,
 )
+from .inputs import mean_curves as mean_curves
 from .page import (
     Block as Block,
     Cell as Cell,

@@ -149,7 +149,12 @@ def _raised(places: Sequence[float]) -> tuple[list[float], float]:
     most = max(Counter(slots).values(), default=1)
     room = _DOT * min(most, _HIGHEST) if places else 0.0
     step = min(_DOT, room / most)
-    return [step * slots[:k].count(slot) for k, slot in enumerate(slots)], room
+    below: Counter[int] = Counter()
+    heights = []
+    for slot in slots:
+        heights.append(step * below[slot])
+        below[slot] += 1
+    return heights, room
 
 
 def span(values: Iterable[float], *, include: Sequence[float] = (), least: float = 0.0) -> tuple[float, float]:

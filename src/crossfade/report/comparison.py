@@ -53,7 +53,8 @@ def comparison_page(results: pd.DataFrame, curves: pd.DataFrame, meta: Mapping[s
     Args:
         results: a row a trial: dataset, method, repeat, accuracy, n_train, n_test, and, where known, nll, ece,
             learning_rate and epoch. Accuracy and ECE are fractions.
-        curves: a row an epoch: dataset, method, repeat, epoch, val_accuracy, test_accuracy, test_nll. May be empty.
+        curves: a row an epoch: dataset, method, repeat, epoch, val_accuracy, test_accuracy, test_nll. May be empty, or
+            without the column repeat: the means that `mean_curves` gives of the repeats that count.
         meta: what was run, all of it optional: title, command, recipe, versions, device, commit, datasets, methods
             (name, title, schedule as (progress, alpha, beta) or None, g), control (default ``"ce"``), missing, seed,
             repeats.

@@ -61,9 +61,8 @@ def curves_figure(inputs: Inputs, dataset: str | None) -> Figure | None:
     recorded = [curve for curve in _CURVES if curve[0] in curves]
     if curves.empty or not recorded:
         return None
-    columns = {column: "median" if log else "mean" for column, _, _, log in recorded}
-    by_dataset = curves.groupby(["dataset", "method", "epoch"], sort=False).agg(columns)
-    means = by_dataset.groupby(level=["method", "epoch"], sort=False).mean().reset_index()
+    names = [column for column, *_ in recorded]
+    means = curves.groupby(["method", "epoch"], sort=False)[names].mean().reset_index()
     most = max(_MOST_POINTS // (len(inputs.datasets) * len(inputs.methods) * len(_CURVES)), 12)
     panels = []
     for column, title, scale, log in recorded:

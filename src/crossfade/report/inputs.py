@@ -16,6 +16,8 @@ from crossfade.stats import Comparison, Row
 from crossfade.stats.shape import known
 
 _KEYS = ["dataset", "method", "repeat"]
+_POINT = ["dataset", "method", "epoch"]
+_CURVES = ("val_accuracy", "test_accuracy", "test_nll")
 _METRICS = ("accuracy", "nll", "ece")
 _HUES, _DASHES = 6, ("", " dash", " dotted")
 
@@ -36,8 +38,8 @@ class MethodInfo:
 class Inputs:
     """An analysed comparison with what belongs on its page.
 
-    ``results`` and ``curves`` (may be empty) are those of the repeats that count, ``methods`` begins with the control,
-    and ``gaps`` says in words which trials have no result and what was left out because of them.
+    ``results`` and ``curves`` (means, may be empty) are those of the repeats that count, ``methods`` begins with the
+    control, and ``gaps`` says in words which trials have no result and what was left out because of them.
     """
 
     comparison: Comparison
@@ -120,17 +122,25 @@ def read_inputs(comparison: Comparison, results: pd.DataFrame, curves: pd.DataFr
     described = describe_methods(results, meta)
     methods = tuple(method for method in described if method.name in comparison.methods)
     datasets = tuple(name for name in _dataset_order(results, meta) if name in comparison.datasets)
-    pairs = pd.MultiIndex.from_frame(results[["dataset", "repeat"]])
-    counted = results[pairs.isin(comparison.accuracy.index) & results["method"].isin(comparison.methods)]
+    counted = comparison.counted(results)
     counted = counted.assign(**{metric: np.nan for metric in _METRICS if metric not in counted})
-    if curves.empty or any(c not in curves for c in (*_KEYS, "epoch")):
+    if curves.empty or any(c not in curves for c in _POINT):
         curves = curves.iloc[:0]
     else:
         curves = curves.assign(dataset=curves["dataset"].astype(str), method=curves["method"].astype(str))
-        inside = pd.MultiIndex.from_frame(curves[_KEYS]).isin(pd.MultiIndex.from_frame(counted[_KEYS]))
-        curves = _ordered(curves[inside].reset_index(drop=True), datasets, [method.name for method in methods])
+        if "repeat" in curves:
+            inside = pd.MultiIndex.from_frame(curves[_KEYS]).isin(pd.MultiIndex.from_frame(counted[_KEYS]))
+            names = [method.name for method in methods]
+            curves = mean_curves(_ordered(curves[inside].reset_index(drop=True), datasets, names))
     gaps = tuple(_gaps(comparison, results, [method.name for method in described], meta))
     return Inputs(comparison, counted, curves, methods, datasets, gaps, meta)
+
+
+def mean_curves(curves: pd.DataFrame, by: Sequence[str] = _POINT) -> pd.DataFrame:
+    """Return a row a data set, method and epoch: mean accuracies over the repeats, and the median of the test NLL."""
+    points, names = curves.groupby(list(by), sort=False), [name for name in _CURVES if name in curves]
+    means = [points[name].median() if name == "test_nll" else points[name].mean() for name in names]
+    return pd.concat(means, axis=1).reset_index()
 
 
 def _gaps(

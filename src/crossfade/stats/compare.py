@@ -127,6 +127,11 @@ class Comparison:
         """All reasons for care."""
         return (self.left_out, *self.cautions) if self.left_out else self.cautions
 
+    def counted(self, results: pd.DataFrame) -> pd.DataFrame:
+        """Return those rows of the results, a row a run, that these numbers were made of."""
+        pairs = pd.MultiIndex.from_frame(results[["dataset", "repeat"]])
+        return results[pairs.isin(self.accuracy.index) & results["method"].isin(self.methods)]
+
     def differences(self, dataset: str | None = None) -> pd.DataFrame:
         """Return paired differences to the control, a column a method and a row a repeat of ``dataset``.
 

@@ -24,6 +24,7 @@ Kind = Literal["number", "date", "category", "unused"]
 MAX_CATEGORIES = 30
 # From this share of numbers (or dates) on, the column's other cells are taken for errors.
 _MEANT = 0.95
+_LARGEST = 1e150  # its square is a float64, also summed over all rows
 _FEW = 200  # different cells on which formats of dates are tried before all cells are read
 _DAYS = ("%m/%d/%Y", "%d/%m/%Y", "%d.%m.%Y", "%Y/%m/%d", "%d-%m-%Y", "%d %b %Y", "%b %d, %Y")
 _TIMES = ("%H:%M", "%H:%M:%S")
@@ -184,6 +185,12 @@ def _numbers(values: pd.Series, name: str, where: str, spelling: str | None = No
         raise UserError(
             f"{where}: column {name!r} has {count(len(infinite), 'infinite value')} (first in row {infinite[0] + 1}); "
             "correct it, or leave it empty for missing"
+        )
+    large = np.flatnonzero(np.abs(numbers) > _LARGEST)
+    if len(large):
+        raise UserError(
+            f"{where}: column {name!r} has numbers too large to be scaled (first: {numbers[large[0]]:g} in row "
+            f"{large[0] + 1}); rescale or --drop it"
         )
     return numbers
 

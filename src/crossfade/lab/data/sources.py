@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import logging
 import lzma
@@ -178,10 +179,20 @@ def unpack(archive: Path, target: Path) -> Path:
         else:
             with tarfile.open(archive) as file:
                 file.extractall(partial, filter="data")
+                while file.fileobj and file.fileobj.read(_CHUNK):  # the checksum stands at the very end
+                    pass
         partial.replace(target)
     except tarfile.FilterError as error:
         raise UserError(f"{archive.name}: refused, a member would land outside the folder ({error})") from None
-    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, RuntimeError, EOFError) as error:
+    except (
+        tarfile.TarError,
+        gzip.BadGzipFile,
+        zipfile.BadZipFile,
+        zlib.error,
+        lzma.LZMAError,
+        RuntimeError,
+        EOFError,
+    ) as error:
         raise UserError(f"{archive.name}: not a readable archive ({error}); delete it and download it again") from None
     except OSError as error:
         raise UserError(f"{archive.name}: can't be unpacked into {target.parent} ({error})") from None

@@ -314,7 +314,7 @@ class TableTask:
         """Return the rows of one repeat as float32, preprocessed by a pipeline fitted on its training part alone.
 
         Raises:
-            UserError: the inputs would not fit into memory, or aren't finite.
+            UserError: the inputs would not fit into memory.
         """
         (train, y_train), (val, y_val), (test, y_test) = self._parts(repeat)
         pipeline, source = _preprocessor(self.table), self.table.source
@@ -329,10 +329,7 @@ class TableTask:
                 )
             x_val, x_test = pipeline.transform(val), pipeline.transform(test)
         own = self._rows(repeat)[-1] if self.table.independent else None
-        split = Split(x_train, y_train, x_val, y_val, x_test, y_test, len(self.table.classes), own)
-        if not all(np.isfinite(x).all() for x, _ in split.parts):
-            raise UserError(f"{source}: a column's numbers are too large to be scaled; rescale or --drop it")
-        return split
+        return Split(x_train, y_train, x_val, y_val, x_test, y_test, len(self.table.classes), own)
 
     def describe(self) -> dict[str, str | int]:
         table, parts = self.table, [labels for _, labels in self._parts(0)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from crossfade.lab.data.sources import hub
 from crossfade.lab.data.texts import TextPart
 
 _BUCKET = 32
+_PLAIN = "use a model that transformers itself knows, such as BERT"
 _ADVICE = "give a folder with config.json, model.safetensors and the tokenizer's files"
 
 
@@ -120,15 +122,26 @@ def _from(model: str, kind: Any, **options: Any) -> Any:
         raise UserError(f"model {model}: a file; {_ADVICE}")
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise UserError(f"model {model}: the folder has no config.json; {_ADVICE}")
+    for name in ("config.json", "tokenizer_config.json"):
+        if _runs_code(folder / name):
+            raise UserError(f"model {model}: the auto_map in its {name} names code to run, which isn't done; {_PLAIN}")
     if not folder.is_dir() and (model.startswith((".", "/", "~")) or model.count("/") > 1 or "\\" in model):
         raise UserError(f"model {model}: no such folder; {_ADVICE}")
     with _quiet(), nullcontext() if folder.is_dir() else hub("model", model):
         try:
-            return kind.from_pretrained(model, **options)
+            return kind.from_pretrained(model, trust_remote_code=False, **options)
         except Exception as error:  # transformers raises whatever its parts raise
             reason = " ".join((str(error).strip().splitlines() or [type(error).__name__])[0].split())[:160]
             what = "can't be loaded" if folder.is_dir() else "isn't on the hub, or the hub can't be reached"
             raise UserError(f"model {model}: {what} ({reason}); {_ADVICE}") from None
+
+
+def _runs_code(path: Path) -> bool:
+    """Return whether a file of settings names classes of its folder's own code, which transformers would ask about."""
+    try:
+        return "auto_map" in json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError):
+        return False
 
 
 @contextmanager

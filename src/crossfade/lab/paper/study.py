@@ -11,6 +11,7 @@ from typing import ClassVar, Generic, Literal, TypeAlias, TypeVar, get_args
 
 from crossfade.errors import UserError
 from crossfade.lab.checks import check_choice, check_count
+from crossfade.lab.hardware import check_trials
 from crossfade.lab.methods import Method, method
 from crossfade.lab.provenance import describe_run
 from crossfade.lab.store import Run, Store
@@ -217,6 +218,7 @@ def plan(study: Study[R, D], request: Request, command: str | Sequence[str]) -> 
     loaded: dict[str, D] = {}
     absent: dict[str, str] = {}
     parts: list[tuple[Prepared, list[Trial]]] = []
+    check_trials(request.repeats or 1)  # before there is a number for each
     for cell in study.chosen(request):
         methods = study.methods(cell, request)
         if cell.data not in loaded and cell.data not in absent:
@@ -226,6 +228,7 @@ def plan(study: Study[R, D], request: Request, command: str | Sequence[str]) -> 
                 absent[cell.data] = str(error)
         if cell.data in loaded:
             ready = study.prepare(cell, loaded[cell.data], request)
+            check_trials(len(ready.tasks) * len(ready.repeats) * len(methods))
             pairs = [(task, repeat) for task in ready.tasks for repeat in ready.repeats]
             trials = [Trial(study.name, task, one, ready.recipe, repeat) for task, repeat in pairs for one in methods]
             parts.append((ready, trials))

@@ -90,6 +90,10 @@ class LstmRecipe:
     def cost(self, shape: Shape) -> float:
         return 3.0 * shape.rows * self.weights(shape.classes) * self.epochs
 
+    def memory(self, shape: Shape, methods: int) -> float:
+        """Return the bytes that a repeat takes, roughly: as measured, up to eight times the weights of each network."""
+        return 8 * 4.0 * self.weights(shape.classes) * methods
+
 
 @dataclass(frozen=True, eq=False)
 class LstmMember:

@@ -105,6 +105,16 @@ class Recipe:
         weights = sum(before * after for before, after in pairwise(self.sizes(shape.inputs, shape.classes)))
         return 3.0 * shape.rows * weights * self.epochs * len(self.learning_rates)
 
+    def memory(self, shape: Shape, methods: int) -> float:
+        """Return the bytes that a repeat takes, roughly.
+
+        Measured on the kernel with 1 and 2 threads and 6 and 18 networks: 22 to 39 times a network's weights, for
+        results, weights with velocity and best state, and the layout. Inputs lie there up to three times in float64.
+        """
+        sizes = self.sizes(shape.inputs, shape.classes)
+        weights = sum((before + 1) * after for before, after in pairwise(sizes))
+        return 4.0 * weights * (2 * methods * len(self.learning_rates) + 10) + 24.0 * shape.rows * shape.inputs
+
 
 @dataclass(frozen=True, eq=False)
 class Member:
