@@ -6,13 +6,18 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from crossfade.cli.options import Quiet
 from crossfade.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from crossfade.lab.data.sources import DataSet
 
 
-def data(name: str | None = None, /, *, data_dir: Path | None = None, download: bool = False) -> int:
+def data(
+    name: str | None = None, /, *, data_dir: Path | None = None, download: bool = False, quiet: Quiet = False
+) -> int:
     """List the data sets that the lab knows, where they come from and whether they are here; or get one.
 
     Args:
@@ -29,7 +34,7 @@ def data(name: str | None = None, /, *, data_dir: Path | None = None, download: 
         raise UserError("--download needs the name of a data set: crossfade data NAME --download")
     entries = [CATALOGUE[name]] if name else list(CATALOGUE.values())
     if download:
-        _get(entries[0], folder)
+        _get(entries[0], folder, quiet)
     width = max(len(entry.name) for entry in entries)
     print(f"data folder: {folder}")
     for entry in entries:
@@ -41,17 +46,18 @@ def data(name: str | None = None, /, *, data_dir: Path | None = None, download: 
     return 0
 
 
-def _get(entry: DataSet, folder: Path) -> None:
+def _get(entry: DataSet, folder: Path, quiet: bool) -> None:
     from crossfade.lab.data.sources import download, unpack
 
     if entry.here(folder):
         return
     if entry.url is None:
         raise UserError(f"{entry.name} can't be downloaded by a program: {entry.how}")
-    if entry.checksum is None:
+    if entry.checksum is None and not quiet:
         about = "its owner publishes no checksum; what the archive holds is checked when it is read"
         print(f"{entry.name}: {about}", file=sys.stderr)
-    archive = download(entry.url, folder / entry.url.rpartition("/")[2], checksum=entry.checksum, on_progress=_Line())
+    shown: Callable[[int, int], None] = (lambda done, total: None) if quiet else _Line()
+    archive = download(entry.url, folder / entry.url.rpartition("/")[2], checksum=entry.checksum, on_progress=shown)
     target = unpack(archive, folder / entry.folder)
     inner = target / entry.folder
     if inner.is_dir():  # the archive brought its own folder of the same name

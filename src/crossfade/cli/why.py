@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from cyclopts import Parameter
 
-from crossfade.cli.options import Names, Overwrite
+from crossfade.cli.options import Names, Overwrite, Quiet
 from crossfade.lab.files import check_folder, check_outputs
 from crossfade.lab.paper.study import Scale
 from crossfade.stats.words import count
@@ -77,6 +77,7 @@ class Measured:
     workers: int | None = None
     retry_failed: bool = False
     overwrite: Overwrite = False
+    quiet: Quiet = False
 
     def run(self, study: str, trials: Sequence[Trial]) -> int:
         """Run the study and say what was written."""
@@ -93,6 +94,7 @@ class Measured:
             out=out,
             workers=self.workers,
             retry_failed=self.retry_failed,
+            progress=not self.quiet,
         )
         return _written(out, failed)
 

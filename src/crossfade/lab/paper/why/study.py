@@ -50,6 +50,7 @@ def run_study(
     out: Path,
     workers: int | None = None,
     retry_failed: bool = False,
+    progress: bool = True,
 ) -> int:
     """Compute the trials that aren't in the store, and write tables, figures and provenance to the folder ``out``.
 
@@ -77,6 +78,7 @@ def run_study(
         store,
         execute=lambda work: spread(study.compute, work, workers or processors()),
         retry_failed=retry_failed,
+        progress=progress,
         label=name.capitalize(),
     )
     with Store(store, "read") as opened:
