@@ -72,13 +72,18 @@ class ComparisonResult:
         there = list(dict.fromkeys(self.results["method"]))
         if control not in there or len(there) < 2:
             raise UserError(f"no comparison: results of {' and '.join(there) or 'no method'} alone; {self._why()}")
+        results = self.results
+        if "majority" not in results:
+            shares = {entry["name"]: entry.get("majority") for entry in self.meta["datasets"]}
+            results = results.assign(majority=results["dataset"].map(shares).astype(float))
         return compare_methods(
-            self.results,
+            results,
             control=control,
             missing="drop",
             titles=self._titles,
             metric=self._metric,
             size_control=MATCHED,
+            moves=self._moves,
         )
 
     @property
@@ -175,6 +180,17 @@ class ComparisonResult:
     def _metric(self) -> Literal["accuracy", "balanced", "f1"]:
         metric: Literal["accuracy", "balanced", "f1"] = self.meta["recipe"].get("metric", "accuracy")
         return metric
+
+    @property
+    def _moves(self) -> dict[str, int]:
+        """The epoch after which the schedule of each method that has a moving one first moves."""
+        epochs, found = self.meta["recipe"]["epochs"], {}
+        for entry in self.meta["methods"]:
+            (_, *first), *steps = entry["schedule"] or [(0.0,)]
+            moved = next((progress for progress, *weights in steps if weights != first), None)
+            if moved is not None:
+                found[str(entry["name"])] = int(epochs * moved)
+        return found
 
     @property
     def _unbalanced(self) -> bool:

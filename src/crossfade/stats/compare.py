@@ -166,6 +166,7 @@ def compare_methods(
     titles: Mapping[str, str] | None = None,
     metric: Literal["accuracy", "balanced", "f1"] = "accuracy",
     size_control: str | None = None,
+    moves: Mapping[str, int] | None = None,
 ) -> Comparison:
     """Compare every method with ``control``, on each data set over its repeats and over all data sets.
 
@@ -183,6 +184,7 @@ def compare_methods(
         metric: the column with what is judged: accuracy, or a fraction like it.
         size_control: a method that has the gradient's size of others, but not their shape: a gain that it shares is
             called one of step size.
+        moves: the epoch after which a method's schedule first moves.
 
     Returns:
         The `Comparison`. On one data set the interval is that of `out_of_fold_t` where every repeat has hits, else that
@@ -249,7 +251,16 @@ def compare_methods(
         verdicts=(*map(said, across), *map(said, paired)),
         dataset_lines={name: dataset_line(by_set[name], titles) for name in parts} if across else {},
         findings=tuple(
-            findings(counted, paired, across, metric=metric, size_control=size_control, titles=titles, hits=hits)
+            findings(
+                counted,
+                paired,
+                across,
+                metric=metric,
+                size_control=size_control,
+                titles=titles,
+                hits=hits,
+                moves=moves or {},
+            )
         ),
         notes=tuple(notes(paired, across)),
         left_out=left_out,

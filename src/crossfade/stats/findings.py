@@ -30,6 +30,7 @@ def findings(
     size_control: str | None = None,
     titles: Names | None = None,
     hits: Hits = MappingProxyType({}),
+    moves: Mapping[str, int] = MappingProxyType({}),
 ) -> Iterator[str]:
     """Yield what the results say about the run: step size, one network under several names, nothing learned, rates.
 
@@ -42,10 +43,11 @@ def findings(
         size_control: a method with the gradient's size of others, but the control's shape.
         titles: names to print.
         hits: what happened to each row, by data set and method.
+        moves: the epoch after which a method's schedule first moves.
     """
     names = {name: (titles or {}).get(name, name) for name in map(str, pd.unique(results["method"]))}
     yield from _step_size(results, paired, across, metric, size_control, names, hits)
-    yield from _one_network(results, names)
+    yield from _one_network(results, names, moves)
     yield from _nothing_learned(results, paired, metric, names)
     yield from _rates(results, names)
 
@@ -72,7 +74,7 @@ def _alike(part: pd.DataFrame) -> Iterator[tuple[str, str, float]]:
             first.append(name)
 
 
-def _one_network(results: pd.DataFrame, names: Names) -> Iterator[str]:
+def _one_network(results: pd.DataFrame, names: Names, moves: Mapping[str, int]) -> Iterator[str]:
     if any(mark not in results for mark in _MARKS):
         return
     found = []
@@ -82,9 +84,12 @@ def _one_network(results: pd.DataFrame, names: Names) -> Iterator[str]:
             groups.setdefault(first, []).append((name, share))
         for first, others in groups.items():
             repeats, least = part["repeat"].nunique(), min(share for _, share in others)
-            epoch = part.loc[part["method"].isin([first, *(name for name, _ in others)]), "epoch"].median()
-            who = " = ".join(names[name] for name in (first, *(name for name, _ in others)))
-            found.append(f"{dataset}: {who} ({round(least * repeats)} of {repeats} repeats, epoch {epoch:g})")
+            alike = [first, *(name for name, _ in others)]
+            epoch = part.loc[part["method"].isin(alike), "epoch"].median()
+            starts = [moves[name] for name in alike if name in moves]
+            when = f"epoch {epoch:g}" + (f", the first schedule moves after {min(starts)}" if starts else "")
+            who = " = ".join(names[name] for name in alike)
+            found.append(f"{dataset}: {who} ({round(least * repeats)} of {repeats} repeats, {when})")
     if found:
         yield (
             "One network, not several findings, where the chosen epoch comes before schedules part: "

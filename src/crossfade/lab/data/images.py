@@ -16,7 +16,7 @@ from torch import Tensor
 
 from crossfade.errors import UserError
 from crossfade.lab.data.split import DividedTask, Examples, entry, first_of_each
-from crossfade.lab.trial import Shape, digest, stream_seed
+from crossfade.lab.trial import Json, Shape, digest, stream_seed
 
 Files: TypeAlias = tuple[tuple[str, int], ...]  # image files and their class numbers
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's colours
@@ -135,10 +135,10 @@ class ImageTask(DividedTask[Part]):
         train, test = _sample(train, self.per_class), _sample(test, self.test_per_class)
         return ImageSplit(train, validation, test, len(self.data.classes), *_moments(train.images))
 
-    def describe(self) -> dict[str, str | int]:
+    def describe(self) -> Json:
         data, split = self.data, self.split(0)
         parts = (split.train, split.validation, split.test)
-        return entry(self.name, data.source, self.shape.inputs, split.classes, parts, data.sha256)
+        return entry(self.name, data.source, self.shape.inputs, split.classes, parts, data.sha256) | self.majority
 
 
 def _sample(part: Part, each: int | None) -> Part:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossfade.errors import UserError
+from crossfade.lab.trial import Json
 
 Floats: TypeAlias = NDArray[np.float32]
 Integers: TypeAlias = NDArray[np.int64]
@@ -157,6 +158,12 @@ class DividedTask(Generic[AnyPart]):
     def _sets_validation_aside(self) -> bool:
         return self.select == "validation" and self.data.validation is None
 
+    @property
+    def majority(self) -> dict[str, float]:
+        """The share of the most frequent class, as an entry of ``describe``."""
+        codes = self.data.train.codes
+        return {"majority": float(np.bincount(codes).max() / len(codes))}
+
     def divided(self, state: int, validation_share: float) -> tuple[AnyPart, AnyPart | None, AnyPart]:
         """Return the training, the validation (None if the last epoch counts) and the test part of one repeat.
 
@@ -190,9 +197,7 @@ def first_of_each(labels: Integers, number: int) -> Integers:
     return np.sort(np.concatenate([np.flatnonzero(labels == label)[:number] for label in np.unique(labels)]))
 
 
-def entry(
-    name: str, source: str, features: int, classes: int, parts: Sequence[Sized | None], sha256: str
-) -> dict[str, str | int]:
+def entry(name: str, source: str, features: int, classes: int, parts: Sequence[Sized | None], sha256: str) -> Json:
     """Return one entry of a report's ``datasets``, given the training, validation (or None) and test part."""
     sizes = [0 if part is None else len(part) for part in parts]
     counts = dict(zip(("n_train", "n_val", "n_test"), sizes, strict=True))

@@ -18,7 +18,7 @@ from crossfade.lab.data.columns import Rare, labelled, without_rare
 from crossfade.lab.data.reading import Rows, check_names, rows_of_arrays, rows_of_files
 from crossfade.lab.data.sources import CATALOGUE, find_reviews, hub
 from crossfade.lab.data.split import DividedTask, Examples, divide, entry
-from crossfade.lab.trial import Shape, stream_seed
+from crossfade.lab.trial import Json, Shape, stream_seed
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,10 +126,10 @@ class TextTask(DividedTask[TextPart]):
             _, train = divide(train, classes, self.limit / len(train), stream_seed(self.content, 0, "limit"))
         return TextSplit(train, validation, test, classes)
 
-    def describe(self) -> dict[str, str | int]:
+    def describe(self) -> Json:
         data, split = self.data, self.split(0)
         parts = (split.train, split.validation, split.test)
-        return entry(self.name, data.source, len(data.train.columns), split.classes, parts, data.sha256)
+        return entry(self.name, data.source, len(data.train.columns), split.classes, parts, data.sha256) | self.majority
 
 
 def load_texts(
