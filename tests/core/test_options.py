@@ -7,14 +7,17 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import hypothesis.strategies as st
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given
 from torch import Tensor
 
 import crossfade as cf
 from crossfade.functional import LossStats
 from tests.core.cases import CASES, FORMULAS
+from tests.examples import examples
 
 FAMILY = [name for name in CASES if name not in ("complement", "mpce")]
 SMALL, LARGE = 6, 3000
@@ -127,6 +130,35 @@ def test_statistics_of_the_plain_and_the_fused_loss_are_the_same() -> None:
         torch.testing.assert_close(loss, expected)
         for field in FIELDS:
             torch.testing.assert_close(getattr(fused, field), getattr(plain, field), msg=lambda m, f=field: f"{f}: {m}")
+
+
+@examples(60)
+@given(
+    st.integers(1, 4), st.integers(2, 6), st.integers(1, 5), st.booleans(), st.sampled_from(["mean", "sum", "none"]),
+    st.sampled_from([None, 0.5, 30.0]), st.sampled_from([0.0, 0.1]), st.integers(0, 5), st.integers(0, 1000),
+)  # fmt: skip
+def test_plain_and_fused_losses_agree(
+    n: int,
+    positions: int,
+    classes: int,
+    soft: bool,
+    reduction: str,
+    softcap: float,
+    z_loss: float,
+    shift: int,
+    seed: int,
+) -> None:
+    torch.manual_seed(seed)
+    hidden, weight = torch.randn(n, positions, 3, dtype=torch.float64), torch.randn(classes, 3, dtype=torch.float64)
+    target = torch.randint(-1, classes, (n, positions))
+    target = torch.rand(n, positions, classes, dtype=torch.float64) if soft else target
+    options = {"softcap": softcap, "z_loss": z_loss, "reduction": reduction, "shift": max(1, shift % positions)}
+    options |= {} if soft else {"ignore_index": -1}
+    hidden.requires_grad_()
+    fused = cf.linear_crossfade_loss(hidden, weight, target, **options)
+    plain = cf.crossfade_loss(hidden @ weight.T, target, **options)
+    torch.testing.assert_close(fused, plain, equal_nan=True)
+    torch.testing.assert_close(gradient(fused.sum(), hidden), gradient(plain.sum(), hidden))
 
 
 def everything(logits: Tensor, target: Tensor, loss: Callable[..., Any] = cf.crossfade_loss) -> tuple[Tensor, Tensor]:

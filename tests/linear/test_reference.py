@@ -147,14 +147,28 @@ def test_shift(shift: int, reduction: str) -> None:
     reduction=st.sampled_from(["mean", "sum", "none"]),
     budget=st.sampled_from([None, ONE_ROW, 3e-4]),
     scale=st.sampled_from([1.0, 30.0]),
+    soft=st.booleans(),
+    z_loss=st.sampled_from([0.0, 1e-2]),
     seed=st.integers(0, 1000),
 )
 def test_any_shape(
-    rows: int, dim: int, classes: int, ignored: float, reduction: str, budget: float | None, scale: float, seed: int
+    rows: int,
+    dim: int,
+    classes: int,
+    ignored: float,
+    reduction: str,
+    budget: float | None,
+    scale: float,
+    soft: bool,
+    z_loss: float,
+    seed: int,
 ) -> None:
     hidden, weight, bias, target = problem(rows, dim, classes, bias=True, ignored=ignored, seed=seed)
     wide_hidden = (hidden.detach() * scale).requires_grad_()
-    agree(wide_hidden, weight, target, bias=bias, reduction=reduction, memory_budget_mb=budget, alpha=0.5, beta=2.0)
+    if soft:
+        target = torch.rand(rows, classes, dtype=torch.float64)
+    options = {"reduction": reduction, "memory_budget_mb": budget, "z_loss": z_loss, "alpha": 0.5, "beta": 2.0}
+    agree(wide_hidden, weight, target, bias=bias, **options)
 
 
 @pytest.mark.parametrize("shape", [(), (7,), (3, 4), (2, 3, 2), (2, 0, 3)])
