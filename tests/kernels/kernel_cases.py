@@ -227,7 +227,7 @@ def test_losses_use_the_kernels(options: dict[str, Any], monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("softcap", [None, 4.0])
-@pytest.mark.parametrize(("reduction", "z_loss"), [("mean", 0.0), ("none", 0.0), ("mean", 0.1), ("none", 0.1)])
+@pytest.mark.parametrize(("reduction", "z_loss"), [("mean", 0.0), ("mean", 0.1), ("none", 0.1)])
 @pytest.mark.parametrize(("rows", "dim"), [(24, 16), (62, 24), (23, 64)])
 def test_fused_linear(
     dtype: torch.dtype,

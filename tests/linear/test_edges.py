@@ -11,7 +11,16 @@ from tests.linear.linear_reference import cubed, gradients, problem
 
 
 @pytest.mark.parametrize("rows", [0, 5])
-@pytest.mark.parametrize("options", [{}, {"g": cubed}, {"label_smoothing": 0.1}, {"alpha": torch.tensor(0.5)}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"g": cubed},
+        {"label_smoothing": 0.1},
+        {"alpha": torch.tensor(0.5)},
+        {"z_loss": 0.1, "weight": torch.ones(11)},
+    ],
+)
 def test_nothing_valid(rows: int, options: dict[str, object]) -> None:
     """As in F.cross_entropy: mean NaN, sum 0, none 0; the graph is connected and the gradients are 0."""
     hidden, weight, bias, target = problem(rows=rows, bias=True, ignored=1.1)

@@ -235,7 +235,8 @@ def _losses(
     with_stats: bool,
 ) -> Losses:
     """Return the rows' losses times ``factor``, reduced, with the rest of the rows' results."""
-    opaque = torch.compiler.is_compiling() and not isinstance(options.g, Mixture)
+    compiling = torch.compiler.is_compiling()
+    opaque = compiling and not isinstance(options.g, Mixture)
     count = (~ignored).to(wide(options.compute)) if factor is None else factor
     mass = count
     if inputs.class_weight is not None and inputs.target.dim() == 1:
@@ -246,36 +247,27 @@ def _losses(
     def divided(total: Tensor, by: Tensor) -> Tensor:
         return torch.where(any_valid, total / torch.where(any_valid, by.sum(), 1.0), float("nan"))
 
-    if _needs_composed(inputs, factor):
+    def reduced(values: Tensor, by: Tensor) -> Tensor:
+        values = values if factor is None else values * factor
+        if reduction == "none":
+            return values
+        return values.sum() if reduction == "sum" else divided(values.sum(), by)
+
+    # Dispatch modes (FLOP counters, memory trackers) and compilers only look on.
+    if (not compiling and is_transformed()) or (torch.is_grad_enabled() and inputs.target.requires_grad):
         losses = autograd.composed(inputs, options, with_stats)
     elif opaque or (torch.is_grad_enabled() and is_learnable(options.g, inputs.hidden.device)):
         losses = _outside(inputs, options, ignored, z_loss > 0, with_stats)
     elif reduction == "none" or (factor is not None and factor.requires_grad):
         losses = autograd.rows(inputs, options, z_loss > 0, with_stats)
     else:
-        z = None
-        if z_loss > 0:  # its mean is over the valid rows, whatever their class weights are
-            ratio = divided(mass.sum(), count) if mass is not count and reduction == "mean" else mass.new_ones(())
-            z = z_loss * ratio
+        z = torch.full_like(count.sum(), z_loss) if z_loss > 0 else None
+        if z is not None and mass is not count and reduction == "mean":
+            z = z * divided(mass.sum(), count)  # its mean is over the valid rows, whatever their class weights are
         losses = autograd.total(inputs, options, factor, z, with_stats)
         return losses._replace(loss=divided(losses.loss, mass)) if reduction == "mean" else losses
-    loss, extra = losses.loss, z_loss * losses.lse.square() if z_loss > 0 else None
-    if factor is not None:
-        loss, extra = loss * factor, None if extra is None else extra * factor
-    if reduction == "mean":
-        loss, extra = divided(loss.sum(), mass), None if extra is None else divided(extra.sum(), count)
-    loss = loss if extra is None else loss + extra
-    return losses._replace(loss=loss.sum() if reduction == "sum" else loss)
-
-
-def _needs_composed(inputs: Inputs, factor: Tensor | None) -> bool:
-    """Return whether something needs PyTorch's own operations: ``torch.func``, forward-mode or a target's gradient.
-
-    Dispatch modes (FLOP counters, memory trackers) and compilers only look on.
-    """
-    if torch.is_grad_enabled() and inputs.target.requires_grad:
-        return True
-    return not torch.compiler.is_compiling() and is_transformed()
+    loss = reduced(losses.loss, mass)
+    return losses._replace(loss=loss + reduced(z_loss * losses.lse.square(), count) if z_loss > 0 else loss)
 
 
 def _outside(inputs: Inputs, options: Options, ignored: Tensor, of_lse: bool, with_stats: bool) -> Losses:
