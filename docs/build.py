@@ -65,7 +65,8 @@ def main() -> None:
     results = ROOT / "results" / "table4" / "results.parquet"
     if results.exists():
         frame = pd.read_parquet(results)
-        for name, text in table4.blocks(frame).items():
+        wide = pd.read_parquet(ROOT / "results" / "table4_wide" / "results.parquet")
+        for name, text in table4.blocks(frame, wide).items():
             fill(ROOT / "docs" / "results" / "table4.md", name, text)
         fill(ROOT / "README.md", "results/table4", table4.short(frame))
         table4.figures(frame, ROOT / "docs" / "results")

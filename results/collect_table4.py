@@ -2,7 +2,8 @@
 
     python results/collect_table4.py table4.db table4-plain-sgd.db
 
-It writes one row for each trial, beside what was collected before; a row that is there already is replaced.
+It writes one row for each trial, beside what was collected before; a row that is there already is replaced. Runs with
+other learning rates than the paper's go to results/table4_wide.
 ``accuracy_last`` and ``accuracy_loss`` come from the other rules for equal validation accuracies.
 """
 
@@ -18,6 +19,7 @@ import pandas as pd
 
 from crossfade.lab import frames
 from crossfade.lab.store import Store
+from crossfade.lab.train import Recipe
 
 OUT = Path(__file__).parent / "table4"
 KEY = ["dataset", "method", "repeat", "net"]
@@ -65,20 +67,24 @@ def main() -> None:
         sys.exit(__doc__)
     parts, runs = zip(*(rows(path) for path in sys.argv[1:]), strict=True)
     table = pd.concat(parts)
+    rates = {tuple(run["recipe"]["learning_rates"]) for several in runs for run in several}
+    if len(rates) > 1:
+        sys.exit(f"stores of several grids of learning rates, collect them one by one: {rates}")
+    out = OUT if rates == {Recipe().learning_rates} else OUT.with_name("table4_wide")
     table["split"], table["seed"] = table["repeat"] % 4, table["repeat"] // 4
     columns = ["net", "momentum", "dataset", "method", "seed", "split", "accuracy", "accuracy_last", "accuracy_loss"]
     columns += ["nll", "ece", "learning_rate", "epoch", "n_train", "n_val", "n_test", "classes", "scale"]
-    before, runs_before = OUT / "results.parquet", OUT / "provenance.json"
+    before, runs_before = out / "results.parquet", out / "provenance.json"
     if before.exists():
         table = pd.concat([table[columns], pd.read_parquet(before)])
         runs = (*runs, [one for one in json.loads(runs_before.read_text()) if one not in itertools.chain(*runs)])
     table = table[columns].drop_duplicates(columns[:6]).sort_values(columns[:6]).reset_index(drop=True)
     small = {"nll": "float32", "ece": "float32", "seed": "int16", "split": "int8", "epoch": "int16"}
-    OUT.mkdir(exist_ok=True)
+    out.mkdir(exist_ok=True)
     table.astype(small).to_parquet(before, index=False, compression="zstd")
     written = json.dumps([*itertools.chain(*runs)], indent=1, ensure_ascii=False)
     runs_before.write_text(written + "\n")
-    print(f"{OUT}: {len(table)} rows")
+    print(f"{out}: {len(table)} rows")
 
 
 if __name__ == "__main__":
