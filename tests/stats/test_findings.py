@@ -83,6 +83,8 @@ def test_nothing_learned():
     scores = {"ce": around(0.604), "f0": around(0.9), "el": around(0.251, seed=3)}
     said = found(runs(scores, majority=0.6))
     assert "Nothing was learned: a: ce at the majority class (60.0 %), a: el at chance (25.0 %)." in said
+    balanced = runs({"ce": around(0.254), "f0": around(0.9)}, majority=0.253)
+    assert "a: ce at chance (25.0 %)." in found(balanced)
     assert compare_methods(runs(scores, majority=0.6)).majority == {"a": pytest.approx(0.6)}
     assert "Nothing" not in found(runs({"ce": around(0.8), "f0": around(0.9)}, majority=0.6))
     assert "Nothing" not in found(runs(scores))

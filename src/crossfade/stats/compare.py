@@ -251,16 +251,7 @@ def compare_methods(
         verdicts=(*map(said, across), *map(said, paired)),
         dataset_lines={name: dataset_line(by_set[name], titles) for name in parts} if across else {},
         findings=tuple(
-            findings(
-                counted,
-                paired,
-                across,
-                metric=metric,
-                size_control=size_control,
-                titles=titles,
-                hits=hits,
-                moves=moves or {},
-            )
+            findings(counted, paired, across, metric=metric, size_control=size_control, hits=hits, moves=moves or {})
         ),
         notes=tuple(notes(paired, across)),
         left_out=left_out,

@@ -16,9 +16,8 @@ from crossfade.stats.words import count, listed, percent, points
 # What tells networks apart: two with the same scores to the last digit, at the same epoch and rate, are one.
 _MARKS = ("accuracy", "nll", "ece", "brier", "epoch", "learning_rate")
 _OFTEN = 0.25  # of a method's repeats with the best rate at the grid's end, beyond which it is said
+_SAME = 0.005  # by which the majority's share may differ from chance and still be called that
 _LIMIT = 5  # data sets that a sentence names
-
-Names = Mapping[str, str]
 
 
 def findings(
@@ -28,7 +27,6 @@ def findings(
     *,
     metric: str,
     size_control: str | None = None,
-    titles: Names | None = None,
     hits: Hits = MappingProxyType({}),
     moves: Mapping[str, int] = MappingProxyType({}),
 ) -> Iterator[str]:
@@ -41,15 +39,13 @@ def findings(
         paired, across: the evidence on each data set and over all.
         metric: the judged column.
         size_control: a method with the gradient's size of others, but the control's shape.
-        titles: names to print.
         hits: what happened to each row, by data set and method.
         moves: the epoch after which a method's schedule first moves.
     """
-    names = {name: (titles or {}).get(name, name) for name in map(str, pd.unique(results["method"]))}
-    yield from _step_size(results, paired, across, metric, size_control, names, hits)
-    yield from _one_network(results, names, moves)
-    yield from _nothing_learned(results, paired, metric, names)
-    yield from _rates(results, names)
+    yield from _step_size(results, paired, across, metric, size_control, hits)
+    yield from _one_network(results, moves)
+    yield from _nothing_learned(results, paired, metric)
+    yield from _rates(results)
 
 
 def same_networks(results: pd.DataFrame) -> dict[str, str]:
@@ -74,7 +70,7 @@ def _alike(part: pd.DataFrame) -> Iterator[tuple[str, str, float]]:
             first.append(name)
 
 
-def _one_network(results: pd.DataFrame, names: Names, moves: Mapping[str, int]) -> Iterator[str]:
+def _one_network(results: pd.DataFrame, moves: Mapping[str, int]) -> Iterator[str]:
     if any(mark not in results for mark in _MARKS):
         return
     found = []
@@ -88,8 +84,7 @@ def _one_network(results: pd.DataFrame, names: Names, moves: Mapping[str, int]) 
             epoch = part.loc[part["method"].isin(alike), "epoch"].median()
             starts = [moves[name] for name in alike if name in moves]
             when = f"epoch {epoch:g}" + (f", the first schedule moves after {min(starts)}" if starts else "")
-            who = " = ".join(names[name] for name in alike)
-            found.append(f"{dataset}: {who} ({round(least * repeats)} of {repeats} repeats, {when})")
+            found.append(f"{dataset}: {' = '.join(alike)} ({round(least * repeats)} of {repeats} repeats, {when})")
     if found:
         yield (
             "One network, not several findings, where the chosen epoch comes before schedules part: "
@@ -103,7 +98,6 @@ def _step_size(
     across: Sequence[AcrossComparison],
     metric: str,
     size_control: str | None,
-    names: Names,
     hits: Hits,
 ) -> Iterator[str]:
     """Yield the gains of which at least half is the size control's too, while the rest isn't reliable."""
@@ -136,10 +130,10 @@ def _step_size(
                 control_hits=hits.get((c.dataset, size_control)),
             )
         if rest.outcome != "better":
-            found.append(f"{_place(c)}{names[c.method]} {points(c.mean, 1)} (of which {points(size, 1)})")
+            found.append(f"{_place(c)}{c.method} {points(c.mean, 1)} (of which {points(size, 1)})")
     if found:
         yield (
-            f"Gains of step size, not of the loss's shape, as {names[size_control]} has most of them: "
+            f"Gains of step size, not of the loss's shape, as {size_control} has most of them: "
             f"{listed(found, _LIMIT)} points."
         )
 
@@ -148,9 +142,7 @@ def _place(c: PairedComparison | AcrossComparison) -> str:
     return f"{c.dataset}, " if isinstance(c, PairedComparison) else ""
 
 
-def _nothing_learned(
-    results: pd.DataFrame, paired: Sequence[PairedComparison], metric: str, names: Names
-) -> Iterator[str]:
+def _nothing_learned(results: pd.DataFrame, paired: Sequence[PairedComparison], metric: str) -> Iterator[str]:
     """Yield the methods whose score isn't above the majority class's, or is that of a blind guess."""
     if "majority" not in results:
         return
@@ -164,16 +156,16 @@ def _nothing_learned(
             test = paired_t(score) if c.fixed_test else corrected_resampled_t(score, c.n_train, c.n_test)
             near = max(1.0 / c.n_test, 2.0 * (test.standard_error or 0.0) if len(score) > 2 else 0.0)
             if score.mean() - majority.mean() <= near:
-                chance = abs(score.mean() - guess) < abs(score.mean() - majority.mean())
+                chance = abs(score.mean() - guess) <= abs(score.mean() - majority.mean()) + _SAME
                 what = "chance" if chance else "the majority class"
                 level = guess if chance else float(majority.mean())
-                said.setdefault(f"{what} ({percent(level, 1)} %)", []).append(names[str(method)])
+                said.setdefault(f"{what} ({percent(level, 1)} %)", []).append(str(method))
         found += [f"{dataset}: {', '.join(who)} at {what}" for what, who in said.items()]
     if found:
         yield f"Nothing was learned: {listed(found, _LIMIT)}."
 
 
-def _rates(results: pd.DataFrame, names: Names) -> Iterator[str]:
+def _rates(results: pd.DataFrame) -> Iterator[str]:
     """Yield how far the grid of learning rates was widened, and where the best one still lies at its end."""
     if "at_edge" not in results or results["at_edge"].isna().all():
         return
@@ -188,7 +180,7 @@ def _rates(results: pd.DataFrame, names: Names) -> Iterator[str]:
     still = []
     for dataset, part in tried.groupby("dataset", sort=False):
         share = part.groupby("method", sort=False)["at_edge"].mean()
-        often = [f"{names[str(name)]} ({share[name]:.0%})" for name in share.index if share[name] > _OFTEN]
+        often = [f"{name} ({share[name]:.0%})" for name in share.index if share[name] > _OFTEN]
         still += [f"{dataset}: {', '.join(often)}"] if often else []
     if still:
         yield (
