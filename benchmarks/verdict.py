@@ -12,7 +12,8 @@ el     the expectation loss
 The truth of the last three is taken to be the mean over all other samples of this size from the same set. verdict.csv
 says for each estimator and number of repeats how often a difference is found, how often the interval doesn't hold the
 truth, and half its mean width; shared.csv how much of the fits' variance is common to the fits of one sample, the
-constant of ``out_of_fold_t``: the variance of the mean between samples that is left after rows and fits.
+constant of ``out_of_fold_t``: the variance of the mean between samples that is left after rows and fits; foreseen.csv
+what ten repeats say that twenty would detect, over what twenty say.
 
 ``--cache`` keeps in a folder what was trained, so that the script goes on where it was stopped.
 """
@@ -42,7 +43,7 @@ from crossfade.lab.scores import unpack_hits
 from crossfade.lab.settings import Settings, Training
 from crossfade.lab.train.tables.run import compute
 from crossfade.lab.trial import Shape, Trial
-from crossfade.stats import corrected_resampled_t, out_of_fold_t, paired_t
+from crossfade.stats import compare_repeats, corrected_resampled_t, out_of_fold_t, paired_t
 from crossfade.stats.means import MeanTest
 from saved import save
 
@@ -176,18 +177,33 @@ def common(drawn: Sequence[Outcomes], arm: int) -> tuple[float, float]:
     """Return the variance that the fits of a sample have in common, and that by which its fits differ, over samples."""
     rows, fits, means = [], [], []
     for found in drawn:
-        d = found.accuracy[arm] - found.accuracy[0]
-        test = out_of_fold_t(d, found.hits[arm], found.hits[0])
         own, other = found.hits[arm].astype(float), found.hits[0]
-        hits = np.where(other >= 0, own - other, np.nan)
-        by_row = np.nanmean(hits, axis=0)
+        d = np.where(other >= 0, own - other, np.nan)
+        by_row, by_fit = np.nanmean(d, axis=0), np.nanmean(d, axis=1)
         rows.append(by_row.var(ddof=1) / len(by_row))
-        fits.append(
-            np.nanmean(hits, axis=1).var(ddof=1) - (np.nanvar(hits, axis=1, ddof=1) / (other >= 0).sum(1)).mean()
-        )
-        means.append(test.mean)
+        fits.append(by_fit.var(ddof=1) - (np.nanvar(d, axis=1, ddof=1) / (other >= 0).sum(1)).mean())
+        means.append(by_fit.mean())
     left = np.var(means, ddof=1) - np.mean(rows) - np.mean(fits) / len(d)
     return float(left), float(np.mean(fits))
+
+
+def foreseen(found: Outcomes, arm: int, most: int) -> float:
+    """Return what the first repeats say all would detect, over what all say."""
+    first, whole = (
+        compare_repeats(
+            found.accuracy[arm, :used],
+            found.accuracy[0, :used],
+            hits=found.hits[arm, :used],
+            control_hits=found.hits[0, :used],
+            dataset="",
+            method="",
+            control="",
+            n_train=found.n_train,
+            n_test=found.n_test,
+        )
+        for used in (RANDOM, most)
+    )
+    return (first.detectable_with(most) or np.nan) / (whole.detectable or np.nan)
 
 
 def main() -> None:
@@ -200,7 +216,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.cache:
         options.cache.mkdir(exist_ok=True)
-    started, rows, shared = time.monotonic(), [], []
+    started, rows, shared, ratios = time.monotonic(), [], [], []
     for size in options.rows:
         samples, most, names = PLAN[size]
         answers: dict[tuple[str, int, str], list[tuple[float, ...]]] = {}
@@ -222,6 +238,10 @@ def main() -> None:
                             found = float(low > 0 or high < 0)
                             missed = float(not low <= truth <= high) if len(means) > 5 or what == "copy" else np.nan
                             answers.setdefault((kind, used, what), []).append((found, missed, (high - low) / 2, truth))
+            if most > RANDOM:
+                ratios += [
+                    [size, name, foreseen(one, arm, most)] for one in drawn[True] for arm in range(1, len(ARMS) + 1)
+                ]
             if samples > 5:
                 shared += [[size, name, what, *common(drawn[True], arm)] for arm, what in enumerate(ARMS, 1)]
             print(f"{size} rows, {name}: {time.monotonic() - started:.0f} s", flush=True)
@@ -229,7 +249,11 @@ def main() -> None:
             found_rate, missed_rate, half, truth = np.round(np.mean(found, axis=0), 4)
             rows.append([size, kind, used, what, len(found), len(names), found_rate, missed_rate, half, truth])
     head = "rows,estimator,repeats,arm,samples,sets,found,missed,half_width,truth"
-    tables = {"verdict": (head, rows), "shared": ("rows,dataset,arm,common,fits", shared)}
+    tables = {
+        "verdict": (head, rows),
+        "shared": ("rows,dataset,arm,common,fits", shared),
+        "foreseen": ("rows,dataset,ratio", ratios),
+    }
     save(options.output, tables)
 
 
