@@ -28,7 +28,7 @@ import warnings
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -54,10 +54,10 @@ SETS = (
 )
 # Rows of a sample: samples of each set, repeats with folds, the sets that are large enough.
 PLAN = {
-    100: (30, 20, SETS),
-    300: (20, 20, SETS),
+    100: (12, 20, SETS),
+    300: (15, 20, SETS),
     1000: (10, 10, SETS),
-    3000: (2, 10, ("adult", "connect-4", "magic", "nursery", "pendigits")),
+    3000: (1, 10, ("adult", "connect-4", "magic", "nursery", "pendigits")),
     10000: (1, 10, ("adult", "connect-4")),
 }
 RANDOM = 10  # repeats with random splits
@@ -155,15 +155,20 @@ def estimates(found: Outcomes, repeats: int, arm: int, folds: bool) -> Iterator[
     yield f"{design}: rows and fits", out_of_fold_t(d, own, other)
 
 
+@lru_cache(maxsize=1)
+def rows_of(name: str, data_dir: Path) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Return all rows of a set, and their labels."""
+    parts = uci_tasks(data_dir, (name,))[0][0].split(0).parts
+    return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
+
+
 def sample(name: str, size: int, at: int, data_dir: Path, repeats: int, folds: bool, cache: Path | None) -> Outcomes:
     """Train on one sample, or read what is kept of that."""
     file = cache / f"{name}-{size}-{at}-{'folds' if folds else 'random'}.npz" if cache else None
     if file is not None and file.exists():
         kept = np.load(file)
         return Outcomes(kept["accuracy"], kept["hits"], float(kept["n_train"]), float(kept["n_test"]))
-    task = uci_tasks(data_dir, (name,))[0][0]
-    whole = [task.split(0).parts[part] for part in range(3)]
-    x, y = np.concatenate([part[0] for part in whole]), np.concatenate([part[1] for part in whole])
+    x, y = rows_of(name, data_dir)
     chosen = np.random.default_rng(zlib.crc32(f"{name} {size} {at}".encode())).permutation(len(y))[:size]
     labels, count = np.unique(y[chosen], return_counts=True)
     chosen = chosen[np.isin(y[chosen], labels[count >= 5])]  # each part needs some of each class

@@ -137,4 +137,11 @@ def _verdict(folder: Path) -> str:
     share = (shared["common"] / shared["fits"]).unstack()
     said = "; ".join(f"{arm} {', '.join(f'{value:.2f}' for value in share.loc[arm])}" for arm in arms)
     counts = ", ".join(f"{n:,}" for n in share)
-    return f"{text}\n\nThe share of the fits' variance that is common to all fits of a sample ({counts} rows): {said}."
+    ratio = pd.read_csv(folder / "foreseen.csv")["ratio"]
+    whole = shared["common"].sum() / shared["fits"].sum()
+    ends = " to ".join(f"{ratio.quantile(end):.2f}" for end in (0.1, 0.9))
+    return (
+        f"{text}\n\n* The share of the fits' variance that is common to all fits of a sample ({counts} rows): {said}; "
+        f"{whole:.2f} in all.\n* The difference that ten repeats say twenty would detect, "
+        f"over what twenty say: {ratio.median():.2f}, in four of five cases {ends}."
+    )
