@@ -169,9 +169,14 @@ def sample(name: str, size: int, at: int, data_dir: Path, repeats: int, folds: b
         kept = np.load(file)
         return Outcomes(kept["accuracy"], kept["hits"], float(kept["n_train"]), float(kept["n_test"]))
     x, y = rows_of(name, data_dir)
-    chosen = np.random.default_rng(zlib.crc32(f"{name} {size} {at}".encode())).permutation(len(y))[:size]
-    labels, count = np.unique(y[chosen], return_counts=True)
-    chosen = chosen[np.isin(y[chosen], labels[count >= 5])]  # each part needs some of each class
+    chosen = np.array([], int)
+    for again in itertools.count():  # until two classes have the five rows that a class needs
+        seed = zlib.crc32(f"{name} {size} {at}{' again' * again}".encode())
+        chosen = np.random.default_rng(seed).permutation(len(y))[:size]
+        labels, count = np.unique(y[chosen], return_counts=True)
+        chosen = chosen[np.isin(y[chosen], labels[count >= 5])]
+        if (count >= 5).sum() > 1:
+            break
     found = trained(x[chosen], y[chosen], at, repeats, folds)
     if file is not None:
         np.savez_compressed(file, **vars(found))
