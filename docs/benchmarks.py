@@ -124,13 +124,15 @@ def _verdict(folder: Path) -> str:
     rows = []
     for (size, estimator, repeats), part in found.groupby(["rows", "estimator", "repeats"], sort=False):
         by_arm = part.set_index("arm")
-        shown = [f"{100 * by_arm['found'][arm]:.1f}" for arm in arms]
+        n = int(by_arm["samples"].iloc[0])
+        shares = [by_arm["found"][arm] for arm in arms]
+        shown = [f"{100 * share:.1f}" if n >= 20 else f"{round(n * share)} of {n}" for share in shares]
         missed = by_arm["missed"].drop("copy")
         rest = [f"{100 * missed.mean():.1f}" if missed.notna().all() else "", f"{100 * part['half_width'].mean():.2f}"]
-        rows.append([f"{size:,} × {by_arm['samples'].iloc[0]}", estimator, str(repeats), *shown, *rest])
-    truth, sizes = found.groupby(["rows", "arm"], sort=False)["truth"].mean(), list(dict.fromkeys(found["rows"]))
+        rows.append([f"{size:,} × {n}", estimator, str(repeats), *shown, *rest])
+    truth, sizes = found.groupby(["rows", "arm"], sort=False)["truth"].mean(), [100, 300, 1000]
     truths = [" / ".join(f"{100 * truth[size, arm]:+.1f}" for size in sizes) for arm in arms]
-    rows.append(["*mean truth, points*", "", "", *truths, "", ""])
+    rows.append(["*mean truth at 100 / 300 / 1,000 rows, points*", "", "", *truths, "", ""])
     head = ["rows × samples", "estimator", "repeats", "false positives", *(f"found: {arm}" for arm in arms[1:])]
     text = table([*head, "truth not covered", "half width, points"], rows)
     shared = pd.read_csv(folder / "shared.csv").groupby(["arm", "rows"], sort=False)[["common", "fits"]].sum()

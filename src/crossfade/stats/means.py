@@ -17,8 +17,8 @@ from crossfade.stats.shape import check_fraction
 
 # From this many data sets on, bootstrap-t is at most a quarter wider than Student's t and covers as often or more.
 BOOTSTRAP_FROM = 10
-# What is left of the fits' variance however many there are, since all learn from the same rows. Measured by
-# benchmarks/verdict.py: 0 for copies of CE, else 0.01 to 0.15 (medians over twelve data sets).
+# What is left of the fits' variance however many there are, since all learn from the same rows. benchmarks/verdict.py
+# measures it between -0.1 and 0.24, by sample size and kind of difference.
 SHARED_TRAINING = 0.1
 OUT_OF_FOLD = "out-of-fold t"  # the kind of an interval
 
