@@ -59,14 +59,20 @@ def test_every_command_explains_itself(call, name):
 def test_a_comparison_from_a_file_to_table_verdict_page_and_numbers(call, iris, folder):
     code, out, err = call("compare", iris, "--target", "species", "--json", "out.json", *QUICK)
     assert code == 0
-    assert "Δ vs CE" in out
-    assert "On iris, " in out
+    assert "Δ vs ce" in out
+    assert "Next: " in out
+    assert "On iris, " not in out
     assert "Page: report.html" in err
     numbers = json.loads((folder / "out.json").read_text())
     assert {row["method"] for row in numbers["results"]} == {*DEFAULT_METHODS, "ce-matched"}
     assert numbers["settings"]["epochs"] == 2
     assert "iris.csv" in (folder / "report.html").read_text()
     assert sorted(os.listdir(folder)) == ["crossfade.db", "iris.csv", "out.json", "report.html"]
+
+    assert out.startswith(f"{numbers['headline']}\n\nMethod")
+    verbose = call("compare", iris, "--target", "species", "--verbose", *QUICK)[1]
+    assert verbose.startswith(out.rstrip("\n"))
+    assert "On iris, gradual " in verbose
 
     again = call("compare", iris, "--target", "species", "--json", "-", *QUICK)
     assert json.loads(again[1])["comparison"] == numbers["comparison"]
@@ -88,8 +94,9 @@ def test_a_comparison_from_a_file_to_table_verdict_page_and_numbers(call, iris, 
 def test_without_a_file_four_real_sets_are_compared(call, folder):
     code, out, err = call("compare", "--methods", "ce,gradual", "--repeats", "2", "--epochs", "1", "--net", "linear")
     assert code == 0
+    assert "4 data sets are too few" in out
     for name in ("iris", "wine", "breast_cancer", "digits"):
-        assert name in out
+        assert name in err
     assert " · 2 repeats · linear, 1 epoch, batch" in err
 
 
@@ -108,7 +115,7 @@ def test_failed_trials_are_told_and_the_exit_status_is_1(call, iris, folder):
     code, out, err = call("compare", iris, "--target", "species", "--loss", "mine.py:bad", "--methods", "el", *QUICK)
     assert code == 1
     assert "failed: iris, bad, repeat 0 and 1 more: weights diverge" in err
-    assert "bad has no result" in out
+    assert "No result of bad: 2 trials failed" in out
     assert "2 failed" in call("status")[1]
     code, out, err = call("compare", iris, "--target", "species", "--methods", "el", "--learning-rates", "1e30")
     assert code == 1

@@ -82,17 +82,22 @@ def test_splits_of_either_kind_are_read_back_from_the_settings():
 
 def test_the_answer_shows_itself(answer, tmp_path):
     text = repr(answer)
-    assert "CE" in text
-    assert "Δ vs CE" in text
-    assert answer.verdict in text
-    assert "reliable difference" in answer.verdict or "identical" in answer.verdict
-    assert "<table" in answer._repr_html_()
+    assert "Δ vs ce" in text
+    headline, *rest = answer.verdict.splitlines()
+    assert text.startswith(f"{headline}\n\nMethod")
+    assert text.endswith("\n".join(rest))
+    assert rest[-1].startswith("Next: ")
+    assert len(rest) < len(USUAL)  # a sentence a kind, not a method
+    assert answer._repr_html_().startswith(f"<p><strong>{headline}</strong></p><table")
+    assert all(verdict.text in answer.details for verdict in answer.comparison.headlines)
+    assert "gradual: CE+EL F=0-0.5. F = 0, 0.1, ... 0.5 in six equal phases" in answer.details
     page = answer.report(tmp_path / "page.html").read_text()
     assert page.lower().startswith("<!doctype html>")
     assert 'name="generator" content="crossfade"' in page
     plain = json.loads(json.dumps(answer.to_dict(), allow_nan=False))
     assert len(plain["results"]) == len(answer.results)
     assert plain["comparison"]["control"] == "ce"
+    assert plain["headline"] == headline
     with pytest.raises(UserError, match="can't be written"):
         answer.report(tmp_path / "nowhere" / "page.html")
 
@@ -155,7 +160,7 @@ def test_a_loss_that_is_cross_entropy_by_another_name_gives_its_numbers():
     result = compare(X, y, methods=[lambda ce: ce], **QUICK)
     wide = result.results.pivot(index="repeat", columns="method", values="accuracy")
     assert (wide["ce"] == wide["lambda"]).all()
-    assert "identical" in result.verdict
+    assert "Identical to ce: lambda." in result.verdict
 
 
 def test_a_failing_method_is_named_and_the_others_are_compared():
@@ -166,7 +171,7 @@ def test_a_failing_method_is_named_and_the_others_are_compared():
 
     result = compare(X, y, methods=["ce", "f0", broken], **QUICK)
     assert list(result.table.index) == ["ce", "f0"]
-    assert "broken has no result: 3 trials failed, the first with: weights diverge" in result.verdict
+    assert "No result of broken: 3 trials failed, the first with: weights diverge" in result.verdict
     assert len(result.meta["missing"]) == 3
     only = compare(X, y, methods=[broken], **QUICK)
     assert not only.comparable

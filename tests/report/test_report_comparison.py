@@ -78,16 +78,16 @@ def test_the_tables_show_the_means_that_pandas_computes() -> None:
         ]
     overall = rows(html, "Results, mean over 3")
     calibration = rows(html, "Accuracy and calibration")
-    for name, title in {"ce": "CE", "gradual": "CE+EL F=0–0.5"}.items():
+    for name in ("ce", "gradual"):
         own = results[results["method"] == name].groupby("dataset")[["accuracy", "nll", "ece"]].mean().mean()
         base = results[results["method"] == "ce"].groupby("dataset")[["accuracy", "nll", "ece"]].mean().mean()
-        assert float(overall[title][0]) == pytest.approx(100 * own["accuracy"], abs=0.00501)
-        assert float(overall[title][-2]) == pytest.approx(own["nll"], abs=0.000501)
-        assert float(calibration[title][3]) == pytest.approx(100 * own["ece"], abs=0.00501)
+        assert float(overall[name][0]) == pytest.approx(100 * own["accuracy"], abs=0.00501)
+        assert float(overall[name][-2]) == pytest.approx(own["nll"], abs=0.000501)
+        assert float(calibration[name][3]) == pytest.approx(100 * own["ece"], abs=0.00501)
         if name != "ce":
-            shown = float(overall[title][1].split()[0].replace("−", "-"))
+            shown = float(overall[name][1].split()[0].replace("−", "-"))
             assert shown == pytest.approx(100 * (own["accuracy"] - base["accuracy"]), abs=0.00501)
-            assert float(calibration[title][2].replace("−", "-")) == pytest.approx(
+            assert float(calibration[name][2].replace("−", "-")) == pytest.approx(
                 own["nll"] - base["nll"], abs=0.000501
             )
 
@@ -96,7 +96,7 @@ def test_wins_ties_and_losses_against_the_control() -> None:
     results, curves, meta = make(1, ["ce", "el"], 4, epochs=3)
     results["accuracy"] = [0.5, 0.6, 0.5, 0.6, 0.5, 0.5, 0.5, 0.4]  # repeat by repeat: ce, el
     html = comparison_page(results, curves, meta)
-    el = rows(html, "Results on data0")["EL"]
+    el = rows(html, "Results on data0")["el"]
     assert el[1].startswith("+2.50")
     assert el[3] == "2 / 1 / 1"
 
@@ -111,16 +111,16 @@ def test_a_clear_gain_is_called_reliable_and_noise_is_not() -> None:
     results.loc[results["method"] == "f0", "accuracy"] = base + rng.normal(0, 0.01, 10)
     html = comparison_page(results, curves, meta)
     verdict = section(html, "Verdict")
-    assert "Reliably more accurate than CE: EL." in verdict
-    assert "No reliable difference from CE: CE+EL F=0." in verdict
+    assert "Reliably higher accuracy than ce: el." in verdict
+    assert "No reliable difference from ce in accuracy: f0." in verdict
     assert re.search(r'<td class="left good">reliable gain', html)
-    assert rows(html, "Results on data0")["CE+EL F=0"][2].startswith("no reliable difference")
+    assert rows(html, "Results on data0")["f0"][2].startswith("no reliable difference")
 
 
 def test_one_repeat_concludes_nothing() -> None:
     html = comparison_page(*make(1, 2, 1, epochs=3))
-    assert "One repeat carries no interval: nothing follows" in section(html, "Verdict")
-    assert "no interval" in rows(html, "Results on data0")["CE+EL F=0"][1]
+    assert "One repeat carries no interval, so nothing follows" in section(html, "Verdict")
+    assert "no interval" in rows(html, "Results on data0")["f0"][1]
 
 
 def test_the_order_of_rows_and_the_hash_seed_change_nothing(fresh: Fresh) -> None:
@@ -134,8 +134,7 @@ def test_the_order_of_rows_and_the_hash_seed_change_nothing(fresh: Fresh) -> Non
 def test_an_analysis_made_before_gives_the_same_page() -> None:
     results, curves, meta = make(2, 3, 3, epochs=4)
     results = results.drop(index=4)
-    titles = {entry["name"]: entry["title"] for entry in meta["methods"]}
-    comparison = compare_methods(results, missing="drop", titles=titles)
+    comparison = compare_methods(results, missing="drop")
     assert comparison.left_out
     assert render_comparison(comparison, results, curves, meta) == comparison_page(results, curves, meta)
 
@@ -193,7 +192,7 @@ def test_a_method_and_a_data_set_without_results_are_named_and_the_rest_is_compa
     said = section(html, "What was not run")
     assert "f0: no result at all; the method is left out of every table" in said
     assert "data2: no result at all" in said
-    assert set(rows(html, "Results, mean over 2")) == {"CE", "CE+EL F=0,0.5"}
+    assert set(rows(html, "Results, mean over 2")) == {"ce", "f0-late"}
     assert rows(html, "Data")["data2"][-2] == "0"
 
 
@@ -222,8 +221,8 @@ def test_missing_calibration_is_shown_as_missing() -> None:
     results, curves, meta = make(2, 3, 2, epochs=4)
     results.loc[results["method"] == "f0", "nll"] = np.nan
     html = comparison_page(results.drop(columns="ece"), curves, meta)
-    assert rows(html, "Accuracy and calibration")["CE+EL F=0"][1:] == ["—", "—", "—", "—"]
-    assert rows(html, "Results, mean over 2")["CE+EL F=0"][-2:] == ["—", "—"]
+    assert rows(html, "Accuracy and calibration")["f0"][1:] == ["—", "—", "—", "—"]
+    assert rows(html, "Results, mean over 2")["f0"][-2:] == ["—", "—"]
     assert "Some of these numbers are missing" in section(html, "Calibration")
 
 
@@ -232,14 +231,11 @@ def test_worse_calibration_is_said_in_words() -> None:
     results["nll"] = results["method"].map({"ce": 0.2, "el": 0.5, "f0": 0.1, "focal": 0.1})
     results["ece"] = results["method"].map({"ce": 0.02, "el": 0.05, "f0": 0.03, "focal": 0.01})
     said = section(comparison_page(results, curves, meta), "Calibration")
-    assert (
-        "worse than CE in both: EL; worse than CE in one of the two: CE+EL F=0; no worse than CE in either: Focal."
-        in said
-    )
+    assert "worse than ce in both: el; worse than ce in one of the two: f0; no worse than ce in either: focal." in said
     assert "weigh that" in said
     results[["nll", "ece"]] = 0.1
     said = section(comparison_page(results, curves, meta), "Calibration")
-    assert "on average: no worse than CE in either: EL, CE+EL F=0, Focal." in said
+    assert "on average: no worse than ce in either: el, f0, focal." in said
     assert "weigh that" not in said
 
 
@@ -249,9 +245,9 @@ def test_learning_rates_are_counted_and_an_edge_of_the_grid_is_named() -> None:
     results["epoch"] = [1, 2, 1, 2, 1, 2, 1, 2, 4, 2]
     html = comparison_page(results, curves, meta)
     found = rows(html, "Learning rates chosen")
-    assert found["CE"][:3] == ["4", "0", "1"]
-    assert found["EL"] == ["5", "0", "0", "2 2 to 2"]
-    assert "The largest learning rate of the grid, 0.01, was chosen in most trials of CE (80%), EL (100%)" in html
+    assert found["ce"][:3] == ["4", "0", "1"]
+    assert found["el"] == ["5", "0", "0", "2 2 to 2"]
+    assert "The largest learning rate of the grid, 0.01, was chosen in most trials of ce (80%), el (100%)" in html
 
 
 def test_curves_are_optional_and_may_diverge() -> None:
@@ -269,11 +265,11 @@ def test_curves_are_optional_and_may_diverge() -> None:
 def test_schedules_that_change_are_drawn_and_all_are_told() -> None:
     html = comparison_page(*make(1, 6, 2, epochs=4))
     losses = rows(html, "The losses that were compared")
-    assert "(α, β) = (1, 0) throughout" in losses["CE"][1]
-    assert "from 95 % of the training on (α, β) = (0, 1)" in losses["CE+EL F=0,0.5"][1]
-    assert "6 phases, from (α, β) = (1, 1) to (α, β) = (0, 1)" in losses["CE+EL F=0–0.5"][1]
+    assert "(α, β) = (1, 0) throughout" in losses["ce"][0]
+    assert "from 95 % of the training on (α, β) = (0, 1)" in losses["f0-late"][0]
+    assert "6 phases, from (α, β) = (1, 1) to (α, β) = (0, 1)" in losses["gradual"][0]
     drawn = re.findall(r"<p class=\"heading\">([^<]*): α and β</p>", html)
-    assert drawn == ["CE+EL F=0,0.5", "CE+EL F=0–0.5"]
+    assert drawn == ["f0-late", "gradual"]
     assert "from progress 0.833 alpha 0, beta 1" in html
 
 
@@ -302,13 +298,6 @@ def test_nothing_but_results_is_needed() -> None:
         results[["dataset", "method", "repeat", "accuracy", "n_train", "n_test"]], curves.iloc[:0], {}
     )
     assert Page(html).problems == []
-
-
-def test_methods_with_the_same_title_can_be_told_apart() -> None:
-    results, curves, meta = make(1, 3, 2, epochs=4)
-    for entry in meta["methods"][1:]:
-        entry["title"] = "same"
-    assert {"same (f0)", "same (f0-late)"} <= set(rows(comparison_page(results, curves, meta), "Results on data0"))
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def test_paired_differences_of_one_data_set(metric: str, unit: float) -> None:
     differences = unit * (wide["el"] - wide["ce"])
     zero, scale = axis_of(drawing)
     assert sorted(x for x, _ in dot_places(drawing)) == pytest.approx(sorted(zero + scale * differences), abs=0.3)
-    assert said(drawing) == {"EL": pytest.approx(differences.mean(), abs=0.00501)}
+    assert said(drawing) == {"el": pytest.approx(differences.mean(), abs=0.00501)}
     assert "one dot a repeat" in name_of(drawing)
 
 
@@ -71,7 +71,7 @@ def test_curves_are_mean_accuracy_and_median_nll_over_the_repeats() -> None:
         (drawing,) = drawings(page, title)
         expected = unit * last[column].agg(how)
         assert said(drawing) == {
-            "CE": pytest.approx(expected["ce"], abs=0.00501), "EL": pytest.approx(expected["el"], abs=0.00501)
+            "ce": pytest.approx(expected["ce"], abs=0.00501), "el": pytest.approx(expected["el"], abs=0.00501)
         }  # fmt: skip
 
 
@@ -79,7 +79,7 @@ def test_overall_curves_are_means_over_data_sets_of_their_curves() -> None:
     results, curves, meta = make(3, ["ce", "el"], 3, epochs=6)
     overall = drawings(comparison_page(results, curves, meta), "Test NLL")[0]
     last = curves[curves["epoch"] == 6].groupby(["dataset", "method"])["test_nll"].median().groupby("method").mean()
-    assert said(overall) == {name: pytest.approx(last[key], abs=0.00501) for name, key in (("CE", "ce"), ("EL", "el"))}
+    assert said(overall) == {name: pytest.approx(last[key], abs=0.00501) for name, key in (("ce", "ce"), ("el", "el"))}
 
 
 def test_lines_have_a_point_an_epoch_at_its_height() -> None:
@@ -103,7 +103,7 @@ def stairs(name: str) -> tuple[str, list[list[tuple[float, float]]], list[list[t
     """A schedule's drawing, and its lines in units of progress, p and weight."""
     steps = SCHEDULES[name]
     assert steps is not None
-    figure = schedule_figure([MethodInfo(name, name, "s1", tuple(steps), "", "")])
+    figure = schedule_figure([MethodInfo(name, "s1", tuple(steps), "", "")])
     assert figure is not None
     lines = []
     for panel in figure.panels:
@@ -145,15 +145,15 @@ def test_all_six_phases_of_the_gradual_schedule_are_drawn() -> None:
 
 def test_a_schedule_without_steps_is_drawn_with_a_few_rows() -> None:
     fade = tuple((t, 1 - t, 1.0) for t in np.linspace(0, 1, 241).tolist())
-    figure = schedule_figure([MethodInfo("fade", "fade", "s1", fade, "", "")])
+    figure = schedule_figure([MethodInfo("fade", "s1", fade, "", "")])
     assert figure is not None
     assert len(re.findall("line s0", figure.panels[1].svg)) <= 10
     assert len(name_of(figure.panels[0].svg)) < 600
 
 
 def test_constant_schedules_and_free_losses_need_no_drawing() -> None:
-    infos = [MethodInfo("ce", "CE", "s0", ((0.0, 1.0, 0.0), (1.0, 1.0, 0.0)), "", "")]
-    assert schedule_figure([*infos, MethodInfo("focal", "Focal", "s1", None, "g", "")]) is None
+    infos = [MethodInfo("ce", "s0", ((0.0, 1.0, 0.0), (1.0, 1.0, 0.0)), "", "")]
+    assert schedule_figure([*infos, MethodInfo("focal", "s1", None, "g", "")]) is None
 
 
 def test_curves_of_one_epoch_and_of_unequal_lengths() -> None:

@@ -10,6 +10,7 @@ from crossfade.stats import (
     compare_methods,
     compare_repeats,
     corrected_resampled_t,
+    detectable_difference,
     friedman,
     paired_t,
     verdict,
@@ -71,8 +72,8 @@ def test_from_ten_data_sets_on_the_interval_is_a_bootstrap(runs):
 
 
 def test_the_verdict_of_the_design():
-    said = verdict(one([3, -2, 1, 0, 1, 2, -1, 0, 1, -1]), titles={"el": "the gradual fade"}).text
-    assert said.startswith("On toy, the gradual fade changes accuracy by +0.4 points against ce (95 % ")
+    said = verdict(one([3, -2, 1, 0, 1, 2, -1, 0, 1, -1])).text
+    assert said.startswith("On toy, el changes accuracy by +0.4 points against ce (95 % ")
     assert "no reliable difference at 10 repeats" in said
     assert "would have been found in 4 runs of 5" in said
 
@@ -149,6 +150,42 @@ def test_four_data_sets_show_little(runs):
     assert "reliable: el −" in found.lines[3]
 
 
+@pytest.mark.parametrize(
+    ("change", "options", "said", "next_"),
+    [
+        ({}, {}, "None of the 3 other losses differs reliably from ce in accuracy.", "20 repeats would find a"),
+        ({}, {"repeats": 1}, "One repeat carries no interval, so nothing follows: f0, gradual, el.", "10 repeats"),
+        ({"el": -30}, {}, "Reliably lower accuracy than ce: el. No reliable difference from ce in accuracy: f0, grad",
+         "20 repeats would find a difference of "),
+        ({"f0": 4, "gradual": 6, "el": -30}, {},
+         "Reliably higher accuracy than ce: f0, gradual. Reliably lower accuracy than ce: el.", "gradual may replace"),
+        ({"f0": -20, "gradual": -30, "el": -30}, {}, "Reliably lower accuracy than ce: f0, gradual, el.", "Stay with"),
+        ({}, {"sets": ("a", "b")}, "2 data sets are too few to conclude anything beyond them. On no data set by itself",
+         "At least 7 data sets are needed for a conclusion beyond them. 20 repeats would find a difference of "),
+        ({"el": -30}, {"sets": [f"d{i}" for i in range(9)]}, "Reliably lower accuracy than ce: el. No reliable",
+         "18 data sets would find a mean difference of "),
+    ],
+)  # fmt: skip
+def test_headline_and_what_to_do_next(runs, change, options, said, next_):
+    found = compare_methods(runs(change, **options))
+    assert found.headline.startswith(said)
+    assert found.advice.startswith(next_)
+    plain = found.to_dict()
+    assert (plain["headline"], plain["advice"]) == (found.headline, found.advice)
+
+
+def test_the_difference_that_more_repeats_would_find_is_the_largest_of_all_undecided(runs):
+    found = compare_methods(runs())
+    sizes = [f"{100 * size(c.detectable_with(20) for c in found.paired):.1f}" for size in (min, max)]
+    assert f"20 repeats would find a difference of {' to '.join(dict.fromkeys(sizes))} points" in found.advice
+
+
+def test_more_data_sets_find_smaller_differences(runs):
+    found = compare_methods(runs(sets=[f"d{i}" for i in range(9)])).across[0]
+    error = np.std(found.differences, ddof=1) / 18**0.5
+    assert found.detectable_with(18) == pytest.approx(detectable_difference(error, 17, alpha=0.05 / 3))
+
+
 def test_a_mean_moved_by_one_disaster_is_called_mixed():
     accuracy = {"ce": [0.8] * 24, "el": [0.81] * 23 + [0.1]}
     rows = [
@@ -183,11 +220,13 @@ def test_small_test_sets_and_worse_calibration_are_warned_of(runs):
     frame = runs(n_test=20)
     frame.loc[frame.method == "f0", "ece"] = 0.09
     warnings = compare_methods(frame).warnings
-    assert any("one of its 20 test rows is worth 5.00 points" in line for line in warnings)
-    assert any(line.startswith("f0: calibration error 9.0 points against 5.0 of ce") for line in warnings)
+    assert warnings == (
+        "One test row is worth more than some difference that was found on wine (5.00 points).",
+        "Calibration error is at least a point above the 5.0 points of ce: f0 9.0 (means, not tested).",
+    )
     assert not any("calibration" in line for line in compare_methods(runs()).warnings)
     assert not any(
-        "test rows is worth" in line for line in compare_methods(runs({"el": -9, "f0": 9, "gradual": 9})).warnings
+        "test row is worth" in line for line in compare_methods(runs({"el": -9, "f0": 9, "gradual": 9})).warnings
     )
 
 

@@ -46,6 +46,7 @@ class Output:
         json: Write the same numbers for scripts; - is standard output.
         keep_weights: Images: a folder for each trial's weights as safetensors.
         retry_failed: Run failed trials again.
+        verbose: Say all: each method, each data set, what the intervals cover, and what the methods are.
     """
 
     store: Path = Path("crossfade.db")
@@ -54,6 +55,7 @@ class Output:
     keep_weights: Path | None = None
     retry_failed: bool = False
     overwrite: Overwrite = False
+    verbose: bool = False
     quiet: Quiet = False
 
 
@@ -143,15 +145,16 @@ def _tell(answer: ComparisonResult, output: Output) -> int:
     if output.json is not None:
         write_json(output.json, answer.to_dict())
     if str(output.json) != "-":
-        print(f"\n{_wrapped(repr(answer))}\n")
+        print(_laid_out("\n\n".join([repr(answer), *([answer.details] if output.verbose else [])])))
     if not output.quiet:
         print(f"Page: {page}   Results: {output.store}", file=sys.stderr)
     return 1 if answer.failures else 0
 
 
-def _wrapped(text: str) -> str:
-    """Return the text with sentences cut at words on a terminal; whole lines in a file or pipe."""
+def _laid_out(text: str) -> str:
+    """Return the text with a bold first line, and sentences cut at words, on a terminal; as it is in a file or pipe."""
     if not sys.stdout.isatty():
         return text
     columns = shutil.get_terminal_size().columns
-    return "\n".join(textwrap.fill(line, columns) if ". " in f"{line} " else line for line in text.split("\n"))
+    lines = [textwrap.fill(line, columns) if ". " in f"{line} " else line for line in text.split("\n")]
+    return "\n".join([f"\033[1m{lines[0]}\033[0m", *lines[1:]])

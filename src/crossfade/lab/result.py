@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from html import escape
@@ -80,7 +81,6 @@ class ComparisonResult:
             results,
             control=control,
             missing="drop",
-            titles=self._titles,
             metric=self._metric,
             size_control=MATCHED,
             moves=self._moves,
@@ -96,10 +96,19 @@ class ComparisonResult:
 
     @property
     def verdict(self) -> str:
-        """What can be said about each method, a sentence a line, and reasons for care."""
-        there = set(self.results["method"])
-        lost = [f"{name} has no result: {self._why(name)}." for name in self._titles if name not in there]
-        return "\n".join([*self.comparison.lines, *lost, *(f"Mind: {line}" for line in self.comparison.warnings)])
+        """What was found, what decides how to read it, and what to do next: a sentence a line for each kind."""
+        found, there = self.comparison, set(self.results["method"])
+        lost = [name for name in map(str, self._methods) if name not in there]
+        said = [f"No result of {', '.join(lost)}: {self._why(lost)}."] if lost else []
+        return "\n".join([found.headline, *said, *found.findings, *found.warnings, f"Next: {found.advice}"])
+
+    @property
+    def details(self) -> str:
+        """What the verdict sums up: a line for each method and data set, what intervals cover, and the methods."""
+        found = self.comparison
+        known = [f"{name}: {one['title']}. {one['note']}".rstrip(" .") for name, one in self._methods.items()]
+        sentences = [*(one.text for one in found.headlines), *found.dataset_lines.values(), *found.notes]
+        return "\n".join([*sentences, "", *known])
 
     @property
     def table(self) -> pd.DataFrame:
@@ -119,10 +128,19 @@ class ComparisonResult:
         """Return headings and cells of ``table`` for people, and the majority class's share."""
         beside = [name for name in METRICS if name != self._metric] if self._unbalanced else []
         headings = [f"{_short(name)} %" for name in (self._metric, *beside)]
-        headings = ["Method", *headings, "Δ vs CE", "95 % interval", "W/T/L", "Mean rank", "NLL", "ECE %"]
+        headings = [
+            "Method",
+            *headings,
+            f"Δ vs {self.comparison.control}",
+            "95 % interval",
+            "W/T/L",
+            "Mean rank",
+            "NLL",
+            "ECE %",
+        ]
         cells = [
             [
-                self._titles.get(row.method, row.method),
+                row.method,
                 percent(row.score),
                 *(percent(getattr(row, name)) for name in beside),
                 "" if row.delta is None else points(row.delta),
@@ -158,6 +176,7 @@ class ComparisonResult:
             "meta": dict(self.meta),
             "settings": dict(self.settings),
             "comparison": self.comparison.to_dict(),
+            "headline": self.comparison.headline,
             "verdict": self.verdict.splitlines(),
             "results": rows.where(rows.notna(), None).to_dict("records"),
             "failures": [dict(zip(failed, one, strict=True)) for one in self.failures],
@@ -169,12 +188,14 @@ class ComparisonResult:
             headings, cells = self.display()
         except UserError as error:
             return f"ComparisonResult({len(self.results)} results; {error})"
-        return f"{text_table(headings, cells)}\n\n{self.verdict}"
+        headline, _, rest = self.verdict.partition("\n")
+        return f"{headline}\n\n{text_table(headings, cells)}\n\n{rest}"
 
     def _repr_html_(self) -> str:
         headings, cells = self.display()
+        headline, *rest = map(escape, self.verdict.splitlines())
         table = pd.DataFrame(cells, columns=headings).to_html(index=False, escape=True, border=0)
-        return table + "".join(f"<p>{escape(line)}</p>" for line in self.verdict.splitlines())
+        return f"<p><strong>{headline}</strong></p>{table}" + "".join(f"<p>{line}</p>" for line in rest)
 
     @property
     def _metric(self) -> Literal["accuracy", "balanced", "f1"]:
@@ -200,11 +221,11 @@ class ComparisonResult:
         return self._metric != "accuracy" or bool((self.results["majority"] * self.results["classes"] > 4 / 3).any())
 
     @property
-    def _titles(self) -> dict[str, str]:
-        return {str(entry["name"]): str(entry["title"]) for entry in self.meta["methods"]}
+    def _methods(self) -> dict[str, Json]:
+        return {str(entry["name"]): entry for entry in self.meta["methods"]}
 
-    def _why(self, method: str | None = None) -> str:
-        errors = [error for _, name, _, error in self.failures if method in (None, name)]
+    def _why(self, methods: Sequence[str] | None = None) -> str:
+        errors = [error for _, name, _, error in self.failures if methods is None or name in methods]
         if errors:
             return f"{count(len(errors), 'trial')} failed, the first with: {errors[0]}"
         return f"{count(self.pending, 'trial')} not run yet"

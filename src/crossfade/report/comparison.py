@@ -13,7 +13,7 @@ from crossfade.report.figures import curves_figure, differences_figure, schedule
 from crossfade.report.inputs import Inputs, checked_results, describe_methods, read_inputs
 from crossfade.report.page import Block, Code, Facts, Fold, Items, Page, Section, Text, render_page
 from crossfade.stats import Comparison, compare_methods
-from crossfade.stats.words import count, decimal, level, listed, p_value
+from crossfade.stats.words import count, decimal, level, p_value
 
 _TITLE = "Does fading from cross entropy into the expectation loss help?"
 _FEW = 4  # so many data sets are shown unfolded
@@ -21,27 +21,6 @@ _MOST_LINES = 12
 _MOST_ENTRIES = 30  # of what is missing, shown unfolded
 _MOST_DRAWN = 360  # data sets times methods with drawings of their own: some 1.5 kB each
 _AUTOMATIC = {"width": "as many as inputs"}  # what None means in a recipe
-# What an outcome says of some methods, and what it says where it is that of all.
-_SOME = {
-    "better": "Reliably more accurate than {control}: {names}.",
-    "worse": "Reliably less accurate than {control}: {names}.",
-    "no reliable difference": "No reliable difference from {control}: {names}.",
-    "identical": "Identical to {control}: {names}.",
-    "one repeat": "One repeat carries no interval: nothing follows about {names}.",
-    "no spread": "The same difference from {control} in every repeat, so no interval: {names}.",
-    "too few data sets": "{datasets} are too few to conclude anything beyond them about {names}.",
-    "mixed": "Mixed evidence against {control}: {names}.",
-}
-_ALL = {
-    "better": "All {number} other losses are reliably more accurate than {control}.",
-    "worse": "All {number} other losses are reliably less accurate than {control}.",
-    "no reliable difference": "None of the {number} other losses differs reliably from {control} in {metric}.",
-    "identical": "All {number} other losses have exactly the {metric} of {control}.",
-    "one repeat": "One repeat carries no interval: nothing follows about any of the {number} other losses.",
-    "no spread": "All {number} other losses differ from {control} by the same in every repeat: no interval.",
-    "too few data sets": "{datasets} are too few to conclude anything beyond them.",
-    "mixed": "Mixed evidence for all {number} other losses against {control}.",
-}
 
 
 def comparison_page(results: pd.DataFrame, curves: pd.DataFrame, meta: Mapping[str, Any]) -> str:
@@ -72,7 +51,6 @@ def comparison_page(results: pd.DataFrame, curves: pd.DataFrame, meta: Mapping[s
         results[np.isfinite(results["accuracy"])],
         methods[0].name,
         missing="drop",
-        titles={method.name: method.title for method in methods},
     )
     return render_comparison(comparison, results, curves, meta)
 
@@ -106,7 +84,7 @@ def render_comparison(
     page = Page(
         title=str(meta.get("title") or _TITLE),
         lead=_lead(inputs),
-        verdict=(_headline(inputs),),
+        verdict=(comparison.headline,),
         details=details,
         caution=caution if missing else "",
         sections=tuple(section for section in sections if section.blocks),
@@ -120,37 +98,7 @@ def _lead(inputs: Inputs) -> str:
     fewest, most = min(inputs.repeats.values()), max(inputs.repeats.values())
     repeats = count(most, "repeat") if fewest == most else f"{fewest} to {most} repeats"
     where = inputs.only_dataset or count(len(inputs.datasets), "data set")
-    return f"{inputs.control.title} against {others} on {where}, {repeats}, everything but the loss the same."
-
-
-def _headline(inputs: Inputs) -> str:
-    """Say in one or two sentences what was found about all methods, no stronger than the verdicts they sum up."""
-    control = inputs.control.title
-    outcomes = {v.method: v.outcome for v in inputs.comparison.headlines}
-    others = tuple(method for method in inputs.methods[1:] if method.name in outcomes)
-    names: dict[str, list[str]] = {}
-    for method in others:
-        names.setdefault(outcomes[method.name], []).append(method.title)
-    sentences = _ALL if len(names) == 1 and len(others) > 1 else _SOME
-    words = {
-        "control": control,
-        "metric": inputs.comparison.metric,
-        "number": len(others),
-        "datasets": count(len(inputs.datasets), "data set"),
-    }
-    parts = [
-        sentence.format(names=listed(names[outcome], 12), **words)
-        for outcome, sentence in sentences.items()
-        if outcome in names
-    ]
-    if inputs.only_dataset:
-        return " ".join(parts)
-    single = [v.outcome for v in inputs.comparison.verdicts if v.dataset is not None]
-    reliable = ((single.count("better"), "reliable gain"), (single.count("worse"), "reliable loss"))
-    found = " and ".join(count(number, noun) for number, noun in reliable if number)
-    by_set = f"Data set by data set: {found} in {count(len(single), 'comparison')} with {control}."
-    none = f"On no data set by itself does a loss differ reliably from {control}."
-    return " ".join([*parts, by_set if found else none])
+    return f"{inputs.control.name} against {others} on {where}, {repeats}, everything but the loss the same."
 
 
 def _verdict_lines(inputs: Inputs) -> tuple[str, ...]:
@@ -167,7 +115,7 @@ def _results(inputs: Inputs) -> Iterator[Block]:
     yield tables.results_table(inputs)
     if _says_the_same_of_all(inputs):
         yield Fold("Method by method, in words", (Items(_verdict_lines(inputs)),))
-    what = f"Accuracy less that of {inputs.control.title} on the same split"
+    what = f"Accuracy less that of {inputs.control.name} on the same split"
     reading = f"; bar: its {level(inputs.comparison.confidence)} interval. Right of zero is better"
     yield differences_figure(inputs, ("accuracy",), inputs.only_dataset, what, reading)
     if not inputs.only_dataset:
@@ -187,7 +135,7 @@ def _care(comparison: Comparison) -> Iterator[Block]:
 
 
 def _calibration(inputs: Inputs) -> tuple[Block, ...]:
-    what = f"Differences from {inputs.control.title}"
+    what = f"Differences from {inputs.control.name}"
     figure = differences_figure(inputs, ("nll", "ece"), inputs.only_dataset, what, ". Left of zero is better")
     return (*tables.calibration(inputs), figure)
 
@@ -200,7 +148,7 @@ def _by_dataset(inputs: Inputs) -> Iterator[Block]:
     for dataset in inputs.datasets:
         blocks: list[Block] = [Text(inputs.comparison.dataset_lines[dataset]), tables.results_table(inputs, dataset)]
         if drawn:
-            what = f"Accuracy less that of {inputs.control.title} in the same repeat"
+            what = f"Accuracy less that of {inputs.control.name} in the same repeat"
             figures = (differences_figure(inputs, ("accuracy",), dataset, what), curves_figure(inputs, dataset))
             blocks += [figure for figure in figures if figure]
         yield Fold(dataset, tuple(blocks), open=len(inputs.datasets) <= _FEW)
@@ -215,7 +163,7 @@ def _run(inputs: Inputs) -> Iterator[Block]:
             yield Fold("SHA-256 of the data, in full", (Code("\n".join(hashes)),))
     if meta.get("notes"):
         yield Items(tuple(map(str, meta["notes"])), "warn")
-    control = ("Control", f"{inputs.control.title} ({inputs.control.name})")
+    control = ("Control", inputs.control.name)
     facts = ((key.capitalize(), tables.written(meta.get(key))) for key in ("repeats", "seed", "device", "commit"))
     yield Facts((control, *facts))
     for key, title in (("recipe", "Recipe, the same for every method"), ("versions", "Versions")):

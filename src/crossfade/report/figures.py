@@ -46,9 +46,9 @@ def differences_figure(
             mean = float(np.mean(values))
             span = intervals.get(method.name)
             bounds = None if span is None else (span.low * scale, span.high * scale)
-            rows.append(DotRow(method.title, method.style, values.tolist(), mean, bounds))
-            said.append(f"{method.title} {signed(mean, 2)}")
-        name = f"{title} from {inputs.control.title}{where}, one dot a {dot}; means: {', '.join(said)}"
+            rows.append(DotRow(method.name, method.style, values.tolist(), mean, bounds))
+            said.append(f"{method.name} {signed(mean, 2)}")
+        name = f"{title} from {inputs.control.name}{where}, one dot a {dot}; means: {', '.join(said)}"
         panels.append(Panel(dot_chart(rows, title=title, name=name, least=least), title))
     return Figure(tuple(panels), f"{what}. Dots: one a {dot}; diamond: their mean{reading}.")
 
@@ -73,7 +73,7 @@ def curves_figure(inputs: Inputs, dataset: str | None) -> Figure | None:
             if method.name in wide:
                 y = thinned(wide[method.name].to_numpy(dtype=float).tolist(), most)
                 lines.append(Line(method.style, epochs, y))
-                ends.append(f"{method.title} {decimal(y[-1], 2)}")
+                ends.append(f"{method.name} {decimal(y[-1], 2)}")
         where = "over the data sets" if dataset is None else f"on {dataset}"
         name = f"{title} by epoch {where}; at the last epoch: {', '.join(ends)}"
         reach = (epochs[0], max(epochs[-1], epochs[0] + 1.0))
@@ -88,7 +88,7 @@ def curves_figure(inputs: Inputs, dataset: str | None) -> Figure | None:
             "Lines: mean accuracy and median NLL over the repeats, at the learning rate that was chosen. "
             "A steep beginning may lie outside the drawing."
         )
-    legend = tuple(Key(method.title, f"line {method.style}") for method in inputs.methods)
+    legend = tuple(Key(method.name, f"line {method.style}") for method in inputs.methods)
     return Figure(tuple(panels), caption, legend)
 
 
@@ -96,7 +96,7 @@ def schedule_figure(methods: Sequence[MethodInfo]) -> Figure | None:
     """Draw α and β of each schedule that changes over progress, and the row weight α + β p of its phases."""
     panels = []
     for method in methods:
-        phases, title = schedule_phases(method.schedule or ()), method.title
+        phases, title = schedule_phases(method.schedule or ()), method.name
         if len(phases) < 2:
             continue
         said = "; ".join(f"from progress {t:.3g} alpha {a:.3g}, beta {b:.3g}" for t, a, b in thinned(phases, 8))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,7 +26,6 @@ class MethodInfo:
     """A method as the page shows it; ``schedule`` holds (progress, alpha, beta), or None for a loss g(ce)."""
 
     name: str
-    title: str
     style: str
     schedule: tuple[tuple[float, float, float], ...] | None
     formula: str
@@ -97,21 +95,18 @@ def describe_methods(results: pd.DataFrame, meta: Mapping[str, Any]) -> list[Met
     """Describe the methods that were asked for or have results, the control first."""
     given = {str(entry["name"]): entry for entry in meta.get("methods", ())}
     names = list(dict.fromkeys([str(meta.get("control", "ce")), *given, *map(str, pd.unique(results["method"]))]))
-    titles = {name: str(given.get(name, {}).get("title") or name) for name in names}
-    shared = Counter(titles.values())  # two methods with one title could not be told apart in a table
     infos = []
     for k, name in enumerate(names):
-        entry, title = given.get(name, {}), titles[name]
+        entry = given.get(name, {})
         hue, dash = (k - 1) % _HUES + 1, _DASHES[(k - 1) // _HUES % len(_DASHES)]
         steps = entry.get("schedule")
         infos.append(
             MethodInfo(
                 name=name,
-                title=title if shared[title] == 1 else f"{title} ({name})",
                 style="s0" if k == 0 else f"s{hue}{dash}",
                 schedule=None if steps is None else tuple((float(t), float(a), float(b)) for t, a, b in steps),
                 formula=str(entry.get("g") or ""),
-                note=str(entry.get("note") or ""),
+                note=". ".join(str(entry[part]) for part in ("title", "note") if entry.get(part)),
             )
         )
     return infos

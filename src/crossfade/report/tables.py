@@ -37,7 +37,7 @@ def results_table(inputs: Inputs, dataset: str | None = None) -> Table:
         Column("NLL", "nats"),
         Column("ECE", "%"),
     )
-    rows = tuple((method.title, *_cells(row, outcomes.get(method.name, ""))) for method, row in inputs.rows(dataset))
+    rows = tuple((method.name, *_cells(row, outcomes.get(method.name, ""))) for method, row in inputs.rows(dataset))
     if dataset is not None:
         return Table(f"Results on {dataset}", columns, rows)
     mean = f" on {only}, mean over the repeats" if only else f", mean over {count(len(inputs.datasets), 'data set')}"
@@ -64,7 +64,7 @@ def _cells(row: Row, outcome: str) -> tuple[Cell | str, ...]:
 
 def accuracy_table(inputs: Inputs) -> Table:
     """Return the mean accuracy of every method on every data set, the best of each row marked."""
-    columns = (Column("Data set", align="left"), *(Column(method.title) for method in inputs.methods))
+    columns = (Column("Data set", align="left"), *(Column(method.name) for method in inputs.methods))
     rows = []
     for dataset in inputs.datasets:
         values = [row.score for _, row in inputs.rows(dataset)]
@@ -91,16 +91,16 @@ def calibration(inputs: Inputs) -> tuple[Text, Text, Table]:
     for method, row in inputs.rows():
         first, second = Cell(MISSING), Cell(MISSING)
         if method is not inputs.control:
-            nll, ece = changes[method.title] = _less(row.nll, control.nll), _less(row.ece, control.ece)
+            nll, ece = changes[method.name] = _less(row.nll, control.nll), _less(row.ece, control.ece)
             first, second = Cell(signed(nll), tone=_tone(nll, 3)), Cell(points(ece), tone=_tone(100 * ece, 2))
-        rows.append((method.title, percent(row.score), decimal(row.nll), first, percent(row.ece), second))
+        rows.append((method.name, percent(row.score), decimal(row.nll), first, percent(row.ece), second))
     why = (
         "The expectation loss asks for right answers, not for right probabilities: it drives them towards 0 and 1, and "
         "is known to trade calibration for accuracy. So two measures of the probabilities stand beside it: NLL, the "
         "mean cross entropy on the test rows, and ECE, how far confidence and accuracy lie apart. Lower is better."
     )
     table = Table("Accuracy and calibration on the test rows", columns, tuple(rows))
-    return Text(why), Text(_calibration_finding(changes, inputs.control.title)), table
+    return Text(why), Text(_calibration_finding(changes, inputs.control.name)), table
 
 
 def _less(own: float | None, base: float | None) -> float:
@@ -148,12 +148,12 @@ def learning_rates(inputs: Inputs) -> tuple[Table | Text, ...]:
         own = results["method"] == method.name
         counts = [int(np.isclose(rates[own], rate, rtol=1e-9).sum()) for rate in grid]
         cells = (str(n) if n else Cell("0", tone="quiet") for n in counts)
-        rows.append((method.title, *cells, _epochs(results[own])))
+        rows.append((method.name, *cells, _epochs(results[own])))
     note = "Trials in which this learning rate had the best validation accuracy; of equals the first one tried counts."
     blocks: list[Table | Text] = [Table("Learning rates chosen", columns, tuple(rows), (note,))]
     for word, edge in (("largest", grid[0]), ("smallest", grid[-1])) if len(grid) > 1 else ():
         share = rates.eq(edge).groupby(results["method"]).mean()
-        names = [f"{m.title} ({share[m.name]:.0%})" for m in inputs.methods if share[m.name] > 0.6]
+        names = [f"{m.name} ({share[m.name]:.0%})" for m in inputs.methods if share[m.name] > 0.6]
         if names:
             warning = (
                 f"The {word} learning rate of the grid, {edge:g}, was chosen in most trials of {', '.join(names)}: "
@@ -172,8 +172,8 @@ def _epochs(own: pd.DataFrame) -> Cell | str:
 
 def losses_table(methods: Sequence[MethodInfo]) -> Table:
     """Return the losses with their formulas and schedules in words."""
-    columns = (Column("Method", align="left"), Column("Name", align="left"), Column("Loss", align="left"))
-    return Table("The losses that were compared", columns, tuple((m.title, m.name, _formula(m)) for m in methods))
+    columns = (Column("Method", align="left"), Column("Loss", align="left"))
+    return Table("The losses that were compared", columns, tuple((m.name, _formula(m)) for m in methods))
 
 
 def _formula(method: MethodInfo) -> Cell | str:

@@ -24,7 +24,7 @@ from crossfade.stats.means import Interval
 from crossfade.stats.ranking import WinTieLoss, rank_scores
 from crossfade.stats.shape import check_fraction, complete_runs, known, run_hits, run_sizes, tidy
 from crossfade.stats.significance import Friedman, friedman
-from crossfade.stats.verdicts import Verdict, cautions, dataset_line, notes, verdict
+from crossfade.stats.verdicts import Verdict, advice, cautions, dataset_line, headline, notes, verdict
 from crossfade.stats.words import Plain, listed, plain
 
 METRICS = {"accuracy": "accuracy", "balanced": "balanced accuracy", "f1": "macro-F1"}  # columns, and their names
@@ -118,8 +118,20 @@ class Comparison:
         return tuple(verdict for verdict in self.overall_verdicts if verdict.method not in said)
 
     @property
+    def headline(self) -> str:
+        """What was found about all methods, in one to three sentences."""
+        single = [one.outcome for one in self.verdicts if one.dataset is not None]
+        return headline(self.headlines, single, control=self.control, metric=self.metric, datasets=len(self.datasets))
+
+    @property
+    def advice(self) -> str:
+        """What to do next."""
+        names = {verdict.method for verdict in self.headlines}
+        return advice([c for c in self.paired if c.method in names], [c for c in self.across if c.method in names])
+
+    @property
     def lines(self) -> tuple[str, ...]:
-        """The sentences to print: `headlines`, a line on each of several data sets, and `findings`."""
+        """All there is to say in sentences: `headlines`, a line on each of several data sets, and `findings`."""
         return (*(verdict.text for verdict in self.headlines), *self.dataset_lines.values(), *self.findings)
 
     @property
@@ -152,7 +164,7 @@ class Comparison:
         """Return plain lists, dictionaries, strings and numbers for strict JSON; NaN and infinity become ``None``."""
         hidden = ("dataset_lines", "left_out", "cautions", "accuracy", "matrix")
         stored = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in hidden}
-        stored |= {"lines": self.lines, "warnings": self.warnings}
+        stored |= {name: getattr(self, name) for name in ("headline", "advice", "lines", "warnings")}
         return {name: plain(value) for name, value in stored.items()}
 
 
@@ -163,7 +175,6 @@ def compare_methods(
     *,
     fixed_test: bool | Collection[str] | None = None,
     missing: Literal["error", "drop"] = "error",
-    titles: Mapping[str, str] | None = None,
     metric: Literal["accuracy", "balanced", "f1"] = "accuracy",
     size_control: str | None = None,
     moves: Mapping[str, int] | None = None,
@@ -180,7 +191,6 @@ def compare_methods(
             column ``fixed_test`` of ``results``, or takes none where there is no such column.
         missing: ``"error"`` refuses incomplete results and lists the holes. ``"drop"`` leaves out every repeat that
             some method lacks, for all methods, and says so in ``warnings``.
-        titles: names of methods to print in the verdicts.
         metric: the column with what is judged: accuracy, or a fraction like it.
         size_control: a method that has the gradient's size of others, but not their shape: a gain that it shares is
             called one of step size.
@@ -230,7 +240,7 @@ def compare_methods(
         ]
     )
     across = judged_together([over(matrix[name], matrix[control], method=name) for name in others if len(parts) > 1])
-    said = partial(verdict, titles=titles, metric=METRICS[metric])
+    said = partial(verdict, metric=METRICS[metric])
     by_set = {name: [c for c in paired if c.dataset == name] for name in parts}
     extras = _extras(results, wide)
     counted = results[pd.MultiIndex.from_frame(_keys(results)[["dataset", "repeat"]]).isin(wide.index)]
@@ -249,7 +259,7 @@ def compare_methods(
         across=across,
         friedman=friedman(matrix) if across else None,
         verdicts=(*map(said, across), *map(said, paired)),
-        dataset_lines={name: dataset_line(by_set[name], titles) for name in parts} if across else {},
+        dataset_lines={name: dataset_line(by_set[name]) for name in parts} if across else {},
         findings=tuple(
             findings(counted, paired, across, metric=metric, size_control=size_control, hits=hits, moves=moves or {})
         ),

@@ -110,6 +110,13 @@ class AcrossComparison:
         """Number of data sets."""
         return len(self.differences)
 
+    def detectable_with(self, datasets: int) -> float | None:
+        """Return the true mean difference that a t-test over so many data sets finds with probability 0.8."""
+        if self.datasets < 2 or not any(self.differences):
+            return None
+        error = float(np.std(self.differences, ddof=1)) / datasets**0.5
+        return detectable_difference(error, datasets - 1, alpha=(1 - self.confidence) / self.comparisons)
+
     @property
     def outcome(self) -> Outcome:
         """What may be concluded from the adjusted p-value and the interval together, or why nothing may."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil, log2
 
 from crossfade.stats.evidence import AcrossComparison, Outcome, PairedComparison
 from crossfade.stats.means import OUT_OF_FOLD, Interval
@@ -11,6 +12,18 @@ from crossfade.stats.words import count, level, listed, p_value, percent, points
 
 # A method whose mean calibration error is this much above the control's is named, whatever its accuracy.
 _WORSE_CALIBRATION = 0.01
+_OPEN = ("no reliable difference", "one repeat", "no spread")  # outcomes that more results might decide
+# What an outcome says of some methods, the most telling first.
+_HEADLINES = {
+    "better": "Reliably higher {metric} than {control}: {names}.",
+    "worse": "Reliably lower {metric} than {control}: {names}.",
+    "no reliable difference": "No reliable difference from {control} in {metric}: {names}.",
+    "identical": "Identical to {control}: {names}.",
+    "one repeat": "One repeat carries no interval, so nothing follows: {names}.",
+    "no spread": "The same difference from {control} in every repeat, so no interval: {names}.",
+    "too few data sets": "{datasets} are too few to conclude anything beyond them.",
+    "mixed": "Mixed evidence against {control}: {names}.",
+}
 
 
 @dataclass(frozen=True)
@@ -23,14 +36,11 @@ class Verdict:
     text: str
 
 
-def verdict(
-    comparison: PairedComparison | AcrossComparison, titles: Mapping[str, str] | None = None, metric: str = "accuracy"
-) -> Verdict:
+def verdict(comparison: PairedComparison | AcrossComparison, metric: str = "accuracy") -> Verdict:
     """Say in one sentence what a comparison shows, and what it does not.
 
     Args:
         comparison: from `compare_repeats`, `compare_datasets` or `compare_methods`.
-        titles: names to print instead of the methods' own.
         metric: the name of the score.
 
     Example:
@@ -41,22 +51,86 @@ def verdict(
         >>> print(verdict(comparison).text)
         On iris, gradual changes accuracy by +0.5 points against ce (95 % −2.6 to +3.6): no reliable difference at 4 repeats; a true difference of 4.2 points would have been found in 4 runs of 5, one of 2.9 with 8 repeats, of about 3.0 with twice the rows.
     """  # noqa: E501
-    method, control = ((titles or {}).get(name, name) for name in (comparison.method, comparison.control))
     if isinstance(comparison, AcrossComparison):
-        return Verdict(None, comparison.method, comparison.outcome, _across(comparison, method, control, metric))
-    return Verdict(
-        comparison.dataset, comparison.method, comparison.outcome, _within(comparison, method, control, metric)
-    )
+        return Verdict(None, comparison.method, comparison.outcome, _across(comparison, metric))
+    return Verdict(comparison.dataset, comparison.method, comparison.outcome, _within(comparison, metric))
 
 
-def dataset_line(comparisons: Sequence[PairedComparison], titles: Mapping[str, str] | None = None) -> str:
+def headline(
+    verdicts: Sequence[Verdict], single: Sequence[Outcome], *, control: str, metric: str, datasets: int
+) -> str:
+    """Return what was found about all methods together, no stronger than the verdicts that it sums up.
+
+    Args:
+        verdicts: one a method, over all data sets or on the only one.
+        single: with several data sets, the outcomes on each.
+        control, metric, datasets: names of the control and of the score, and the number of data sets.
+    """
+    found: dict[str, list[str]] = {}
+    for one in verdicts:
+        found.setdefault(one.outcome, []).append(one.method)
+    words = {"control": control, "metric": metric, "datasets": count(datasets, "data set")}
+    parts = [line.format(names=listed(found[kind], 12), **words) for kind, line in _HEADLINES.items() if kind in found]
+    if len(verdicts) > 1 and list(found) == ["no reliable difference"]:
+        parts = [f"None of the {len(verdicts)} other losses differs reliably from {control} in {metric}."]
+    if datasets > 1:
+        kinds = ((single.count("better"), "reliable gain"), (single.count("worse"), "reliable loss"))
+        counts = " and ".join(count(number, noun) for number, noun in kinds if number)
+        none = f"On no data set by itself does a loss differ reliably from {control}."
+        parts.append(f"Data set by data set: {counts} in {count(len(single), 'comparison')}." if counts else none)
+    return " ".join(parts)
+
+
+def advice(paired: Sequence[PairedComparison], across: Sequence[AcrossComparison]) -> str:
+    """Return what to do next: the repeats or data sets that would decide what is open, or what the answer allows.
+
+    Args:
+        paired, across: the evidence on the methods that have a headline.
+    """
+    overall = across or paired
+    best = max((c for c in overall if c.outcome == "better"), key=lambda c: c.mean, default=None)
+    parts = [f"{best.method} may replace {best.control} here."] if best else []
+    if across and across[0].outcome == "too few data sets":
+        least = 1 + ceil(log2(across[0].comparisons / (1 - across[0].confidence)))
+        parts.append(f"At least {least} data sets are needed for a conclusion beyond them.")
+    if found := [c.detectable_with(2 * c.datasets) for c in across if c.outcome in _OPEN]:
+        size = max(filter(None, found), default=1.0)
+        parts += [f"{2 * across[0].datasets} data sets would find a mean difference of {percent(size, 1)} points."]
+    elif undecided := [c for c in paired if c.outcome in _OPEN]:
+        parts.append(_repeats(undecided))
+    if not parts:
+        parts = [f"Stay with {overall[0].control}: nothing here is better."]
+    return " ".join(parts)
+
+
+def _repeats(undecided: Sequence[PairedComparison]) -> str:
+    """Return which differences more repeats, or twice the rows, would find."""
+    repeats = max(c.repeats for c in undecided)
+    more = max(10, 2 * repeats)
+    now, then = ([size for c in undecided if (size := c.detectable_with(n)) and size < 1] for n in (repeats, more))
+    if not then:
+        return f"{more} repeats would give intervals to judge by."
+    if not now:
+        return f"{more} repeats would find a difference of {_sizes(then)} points."
+    rows = "" if undecided[0].fixed_test else f"twice the rows would find {_sizes([size / 2**0.5 for size in now])}"
+    if rows and sum(then) / len(then) > 0.95 * sum(now) / len(now):
+        return f"More repeats would change little: {repeats} find a difference of {_sizes(now)} points, {rows}."
+    text = f"{more} repeats would find a difference of {_sizes(then)} points (these {repeats} one of {_sizes(now)})"
+    return f"{text}, {rows}." if rows else f"{text}."
+
+
+def _sizes(sizes: Sequence[float]) -> str:
+    ends = dict.fromkeys(percent(end, 1) for end in (min(sizes), max(sizes)))
+    return " to ".join(ends)
+
+
+def dataset_line(comparisons: Sequence[PairedComparison]) -> str:
     """Say in one line about one data set what is reliable there, or what difference could have been seen."""
-    names = {c.method: (titles or {}).get(c.method, c.method) for c in comparisons}
     first = comparisons[0]
     rows = f", on the same {first.n_test:g} test rows" if first.fixed_test else ""
     head = f"{first.dataset} ({count(first.repeats, 'repeat')}{rows}): "
     if first.repeats == 1:
-        shown = listed(f"{names[c.method]} {points(c.mean, 1)}" for c in comparisons)
+        shown = listed(f"{c.method} {points(c.mean, 1)}" for c in comparisons)
         return f"{head}{shown} points; one repeat carries no interval."
     firm = [c for c in comparisons if c.outcome in ("better", "worse")]
     if not firm:
@@ -65,8 +139,8 @@ def dataset_line(comparisons: Sequence[PairedComparison], titles: Mapping[str, s
     found = []
     for c in firm:
         digits = _digits(c.mean, c.interval)
-        found.append(f"{names[c.method]} {points(c.mean, digits)} points{_span(c.interval, digits)}")
-    rest = listed(names[c.method] for c in comparisons if c not in firm)
+        found.append(f"{c.method} {points(c.mean, digits)} points{_span(c.interval, digits)}")
+    rest = listed(c.method for c in comparisons if c not in firm)
     return f"{head}reliable: {listed(found)}" + (f"; not: {rest}." if rest else ".")
 
 
@@ -106,45 +180,37 @@ def notes(paired: tuple[PairedComparison, ...], across: tuple[AcrossComparison, 
 
 def cautions(paired: tuple[PairedComparison, ...], ece: Mapping[str, float | None], control: str) -> Iterator[str]:
     """Yield reasons for care: test sets so small that a row outweighs the difference, and worse calibration."""
-    small: dict[str, list[PairedComparison]] = {}
-    for c in paired:
-        if 0 < abs(c.mean) < 1 / c.n_test and not (c.interval and c.interval.kind == OUT_OF_FOLD):
-            small.setdefault(c.dataset, []).append(c)
-    if len(small) > 4:
+    small = {
+        c.dataset: f"{c.dataset} ({percent(1 / c.n_test)} points)"
+        for c in paired
+        if 0 < abs(c.mean) < 1 / c.n_test and not (c.interval and c.interval.kind == OUT_OF_FOLD)
+    }
+    if small:
+        yield f"One test row is worth more than some difference that was found on {listed(small.values(), 4)}."
+    base = ece.get(control) or 0.0
+    worse = [
+        f"{name} {percent(value, 1)}" for name, value in ece.items() if value and value - base >= _WORSE_CALIBRATION
+    ]
+    if worse and ece.get(control) is not None:
         yield (
-            f"On {len(small)} of {len({c.dataset for c in paired})} data sets ({listed(small)}) some difference is "
-            "smaller than what one test row is worth."
+            f"Calibration error is at least a point above the {percent(base, 1)} points of {control}: {listed(worse)} "
+            "(means, not tested)."
         )
-    else:
-        for dataset, found in small.items():
-            shown = listed(f"{c.method} {points(c.mean, 2)}" for c in found)
-            worth = percent(1 / found[0].n_test)
-            yield (
-                f"{dataset}: one of its {found[0].n_test:g} test rows is worth {worth} points, more than the "
-                f"difference found for {shown}."
-            )
-    base = ece.get(control)
-    for name, value in ece.items():
-        if value is not None and base is not None and value - base >= _WORSE_CALIBRATION:
-            yield (
-                f"{name}: calibration error {percent(value, 1)} points against {percent(base, 1)} "
-                f"of {control}: its probabilities say less about how often it is right (means, not tested)."
-            )
 
 
-def _within(c: PairedComparison, method: str, control: str, metric: str) -> str:
-    where = f"On {c.dataset}, {method}"
+def _within(c: PairedComparison, metric: str) -> str:
+    where = f"On {c.dataset}, {c.method}"
     if c.outcome == "one repeat":
-        change = f"differs from {control} by {points(c.mean, 2)} points" if c.mean else f"equals {control}"
+        change = f"differs from {c.control} by {points(c.mean, 2)} points" if c.mean else f"equals {c.control}"
         return f"{where} {change} in the only repeat; one repeat carries no interval, so nothing follows from it."
     if c.outcome == "identical":
-        return f"{where} and {control} have identical {metric} in all {c.repeats} repeats."
+        return f"{where} and {c.control} have identical {metric} in all {c.repeats} repeats."
     if c.outcome == "no spread":
         return (
-            f"{where} differs from {control} by the same {points(c.mean, 2)} points in all {c.repeats} repeats: "
+            f"{where} differs from {c.control} by the same {points(c.mean, 2)} points in all {c.repeats} repeats: "
             "there is no spread to make an interval from."
         )
-    change = _change(c, control, metric, scope=", training randomness only" if c.fixed_test else "")
+    change = _change(c, metric, scope=", training randomness only" if c.fixed_test else "")
     if c.outcome == "no reliable difference":
         family = "the interval by itself excludes zero, but not after allowing for the number of comparisons"
         mind = f" ({family}: {_holm(c)})" if c.interval and c.interval.excludes_zero() else ""
@@ -156,12 +222,12 @@ def _within(c: PairedComparison, method: str, control: str, metric: str) -> str:
     return f"{where} {change}: {end}."
 
 
-def _across(c: AcrossComparison, method: str, control: str, metric: str) -> str:
+def _across(c: AcrossComparison, metric: str) -> str:
     n, counts = c.datasets, c.counts
-    where = f"Over {n} data sets, {method}"
+    where = f"Over {n} data sets, {c.method}"
     if c.outcome == "identical":
-        return f"{where} and {control} have identical mean {metric} on every one."
-    change = _change(c, control, metric, average=" on average")
+        return f"{where} and {c.control} have identical mean {metric} on every one."
+    change = _change(c, metric, average=" on average")
     tally = f"{count(counts.wins, 'win')}, {count(counts.ties, 'tie')}, {count(counts.losses, 'loss')}"
     if c.outcome == "too few data sets":
         least = f"a signed-rank test over {n} cannot give p below {c.smallest_p:g}"
@@ -178,13 +244,11 @@ def _across(c: AcrossComparison, method: str, control: str, metric: str) -> str:
     return f"{where} {change}, {tally}: {end}."
 
 
-def _change(
-    c: PairedComparison | AcrossComparison, control: str, metric: str, *, average: str = "", scope: str = ""
-) -> str:
+def _change(c: PairedComparison | AcrossComparison, metric: str, *, average: str = "", scope: str = "") -> str:
     verb = {"better": "raises", "worse": "lowers"}.get(c.outcome, "changes")
     digits = _digits(c.mean, c.interval)
     size = points(c.mean, digits) if verb == "changes" else percent(abs(c.mean), digits)
-    return f"{verb} {metric} by {size} points{average} against {control}{_span(c.interval, digits, scope)}"
+    return f"{verb} {metric} by {size} points{average} against {c.control}{_span(c.interval, digits, scope)}"
 
 
 def _span(interval: Interval | None, digits: int, scope: str = "") -> str:
