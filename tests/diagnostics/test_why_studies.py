@@ -2,7 +2,6 @@
 
 import csv
 import json
-import time
 
 import pytest
 import torch
@@ -170,42 +169,6 @@ def test_a_store_serves_status_report_and_export(measured, call, tmp_path):
     assert call("export", tmp_path / "rows.csv", "--store", store, "--curves")[0] == 0
     tables = {row["table"] for row in rows_of(tmp_path / "rows.csv")}
     assert tables == {"along", "minima", "sharpness", "simulation", "slices"}
-
-
-@pytest.mark.parametrize("name", ["dynamics", "escape"])
-def test_killed_and_run_again_the_tables_are_those_of_an_undisturbed_run(
-    name, request, start_script, tmp_path, call, monkeypatch
-):
-    """Kill -9 once a trial is stored; the rows of wine alone are those of all sets."""
-    whole = request.getfixturevalue("followed") / "out" if name == "dynamics" else request.getfixturevalue("measured")
-    store, out = tmp_path / "store.db", tmp_path / "out"
-    command = ["run", name, "--scale", "smoke", "--sets", "wine"]
-    command += ["--out", str(out), "--store", str(store), "--workers", "1"]
-    command += ["--methods", "ce,el"] if name == "dynamics" else []
-
-    def known():
-        try:
-            with Store(store, "read") as opened:
-                return len(list(opened.rows()))
-        except UserError:
-            return 0
-
-    process = start_script(f"from crossfade.cli import main\nmain({command})\n")
-    while not known() and process.is_alive():
-        time.sleep(0.01)
-    assert process.is_alive(), "it was over before it could be killed"
-    process.kill()
-    process.join()
-    patch_study(monkeypatch, name, figures=lambda tables: {})  # drawing takes longer than everything else
-    status, _, err = call(*command)
-    assert status == 0, err
-    tables = [path.name for path in out.glob("*.csv")]
-    assert len(tables) >= 4
-    for table in tables:
-        mine = rows_of(out / table)
-        units = {row["unit"] for row in mine}
-        assert mine == [row for row in rows_of(whole / table) if row["unit"] in units]
-        assert all("wine" in unit for unit in units)
 
 
 def test_an_escape_training_goes_on_with_the_moments_that_were_measured(tmp_path, monkeypatch):

@@ -1,7 +1,6 @@
 import multiprocessing
 import os
 import random
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -445,33 +444,3 @@ def test_a_copy_of_the_file_alone_is_a_store(tmp_path):
         (tmp_path / "copy.db").write_bytes((tmp_path / "s.db").read_bytes())
     with Store(tmp_path / "copy.db", "read") as store:
         assert not list(store.rows())
-
-
-def test_a_writer_killed_at_any_moment_leaves_whole_rows(tmp_path, request):
-    path = tmp_path / "s.db"
-    script = (
-        "import sys\n"
-        "from crossfade.lab.store import Store, Outcome\n"
-        "from tests.lab.test_store import FakeTrial\n"
-        "with Store(sys.argv[1]) as store:\n"
-        "    start = len(list(store.rows()))\n"
-        "    print('ready', flush=True)\n"
-        "    for n in range(start, 10**6):\n"
-        "        store.put(FakeTrial(f'{n:07}'), Outcome({'n': n}, {'c': [n] * 500}), {})\n"
-    )
-    draw, seen = random.Random(1), 0
-    for _ in range(4):
-        writer = subprocess.Popen(
-            [sys.executable, "-c", script, str(path)], cwd=request.config.rootpath, stdout=subprocess.PIPE
-        )
-        assert writer.stdout.readline() == b"ready\n"
-        time.sleep(draw.uniform(0.005, 0.1))
-        writer.send_signal(signal.SIGKILL)
-        writer.wait()
-        with Store(path) as store:
-            rows = list(store.rows(curves=True))
-        assert [row.outcome.result["n"] for row in rows] == list(range(len(rows)))
-        assert all(row.outcome.curves["c"] == [row.outcome.result["n"]] * 500 for row in rows)
-        assert len(rows) >= seen
-        seen = len(rows)
-    assert seen > 0

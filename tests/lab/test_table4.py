@@ -4,11 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import multiprocessing
-import os
-import random
-import runpy
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +13,6 @@ import pandas as pd
 import pytest
 
 from crossfade.cli import main
-from crossfade.errors import UserError
 from crossfade.lab import frames
 from crossfade.lab.hardware import Hardware
 from crossfade.lab.methods import METHODS
@@ -130,53 +124,6 @@ def test_bad_requests_are_one_line(call: Call, data: Path, tmp_path: Path, more:
     last = err.strip().splitlines()[-1]
     assert line in last
     assert "Traceback" not in err
-
-
-SCRIPT = """
-import os, sys, time
-import crossfade.lab.run
-from crossfade.cli import main
-from crossfade.lab.store import Store
-crossfade.lab.run._BUDGET = 1.0  # a repeat a batch, so that there are many moments between two of them
-put = Store.put
-Store.put = lambda *row: (put(*row), time.sleep(0.05))  # slow enough to be killed half way on any machine
-sys.stdout = sys.stderr = open(os.devnull, "w")
-main({command})
-"""
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a fork server, to start many processes quickly")
-def test_killed_at_random_moments_and_resumed(call: Call, data: Path, tmp_path: Path) -> None:
-    def smoke(store: Path) -> list[str]:
-        return command(data, store, "--sets", ",".join(SETS), scale="smoke")
-
-    call(*smoke(tmp_path / "whole.db"))
-    server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(["torch", "crossfade.lab.paper.table4", "crossfade.lab.run", "crossfade.stats"])
-    cut, script, moments, halfway = tmp_path / "cut.db", tmp_path / "run.py", random.Random(4), 0
-    script.write_text(SCRIPT.format(command=smoke(cut)))
-    while halfway < 3 and known(cut) < TRIALS:
-        victim = server.Process(target=runpy.run_path, args=(str(script),))
-        victim.start()
-        before = known(cut)
-        while victim.is_alive() and known(cut) == before:
-            time.sleep(0.05)
-        time.sleep(moments.uniform(0.0, 0.05))
-        victim.kill()
-        victim.join()
-        halfway += 0 < known(cut) < TRIALS
-    code, _, err = call(*smoke(cut))
-    assert code == 0, err
-    assert halfway
-    pd.testing.assert_frame_equal(results(cut), results(tmp_path / "whole.db"))
-
-
-def known(path: Path) -> int:
-    try:
-        with Store(path, "read") as store:
-            return len(list(store.rows()))
-    except UserError:  # it isn't there yet, or is just being made
-        return 0
 
 
 def _run(data: Path, path: Path, execute: Executor | None = None, *, seeds: int = 2, splits: int = 1) -> Summary:

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from crossfade.lab.checks import check_choice
 from crossfade.lab.files import check_folder, write_json, write_text
 from crossfade.lab.provenance import provenance
-from crossfade.stats.drawing import save_svg
+from crossfade.stats.drawing import to_svg
 
 #: One colour for each loss, the same in every figure: Okabe and Ito's, which colour-blind readers can tell apart.
 COLOURS = {
@@ -88,7 +88,8 @@ def write_study(
     for name, table in tables.items():
         write_text(out / f"{name}.csv", table.to_csv(index=False, float_format="%.6g"), "--out")
     for name, figure in figures.items():
-        save_svg(figure, out / f"{name}.svg", outlines=False)
+        drawn = '<?xml version="1.0" encoding="utf-8"?>\n' + to_svg(figure, outlines=False)
+        write_text(out / f"{name}.svg", drawn, "--out")
 
 
 def _processor() -> str:
