@@ -2,6 +2,10 @@
 
 import csv
 import json
+import os
+import signal
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -225,3 +229,27 @@ def test_bad_input(tmp_path):
         table_task("yeast", None)
     with pytest.raises(UserError, match="UCI"):
         table_task("yeast", tmp_path)
+
+
+ORPHAN = """
+import os, sys, time
+from crossfade.lab.paper.why.watched import _follow_parent
+if os.fork():
+    sys.stdin.readline()
+    os._exit(0)
+_follow_parent()
+print(os.getpid(), flush=True)
+while True:
+    time.sleep(1)
+"""
+
+
+def test_a_worker_ends_when_the_process_that_started_it_is_gone_and_leaves_signals_to_it():
+    parent = subprocess.Popen([sys.executable, "-c", ORPHAN], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    worker = int(parent.stdout.readline())
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        os.kill(worker, number)
+    parent.stdin.write("end\n")
+    parent.stdin.flush()
+    parent.wait()
+    assert parent.stdout.read() == ""  # ends with the last process that has it open: the worker

@@ -45,9 +45,17 @@ def run(command: list[str], folder: Path, point: str = "", strike: str = "", num
     small()
     if point:
         arm(point, blow(strike), number)
+    from joblib.externals.loky import reusable_executor
+
     from crossfade.cli import main
 
-    main(command)
+    try:
+        main(command)
+    finally:
+        if (
+            reusable_executor._executor is not None
+        ):  # multiprocessing waits for idle workers, an interpreter's end doesn't
+            reusable_executor._executor.shutdown(kill_workers=True)
 
 
 def blow(strike: str) -> Callable[[int | None], None]:

@@ -7,6 +7,7 @@ writer (WAL). A second run on the same file, whatever name it comes by, is refus
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import sqlite3
@@ -41,6 +42,7 @@ CREATE TABLE runs (
 _NEW = (
     f"PRAGMA journal_mode = MEMORY; PRAGMA application_id = {_APPLICATION}; PRAGMA user_version = {_SCHEMA}; {_TABLES}"
 )
+_log = logging.getLogger(__name__)
 # What to do about SQLite's errors, by a word of their text.
 _ERRORS = {
     "full": "the disk is full; free some space and run the same command again: what is stored is safe",
@@ -215,6 +217,7 @@ class Store:
                 with suppress(ValueError):
                     origin, signature = _unsigned(provenance)
                     older += signature is None
+                    list(map(_load, row[7:]))  # all that can be said of an older one
                     if signature in (None, _signature(origin, (*row, finished))):
                         continue
                 damaged.append(f"{row[2]}, {row[3]}, repeat {row[4]}")
@@ -326,7 +329,10 @@ def _one_name(path: Path) -> Path:
     if not path.exists() or path.stat().st_nlink == 1:
         return path
     with os.scandir(path.parent) as there:
-        return Path(min(one.path for one in there if one.inode() == path.stat().st_ino))
+        names = sorted(one.path for one in there if one.inode() == path.stat().st_ino)
+    if len(names) < path.stat().st_nlink:
+        _log.warning("store %s: what an unfinished run keeps beside its name in another folder isn't seen here", path)
+    return Path(names[0])
 
 
 def _locked(path: Path) -> ExitStack:
