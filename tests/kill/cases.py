@@ -44,8 +44,8 @@ CASES: dict[str, tuple[list[str], tuple[str, ...]]] = {
     ),
     "table3": (["run", "table3", "--nets", "arch1", "--methods", "f0", *_SMOKE], ("row", "commit", "page")),
     "figure2": (
-        ["run", "figure2", "--model", "{data}/tiny-bert", "--tasks", "RTE,WNLI", "--methods", "gradual", "--epochs", "2",
-         *_SMOKE],
+        ["run", "figure2", "--model", "{data}/tiny-bert", "--tasks", "RTE,WNLI", "--methods", "gradual", "--epochs",
+         "2", *_SMOKE],
         (*_DEEP, "figure"),
     ),
     "table4": (
