@@ -74,7 +74,15 @@ def parting(*points):
     return chosen
 
 
-@pytest.mark.parametrize("recipe", [Recipe(epochs=9), Recipe(net="linear", epochs=4, granularity="step", tie="loss")])
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        Recipe(epochs=9),
+        Recipe(net="linear", epochs=4, granularity="step", tie="loss"),
+        Recipe(epochs=9, tie="expected", metric="f1", lr_schedule="cosine"),
+        Recipe(epochs=9, select="last"),
+    ],
+)
 def test_what_begins_alike_is_trained_once_and_is_what_it_is_alone(make_split, monkeypatch, recipe):
     spans = []
 

@@ -23,16 +23,8 @@ from numpy.typing import NDArray
 
 from crossfade.lab.scores import tally
 from crossfade.lab.train.outcome import Curve, Floats
+from crossfade.lab.train.tables import setup
 from crossfade.lab.train.tables.panels import Layer, Sgd, back, contract, descend, first_hidden, to_rows, to_units
-from crossfade.lab.train.tables.setup import (
-    TEST_CORRECT,
-    TEST_NLL,
-    TEST_TALLY,
-    TRAIN_LOSS,
-    VAL_CORRECT,
-    VAL_NLL,
-    VAL_TALLY,
-)
 from crossfade.lab.train.tables.simd import (
     ROWS,
     WIDE,
@@ -335,7 +327,7 @@ def _train(a: Arguments, begin: int, end: int, chosen: int) -> int:
     net, best_net = _Net(layers, depth, p, pointer(a.velocity)), _Net(layers, depth, best, pointer(a.velocity))
     sgd, work, stop = Sgd(a.sgd[0], a.sgd[1], a.sgd[2]), _work(a.workspace, a.widest), pointer(a.stop)
     classes, probabilities, identity = a.probabilities.shape[1], pointer(a.probabilities), pointer(a.identity)
-    measures, diverged, tallied = a.measures, False, a.measures.shape[1] > VAL_TALLY
+    measures, diverged, tallied = a.measures, False, a.measures.shape[1] > setup.VAL_TALLY
     for epoch in range(begin, end):
         loss = _Loss(a.address, pointer(a.schedule[epoch]), a.schedule.shape[1])
         total_loss = _epoch(net, train, pointer(a.orders[epoch]), loss, classes, a.batch_size, sgd, work, stop)
@@ -343,19 +335,19 @@ def _train(a: Arguments, begin: int, end: int, chosen: int) -> int:
             return chosen
         correct, nll = _evaluate(net, val, identity, classes, work, probabilities, tallied)
         if tallied:
-            _tally(a.probabilities[: val.rows], a.val[1], measures[epoch, VAL_TALLY:TEST_TALLY])
+            _tally(a.probabilities[: val.rows], a.val[1], measures[epoch, setup.VAL_TALLY : setup.TEST_TALLY])
         test_correct, test_nll = _evaluate(net, test, identity, classes, work, probabilities, tallied)
         if tallied:
-            _tally(a.probabilities[: test.rows], a.test[1], measures[epoch, TEST_TALLY:])
+            _tally(a.probabilities[: test.rows], a.test[1], measures[epoch, setup.TEST_TALLY :])
         diverged = not (_finite(p, size) and np.isfinite(nll) and np.isfinite(total_loss))
         if diverged:
-            measures[epoch, VAL_TALLY:] = np.nan
+            measures[epoch, setup.VAL_TALLY :] = np.nan
             break
-        measures[epoch, TRAIN_LOSS], measures[epoch, VAL_CORRECT], measures[epoch, VAL_NLL] = total_loss, correct, nll
-        measures[epoch, TEST_CORRECT], measures[epoch, TEST_NLL] = test_correct, test_nll
+        row = measures[epoch]  # of the columns in ``setup``
+        row[0], row[1], row[2], row[3], row[4] = total_loss, correct, nll, test_correct, test_nll
         gain = 1.0 if chosen < 0 or a.tie == _END else measures[epoch, a.judged] - measures[chosen, a.judged]
         if a.tie == _LOSS and gain == 0.0:
-            gain = measures[chosen, VAL_NLL] - measures[epoch, VAL_NLL]
+            gain = measures[chosen, setup.VAL_NLL] - measures[epoch, setup.VAL_NLL]
         if gain > 0.0 or (gain == 0.0 and a.tie == _LAST):
             chosen = epoch
             for i in range(0, size, ROWS):
