@@ -47,7 +47,7 @@ def write_curves(
     names = frames.curve_names(store, keys) | {"request": True}
     if kind == "parquet":
         return _write_parquet(frames.curve_columns(store, keys, requests), file, names)
-    count, text = 0, io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
+    count, text = 0, io.TextIOWrapper(file, encoding="utf-8", newline="")
     write = csv.writer(text, delimiter=_separator(kind), lineterminator="\n")
     write.writerow(map(as_text, names) if safe else names)
     # Numbers stay as they are written in the store, where floats have all their digits.
