@@ -17,13 +17,13 @@ from crossfade.lab.comparison import plan as plan_comparison
 from crossfade.lab.data import image_sets
 from crossfade.lab.data.images import ImageSet, ImageTask
 from crossfade.lab.hardware import Hardware
+from crossfade.lab.nets.weights import load_model, read_provenance
 from crossfade.lab.paper.image_studies import IMAGE_STUDIES, MOTIVATING, escape_table, scaled
 from crossfade.lab.paper.page import beside_paper
 from crossfade.lab.paper.study import Request, plan
 from crossfade.lab.run import Summary, run_request, unknown
 from crossfade.lab.settings import Images, Settings
 from crossfade.lab.store import Store
-from crossfade.lab.train.deep.network import load_model, read_provenance
 from crossfade.lab.train.deep.recipe import ImageRecipe
 from crossfade.lab.train.deep.run import estimate
 from tests.images.image_cases import noise

@@ -29,12 +29,13 @@ from crossfade.lab.data.texts import TextSplit, TextTask
 from crossfade.lab.hardware import Hardware, process_rank
 from crossfade.lab.methods import Start, TwoPass
 from crossfade.lab.nets import build
+from crossfade.lab.nets.weights import save_model
 from crossfade.lab.provenance import provenance
 from crossfade.lab.store import Outcome
 from crossfade.lab.train.deep import side_by_side
 from crossfade.lab.train.deep.feeds import DeepSplit
 from crossfade.lab.train.deep.lightning import CHECKPOINT, train
-from crossfade.lab.train.deep.network import Job, job_starts, save_model
+from crossfade.lab.train.deep.network import Job, job_starts
 from crossfade.lab.train.deep.recipe import DeepRecipe, ImageRecipe
 from crossfade.lab.train.deep.record import Watcher, escapes
 from crossfade.lab.train.executor import Batch, Executor, Tick, error_line, train_in_parts
