@@ -28,8 +28,8 @@ from crossfade.lab.paper.why.watched import Row, arrays_of, cifar, follow, outco
 from crossfade.lab.store import Outcome
 from crossfade.lab.train import Recipe
 from crossfade.lab.train.deep.recipe import ImageRecipe
-from crossfade.lab.train.deep.record import Watcher
 from crossfade.lab.trial import Task, Trial
+from crossfade.lab.watcher import Watcher
 from crossfade.stats.drawing import new_figure
 
 STUDY = "dynamics"

@@ -17,7 +17,8 @@ from crossfade.lab.nets import build
 from crossfade.lab.nets.pretrained import load_classifier
 from crossfade.lab.train.deep.feeds import Batch, DeepSplit, Inputs, epoch_seed
 from crossfade.lab.train.deep.recipe import DeepRecipe, ImageRecipe, TextRecipe
-from crossfade.lab.train.deep.record import Observer, Tally
+from crossfade.lab.train.deep.record import Tally
+from crossfade.lab.watcher import Observer
 
 _GRID = 5040  # points in an epoch at which two schedules that change at each step are compared
 

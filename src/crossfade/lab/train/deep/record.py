@@ -1,27 +1,24 @@
-"""The record of a training: each epoch's scores, the chosen epoch, and the watched test images."""
+"""The record of a training: each epoch's scores, the chosen epoch, and which watched images became right."""
 
 from __future__ import annotations
 
 import math
-import shutil
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crossfade.diagnostics import ProbabilityRecorder, Recording, transitions
+from crossfade.diagnostics import Recording, transitions
 from crossfade.lab.train.outcome import History, chosen_epoch
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from crossfade.lab.train.deep.recipe import DeepRecipe
-
-Observer: TypeAlias = Callable[[int, str, Tensor, Tensor, Tensor], None]
 
 _BINS = 15
 _COUNT, _CORRECT, _NLL, _BRIER, _GAPS = range(5)
@@ -151,44 +148,6 @@ class Record:
         if self.recipe.select == "last":
             return len(self.rows) - 1
         return chosen_epoch(np.array([row["val_accuracy"] for row in self.rows]))
-
-
-class Watcher:
-    """An observer that records p_y of the examples of some parts in some epochs.
-
-    Recordings are continued; one that can't be, such as a torn one, is begun again.
-
-    Args:
-        parts: The folder of a part's recording and its number of examples, by the part's name.
-        epochs: The number of epochs of the training.
-        watched: The epochs (from 0) that are recorded.
-    """
-
-    def __init__(self, parts: Mapping[str, tuple[Path, int]], epochs: int, watched: Collection[int]) -> None:
-        self.recorders = {part: _recorder(*place, epochs) for part, place in parts.items()}
-        self.watched = watched
-
-    def __call__(self, epoch: int, part: str, index: Tensor, logits: Tensor, labels: Tensor) -> None:
-        if part in self.recorders and epoch in self.watched:
-            self.recorders[part].record(epoch, index, logits, labels)
-            if part == "test":  # a checkpoint may follow, and a run that resumes from it doesn't repeat this epoch
-                self.missing(0)
-
-    def missing(self, epochs: int) -> int:
-        """Write down what was recorded, and return how much of the first ``epochs`` epochs was not."""
-        for recorder in self.recorders.values():
-            recorder.flush()
-        recordings = [Recording(recorder.folder) for recorder in self.recorders.values()]
-        watched = [epoch for epoch in self.watched if epoch < epochs]
-        return sum(int((~one.seen(epoch)).sum()) for one in recordings for epoch in watched)
-
-
-def _recorder(folder: Path, examples: int, epochs: int) -> ProbabilityRecorder:
-    try:
-        return ProbabilityRecorder(folder, examples, epochs)
-    except (OSError, ValueError):
-        shutil.rmtree(folder, ignore_errors=True)
-        return ProbabilityRecorder(folder, examples, epochs)
 
 
 def escapes(folder: Path, recipe: DeepRecipe) -> dict[str, int]:

@@ -37,10 +37,11 @@ from crossfade.lab.train.deep.feeds import DeepSplit
 from crossfade.lab.train.deep.lightning import CHECKPOINT, train
 from crossfade.lab.train.deep.network import Job, job_starts
 from crossfade.lab.train.deep.recipe import DeepRecipe, ImageRecipe
-from crossfade.lab.train.deep.record import Watcher, escapes
+from crossfade.lab.train.deep.record import escapes
 from crossfade.lab.train.executor import Batch, Executor, Tick, error_line, train_in_parts
 from crossfade.lab.train.outcome import History, outcome
 from crossfade.lab.trial import Trial, seed
+from crossfade.lab.watcher import Watcher
 
 _AT_ONCE = 8  # networks side by side; with more an H200 isn't faster
 _TIMED = 4  # networks that are timed side by side for an estimate
