@@ -159,17 +159,16 @@ class _Runner:
         recipe, folder = _recipe(trial), self.work / trial.key
         if not history.finite or history.chosen < 0:
             return Outcome(error=f"the weights diverge at learning rate {recipe.learning_rate:g}; try a smaller one")
-        result = _outcome(job.split, recipe, history)
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.barrier()  # all processes have finished recording before the folder is read and removed
         if process_rank() > 0:
-            return result
+            return _outcome(job.split, recipe, history, {})
         if missing := job.missing(recipe.epochs):
             return Outcome(error=f"p_y of {missing} watched images wasn't recorded; run it again")
-        if recipe.watch:
-            result = Outcome({**(result.result or {}), **escapes(folder / "p", recipe)}, result.curves)
+        more = escapes(folder / "p", recipe) if recipe.watch else {}
         if history.shared:
-            result = Outcome({**(result.result or {}), "shared_epochs": history.shared}, result.curves)
+            more["shared_epochs"] = history.shared
+        result = _outcome(job.split, recipe, history, more)
         if self.keep is not None:
             _keep_weights(self.keep, trial, job.split, history, result)
         if (folder / "log").is_dir():
@@ -208,7 +207,7 @@ def _recipe(trial: Trial) -> DeepRecipe:
     return expect("recipe", trial.recipe, DeepRecipe)
 
 
-def _outcome(split: DeepSplit, recipe: DeepRecipe, history: History) -> Outcome:
+def _outcome(split: DeepSplit, recipe: DeepRecipe, history: History, more: Mapping[str, int]) -> Outcome:
     about = {
         "n_train": len(split.train),
         "n_val": 0 if split.validation is None else len(split.validation),
@@ -219,6 +218,7 @@ def _outcome(split: DeepSplit, recipe: DeepRecipe, history: History) -> Outcome:
         "best_test_accuracy": float(history.curves["test_accuracy"].max()),
         "scale": recipe.scale,
         "device": history.device,
+        **more,
     }
     return outcome(history, recipe.learning_rate, about, epochs=True)
 

@@ -71,7 +71,7 @@ def train(
     return train_plain(members, recipe, device=device, threads=count, on_progress=on_progress)
 
 
-def executor(hardware: Hardware, *, engine: Engine = "auto", device: str | None = None) -> Executor:
+def executor(hardware: Hardware, *, device: str | None = None) -> Executor:
     """Return an executor that trains LSTMs in this process on one device, by default the one that ``hardware`` names.
 
     Raises:
@@ -88,17 +88,16 @@ def executor(hardware: Hardware, *, engine: Engine = "auto", device: str | None 
         """Train all together or, if that fails, in parts; the plain engine trains what can't be a graph."""
         whole = sum(trial.cost for trial in batch)
 
-        def report(fraction: float) -> None:
-            tick(fraction * whole)
-
         def train_some(places: Sequence[int]) -> list[Outcome]:
             members = [LstmMember(splits[at], batch[at].method, seed(batch[at], "train")) for at in places]
-            train_with = partial(train, members, recipe, device=device, threads=threads, on_progress=report)
+            train_with = partial(
+                train, members, recipe, device=device, threads=threads, on_progress=lambda part: tick(part * whole)
+            )
             started = time.perf_counter()
             try:
-                histories = train_with(engine=engine)
+                histories = train_with()
             except Exception:
-                if len(members) > 1 or device == "cpu" or engine != "auto":
+                if len(members) > 1 or device == "cpu":
                     raise
                 histories = train_with(engine="plain")
             seconds = (time.perf_counter() - started) / len(members)
