@@ -13,9 +13,8 @@ from cyclopts import Parameter
 from crossfade.cli import STUDIES
 from crossfade.cli.options import Devices, Names, Numbers, Overwrite, Quiet, threads
 from crossfade.errors import UserError
-from crossfade.lab.checks import check_count
+from crossfade.lab.checks import Precision, check_count
 from crossfade.lab.paper.study import Request, Scale, Study, plan
-from crossfade.lab.settings import Precision
 
 if TYPE_CHECKING:
     from crossfade.lab.hardware import Hardware

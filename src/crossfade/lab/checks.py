@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar, get_args, get_origin, get_type_hints
 
 from crossfade.errors import UserError
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 _T = TypeVar("_T")
+Precision: TypeAlias = Literal["32-true", "16-mixed", "bf16-mixed"]
 INDEX = 2**31  # rows and weights are counted in 32 bits
 
 
@@ -16,6 +20,13 @@ def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
     """Raise UserError unless the value is one of the choices."""
     if value not in choices:
         raise UserError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+
+
+def check_choices(recipe: DataclassInstance) -> None:
+    """Raise UserError unless every field whose type is a ``Literal`` has one of its values."""
+    for name, kind in get_type_hints(type(recipe)).items():
+        if get_origin(kind) is Literal:
+            check_choice(name, getattr(recipe, name), get_args(kind))
 
 
 def check_count(name: str, value: object, least: int = 1) -> None:

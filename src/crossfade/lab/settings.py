@@ -8,16 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 from crossfade.errors import UserError
-from crossfade.lab.checks import check_choice, check_count, check_positive, check_seed, check_share
+from crossfade.lab.checks import Precision, check_choice, check_count, check_positive, check_seed, check_share
 from crossfade.lab.trial import Json
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
-
-Precision: TypeAlias = Literal["32-true", "16-mixed", "bf16-mixed"]
 
 
 class Kind(Enum):

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import bisect
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal
 
 from crossfade.errors import UserError
-from crossfade.lab.checks import check_choice, check_count, check_positive, check_share
+from crossfade.lab.checks import Precision, check_choices, check_count, check_positive, check_share
 
 if TYPE_CHECKING:
     from crossfade.lab.trial import Shape
-
-Precision: TypeAlias = Literal["32-true", "16-mixed", "bf16-mixed"]
 
 
 @dataclass(frozen=True)
@@ -88,9 +86,7 @@ class DeepRecipe:
     watch = 0
 
     def __post_init__(self) -> None:
-        check_choice("precision", self.precision, ("32-true", "16-mixed", "bf16-mixed"))
-        check_choice("granularity", self.granularity, ("epoch", "step"))
-        check_choice("select", self.select, ("last", "validation"))
+        check_choices(self)
         check_count("epochs", self.epochs)
         check_count("batch_size", self.batch_size)
         check_count("protocol", self.protocol)

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Literal
 
 from crossfade.errors import UserError
-from crossfade.lab.checks import check_choice, check_count, check_positive, check_seed
+from crossfade.lab.checks import check_choices, check_count, check_positive, check_seed
 
 if TYPE_CHECKING:
     from crossfade.lab.methods import Method
@@ -52,8 +52,7 @@ class LstmRecipe:
     protocol: int = 1
 
     def __post_init__(self) -> None:
-        check_choice("granularity", self.granularity, ("epoch", "step"))
-        check_choice("select", self.select, ("validation", "last"))
+        check_choices(self)
         for name in ("embedding", "hidden", "layers", "epochs", "batch_size", "max_length", "min_count", "vocabulary"):
             check_count(name, getattr(self, name))
         check_count("protocol", self.protocol)
