@@ -162,10 +162,7 @@ def _cinic10(folder: Path) -> Read:
     listed = {name: _list(folder / name) for name in ("train", "valid", "test")}
     classes = _classes(listed["train"])
     for name, files in listed.items():
-        if (own := _classes(files)) != classes:
-            raise UserError(
-                f"{folder / name}: classes {', '.join(own)} differ from those of train ({', '.join(classes)})"
-            )
+        _check_classes(files, classes, folder / name)
     return _read([*listed["train"], *listed["valid"]], classes, 32), _read(listed["test"], classes, 32), classes
 
 
