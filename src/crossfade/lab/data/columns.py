@@ -231,9 +231,8 @@ def without_rare(tables: list[Rows], rare: Rare | None) -> list[Rows]:
     if rare is None:
         return tables
     labels = [texts(rows.labels, MISSING_LABEL) for rows in tables]
-    if pd.to_numeric(labels[0], errors="coerce").notna().equals(labels[0].notna()):  # 1 and 1.0 are one class
-        spelled = [pd.to_numeric(text, errors="coerce").map("{:.15g}".format, na_action="ignore") for text in labels]
-        labels = [text.where(numbers.isna(), numbers) for text, numbers in zip(labels, spelled, strict=True)]
+    if pd.to_numeric(labels[0], errors="coerce").notna().equals(labels[0].notna()):
+        labels = [_as_one(text) for text in labels]
     counts = labels[0].value_counts()
     few = sorted(counts.index[counts < rare.least])
     if not few:
@@ -312,12 +311,16 @@ def labelled(tables: Sequence[Rows], numbers_are_names: bool) -> Labelled:
     return Labelled(classes, parts, notes)
 
 
+def _as_one(text: pd.Series) -> pd.Series:
+    """Return labels with one spelling for equal numbers: 1 and 1.0 are one class."""
+    numbers = pd.to_numeric(text, errors="coerce")
+    return text.where(numbers.isna(), numbers.map("{:.15g}".format, na_action="ignore"))
+
+
 def _numbered(rows: Rows, classes: Sequence[str], numeric: bool) -> NDArray[np.int64]:
     """Return the class numbers of rows, -1 where the label is missing."""
     text = texts(rows.labels, MISSING_LABEL)
-    if numeric:
-        numbers = pd.to_numeric(text, errors="coerce")
-        text = text.where(numbers.isna(), numbers.map("{:.15g}".format, na_action="ignore"))
+    text = _as_one(text) if numeric else text
     codes = text.map({name: code for code, name in enumerate(classes)})
     unknown = np.flatnonzero(text.notna() & codes.isna())
     if len(unknown):
