@@ -57,8 +57,8 @@ PLAN = {
     100: (12, 20, SETS),
     300: (15, 20, SETS),
     1000: (10, 10, SETS),
-    3000: (1, 10, ("adult", "connect-4", "magic", "nursery", "pendigits")),
-    10000: (1, 10, ("adult", "connect-4")),
+    3000: (8, 10, ("adult", "connect-4", "magic", "nursery", "pendigits")),
+    10000: (3, 10, ("adult", "connect-4")),
 }
 RANDOM = 10  # repeats with random splits
 ARMS = ("copy", "mild", "strong", "el")
