@@ -17,8 +17,8 @@ from crossfade.lab.methods import Method, method
 from crossfade.lab.run import pack, run, run_request
 from crossfade.lab.scores import brier_score, expected_calibration_error
 from crossfade.lab.store import Run, Store
-from crossfade.lab.train import Member, Recipe, select, train_stack
-from crossfade.lab.train.tables.run import compute, executor
+from crossfade.lab.train import Member, Recipe, train_stack
+from crossfade.lab.train.tables.run import compute, executor, tied
 from crossfade.lab.trial import Shape, Trial, seed
 from tests.examples import examples
 
@@ -83,10 +83,11 @@ def test_a_result_is_what_the_engine_says_at_the_selected_learning_rate_and_epoc
     histories = train_stack([Member(split, trial.method, rate, seed(trial, "train")) for rate in (0.01, 0.001)], RECIPE)
     best = max(range(2), key=lambda k: (histories[k].curves["val_accuracy"].max(), -k))
     epoch = int(histories[best].curves["val_accuracy"].argmax())
-    assert select(histories) == (best, epoch)
+    rates = (0.01, 0.001)
+    assert tied(dict(zip(rates, histories, strict=True)), RECIPE)[0] == (rates[best], epoch)
     row = undisturbed[0].loc[trial.key]
     probabilities = histories[best].probabilities
-    assert row["learning_rate"] == (0.01, 0.001)[best]
+    assert row["learning_rate"] == rates[best]
     assert row["epoch"] == epoch + 1
     assert row["accuracy"] == np.mean(probabilities.argmax(1) == split.y_test)
     picked = probabilities[np.arange(len(split.y_test)), split.y_test].astype(np.float64)
