@@ -125,7 +125,7 @@ def test_many_equal_dots_stay_in_their_row() -> None:
     heights = [y for _, y in dot_places(drawing)]
     first, second = heights[:200], heights[200:]
     labels = [float(y) for y in re.findall(rf'y="({NUMBER})" class="name', drawing)]
-    assert labels[0] < min(first) <= max(first) < labels[1] < min(second)
+    assert min(first) <= max(first) < labels[0] < min(second) <= max(second) < labels[1]
 
 
 def test_rows_without_numbers_and_zero_differences_can_be_drawn() -> None:
@@ -135,15 +135,27 @@ def test_rows_without_numbers_and_zero_differences_can_be_drawn() -> None:
         charts.DotRow("none", "s3", [], math.nan),
     ]
     drawing = str(charts.dot_chart(rows, title="t", name="n", least=0.5))
-    assert "nan" not in re.sub(r">nan<|\"n\"", "", drawing)
+    assert "nan" not in re.sub(r"[^>]*</(text|title)>", "", drawing)
     assert len(dot_places(drawing)) == 2
 
 
 def test_long_names_are_shortened_in_drawings_only() -> None:
     row = charts.DotRow("m" * 200, "s1", [1.0], 1.0)
     drawing = str(charts.dot_chart([row], title="t", name="m" * 200, least=0.5))
-    assert "m" * 60 not in re.sub(r'aria-label="[^"]*"', "", drawing)
+    assert "m" * 60 not in re.sub(r'aria-label="[^"]*"|<title>.*?</title>', "", drawing)
     assert f'aria-label="{"m" * 200}"' in drawing
+    assert f"<title>{'m' * 200}: +1.00; dots: +1.00</title>" in drawing
+
+
+def test_names_stand_left_of_all_that_is_drawn_and_rows_say_their_numbers() -> None:
+    rows = [charts.DotRow("a method with a long name", "s1", [-1.0, 2.0], 0.5, (-0.75, 1.75))] * 2
+    drawing = str(charts.dot_chart(rows, title="points", name="n", least=0.5))
+    starts = [float(x) for x in re.findall(rf'class="grid" d="M({NUMBER})', drawing)]
+    starts += [x for x, _ in dot_places(drawing)]
+    names = re.findall(rf'<text x="({NUMBER})" y="{NUMBER}" class="name">([^<]*)<', drawing)
+    assert names == [("0", "a method w…long name")] * 2
+    assert min(starts) > 6.5 * len(names[0][1])
+    assert drawing.count("<title>a method with a long name: +0.50 (−0.75 to +1.75); dots: −1.00, +2.00</title>") == 2
 
 
 def test_a_steep_beginning_is_cut_off_and_does_not_flatten_the_rest() -> None:

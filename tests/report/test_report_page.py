@@ -88,6 +88,14 @@ def test_the_same_structure_whatever_the_text() -> None:
     assert [tag for tag, _ in plain.elements] == [tag for tag, _ in hostile.elements]
 
 
+def test_one_script_alone_is_allowed_and_folds_that_are_closed_are_not_printed() -> None:
+    html = render_page(everything("x"))
+    assert len(re.findall(r"<script>", html)) == 1
+    assert re.search(r"script-src 'sha256-[\w+/]{43}='", html)
+    printed = STYLE.read_text().split("@media print")[-1]
+    assert re.search(r"details:not\(\[open\]\)[^{]*\{ display: none; \}", printed)
+
+
 def test_every_kind_of_block_is_shown_once_where_it_belongs() -> None:
     blocks = (Text("a paragraph"), Items(("an item",)), Facts((("a name", "a value"),)), Code("some code", "its label"))
     page = Parsed(render_page(Page("t", "l", ("v",), (Section("only", "Heading", (Fold("more", blocks),)),))))

@@ -14,9 +14,11 @@ from typing import TypeVar
 
 from markupsafe import Markup, escape
 
+from crossfade.stats.words import listed, signed
+
 _WIDTH, _TOP, _LEFT, _RIGHT = 360, 6.0, 44.0, 352.0
-_DOT, _HIGHEST = 4.8, 6  # pixels between stacked dots, and how many a row has room for
-_NAME_LENGTH = 44  # characters of 13 px text that fit the width of a drawing
+_DOT, _HIGHEST = 4.8, 4  # pixels between stacked dots, and how many a row has room for
+_NAME_LENGTH, _CHARACTER = 20, 6.6  # of a name in a chart of dots: the most characters, and their width in pixels
 
 Item = TypeVar("Item")
 
@@ -39,34 +41,51 @@ class Line:
     style: str
     x: Sequence[float]
     y: Sequence[float]
+    hover: str = ""
 
 
 def dot_chart(rows: Sequence[DotRow], *, title: str, name: str, least: float) -> Markup:
     """Draw differences as dots around a zero line, a row each, with the mean (diamond) and its interval (bar).
 
-    ``name`` is what a screen reader says. The x axis is at least ``least`` wide: rounding errors don't fill the page.
+    Names stand left of the rows, and a row says its numbers under the pointer. ``name`` is what a screen reader says.
+    The x axis is at least ``least`` wide: rounding errors don't fill the page.
     """
     every = [v for row in rows for v in (*row.values, row.mean, *(row.interval or ()))]
-    x = Axis(*span(every, include=(0.0,), least=least), 10.0, _RIGHT - 2.0)
+    labels = [_shortened(row.label) for row in rows]
+    left = 14.0 + _CHARACTER * max(map(len, labels), default=0)
+    x = Axis(*span(every, include=(0.0,), least=least), left, _RIGHT - 2.0)
     places = [[x(v) for v in row.values if math.isfinite(v)] for row in rows]
     raised = [_raised(at) for at in places]
-    bottom = _TOP + sum(44.0 + room for _, room in raised)
+    bottom = _TOP + sum(22.0 + room for _, room in raised)
     parts = [_x_axis(x, bottom, title, grid=True)]
-    y = _TOP - 9.0
-    for row, at, (heights, room) in zip(rows, places, raised, strict=True):
-        y += 44.0 + room
-        label = row.label if len(row.label) <= _NAME_LENGTH else row.label[: _NAME_LENGTH - 1] + "…"
-        parts.append(_text(x.start, y - room - 15.0, label, "name halo"))
+    y = _TOP - 5.0
+    for row, label, at, (heights, room) in zip(rows, labels, places, raised, strict=True):
+        y += 22.0 + room
+        drawn = [f"<title>{escape(_hover(row))}</title>", _text(0.0, y + 4.0, label, "name")]
+        # An invisible strip: the numbers show wherever the pointer is in the row.
+        drawn.append(f'<path class="strip" d="M0 {_number(y - room - 9)}H{_WIDTH}v{_number(room + 20)}H0z"/>')
         path = "".join(f"M{_number(a)} {_number(y - 9.0 - b)}h0" for a, b in zip(at, heights, strict=True))
-        parts.append(f'<path class="dots {row.style}" d="{path}"/>' if path else "")
+        drawn.append(f'<path class="dots {row.style}" d="{path}"/>' if path else "")
         if row.interval is not None and all(map(math.isfinite, row.interval)):
             low, high = (_number(x(bound)) for bound in row.interval)
             ends = "".join(f"M{end} {_number(y - 4)}v8" for end in (low, high))
-            parts.append(f'<path class="bar {row.style}" d="M{low} {_number(y)}H{high}{ends}"/>')
+            drawn.append(f'<path class="bar {row.style}" d="M{low} {_number(y)}H{high}{ends}"/>')
         if math.isfinite(row.mean):
             diamond = f"M{_number(x(row.mean))} {_number(y - 6)}l5 6-5 6-5-6z"
-            parts.append(f'<path class="mean {row.style}" d="{diamond}"/>')
+            drawn.append(f'<path class="mean {row.style}" d="{diamond}"/>')
+        parts.append(f"<g>{''.join(drawn)}</g>")
     return _drawing(parts, bottom + 36, name)
+
+
+def _shortened(label: str) -> str:
+    """Return a name of at most ``_NAME_LENGTH`` characters: its beginning and its end, since names differ in both."""
+    half = _NAME_LENGTH // 2
+    return label if len(label) <= _NAME_LENGTH else f"{label[:half]}…{label[1 - half :]}"
+
+
+def _hover(row: DotRow) -> str:
+    bounds = "" if row.interval is None else f" ({signed(row.interval[0], 2)} to {signed(row.interval[1], 2)})"
+    return f"{row.label}: {signed(row.mean, 2)}{bounds}; dots: {listed((signed(v, 2) for v in row.values), 30)}"
 
 
 def line_chart(
@@ -101,7 +120,7 @@ def line_chart(
         parts.append(_text(x.start - 5, y(tick) + 4, _tick_text(tick), "end"))
     for line in lines:
         places = ((x(a), y(b) if math.isfinite(b) else math.nan) for a, b in zip(line.x, line.y, strict=True))
-        paths.append(path_through(places, line.style))
+        paths.append(path_through(places, line.style, line.hover))
     return _drawing([*parts, _x_axis(x, bottom, x_title), _window("".join(paths), bottom)], height, name)
 
 
@@ -203,8 +222,8 @@ def _x_axis(x: Axis, bottom: float, title: str, *, grid: bool = False) -> str:
     return "".join([*parts, _text((x.start + x.end) / 2, bottom + 31, title, "mid")])
 
 
-def path_through(points: Iterable[tuple[float, float]], style: str) -> str:
-    """Draw a line through places on the page; it breaks where one isn't finite."""
+def path_through(points: Iterable[tuple[float, float]], style: str, hover: str = "") -> str:
+    """Draw a line through places on the page; it breaks where one isn't finite. ``hover`` shows under the pointer."""
     path: list[str] = []
     at: tuple[int, int] | None = None
     for x, y in points:
@@ -216,7 +235,8 @@ def path_through(points: Iterable[tuple[float, float]], style: str) -> str:
         elif here:
             path.append(f"M{_number(here[0] / 10)} {_number(here[1] / 10)}")
         at = here
-    return f'<path class="line {style}" d="{"".join(path)}"/>' if path else ""
+    title = f"<title>{escape(hover)}</title>" if hover else ""
+    return f'<path class="line {style}" d="{"".join(path)}">{title}</path>' if path else ""
 
 
 def _window(body: str, bottom: float) -> str:

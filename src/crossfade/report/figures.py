@@ -10,14 +10,8 @@ import numpy as np
 from crossfade.report.charts import DotRow, Line, dot_chart, line_chart, log_axis, thinned
 from crossfade.report.inputs import Inputs, MethodInfo
 from crossfade.report.page import Figure, Key, Panel
-from crossfade.stats.words import decimal, signed
+from crossfade.stats.words import decimal, level, signed
 
-# Of each metric: the title of its differences, the factor for what is shown, and the least width of the axis.
-_DIFFERENCES = {
-    "accuracy": ("Δ accuracy (points)", 100.0, 0.5),
-    "nll": ("Δ NLL (nats)", 1.0, 0.02),
-    "ece": ("Δ ECE (points)", 100.0, 0.5),
-}
 _MOST_POINTS = 40_000  # of all curves together: some 7 bytes each
 _CURVES = (
     ("val_accuracy", "Validation accuracy (%)", 100.0, False),
@@ -26,31 +20,22 @@ _CURVES = (
 )
 
 
-def differences_figure(
-    inputs: Inputs, metrics: Sequence[str], dataset: str | None, what: str, reading: str = ""
-) -> Figure:
-    """Draw differences from the control, a panel a metric: one dot a repeat of ``dataset``, or (None) one a data set.
-
-    The caption begins with ``what`` and ends with ``reading``.
-    """
+def differences_figure(inputs: Inputs, dataset: str | None) -> Figure:
+    """Draw differences of the judged score from the control: a dot a repeat of ``dataset``, or (None) a data set."""
+    metric, control = inputs.comparison.metric, inputs.control.name
+    intervals, wide = inputs.comparison.intervals(dataset), inputs.comparison.differences(dataset) * 100
+    rows = []
+    for method in inputs.methods[1:]:
+        values, span = wide[method.name].to_numpy(dtype=float), intervals.get(method.name)
+        bounds = None if span is None else (100 * span.low, 100 * span.high)
+        rows.append(DotRow(method.name, method.style, values.tolist(), float(np.mean(values)), bounds))
     dot, where = ("data set", "") if dataset is None else ("repeat", f" on {dataset}")
-    panels = []
-    for metric in metrics:
-        title, scale, least = _DIFFERENCES[metric]
-        intervals = inputs.comparison.intervals(dataset) if metric == "accuracy" else {}
-        wide = inputs.differences(metric) * scale
-        part = wide.groupby(level="dataset", sort=False).mean() if dataset is None else wide.loc[[dataset]]
-        rows, said = [], []
-        for method in inputs.methods[1:]:
-            values = part[method.name].to_numpy(dtype=float)
-            mean = float(np.mean(values))
-            span = intervals.get(method.name)
-            bounds = None if span is None else (span.low * scale, span.high * scale)
-            rows.append(DotRow(method.name, method.style, values.tolist(), mean, bounds))
-            said.append(f"{method.name} {signed(mean, 2)}")
-        name = f"{title} from {inputs.control.name}{where}, one dot a {dot}; means: {', '.join(said)}"
-        panels.append(Panel(dot_chart(rows, title=title, name=name, least=least), title))
-    return Figure(tuple(panels), f"{what}. Dots: one a {dot}; diamond: their mean{reading}.")
+    title = f"Δ {metric} (points)"
+    said = ", ".join(f"{row.label} {signed(row.mean, 2)}" for row in rows)
+    name = f"{title} from {control}{where}, one dot a {dot}; means: {said}"
+    bar = f"{level(inputs.comparison.confidence)} interval"
+    caption = f"Differences from {control}. Dot: a {dot}; diamond: their mean; bar: its {bar}. Right of zero is better."
+    return Figure((Panel(dot_chart(rows, title=title, name=name, least=0.5)),), caption)
 
 
 def curves_figure(inputs: Inputs, dataset: str | None) -> Figure | None:
@@ -72,7 +57,7 @@ def curves_figure(inputs: Inputs, dataset: str | None) -> Figure | None:
         for method in (*inputs.methods[1:], inputs.control):  # the control last, on top of the others
             if method.name in wide:
                 y = thinned(wide[method.name].to_numpy(dtype=float).tolist(), most)
-                lines.append(Line(method.style, epochs, y))
+                lines.append(Line(method.style, epochs, y, f"{method.name}: {decimal(y[-1], 2)} at the last epoch"))
                 ends.append(f"{method.name} {decimal(y[-1], 2)}")
         where = "over the data sets" if dataset is None else f"on {dataset}"
         name = f"{title} by epoch {where}; at the last epoch: {', '.join(ends)}"

@@ -69,11 +69,6 @@ class Inputs:
         """Number of repeats that count, by data set."""
         return {str(row.dataset): row.repeats for row in self.comparison.rows}
 
-    def differences(self, metric: str) -> pd.DataFrame:
-        """Return ``metric`` less that of the control: a row for each (data set, repeat), a column for each method."""
-        wide = self.results.pivot(index=["dataset", "repeat"], columns="method", values=metric)
-        return wide.sub(wide[self.control.name], axis=0)
-
 
 def checked_results(results: pd.DataFrame, meta: Mapping[str, Any]) -> pd.DataFrame:
     """Return the results with names as text and scores as numbers, in an order that doesn't depend on that of the rows.

@@ -7,6 +7,8 @@ template know HTML. Everything in a page is text and is escaped, except for the 
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 from dataclasses import dataclass
 from functools import cache
@@ -182,18 +184,22 @@ class Page:
 
 @cache
 def _template() -> Template:
+    loader = PackageLoader("crossfade.report")
     environment = Environment(
-        loader=PackageLoader("crossfade.report"),
+        loader=loader,
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("page.html")
+    # The one script is named by its hash, so that no other can run, whatever a name on the page holds.
+    script = loader.get_source(environment, "page.js")[0]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return environment.get_template("page.html", globals={"script": Markup(script), "script_hash": f"sha256-{digest}"})
 
 
 def render_page(page: Page) -> str:
-    """Return one HTML file with inline style and drawings, without scripts and addresses; the same bytes every time.
+    """Return one HTML file with inline style and drawings, without addresses; the same bytes every time.
 
     Raises:
         ValueError: two sections with the same ``id``, or one that can't be an anchor.

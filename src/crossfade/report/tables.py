@@ -1,8 +1,7 @@
-"""The tables of a comparison's page, with the sentences that read them: results, calibration, rates, losses, data."""
+"""The tables of a comparison's page: results, rates, losses, data."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -10,9 +9,9 @@ import pandas as pd
 
 from crossfade.report.figures import schedule_phases
 from crossfade.report.inputs import Inputs, MethodInfo
-from crossfade.report.page import Cell, Column, Table, Text, Tone
+from crossfade.report.page import Cell, Column, Table, Tone
 from crossfade.stats import Row
-from crossfade.stats.words import MISSING, count, decimal, level, p_value, percent, points, points_range, signed
+from crossfade.stats.words import MISSING, count, decimal, level, p_value, percent, points, points_range
 
 _SAME = 1e-12  # means that differ by less differ by the order of a sum
 _READINGS = {
@@ -27,35 +26,38 @@ def results_table(inputs: Inputs, dataset: str | None = None) -> Table:
     """Return a row a method on one data set, or (None) over all: accuracy, its difference, wins, rank, calibration."""
     comparison, only = inputs.comparison, inputs.only_dataset
     outcomes = {v.method: v.outcome for v in comparison.verdicts if v.dataset == (dataset or only)}
+    metric = f"{comparison.metric[0].upper()}{comparison.metric[1:]}"
     columns = (
         Column("Method", align="left"),
-        Column(f"{comparison.metric[0].upper()}{comparison.metric[1:]}", "%"),
         Column(f"Δ {comparison.metric}", f"points, {level(comparison.confidence)} interval"),
         Column("Reading", f"at level {level(1 - comparison.confidence)}", align="left"),
+        Column(metric, "%"),
         Column("Wins / ties / losses", "repeats" if dataset or only else "data sets"),
         Column("Mean rank", "1 is best"),
         Column("NLL", "nats"),
         Column("ECE", "%"),
     )
     rows = tuple((method.name, *_cells(row, outcomes.get(method.name, ""))) for method, row in inputs.rows(dataset))
+    guesses = [share for name, share in comparison.majority.items() if dataset in (None, name)]
+    guess = (f"Always answering the most frequent class: {percent(sum(guesses) / len(guesses))} %.",) if guesses else ()
     if dataset is not None:
-        return Table(f"Results on {dataset}", columns, rows)
+        return Table(f"Results on {dataset}", columns, rows, guess)
     mean = f" on {only}, mean over the repeats" if only else f", mean over {count(len(inputs.datasets), 'data set')}"
-    return Table(f"Results{mean}", columns, rows)
+    return Table(f"Results{mean}", columns, rows, guess)
 
 
 def _cells(row: Row, outcome: str) -> tuple[Cell | str, ...]:
     rank, scores = decimal(row.mean_rank, 2), (decimal(row.nll), percent(row.ece))
     if row.delta is None or row.counts is None:
-        return percent(row.score), MISSING, Cell("control", tone="quiet"), MISSING, rank, *scores
+        return MISSING, Cell("control", tone="quiet"), percent(row.score), MISSING, rank, *scores
     tones: dict[str, Tone] = {"better": "good", "worse": "bad"}
     tone = tones.get(outcome, "")
     interval = "no interval" if row.interval is None else points_range(row.interval.low, row.interval.high)
     p = "" if row.p_adjusted is None else f"adjusted {p_value(row.p_adjusted)}"
     return (
-        percent(row.score),
         Cell(points(row.delta), interval, tone),
         Cell(_READINGS.get(outcome, outcome), p, tone),
+        percent(row.score),
         f"{row.counts.wins} / {row.counts.ties} / {row.counts.losses}",
         rank,
         *scores,
@@ -75,66 +77,11 @@ def accuracy_table(inputs: Inputs) -> Table:
     return Table("Test accuracy by data set", columns, tuple(rows), (note,))
 
 
-def calibration(inputs: Inputs) -> tuple[Text, Text, Table]:
-    """Return why NLL and ECE stand beside accuracy, what they show here, and both with their differences."""
-    columns = (
-        Column("Method", align="left"),
-        Column("Accuracy", "%, higher is better"),
-        Column("NLL", "nats, lower is better"),
-        Column("Δ NLL"),
-        Column("ECE", "%, lower is better"),
-        Column("Δ ECE", "points"),
-    )
-    (_, control), *_ = inputs.rows()
-    rows: list[tuple[Cell | str, ...]] = []
-    changes: dict[str, tuple[float, float]] = {}
-    for method, row in inputs.rows():
-        first, second = Cell(MISSING), Cell(MISSING)
-        if method is not inputs.control:
-            nll, ece = changes[method.name] = _less(row.nll, control.nll), _less(row.ece, control.ece)
-            first, second = Cell(signed(nll), tone=_tone(nll, 3)), Cell(points(ece), tone=_tone(100 * ece, 2))
-        rows.append((method.name, percent(row.score), decimal(row.nll), first, percent(row.ece), second))
-    why = (
-        "The expectation loss asks for right answers, not for right probabilities: it drives them towards 0 and 1, and "
-        "is known to trade calibration for accuracy. So two measures of the probabilities stand beside it: NLL, the "
-        "mean cross entropy on the test rows, and ECE, how far confidence and accuracy lie apart. Lower is better."
-    )
-    table = Table("Accuracy and calibration on the test rows", columns, tuple(rows))
-    return Text(why), Text(_calibration_finding(changes, inputs.control.name)), table
-
-
-def _less(own: float | None, base: float | None) -> float:
-    return math.nan if own is None or base is None else own - base
-
-
-def _tone(difference: float, digits: int) -> Tone:  # of a measure that is better when lower
-    if not math.isfinite(difference) or round(difference, digits) == 0:
-        return ""
-    return "bad" if difference > 0 else "good"
-
-
-def _calibration_finding(changes: Mapping[str, tuple[float, float]], control: str) -> str:
-    if not all(math.isfinite(value) for pair in changes.values() for value in pair):
-        return f"Some of these numbers are missing ({MISSING}) or infinite; they were not recorded as finite."
-    worse = {title: (nll > 0) + (ece > 0) for title, (nll, ece) in changes.items()}
-    groups = ((2, "worse", "in both"), (1, "worse", "in one of the two"), (0, "no worse", "in either"))
-    parts = [
-        f"{word} than {control} {where}: {', '.join(title for title, n in worse.items() if n == number)}"
-        for number, word, where in groups
-        if number in worse.values()
-    ]
-    advice = " If you use the probabilities themselves, weigh that." if any(worse.values()) else ""
-    return f"Here, on average: {'; '.join(parts)}.{advice}"
-
-
-def learning_rates(inputs: Inputs) -> tuple[Table | Text, ...]:
-    """Count how often each learning rate was chosen and at which epoch, and warn of those at an end of the grid.
-
-    Nothing is returned where no rate was recorded.
-    """
+def learning_rates(inputs: Inputs) -> Table | None:
+    """Count how often each learning rate was chosen, and at which epoch; None where no rate was recorded."""
     results = inputs.results
     if "learning_rate" not in results:
-        return ()
+        return None
     rates = results["learning_rate"].astype(float)
     given: Sequence[float] = (inputs.meta.get("recipe") or {}).get("learning_rates") or ()
     grid = sorted({float(rate) for rate in (*given, *rates.dropna())}, reverse=True)
@@ -150,17 +97,7 @@ def learning_rates(inputs: Inputs) -> tuple[Table | Text, ...]:
         cells = (str(n) if n else Cell("0", tone="quiet") for n in counts)
         rows.append((method.name, *cells, _epochs(results[own])))
     note = "Trials in which this learning rate had the best validation accuracy; of equals the first one tried counts."
-    blocks: list[Table | Text] = [Table("Learning rates chosen", columns, tuple(rows), (note,))]
-    for word, edge in (("largest", grid[0]), ("smallest", grid[-1])) if len(grid) > 1 else ():
-        share = rates.eq(edge).groupby(results["method"]).mean()
-        names = [f"{m.name} ({share[m.name]:.0%})" for m in inputs.methods if share[m.name] > 0.6]
-        if names:
-            warning = (
-                f"The {word} learning rate of the grid, {edge:g}, was chosen in most trials of {', '.join(names)}: "
-                "a wider grid might change these numbers."
-            )
-            blocks.append(Text(warning, "warn"))
-    return tuple(blocks)
+    return Table("Learning rates chosen", columns, tuple(rows), (note,))
 
 
 def _epochs(own: pd.DataFrame) -> Cell | str:
