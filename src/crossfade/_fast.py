@@ -1,39 +1,50 @@
 """The fast form of a loss on the CPU: the softmax's memory becomes the gradient.
 
 ``F.cross_entropy`` reads or writes four N x C arrays (logits, log-probabilities, the gradient of these, the gradient of
-the logits). Here the forward pass already turns the softmax, in place, into g'(ce) * (softmax - onehot); the backward
-pass only scales it. A second backward pass, or one that is to be differentiated, computes the loss again by rows.
+the logits), and more with label smoothing. Here the forward pass already turns the softmax, in place, into the
+gradient; the backward pass only scales it. A second backward pass computes it again in the same way; one that is to be
+differentiated takes the readable form, by rows or by classes.
 """
 
 from __future__ import annotations
 
-from typing import Any, cast
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeAlias, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from crossfade._tensors import is_observed, is_plain, wide
+from crossfade._tensors import along_classes, is_observed, is_plain, is_soft, wide
 from crossfade._transforms import Mixture, Transform, is_learnable, value_and_slope
 
 # Where p_y is smaller than this, float32 is near its underflow, and ce is computed from the logits.
 _UNDERFLOW = 1e-30
-# Half-precision logits are widened this many at a time, few enough to stay in the processor's cache.
+# Logits that are read more than once or widened are taken this many at a time: they stay in the processor's cache.
 _PIECE = 524_288
+# On rows up to this length PyTorch's log_softmax with exp takes less time than its softmax, on longer ones more.
+_SHORT = 64
+
+# From some rows of the logits, which rows these are, and memory for the gradient to the losses and their gradient.
+_Piece: TypeAlias = Callable[[Tensor, slice, Tensor | None], tuple[Tensor, Tensor]]
 
 
 def fast_applies(logits: Tensor, target: Tensor, weight: Tensor | None) -> bool:
-    """Return whether :func:`fast` serves these: plain CPU tensors in eager mode, class indices, shapes that fit."""
+    """Return whether :func:`fast` serves these: plain CPU tensors in eager mode, types and shapes that fit."""
+    if is_soft(logits, target):
+        fits = target.is_floating_point() and not target.requires_grad
+    else:
+        fits = target.dtype == torch.int64 and logits.shape[:1] + logits.shape[2:] == target.shape
     return (
         not torch.compiler.is_compiling()
+        and fits
         and is_plain(logits)
         and is_plain(target)
         and logits.device.type == target.device.type == "cpu"
         and logits.is_floating_point()
-        and target.dtype == torch.int64
         and logits.dim() >= 2
         and logits.numel() > 0
-        and logits.shape[:1] + logits.shape[2:] == target.shape
         and (weight is None or (is_plain(weight) and not weight.requires_grad and weight.shape == logits.shape[1:2]))
         and not is_observed()
     )
@@ -45,28 +56,60 @@ def _in_range(target: Tensor, classes: int) -> bool:
 
 
 def fast(
-    g: Transform, logits: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int, reduction: str
+    g: Transform,
+    logits: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    ignore_index: int,
+    label_smoothing: float,
+    reduction: str,
+    readable: Callable[[Tensor], Tensor],
 ) -> Tensor | None:
-    """Return the loss, or None where the form by rows has to serve: a g with learnable tensors, or bad arguments."""
-    if reduction not in ("none", "mean", "sum") or not (torch.is_grad_enabled() and logits.requires_grad):
+    """Return the loss, or None where the readable form has to serve.
+
+    That is for bad arguments, for a g with learnable tensors, and for target distributions with a g that is no mixture.
+
+    Args:
+        readable: a function from the logits to the loss in a form that can be differentiated twice.
+    """
+    soft, classes, precise = is_soft(logits, target), logits.shape[1], wide(logits.dtype)
+    if (
+        reduction not in ("none", "mean", "sum")
+        or not (torch.is_grad_enabled() and logits.requires_grad)
+        or label_smoothing > 1
+        or (soft and (ignore_index >= 0 or label_smoothing < 0))
+        or ((soft or label_smoothing > 0) and not isinstance(g, Mixture))
+    ):
         return None
-    classes = logits.shape[1]
-    ignored = None
-    if not _in_range(target, classes) or 0 <= ignore_index < classes:
-        ignored = target == ignore_index
-        target = target.masked_fill(ignored, 0)
-        if not _in_range(target, classes):
-            return None
+    weight = None if weight is None else weight.to(precise)
+    ignored = row_weight = None
+    if not soft:
+        if not _in_range(target, classes) or 0 <= ignore_index < classes:
+            ignored = target == ignore_index
+            target = target.masked_fill(ignored, 0)
+            if not _in_range(target, classes):
+                return None
+        row_weight = None if weight is None else weight[target]
+        if ignored is not None:
+            ones = torch.ones(target.shape, dtype=precise) if row_weight is None else row_weight
+            row_weight = ones.masked_fill(ignored, 0.0)
+        target = target.unsqueeze(1)
     if is_learnable(g, logits.device):
         return None
+    count = 1.0
+    if reduction == "mean":
+        count = logits.numel() / classes if row_weight is None else row_weight.sum().item()
+    scale = 1.0 / count if count else 1.0
+    piece: _Piece = partial(_piece, g, target, row_weight, scale)
     if isinstance(g, Mixture):
         g = Mixture(float(g.alpha), float(g.beta))
-    precise = wide(logits.dtype)
-    row_weight = None if weight is None else weight.to(precise)[target]
-    if ignored is not None:
-        ones = torch.ones(target.shape, dtype=precise) if row_weight is None else row_weight
-        row_weight = ones.masked_fill(ignored, 0.0)
-    return cast(Tensor, _Fast.apply(logits, target, g, row_weight, reduction))
+        piece = partial(_piece, g, target, row_weight, scale)
+        if soft:
+            piece = partial(_soft_piece, g, target, weight, max(label_smoothing, 0.0), scale)
+        elif label_smoothing > 0:
+            piece = partial(_smooth_piece, g, target, weight, label_smoothing, ignored, scale)
+    whole = logits.dtype == precise and not soft and label_smoothing <= 0
+    return cast(Tensor, _Fast.apply(logits, piece, whole, count, reduction, readable))
 
 
 def pieces(logits: Tensor) -> list[slice]:
@@ -77,10 +120,6 @@ def pieces(logits: Tensor) -> list[slice]:
     size = _PIECE if logits.is_cpu else 128 * _PIECE
     step = max(1, size * logits.shape[0] // max(1, logits.numel()))
     return [slice(start, start + step) for start in range(0, logits.shape[0], step)]
-
-
-def _count(target: Tensor, row_weight: Tensor | None) -> float:
-    return float(target.numel()) if row_weight is None else row_weight.sum().item()
 
 
 def _cross_entropy(p_y: Tensor, logits: Tensor, index: Tensor) -> Tensor:
@@ -105,73 +144,170 @@ def _scaled_slope(g: Transform, ce: Tensor, p_y: Tensor, missing: Tensor, scale:
 
 
 def _piece(
-    g: Transform, logits: Tensor, index: Tensor, row_weight: Tensor | None, scale: float
+    g: Transform,
+    index: Tensor,
+    row_weight: Tensor | None,
+    scale: float,
+    logits: Tensor,
+    at: slice,
+    out: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    """Return the losses of the rows, and their gradient times ``scale`` in full precision and in new memory."""
-    p = torch.softmax(logits.to(wide(logits.dtype)), 1)
-    p_y = p.gather(1, index)
-    ce = _cross_entropy(p_y, logits, index)
+    """Return the losses of the rows, and their gradient times ``scale`` in full precision."""
+    index = index[at]
+    z = logits.to(wide(logits.dtype))
+    if z.shape[1] > _SHORT:
+        p = torch.softmax(z, 1, out=out)
+        p_y = p.gather(1, index)
+        ce = _cross_entropy(p_y, logits, index)
+    else:
+        log_p = torch.log_softmax(z, 1, out=out)
+        ce = -log_p.gather(1, index)
+        p, p_y = log_p.exp_(), torch.exp(-ce)
     missing = p_y - 1.0
     rows, slope = _scaled_slope(g, ce, p_y, missing, scale)
     if row_weight is not None:
-        row_weight = row_weight.unsqueeze(1)
-        rows = torch.where(row_weight == 0, 0.0, rows * row_weight)
-        slope = torch.where(row_weight == 0, 0.0, slope * row_weight)
+        own = row_weight[at].unsqueeze(1)
+        rows = torch.where(own == 0, 0.0, rows * own)
+        slope = torch.where(own == 0, 0.0, slope * own)
     return rows.squeeze(1), p.mul_(slope).scatter_(1, index, slope * missing)
+
+
+def _smooth_piece(
+    g: Mixture,
+    index: Tensor,
+    weight: Tensor | None,
+    smoothing: float,
+    ignored: Tensor | None,
+    scale: float,
+    logits: Tensor,
+    at: slice,
+    out: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    r"""Return what :func:`_piece` does, for a mixture and smoothed indices.
+
+    With own = w_y (1 - smoothing), share = smoothing / C, and sums over the classes, a row's loss and its gradient are
+
+        own g(ce_y) + share sum_c w_c g(ce_c),    p_c (slope - beta share w_c) - alpha share w_c - own g'(ce_y) [c = y]
+
+    with slope = own g'(ce_y) + share (alpha sum_c w_c + beta sum_c w_c p_c).
+    """
+    alpha, beta, share = float(g.alpha), float(g.beta), smoothing / logits.shape[1]
+    index = index[at]
+    log_p = torch.log_softmax(logits.to(wide(logits.dtype)), 1, out=out)
+    ce = -log_p.gather(1, index)
+    own: float | Tensor = 1.0 - smoothing
+    even: float | Tensor = share
+    mass: float | Tensor = smoothing
+    of_p: float | Tensor = share
+    if weight is None:
+        log_p_of_all = log_p.sum(1, keepdim=True) * share
+        p = _exponential(log_p)
+    else:
+        own, even = weight[index] * own, along_classes(weight, logits) * share
+        mass, log_p_of_all = even.sum(), (log_p * even).sum(1, keepdim=True)
+        p = _exponential(log_p)
+        of_p = (p * even).sum(1, keepdim=True)
+    p_y = torch.exp(-ce)
+    rows = ((1.0 - p_y) * own + (mass - of_p)) * beta
+    if alpha != 0.0:  # p_y = 0 with alpha = 0 is not NaN
+        rows += (ce * own - log_p_of_all) * alpha
+    slope_y = (p_y * beta + alpha) * (own * scale)
+    slope = slope_y + (alpha * mass + beta * of_p) * scale
+    p.mul_(slope - (beta * scale) * even).sub_(even, alpha=alpha * scale).scatter_add_(1, index, -slope_y)
+    if ignored is not None:
+        hidden = ignored[at].unsqueeze(1)
+        rows, p = rows.masked_fill_(hidden, 0.0), p.masked_fill_(hidden, 0.0)
+    return rows.squeeze(1), p
+
+
+def _exponential(log_p: Tensor) -> Tensor:
+    """Return exp(log_p) in its memory; softmax is the same function here."""
+    return torch.softmax(log_p, 1, out=log_p) if log_p.shape[1] > _SHORT else log_p.exp_()
+
+
+def _soft_piece(
+    g: Mixture,
+    target: Tensor,
+    weight: Tensor | None,
+    smoothing: float,
+    scale: float,
+    logits: Tensor,
+    at: slice,
+    out: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    r"""Return what :func:`_piece` does, for a mixture and target distributions v.
+
+    With u_c = w_c v_c, and sums over the classes, a row's loss and its gradient are
+
+        sum_c u_c g(ce_c),    p_c (alpha sum_k u_k + beta sum_k u_k p_k - beta u_c) - alpha u_c.
+    """
+    alpha, beta = float(g.alpha), float(g.beta)
+    log_p = torch.log_softmax(logits.to(wide(logits.dtype)), 1, out=out)
+    u = target[at].to(log_p.dtype)
+    if smoothing > 0:
+        u = u * (1.0 - smoothing) + smoothing / logits.shape[1]
+    if weight is not None:
+        u = u * along_classes(weight, logits)
+    mass, product = u.sum(1, keepdim=True), log_p * u
+    log_p_of_u = product.sum(1, keepdim=True)
+    p = _exponential(log_p)
+    p_of_u = torch.mul(p, u, out=product).sum(1, keepdim=True)
+    rows = (mass - p_of_u) * beta
+    if alpha != 0.0:  # p_y = 0 with alpha = 0 is not NaN
+        rows -= alpha * log_p_of_u
+    slope = (mass * alpha + p_of_u * beta) * scale
+    factor = torch.sub(slope, u, alpha=beta * scale, out=product)
+    return rows.squeeze(1), p.mul_(factor).sub_(u, alpha=alpha * scale)
+
+
+def _losses_and_gradient(logits: Tensor, piece: _Piece, whole: bool) -> tuple[Tensor, Tensor]:
+    if whole:
+        return piece(logits, slice(None), None)
+    precise = wide(logits.dtype)
+    rows = torch.empty(logits.shape[:1] + logits.shape[2:], dtype=precise)
+    # Not in float16, whose range is too small until backward knows the loss's scale. Autograd casts its result.
+    gradient = torch.empty(logits.shape, dtype=torch.bfloat16 if logits.dtype == torch.bfloat16 else precise)
+    for at in pieces(logits):
+        out = gradient[at] if logits.dtype == precise else None
+        rows[at], found = piece(logits[at], at, out)
+        if out is None:
+            gradient[at] = found
+    return rows, gradient
 
 
 class _Fast(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, logits: Tensor, target: Tensor, g: Transform, row_weight: Tensor | None, reduction: str
+        ctx: Any,
+        logits: Tensor,
+        piece: _Piece,
+        whole: bool,
+        count: float,
+        reduction: str,
+        readable: Callable[[Tensor], Tensor],
     ) -> Tensor:
-        index = target.unsqueeze(1)
-        count = _count(target, row_weight) if reduction == "mean" else 1.0
-        scale = 1.0 / count if count else 1.0
-        if logits.dtype == wide(logits.dtype):
-            rows, gradient = _piece(g, logits, index, row_weight, scale)
-        else:
-            rows = torch.empty(target.shape, dtype=wide(logits.dtype))
-            # Not in float16, whose range is too small until backward knows the loss's scale. Autograd casts its result.
-            kept = torch.float32 if logits.dtype == torch.float16 else logits.dtype
-            gradient = torch.empty(logits.shape, dtype=kept)
-            for at in pieces(logits):
-                weights = None if row_weight is None else row_weight[at]
-                rows[at], gradient[at] = _piece(g, logits[at], index[at], weights, scale)
-        ctx.gradient = gradient
-        ctx.save_for_backward(logits, target, row_weight)
-        ctx.loss = (g, reduction)
+        rows, ctx.gradient = _losses_and_gradient(logits, piece, whole)
+        ctx.save_for_backward(logits)
+        ctx.pass_again, ctx.by_row, ctx.readable = (
+            partial(_losses_and_gradient, piece=piece, whole=whole),
+            reduction == "none",
+            readable,
+        )
         if reduction == "none":
             return rows
         return rows.sum() / count if reduction == "mean" else rows.sum()
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        gradient = ctx.gradient
-        if gradient is None or torch.is_grad_enabled():
-            return _recomputed(ctx, upstream), None, None, None, None
-        factor = upstream.unsqueeze(1) if ctx.loss[1] == "none" else upstream
+        (logits,) = ctx.saved_tensors
+        if torch.is_grad_enabled():  # the gradient is to be differentiated
+            (gradient,) = torch.autograd.grad(ctx.readable(logits), logits, upstream, create_graph=True)
+            return gradient, None, None, None, None, None
+        gradient = ctx.pass_again(logits)[1] if ctx.gradient is None else ctx.gradient
+        factor = upstream.unsqueeze(1) if ctx.by_row else upstream
         if is_observed() or torch._C._functorch.is_legacy_batchedtensor(upstream):
-            return gradient * factor.to(gradient.dtype), None, None, None, None
+            return gradient * factor.to(gradient.dtype), None, None, None, None, None
         ctx.gradient = None  # from here on it belongs to the caller
-        if ctx.loss[1] == "none" or upstream.item() != 1.0:
+        if ctx.by_row or upstream.item() != 1.0:
             gradient.mul_(factor.to(gradient.dtype))
-        return gradient, None, None, None, None
-
-
-def _recomputed(ctx: Any, upstream: Tensor) -> Tensor:
-    """Return the gradient of the same loss, made of PyTorch's differentiable operations."""
-    logits, target, row_weight = ctx.saved_tensors
-    g, reduction = ctx.loss
-    differentiable = torch.is_grad_enabled()
-    with torch.enable_grad():
-        leaf = logits if differentiable else logits.detach().requires_grad_()
-        loss = g(F.cross_entropy(leaf.to(wide(leaf.dtype)), target, reduction="none"))
-        if row_weight is not None:
-            loss = torch.where(row_weight == 0, 0.0, loss) * row_weight
-        if reduction != "none":
-            loss = loss.sum()
-        if reduction == "mean":
-            loss = loss / _count(target, row_weight)
-        (gradient,) = torch.autograd.grad(loss, leaf, upstream, create_graph=differentiable)
-    return cast(Tensor, gradient)
+        return gradient, None, None, None, None, None

@@ -3,10 +3,10 @@
 A loss has three forms, and :func:`probability` chooses among them:
 
 * :func:`by_class` applies g to -log p of every class and lets ``F.nll_loss`` pick, weigh, ignore and reduce. It is the
-  definition, sum_c w_c v_c g(-log p_c) with v the target distribution, and the only form for soft targets.
+  definition, sum_c w_c v_c g(-log p_c) with v the target distribution, and serves soft targets.
 * :func:`by_row` applies g to the vector of ce. It serves ``torch.compile``, ``torch.func``, GPUs and DTensors.
 * ``_fast.fast`` uses one N x C buffer for the softmax and for the gradient. It serves large batches on the CPU in eager
-  mode.
+  mode, with soft targets those of a mixture.
 
 For g(ce) = ce the first two give the bits of ``F.cross_entropy``; the third agrees within rounding.
 """
@@ -35,7 +35,7 @@ from crossfade._tensors import (
     target_weight,
     whole_rows,
 )
-from crossfade._transforms import Mixture, Transform, evaluate
+from crossfade._transforms import Focal, Mixture, Transform, evaluate
 
 Reduction: TypeAlias = Literal["none", "mean", "sum"]
 
@@ -60,20 +60,23 @@ def probability(
 ) -> Tensor:
     """Return the loss g(ce) in the form that serves these arguments, which are those of ``F.cross_entropy``."""
     target = as_index(target)
-    if label_smoothing > 0 or is_soft(logits, target):
-        if is_sharded(logits):
-            raise ValueError(
-                "logits that are a DTensor need class indices without label_smoothing, as under loss_parallel"
-            )
-        return by_class(g, logits, target, weight, ignore_index, label_smoothing, reduction)
+    soft = label_smoothing > 0 or is_soft(logits, target)
+    if soft and is_sharded(logits):
+        raise ValueError("logits that are a DTensor need class indices without label_smoothing, as under loss_parallel")
+
+    def readable(logits: Tensor) -> Tensor:
+        if soft:
+            return by_class(g, logits, target, weight, ignore_index, label_smoothing, reduction)
+        return by_row(g, logits, target, weight, ignore_index, reduction)
+
     few = not torch.compiler.is_compiling() and logits.numel() <= _FEW_LOGITS
     if few and isinstance(g, Mixture) and g.is_fixed and not is_sharded(logits):
-        return by_class(g, logits, target, weight, ignore_index, 0.0, reduction)
-    if not few and fast_applies(logits, target, weight):
-        loss = fast(g, logits, target, weight, ignore_index, reduction)
+        return by_class(g, logits, target, weight, ignore_index, label_smoothing, reduction)
+    if (not few or isinstance(g, Focal)) and fast_applies(logits, target, weight):
+        loss = fast(g, logits, target, weight, ignore_index, label_smoothing, reduction, readable)
         if loss is not None:
             return loss
-    return by_row(g, logits, target, weight, ignore_index, reduction)
+    return readable(logits)
 
 
 def by_row(

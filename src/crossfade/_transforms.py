@@ -96,10 +96,41 @@ class Mixture:
         return scaled if self.beta == 0.0 else torch.add(scaled, F.elu(log_p), alpha=self.beta)
 
 
+class Focal:
+    """The transform alpha * (1 - p)**gamma * ce, eq. (2)."""
+
+    __slots__ = ("alpha", "gamma")
+
+    def __init__(self, alpha: float, gamma: float) -> None:
+        finite("alpha", alpha)
+        if not 0 <= gamma < math.inf:
+            raise ValueError(f"gamma must be a finite number >= 0, got {gamma!r}")
+        self.alpha = alpha
+        self.gamma = gamma
+
+    def __call__(self, ce: Tensor) -> Tensor:
+        base = self._base(one_minus_exp(-ce.clamp(max=_P_IS_ZERO)))
+        return self.alpha * _power(base, self.gamma) * ce
+
+    def value_and_slope(self, ce: Tensor) -> tuple[Tensor, Tensor]:
+        """Return alpha (1 - p)^gamma ce and alpha (1 - p)^(gamma - 1) (1 - p + gamma p ce), without gradient."""
+        minus = -ce.clamp(max=_P_IS_ZERO)
+        base = self._base(-torch.expm1(minus))
+        power = base.pow(self.gamma - 1.0).mul_(self.alpha)
+        slope = minus.exp().mul_(minus).mul_(-self.gamma).add_(base).mul_(power)
+        return power.mul_(base).mul_(ce), slope
+
+    def _base(self, missing: Tensor) -> Tensor:
+        # x**(gamma - 1) is infinite at x = 0 while its product with ce goes to 0.
+        return missing.clamp(min=torch.finfo(missing.dtype).tiny) if self.gamma < 1 else missing
+
+
 def value_and_slope(g: Transform, ce: Tensor) -> tuple[Tensor, Tensor]:
     """Return g(ce) and g'(ce), both without gradient, for a tensor of any shape. The host doesn't wait for a GPU."""
     if isinstance(g, Mixture):
         return g(ce), torch.exp(-ce).mul_(g.beta).add_(g.alpha)
+    if isinstance(g, Focal):
+        return g.value_and_slope(ce)
     # A derivative at ce = inf is a limit: take it where every p is 0 and the arithmetic is still finite.
     leaf = ce.clamp(max=torch.finfo(ce.dtype).max / 4)
     if is_transformed():  # where no tensor may be told to require a gradient
@@ -120,27 +151,19 @@ def is_learnable(g: Transform, device: torch.device) -> bool:
     """Return whether g contains tensors that require a gradient. Call it with gradients enabled."""
     if isinstance(g, Mixture):
         return any(isinstance(weight, Tensor) and weight.requires_grad for weight in (g.alpha, g.beta))
+    if isinstance(g, Focal):
+        return isinstance(g.alpha, Tensor) and g.alpha.requires_grad
     return evaluate(g, torch.ones(1, device=device)).requires_grad
 
 
 def focal(gamma: float = 2.0, alpha: float = 0.25) -> Transform:
     """Return alpha * (1 - p)**gamma * ce, eq. (2) with Lin et al.'s factor alpha."""
-    finite("alpha", alpha)
-    if not 0 <= gamma < math.inf:
-        raise ValueError(f"gamma must be a finite number >= 0, got {gamma!r}")
-
-    def g(ce: Tensor) -> Tensor:
-        base = one_minus_exp(-ce.clamp(max=_P_IS_ZERO))  # 1 - p
-        if gamma < 1:  # x**(gamma - 1) is infinite at x = 0 while its product with ce goes to 0
-            base = base.clamp(min=torch.finfo(ce.dtype).tiny)
-        return alpha * _power(base, gamma) * ce
-
-    return g
+    return Focal(alpha, gamma)
 
 
 def mae() -> Transform:
     """Return 2 * (1 - p) = ||onehot - p||_1, eq. (3)."""
-    return lambda ce: 2.0 * one_minus_exp(-ce)
+    return Mixture(0.0, 2.0)
 
 
 def generalized(q: float = 0.7) -> Transform:

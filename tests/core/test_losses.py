@@ -111,31 +111,68 @@ def test_bits_of_cross_entropy_by_row_in_large_batches(rows: int) -> None:
             exactly(_heart.by_row(Mixture(1.0, 0.0), logits, target, w, -100, reduction), expected)
 
 
+FAST = {"ce": Mixture(1.0, 0.0), "mixture": Mixture(0.3, 2.0), "el": Mixture(0.0, 1.0), "focal": focal()}
+DISTRIBUTIONS = {"index": 0.0, "smoothed": 0.2, "probabilities": 0.0, "smoothed probabilities": 0.1, "half": 0.1}
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("shape", [(300, 70), (3, 9, 40, 30)])
-@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
-@pytest.mark.parametrize(
-    "g", [Mixture(1.0, 0.0), Mixture(0.3, 2.0), Mixture(0.0, 1.0), focal()], ids=["ce", "mixture", "el", "focal"]
-)
-def test_fast_form_agrees_with_by_row(dtype: torch.dtype, shape: tuple[int, ...], reduction: str, g: object) -> None:
+@pytest.mark.parametrize("shape", [(300, 70), (3, 9, 40, 30), (2, 30_000)])
+@pytest.mark.parametrize("kind", DISTRIBUTIONS)
+@pytest.mark.parametrize("name", FAST)
+def test_fast_form_agrees_with_by_class(dtype: torch.dtype, shape: tuple[int, ...], kind: str, name: str) -> None:
+    """Value, gradient, both with ignored rows and class weights; a second backward pass has the first one's bits."""
     torch.manual_seed(2)
+    g, smoothing = FAST[name], DISTRIBUTIONS[kind]
+    if name == "focal" and kind != "index":
+        return
     logits = (torch.randn(shape) * 4).to(dtype).requires_grad_()
     target = torch.randint(shape[1], shape[:1] + shape[2:])
-    target.view(-1)[::7] = -1
-    weight = torch.rand(shape[1])
-    upstream = torch.rand(target.shape if reduction == "none" else ())
-    for w in (None, weight):
-        loss = _fast.fast(g, logits, target, w, -1, reduction)  # type: ignore[arg-type]
+    target.view(-1)[1::7] = -1
+    ignored = -1
+    if "index" not in kind and kind != "smoothed":
+        target, ignored = torch.rand(shape), -100
+        target = (target / target.sum(1, keepdim=True) * 1.3).to(dtype if kind == "half" else torch.float64)
+    wide = logits.detach().double().requires_grad_()
+    wide_target = target.double() if target.is_floating_point() else target
+    for weight, reduction in itertools.product((None, torch.rand(shape[1])), ("none", "mean", "sum")):
+
+        def readable(x: Tensor, weight: Tensor | None = weight, reduction: str = reduction) -> Tensor:
+            return _heart.by_class(g, x, wide_target, weight, ignored, smoothing, reduction)  # type: ignore[arg-type]
+
+        loss = _fast.fast(g, logits, target, weight, ignored, smoothing, reduction, readable)
         assert loss is not None
-        (gradient,) = torch.autograd.grad(loss, logits, upstream.to(loss.dtype))
-        wide = logits.detach().double().requires_grad_()
-        reference = _heart.by_row(g, wide, target, w, -1, reduction)  # type: ignore[arg-type]
-        (expected,) = torch.autograd.grad(reference, wide, upstream.double())
+        reference = readable(wide, None if weight is None else weight.double())
+        upstream = torch.rand_like(reference)
+        gradient, again = (
+            torch.autograd.grad(loss, logits, upstream.to(loss.dtype), retain_graph=True)[0] for _ in "12"
+        )
+        exactly(again, gradient)
+        (expected,) = torch.autograd.grad(reference, wide, upstream)
         assert gradient.dtype == dtype
         torch.testing.assert_close(loss.double(), reference, rtol=2e-6, atol=2e-6)
         # the gradient is rounded to the half type, and so is what multiplies it
         tolerance = {torch.bfloat16: 1.2e-2, torch.float16: 1.5e-3}.get(dtype, 1e-5)
-        torch.testing.assert_close(gradient.double(), expected, rtol=tolerance, atol=2e-7 if tolerance > 1e-4 else 1e-6)
+        torch.testing.assert_close(gradient.double(), expected, rtol=tolerance, atol=2e-6)
+
+
+@pytest.mark.parametrize("target", [torch.randint(7, (3000,)), torch.rand(3000, 7).softmax(1)], ids=["index", "soft"])
+def test_the_fast_form_of_target_distributions_is_taken_and_differentiated_twice(target: Tensor) -> None:
+    logits = torch.randn(3000, 7, dtype=torch.float64)
+    logits[0, 1] = -math.inf  # a masked class
+    weight = torch.rand(7, dtype=torch.float64)
+    seconds = []
+    for form in (cf.crossfade_loss, partial(cf.probability_loss, lambda ce: ce - torch.expm1(-ce))):
+        leaf = logits.clone().requires_grad_()
+        loss = form(leaf, target, weight=weight, label_smoothing=0.1, reduction="none")[1:].sum()
+        (first,) = torch.autograd.grad(loss, leaf, create_graph=True)
+        seconds.append(torch.autograd.grad(first.square().sum(), leaf)[0][1:])
+    torch.testing.assert_close(*seconds)
+    for alpha, expected in ((0.0, False), (1.0, True)):
+        row = cf.crossfade_loss(
+            logits.clone().requires_grad_(), target, alpha=alpha, label_smoothing=0.1, reduction="none"
+        )[0]
+        assert row.isinf() == expected
+        assert "Fast" in str(row._base.grad_fn if row._base is not None else "Fast")
 
 
 @pytest.mark.parametrize("rows", [3, 6000])
