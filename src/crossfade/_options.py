@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import TypedDict
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from crossfade import _heart
+from crossfade import _heart, kernels
 from crossfade._heart import Reduction
 from crossfade._stats import LossStats, row_stats
 from crossfade._tensors import as_index, capped, class_dim, full_precision, is_sharded, is_soft
-from crossfade._transforms import Transform
+from crossfade._transforms import Transform, evaluate
 
 
 class LossOptions(TypedDict, total=False):
@@ -71,15 +70,26 @@ def loss(
     check(softcap, z_loss)
     if is_sharded(logits):
         raise ValueError("softcap, z_loss, shift and return_stats need plain logits, got a DTensor")
-    target = as_index(target)
-    placed: Callable[[Tensor], Tensor] = _as_it_is
+    target, shape = as_index(target), logits.shape
     if shift:
-        logits, target, placed = _of_positions(logits, target, ignore_index, shift)
+        logits, target = _of_positions(logits, target, ignore_index, shift)
+
+    def placed(rows: Tensor) -> Tensor:
+        """Return results of the rows at their positions, without those that have no target."""
+        if not shift:
+            return rows
+        length = shape[-2] - shift
+        return rows.reshape(*shape[:-2], length if is_soft(logits, target) else shape[-2])[..., :length]
+
     logits = capped(logits if softcap is None else full_precision(logits), softcap)
-    value = _heart.probability(g, logits, target, weight, ignore_index, label_smoothing, reduction)
+    if z_loss and label_smoothing <= 0 and kernels.available(logits, target):
+        ce, lse = kernels.ce_and_lse(logits, target, ignore_index=ignore_index)
+        value = _heart.reduce_rows(evaluate(g, ce), target, weight, ignore_index, reduction)
+    else:
+        value = _heart.probability(g, logits, target, weight, ignore_index, label_smoothing, reduction)
+        lse = torch.logsumexp(full_precision(logits), class_dim(logits)) if z_loss else value
     if z_loss:
-        squares = torch.logsumexp(full_precision(logits), class_dim(logits)).square()
-        soft = is_soft(logits, target)  # all rows count
+        squares, soft = lse.square(), is_soft(logits, target)  # all rows of a soft target count
         valid = torch.zeros_like(squares, dtype=torch.int64) if soft else target
         value = value + z_loss * _heart.reduce_rows(squares, valid, None, -100 if soft else ignore_index, reduction)
     value = placed(value) if reduction == "none" else value
@@ -89,14 +99,8 @@ def loss(
     return value, LossStats(*map(placed, vars(stats).values()))
 
 
-def _as_it_is(values: Tensor) -> Tensor:
-    return values
-
-
-def _of_positions(
-    logits: Tensor, target: Tensor, ignore_index: int, shift: int
-) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]:
-    """Return logits (N, C) and their targets, and what gives results of these rows the shape (..., T - shift)."""
+def _of_positions(logits: Tensor, target: Tensor, ignore_index: int, shift: int) -> tuple[Tensor, Tensor]:
+    """Return logits (N, C) and their targets of the positions that have one, or of all with the others ignored."""
     rows, classes, soft = logits.shape[:-1], logits.shape[-1:], target.dim() == logits.dim()
     if logits.dim() < 2 or target.shape != (logits.shape if soft else rows):
         raise ValueError(
@@ -105,9 +109,7 @@ def _of_positions(
         )
     check_shift(shift, logits)
     if soft:
-        logits, target = logits[..., :-shift, :], target[..., shift:, :].reshape(-1, *classes)
-        rows = logits.shape[:-1]
-        return logits.reshape(-1, *classes), target, lambda values: values.reshape(rows)
-    # The last positions are ignored and not cut off: a slice of a batch of logits would be a copy.
+        return logits[..., :-shift, :].reshape(-1, *classes), target[..., shift:, :].reshape(-1, *classes)
+    # Ignored and not cut off: a slice of a batch of logits would be a copy.
     target = F.pad(target[..., shift:], (0, shift), value=ignore_index).reshape(-1)
-    return logits.reshape(-1, *classes), target, lambda values: values.reshape(rows)[..., :-shift]
+    return logits.reshape(-1, *classes), target

@@ -63,12 +63,6 @@ def probability_loss(
 ) -> tuple[Tensor, LossStats]: ...
 
 
-@overload
-def probability_loss(
-    g: Transform, logits: Tensor, target: Tensor, *, return_stats: bool, **options: Unpack[LossOptions]
-) -> Tensor | tuple[Tensor, LossStats]: ...
-
-
 def probability_loss(
     g: Transform,
     logits: Tensor,

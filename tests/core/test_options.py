@@ -210,6 +210,13 @@ def test_half_precision(dtype: torch.dtype, rows: int) -> None:
     torch.testing.assert_close(actual.double(), expected, rtol=2e-2, atol=1e-6)
 
 
+@pytest.mark.parametrize("soft", [False, True])
+def test_an_empty_batch_of_sequences(soft: bool) -> None:
+    logits, target = torch.zeros(0, 5, 7), torch.zeros(0, 5, *[7] * soft, dtype=torch.float if soft else torch.long)
+    loss, stats = cf.crossfade_loss(logits, target, shift=2, z_loss=0.1, reduction="none", return_stats=True)
+    assert loss.shape == stats.entropy.shape == (0, 3)
+
+
 def test_nothing_valid() -> None:
     logits, target = batch(4)
     target.fill_(-100)

@@ -276,6 +276,35 @@ def test_fused_linear(
         assert (got - wanted).double().norm() <= max(unit, 1e-6) * wanted.double().norm()
 
 
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_z_loss(dtype: torch.dtype, reduction: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same kernels serve the derivative by lse: of the loss with z_loss, of lse alone, and of the gradient."""
+    logits, target = batch(9, 300, dtype)
+    target[2] = -100
+    weight = torch.rand(300, device=DEVICE) + 0.5
+    leaf, wide = logits.detach().requires_grad_(), logits.detach().double().requires_grad_()
+    with monkeypatch.context() as patch:  # nothing else computes the logsumexp
+        patch.setattr(torch, "logsumexp", None)
+        options = {"beta": 2.0, "z_loss": 0.1, "weight": weight, "reduction": reduction}
+        loss = cf.crossfade_loss(leaf, target, **options)
+    expected = cf.crossfade_loss(wide, target, **options | {"weight": weight.double()})
+    torch.testing.assert_close(loss.double(), expected, rtol=1e-5, atol=1e-5)
+    (gradient,) = torch.autograd.grad(loss.sum(), leaf, retain_graph=True)
+    (wanted,) = torch.autograd.grad(expected.sum(), wide, retain_graph=True)
+    torch.testing.assert_close(gradient.double(), wanted, rtol=max(1e-5, 2 * torch.finfo(dtype).eps), atol=1e-6)
+    _, lse = kernels.ce_and_lse(leaf, target)
+    (gradient,) = torch.autograd.grad(lse.sum(), leaf)
+    p = wide.softmax(1).masked_fill((target == -100).unsqueeze(1), 0.0)
+    torch.testing.assert_close(gradient.double(), p.detach(), rtol=max(1e-5, 2 * torch.finfo(dtype).eps), atol=1e-7)
+    if dtype == torch.float32:
+        twice, same = (
+            torch.autograd.grad(torch.autograd.grad(x.sum(), of, create_graph=True)[0].square().sum(), of)[0]
+            for x, of in ((loss, leaf), (expected, wide))
+        )
+        torch.testing.assert_close(twice.double(), same, rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.skipif(not GPU, reason="needs a GPU")
 def test_host_never_waits() -> None:
     logits, target = batch(64, 1000, torch.bfloat16)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from crossfade._tensors import is_observed, is_plain
 
-__all__ = ["available", "backward", "ce_rows", "forward", "usable"]
+__all__ = ["available", "backward", "ce_and_lse", "ce_rows", "forward", "usable"]
 
 _TYPES = (torch.float32, torch.bfloat16, torch.float16)
 _MAX_CLASSES = 2**30
@@ -88,8 +88,14 @@ def ce_rows(logits: Tensor, target: Tensor, *, ignore_index: int = -100, inplace
             f"target must be int64 of shape ({logits.shape[0]},) on {logits.device}, got {target.dtype} of shape "
             f"{tuple(target.shape)} on {target.device}"
         )
-    ce: Tensor = _CrossEntropyRows.apply(logits, target, ignore_index, inplace)
+    ce: Tensor = _CrossEntropyRows.apply(logits, target, ignore_index, inplace)[0]
     return ce
+
+
+def ce_and_lse(logits: Tensor, target: Tensor, *, ignore_index: int = -100) -> tuple[Tensor, Tensor]:
+    """Return :func:`ce_rows` and the logsumexp of the rows, both differentiable and 0 where ignored."""
+    ce, lse = _CrossEntropyRows.apply(logits, target, ignore_index, False)
+    return ce, lse
 
 
 def forward(
@@ -168,22 +174,26 @@ def _options(size: int, warps: int, ignore_index: int | None, softcap: float | N
 
 class _CrossEntropyRows(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, target: Tensor, ignore_index: int, inplace: bool) -> Tensor:
+    def forward(ctx: Any, logits: Tensor, target: Tensor, ignore_index: int, inplace: bool) -> tuple[Tensor, Tensor]:
         ce, norm = forward(logits, target, ignore_index=ignore_index)
         ctx.save_for_backward(logits, target, norm, ce)
         ctx.ignore_index, ctx.inplace = ignore_index, inplace
-        return ce
+        ctx.set_materialize_grads(False)
+        return ce, norm.sum(0)
 
     @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, upstream: Tensor | None, of_lse: Tensor | None) -> tuple[Tensor | None, ...]:
         logits, target, norm, ce = ctx.saved_tensors
+        upstream = torch.zeros_like(ce) if upstream is None else upstream
         if torch.is_grad_enabled():  # the gradient is to be differentiated: use PyTorch's operations
-            again = torch.nn.functional.cross_entropy(
-                logits.float(), target, ignore_index=ctx.ignore_index, reduction="none"
-            )
-            return torch.autograd.grad(again, logits, upstream, create_graph=True)[0], None, None, None
+            wide, ignored = logits.float(), target == ctx.ignore_index
+            again = torch.nn.functional.cross_entropy(wide, target, ignore_index=ctx.ignore_index, reduction="none")
+            outputs, weights = [again], [upstream]
+            if of_lse is not None:
+                outputs, weights = [again, wide.logsumexp(1).masked_fill(ignored, 0.0)], [upstream, of_lse]
+            return torch.autograd.grad(outputs, logits, weights, create_graph=True)[0], None, None, None
         out = logits if ctx.inplace else torch.empty_like(logits)
         if ctx.inplace:
             torch.autograd.graph.increment_version(logits)
-        gradient = backward(logits, target, norm, ce, upstream, out=out, ignore_index=ctx.ignore_index)
+        gradient = backward(logits, target, norm, ce, upstream, of_lse=of_lse, out=out, ignore_index=ctx.ignore_index)
         return gradient, None, None, None
