@@ -1,10 +1,12 @@
 """Forward + backward time of the losses on the CPU, as ratios to F.cross_entropy in the same run.
 
     python benchmarks/loss_cpu.py [--threads 2] [--seconds 20] [--shapes 4096x1000 ...] [--dtype float32 bfloat16]
+                                  [--output FOLDER]
 
 The arms take turns in blocks of a few calls, in random order, so that a noisy machine disturbs all of them alike; a
 ratio is the median over rounds of the ratio of two blocks' medians. naive is CE + (1 - softmax(logits)[target]);
-composed is the reference form by rows.
+composed is the reference form by rows. The arms smoothed (label smoothing 0.1) and soft (class probabilities) are
+compared with F.cross_entropy's own smoothed loss, all others with its plain one.
 """
 
 from __future__ import annotations
@@ -14,18 +16,24 @@ import random
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 import crossfade as cf
+import saved
 from crossfade import _heart
 from crossfade._transforms import Mixture
 
-BLOCK = 8
+BLOCK = 6
 SHAPES = ["4096x1000", "2048x32000", "65536x21", "256x1000", "128x10"]
+BASE, SMOOTHED_BASE = "F.cross_entropy", "F, smoothed"
 TARGETS = {"4096x1000": 0.75, "2048x32000": 0.75, "65536x21": 1.05, "256x1000": 1.05, "128x10": 1.8}
+FOCAL_TARGETS = {"256x1000": 1.2, "128x10": 2.0}
+SMOOTHED_TARGETS = dict.fromkeys(("4096x1000", "2048x32000", "65536x21"), 1.0)
 
 
 def naive(logits: Tensor, target: Tensor) -> Tensor:
@@ -37,23 +45,38 @@ def composed(logits: Tensor, target: Tensor) -> Tensor:
     return _heart.by_row(Mixture(1.0, 1.0), logits, target, None, -100, "mean")
 
 
+def goal(arm: str, shape: str, dtype: str) -> float | None:
+    """Return the ratio that an arm should stay below."""
+    if arm == "smoothed":
+        return SMOOTHED_TARGETS.get(shape)
+    if arm == "focal" and shape in FOCAL_TARGETS:
+        return FOCAL_TARGETS[shape]
+    if arm in ("crossfade_loss", "CrossfadeLoss", "expectation", "focal"):
+        return TARGETS.get(shape) if dtype == "float32" else 1.0
+    return None
+
+
 def arms() -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
     gradual = cf.CrossfadeLoss().at(0.5)
     return {
-        "F.cross_entropy": F.cross_entropy,
+        BASE: F.cross_entropy,
         "crossfade_loss": cf.crossfade_loss,
         "CrossfadeLoss": gradual,
         "expectation": cf.expectation_loss,
         "focal": cf.focal_loss,
         "composed": composed,
         "naive": naive,
+        SMOOTHED_BASE: partial(F.cross_entropy, label_smoothing=0.1),
+        "smoothed": partial(cf.crossfade_loss, label_smoothing=0.1),
+        "soft": cf.crossfade_loss,
     }
 
 
 def measure(rows: int, classes: int, dtype: torch.dtype, seconds: float) -> dict[str, tuple[float, float]]:
-    """Return median seconds and the median ratio to the first arm, for each arm."""
+    """Return median seconds and the median ratio to the base, for each arm."""
     logits = torch.randn(rows, classes).to(dtype).requires_grad_()
     target = torch.randint(classes, (rows,))
+    soft = torch.randn(rows, classes).softmax(1)
     losses = arms()
     blocks: dict[str, list[float]] = {name: [] for name in losses}
     order = list(losses)
@@ -65,15 +88,21 @@ def measure(rows: int, classes: int, dtype: torch.dtype, seconds: float) -> dict
             for _ in range(BLOCK):
                 logits.grad = None
                 start = time.perf_counter()
-                losses[name](logits, target).backward()
+                losses[name](logits, soft if name == "soft" else target).backward()
                 times.append(time.perf_counter() - start)
             # the first call of a block still pays for the memory that another arm has left
             blocks[name].append(statistics.median(times[1:]))
-    base = blocks["F.cross_entropy"]
     return {
-        name: (statistics.median(t), statistics.median(a / b for a, b in zip(t, base, strict=True)))
-        for name, t in blocks.items()
+        name: (
+            statistics.median(taken),
+            statistics.median(a / b for a, b in zip(taken, blocks[base_of(name)], strict=True)),
+        )
+        for name, taken in blocks.items()
     }
+
+
+def base_of(arm: str) -> str:
+    return SMOOTHED_BASE if arm in ("smoothed", "soft") else BASE
 
 
 def main() -> None:
@@ -82,18 +111,22 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=15.0, help="for each shape and dtype")
     parser.add_argument("--shapes", nargs="+", default=SHAPES)
     parser.add_argument("--dtype", nargs="+", default=["float32", "bfloat16"])
+    parser.add_argument("--output", type=Path, help="folder for the rows")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
-    print(f"torch {torch.__version__}, {options.threads} threads; time of forward + backward / F.cross_entropy's")
-    print(f"{'shape':>12} {'dtype':>9} {'CE ms':>8} " + " ".join(f"{n:>14}" for n in list(arms())[1:]) + "  goal")
+    print(f"torch {torch.__version__}, {options.threads} threads; time of forward + backward over F.cross_entropy's")
+    print(f"{'shape':>12} {'dtype':>9} {'arm':>16} {'ms':>9} {'ratio':>7} {'goal':>6}")
+    found: list[list[object]] = []
     for dtype in options.dtype:
         for shape in options.shapes:
             rows, classes = (int(n) for n in shape.split("x"))
-            result = measure(rows, classes, getattr(torch, dtype), options.seconds)
-            ratios = " ".join(f"{ratio:14.2f}" for _, ratio in list(result.values())[1:])
-            limit = TARGETS.get(shape, float("nan")) if dtype == "float32" else 1.0
-            print(f"{shape:>12} {dtype:>9} {result['F.cross_entropy'][0] * 1e3:8.3f} {ratios}  {limit}", flush=True)
+            for arm, (seconds, ratio) in measure(rows, classes, getattr(torch, dtype), options.seconds).items():
+                limit = goal(arm, shape, dtype) or ""
+                found.append([rows, classes, dtype, arm, f"{seconds * 1e3:.3f}", f"{ratio:.2f}", limit])
+                print(f"{shape:>12} {dtype:>9} {arm:>16} {seconds * 1e3:9.3f} {ratio:7.2f} {limit:>6}", flush=True)
+    if options.output:
+        saved.save(options.output, {"arms": ("rows,classes,dtype,arm,ms,ratio,goal", found)}, threads=options.threads)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ def pages() -> dict[str, dict[str, str]]:
         ("results/text.md", "lstm_gpu", _lstm_gpu),
         ("results/text.md", "bert", _bert),
         ("why/escaping.md", "diagnostics", _diagnostics),
+        ("cpu.md", "loss_cpu", _loss_cpu),
         ("statistics.md", "intervals", _intervals),
         ("statistics.md", "verdict", _verdict),
     ):
@@ -147,3 +148,17 @@ def _verdict(folder: Path) -> str:
         f"{whole:.2f} in all.\n* The difference that ten repeats say twenty would detect, "
         f"over what twenty say: {ratio.median():.2f}, in four of five cases {ends}."
     )
+
+
+def _loss_cpu(folder: Path) -> str:
+    found = pd.read_csv(folder / "arms.csv")
+    found["shape"] = found["rows"].astype(str) + " × " + found["classes"].astype(str) + ", " + found["dtype"]
+    shapes = list(dict.fromkeys(found["shape"]))
+    rows: list[list[str]] = []
+    for arm in dict.fromkeys(found["arm"]):
+        cells = [arm]
+        for shape in shapes:
+            one = found[(found["arm"] == arm) & (found["shape"] == shape)].iloc[0]
+            cells.append(f"{one.ratio:.2f}" if pd.isna(one.goal) else f"{one.ratio:.2f} (goal {one.goal:g})")
+        rows.append(cells)
+    return table(["time over F.cross_entropy's", *shapes], rows)

@@ -24,7 +24,12 @@ the family is  sum_c weight_c v_c g(ce_c)  for a function g: with g(ce) = ce it 
 g(ce) = 1 - p it is 1 - <v, p>, the expected zero-one loss. For a class index y it is weight_y g(ce_y), and its
 gradient with respect to the logits is weight_y g'(ce_y) (softmax - onehot).
 
-Half-precision logits give a float32 loss: the cross entropy of a row is computed in float32. Bad shapes, targets and
+Half precision: float16 and bfloat16 logits give a float32 loss. In float32 are the softmax and ce of every row, g and
+its derivative, class weights, target distributions and their smoothing, all sums, and likewise ``complement_entropy``
+(for target distributions in float64), ``mpce_loss`` and ``MaxMahalanobisCenterLoss``. Only the logits' gradient has
+their own type: it is rounded once, and in large bfloat16 batches on a CPU again when the upstream gradient scales it.
+
+Bad shapes, targets and
 reductions raise what ``F.cross_entropy`` raises; a bad option, such as gamma < 0, raises ``ValueError``. Equation and
 table numbers are those of Battash, Hazan and Wolf, "Mixing between the cross entropy and the expectation loss terms".
 """
