@@ -336,3 +336,17 @@ def test_paths_and_texts_from_python(tmp_path):
         compare(X, y, images=Images(image_size=32))
     with pytest.raises(UserError, match="y, test: of a path"):
         compare(tmp_path / "iris.csv", y)
+
+
+def test_a_region_of_practical_equivalence_is_told_and_kept(tmp_path):
+    data, store = load_iris(return_X_y=True), tmp_path / "s.db"
+    plain = compare(*data, methods=["f0"], store=store, **QUICK)
+    asked = compare(*data, methods=["f0"], store=store, equivalent=60, **QUICK)
+    assert (plain.results["key"] == asked.results["key"]).all()  # the same trials
+    assert asked.settings["equivalent"] == 60
+    assert "Within 60, %" in repr(asked)
+    assert "Within" not in repr(plain)
+    assert 0 < asked.table.loc["f0", "equivalent"] <= 1
+    assert "within 60.0 points" in asked.report(tmp_path / "page.html").read_text()
+    with pytest.raises(UserError, match="equivalent"):
+        compare(*data, equivalent=0, **QUICK)

@@ -97,6 +97,7 @@ def compare(
     select: str | None = None,
     tie: str | None = None,
     precision: str | None = None,
+    equivalent: float | None = None,
     texts: Texts = Texts(),  # noqa: B008  (frozen)
     images: Images = Images(),  # noqa: B008
     hardware: Hardware = Hardware(),  # noqa: B008
@@ -127,7 +128,7 @@ def compare(
             rows are tested on.
         name: What tables call the data.
         repeats, seed, test_size, split, net, width, depth, epochs, batch_size, learning_rates, learning_rate, \
-momentum, weight_decay, lr_schedule, granularity, metric, select, tie, precision: See \
+momentum, weight_decay, lr_schedule, granularity, metric, select, tie, precision, equivalent: See \
 ``crossfade.lab.settings.Training``; None is the usual value.
         texts: ``Texts(text=("review",))`` trains on a column of texts.
         images: Size, augmentation and pretrained weights, for a folder.
@@ -225,7 +226,8 @@ def plan(data: Loaded, settings: Settings, command: str | Sequence[str], own: Se
     notes = (*asked.notes, *_same_schedules(methods, recipe))
     title = f"Losses compared on {', '.join(task.name for task in asked.tasks)}"
     about = describe_run(title, trials, command, seed=training.seed or 0, notes=notes, device=asked.device)
-    run = Run(asked.study, {"settings": asked.settings, "meta": about}, tuple(trial.key for trial in trials))
+    kept = {**asked.settings, **({} if training.equivalent is None else {"equivalent": training.equivalent})}
+    run = Run(asked.study, {"settings": kept, "meta": about}, tuple(trial.key for trial in trials))
     net, rates = getattr(recipe, "net", "lstm"), ", ".join(f"{rate:g}" for rate in recipe.learning_rates)
     heading = (
         f"{asked.data} · {', '.join(one.name for one in methods)} · {count(asked.repeats, 'repeat')} · {net}, "

@@ -83,6 +83,7 @@ class ComparisonResult:
             missing="drop",
             metric=self._metric,
             size_control=MATCHED,
+            equivalent=self._region,
             moves=self._moves,
         )
 
@@ -115,11 +116,13 @@ class ComparisonResult:
         """A row a method, over all data sets; accuracies and their differences are fractions."""
         scores = ["nll", "ece", "balanced", "f1"]
         names = ["accuracy", "delta", "low", "high", "wins", "ties", "losses", "mean_rank", *scores]
+        names += ["equivalent"] if self._region else []
         rows = {}
         for row in self.comparison.overall:
             span = (row.interval.low, row.interval.high) if row.interval else (None, None)
             counts = (row.counts.wins, row.counts.ties, row.counts.losses) if row.counts else (None, None, None)
-            further = (getattr(row, name) for name in scores)
+            further = [getattr(row, name) for name in scores]
+            further += [row.equivalence and row.equivalence.equivalent] if self._region else []
             rows[row.method] = [row.accuracy, row.delta, *span, *counts, row.mean_rank, *further]
         frame = pd.DataFrame.from_dict(rows, orient="index", columns=names)
         return frame.rename_axis("method").astype("float64")
@@ -127,17 +130,10 @@ class ComparisonResult:
     def display(self) -> tuple[list[str], list[list[str]]]:
         """Return headings and cells of ``table`` for people, and the majority class's share."""
         beside = [name for name in METRICS if name != self._metric] if self._unbalanced else []
-        headings = [f"{_short(name)} %" for name in (self._metric, *beside)]
-        headings = [
-            "Method",
-            *headings,
-            f"Δ vs {self.comparison.control}",
-            "95 % interval",
-            "W/T/L",
-            "Mean rank",
-            "NLL",
-            "ECE %",
-        ]
+        scores = [f"{_short(name)} %" for name in (self._metric, *beside)]
+        within = [f"Within {self.settings['equivalent']:g}, %"] if self._region else []
+        differences = [f"Δ vs {self.comparison.control}", "95 % interval", *within]
+        headings = ["Method", *scores, *differences, "W/T/L", "Mean rank", "NLL", "ECE %"]
         cells = [
             [
                 row.method,
@@ -145,6 +141,7 @@ class ComparisonResult:
                 *(percent(getattr(row, name)) for name in beside),
                 "" if row.delta is None else points(row.delta),
                 points_range(row.interval.low, row.interval.high) if row.interval else "",
+                *([percent(row.equivalence.equivalent, 0) if row.equivalence else ""] if within else []),
                 f"{row.counts.wins}/{row.counts.ties}/{row.counts.losses}" if row.counts else "",
                 decimal(row.mean_rank, 2),
                 "" if row.nll is None else decimal(row.nll),
@@ -196,6 +193,12 @@ class ComparisonResult:
         headline, *rest = map(escape, self.verdict.splitlines())
         table = pd.DataFrame(cells, columns=headings).to_html(index=False, escape=True, border=0)
         return f"<p><strong>{headline}</strong></p>{table}" + "".join(f"<p>{line}</p>" for line in rest)
+
+    @property
+    def _region(self) -> float | None:
+        """The size up to which differences don't matter, as a fraction."""
+        given = self.settings.get("equivalent")
+        return None if given is None else float(given) / 100
 
     @property
     def _metric(self) -> Literal["accuracy", "balanced", "f1"]:

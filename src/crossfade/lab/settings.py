@@ -136,6 +136,8 @@ class Training(_Group):
         tie: Tables: what counts of equal validation scores: the mean over all of them (expected), or one rate and its
             first epoch, last, or that of the lowest loss. [default: expected]
         precision: Images, and texts with bert. [default: 32-true]
+        equivalent: Differences up to so many points don't matter: the probability that the true one is so small is
+            told, and what is probable is called practically equivalent.
     """
 
     methods: tuple[str, ...] | None = None
@@ -160,6 +162,7 @@ class Training(_Group):
     select: Literal["best", "last"] | None = None
     tie: Literal["expected", "first", "last", "loss"] | None = None
     precision: Precision | None = None
+    equivalent: float | None = None
 
 
 @dataclass(frozen=True)

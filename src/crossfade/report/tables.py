@@ -54,6 +54,9 @@ def _cells(row: Row, outcome: str) -> tuple[Cell | str, ...]:
     tone = tones.get(outcome, "")
     interval = "no interval" if row.interval is None else points_range(row.interval.low, row.interval.high)
     p = "" if row.p_adjusted is None else f"adjusted {p_value(row.p_adjusted)}"
+    if row.equivalence is not None:
+        within = f"{percent(row.equivalence.equivalent, 0)} % within {percent(row.equivalence.region, 1)} points"
+        p = f"{p}; {within}" if p else within
     return (
         Cell(points(row.delta), interval, tone),
         Cell(_READINGS.get(outcome, outcome), p, tone),

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from crossfade.errors import UserError
+from crossfade.stats.equivalence import Equivalence
 from crossfade.stats.evidence import (
     AcrossComparison,
     PairedComparison,
@@ -36,9 +37,9 @@ class Row:
     """A line of the table. Scores are fractions; ``dataset`` is ``None`` in the rows over all data sets.
 
     ``score`` is what is judged, by default the accuracy; other scores are ``None`` where they aren't known. ``delta``,
-    ``interval``, ``p``, ``p_adjusted`` and ``counts`` compare with the control and are ``None`` for itself. ``counts``
-    are over repeats within a data set and over data sets overall, and so is ``mean_rank`` (1 is best). ``best`` counts
-    the repeats, overall the data sets, on which no method is better: Table 4's wins.
+    ``interval``, ``p``, ``p_adjusted``, ``equivalence`` and ``counts`` compare with the control and are ``None`` for
+    itself. ``counts`` are over repeats within a data set and over data sets overall, and so is ``mean_rank`` (1 is
+    best). ``best`` counts the repeats, overall the data sets, on which no method is better: Table 4's wins.
     """
 
     dataset: str | None
@@ -49,6 +50,7 @@ class Row:
     interval: Interval | None
     p: float | None
     p_adjusted: float | None
+    equivalence: Equivalence | None
     counts: WinTieLoss | None
     best: int
     mean_rank: float
@@ -81,6 +83,7 @@ class Comparison:
         metric: the judged column: accuracy, or another score.
         majority: by data set the score of always answering the most frequent class, where it is known.
         size_control: the method with the gradient's size of others, for which there are no headlines.
+        equivalent: the size up to which differences don't matter, where it was given.
         same: methods that are the same network as another in every repeat, with that one's name.
     """
 
@@ -104,6 +107,7 @@ class Comparison:
     metric: str
     majority: Mapping[str, float]
     size_control: str | None
+    equivalent: float | None
     same: Mapping[str, str]
 
     @property
@@ -121,7 +125,10 @@ class Comparison:
     def headline(self) -> str:
         """What was found about all methods, in one to three sentences."""
         single = [one.outcome for one in self.verdicts if one.dataset is not None]
-        return headline(self.headlines, single, control=self.control, metric=self.metric, datasets=len(self.datasets))
+        region = self.equivalent or 0.0
+        return headline(
+            self.headlines, single, len(self.datasets), control=self.control, metric=self.metric, region=region
+        )
 
     @property
     def advice(self) -> str:
@@ -177,6 +184,7 @@ def compare_methods(
     missing: Literal["error", "drop"] = "error",
     metric: Literal["accuracy", "balanced", "f1"] = "accuracy",
     size_control: str | None = None,
+    equivalent: float | None = None,
     moves: Mapping[str, int] | None = None,
 ) -> Comparison:
     """Compare every method with ``control``, on each data set over its repeats and over all data sets.
@@ -194,6 +202,8 @@ def compare_methods(
         metric: the column with what is judged: accuracy, or a fraction like it.
         size_control: a method that has the gradient's size of others, but not their shape: a gain that it shares is
             called one of step size.
+        equivalent: differences up to this size don't matter: the probability that a true one is within joins each
+            verdict, and a difference that isn't reliable is called practically equivalent where that is probable.
         moves: the epoch after which a method's schedule first moves.
 
     Returns:
@@ -240,6 +250,9 @@ def compare_methods(
         ]
     )
     across = judged_together([over(matrix[name], matrix[control], method=name) for name in others if len(parts) > 1])
+    if equivalent is not None:
+        paired = tuple(c.with_region(equivalent) for c in paired)
+        across = tuple(c.with_region(equivalent) for c in across)
     said = partial(verdict, metric=METRICS[metric])
     by_set = {name: [c for c in paired if c.dataset == name] for name in parts}
     extras = _extras(results, wide)
@@ -271,6 +284,7 @@ def compare_methods(
         metric=METRICS[metric],
         majority={str(name): float(share) for name, share in guess.items()},
         size_control=size_control,
+        equivalent=equivalent,
         same={name: first for name, first in same_networks(counted).items() if first != control},
     )
 
@@ -298,6 +312,7 @@ def _rows(
             interval=found.interval if found else None,
             p=found.p if found else None,
             p_adjusted=found.p_adjusted if found else None,
+            equivalence=found.equivalence if found else None,
             counts=found.counts if found else None,
             best=int((ranks[:, j] == first).sum()),
             mean_rank=float(ranks[:, j].mean()),

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
+from crossfade.stats.equivalence import Equivalence, equivalence_of_mean, equivalence_over_datasets
 from crossfade.stats.means import (
     Interval,
     corrected_resampled_t,
@@ -22,7 +23,15 @@ from crossfade.stats.ranking import WinTieLoss, paired_differences, win_tie_loss
 from crossfade.stats.significance import adjust_p, sign_test, wilcoxon
 
 Outcome = Literal[
-    "better", "worse", "no reliable difference", "identical", "one repeat", "no spread", "too few data sets", "mixed"
+    "better",
+    "worse",
+    "no reliable difference",
+    "practically equivalent",
+    "identical",
+    "one repeat",
+    "no spread",
+    "too few data sets",
+    "mixed",
 ]
 
 
@@ -32,6 +41,7 @@ class PairedComparison:
 
     ``interval`` and ``p`` belong to this comparison alone, ``p_adjusted`` is Holm's over all ``comparisons`` that are
     judged together. ``None``: one repeat, or no spread among the repeats. ``df`` and ``floor``: see ``MeanTest``.
+    ``equivalence``: where a region of practical equivalence was asked for.
     """
 
     dataset: str
@@ -51,6 +61,7 @@ class PairedComparison:
     n_test: float
     fixed_test: bool
     confidence: float
+    equivalence: Equivalence | None = None
 
     @property
     def repeats(self) -> int:
@@ -80,8 +91,14 @@ class PairedComparison:
         if self.p_adjusted is None:
             return "no spread"
         if self.p_adjusted > 1 - self.confidence:
-            return "no reliable difference"
+            return _undecided(self.equivalence, self.confidence)
         return "better" if self.mean > 0 else "worse"
+
+    def with_region(self, region: float) -> PairedComparison:
+        """Return the same with the probabilities of differences below, within and above a region."""
+        if self.standard_error is None:
+            return self
+        return replace(self, equivalence=equivalence_of_mean(self.mean, self.standard_error, self.df, region))
 
 
 @dataclass(frozen=True)
@@ -104,6 +121,7 @@ class AcrossComparison:
     smallest_p: float
     counts: WinTieLoss
     confidence: float
+    equivalence: Equivalence | None = None
 
     @property
     def datasets(self) -> int:
@@ -126,16 +144,25 @@ class AcrossComparison:
         if self.smallest_p * self.comparisons > alpha:
             return "too few data sets"
         if self.p_adjusted > alpha:
-            return "no reliable difference"
+            return _undecided(self.equivalence, self.confidence)
         if self.interval is None or not self.interval.excludes_zero() or (self.mean > 0) != self.usually_better:
             return "mixed"
         return "better" if self.mean > 0 else "worse"
+
+    def with_region(self, region: float) -> AcrossComparison:
+        """Return the same with the probabilities of differences below, within and above a region."""
+        return replace(self, equivalence=equivalence_over_datasets(self.differences, region))
 
     @property
     def usually_better(self) -> bool:
         """Whether the signed ranks point towards the method; they can point the other way than the mean."""
         d = np.array(self.differences)
         return bool((np.sign(d) * stats.rankdata(np.abs(d))).sum() > 0)
+
+
+def _undecided(equivalence: Equivalence | None, confidence: float) -> Outcome:
+    probable = equivalence is not None and equivalence.equivalent >= confidence
+    return "practically equivalent" if probable else "no reliable difference"
 
 
 def compare_repeats(

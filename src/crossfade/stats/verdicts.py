@@ -18,6 +18,7 @@ _HEADLINES = {
     "better": "Reliably higher {metric} than {control}: {names}.",
     "worse": "Reliably lower {metric} than {control}: {names}.",
     "no reliable difference": "No reliable difference from {control} in {metric}: {names}.",
+    "practically equivalent": "Practically equivalent to {control}, within {region} points: {names}.",
     "identical": "Identical to {control}: {names}.",
     "one repeat": "One repeat carries no interval, so nothing follows: {names}.",
     "no spread": "The same difference from {control} in every repeat, so no interval: {names}.",
@@ -57,19 +58,26 @@ def verdict(comparison: PairedComparison | AcrossComparison, metric: str = "accu
 
 
 def headline(
-    verdicts: Sequence[Verdict], single: Sequence[Outcome], *, control: str, metric: str, datasets: int
+    verdicts: Sequence[Verdict], single: Sequence[Outcome], datasets: int, *, control: str, metric: str, region: float
 ) -> str:
     """Return what was found about all methods together, no stronger than the verdicts that it sums up.
 
     Args:
         verdicts: one a method, over all data sets or on the only one.
         single: with several data sets, the outcomes on each.
-        control, metric, datasets: names of the control and of the score, and the number of data sets.
+        datasets: their number.
+        control, metric: names of the control and of the score.
+        region: the size up to which differences don't matter.
     """
     found: dict[str, list[str]] = {}
     for one in verdicts:
         found.setdefault(one.outcome, []).append(one.method)
-    words = {"control": control, "metric": metric, "datasets": count(datasets, "data set")}
+    words = {
+        "control": control,
+        "metric": metric,
+        "datasets": count(datasets, "data set"),
+        "region": percent(region, 1),
+    }
     parts = [line.format(names=listed(found[kind], 12), **words) for kind, line in _HEADLINES.items() if kind in found]
     if len(verdicts) > 1 and list(found) == ["no reliable difference"]:
         parts = [f"None of the {len(verdicts)} other losses differs reliably from {control} in {metric}."]
@@ -164,6 +172,12 @@ def notes(paired: tuple[PairedComparison, ...], across: tuple[AcrossComparison, 
             f"Intervals on fixed test rows ({listed(fixed)}): Student t over repeats. They cover training randomness "
             "only, on exactly these test rows; another test set could give another answer."
         )
+    if region := next((c.equivalence.region for c in paired if c.equivalence), None):
+        yield (
+            f"Within {percent(region, 1)} points: the probability that the true difference is, by the Bayesian t-test "
+            "with the interval's variance (Corani and Benavoli 2015), over data sets by the Bayesian signed-rank test "
+            f"(Benavoli et al. 2014). From {level(paired[0].confidence)} on the two are called practically equivalent."
+        )
     if paired[0].comparisons > 1:
         yield (
             f"Each interval is for one comparison by itself; a difference within a data set is called reliable where "
@@ -211,15 +225,15 @@ def _within(c: PairedComparison, metric: str) -> str:
             "there is no spread to make an interval from."
         )
     change = _change(c, metric, scope=", training randomness only" if c.fixed_test else "")
-    if c.outcome == "no reliable difference":
+    if c.outcome in ("no reliable difference", "practically equivalent"):
         family = "the interval by itself excludes zero, but not after allowing for the number of comparisons"
         mind = f" ({family}: {_holm(c)})" if c.interval and c.interval.excludes_zero() else ""
-        end = f"no reliable difference at {c.repeats} repeats{mind}{_power(c)}"
+        end = f"{c.outcome} at {c.repeats} repeats{mind}{_power(c) if c.outcome in _OPEN else ''}"
     else:
         end = f"a reliable {'gain' if c.outcome == 'better' else 'loss'} at {c.repeats} repeats ({_holm(c)})"
         if c.fixed_test:
             end += f" on these {c.n_test:g} test rows; other rows were not tried"
-    return f"{where} {change}: {end}."
+    return f"{where} {change}: {end}{_region(c)}."
 
 
 def _across(c: AcrossComparison, metric: str) -> str:
@@ -241,7 +255,18 @@ def _across(c: AcrossComparison, metric: str) -> str:
         end = f"ranked {often} (signed-rank {_holm(c)}), but the mean difference does not reliably follow"
     else:
         end = f"a reliable {'gain' if c.outcome == 'better' else 'loss'} (signed-rank {_holm(c)})"
-    return f"{where} {change}, {tally}: {end}."
+    return f"{where} {change}, {tally}: {end}{_region(c)}."
+
+
+def _region(c: PairedComparison | AcrossComparison) -> str:
+    """Say how probable it is that the true difference doesn't matter."""
+    if c.equivalence is None:
+        return ""
+    found = c.equivalence
+    return (
+        f"; within {percent(found.region, 1)} points with probability {found.equivalent:.2f} (worse {found.worse:.2f}, "
+        f"better {found.better:.2f})"
+    )
 
 
 def _change(c: PairedComparison | AcrossComparison, metric: str, *, average: str = "", scope: str = "") -> str:
