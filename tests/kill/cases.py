@@ -46,7 +46,7 @@ CASES: dict[str, tuple[list[str], tuple[str, ...]]] = {
     "figure2": (
         ["run", "figure2", "--model", "{data}/tiny-bert", "--tasks", "RTE,WNLI", "--methods", "gradual", "--epochs",
          "2", *_SMOKE],
-        (*_DEEP, "figure"),
+        _DEEP,
     ),
     "table4": (
         ["run", "table4", "--data-dir", "{data}", "--scale", "smoke", "--sets", "balloons,lenses", "--methods",
