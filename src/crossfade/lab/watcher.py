@@ -33,20 +33,23 @@ class Watcher:
         if part in self.recorders and epoch in self.watched:
             self.recorders[part].record(epoch, index, logits, labels)
             if part == "test":  # a checkpoint may follow, and a run that resumes from it doesn't repeat this epoch
-                self.missing(0)
+                self._flush()
 
     def missing(self, epochs: int) -> int:
-        """Write down what was recorded, and return how much of the first ``epochs`` epochs was not."""
-        for recorder in self.recorders.values():
-            recorder.flush()
+        """Write down what was recorded, and return how many values of the first ``epochs`` epochs were not."""
+        self._flush()
         recordings = [Recording(recorder.folder) for recorder in self.recorders.values()]
         watched = [epoch for epoch in self.watched if epoch < epochs]
         return sum(int((~one.seen(epoch)).sum()) for one in recordings for epoch in watched)
+
+    def _flush(self) -> None:
+        for recorder in self.recorders.values():
+            recorder.flush()
 
 
 def _recorder(folder: Path, examples: int, epochs: int) -> ProbabilityRecorder:
     try:
         return ProbabilityRecorder(folder, examples, epochs)
-    except (OSError, ValueError):
+    except (FileNotFoundError, ValueError):
         shutil.rmtree(folder, ignore_errors=True)
         return ProbabilityRecorder(folder, examples, epochs)

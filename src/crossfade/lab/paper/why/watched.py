@@ -7,6 +7,7 @@ import shutil
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -194,14 +195,18 @@ def spread(compute: Callable[[Trial, Path], Outcome], work: Path, workers: int) 
         setting = {"backend": "sequential"} if alone else {"backend": "loky", "initializer": _follow_parent}
         with parallel_config(**setting, n_jobs=workers):
             calls = (delayed(_numbered)(compute, work / trial.key, trial, at) for at, trial in enumerate(trials))
+            results = Parallel(return_as="generator_unordered")(calls)
             try:
-                for at, outcome in Parallel(return_as="generator_unordered")(calls):
+                for at, outcome in results:
                     yield trials[at], outcome
                     shutil.rmtree(work / trials[at].key, ignore_errors=True)  # now that it is stored
                     tick(0.0)
             except BrokenProcessPool:
                 advice = "perhaps for want of memory; run the same command again to go on, with fewer --workers"
                 raise UserError(f"a worker process was killed, {advice}") from None
+            finally:
+                with warnings.catch_warnings(action="ignore"):  # that there is more to do, where this was stopped
+                    results.close()
 
     return execute
 
