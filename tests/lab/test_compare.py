@@ -350,3 +350,14 @@ def test_a_region_of_practical_equivalence_is_told_and_kept(tmp_path):
     assert "within 60.0 points" in asked.report(tmp_path / "page.html").read_text()
     with pytest.raises(UserError, match="equivalent"):
         compare(*data, equivalent=0, **QUICK)
+
+
+def test_fixed_test_rows_are_judged_one_by_one_as_well():
+    X, y = load_iris(return_X_y=True)
+    test = X[::3], y[::3]
+    answer = compare(X[1::3], y[1::3], methods=["el"], test=test, tie="first", **QUICK)
+    for row in answer.results.itertuples():
+        assert (row.hits >= 0).sum() == len(test[1])
+        assert row.hits[-len(test[1]) :].mean() == pytest.approx(row.accuracy)
+    assert answer.comparison.paired[0].by_row is not None
+    assert "McNemar's exact test" in answer.verdict

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crossfade.cli.options import Overwrite, Quiet
+from crossfade.errors import UserError
 from crossfade.lab.files import SIGNATURE, check_folder, check_outputs, write_json, write_text
-from crossfade.stats.words import level, p_number, p_value, text_table
+from crossfade.stats.words import count, level, p_number, p_value, percent, points, points_range, text_table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-    from crossfade.stats import Analysis
+    from crossfade.stats import Analysis, ItemTest
 
 # Beyond this many methods a matrix of p-values is no longer readable in a terminal; figure and JSON have it.
 _MATRIX = 8
@@ -29,6 +30,7 @@ def stats(
     score: str = "accuracy",
     control: str | None = None,
     repeat: str | None = None,
+    items: str | None = None,
     lower_is_better: bool = False,
     out: Path | None = None,
     alpha: float = 0.05,
@@ -48,15 +50,29 @@ def stats(
         score: Column of the scores.
         control: Compare every other method with this one.
         repeat: Column of the repeats (seeds, splits); they are averaged inside their data set.
+        items: Column of the items (questions, test rows) that every method answered rightly or wrongly, as the score
+            says; methods are then compared by McNemar's exact test.
         lower_is_better: Scores are errors or losses.
         out: Write the figures into this folder, as SVG.
         alpha: Level of the tests; intervals are at 1 - alpha.
         json: Write the numbers to this file; - is standard output, instead of the tables.
     """
     from crossfade.lab.data.reading import read_frame
-    from crossfade.stats import analyze, to_svg
+    from crossfade.stats import analyze, compare_items, to_svg
+    from crossfade.stats.words import plain
 
     check_outputs([("--json", json)], [file], overwrite=overwrite)
+    if items is not None:
+        if repeat is not None or out is not None or lower_is_better:
+            raise UserError("--items goes with --method, --score, --control, --alpha and --json alone")
+        read = read_frame(file, score)
+        names = {"item": items, "method": method, "score": score}
+        tests = compare_items(read.frame, **names, control=control, confidence=1 - alpha)
+        if str(json) != "-":
+            print("\n".join([*(f"note: {note}" for note in read.notes if not quiet), _items_text(tests)]))
+        if json is not None:
+            write_json(json, {"items": plain(tests)})
+        return 0
     check_folder(out, "--out")
     raw, columns = read_frame(file, method), {"block": block, "method": method, "score": score}
     found = analyze(raw.frame, **columns, repeat=repeat, control=control, lower_is_better=lower_is_better, alpha=alpha)
@@ -101,6 +117,17 @@ def _paragraphs(found: Analysis, score: str) -> Iterator[str]:
             cells = [test.method, f"{test.mean_delta:+.4g}", span, f"{counts.wins}/{counts.ties}/{counts.losses}"]
             rows.append([*cells, p_number(test.p), p_number(test.p_adjusted)])
         yield f"\nAgainst {found.control}\n\n{text_table(heads, rows)}\n"
+
+
+def _items_text(tests: Sequence[ItemTest]) -> str:
+    heads = ["Method", "Right %", "Δ points", f"{level(tests[0].interval.confidence)} interval", "Won", "Lost"]
+    rows = [[tests[0].control, percent(tests[0].control_score), *[""] * 6]]
+    for test in tests:
+        span = points_range(test.interval.low, test.interval.high)
+        counts = [str(test.rows.wins), str(test.rows.losses), p_number(test.rows.p), p_number(test.p_adjusted)]
+        rows.append([test.method, percent(test.score), points(test.delta), span, *counts])
+    title = f"{count(tests[0].items, 'item')}; items won from and lost to {tests[0].control}"
+    return f"{title}\n\n{text_table([*heads, 'McNemar p', 'Holm p'], rows)}"
 
 
 def _summary(found: Analysis, score: str) -> str:

@@ -29,6 +29,12 @@ from .figures import (
     performance_plot as performance_plot,
     sign_plot as sign_plot,
 )
+from .items import (
+    ItemTest as ItemTest,
+    RowTest as RowTest,
+    compare_items as compare_items,
+    mcnemar as mcnemar,
+)
 from .means import (
     Interval as Interval,
     MeanTest as MeanTest,

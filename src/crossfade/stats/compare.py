@@ -25,7 +25,7 @@ from crossfade.stats.means import Interval
 from crossfade.stats.ranking import WinTieLoss, rank_scores
 from crossfade.stats.shape import check_fraction, complete_runs, known, run_hits, run_sizes, tidy
 from crossfade.stats.significance import Friedman, friedman
-from crossfade.stats.verdicts import Verdict, advice, cautions, dataset_line, headline, notes, verdict
+from crossfade.stats.verdicts import Verdict, advice, cautions, dataset_line, headline, notes, rows_line, verdict
 from crossfade.stats.words import Plain, listed, plain
 
 METRICS = {"accuracy": "accuracy", "balanced": "balanced accuracy", "f1": "macro-F1"}  # columns, and their names
@@ -273,8 +273,9 @@ def compare_methods(
         friedman=friedman(matrix) if across else None,
         verdicts=(*map(said, across), *map(said, paired)),
         dataset_lines={name: dataset_line(by_set[name]) for name in parts} if across else {},
-        findings=tuple(
-            findings(counted, paired, across, metric=metric, size_control=size_control, hits=hits, moves=moves or {})
+        findings=(
+            *findings(counted, paired, across, metric=metric, size_control=size_control, hits=hits, moves=moves or {}),
+            *rows_line(paired),
         ),
         notes=tuple(notes(paired, across)),
         left_out=left_out,

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from scipy import stats
 
 from crossfade.stats.equivalence import Equivalence, equivalence_of_mean, equivalence_over_datasets
+from crossfade.stats.items import RowTest, mcnemar
 from crossfade.stats.means import (
     Interval,
     corrected_resampled_t,
@@ -41,7 +42,8 @@ class PairedComparison:
 
     ``interval`` and ``p`` belong to this comparison alone, ``p_adjusted`` is Holm's over all ``comparisons`` that are
     judged together. ``None``: one repeat, or no spread among the repeats. ``df`` and ``floor``: see ``MeanTest``.
-    ``equivalence``: where a region of practical equivalence was asked for.
+    ``equivalence``: where a region of practical equivalence was asked for. ``by_row``: on fixed test rows, where it is
+    known what happened to each.
     """
 
     dataset: str
@@ -62,6 +64,7 @@ class PairedComparison:
     fixed_test: bool
     confidence: float
     equivalence: Equivalence | None = None
+    by_row: RowTest | None = None
 
     @property
     def repeats(self) -> int:
@@ -188,7 +191,8 @@ def compare_repeats(
         n_train, n_test: training and test rows of a repeat.
         fixed_test: every repeat is tested on the same rows. Then the interval is Student's and covers the randomness
             of training alone; otherwise it is that of `corrected_resampled_t`.
-        hits, control_hits: what happened to each row; then the interval is that of `out_of_fold_t`.
+        hits, control_hits: what happened to each row; then the interval is that of `out_of_fold_t`, and on fixed test
+            rows `mcnemar` says whether other rows could have given another answer.
         confidence: of the interval; 1 − confidence is the level of the verdict.
 
     Raises:
@@ -219,6 +223,7 @@ def compare_repeats(
         n_test=n_test,
         fixed_test=fixed_test,
         confidence=confidence,
+        by_row=None if not fixed_test or hits is None or control_hits is None else mcnemar(hits, control_hits),
     )
 
 

@@ -8,6 +8,7 @@ from math import ceil, log2
 
 from crossfade.stats.evidence import AcrossComparison, Outcome, PairedComparison
 from crossfade.stats.means import OUT_OF_FOLD, Interval
+from crossfade.stats.significance import adjust_p
 from crossfade.stats.words import count, level, listed, p_value, percent, points, points_range
 
 # A method whose mean calibration error is this much above the control's is named, whatever its accuracy.
@@ -210,6 +211,20 @@ def cautions(paired: tuple[PairedComparison, ...], ece: Mapping[str, float | Non
             f"Calibration error is at least a point above the {percent(base, 1)} points of {control}: {listed(worse)} "
             "(means, not tested)."
         )
+
+
+def rows_line(paired: Sequence[PairedComparison]) -> Iterator[str]:
+    """Yield what McNemar's exact test says of fixed test rows, if it is known what happened to each."""
+    tested = [(c, c.by_row) for c in paired if c.by_row]
+    if tested:
+        adjusted = adjust_p([test.p for _, test in tested], "holm").tolist()
+        several = len({c.dataset for c in paired}) > 1
+        said = (
+            f"{c.method}{f' on {c.dataset}' if several else ''} {test.wins} to {test.losses} ({p_value(p)})"
+            for (c, test), p in zip(tested, adjusted, strict=True)
+        )
+        holm = ", Holm over all" if len(tested) > 1 else ""
+        yield f"Fixed test rows won and lost against {paired[0].control} (McNemar's exact test{holm}): {listed(said)}."
 
 
 def _within(c: PairedComparison, metric: str) -> str:

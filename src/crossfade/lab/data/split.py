@@ -24,7 +24,7 @@ class Split:
     """Training, validation and test rows of a table, preprocessed, with labels in [0, classes).
 
     ``x_*`` is (rows, features) and becomes float32, C-contiguous; ``y_*`` is (rows,) and becomes int64. ``test_rows``
-    are the places of the test rows among all rows, where other repeats test others.
+    are the places of the test rows among all rows, where rows are independent.
 
     Raises:
         UserError: shapes that don't fit, labels outside [0, classes), no training or no validation row. The test part
