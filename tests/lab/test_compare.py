@@ -347,7 +347,7 @@ def test_a_region_of_practical_equivalence_is_told_and_kept(tmp_path):
     assert "Within 60, %" in repr(asked)
     assert "Within" not in repr(plain)
     assert 0 < asked.table.loc["f0", "equivalent"] <= 1
-    assert "within 60.0 points" in asked.report(tmp_path / "page.html").read_text()
+    assert "Within 60<small>probability, %" in asked.report(tmp_path / "page.html").read_text()
     with pytest.raises(UserError, match="equivalent"):
         compare(*data, equivalent=0, **QUICK)
 

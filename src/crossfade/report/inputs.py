@@ -17,7 +17,6 @@ from crossfade.stats.shape import known
 _KEYS = ["dataset", "method", "repeat"]
 _POINT = ["dataset", "method", "epoch"]
 _CURVES = ("val_accuracy", "test_accuracy", "test_nll")
-_METRICS = ("accuracy", "nll", "ece")
 _HUES, _DASHES = 6, ("", " dash", " dotted")
 
 
@@ -78,8 +77,10 @@ def checked_results(results: pd.DataFrame, meta: Mapping[str, Any]) -> pd.DataFr
     for column in (*_KEYS, "accuracy"):
         known(column, list(map(str, results.columns)), "column")
     results = results.reset_index(drop=True)
-    scores = {m: pd.to_numeric(results[m], errors="coerce").astype(float) for m in _METRICS if m in results}
-    results = results.assign(dataset=results["dataset"].astype(str), method=results["method"].astype(str), **scores)
+    accuracy = pd.to_numeric(results["accuracy"], errors="coerce").astype(float)
+    results = results.assign(
+        dataset=results["dataset"].astype(str), method=results["method"].astype(str), accuracy=accuracy
+    )
     twice = results[results.duplicated(_KEYS)]
     if len(twice):
         raise UserError(f"results: {_cell_name(twice.iloc[0])} occurs more than once; expected one row a trial")
@@ -113,7 +114,6 @@ def read_inputs(comparison: Comparison, results: pd.DataFrame, curves: pd.DataFr
     methods = tuple(method for method in described if method.name in comparison.methods)
     datasets = tuple(name for name in _dataset_order(results, meta) if name in comparison.datasets)
     counted = comparison.counted(results)
-    counted = counted.assign(**{metric: np.nan for metric in _METRICS if metric not in counted})
     if curves.empty or any(c not in curves for c in _POINT):
         curves = curves.iloc[:0]
     else:

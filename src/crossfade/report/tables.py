@@ -26,18 +26,22 @@ def results_table(inputs: Inputs, dataset: str | None = None) -> Table:
     """Return a row a method on one data set, or (None) over all: accuracy, its difference, wins, rank, calibration."""
     comparison, only = inputs.comparison, inputs.only_dataset
     outcomes = {v.method: v.outcome for v in comparison.verdicts if v.dataset == (dataset or only)}
+    region = comparison.equivalent
     metric = f"{comparison.metric[0].upper()}{comparison.metric[1:]}"
     columns = (
         Column("Method", align="left"),
         Column(f"Δ {comparison.metric}", f"points, {level(comparison.confidence)} interval"),
         Column("Reading", f"at level {level(1 - comparison.confidence)}", align="left"),
+        *([Column(f"Within {100 * region:g}", "probability, %")] if region else []),
         Column(metric, "%"),
         Column("Wins / ties / losses", "repeats" if dataset or only else "data sets"),
         Column("Mean rank", "1 is best"),
         Column("NLL", "nats"),
         Column("ECE", "%"),
     )
-    rows = tuple((method.name, *_cells(row, outcomes.get(method.name, ""))) for method, row in inputs.rows(dataset))
+    rows = tuple(
+        (method.name, *_cells(row, outcomes.get(method.name, ""), region)) for method, row in inputs.rows(dataset)
+    )
     guesses = [share for name, share in comparison.majority.items() if dataset in (None, name)]
     guess = (f"Always answering the most frequent class: {percent(sum(guesses) / len(guesses))} %.",) if guesses else ()
     if dataset is not None:
@@ -46,20 +50,19 @@ def results_table(inputs: Inputs, dataset: str | None = None) -> Table:
     return Table(f"Results{mean}", columns, rows, guess)
 
 
-def _cells(row: Row, outcome: str) -> tuple[Cell | str, ...]:
+def _cells(row: Row, outcome: str, region: float | None) -> tuple[Cell | str, ...]:
+    within = [percent(row.equivalence.equivalent if row.equivalence else None, 0)] if region else []
     rank, scores = decimal(row.mean_rank, 2), (decimal(row.nll), percent(row.ece))
     if row.delta is None or row.counts is None:
-        return MISSING, Cell("control", tone="quiet"), percent(row.score), MISSING, rank, *scores
+        return MISSING, Cell("control", tone="quiet"), *within, percent(row.score), MISSING, rank, *scores
     tones: dict[str, Tone] = {"better": "good", "worse": "bad"}
     tone = tones.get(outcome, "")
     interval = "no interval" if row.interval is None else points_range(row.interval.low, row.interval.high)
     p = "" if row.p_adjusted is None else f"adjusted {p_value(row.p_adjusted)}"
-    if row.equivalence is not None:
-        within = f"{percent(row.equivalence.equivalent, 0)} % within {percent(row.equivalence.region, 1)} points"
-        p = f"{p}; {within}" if p else within
     return (
         Cell(points(row.delta), interval, tone),
         Cell(_READINGS.get(outcome, outcome), p, tone),
+        *within,
         percent(row.score),
         f"{row.counts.wins} / {row.counts.ties} / {row.counts.losses}",
         rank,

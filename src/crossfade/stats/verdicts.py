@@ -83,8 +83,9 @@ def headline(
     if len(verdicts) > 1 and list(found) == ["no reliable difference"]:
         parts = [f"None of the {len(verdicts)} other losses differs reliably from {control} in {metric}."]
     if datasets > 1:
-        kinds = ((single.count("better"), "reliable gain"), (single.count("worse"), "reliable loss"))
-        counts = " and ".join(count(number, noun) for number, noun in kinds if number)
+        kinds = {"better": "reliable gain", "worse": "reliable loss", "practically equivalent": "practical equivalence"}
+        found_there = {noun: single.count(kind) for kind, noun in kinds.items() if kind in single}
+        counts = ", ".join(count(number, noun) for noun, number in found_there.items())
         none = f"On no data set by itself does a loss differ reliably from {control}."
         parts.append(f"Data set by data set: {counts} in {count(len(single), 'comparison')}." if counts else none)
     return " ".join(parts)
