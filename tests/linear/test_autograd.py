@@ -16,8 +16,13 @@ import crossfade as cf
 from tests.linear.linear_reference import cubed, gradients, problem, reference_loss
 
 
+def named(options):
+    """Return a test's name, the same in every process."""
+    return ", ".join(options) or "plain"
+
+
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
-@pytest.mark.parametrize("options", [{"label_smoothing": 0.1}, {"softcap": 2.0}, {"g": cubed}])
+@pytest.mark.parametrize("options", [{"label_smoothing": 0.1}, {"softcap": 2.0}, {"g": cubed}], ids=named)
 def test_gradcheck(reduction: str, options: dict[str, object]) -> None:
     hidden, weight, bias, target = problem(rows=5, dim=3, classes=4, bias=True, ignored=0.2)
 
@@ -93,7 +98,7 @@ def small(
 
 
 @pytest.mark.parametrize("reduction", ["mean", "none"])
-@pytest.mark.parametrize("options", SMALL, ids=str)
+@pytest.mark.parametrize("options", SMALL, ids=named)
 def test_second_derivatives(reduction: str, options: dict[str, object]) -> None:
     """PyTorch: ``F.linear_cross_entropy`` has them (its default form; the chunked one has not)."""
     fused, _, inputs = small(options | {"reduction": reduction})
@@ -101,7 +106,7 @@ def test_second_derivatives(reduction: str, options: dict[str, object]) -> None:
 
 
 @pytest.mark.parametrize("reduction", ["mean", "none"])
-@pytest.mark.parametrize("options", SMALL, ids=str)
+@pytest.mark.parametrize("options", SMALL, ids=named)
 def test_batched_gradients(reduction: str, options: dict[str, object]) -> None:
     fused, reference, inputs = small(options | {"reduction": reduction})
     for loss in (fused, lambda *x: fused(*x).sum()):
@@ -119,7 +124,7 @@ def test_batched_gradients(reduction: str, options: dict[str, object]) -> None:
     torch.testing.assert_close(hessian(first, inputs[0], vectorize=True), hessian(second, inputs[0]))
 
 
-@pytest.mark.parametrize("options", SMALL, ids=str)
+@pytest.mark.parametrize("options", SMALL, ids=named)
 def test_function_transforms(options: dict[str, object]) -> None:
     """PyTorch: ``F.linear_cross_entropy`` runs under ``torch.func``, and in forward mode."""
     fused, reference, inputs = small(options)
