@@ -109,3 +109,12 @@ def test_another_metric_is_judged_and_named():
     assert comparison.rows[1].score == pytest.approx(comparison.rows[1].f1)
     assert comparison.rows[1].accuracy == pytest.approx(0.9, abs=0.005)
     assert "raises macro-F1 by" in comparison.verdicts[0].text
+
+
+def test_a_mean_nll_of_a_few_networks_is_said():
+    frame = runs({"ce": around(0.9), "f0": around(0.9, seed=1)})
+    assert "NLL" not in found(frame)
+    frame.loc[(frame["method"] == "f0") & (frame["repeat"] == 3), "nll"] = 192_078.0
+    said = found(frame)
+    assert "make the mean NLL what it is: f0 (median 0.1" in said
+    assert "ce (" not in said

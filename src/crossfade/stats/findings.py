@@ -17,6 +17,7 @@ from crossfade.stats.words import count, listed, percent, points
 _MARKS = ("accuracy", "nll", "ece", "brier", "epoch", "learning_rate")
 _OFTEN = 0.25  # of a method's repeats with the best rate at the grid's end, beyond which it is said
 _SAME = 0.005  # by which the majority's share may differ from chance and still be called that
+_FAR = 10.0  # times the median, beyond which a mean NLL is that of a few networks
 _LIMIT = 5  # data sets that a sentence names
 
 
@@ -30,7 +31,7 @@ def findings(
     hits: Hits = MappingProxyType({}),
     moves: Mapping[str, int] = MappingProxyType({}),
 ) -> Iterator[str]:
-    """Yield what the results say about the run: step size, one network under several names, nothing learned, rates.
+    """Yield what the results say about the run: step size, one network under several names, nothing learned, and so on.
 
     Args:
         results: the rows that count, as `compare_methods` takes them. Further columns are read where they are there:
@@ -46,6 +47,7 @@ def findings(
     yield from _one_network(results, moves)
     yield from _nothing_learned(results, paired, metric)
     yield from _rates(results)
+    yield from _large_nll(results)
 
 
 def same_networks(results: pd.DataFrame) -> dict[str, str]:
@@ -187,3 +189,14 @@ def _rates(results: pd.DataFrame) -> Iterator[str]:
             "The best learning rate still lies at the grid's edge in many repeats, so other rates may change the "
             f"answer: {listed(still, _LIMIT)}."
         )
+
+
+def _large_nll(results: pd.DataFrame) -> Iterator[str]:
+    """Yield the methods whose mean NLL comes from a few networks, as NLL has no upper bound."""
+    if "nll" not in results:
+        return
+    nll = results.dropna(subset=["nll"]).groupby("method", sort=False)["nll"]
+    mean, median = nll.mean(), nll.median()
+    found = [f"{name} (median {median[name]:.3f})" for name in mean.index if mean[name] > max(1.0, _FAR * median[name])]
+    if found:
+        yield f"A few networks with very large logits make the mean NLL what it is: {listed(found, _LIMIT)}."
