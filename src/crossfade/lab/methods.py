@@ -214,8 +214,8 @@ def starts(
     methods: Sequence[Method],
     groups: Sequence[Hashable],
     epochs: int,
+    moves: Sequence[int],
     *,
-    steps: int = 1,
     most: int | None = None,
     begun: Sequence[int] = (),
 ) -> list[Start]:
@@ -223,16 +223,18 @@ def starts(
 
     Args:
         groups: Trainings of the same group differ in their method alone: same rows, weights, order and learning rate.
+        moves: How often the schedule of each training moves in an epoch, in a group equally often.
         most: No training takes over more epochs than this.
         begun: How many epochs each has behind it already.
     """
     found: list[Start] = []
-    for at, (mine, group) in enumerate(zip(methods, groups, strict=True)):
+    before: dict[Hashable, list[int]] = {}  # the earlier trainings of each group
+    for at, (mine, group, steps) in enumerate(zip(methods, groups, moves, strict=True)):
         best = Start(None, begun[at] if begun else 0)
-        for other in range(at):
-            if groups[other] == group:
-                epoch = min(shared_epochs(methods[other], mine, epochs, steps), epochs if most is None else most)
-                if epoch > best.epoch and epoch >= found[other].epoch:
-                    best = Start(other, epoch)
+        for other in before.setdefault(group, []):
+            epoch = min(shared_epochs(methods[other], mine, epochs, steps), epochs if most is None else most)
+            if epoch > best.epoch and epoch >= found[other].epoch:
+                best = Start(other, epoch)
+        before[group].append(at)
         found.append(best)
     return found

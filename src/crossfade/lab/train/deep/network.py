@@ -119,6 +119,6 @@ def job_starts(
 
     The watched epoch, or without one the last epoch, is always trained separately.
     """
-    steps = 1 if recipe.granularity == "epoch" else _GRID
+    moves = [1 if recipe.granularity == "epoch" else _GRID] * len(methods)
     most = min(recipe.epochs, recipe.watch or recipe.epochs) - 1
-    return starts(methods, groups, recipe.epochs, steps=steps, most=most, begun=begun)
+    return starts(methods, groups, recipe.epochs, moves, most=most, begun=begun)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from crossfade.functional import crossfade_loss, probability_loss
-from crossfade.lab.methods import Start, mixture_table, starts
+from crossfade.lab.methods import mixture_table, starts
 from crossfade.lab.train.epochs import epoch_batches, scoring_batches
 from crossfade.lab.train.lstm.network import LstmClassifier, Record, Scores, Texts, initial_state, scores
 from crossfade.lab.train.lstm.recipe import LstmMember, LstmRecipe
@@ -134,7 +134,9 @@ def train_plain(
         threads: How many networks are trained at the same time, each on one core. The results don't depend on it.
         dtype: The type of weights and computation; float64 is for tests.
     """
-    begins, where = _starts(members, recipe), torch.device(device)
+    methods, groups = [member.method for member in members], [(member.split, member.seed) for member in members]
+    begins = starts(methods, groups, recipe.epochs, [recipe.moves(len(member.split.train)) for member in members])
+    where = torch.device(device)
     texts: dict[TokenSplit, Parts] = {}
     for split in dict.fromkeys(member.split for member in members):
         texts[split] = {name: Texts([part], where) for name, part in split.parts.items()}
@@ -173,18 +175,6 @@ def train_plain(
         finally:
             stop.set()
             torch.set_num_threads(before)  # otherwise the initializer's number holds for later threads, too
-
-
-def _starts(members: Sequence[LstmMember], recipe: LstmRecipe) -> list[Start]:
-    """Return how each member begins: from scratch, or from another member with the same split and seed."""
-    found = [Start()] * len(members)
-    for split in dict.fromkeys(member.split for member in members):
-        places = [at for at, member in enumerate(members) if member.split is split]
-        methods, seeds = [members[at].method for at in places], [members[at].seed for at in places]
-        begins = starts(methods, seeds, recipe.epochs, steps=recipe.moves(len(split.train)))
-        for at, begin in zip(places, begins, strict=True):
-            found[at] = begin if begin.source is None else Start(places[begin.source], begin.epoch)
-    return found
 
 
 def _cost(member: LstmMember) -> int:

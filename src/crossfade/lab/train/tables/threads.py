@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -128,17 +128,14 @@ class _Network:
 
 
 def _share_beginnings(networks: Sequence[_Network], recipe: Recipe) -> None:
-    groups: dict[Hashable, list[_Network]] = {}
-    for network in networks:
-        member = network.member
-        groups.setdefault((id(member.split), member.seed, member.learning_rate), []).append(network)
-    for group in groups.values():
-        steps = steps_in_epoch(recipe, len(group[0].member.split.y_train))
-        methods = [network.member.method for network in group]
-        for network, start in zip(group, starts(methods, [0] * len(group), recipe.epochs, steps=steps), strict=True):
-            if start.source is not None:
-                network.begin = start.epoch
-                group[start.source].followers.append(network)
+    members = [network.member for network in networks]
+    groups = [(id(member.split), member.seed, member.learning_rate) for member in members]
+    moves = [steps_in_epoch(recipe, len(member.split.y_train)) for member in members]
+    found = starts([member.method for member in members], groups, recipe.epochs, moves)
+    for network, start in zip(networks, found, strict=True):
+        if start.source is not None:
+            network.begin = start.epoch
+            networks[start.source].followers.append(network)
 
 
 class Preparation:
