@@ -15,7 +15,7 @@ from crossfade.lab.hardware import Hardware, check_memory, check_trials
 from crossfade.lab.loading import Loaded, kind_of, load, rare_of
 from crossfade.lab.methods import COSINE, DEFAULT_METHODS, MATCHED, METHODS, Method, method, shared_epochs
 from crossfade.lab.own_loss import as_method, check_loss, load_loss, load_schedule
-from crossfade.lab.provenance import SCHEDULE_GRID, describe_run
+from crossfade.lab.provenance import SCHEDULE_GRID, describe_run, sizes_of
 from crossfade.lab.result import ComparisonResult
 from crossfade.lab.run import run_request
 from crossfade.lab.settings import Data, Images, Settings, Texts, Training, check_kind
@@ -305,7 +305,7 @@ def _on_texts(sets: Sequence[TextSet], settings: Settings) -> _Experiment:
     notes = [note for data in sets for note in data.notes]
     notes += ["the test part is a file's own, the same in every repeat"] if sets[0].test else []
     repeats, kept = training.repeats or 5, {"scale": recipe.scale}
-    sizes = "; ".join(_sizes(task, "texts") for task in tasks)
+    sizes = "; ".join(f"{task.name}: {sizes_of(task, 'texts')}" for task in tasks)
     return _Experiment("compare-texts", sizes, tasks, recipe, repeats, kept, notes)
 
 
@@ -335,14 +335,12 @@ def _on_images(folder: Path, settings: Settings) -> _Experiment:
     """Return what is trained on a folder of images: a network for small images, or one of torchvision's."""
     from crossfade.lab.data.image_sets import load_folder
     from crossfade.lab.data.images import ImageTask
-    from crossfade.lab.nets import SMALL_NETS, check_name
+    from crossfade.lab.nets import check_name
     from crossfade.lab.train.deep.recipe import Augment, ImageRecipe
 
     training, images = settings.training, settings.images
     net, pretrained = training.net or "resnet20", images.pretrained
-    check_name(net)
-    if pretrained and net in SMALL_NETS:
-        raise UserError(f"net {net!r} has no pretrained weights; use one of torchvision's, such as resnet18")
+    check_name(net, pretrained)
     data = load_folder(folder, size=images.image_size or (224 if pretrained else None))
     task = ImageTask(data, select="validation", **_division(training))
     side, epochs = data.train.images.shape[2], training.epochs or 60
@@ -365,7 +363,8 @@ def _on_images(folder: Path, settings: Settings) -> _Experiment:
     recipe = recipe.fitting(len(task.split(0).train))
     notes = ["the test part is the folder's own, the same in every repeat"] if data.test is not None else []
     repeats, kept = training.repeats or 3, recipe.to_dict()
-    return _Experiment("compare-images", _sizes(task, "images"), [task], recipe, repeats, kept, notes)
+    sizes = f"{task.name}: {sizes_of(task, 'images')}"
+    return _Experiment("compare-images", sizes, [task], recipe, repeats, kept, notes)
 
 
 def _given(settings: Settings, *names: str) -> Json:
@@ -381,12 +380,6 @@ def _division(training: Training) -> Json:
 def _select(training: Training) -> Json:
     """Return which epoch counts, as the recipes of texts and images say it."""
     return {"select": "last" if training.select == "last" else "validation"}
-
-
-def _sizes(task: Task, examples: str) -> str:
-    about = task.describe()
-    sizes = " + ".join(f"{about[part]:,}" for part in ("n_train", "n_val", "n_test"))
-    return f"{task.name}: {sizes} {examples} of {about['classes']} classes"
 
 
 def _methods(

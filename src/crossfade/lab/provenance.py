@@ -18,7 +18,7 @@ import crossfade
 
 if TYPE_CHECKING:
     from crossfade.lab.methods import Method
-    from crossfade.lab.trial import Json, Trial
+    from crossfade.lab.trial import Json, Task, Trial
 
 SCHEDULE_GRID = 240  # every phase of the paper's recipes starts at a multiple of 1/240
 _PACKAGES = (
@@ -92,6 +92,13 @@ def describe_run(
         "notes": list(notes),
         **more,
     }
+
+
+def sizes_of(task: Task, examples: str = "examples") -> str:
+    """Return the sizes of a task's parts, in words."""
+    about = task.describe()
+    parts = [f"{about[name]:,}" for name in ("n_train", "n_val", "n_test") if about[name]]
+    return f"{' + '.join(parts)} {examples} of {about['classes']} classes"
 
 
 def _described(one: Method) -> dict[str, object]:

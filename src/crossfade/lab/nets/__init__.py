@@ -50,9 +50,11 @@ def net_names() -> list[str]:
     return [*SMALL_NETS, *models.list_models(module=models)]
 
 
-def check_name(name: str) -> None:
-    """Raise a UserError, with the nearest name, if ``build`` doesn't know ``name``."""
+def check_name(name: str, pretrained: bool = False) -> None:
+    """Raise a UserError if ``build`` doesn't know ``name``, or a network that is to be pretrained and can't be."""
     if name in SMALL_NETS:
+        if pretrained:
+            raise UserError(f"net {name!r} has no pretrained weights; use one of torchvision's, such as resnet18")
         return
     known = net_names()
     if name not in known:
@@ -73,9 +75,7 @@ def build(name: str, classes: int, *, pretrained: bool = False, dropout: float =
         UserError: unknown name, pretrained weights that don't exist or can't be fetched, a network without a last
             linear layer where one has to be replaced.
     """
-    check_name(name)
-    if pretrained and name in SMALL_NETS:
-        raise UserError(f"net {name!r} has no pretrained weights; use one of torchvision's, such as resnet18")
+    check_name(name, pretrained)
     net = SMALL_NETS[name](classes) if name in SMALL_NETS else _torchvision(name, classes, pretrained)
     if dropout:
         _replace_head(net, name, lambda head: nn.Sequential(OrderedDict(dropout=nn.Dropout(dropout), head=head)))

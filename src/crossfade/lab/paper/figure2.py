@@ -11,7 +11,8 @@ import pandas as pd
 from crossfade.errors import UserError
 from crossfade.lab.data.texts import GLUE, TextSet, TextTask, load_glue
 from crossfade.lab.paper.page import MarkdownStudy, paired_gaps, plus_minus, row, signed
-from crossfade.lab.paper.study import DEFINED, Cell, NotHereError, Prepared, Request, check_known, examples
+from crossfade.lab.paper.study import DEFINED, Cell, NotHereError, Prepared, Request, check_known
+from crossfade.lab.provenance import sizes_of
 from crossfade.lab.train.deep.recipe import TextRecipe
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ class _Figure2(MarkdownStudy[TextRecipe, TextSet]):
             notes = (f"not the paper's protocol: {', '.join(changed)}", *notes)
         task = TextTask(data, "last", limit=limit, label=label)
         terms = f"{recipe.epochs} epochs, batch {recipe.batch_size}, learning rate {recipe.learning_rate:g}"
-        about = f"{examples(task)} · {terms}"
+        about = f"{sizes_of(task)} · {terms}"
         return Prepared(label, (task,), recipe, tuple(range(request.repeats or repeats)), about, notes)
 
     def tables(self, results: pd.DataFrame) -> str:

@@ -250,10 +250,3 @@ def plan(study: Study[R, D], request: Request, command: str | Sequence[str]) -> 
     lines += [f"  note: {note}" for note in notes] + ([f"  not here: {' · '.join(missing)}"] if missing else [])
     runs = tuple(study.runs(request, parts, meta))
     return Plan(study.name, study.title, scale, whole, runs, tuple(lines), (*notes, *missing))
-
-
-def examples(task: Task) -> str:
-    """Return the sizes of a task's parts, in words."""
-    about = task.describe()
-    parts = [f"{about[name]:,}" for name in ("n_train", "n_val", "n_test") if about[name]]
-    return f"{' + '.join(parts)} examples of {about['classes']} classes"

@@ -9,7 +9,8 @@ import pandas as pd
 
 from crossfade.lab.data.texts import TextSet, TextTask, load_reviews
 from crossfade.lab.paper.page import MarkdownStudy, table
-from crossfade.lab.paper.study import DEFINED, MIXTURES, Cell, Prepared, Request, by_method, examples
+from crossfade.lab.paper.study import DEFINED, MIXTURES, Cell, Prepared, Request, by_method
+from crossfade.lab.provenance import sizes_of
 from crossfade.lab.train.lstm.recipe import LstmRecipe
 
 _TEST_SIZE = 0.1
@@ -30,7 +31,7 @@ class _Table3(MarkdownStudy[LstmRecipe, TextSet]):
         recipe = replace(recipe, epochs=request.epochs or recipe.epochs, **request.recipe)
         task = TextTask(data, test_size=_TEST_SIZE, limit=limit, label=cell.label)
         terms = f"{recipe.epochs} epochs, batch {recipe.batch_size}, learning rate {recipe.learning_rate:g}"
-        about = f"{examples(task)} · {terms}"
+        about = f"{sizes_of(task)} · {terms}"
         return Prepared(cell.label, (task,), recipe, tuple(range(request.repeats or repeats)), about, data.notes)
 
     def tables(self, results: pd.DataFrame) -> str:
