@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Literal
 
 from crossfade.errors import UserError
-from crossfade.lab.checks import check_choice, check_count, check_positive, check_seed, check_share
+from crossfade.lab.checks import check_choices, check_count, check_positive, check_seed, check_share
 
 if TYPE_CHECKING:
     from crossfade.lab.data.split import Split
@@ -63,9 +63,7 @@ class Recipe:
     def __post_init__(self) -> None:
         for name in ("learning_rates", "wider_rates"):
             object.__setattr__(self, name, tuple(getattr(self, name)))  # a list from TOML isn't hashable
-        for name, kind in get_type_hints(Recipe).items():
-            if get_origin(kind) is Literal:
-                check_choice(name, getattr(self, name), get_args(kind))
+        check_choices(self)
         if self.width is not None:
             check_count("width", self.width)
         for name in ("depth", "epochs", "batch_size", "protocol"):
