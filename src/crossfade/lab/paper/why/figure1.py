@@ -14,7 +14,7 @@ from crossfade._transforms import Mixture
 from crossfade.diagnostics.curves import criterion_curve, gradient_curve, numeric_peak, peak
 from crossfade.functional import mpce_loss
 from crossfade.lab.methods import METHODS, Method
-from crossfade.lab.paper.why.files import COLOURS, check_scale, output_folder, write_study
+from crossfade.lab.paper.why.files import COLOURS, check_scale, write_study
 from crossfade.schedules import Weights, weights
 from crossfade.stats.drawing import new_figure
 
@@ -34,7 +34,6 @@ def run(out: Path, scale: str = "short", *, losses: Sequence[Method] = ()) -> No
         UserError: an unknown scale, or a folder that can't be written to.
     """
     check_scale(scale)
-    output_folder(out)
     p = torch.linspace(0, 1, {"smoke": 51, "short": 201, "paper": 1001}[scale], dtype=torch.float64)
     peaks: list[dict[str, object]] = []
     curves: list[pd.DataFrame] = []

@@ -13,7 +13,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from crossfade.lab.checks import check_choice
-from crossfade.lab.files import check_folder, write_json, write_text
+from crossfade.lab.files import write_json, write_text
 from crossfade.lab.provenance import provenance
 from crossfade.stats.drawing import to_svg
 
@@ -43,17 +43,6 @@ def command_line() -> str:
     return shlex.join(["crossfade", *sys.argv[1:]])
 
 
-def output_folder(out: Path) -> Path:
-    """Return the folder, after creating it if necessary.
-
-    Raises:
-        UserError: the path is a file, or can't be created.
-    """
-    check_folder(out, "--out")
-    out.mkdir(parents=True, exist_ok=True)
-    return out
-
-
 def write_study(
     out: Path,
     study: str,
@@ -65,7 +54,7 @@ def write_study(
     command: str = "",
     earlier: Iterable[Mapping[str, object]] = (),
 ) -> None:
-    """Write every table as CSV with six digits, every figure as SVG, and ``provenance.json``.
+    """Make the folder, and write every table as CSV with six digits, every figure as SVG, and ``provenance.json``.
 
     Args:
         tables, figures: The contents by names of files.
@@ -75,6 +64,7 @@ def write_study(
     Raises:
         UserError: the folder can't be written to.
     """
+    out.mkdir(parents=True, exist_ok=True)
     record: dict[str, object] = {
         "study": study,
         "scale": scale,

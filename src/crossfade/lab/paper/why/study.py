@@ -16,7 +16,7 @@ from crossfade.lab.files import write_text
 from crossfade.lab.hardware import processors
 from crossfade.lab.paper.study import DEFINED
 from crossfade.lab.paper.why import dynamics, escape
-from crossfade.lab.paper.why.files import command_line, output_folder, write_study
+from crossfade.lab.paper.why.files import command_line, write_study
 from crossfade.lab.paper.why.watched import spread, stored_tables
 from crossfade.lab.provenance import describe_run
 from crossfade.lab.run import run_request
@@ -68,7 +68,7 @@ def run_study(
     """
     if not trials:
         raise UserError(f"--sets: no such data set in {name} at scale {scale}")
-    output_folder(out)
+    out.mkdir(parents=True, exist_ok=True)  # the store may lie in it
     study = STUDIES[name]
     meta = describe_run(DEFINED[name]["title"], trials, command_line(), scale=scale)
     request = Run(name, {"meta": meta, "settings": {"scale": scale}}, tuple(trial.key for trial in trials))

@@ -10,7 +10,7 @@ import torch
 from matplotlib.figure import Figure
 
 from crossfade.diagnostics.curves import check_claims, remainder, remainder_bounds, xi
-from crossfade.lab.paper.why.files import COLOURS, check_scale, output_folder, write_study
+from crossfade.lab.paper.why.files import COLOURS, check_scale, write_study
 from crossfade.stats.drawing import new_figure
 
 #: The paper's three intervals of p for two classes.
@@ -24,7 +24,6 @@ def run(out: Path, scale: str = "short") -> None:
         UserError: an unknown scale, or a folder that can't be written to.
     """
     check_scale(scale)
-    output_folder(out)
     points = {"smoke": 1001, "short": 100_001, "paper": 1_000_001}[scale]
     p = torch.arange(1, 201, dtype=torch.float64) / 200
     curves = {"p": p, "remainder": remainder(p), "xi": xi(p), "xi_printed": xi(p, printed=True)}
