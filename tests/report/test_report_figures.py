@@ -10,9 +10,7 @@ import pandas as pd
 import pytest
 
 from crossfade.report import comparison_page
-from crossfade.report.figures import schedule_figure
-from crossfade.report.inputs import MethodInfo
-from tests.report.report_cases import SCHEDULES, make
+from tests.report.report_cases import make
 from tests.report.test_report_drawings import axis_of, dot_places, read_path
 
 
@@ -95,63 +93,6 @@ def test_lines_have_a_point_an_epoch_at_its_height() -> None:
     heights, values = (np.array([float(pair[k]) for pair in labels]) for k in (0, 1))
     slope, offset = np.polyfit(values, heights - 4, 1)  # labels stand 4 pixels below their grid line
     assert y == pytest.approx(slope * 100 * rising + offset, abs=0.3)
-
-
-def stairs(name: str) -> tuple[str, list[list[tuple[float, float]]], list[list[tuple[float, float]]]]:
-    """A schedule's drawing, and its lines in units of progress, p and weight."""
-    steps = SCHEDULES[name]
-    assert steps is not None
-    figure = schedule_figure([MethodInfo(name, "s1", tuple(steps), "", "")])
-    assert figure is not None
-    lines = []
-    for panel in figure.panels:
-        labels = re.findall(r'y="([\d.]+)" class="end">([\d.]+)<', panel.svg)
-        heights, values = (np.array([float(pair[k]) for pair in labels]) for k in (0, 1))
-        slope, offset = np.polyfit(heights - 4, values, 1)
-        left, right = 44.0, 352.0
-        paths = re.findall(r'class="line [^"]*" d="([^"]*)"', panel.svg)
-        read = [read_path(path)[0] for path in paths]
-        lines.append([[((x - left) / (right - left), slope * y + offset) for x, y in line] for line in read])
-    return name_of(figure.panels[0].svg) + name_of(figure.panels[1].svg), lines[0], lines[1]
-
-
-def value_at(line: list[tuple[float, float]], progress: float) -> float:
-    return [y for x, y in line if x <= progress + 1e-3][-1]
-
-
-def test_the_late_switch_is_drawn_as_it_is() -> None:
-    label, (alpha, beta), rows = stairs("f0-late")
-    assert alpha[0][0] == pytest.approx(0, abs=0.001)
-    assert alpha[-1][0] == pytest.approx(1, abs=0.001)
-    for progress, a, b in ((0.0, 1, 1), (0.94, 1, 1), (0.96, 0, 1), (1.0, 0, 1)):
-        assert value_at(alpha, progress) == pytest.approx(a, abs=0.02)
-        assert value_at(beta, progress) == pytest.approx(b, abs=0.02)
-    ends = [[y for _, y in line] for line in rows]
-    assert ends[0] == pytest.approx([1, 2], abs=0.03)  # CE + EL: 1 + p
-    assert ends[-1] == pytest.approx([0, 1], abs=0.03)  # EL: p
-    assert "from progress 0 alpha 1, beta 1; from progress 0.95 alpha 0, beta 1" in label
-    assert "at the end from 0 at p = 0 to 1 at p = 1" in label
-
-
-def test_all_six_phases_of_the_gradual_schedule_are_drawn() -> None:
-    _, (alpha, beta), rows = stairs("gradual")
-    for k, b in enumerate((1, 1.25, 5 / 3, 2.5, 5, 1)):
-        assert value_at(beta, (k + 0.5) / 6) == pytest.approx(b, abs=0.05)
-        assert value_at(alpha, (k + 0.5) / 6) == pytest.approx(0 if k == 5 else 1, abs=0.05)
-    assert len(rows) == 6
-
-
-def test_a_schedule_without_steps_is_drawn_with_a_few_rows() -> None:
-    fade = tuple((t, 1 - t, 1.0) for t in np.linspace(0, 1, 241).tolist())
-    figure = schedule_figure([MethodInfo("fade", "s1", fade, "", "")])
-    assert figure is not None
-    assert len(re.findall("line s0", figure.panels[1].svg)) <= 10
-    assert len(name_of(figure.panels[0].svg)) < 600
-
-
-def test_constant_schedules_and_free_losses_need_no_drawing() -> None:
-    infos = [MethodInfo("ce", "s0", ((0.0, 1.0, 0.0), (1.0, 1.0, 0.0)), "", "")]
-    assert schedule_figure([*infos, MethodInfo("focal", "s1", None, "g", "")]) is None
 
 
 def test_curves_of_one_epoch_and_of_unequal_lengths() -> None:

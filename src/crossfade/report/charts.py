@@ -16,7 +16,7 @@ from markupsafe import Markup, escape
 
 from crossfade.stats.words import listed, signed
 
-_WIDTH, _TOP, _LEFT, _RIGHT = 360, 6.0, 44.0, 352.0
+_WIDTH, _HEIGHT, _TOP, _LEFT, _RIGHT = 360, 200.0, 6.0, 44.0, 352.0
 _DOT, _HIGHEST = 4.8, 4  # pixels between stacked dots, and how many a row has room for
 _NAME_LENGTH, _CHARACTER = 20, 6.6  # of a name in a chart of dots: the most characters, and their width in pixels
 
@@ -96,23 +96,17 @@ def line_chart(
     x_range: tuple[float, float],
     least: float = 0.02,
     log: bool = False,
-    height: float = 200.0,
-    y_low: float | None = None,
     settled: float = 0.0,
 ) -> Markup:
-    """Draw lines over a common axis, the last on top, in a drawing that is 360 pixels wide and ``height`` high.
+    """Draw lines over a common axis, the last on top, in a drawing of 360 by 200 pixels.
 
-    The y axis begins at ``y_low``, by default where the values do, and spans at least ``least``; ``log`` makes it
-    logarithmic where the values span more than a factor of 30. The fraction ``settled`` of each line, from its start,
-    may lie outside the y axis: a steep beginning would flatten the rest. ``name`` is what a screen reader says.
+    The y axis spans at least ``least``; ``log`` makes it logarithmic where the values span more than a factor of 30.
+    The fraction ``settled`` of each line, from its start, may lie outside the y axis: a steep beginning would flatten
+    the rest. ``name`` is what a screen reader says.
     """
     values = [v for line in lines for v in line.y[int(settled * len(line.y)) :]]
-    bottom = height - 38.0
-    if log:
-        y = log_axis(values, bottom, _TOP)
-    else:
-        low, high = span(values, include=() if y_low is None else (y_low,), least=least)
-        y = Axis(low if y_low is None else y_low, high, bottom, _TOP)
+    bottom = _HEIGHT - 38.0
+    y = log_axis(values, bottom, _TOP) if log else Axis(*span(values, least=least), bottom, _TOP)
     x = Axis(*x_range, _LEFT, _RIGHT)
     parts, paths = [], []
     for tick in y.ticks():
@@ -121,7 +115,7 @@ def line_chart(
     for line in lines:
         places = ((x(a), y(b) if math.isfinite(b) else math.nan) for a, b in zip(line.x, line.y, strict=True))
         paths.append(path_through(places, line.style, line.hover))
-    return _drawing([*parts, _x_axis(x, bottom, x_title), _window("".join(paths), bottom)], height, name)
+    return _drawing([*parts, _x_axis(x, bottom, x_title), _window("".join(paths), bottom)], _HEIGHT, name)
 
 
 def thinned(items: Sequence[Item], most: int) -> list[Item]:

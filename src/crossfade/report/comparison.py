@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from crossfade.report import tables
-from crossfade.report.figures import curves_figure, differences_figure, schedule_figure
+from crossfade.report.figures import curves_figure, differences_figure
 from crossfade.report.inputs import Inputs, checked_results, describe_methods, read_inputs
 from crossfade.report.page import Block, Code, Facts, Fold, Items, Page, Section, Text, render_page
 from crossfade.stats import Comparison, compare_methods
@@ -103,8 +103,7 @@ def _by_dataset(inputs: Inputs) -> Iterator[Block]:
 def _more(inputs: Inputs, missing: Sequence[str]) -> Iterator[Block]:
     if missing:
         yield Fold("What was not run", (Items(tuple(missing)),), open=len(missing) <= _MOST_ENTRIES)
-    schedules = schedule_figure(inputs.methods)
-    yield Fold("The methods", (tables.losses_table(inputs.methods), *([schedules] if schedules else [])))
+    yield Fold("The methods", (tables.losses_table(inputs.methods),))
     comparison, friedman = inputs.comparison, inputs.comparison.friedman
     notes = comparison.notes
     if friedman is not None:

@@ -1,14 +1,11 @@
-"""The figures of a comparison's page: paired differences, training curves, schedules."""
+"""The figures of a comparison's page: paired differences, training curves."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
-from itertools import groupby
 
 import numpy as np
 
 from crossfade.report.charts import DotRow, Line, dot_chart, line_chart, log_axis, thinned
-from crossfade.report.inputs import Inputs, MethodInfo
+from crossfade.report.inputs import Inputs
 from crossfade.report.page import Figure, Key, Panel
 from crossfade.stats.words import decimal, level, signed
 
@@ -75,44 +72,3 @@ def curves_figure(inputs: Inputs, dataset: str | None) -> Figure | None:
         )
     legend = tuple(Key(method.name, f"line {method.style}") for method in inputs.methods)
     return Figure(tuple(panels), caption, legend)
-
-
-def schedule_figure(methods: Sequence[MethodInfo]) -> Figure | None:
-    """Draw α and β of each schedule that changes over progress, and the row weight α + β p of its phases."""
-    panels = []
-    for method in methods:
-        phases, title = schedule_phases(method.schedule or ()), method.name
-        if len(phases) < 2:
-            continue
-        said = "; ".join(f"from progress {t:.3g} alpha {a:.3g}, beta {b:.3g}" for t, a, b in thinned(phases, 8))
-        # Each step holds until the next one, the last one to the end.
-        ends = [*(start for start, _, _ in phases[1:]), 1.0]
-        x = [place for (start, _, _), end in zip(phases, ends, strict=True) for place in (start, max(start, end))]
-        alphas, betas = ([phase[k] for phase in phases for _ in range(2)] for k in (1, 2))
-        stairs = [Line("s1", x, alphas), Line("s2 dash", x, betas)]
-        rows = [Line("s0 early", (0.0, 1.0), (a, a + b)) for _, a, b in thinned(phases[:-1], 8)]
-        _, a, b = phases[-1]
-        rows.append(Line("s0 late", (0.0, 1.0), (a, a + b)))
-        weight = f"Row weight of {title} over p: at the end from {a:.3g} at p = 0 to {a + b:.3g} at p = 1"
-        panels += [
-            _unit_panel(stairs, f"{title}: α and β", "progress of the training", f"Weights of {title}: {said}"),
-            _unit_panel(rows, f"{title}: row weight α + β p", "p, probability of the right class", weight),
-        ]
-    if not panels:
-        return None
-    caption = (
-        "The training loss is α · CE + β · EL. Its gradient is that of the cross entropy, row by row, times α + β p, "
-        "where p is the probability that the network gives to the right class. Thick: the last phase."
-    )
-    legend = (Key("α, weight of CE", "line s1"), Key("β, weight of EL", "line s2 dash"))
-    return Figure(tuple(panels), caption, legend, small=True)
-
-
-def schedule_phases(steps: Sequence[tuple[float, float, float]]) -> list[tuple[float, float, float]]:
-    """Return (progress, alpha, beta) at the steps where a weight changes."""
-    return [next(same) for _, same in groupby(sorted(steps), key=lambda step: step[1:])]
-
-
-def _unit_panel(lines: Sequence[Line], heading: str, x_title: str, name: str) -> Panel:
-    chart = line_chart(lines, x_title=x_title, name=name, x_range=(0.0, 1.0), height=160.0, y_low=0.0)
-    return Panel(chart, heading)

@@ -98,12 +98,11 @@ class Key:
 
 @dataclass(frozen=True)
 class Figure:
-    """Panels that share a legend and a caption; ``small`` ones stand in pairs where there is room."""
+    """Panels that share a legend and a caption."""
 
     panels: tuple[Panel, ...]
     caption: str
     legend: tuple[Key, ...] = ()
-    small: bool = False
 
 
 @dataclass(frozen=True)

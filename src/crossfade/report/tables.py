@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 
 import numpy as np
 import pandas as pd
 
-from crossfade.report.figures import schedule_phases
 from crossfade.report.inputs import Inputs, MethodInfo
 from crossfade.report.page import Cell, Column, Table, Tone
 from crossfade.stats import Row
@@ -31,7 +31,7 @@ def results_table(inputs: Inputs, dataset: str | None = None) -> Table:
     columns = (
         Column("Method", align="left"),
         Column(f"Δ {comparison.metric}", f"points, {level(comparison.confidence)} interval"),
-        Column("Reading", f"at level {level(1 - comparison.confidence)}", align="left"),
+        Column("Reading", f"adjusted p, level {level(1 - comparison.confidence)}", align="left"),
         *([Column(f"Within {100 * region:g}", "probability, %")] if region else []),
         Column(metric, "%"),
         Column("Wins / ties / losses", "repeats" if dataset or only else "data sets"),
@@ -58,7 +58,7 @@ def _cells(row: Row, outcome: str, region: float | None) -> tuple[Cell | str, ..
     tones: dict[str, Tone] = {"better": "good", "worse": "bad"}
     tone = tones.get(outcome, "")
     interval = "no interval" if row.interval is None else points_range(row.interval.low, row.interval.high)
-    p = "" if row.p_adjusted is None else f"adjusted {p_value(row.p_adjusted)}"
+    p = "" if row.p_adjusted is None else p_value(row.p_adjusted)
     return (
         Cell(points(row.delta), interval, tone),
         Cell(_READINGS.get(outcome, outcome), p, tone),
@@ -116,14 +116,19 @@ def _epochs(own: pd.DataFrame) -> Cell | str:
 def losses_table(methods: Sequence[MethodInfo]) -> Table:
     """Return the losses with their formulas and schedules in words."""
     columns = (Column("Method", align="left"), Column("Loss", align="left"))
-    return Table("The losses that were compared", columns, tuple((m.name, _formula(m)) for m in methods))
+    note = (
+        "α CE + β EL has the gradient of the cross entropy, row by row, times α + β p, where p is the probability that "
+        "the network gives to the right class."
+    )
+    return Table("The losses that were compared", columns, tuple((m.name, _formula(m)) for m in methods), (note,))
 
 
 def _formula(method: MethodInfo) -> Cell | str:
     if method.schedule is None:
         text = method.formula or MISSING
     else:
-        phases = schedule_phases(method.schedule)
+        steps = groupby(sorted(method.schedule), key=lambda step: step[1:])  # where a weight changes
+        phases = [next(same) for _, same in steps]
         weights = [f"(α, β) = ({alpha:.4g}, {beta:.4g})" for _, alpha, beta in phases]
         if len(phases) <= 3:
             starts = ["", *(f"from {100 * start:.4g} % of the training on " for start, _, _ in phases[1:])]
