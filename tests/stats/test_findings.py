@@ -116,5 +116,5 @@ def test_a_mean_nll_of_a_few_networks_is_said():
     assert "NLL" not in found(frame)
     frame.loc[(frame["method"] == "f0") & (frame["repeat"] == 3), "nll"] = 192_078.0
     said = found(frame)
-    assert "make the mean NLL what it is: f0 (median 0.1" in said
+    assert "make the mean NLL what it is: f0 (median 0.0" in said
     assert "ce (" not in said
