@@ -52,7 +52,7 @@ def test_a_store_torn_at_any_byte_keeps_whole_trials(tmp_path):
     """The log and the file itself are cut at many places: in a page's header, in the middle, at a commit's mark."""
     context, died, most = multiprocessing.get_context("fork"), 0, 0
     path = tmp_path / "s.db"
-    for size in range(9_000, 190_000, 4_649):
+    for size in range(9_000, 190_000, 9_283):
         writer = context.Process(target=write, args=(path, size))
         writer.start()
         writer.join()
@@ -67,7 +67,7 @@ def test_a_store_torn_at_any_byte_keeps_whole_trials(tmp_path):
         assert all(row.outcome.curves["c"] == [row.outcome.result["n"]] * 300 for row in rows)
         assert len(rows) >= most
         most = len(rows)
-    assert died > 20
+    assert died > 10
     assert most > 20
 
 
