@@ -10,6 +10,7 @@ import pytest
 from sklearn.datasets import load_iris
 
 from crossfade.cli import COMMANDS
+from crossfade.cli.compare import _laid_out
 from crossfade.lab.methods import DEFAULT_METHODS
 
 QUICK = ["--repeats", "2", "--epochs", "2", "--learning-rates", "0.01"]
@@ -89,6 +90,18 @@ def test_a_comparison_from_a_file_to_table_verdict_page_and_numbers(call, iris, 
     before = (folder / "report.html").read_text()
     assert call("report", "--report", "second.html")[0] == 0
     assert (folder / "second.html").read_text() == before
+
+
+def test_on_a_terminal_the_headline_is_bold_and_sentences_are_cut_at_words(monkeypatch):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "60")
+    text = "Some headline.\n\nMethod  1.2  3.4\n\n" + "A sentence of several words. " * 5
+    first, *rest = _laid_out(text).splitlines()
+    assert first == "\033[1mSome headline.\033[0m"
+    assert rest[1] == "Method  1.2  3.4"
+    assert max(map(len, rest)) <= 60
+    monkeypatch.setattr("sys.stdout.isatty", lambda: False)
+    assert _laid_out(text) == text
 
 
 def test_without_a_file_four_real_sets_are_compared(call, folder):

@@ -20,7 +20,7 @@ MEGABYTE = 1_000_000
 
 def rows(html: str, caption: str) -> dict[str, list[str]]:
     """Cells of each row of the table whose caption begins so, by the row's heading."""
-    body = next(part for part in html.split("<caption>")[1:] if part.startswith(caption)).split("</table>")[0]
+    body = next(part for part in html.split("<caption><span>")[1:] if part.startswith(caption)).split("</table>")[0]
     found = {}
     for row in re.findall(r"<tr>(.*?)</tr>", body.split("<tbody>")[1], re.DOTALL):
         cells = [re.sub(r"<[^>]+>", " ", cell).strip() for cell in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row)]
