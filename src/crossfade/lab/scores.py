@@ -17,12 +17,10 @@ BINS = 15  # of confidence, for the calibration error
 TALLY = ("balanced", "f1", "ece", "brier")
 
 
-def expected_calibration_error(
-    probabilities: NDArray[np.floating], labels: NDArray[np.int64], bins: int = BINS
-) -> float:
+def expected_calibration_error(probabilities: NDArray[np.floating], labels: NDArray[np.int64]) -> float:
     r"""Return the expected calibration error of the predicted class: \sum_b (n_b / N) |accuracy_b - confidence_b|.
 
-    Rows of ``probabilities`` (N, C) fall into intervals (k/bins, (k+1)/bins] of equal width by the probability of their
+    Rows of ``probabilities`` (N, C) fall into 15 intervals (k/15, (k+1)/15] of equal width by the probability of their
     predicted class (Guo et al. 2017), as in torchmetrics' ``CalibrationError(norm="l1")``.
 
     >>> expected_calibration_error(np.array([[0.8, 0.2], [0.8, 0.2]]), np.array([0, 1]))
@@ -30,8 +28,8 @@ def expected_calibration_error(
     """
     confidence = probabilities.max(axis=1).astype(np.float64)
     correct = probabilities.argmax(axis=1) == labels
-    place = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
-    gaps = np.bincount(place, weights=correct - confidence, minlength=bins)
+    place = np.clip(np.ceil(confidence * BINS).astype(np.int64) - 1, 0, BINS - 1)
+    gaps = np.bincount(place, weights=correct - confidence, minlength=BINS)
     return float(np.abs(gaps).sum() / len(labels))
 
 

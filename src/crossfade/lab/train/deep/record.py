@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crossfade.diagnostics import Recording, transitions
+from crossfade.lab.scores import BINS
 from crossfade.lab.train.outcome import History, chosen_epoch
 
 if TYPE_CHECKING:
@@ -20,9 +21,8 @@ if TYPE_CHECKING:
 
     from crossfade.lab.train.deep.recipe import DeepRecipe
 
-_BINS = 15
 _COUNT, _CORRECT, _NLL, _BRIER, _GAPS = range(5)
-_COUNTS = _GAPS + _BINS
+_COUNTS = _GAPS + BINS
 _MOST_CLASSES = 30  # for a confusion matrix
 
 
@@ -54,7 +54,7 @@ class Tally:
         sums[_CORRECT] += correct.sum()
         sums[_NLL] -= own.sum()
         sums[_BRIER] += (p.square().sum(1) - 2 * own.exp() + 1).sum()
-        place = (confidence * _BINS).ceil().long().sub_(1).clamp_(0, _BINS - 1)
+        place = (confidence * BINS).ceil().long().sub_(1).clamp_(0, BINS - 1)
         sums[_GAPS:_COUNTS].index_add_(0, place, correct - confidence)
         if self._classes:
             sums[_COUNTS:].index_add_(0, labels * self._classes + predicted, torch.ones_like(confidence))
