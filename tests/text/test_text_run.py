@@ -105,13 +105,13 @@ def test_a_loss_that_no_graph_holds_goes_to_the_plain_loop_alone(task, called, w
 
     def fails(members, options):
         bad = any(member.method is BAD for member in members)
-        return RuntimeError("can't capture") if bad and not (works and options["engine"] == "plain") else None
+        return RuntimeError("can't capture") if bad and not (works and options.get("engine") == "plain") else None
 
     called.fails = fails
     expected = run([trials(task, ("ce", "bad", "gradual"))])
     called.clear()
     found = run([trials(task, ("ce", "bad", "gradual"))], device="cuda")
-    assert [(len(members), options["engine"]) for members, options in called] == [
+    assert [(len(members), options.get("engine", "auto")) for members, options in called] == [
         (6, "auto"), (4, "auto"), (2, "auto"), (1, "auto"), (1, "plain"), (1, "auto"), (1, "plain"),
     ]  # fmt: skip
     for (name, repeat), outcome in found.items():

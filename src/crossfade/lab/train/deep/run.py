@@ -64,7 +64,8 @@ def executor(hardware: Hardware, work: Path, keep: Path | None = None) -> Execut
             for _, group in groupby(trials, key=lambda trial: (id(trial.task), trial.recipe)):
                 for trial, result in runner.train_alike(tuple(group)):
                     yield trial, result
-                    shutil.rmtree(work / trial.key, ignore_errors=True)  # now that it is stored
+                    if process_rank() == 0:  # which has stored it, and no longer reads what all have recorded there
+                        shutil.rmtree(work / trial.key, ignore_errors=True)
         finally:
             gc.unfreeze()
 
