@@ -17,7 +17,7 @@ from crossfade.lab.comparison import plan as plan_comparison
 from crossfade.lab.data import image_sets
 from crossfade.lab.data.images import ImageSet, ImageTask
 from crossfade.lab.hardware import Hardware
-from crossfade.lab.nets.weights import load_model, read_provenance
+from crossfade.lab.nets import load_model, read_provenance
 from crossfade.lab.paper.image_studies import IMAGE_STUDIES, MOTIVATING, escape_table, scaled
 from crossfade.lab.paper.page import beside_paper
 from crossfade.lab.paper.study import Request, plan

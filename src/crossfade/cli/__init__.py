@@ -33,7 +33,7 @@ COMMANDS = {
     "export": Command("crossfade.cli.store:export", "Write a store's results (or curves) as CSV or Parquet."),
     "stats": Command("crossfade.cli.stats:stats", "Ranks, tests and intervals for any table of results."),
     "data": Command("crossfade.cli.data:data", "Data sets that the lab knows: what is here, and how to get the rest."),
-    "list": Command("crossfade.cli.listing:show", "Methods, networks and studies that can be named."),
+    "list": Command("crossfade.cli.data:show", "Methods, networks and studies that can be named."),
 }
 
 # ``crossfade run NAME``

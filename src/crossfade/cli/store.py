@@ -139,8 +139,8 @@ def export(
         safe_csv: Write an apostrophe before words that a spreadsheet would run as formulas, such as =x, +x, -x and @x.
     """
     from crossfade.lab import frames
-    from crossfade.lab.export import write_curves, write_results
     from crossfade.lab.files import check_outputs, replacing
+    from crossfade.lab.frames import write_curves, write_results
     from crossfade.lab.store import Store
 
     if backup is not None:

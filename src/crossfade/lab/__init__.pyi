@@ -2,7 +2,7 @@ from .comparison import (
     compare as compare,
     compare_folder as compare_folder,
 )
-from .nets.weights import (
+from .nets import (
     load_model as load_model,
 )
 from .result import (

@@ -12,7 +12,7 @@ from .drawing import (
     save_svg as save_svg,
     to_svg as to_svg,
 )
-from .equivalence import (
+from .means import (
     Equivalence as Equivalence,
     equivalence_of_mean as equivalence_of_mean,
     equivalence_over_datasets as equivalence_over_datasets,

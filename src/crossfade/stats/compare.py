@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 
 from crossfade.errors import UserError
-from crossfade.stats.equivalence import Equivalence
 from crossfade.stats.evidence import (
     AcrossComparison,
     PairedComparison,
@@ -21,7 +20,7 @@ from crossfade.stats.evidence import (
     judged_together,
 )
 from crossfade.stats.findings import findings, same_networks
-from crossfade.stats.means import Interval
+from crossfade.stats.means import Equivalence, Interval
 from crossfade.stats.ranking import WinTieLoss, rank_scores
 from crossfade.stats.shape import check_fraction, complete_runs, known, run_hits, run_sizes, tidy
 from crossfade.stats.significance import Friedman, friedman

@@ -10,12 +10,14 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from crossfade.stats.equivalence import Equivalence, equivalence_of_mean, equivalence_over_datasets
 from crossfade.stats.items import RowTest, mcnemar
 from crossfade.stats.means import (
+    Equivalence,
     Interval,
     corrected_resampled_t,
     detectable_difference,
+    equivalence_of_mean,
+    equivalence_over_datasets,
     mean_interval,
     out_of_fold_t,
     paired_t,

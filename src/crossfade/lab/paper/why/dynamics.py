@@ -21,7 +21,7 @@ from crossfade.diagnostics.dynamics import (
     histograms,
     transitions,
 )
-from crossfade.diagnostics.recorder import Recording
+from crossfade.diagnostics.recorder import Recording, Watcher
 from crossfade.lab.methods import method
 from crossfade.lab.paper.why.files import COLOURS, check_scale
 from crossfade.lab.paper.why.watched import Row, arrays_of, cifar, follow, outcome_of, table_task, with_unit
@@ -29,7 +29,6 @@ from crossfade.lab.store import Outcome
 from crossfade.lab.train import Recipe
 from crossfade.lab.train.deep.recipe import ImageRecipe
 from crossfade.lab.trial import Task, Trial
-from crossfade.lab.watcher import Watcher
 from crossfade.stats.drawing import new_figure
 
 STUDY = "dynamics"

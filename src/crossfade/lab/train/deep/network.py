@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from crossfade._transforms import Transform
+from crossfade.diagnostics.recorder import Observer
 from crossfade.functional import crossfade_loss, probability_loss
 from crossfade.lab.checks import expect
 from crossfade.lab.methods import Method, ScaledRate, Start, starts
@@ -18,7 +19,6 @@ from crossfade.lab.nets.pretrained import load_classifier
 from crossfade.lab.train.deep.feeds import Batch, DeepSplit, Inputs, epoch_seed
 from crossfade.lab.train.deep.recipe import DeepRecipe, ImageRecipe, TextRecipe
 from crossfade.lab.train.deep.record import Tally
-from crossfade.lab.watcher import Observer
 
 _GRID = 5040  # points in an epoch at which two schedules that change at each step are compared
 

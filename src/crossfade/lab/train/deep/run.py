@@ -20,6 +20,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from crossfade.diagnostics.recorder import Watcher
 from crossfade.errors import UserError
 from crossfade.kernels.graphs import empty_memory
 from crossfade.lab import checkpoints
@@ -28,8 +29,7 @@ from crossfade.lab.data.images import ImageSplit, ImageTask, StreamSplit
 from crossfade.lab.data.texts import TextSplit, TextTask
 from crossfade.lab.hardware import Hardware, process_rank
 from crossfade.lab.methods import Start, TwoPass
-from crossfade.lab.nets import build
-from crossfade.lab.nets.weights import save_model
+from crossfade.lab.nets import build, save_model
 from crossfade.lab.provenance import provenance
 from crossfade.lab.store import Outcome
 from crossfade.lab.train.deep import side_by_side
@@ -41,7 +41,6 @@ from crossfade.lab.train.deep.record import escapes
 from crossfade.lab.train.executor import Batch, Executor, Tick, error_line, train_in_parts
 from crossfade.lab.train.outcome import History, outcome
 from crossfade.lab.trial import Trial, seed
-from crossfade.lab.watcher import Watcher
 
 _AT_ONCE = 8  # networks side by side; with more an H200 isn't faster
 _TIMED = 4  # networks that are timed side by side for an estimate
