@@ -67,7 +67,8 @@ def fast(
 ) -> Tensor | None:
     """Return the loss, or None where the readable form has to serve.
 
-    That is for bad arguments, for a g with learnable tensors, and for target distributions with a g that is no mixture.
+    That is for bad arguments, for a g with learnable tensors, for target distributions with a g that is no mixture, and
+    for a mean over rows without any weight.
 
     Args:
         readable: a function from the logits to the loss in a form that can be differentiated twice.
@@ -90,20 +91,23 @@ def fast(
             if not _in_range(target, classes):
                 return None
         row_weight = None if weight is None else weight[target]
-        if ignored is not None:
-            ones = torch.ones(target.shape, dtype=precise) if row_weight is None else row_weight
-            row_weight = ones.masked_fill(ignored, 0.0)
         target = target.unsqueeze(1)
     if is_learnable(g, logits.device):
         return None
     count = 1.0
     if reduction == "mean":
-        count = logits.numel() / classes if row_weight is None else row_weight.sum().item()
-    scale = 1.0 / count if count else 1.0
-    piece: _Piece = partial(_piece, g, target, row_weight, scale)
+        count = logits.numel() / classes
+        if row_weight is not None:
+            count = (row_weight if ignored is None else row_weight.masked_fill(ignored, 0.0)).sum().item()
+        elif ignored is not None:
+            count -= ignored.sum().item()
+        if count == 0:
+            return None
+    scale = 1.0 / count
+    piece: _Piece = partial(_piece, g, target, row_weight, ignored, scale)
     if isinstance(g, Mixture):
         g = Mixture(float(g.alpha), float(g.beta))
-        piece = partial(_piece, g, target, row_weight, scale)
+        piece = partial(_piece, g, target, row_weight, ignored, scale)
         if soft:
             piece = partial(_soft_piece, g, target, weight, max(label_smoothing, 0.0), scale)
         elif label_smoothing > 0:
@@ -147,6 +151,7 @@ def _piece(
     g: Transform,
     index: Tensor,
     row_weight: Tensor | None,
+    ignored: Tensor | None,
     scale: float,
     logits: Tensor,
     at: slice,
@@ -167,8 +172,10 @@ def _piece(
     rows, slope = _scaled_slope(g, ce, p_y, missing, scale)
     if row_weight is not None:
         own = row_weight[at].unsqueeze(1)
-        rows = torch.where(own == 0, 0.0, rows * own)
-        slope = torch.where(own == 0, 0.0, slope * own)
+        rows, slope = rows * own, slope * own
+    if ignored is not None:  # not by a weight of 0: a NaN among the logits would pass
+        hidden = ignored[at].unsqueeze(1)
+        rows, slope = rows.masked_fill(hidden, 0.0), slope.masked_fill(hidden, 0.0)
     return rows.squeeze(1), p.mul_(slope).scatter_(1, index, slope * missing)
 
 

@@ -165,6 +165,36 @@ def test_a_nan_among_the_logits_shows_in_its_row_alone(name: str, rows: int) -> 
         torch.testing.assert_close(loss[1:], CASES[name](logits[1:], target[1:], reduction="none"))
 
 
+@pytest.mark.parametrize("rows", [SMALL, LARGE])
+@pytest.mark.parametrize("broken", [math.nan, -INF])
+def test_a_class_weight_of_zero_hides_no_nan(broken: float, rows: int) -> None:
+    """PyTorch: 0 * NaN and 0 * inf are NaN, unlike the loss of an ignored row."""
+    logits, target = torch.randn(rows, 6), torch.randint(1, 6, (rows,))
+    logits[:2, 0] = broken
+    target[0], target[1] = 0, -100
+    weight = torch.tensor([0.0, 1, 1, 1, 1, 1])
+    for leaf in (logits, logits.clone().requires_grad_()):
+        loss = cf.crossfade_loss(leaf, target, weight=weight, beta=0.0, reduction="none")
+        torch.testing.assert_close(loss, F.cross_entropy(leaf, target, weight, reduction="none"), equal_nan=True)
+        assert loss[0].isnan()
+        assert loss[1] == 0
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("rows", [SMALL, LARGE])
+def test_a_mean_over_targets_whose_weights_are_zero_is_torchs(rows: int, smoothing: float) -> None:
+    logits, target = torch.randn(rows, 6, requires_grad=True), torch.zeros(rows, dtype=torch.int64)
+    weight = torch.tensor([0.0, 1, 1, 1, 1, 1])
+    options = {"weight": weight, "label_smoothing": smoothing}
+    actual, expected = (
+        cf.crossfade_loss(logits, target, beta=0.0, **options),
+        F.cross_entropy(logits, target, **options),
+    )
+    torch.testing.assert_close(actual, expected, equal_nan=True)
+    (got,), (wanted,) = (torch.autograd.grad(loss, logits) for loss in (actual, expected))
+    torch.testing.assert_close(got, wanted, equal_nan=True)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("rows", [SMALL, LARGE])
 @pytest.mark.parametrize("offset", [0.0, 1e3, -1e6])
