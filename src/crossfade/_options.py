@@ -81,13 +81,15 @@ def loss(
         length = shape[-2] - shift
         return rows.reshape(*shape[:-2], length if is_soft(logits, target) else shape[-2])[..., :length]
 
-    logits = capped(logits if softcap is None else full_precision(logits), softcap)
+    if softcap is not None:
+        logits = capped(full_precision(logits), softcap)
     if z_loss and label_smoothing <= 0 and kernels.available(logits, target):
         ce, lse = kernels.ce_and_lse(logits, target, ignore_index=ignore_index)
         value = _heart.reduce_rows(evaluate(g, ce), target, weight, ignore_index, reduction)
     else:
+        logits = full_precision(logits) if z_loss else logits  # the gradients of loss and z-loss are rounded together
         value = _heart.probability(g, logits, target, weight, ignore_index, label_smoothing, reduction)
-        lse = torch.logsumexp(full_precision(logits), class_dim(logits)) if z_loss else value
+        lse = torch.logsumexp(logits, class_dim(logits)) if z_loss else value
     if z_loss:
         squares, soft = lse.square(), is_soft(logits, target)  # all rows of a soft target count
         valid = torch.zeros_like(squares, dtype=torch.int64) if soft else target

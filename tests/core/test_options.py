@@ -210,6 +210,19 @@ def test_half_precision(dtype: torch.dtype, rows: int) -> None:
     torch.testing.assert_close(actual.double(), expected, rtol=2e-2, atol=1e-6)
 
 
+@pytest.mark.parametrize("rows", [SMALL, LARGE])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_gradients_of_a_loss_and_its_z_loss_are_rounded_together(smoothing: float, rows: int) -> None:
+    logits, target = batch(rows, dtype=torch.bfloat16)
+    wide = logits.detach().double().requires_grad_()
+    actual, expected = (
+        gradient(cf.crossfade_loss(x, target, z_loss=0.05, label_smoothing=smoothing, reduction="sum"), x)
+        for x in (logits, wide)
+    )
+    # bfloat16 has 8 binary digits: half of the last one.
+    torch.testing.assert_close(actual.double(), expected, rtol=2**-8, atol=1e-6)
+
+
 @pytest.mark.parametrize("soft", [False, True])
 def test_an_empty_batch_of_sequences(soft: bool) -> None:
     logits, target = torch.zeros(0, 5, 7), torch.zeros(0, 5, *[7] * soft, dtype=torch.float if soft else torch.long)
