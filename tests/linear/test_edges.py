@@ -90,6 +90,7 @@ def test_bad_arguments() -> None:
     refused(ValueError, "memory_budget_mb must be a positive number", memory_budget_mb=-3)
     refused(ValueError, "either g or alpha and beta", g=cubed, alpha=0.5)
     refused(ValueError, "alpha must be finite", alpha=float("nan"))
+    refused(ValueError, r"beta must be a number or a tensor with one element, got shape \(2,\)", beta=ones[:2])
     refused(ValueError, "elementwise", g=lambda ce: ce.sum())
 
 

@@ -222,7 +222,7 @@ def _copied(value: float | Tensor) -> float | Tensor:
     """Return a weight as it is now: the schedule may change the tensor before the backward pass."""
     if not isinstance(value, Tensor):
         return value
-    return value.reshape(()) if value.requires_grad else value.detach().clone().reshape(())
+    return value if value.requires_grad else value.detach().clone()
 
 
 def _losses(
