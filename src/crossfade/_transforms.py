@@ -141,7 +141,8 @@ def value_and_slope(g: Transform, ce: Tensor) -> tuple[Tensor, Tensor]:
         slope = torch.zeros_like(ce)
         if value.requires_grad:
             (slope,) = torch.autograd.grad(value.sum(), leaf, allow_unused=True, materialize_grads=True)
-    if not ce.is_cpu or ce.isinf().any():  # on a GPU, asking for infinities would wait for it
+    # On a GPU, asking for infinities would wait for it, and torch.export has no values to ask.
+    if not ce.is_cpu or torch.compiler.is_compiling() or ce.isinf().any():
         value = torch.where(ce.isinf(), g(ce), value)
     # Autograd may give a constant slope as one number in many places, into which nothing can be written.
     return value.detach().contiguous(), slope.contiguous()

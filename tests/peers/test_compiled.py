@@ -135,3 +135,20 @@ def test_the_compiled_row_weight_keeps_the_digits_of_p() -> None:
     p = F.softmax(logits.double(), 1)
     expected = p[:, 1:2] * (p - F.one_hot(target, 3)) / 4
     torch.testing.assert_close(actual, expected, rtol=5e-6, atol=1e-40)
+
+
+@pytest.mark.parametrize("name", ["f0.3", "truncated", "tamed"])
+def test_export_with_statistics(name: str) -> None:
+    class Statistics(torch.nn.Module):
+        def forward(self, logits: Tensor, target: Tensor) -> list[Tensor]:
+            loss, stats = CASES[name](logits, target, return_stats=True)
+            return [loss, stats.row_weight, stats.entropy, stats.correct]
+
+    torch.manual_seed(0)
+    module, rows = Statistics(), torch.export.Dim("rows")
+    shapes = {"logits": {0: rows}, "target": {0: rows}}
+    inputs = torch.randn(6, 7), torch.randint(7, (6,))
+    exported = torch.export.export(module, inputs, dynamic_shapes=shapes, strict=False).module()
+    masked = torch.randn(4, 7).index_fill(1, torch.tensor([2]), -torch.inf), torch.tensor([2, 1, 0, -100])
+    for batch in (inputs, masked):
+        torch.testing.assert_close(exported(*batch), module(*batch))
