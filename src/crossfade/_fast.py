@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from crossfade._tensors import along_classes, is_observed, is_plain, is_soft, wide
-from crossfade._transforms import Mixture, Transform, is_learnable, value_and_slope
+from crossfade._tensors import along_classes, full_precision, is_observed, is_plain, is_soft, wide
+from crossfade._transforms import Focal, Mixture, Transform, is_learnable, value_and_slope
 
 # Where p_y is smaller than this, float32 is near its underflow, and ce is computed from the logits.
 _UNDERFLOW = 1e-30
@@ -37,11 +37,11 @@ def fast_applies(logits: Tensor, target: Tensor, weight: Tensor | None) -> bool:
     else:
         fits = target.dtype == torch.int64 and logits.shape[:1] + logits.shape[2:] == target.shape
     return (
-        not torch.compiler.is_compiling()
-        and fits
+        fits
         and is_plain(logits)
         and is_plain(target)
-        and logits.device.type == target.device.type == "cpu"
+        and logits.is_cpu
+        and target.is_cpu
         and logits.is_floating_point()
         and logits.dim() >= 2
         and logits.numel() > 0
@@ -104,15 +104,14 @@ def fast(
         if count == 0:
             return None
     scale = 1.0 / count
-    piece: _Piece = partial(_piece, g, target, row_weight, ignored, scale)
     if isinstance(g, Mixture):
         g = Mixture(float(g.alpha), float(g.beta))
-        piece = partial(_piece, g, target, row_weight, ignored, scale)
-        if soft:
-            piece = partial(_soft_piece, g, target, weight, max(label_smoothing, 0.0), scale)
-        elif label_smoothing > 0:
-            piece = partial(_smooth_piece, g, target, weight, label_smoothing, ignored, scale)
-    whole = logits.dtype == precise and not soft and label_smoothing <= 0
+    piece: _Piece = partial(_piece, g, target, row_weight, ignored, scale)
+    if soft:
+        piece = partial(_soft_piece, cast(Mixture, g), target, weight, max(label_smoothing, 0.0), scale)
+    elif label_smoothing > 0:
+        piece = partial(_smooth_piece, cast(Mixture, g), target, weight, label_smoothing, ignored, scale)
+    whole = logits.dtype == precise and not soft and (label_smoothing <= 0 or classes <= _SHORT)
     return cast(Tensor, _Fast.apply(logits, piece, whole, count, reduction, readable))
 
 
@@ -143,6 +142,9 @@ def _scaled_slope(g: Transform, ce: Tensor, p_y: Tensor, missing: Tensor, scale:
         if alpha == 0.0:
             return missing * -beta, slope
         return torch.sub(ce if alpha == 1.0 else ce * alpha, missing, alpha=beta), slope
+    if isinstance(g, Focal):  # ce comes in steps of 6e-8 near p = 1, as 1 - p does: expm1, which is slow, adds nothing
+        value, slope = g.value_and_slope(ce, p_y, -missing)
+        return value, slope.mul_(scale)
     value, slope = value_and_slope(g, ce.squeeze(1))
     return value.unsqueeze(1), slope.unsqueeze(1) * scale
 
@@ -159,7 +161,7 @@ def _piece(
 ) -> tuple[Tensor, Tensor]:
     """Return the losses of the rows, and their gradient times ``scale`` in full precision."""
     index = index[at]
-    z = logits.to(wide(logits.dtype))
+    z = full_precision(logits)
     if z.shape[1] > _SHORT:
         p = torch.softmax(z, 1, out=out)
         p_y = p.gather(1, index)
@@ -167,7 +169,8 @@ def _piece(
     else:
         log_p = torch.log_softmax(z, 1, out=out)
         ce = -log_p.gather(1, index)
-        p, p_y = log_p.exp_(), torch.exp(-ce)
+        p = log_p.exp_()
+        p_y = p.gather(1, index)
     missing = p_y - 1.0
     rows, slope = _scaled_slope(g, ce, p_y, missing, scale)
     if row_weight is not None:
@@ -200,7 +203,7 @@ def _smooth_piece(
     """
     alpha, beta, share = float(g.alpha), float(g.beta), smoothing / logits.shape[1]
     index = index[at]
-    log_p = torch.log_softmax(logits.to(wide(logits.dtype)), 1, out=out)
+    log_p = torch.log_softmax(full_precision(logits), 1, out=out)
     ce = -log_p.gather(1, index)
     own: float | Tensor = 1.0 - smoothing
     even: float | Tensor = share
@@ -208,11 +211,12 @@ def _smooth_piece(
     of_p: float | Tensor = share
     if weight is None:
         log_p_of_all = log_p.sum(1, keepdim=True) * share
-        p = _exponential(log_p)
     else:
         own, even = weight[index] * own, along_classes(weight, logits) * share
         mass, log_p_of_all = even.sum(), (log_p * even).sum(1, keepdim=True)
-        p = _exponential(log_p)
+    # The softmax of log p is exp(log p), and takes less time on long rows.
+    p = torch.softmax(log_p, 1, out=log_p) if log_p.shape[1] > _SHORT else log_p.exp_()
+    if weight is not None:
         of_p = (p * even).sum(1, keepdim=True)
     p_y = torch.exp(-ce)
     rows = ((1.0 - p_y) * own + (mass - of_p)) * beta
@@ -225,11 +229,6 @@ def _smooth_piece(
         hidden = ignored[at].unsqueeze(1)
         rows, p = rows.masked_fill_(hidden, 0.0), p.masked_fill_(hidden, 0.0)
     return rows.squeeze(1), p
-
-
-def _exponential(log_p: Tensor) -> Tensor:
-    """Return exp(log_p) in its memory; softmax is the same function here."""
-    return torch.softmax(log_p, 1, out=log_p) if log_p.shape[1] > _SHORT else log_p.exp_()
 
 
 def _soft_piece(
@@ -246,25 +245,30 @@ def _soft_piece(
 
     With u_c = w_c v_c, and sums over the classes, a row's loss and its gradient are
 
-        sum_c u_c g(ce_c),    p_c (alpha sum_k u_k + beta sum_k u_k p_k - beta u_c) - alpha u_c.
+        sum_c u_c g(ce_c),    p_c sum_k o_k - o_c    with o_c = u_c (alpha + beta p_c).
     """
     alpha, beta = float(g.alpha), float(g.beta)
-    log_p = torch.log_softmax(logits.to(wide(logits.dtype)), 1, out=out)
-    u = target[at].to(log_p.dtype)
+    z = full_precision(logits)
+    u = target[at].to(z.dtype)
     if smoothing > 0:
-        u = u * (1.0 - smoothing) + smoothing / logits.shape[1]
+        u = u * (1.0 - smoothing) + smoothing / z.shape[1]
     if weight is not None:
-        u = u * along_classes(weight, logits)
-    mass, product = u.sum(1, keepdim=True), log_p * u
-    log_p_of_u = product.sum(1, keepdim=True)
-    p = _exponential(log_p)
-    p_of_u = torch.mul(p, u, out=product).sum(1, keepdim=True)
-    rows = (mass - p_of_u) * beta
+        u = u * along_classes(weight, z)
+    mass = u.sum(1, keepdim=True)
+    if z.shape[1] > _SHORT:  # one softmax, and log p from the largest logit and its p
+        p = torch.softmax(z, 1, out=out)
+        product = (z - z.amax(1, keepdim=True)).mul_(u)
+        log_p_of_u = product.sum(1, keepdim=True) + mass * p.amax(1, keepdim=True).log_()
+    else:
+        log_p = torch.log_softmax(z, 1, out=out)
+        product = log_p * u
+        log_p_of_u, p = product.sum(1, keepdim=True), log_p.exp_()
+    own = torch.addcmul(u if alpha == 1.0 else u * alpha, p, u, value=beta, out=product)
+    slope = own.sum(1, keepdim=True)
+    rows = mass * (alpha + beta) - slope
     if alpha != 0.0:  # p_y = 0 with alpha = 0 is not NaN
         rows -= alpha * log_p_of_u
-    slope = (mass * alpha + p_of_u * beta) * scale
-    factor = torch.sub(slope, u, alpha=beta * scale, out=product)
-    return rows.squeeze(1), p.mul_(factor).sub_(u, alpha=alpha * scale)
+    return rows.squeeze(1), p.mul_(slope * scale).sub_(own, alpha=scale)
 
 
 def _losses_and_gradient(logits: Tensor, piece: _Piece, whole: bool) -> tuple[Tensor, Tensor]:
@@ -306,11 +310,11 @@ class _Fast(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        (logits,) = ctx.saved_tensors
         if torch.is_grad_enabled():  # the gradient is to be differentiated
+            (logits,) = ctx.saved_tensors
             (gradient,) = torch.autograd.grad(ctx.readable(logits), logits, upstream, create_graph=True)
             return gradient, None, None, None, None, None
-        gradient = ctx.pass_again(logits)[1] if ctx.gradient is None else ctx.gradient
+        gradient = ctx.pass_again(*ctx.saved_tensors)[1] if ctx.gradient is None else ctx.gradient
         factor = upstream.unsqueeze(1) if ctx.by_row else upstream
         if is_observed() or torch._C._functorch.is_legacy_batchedtensor(upstream):
             return gradient * factor.to(gradient.dtype), None, None, None, None, None

@@ -90,10 +90,10 @@ class Mixture:
         """Return -g(-log p) with the fewest autograd nodes: on a small batch these are the cost of a loss."""
         if isinstance(self.alpha, Tensor) or isinstance(self.beta, Tensor) or torch.compiler.is_compiling():
             return -self(-log_p)
-        if self.alpha == 0.0:
-            return F.elu(log_p) * self.beta
-        scaled = log_p if self.alpha == 1.0 else log_p * self.alpha
-        return scaled if self.beta == 0.0 else torch.add(scaled, F.elu(log_p), alpha=self.beta)
+        if self.beta == 0.0:
+            return log_p if self.alpha == 1.0 else log_p * self.alpha
+        el = F.elu(log_p, self.beta)
+        return el if self.alpha == 0.0 else torch.add(el, log_p, alpha=self.alpha)
 
 
 class Focal:
@@ -112,12 +112,11 @@ class Focal:
         base = self._base(one_minus_exp(-ce.clamp(max=_P_IS_ZERO)))
         return self.alpha * _power(base, self.gamma) * ce
 
-    def value_and_slope(self, ce: Tensor) -> tuple[Tensor, Tensor]:
-        """Return alpha (1 - p)^gamma ce and alpha (1 - p)^(gamma - 1) (1 - p + gamma p ce), without gradient."""
-        minus = -ce.clamp(max=_P_IS_ZERO)
-        base = self._base(-torch.expm1(minus))
-        power = base.pow(self.gamma - 1.0).mul_(self.alpha)
-        slope = minus.exp().mul_(minus).mul_(-self.gamma).add_(base).mul_(power)
+    def value_and_slope(self, ce: Tensor, p: Tensor, missing: Tensor) -> tuple[Tensor, Tensor]:
+        """Return alpha m^gamma ce and alpha m^(gamma - 1) (m + gamma p ce) with m = 1 - p, both without gradient."""
+        base = self._base(missing)
+        power = base * self.alpha if self.gamma == 2.0 else base.pow(self.gamma - 1.0).mul_(self.alpha)
+        slope = torch.addcmul(base, p, ce.clamp(max=_P_IS_ZERO), value=self.gamma).mul_(power)
         return power.mul_(base).mul_(ce), slope
 
     def _base(self, missing: Tensor) -> Tensor:
@@ -130,7 +129,7 @@ def value_and_slope(g: Transform, ce: Tensor) -> tuple[Tensor, Tensor]:
     if isinstance(g, Mixture):
         return g(ce), torch.exp(-ce).mul_(g.beta).add_(g.alpha)
     if isinstance(g, Focal):
-        return g.value_and_slope(ce)
+        return g.value_and_slope(ce, torch.exp(-ce), -torch.expm1(-ce))
     # A derivative at ce = inf is a limit: take it where every p is 0 and the arithmetic is still finite.
     leaf = ce.clamp(max=torch.finfo(ce.dtype).max / 4)
     if is_transformed():  # where no tensor may be told to require a gradient

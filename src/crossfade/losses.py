@@ -89,14 +89,13 @@ class CrossfadeLoss(nn.Module):
         self, logits: Tensor, target: Tensor, *, return_stats: bool = False
     ) -> Tensor | tuple[Tensor, LossStats]:
         """Return the loss at the progress that was set last, or the pair (loss, stats)."""
-        alpha: float | Tensor
-        beta: float | Tensor
-        if torch.compiler.is_compiling() or not self.alpha.is_cpu:
+        alpha, beta = self.alpha, self.beta  # a module takes long to look up a buffer
+        if torch.compiler.is_compiling() or not alpha.is_cpu:
             # Copies, because the next at() overwrites the buffers, and the backward pass of this loss may come after
             # it. Not clone(), which a compiler may move to the backward pass; it doesn't move stack().
-            alpha, beta = torch.stack((self.alpha, self.beta)).unbind()
+            alpha, beta = torch.stack((alpha, beta)).unbind()
         else:  # numbers are faster, but reading them would wait for a GPU
-            alpha, beta = self.alpha.item(), self.beta.item()
+            alpha, beta = alpha.item(), beta.item()
         return functional.crossfade_loss(
             logits, target, alpha=alpha, beta=beta, return_stats=return_stats, **self._loss_options()
         )
