@@ -59,6 +59,9 @@ def probability(
     reduction: Reduction,
 ) -> Tensor:
     """Return the loss g(ce) in the form that serves these arguments, which are those of ``F.cross_entropy``."""
+    few = not torch.compiler.is_compiling() and logits.numel() <= _FEW_LOGITS
+    if few and isinstance(g, Mixture) and g.is_fixed and not is_sharded(logits):
+        return by_class(g, logits, target, weight, ignore_index, label_smoothing, reduction)
     target = as_index(target)
     soft = label_smoothing > 0 or is_soft(logits, target)
     if soft and is_sharded(logits):
@@ -69,9 +72,6 @@ def probability(
             return by_class(g, logits, target, weight, ignore_index, label_smoothing, reduction)
         return by_row(g, logits, target, weight, ignore_index, reduction)
 
-    few = not torch.compiler.is_compiling() and logits.numel() <= _FEW_LOGITS
-    if few and isinstance(g, Mixture) and g.is_fixed and not is_sharded(logits):
-        return by_class(g, logits, target, weight, ignore_index, label_smoothing, reduction)
     if (not few or isinstance(g, Focal)) and fast_applies(logits, target, weight):
         loss = fast(g, logits, target, weight, ignore_index, label_smoothing, reduction, readable)
         if loss is not None:
@@ -155,8 +155,8 @@ def reduce_classes(
     target = as_index(target)
     if weight is not None:
         weight = weight.to(scores.dtype)
-    dim = class_dim(scores)
     if is_soft(scores, target):
+        dim = class_dim(scores)
         wrong_weight = weight is not None and weight.shape != (scores.shape[dim],)
         if wrong_weight or not target.is_floating_point() or ignore_index >= 0 or not 0 <= label_smoothing <= 1:
             return _refusal(scores, target, weight, ignore_index, label_smoothing)
@@ -175,6 +175,7 @@ def reduce_classes(
     picked = F.nll_loss(scores, target, weight, None, ignore_index, None, reduction)
     if label_smoothing <= 0:  # like F.cross_entropy, which takes a negative value for none
         return picked
+    dim = class_dim(scores)
     spread = -(scores if weight is None else scores * along_classes(weight, scores)).sum(dim)
     ignored = target == ignore_index
     spread = spread.masked_fill(ignored, 0.0)

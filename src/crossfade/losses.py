@@ -14,6 +14,7 @@ from crossfade._heart import Reduction, check_reduction
 from crossfade._options import LossOptions
 from crossfade._stats import LossStats
 from crossfade._tensors import class_dim, full_precision, is_half
+from crossfade._transforms import Mixture
 from crossfade.schedules import Schedule, Weights, check_called, gradual
 
 
@@ -89,16 +90,16 @@ class CrossfadeLoss(nn.Module):
         self, logits: Tensor, target: Tensor, *, return_stats: bool = False
     ) -> Tensor | tuple[Tensor, LossStats]:
         """Return the loss at the progress that was set last, or the pair (loss, stats)."""
-        alpha, beta = self.alpha, self.beta  # a module takes long to look up a buffer
+        alpha: float | Tensor
+        beta: float | Tensor
+        alpha, beta = self.alpha, self.beta
         if torch.compiler.is_compiling() or not alpha.is_cpu:
             # Copies, because the next at() overwrites the buffers, and the backward pass of this loss may come after
             # it. Not clone(), which a compiler may move to the backward pass; it doesn't move stack().
             alpha, beta = torch.stack((alpha, beta)).unbind()
         else:  # numbers are faster, but reading them would wait for a GPU
             alpha, beta = alpha.item(), beta.item()
-        return functional.crossfade_loss(
-            logits, target, alpha=alpha, beta=beta, return_stats=return_stats, **self._loss_options()
-        )
+        return _options.loss(Mixture(alpha, beta), logits, target, return_stats=return_stats, **self._loss_options())
 
     def _loss_options(self) -> LossOptions:
         return {
