@@ -160,7 +160,7 @@ def _piece(
     out: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """Return the losses of the rows, and their gradient times ``scale`` in full precision."""
-    index = index[at]
+    index = index if index.shape[0] == logits.shape[0] else index[at]
     z = full_precision(logits)
     if z.shape[1] > _SHORT:
         p = torch.softmax(z, 1, out=out)
@@ -299,11 +299,8 @@ class _Fast(torch.autograd.Function):
     ) -> Tensor:
         rows, ctx.gradient = _losses_and_gradient(logits, piece, whole)
         ctx.save_for_backward(logits)
-        ctx.pass_again, ctx.by_row, ctx.readable = (
-            partial(_losses_and_gradient, piece=piece, whole=whole),
-            reduction == "none",
-            readable,
-        )
+        ctx.pass_again = partial(_losses_and_gradient, piece=piece, whole=whole)
+        ctx.by_row, ctx.readable = reduction == "none", readable
         if reduction == "none":
             return rows
         return rows.sum() / count if reduction == "mean" else rows.sum()
