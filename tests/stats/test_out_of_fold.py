@@ -48,6 +48,16 @@ def test_one_round_of_folds_by_hand():
     assert found.floor == pytest.approx(rows)  # each row was tested once: nothing says what more repeats would do
 
 
+def test_more_repeats_test_the_rows_that_none_has_tested_yet():
+    own = np.array([[1, 1, 0, 1, -1, -1, -1, -1], [-1, -1, -1, -1, 0, 1, 0, 1]], dtype=np.int8)
+    other = np.array([[0, 1, 0, 1, -1, -1, -1, -1], [-1, -1, -1, -1, 0, 0, 1, 0]], dtype=np.int8)
+    whole = tried(own, other)
+    left = np.full((2, 8), -1, np.int8)  # as many rows that other repeats would test
+    half = tried(np.hstack([own, left]), np.hstack([other, left]))
+    assert half.standard_error == whole.standard_error
+    assert half.floor == pytest.approx(whole.floor / 2)
+
+
 def test_fits_that_differ_count_as_fits():
     rng = np.random.default_rng(0)
     tested = folds(rng, 5000, rounds=4)

@@ -162,7 +162,7 @@ def out_of_fold_t(
     noise = float((d**2).sum() - (d.sum(0) ** 2 / times).sum()) / again if again else 0.0
     lasting = max(0.0, 1 - noise * float((1 / times).mean()) / spread)
     df = (rows + fits) ** 2 / (rows**2 / (n - 1) + fits**2 / (repeats - 1))
-    floor = lasting * rows + SHARED_TRAINING * fit
+    floor = lasting * spread / own.shape[1] + SHARED_TRAINING * fit  # more repeats test the other rows, too
     return _t(mean, float(np.sqrt(rows + fits)), df, confidence, OUT_OF_FOLD, floor)
 
 
