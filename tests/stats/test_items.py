@@ -110,3 +110,20 @@ def test_a_comparison_on_fixed_test_rows_says_what_the_rows_say(repeats):
     assert f"f0 {found.paired[0].by_row.wins} to {found.paired[0].by_row.losses} (p < 0.001)" in said
     assert found.to_dict()["paired"][0]["by_row"]["wins"] == found.paired[0].by_row.wins
     assert all(c.by_row is None for c in compare_methods(frame).paired)
+
+
+@pytest.mark.parametrize(
+    ("won", "advice"), [(2, "Try f0 on more test rows: it won 2 of these"), (30, "f0 may replace ce")]
+)
+def test_a_gain_on_a_few_fixed_test_rows_is_no_reason_to_replace_the_control(won, advice):
+    ce = np.repeat([1, 0], 50).astype(np.int8)
+    f0 = np.where(np.arange(100) < 50 + won, 1, 0).astype(np.int8)
+    rows = [
+        {"dataset": "d", "method": name, "repeat": repeat, "n_train": 200, "n_test": 100, "hits": hits}
+        | {"accuracy": hits.mean() - 1e-4 * repeat * (name == "ce")}  # a mean over tied epochs
+        for repeat in range(3)
+        for name, hits in (("ce", ce), ("f0", f0))
+    ]
+    found = compare_methods(pd.DataFrame(rows), fixed_test=True)
+    assert found.headline == "Reliably higher accuracy than ce on these 100 test rows: f0."
+    assert found.advice.startswith(advice)

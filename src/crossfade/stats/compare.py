@@ -126,7 +126,13 @@ class Comparison:
         single = [one.outcome for one in self.verdicts if one.dataset is not None]
         region = self.equivalent or 0.0
         return headline(
-            self.headlines, single, len(self.datasets), control=self.control, metric=self.metric, region=region
+            self.headlines,
+            single,
+            len(self.datasets),
+            control=self.control,
+            metric=self.metric,
+            region=region,
+            test_rows=self.paired[0].n_test if self.paired[0].fixed_test and not self.across else None,
         )
 
     @property

@@ -16,8 +16,8 @@ _WORSE_CALIBRATION = 0.01
 _OPEN = ("no reliable difference", "one repeat", "no spread")  # outcomes that more results might decide
 # What an outcome says of some methods, the most telling first.
 _HEADLINES = {
-    "better": "Reliably higher {metric} than {control}: {names}.",
-    "worse": "Reliably lower {metric} than {control}: {names}.",
+    "better": "Reliably higher {metric} than {control}{place}: {names}.",
+    "worse": "Reliably lower {metric} than {control}{place}: {names}.",
     "no reliable difference": "No reliable difference from {control} in {metric}: {names}.",
     "practically equivalent": "Practically equivalent to {control}, within {region} points: {names}.",
     "identical": "Identical to {control}: {names}.",
@@ -59,7 +59,14 @@ def verdict(comparison: PairedComparison | AcrossComparison, metric: str = "accu
 
 
 def headline(
-    verdicts: Sequence[Verdict], single: Sequence[Outcome], datasets: int, *, control: str, metric: str, region: float
+    verdicts: Sequence[Verdict],
+    single: Sequence[Outcome],
+    datasets: int,
+    *,
+    control: str,
+    metric: str,
+    region: float,
+    test_rows: float | None = None,
 ) -> str:
     """Return what was found about all methods together, no stronger than the verdicts that it sums up.
 
@@ -69,6 +76,7 @@ def headline(
         datasets: their number.
         control, metric: names of the control and of the score.
         region: the size up to which differences don't matter.
+        test_rows: their number, where there is one data set and all repeats test the same rows.
     """
     found: dict[str, list[str]] = {}
     for one in verdicts:
@@ -78,6 +86,7 @@ def headline(
         "metric": metric,
         "datasets": count(datasets, "data set"),
         "region": percent(region, 1),
+        "place": f" on these {test_rows:g} test rows" if test_rows else "",
     }
     parts = [line.format(names=listed(found[kind], 12), **words) for kind, line in _HEADLINES.items() if kind in found]
     if len(verdicts) > 1 and list(found) == ["no reliable difference"]:
@@ -99,7 +108,12 @@ def advice(paired: Sequence[PairedComparison], across: Sequence[AcrossComparison
     """
     overall = across or paired
     best = max((c for c in overall if c.outcome == "better"), key=lambda c: c.mean, default=None)
-    parts = [f"{best.method} may replace {best.control} here."] if best else []
+    parts = []
+    if isinstance(best, PairedComparison) and best.by_row and best.by_row.p > 1 - best.confidence:
+        few = f"it won {best.by_row.wins} of these and lost {best.by_row.losses}, which may be chance"
+        parts.append(f"Try {best.method} on more test rows: {few}.")
+    elif best:
+        parts.append(f"{best.method} may replace {best.control} here.")
     if across and across[0].outcome == "too few data sets":
         least = 1 + ceil(log2(across[0].comparisons / (1 - across[0].confidence)))
         parts.append(f"At least {least} data sets are needed for a conclusion beyond them.")
