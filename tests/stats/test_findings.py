@@ -65,6 +65,7 @@ def test_the_same_network_under_several_names_is_said_once():
     assert "a: f0 = f0-late = gradual (7 of 10 repeats, epoch 3)" in said
     moves = {"gradual": 8, "f0-late": 47}
     assert "(7 of 10 repeats, epoch 3, the first schedule moves after 8)" in found(frame, moves=moves)
+    assert "(7 of 10 repeats, epoch 3)" in found(frame, moves={"gradual": 2})  # it moved before: that says nothing
     assert comparison.same == {"f0-late": "f0"}
     assert [verdict.method for verdict in comparison.headlines] == ["f0", "gradual"]
     assert "f0-late" not in "".join(verdict.text for verdict in comparison.headlines)

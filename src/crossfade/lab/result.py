@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from html import escape
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
@@ -208,12 +209,15 @@ class ComparisonResult:
     @property
     def _moves(self) -> dict[str, int]:
         """The epoch after which the schedule of each method that has a moving one first moves."""
-        epochs, found = self.meta["recipe"]["epochs"], {}
+        epochs, found = self.meta["recipe"]["epochs"], dict[str, int]()
         for entry in self.meta["methods"]:
             (_, *first), *steps = entry["schedule"] or [(0.0,)]
             moved = next((progress for progress, *weights in steps if weights != first), None)
             if moved is not None:
-                found[str(entry["name"])] = int(epochs * moved)
+                whole = self.meta["recipe"].get("granularity") == "epoch"  # it moves between epochs only
+                after = ceil(epochs * moved - 1e-9) if whole else int(epochs * moved)
+                if after < epochs:
+                    found[str(entry["name"])] = after
         return found
 
     @property

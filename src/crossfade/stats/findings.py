@@ -84,7 +84,7 @@ def _one_network(results: pd.DataFrame, moves: Mapping[str, int]) -> Iterator[st
             repeats, least = part["repeat"].nunique(), min(share for _, share in others)
             alike = [first, *(name for name, _ in others)]
             epoch = part.loc[part["method"].isin(alike), "epoch"].median()
-            starts = [moves[name] for name in alike if name in moves]
+            starts = [moves[name] for name in alike if moves.get(name, -1) >= epoch]
             when = f"epoch {epoch:g}" + (f", the first schedule moves after {min(starts)}" if starts else "")
             found.append(f"{dataset}: {' = '.join(alike)} ({round(least * repeats)} of {repeats} repeats, {when})")
     if found:
