@@ -393,6 +393,22 @@ def test_numbers_as_people_write_them(write, cell, values):
     assert "holds numbers" in refuse(write(text), test=test)
 
 
+def test_numbers_that_are_written_alike_are_noted_once(write):
+    names = [f"n{i}" for i in range(6)]
+    rows = (";".join([*(f"{n},{i}" for i in range(1, 7)), f"{n}%", "xy"[n % 2]]) for n in range(40))
+    table = from_file(write(";".join([*names, "share", "y"]) + "\n" + "\n".join(rows)), "y")
+    assert table.notes == (
+        "column 'n0' is read as numbers: '0,1' is 0.1; n1, n2, n3 and 2 more likewise",
+        "column 'share' is read as numbers: '0%' is 0",
+    )
+
+
+def test_the_target_divides_no_rows(write):
+    for option in ("group", "time"):
+        with pytest.raises(UserError, match=f"--{option} 'b' is the target"):
+            from_file(write("a;b\n" + "1;x\n2;y\n" * 9), "b", **{option: "b"})
+
+
 @pytest.mark.parametrize(
     ("cell", "days"),
     [

@@ -19,6 +19,7 @@ from crossfade.lab.data.columns import MAX_CATEGORIES, Column, Rare, convert, in
 from crossfade.lab.data.reading import Rows, check_names, opened, rows_of_arrays, rows_of_files
 from crossfade.lab.data.split import Split, entry
 from crossfade.lab.trial import Shape, stream_seed
+from crossfade.stats.words import count, listed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -166,8 +167,10 @@ def _table(
     if target in drop and target not in names:
         raise UserError(f"{where}: --drop {target!r} is the target; name columns to learn from")
     check_names(drop, names, "--drop", where)
-    check_names([group] if group else [], names, "--group", where)
-    check_names([time] if time else [], names, "--time", where)
+    for option, column in {"--group": group, "--time": time}.items():
+        if column == target and target not in names:
+            raise UserError(f"{where}: {option} {target!r} is the target; name another column")
+        check_names([column] if column else [], names, option, where)
     if group and time:
         raise UserError("--group and --time: rows are divided by one of them; leave out the other")
     classes, ((frame, codes), *tests), notes = labelled(rows, target in categorical)
@@ -177,7 +180,7 @@ def _table(
         if column not in (*drop, group, time)
     ]
     used = tuple(column for column in columns if column.kind != "unused")
-    notes += [column.note for column in columns if column.note]
+    notes += _notes(columns)
     if not used:
         raise UserError(f"{where}: no column is left to learn from ({'; '.join(notes) or 'only the target'})")
     features, held = _converted(frame, used, where), None
@@ -213,6 +216,19 @@ def _table(
             raise UserError(f"{where}: --time {time!r} must hold numbers, dates or times")
         times = _divider(convert(frame[time], kind, where), f"{where}: --time {time!r}")
     return Table(name, source, features, codes, classes, used, held, tuple(notes), groups=groups, times=times)
+
+
+def _notes(columns: Sequence[Column]) -> list[str]:
+    """Return the notes on columns, one for all numbers that are written alike, such as with decimal commas."""
+    alike: dict[object, list[Column]] = {}
+    for column in columns:
+        if column.note:
+            spelling = column.spelling if column.kind == "number" else None
+            alike.setdefault(spelling or id(column), []).append(column)
+    return [
+        f"{first.note}; {listed((one.name for one in more), 3)} likewise" if more else str(first.note)
+        for first, *more in alike.values()
+    ]
 
 
 def _hashes(features: pd.DataFrame, codes: NDArray[np.int64]) -> pd.Series:
@@ -268,7 +284,7 @@ class TableTask:
         if part < classes or rows - drawn * part < classes:
             raise UserError(
                 f"{self.table.source}: {rows} rows can't be divided so that each part holds all {classes} classes "
-                f"(test size {self.test_size:g}: {part} rows); change --test-size, add rows or merge classes"
+                f"(test size {self.test_size:g}: {count(part, 'row')}); change --test-size, add rows or merge classes"
             )
         counts = np.bincount(self.table.labels, minlength=classes)
         kept = counts  # the least number of each class's rows in the training part, whichever rows are drawn
