@@ -57,6 +57,8 @@ class Data:
         drop: Columns to leave out.
         merge_rare: Classes with fewer rows than this become one, "other".
         drop_rare: Rows of classes with fewer rows than this are left out.
+        group: Rows with the same value here, such as those of one patient, stay in one part; the column is no input.
+        time: The latest rows by this column are for testing, those before them for validation; it is no input.
     """
 
     target: str | None = None
