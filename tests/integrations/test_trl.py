@@ -162,6 +162,8 @@ def test_mistakes_are_named(tokenizer, tmp_path):
         train(tokenizer, texts(), tmp_path, CrossfadeLoss(FADE, label_smoothing=0.1))
     with pytest.raises(UserError, match="need the logits of all classes"):
         train(tokenizer, texts(), tmp_path, CrossfadeLoss(FADE, z_loss=1e-4))
+    with pytest.raises(UserError, match="TRL's head ignores the label -100: expected ignore_index=-100, got 0"):
+        train(tokenizer, texts(), tmp_path, CrossfadeLoss(FADE, ignore_index=0))
     smoothed = train(tokenizer, texts(), tmp_path, CrossfadeLoss(FADE, label_smoothing=0.1), form="logits", max_steps=1)
     assert parameters(smoothed[0]).isfinite().all()
 

@@ -67,6 +67,10 @@ class CrossfadeCallback(transformers.CrossfadeCallback):
                     "class weights, label smoothing, softcap and z_loss need the logits of all classes: "
                     "pass SFTTrainer(..., callbacks=[fade], compute_loss_func=fade.compute_loss)"
                 )
+            if criterion.ignore_index != -100:
+                raise UserError(
+                    f"TRL's head ignores the label -100: expected ignore_index=-100, got {criterion.ignore_index}"
+                )
             self._used = True
             self._move_to(log_probs.device)
             # Ignored tokens have log_probs = 0, and g(0) = 0.
