@@ -74,6 +74,7 @@ def fast(
         readable: a function from the logits to the loss in a form that can be differentiated twice.
     """
     soft, classes, precise = is_soft(logits, target), logits.shape[1], wide(logits.dtype)
+    read_again = logits, target, weight
     if (
         reduction not in ("none", "mean", "sum")
         or not (torch.is_grad_enabled() and logits.requires_grad)
@@ -112,7 +113,7 @@ def fast(
     elif label_smoothing > 0:
         piece = partial(_smooth_piece, cast(Mixture, g), target, weight, label_smoothing, ignored, scale)
     whole = logits.dtype == precise and not soft and (label_smoothing <= 0 or classes <= _SHORT)
-    return cast(Tensor, _Fast.apply(logits, piece, whole, count, reduction, readable))
+    return cast(Tensor, _Fast.apply(*read_again, piece, whole, count, reduction, readable))
 
 
 def pieces(logits: Tensor) -> list[slice]:
@@ -291,6 +292,8 @@ class _Fast(torch.autograd.Function):
     def forward(
         ctx: Any,
         logits: Tensor,
+        target: Tensor,
+        weight: Tensor | None,
         piece: _Piece,
         whole: bool,
         count: float,
@@ -298,7 +301,7 @@ class _Fast(torch.autograd.Function):
         readable: Callable[[Tensor], Tensor],
     ) -> Tensor:
         rows, ctx.gradient = _losses_and_gradient(logits, piece, whole)
-        ctx.save_for_backward(logits)
+        ctx.save_for_backward(logits, target, weight)  # autograd then refuses to compute again from changed ones
         ctx.pass_again = partial(_losses_and_gradient, piece=piece, whole=whole)
         ctx.by_row, ctx.readable = reduction == "none", readable
         if reduction == "none":
@@ -308,14 +311,14 @@ class _Fast(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():  # the gradient is to be differentiated
-            (logits,) = ctx.saved_tensors
+            logits, _, _ = ctx.saved_tensors
             (gradient,) = torch.autograd.grad(ctx.readable(logits), logits, upstream, create_graph=True)
-            return gradient, None, None, None, None, None
-        gradient = ctx.pass_again(*ctx.saved_tensors)[1] if ctx.gradient is None else ctx.gradient
+            return gradient, *[None] * 7
+        gradient = ctx.pass_again(ctx.saved_tensors[0])[1] if ctx.gradient is None else ctx.gradient
         factor = upstream.unsqueeze(1) if ctx.by_row else upstream
         if is_observed() or torch._C._functorch.is_legacy_batchedtensor(upstream):
-            return gradient * factor.to(gradient.dtype), None, None, None, None, None
+            return gradient * factor.to(gradient.dtype), *[None] * 7
         ctx.gradient = None  # from here on it belongs to the caller
         if ctx.by_row or upstream.item() != 1.0:
             gradient.mul_(factor.to(gradient.dtype))
-        return gradient, None, None, None, None, None
+        return gradient, *[None] * 7

@@ -260,3 +260,17 @@ def test_the_derivative_of_one_minus_p_in_every_kind_of_differentiation() -> Non
             torch.func.jvp(slope, (log_p,), (one,))[1],
         ):
             torch.testing.assert_close(found, p, rtol=4 * torch.finfo(dtype).eps, atol=0)
+
+
+@pytest.mark.parametrize("changed", ["target", "weight"])
+@pytest.mark.parametrize("differentiable", [False, True])
+@pytest.mark.parametrize("soft", [False, True])
+def test_nothing_is_computed_again_from_changed_tensors(changed: str, differentiable: bool, soft: bool) -> None:
+    """PyTorch: a second or differentiable backward pass of ``F.cross_entropy`` raises, too."""
+    logits = torch.randn(LARGE, 6, requires_grad=True)
+    tensors = {"target": torch.rand(LARGE, 6) if soft else torch.randint(6, (LARGE,)), "weight": torch.rand(6) + 0.1}
+    loss = cf.crossfade_loss(logits, **tensors)
+    torch.autograd.grad(loss, logits, retain_graph=True)
+    tensors[changed].mul_(0)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        torch.autograd.grad(loss, logits, create_graph=differentiable)
