@@ -88,6 +88,7 @@ def test_a_foreign_file_needs_overwrite_and_own_files_dont(call):
     assert call("report", "--json", "link.json")[0] == 0
     assert os.path.islink("link.json")
     assert json.loads(Path("elsewhere.json").read_text()) == first
+    assert json.loads(call("report", "--json", "-")[1]) == first
 
 
 def test_report_and_export_keep_the_store_and_replace_their_own(call):
@@ -128,6 +129,7 @@ def test_stats_keeps_its_input_and_foreign_figures(call):
     os.mkdir("figures")
     assert call("stats", "scores.csv", "--out", "figures")[0] == 0
     assert call("stats", "scores.csv", "--out", "figures")[0] == 0  # again
+    assert json.loads(call("stats", "scores.csv", "--json", "-")[1])["generator"] == "crossfade"
     drawn = sorted(os.listdir("figures"))
     assert drawn
     Path(f"figures/{drawn[0]}").write_text("<svg>mine</svg>")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Group, Parameter
 
-from crossfade.cli.options import Machine, Names, Numbers, Overwrite, Quiet
+from crossfade.cli.options import JsonPath, Machine, Names, Numbers, Overwrite, Quiet
 from crossfade.errors import UserError
 from crossfade.lab import settings as groups
 from crossfade.lab.settings import Images, Settings, Texts, check_kind
@@ -51,7 +51,7 @@ class Output:
 
     store: Path = Path("crossfade.db")
     report: Path = Path("report.html")
-    json: Annotated[Path | None, Parameter(allow_leading_hyphen=True)] = None
+    json: JsonPath = None
     keep_weights: Path | None = None
     retry_failed: bool = False
     overwrite: Overwrite = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 from cyclopts import Parameter, Token
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 _OVERWRITE = "Replace files in the way that crossfade didn't write; never an input, the store or another output."
 Overwrite: TypeAlias = Annotated[bool, Parameter(help=_OVERWRITE)]
+# cyclopts takes a lone hyphen, here standard output, for an option.
+JsonPath: TypeAlias = Annotated[Path | None, Parameter(allow_leading_hyphen=True)]
 Quiet: TypeAlias = Annotated[bool, Parameter(alias="-q", help="Say nothing but the answer and errors.")]
 
 

@@ -7,7 +7,7 @@ from math import ceil, log10
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crossfade.cli.options import Overwrite, Quiet
+from crossfade.cli.options import JsonPath, Overwrite, Quiet
 from crossfade.errors import UserError
 from crossfade.lab.files import SIGNATURE, check_folder, check_outputs, write_json, write_text
 from crossfade.stats.words import count, level, p_number, p_value, percent, points, points_range, text_table
@@ -34,7 +34,7 @@ def stats(
     lower_is_better: bool = False,
     out: Path | None = None,
     alpha: float = 0.05,
-    json: Path | None = None,
+    json: JsonPath = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> int:

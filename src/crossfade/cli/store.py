@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from crossfade.cli.options import Overwrite, Quiet
+from crossfade.cli.options import JsonPath, Overwrite, Quiet
 from crossfade.errors import UserError
 from crossfade.stats.words import count
 
@@ -71,7 +71,7 @@ def report(
     store: Path = _STORE,
     *,
     report: Annotated[Path, Parameter(alias="--output")] = Path("report.html"),
-    json: Path | None = None,
+    json: JsonPath = None,
     run: str | None = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
@@ -81,7 +81,7 @@ def report(
     Args:
         store: The file with the results.
         report: The page to write.
-        json: Write the same numbers for scripts, where the request is a comparison.
+        json: Write the same numbers for scripts, where the request is a comparison; - is standard output.
         run: Which request, as `crossfade status` names it. [default: the latest]
     """
     from crossfade.lab.files import check_outputs, write_json
@@ -110,7 +110,7 @@ def report(
     if not quiet:
         if answer.pending:
             print(f"note: {answer.pending} of {count(len(chosen.keys), 'trial')} not run yet", file=sys.stderr)
-        print(f"Page: {page}")
+        print(f"Page: {page}", file=sys.stderr if str(json) == "-" else sys.stdout)
     return 0
 
 
