@@ -103,14 +103,18 @@ class _Line:
 def show() -> int:
     """List the methods, networks and studies that can be named."""
     from crossfade.cli import STUDIES
-    from crossfade.lab.methods import DEFAULT_METHODS, METHODS
+    from crossfade.lab.methods import DEFAULT_METHODS, MATCHED, METHODS
 
+    stars = dict.fromkeys((*DEFAULT_METHODS, MATCHED), "*")
     named = {
-        method.name + ("*" if method.name in DEFAULT_METHODS else ""): f"{method.title}. {method.note}".rstrip(" .")
-        for method in METHODS
+        method.name + stars.get(method.name, ""): f"{method.title}. {method.note}".rstrip(" .") for method in METHODS
     }
     studies = {name: f"{command.help} crossfade run {name}" for name, command in STUDIES.items()}
-    shown = {"Methods (* compared by default)": named, **_NETWORKS, "Studies": {"compare": _COMPARE, **studies}}
+    shown = {
+        "Methods (* compared by default on tables)": named,
+        **_NETWORKS,
+        "Studies": {"compare": _COMPARE, **studies},
+    }
     for heading, entries in shown.items():
         print(heading)
         width = max(map(len, entries))
