@@ -47,11 +47,11 @@ _log = logging.getLogger(__name__)
 _ERRORS = {
     "full": "the disk is full; free some space and run the same command again: what is stored is safe",
     "disk I/O": "the disk refused to write; check space and quota and run the same command again",
-    "readonly": "it can't be written to; make it writable or use --store another file",
-    "unable to open": "can't be opened; check its and the folder's permissions or use --store another file",
-    "locked": "another program keeps it locked; close that, or use --store another file",
-    "malformed": "the file is damaged; restore a copy of it, or use --store another file to start again",
-    "not a database": "not a crossfade store (not an SQLite file), or damaged; use --store another file",
+    "readonly": "it can't be written to; make it writable or name another one with --store",
+    "unable to open": "can't be opened; check its and the folder's permissions or name another one with --store",
+    "locked": "another program keeps it locked; close that, or name another one with --store",
+    "malformed": "the file is damaged; restore a copy of it, or name another one with --store to start again",
+    "not a database": "not a crossfade store (not an SQLite file), or damaged; name another one with --store",
 }
 
 
@@ -255,11 +255,11 @@ class Store:
 
     def _check_ours(self) -> None:
         if self._value("PRAGMA application_id") != _APPLICATION:
-            raise UserError(f"store {self.path}: an SQLite file, but not one of crossfade's; use --store another file")
+            raise UserError(f"store {self.path}: an SQLite file, but not one of crossfade's; name another one with --store")
         schema = self._value("PRAGMA user_version")
         if schema != _SCHEMA:
             known = f"written in layout {schema}, this version reads {_SCHEMA}"
-            raise UserError(f"store {self.path}: {known}; update crossfade or use --store another file")
+            raise UserError(f"store {self.path}: {known}; update crossfade or name another one with --store")
 
     def _check_pages(self, how: str) -> None:
         damage = self._value(f"PRAGMA {how}(1)")
@@ -274,14 +274,14 @@ class Store:
         try:
             yield
         except (BlockingIOError, TimeoutError):
-            advice = "wait until that ends, or give --store another file"
+            advice = "wait until that ends, or name another one with --store"
             raise UserError(f"store {self.path}: another run is writing to it; {advice}") from None
         except OSError as error:
-            raise UserError(f"store {self.path}: {error.strerror}; use --store another file") from None
+            raise UserError(f"store {self.path}: {error.strerror}; name another one with --store") from None
         except UserError:
             raise
         except (sqlite3.Error, ValueError, TypeError) as error:
-            unknown = f"the file is damaged ({error}); restore a copy of it, or use --store another file"
+            unknown = f"the file is damaged ({error}); restore a copy of it, or name another one with --store"
             line = next((line for sign, line in _ERRORS.items() if sign in str(error)), unknown)
             raise UserError(f"store {self.path}: {line}") from None
 
@@ -320,7 +320,7 @@ def _check_file(path: Path, mode: str) -> None:
         if not path.parent.is_dir():
             raise UserError(f"store {path}: the folder {path.parent} isn't there; make it first")
     elif mode == "write" and not os.access(path, os.W_OK):
-        raise UserError(f"store {path}: it can't be written to; make it writable or use --store another file")
+        raise UserError(f"store {path}: it can't be written to; make it writable or name another one with --store")
 
 
 def _one_name(path: Path) -> Path:
