@@ -255,7 +255,9 @@ class Store:
 
     def _check_ours(self) -> None:
         if self._value("PRAGMA application_id") != _APPLICATION:
-            raise UserError(f"store {self.path}: an SQLite file, but not one of crossfade's; name another one with --store")
+            raise UserError(
+                f"store {self.path}: an SQLite file, but not one of crossfade's; name another one with --store"
+            )
         schema = self._value("PRAGMA user_version")
         if schema != _SCHEMA:
             known = f"written in layout {schema}, this version reads {_SCHEMA}"
