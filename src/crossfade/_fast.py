@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from crossfade._tensors import along_classes, full_precision, is_observed, is_plain, is_soft, wide
+from crossfade._tensors import along_classes, full_precision, is_observed, is_plain, is_soft, smoothed, wide
 from crossfade._transforms import Focal, Mixture, Transform, is_learnable, value_and_slope
 
 # Where p_y is smaller than this, float32 is near its underflow, and ce is computed from the logits.
@@ -252,7 +252,7 @@ def _soft_piece(
     z = full_precision(logits)
     u = target[at].to(z.dtype)
     if smoothing > 0:
-        u = u * (1.0 - smoothing) + smoothing / z.shape[1]
+        u = smoothed(u, smoothing, z.shape[1])
     if weight is not None:
         u = u * along_classes(weight, z)
     mass = u.sum(1, keepdim=True)

@@ -32,6 +32,7 @@ from crossfade._tensors import (
     is_sharded,
     is_soft,
     replicated,
+    smoothed,
     target_weight,
     whole_rows,
 )
@@ -162,7 +163,7 @@ def reduce_classes(
             return _refusal(scores, target, weight, ignore_index, label_smoothing)
         check_reduction(reduction)
         if label_smoothing > 0:
-            target = target.to(scores.dtype) * (1 - label_smoothing) + label_smoothing / scores.shape[dim]
+            target = smoothed(target.to(scores.dtype), label_smoothing, scores.shape[dim])
         product = scores * target
         if weight is not None:
             product = product * along_classes(weight, scores)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from crossfade._fast import pieces
-from crossfade._tensors import along_classes, class_dim, full_precision, is_observed, is_soft
+from crossfade._tensors import along_classes, class_dim, full_precision, is_observed, is_soft, smoothed
 from crossfade._transforms import Transform, value_and_slope
 
 
@@ -94,7 +94,7 @@ def _stats(
         ce, p_y = -log_p.gather(dim, index).squeeze(dim), p.gather(dim, index).squeeze(dim)
     if soft or label_smoothing > 0:
         v = v if soft else torch.zeros_like(p).scatter(dim, index, 1.0)
-        v = v * (1 - label_smoothing) + label_smoothing / logits.shape[dim]
+        v = smoothed(v, label_smoothing, logits.shape[dim])
         if weight is not None:
             v = v * along_classes(weight.to(v.dtype), logits)
         row_weight = (v * value_and_slope(g, -log_p)[1]).sum(dim)

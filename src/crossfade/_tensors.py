@@ -85,6 +85,11 @@ def along_classes(weight: Tensor, scores: Tensor) -> Tensor:
     return weight.view([-1 if d == class_dim(scores) else 1 for d in range(scores.dim())])
 
 
+def smoothed(distribution: Tensor, label_smoothing: float, classes: int) -> Tensor:
+    """Return target distributions of which a share is spread evenly over all classes."""
+    return distribution * (1 - label_smoothing) + label_smoothing / classes
+
+
 def check_per_class(name: str, values: Tensor | None, classes: int) -> None:
     """Raise RuntimeError, as ``F.cross_entropy`` does, unless there is exactly one element for each class."""
     if values is not None and values.shape != (classes,):

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from crossfade import kernels
 from crossfade._fast import pieces
-from crossfade._tensors import capped, wide
+from crossfade._tensors import capped, smoothed, wide
 from crossfade._transforms import Transform, value_and_slope
 
 
@@ -168,11 +168,12 @@ class SoftPiece(Piece):
 
     def weigh(self, options: Options, class_weight: Tensor | None) -> None:
         value, self._spread = value_and_slope(options.g, -self._log_p)
-        share = options.smoothing / self.logits.shape[1]
+        classes = self.logits.shape[1]
         if self.target.dim() == 1:
+            share = options.smoothing / classes
             v = torch.full_like(value, share).scatter_(1, self._index, 1.0 - options.smoothing + share)
         else:
-            v = self.target.to(value.dtype) * (1.0 - options.smoothing) + share
+            v = smoothed(self.target.to(value.dtype), options.smoothing, classes)
         if class_weight is not None:
             v.mul_(class_weight)
         self.loss = value.mul_(v).sum(1)
