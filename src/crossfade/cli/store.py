@@ -169,9 +169,8 @@ def export(
         runs = opened.runs()
         keys, ids = None if run is None else _choose(runs, run, store).keys, defaultdict[str, list[str]](list)
         for request in reversed(runs):
-            name = request.id  # hashes all keys
             for key in request.keys:
-                ids[key].append(name)
+                ids[key].append(request.id)
         requests = {key: " ".join(named) for key, named in ids.items()}
         rows = (write_curves if curves else write_results)(opened, keys, requests, file, kind, safe_csv)
         lost = len(frames.failures(opened, keys))

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
@@ -95,7 +96,7 @@ class Run:
     keys: tuple[str, ...]
     started: float = field(default=0.0, compare=False)
 
-    @property
+    @cached_property  # it hashes all keys, and is asked for once a trial
     def id(self) -> str:
         """Twelve hex digits; the same trials, whenever they are asked for, are the same run."""
         return digest([self.study, list(self.keys)])[:12]
