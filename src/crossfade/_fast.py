@@ -55,6 +55,10 @@ def _in_range(target: Tensor, classes: int) -> bool:
     return bool(low.item() >= 0 and high.item() < classes)
 
 
+def _all_finite(weight: Tensor | None) -> bool:
+    return weight is None or bool(weight.isfinite().all().item())
+
+
 def fast(
     g: Transform,
     logits: Tensor,
@@ -67,8 +71,8 @@ def fast(
 ) -> Tensor | None:
     """Return the loss, or None where the readable form has to serve.
 
-    That is for bad arguments, for a g with learnable tensors, for target distributions with a g that is no mixture, and
-    for a mean over rows without any weight.
+    That is for bad arguments, for a g with learnable tensors, for target distributions with a g that is no mixture or
+    infinite class weights, and for a mean over rows without any weight.
 
     Args:
         readable: a function from the logits to the loss in a form that can be differentiated twice.
@@ -78,9 +82,9 @@ def fast(
     if (
         reduction not in ("none", "mean", "sum")
         or not (torch.is_grad_enabled() and logits.requires_grad)
-        or label_smoothing > 1
+        or not label_smoothing <= 1
         or (soft and (ignore_index >= 0 or label_smoothing < 0))
-        or ((soft or label_smoothing > 0) and not isinstance(g, Mixture))
+        or ((soft or label_smoothing > 0) and not (isinstance(g, Mixture) and _all_finite(weight)))
     ):
         return None
     weight = None if weight is None else weight.to(precise)

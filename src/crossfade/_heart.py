@@ -25,6 +25,7 @@ from crossfade._tensors import (
     along_classes,
     as_index,
     check_per_class,
+    check_smoothing,
     class_dim,
     full_precision,
     is_half,
@@ -64,7 +65,7 @@ def probability(
     if few and isinstance(g, Mixture) and g.is_fixed and not is_sharded(logits):
         return by_class(g, logits, target, weight, ignore_index, label_smoothing, reduction)
     target = as_index(target)
-    soft = label_smoothing > 0 or is_soft(logits, target)
+    soft = not label_smoothing <= 0 or is_soft(logits, target)  # by_class refuses NaN
     if soft and is_sharded(logits):
         raise ValueError("logits that are a DTensor need class indices without label_smoothing, as under loss_parallel")
 
@@ -171,7 +172,7 @@ def reduce_classes(
             return -product.sum(dim)
         total = -product.sum()
         return total if reduction == "sum" else total / (scores.numel() / scores.shape[dim])
-    if label_smoothing > 1:
+    if not label_smoothing <= 1:
         return _refusal(scores, target, weight, ignore_index, label_smoothing)
     picked = F.nll_loss(scores, target, weight, None, ignore_index, None, reduction)
     if label_smoothing <= 0:  # like F.cross_entropy, which takes a negative value for none
@@ -191,5 +192,6 @@ def reduce_classes(
 def _refusal(
     scores: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int, label_smoothing: float
 ) -> Tensor:
-    """Raise what ``F.cross_entropy`` raises for arguments that it refuses."""
+    """Raise what ``F.cross_entropy`` raises for arguments that it refuses, and for a NaN that it takes for 0."""
+    check_smoothing(label_smoothing)
     return F.cross_entropy(scores, target, weight=weight, ignore_index=ignore_index, label_smoothing=label_smoothing)

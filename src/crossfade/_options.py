@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from typing import TypedDict
 
 import torch
@@ -13,7 +14,7 @@ from crossfade import _heart, kernels
 from crossfade._heart import Reduction
 from crossfade._stats import LossStats, row_stats
 from crossfade._tensors import as_index, capped, class_dim, full_precision, is_sharded, is_soft
-from crossfade._transforms import Transform, evaluate
+from crossfade._transforms import Transform, check_number, evaluate
 
 
 class LossOptions(TypedDict, total=False):
@@ -38,17 +39,16 @@ class MixtureOptions(LossOptions, total=False):
 def check(softcap: float | None, z_loss: float, **others: float | None) -> None:
     """Raise ValueError unless z_loss is a finite number >= 0, and the others are positive numbers or None."""
     for name, number in {"softcap": softcap, **others}.items():
-        if number is not None and not 0 < number < math.inf:
-            raise ValueError(f"{name} must be a positive number or None, got {number!r}")
-    if not 0 <= z_loss < math.inf:
-        raise ValueError(f"z_loss must be a finite number >= 0, got {z_loss!r}")
+        if number is not None:
+            check_number(name, number, "a positive number or None", lambda x: 0 < x < math.inf)
+    check_number("z_loss", z_loss, "a finite number >= 0", lambda x: 0 <= x < math.inf)
 
 
 def check_shift(shift: int, values: Tensor) -> None:
     """Raise ValueError unless the shift leaves some of the positions of the values (..., T, D)."""
     length = values.shape[-2] if values.dim() > 1 else 0
-    if not 0 <= shift < length:
-        raise ValueError(f"shift must be in [0, {length}), the number of positions, got {shift!r}")
+    expected = f"in [0, {length}), the number of positions"
+    check_number("shift", shift, expected, lambda k: 0 <= operator.index(k) < length)
 
 
 def loss(

@@ -50,6 +50,10 @@ class LossStats:
         return self.row_weight.sum()
 
 
+# Transforms, compilers and torch.export carry it as they carry a tuple.
+torch.export.register_dataclass(LossStats, serialized_type_name="crossfade.LossStats")
+
+
 def row_stats(
     g: Transform,
     logits: Tensor,

@@ -74,10 +74,18 @@ def as_index(target: Tensor) -> Tensor:
 
 
 def class_dim(logits: Tensor) -> int:
-    """Return the dimension of the classes, or raise RuntimeError if the logits have no dimension at all."""
+    """Return the dimension of the classes.
+
+    Raises:
+        RuntimeError: logits without any dimension.
+        ValueError: logits of no class.
+    """
     if logits.dim() == 0:
         raise RuntimeError("logits must have at least one dimension, that of the classes; got a 0-dim tensor")
-    return 0 if logits.dim() == 1 else 1
+    dim = 0 if logits.dim() == 1 else 1
+    if logits.shape[dim] == 0:
+        raise ValueError(f"logits must have at least one class in dimension {dim}, got shape {tuple(logits.shape)}")
+    return dim
 
 
 def along_classes(weight: Tensor, scores: Tensor) -> Tensor:
@@ -88,6 +96,13 @@ def along_classes(weight: Tensor, scores: Tensor) -> Tensor:
 def smoothed(distribution: Tensor, label_smoothing: float, classes: int) -> Tensor:
     """Return target distributions of which a share is spread evenly over all classes."""
     return distribution * (1 - label_smoothing) + label_smoothing / classes
+
+
+def check_smoothing(label_smoothing: float) -> None:
+    """Raise RuntimeError above 1, as ``F.cross_entropy`` does, and ValueError for NaN. Below 0 there is none."""
+    if not label_smoothing <= 1:
+        error = RuntimeError if label_smoothing > 1 else ValueError
+        raise error(f"label_smoothing must be between 0.0 and 1.0, got {label_smoothing!r}")
 
 
 def check_per_class(name: str, values: Tensor | None, classes: int) -> None:

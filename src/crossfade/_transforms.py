@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -24,13 +24,27 @@ Transform: TypeAlias = Callable[[Tensor], Tensor]
 _P_IS_ZERO = 800.0
 
 
+def check_number(name: str, value: object, expected: str, holds: Callable[[Any], bool]) -> None:
+    """Raise ValueError unless the value is a number for which the condition holds."""
+    try:
+        good = holds(value)
+    except TypeError:
+        good = False
+    if not good:
+        raise ValueError(f"{name} must be {expected}, got {value!r}")
+
+
 def finite(name: str, value: float | Tensor) -> None:
     """Raise ValueError for a number that isn't finite, or a tensor of several elements (it may be on a GPU)."""
     if isinstance(value, Tensor):
         if value.numel() != 1:
             raise ValueError(f"{name} must be a number or a tensor with one element, got shape {tuple(value.shape)}")
-    elif not -math.inf < value < math.inf:  # math.isfinite takes no symbolic number of torch.compile
-        raise ValueError(f"{name} must be finite, got {value!r}")
+    else:
+        check_number(name, value, "finite (a number, or a tensor with one element)", _is_finite)
+
+
+def _is_finite(value: float) -> bool:
+    return -math.inf < value < math.inf  # math.isfinite takes no symbolic number of torch.compile
 
 
 def one_minus_exp(minus_x: Tensor) -> Tensor:
@@ -103,8 +117,7 @@ class Focal:
 
     def __init__(self, alpha: float, gamma: float) -> None:
         finite("alpha", alpha)
-        if not 0 <= gamma < math.inf:
-            raise ValueError(f"gamma must be a finite number >= 0, got {gamma!r}")
+        check_number("gamma", gamma, "a finite number >= 0", lambda x: 0 <= x < math.inf)
         self.alpha = alpha
         self.gamma = gamma
 
@@ -168,16 +181,15 @@ def mae() -> Transform:
 
 def generalized(q: float = 0.7) -> Transform:
     """Return (1 - p**q) / q, L_q of Zhang and Sabuncu."""
-    if not 0.0 < q <= 1.0:
-        raise ValueError(f"q must be in (0, 1] (q -> 0 is the cross entropy, q = 1 the expectation loss), got {q!r}")
+    ends = "q -> 0 is the cross entropy, q = 1 the expectation loss"
+    check_number("q", q, f"in (0, 1] ({ends})", lambda x: 0.0 < x <= 1.0)
     return lambda ce: one_minus_exp(-q * ce) / q
 
 
 def truncated(q: float = 0.7, k: float = 0.5) -> Transform:
     """Return L_q where p > k, and the constant (1 - k**q) / q where p <= k."""
     untruncated = generalized(q)
-    if not 0.0 < k < 1.0:
-        raise ValueError(f"k must be in (0, 1), a probability, got {k!r}")
+    check_number("k", k, "in (0, 1), a probability", lambda x: 0.0 < x < 1.0)
 
     def g(ce: Tensor) -> Tensor:
         threshold: float | Tensor

@@ -282,6 +282,36 @@ def test_bad_options_name_themselves(call: object, message: str) -> None:
         call(logits, target)  # type: ignore[operator]
 
 
+NO_CLASS = {
+    "index": (torch.randn(4, 0), torch.zeros(4, dtype=torch.long)),
+    "ignored": (torch.randn(4, 0), torch.full((4,), -100)),
+    "probabilities": (torch.randn(4, 0), torch.zeros(4, 0)),
+    "no row": (torch.randn(0, 0), torch.zeros(0, 0)),
+    "no batch": (torch.randn(0), torch.tensor(0)),
+}
+
+
+@pytest.mark.parametrize("case", NO_CLASS)
+@pytest.mark.parametrize("name", CASES)
+def test_logits_of_no_class_are_refused(name: str, case: str) -> None:
+    logits, target = NO_CLASS[case]
+    with pytest.raises(ValueError, match=r"at least one class .* got shape \("):
+        CASES[name](logits, target)
+    with pytest.raises(ValueError, match=r"at least one class .* got shape \(0, 3\)"):
+        cf.linear_crossfade_loss(torch.zeros(*logits.shape[:-1], 3), torch.zeros(0, 3), target)
+
+
+@pytest.mark.parametrize("rows", [4, 4000])
+@pytest.mark.parametrize("name", CASES)
+def test_a_label_smoothing_that_is_no_number_is_refused(name: str, rows: int) -> None:
+    logits, target = batch(rows, 5)
+    for of in (target, F.one_hot(target, 5).to(logits.dtype)):
+        with pytest.raises(ValueError, match=r"label_smoothing must be between 0.0 and 1.0, got nan"):
+            CASES[name](logits.requires_grad_(), of, label_smoothing=math.nan)
+        with pytest.raises(ValueError, match=r"label_smoothing must be between 0.0 and 1.0, got nan"):
+            cf.linear_crossfade_loss(logits, torch.eye(5, dtype=logits.dtype), of, label_smoothing=math.nan)
+
+
 def test_complement_entropy_against_its_formula() -> None:
     logits, target = batch(8, 5)
     p = logits.softmax(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 from collections.abc import Callable
 from functools import partial
@@ -196,6 +197,31 @@ def test_compiled_in_one_graph() -> None:
     torch.compiler.reset()
 
 
+class WithStatistics(torch.nn.Module):
+    def forward(self, logits: Tensor, target: Tensor) -> tuple[Tensor, cf.functional.LossStats]:
+        return cf.crossfade_loss(logits, target, z_loss=0.1, return_stats=True)
+
+
+def test_statistics_pass_through_transforms_compilers_and_export() -> None:
+    module, (logits, target) = WithStatistics(), batch(4, 5)
+    expected = module(logits, target)
+    torch.compiler.reset()
+    rows = {0: torch.export.Dim("rows")}
+    exported = torch.export.export(module, batch(3, 5), dynamic_shapes=(rows, rows))
+    torch.export.save(exported, file := io.BytesIO())
+    file.seek(0)
+    twice = torch.func.vmap(module)(torch.stack([logits, logits]), torch.stack([target, target]))
+    for value, stats in (
+        torch.compile(module, fullgraph=True, backend="aot_eager")(logits, target),
+        exported.module()(logits, target),
+        torch.export.load(file).module()(logits, target),
+        torch.utils._pytree.tree_map(lambda both: both[1], twice),
+    ):
+        assert isinstance(stats, cf.functional.LossStats)
+        torch.testing.assert_close((value, vars(stats)), (expected[0], vars(expected[1])))
+    torch.compiler.reset()
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("rows", [SMALL, LARGE])
 def test_half_precision(dtype: torch.dtype, rows: int) -> None:
@@ -270,9 +296,15 @@ def test_mistakes() -> None:
         ({"z_loss": -1.0}, "z_loss must be a finite number >= 0, got -1"),
         ({"shift": -1}, r"shift must be in \[0, 5\), the number of positions, got -1"),
         ({"shift": 5}, r"shift must be in \[0, 5\), the number of positions, got 5"),
+        ({"shift": 1.5}, r"shift must be in \[0, 5\), the number of positions, got 1.5"),
+        ({"shift": "1"}, r"shift must be in \[0, 5\), the number of positions, got '1'"),
+        ({"alpha": "1"}, r"alpha must be finite .* got '1'"),
+        ({"z_loss": "1"}, "z_loss must be a finite number >= 0, got '1'"),
     ):
         with pytest.raises(ValueError, match=match):
             cf.crossfade_loss(logits, target, **bad)
+        with pytest.raises(ValueError, match=match):
+            cf.linear_crossfade_loss(logits, torch.zeros(3, 7), target, **bad)
     with pytest.raises(ValueError, match=r"the classes last.*\(2, 7, 5\) and \(2, 5\).*movedim\(1, -1\)"):
         cf.crossfade_loss(logits.movedim(-1, 1), target, shift=1)
     with pytest.raises(ValueError, match="softcap must be a positive number"):

@@ -66,6 +66,9 @@ def test_uint8_targets_elsewhere() -> None:
     criterion = cf.CrossfadeLoss(weight=weight)
     torch.testing.assert_close(criterion(torch.eye(4, 3), target.byte()), criterion(torch.eye(4, 3), target))
     assert global_count(criterion, target.byte()).item() == 8.5
+    for options in ({}, {"weight": weight}, {"label_smoothing": 0.1}, {"ignore_index": 1}):
+        fused = cf.linear_crossfade_loss(torch.eye(4), torch.eye(3, 4), target.byte(), **options)
+        torch.testing.assert_close(fused, cf.crossfade_loss(torch.eye(4, 3), target, **options))
 
 
 def entropy_of_the_others(logits: Tensor, own: int) -> Tensor:
@@ -193,6 +196,25 @@ def test_a_mean_over_targets_whose_weights_are_zero_is_torchs(rows: int, smoothi
     torch.testing.assert_close(actual, expected, equal_nan=True)
     (got,), (wanted,) = (torch.autograd.grad(loss, logits) for loss in (actual, expected))
     torch.testing.assert_close(got, wanted, equal_nan=True)
+
+
+@pytest.mark.parametrize("reduction", ["none", "sum", "mean"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("rows", [SMALL, LARGE])
+def test_infinite_class_weights_are_torchs(rows: int, smoothing: float, reduction: str) -> None:
+    """PyTorch: with label smoothing every row's loss is infinite, not NaN; without, that of the class's rows."""
+    torch.manual_seed(0)
+    weight, hidden, eye = torch.tensor([1.0, 0.5, INF]), torch.randn(rows, 3), torch.eye(3)
+    target = torch.randint(2, (rows,))
+    options = {"weight": weight, "label_smoothing": smoothing, "reduction": reduction}
+    for loss in (cf.crossfade_loss, lambda x, y, **kw: cf.linear_crossfade_loss(x, eye, y, **kw)):
+        for of in (target, torch.cat([target[1:], torch.tensor([2])])):
+            expected = F.cross_entropy(hidden, of, **options)
+            ce = loss(hidden.clone().requires_grad_(), of, beta=0.0, **options)
+            torch.testing.assert_close(ce, expected, equal_nan=True)
+            mixture = loss(hidden.clone().requires_grad_(), of, **options)
+            assert torch.equal(mixture.isinf(), expected.isinf())
+            assert torch.equal(mixture.isnan(), expected.isnan())
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -18,7 +18,16 @@ from crossfade._linear.passes import Inputs, Losses
 from crossfade._linear.pieces import Options
 from crossfade._options import MixtureOptions
 from crossfade._stats import LossStats
-from crossfade._tensors import check_per_class, is_half, is_sharded, is_transformed, target_weight, wide
+from crossfade._tensors import (
+    as_index,
+    check_per_class,
+    check_smoothing,
+    is_half,
+    is_sharded,
+    is_transformed,
+    target_weight,
+    wide,
+)
 from crossfade._transforms import Mixture, Transform, evaluate, is_learnable, value_and_slope
 
 
@@ -92,7 +101,8 @@ def linear_crossfade_loss(
     Args:
         hidden: (N, D) or (..., D), floating point.
         linear_weight: (C, D), the output projection, such as ``lm_head.weight``. It may be tied or frozen.
-        target: (N) or (...), int64 class indices in [0, C), or ``ignore_index``; or class probabilities (..., C).
+        target: (N) or (...), int64 or uint8 class indices in [0, C), or ``ignore_index``; or class probabilities
+            (..., C).
         bias: (C,).
         alpha, beta: numbers, or tensors with one element (a schedule then changes them without recompiling; they may
             require a gradient, at the price of a second computation of the logits).
@@ -131,6 +141,7 @@ def linear_crossfade_loss(
         raise ValueError("g replaces the mixture: pass either g or alpha and beta")
     _options.check(softcap, z_loss, memory_budget_mb=memory_budget_mb)
     check_reduction(reduction)
+    target = as_index(target)
     _check_tensors(hidden, linear_weight, target, bias, weight, sample_weight, label_smoothing)
     soft = target.dim() == hidden.dim()
     if shift:
@@ -198,6 +209,8 @@ def _check_tensors(
             "expected hidden (..., D) and linear_weight (C, D), "
             f"got {tuple(hidden.shape)} and {tuple(linear_weight.shape)}"
         )
+    if len(linear_weight) == 0:
+        raise ValueError(f"linear_weight must have at least one class (row), got shape {tuple(linear_weight.shape)}")
     rows = hidden.shape[:-1]
     if target.shape == (*rows, linear_weight.shape[0]) and target.is_floating_point():
         pass
@@ -208,8 +221,7 @@ def _check_tensors(
         )
     elif target.shape != rows:
         raise ValueError(f"expected target of shape {tuple(rows)}, hidden's without D, got {tuple(target.shape)}")
-    if label_smoothing > 1:  # F.cross_entropy takes a negative value for none
-        raise RuntimeError(f"label_smoothing must be between 0.0 and 1.0, got {label_smoothing!r}")
+    check_smoothing(label_smoothing)
     for name, per_class in (("bias", bias), ("weight", weight)):
         check_per_class(name, per_class, linear_weight.shape[0])
     if sample_weight is not None and sample_weight.shape != rows:
