@@ -1,6 +1,7 @@
-"""Builder of the docs' tables and figures from results/: python docs/build.py
+"""Builder of the site: python docs/build.py
 
-Every number between ``<!-- from results/... -->`` and ``<!-- end -->`` in README.md and docs/ comes from here.
+It writes tables and figures from results/, and then the pages into docs/_build/html, with warnings as errors. Every
+number between ``<!-- from results/... -->`` and ``<!-- end -->`` in README.md and docs/ comes from here.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 matplotlib.use("svg")
+sys.path.insert(1, str(Path(__file__).parent / "blocks"))
 import benchmarks
 import causal_lm
 import large_vocabularies
@@ -60,6 +62,14 @@ def picture() -> None:
     (ROOT / "docs" / "fade.svg").write_text('<?xml version="1.0" encoding="utf-8"?>\n' + svg)
 
 
+def site() -> int:
+    """Build the pages of the site, all of them, and return the exit status."""
+    from sphinx.cmd.build import build_main
+
+    docs = ROOT / "docs"
+    return build_main(["-b", "html", "-W", "--keep-going", "-q", "-E", str(docs), str(docs / "_build" / "html")])
+
+
 def main() -> None:
     picture()
     results = ROOT / "results" / "table4" / "results.parquet"
@@ -91,3 +101,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+    sys.exit(site())

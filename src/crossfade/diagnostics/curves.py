@@ -1,12 +1,12 @@
 r"""The gradient of a loss over the probability p_y of the right class (Fig. 1), and the difference of CE and EL.
 
-For a loss g(ce) of the cross entropy ce = -log p_y the chain rule gives
+For a loss g(ce) of the cross entropy ce = -log p_y the chain rule gives::
 
     |dL/dq_y| = |g'(ce)| (1 - p_y)        |dL/dq_j| = |g'(ce)| p_j   for j != y,
 
 which is eq. (8) for g(ce) = ce, eq. (10) for g(ce) = 1 - p and eq. (13) for their mixture.
 
-CE and EL agree at p = 1. For p in (0, 1] Taylor's theorem there says (eq. 11)
+CE and EL agree at p = 1. For p in (0, 1] Taylor's theorem there says (eq. 11)::
 
     -log p = (1 - p) + R(p),      R(p) = (1 - p)^2 / (2 xi^2)   for some xi in [p, 1].
 
@@ -28,7 +28,7 @@ from crossfade._transforms import Transform, value_and_slope
 
 
 class Peak(NamedTuple):
-    """The probability at which |dL/dq_y| is largest, and how large it is there."""
+    """The probability at which ``|dL/dq_y|`` is largest, and how large it is there."""
 
     p: float
     height: float
@@ -51,7 +51,7 @@ def row_weight(g: Transform, ce: Tensor) -> Tensor:
 
 
 def gradient_curve(g: Transform, p: Tensor, p_j: Tensor | None = None) -> Tensor:
-    """Return |dL/dq_y| over p = p_y for the loss g(ce); with ``p_j``, |dL/dq_j| of another class instead.
+    """Return ``|dL/dq_y|`` over p = p_y for the loss g(ce); with ``p_j``, ``|dL/dq_j|`` of another class instead.
 
     Args:
         g: an elementwise function of ce = -log p_y.
@@ -81,7 +81,7 @@ def _check_probabilities(p: Tensor) -> None:
 
 
 def criterion_curve(criterion: Callable[[Tensor, Tensor], Tensor], p: Tensor, classes: int = 2) -> Tensor:
-    """Return |dL/dq_y| over p = p_y for *any* criterion, also one that isn't a function of ce, by autograd.
+    """Return ``|dL/dq_y|`` over p = p_y for *any* criterion, also one that isn't a function of ce, by autograd.
 
     The other classes share 1 - p equally.
 
@@ -129,7 +129,7 @@ def peak(alpha: float, beta: float) -> Peak:
 
 
 def numeric_peak(g: Transform, points: int = 200_001) -> Peak:
-    """Return the maximum of |dL/dq_y| for any g on an even grid of p in [0, 1]; the first one where several tie.
+    """Return the maximum of ``|dL/dq_y|`` for any g on an even grid of p in [0, 1]; the first one where several tie.
 
     >>> numeric_peak(lambda ce: -torch.expm1(-ce)).p
     0.5

@@ -87,9 +87,9 @@ def forgetting(recording: Recording) -> Forgetting:
 
 
 def gradient_mass(recording: Recording, g: Callable[[Tensor], Tensor], epoch: int, bins: int = 10) -> FloatArray:
-    """Return the share of sum_i |dL_i/dq_y| that each of the even bins of p_y holds, for the loss g(ce). Adds up to 1.
+    """Return the share of ``sum_i |dL_i/dq_y|`` that each of the even bins of p_y holds, for the loss g(ce).
 
-    The loss needn't be that of the training: CE's share can be computed for a network trained with EL.
+    Shares add up to 1. The loss needn't be that of the training: CE's share can be computed where EL trained.
 
     Raises:
         ValueError: nothing was recorded in this epoch.
@@ -123,7 +123,7 @@ def _ece(confidence: npt.NDArray[np.floating], right: npt.NDArray[np.bool_], bin
 def calibration(logits: Tensor, target: Tensor, bins: int = 15) -> Calibration:
     """Return accuracy, NLL, ECE and Brier score of logits (N, C) against class indices (N,).
 
-    ECE = sum over confidence bins of (share of examples) |accuracy - mean confidence|, even bins (Guo et al. 2017).
+    ECE = sum over confidence bins of (share of examples) ``|accuracy - mean confidence|``, even bins (Guo et al. 2017).
     Brier = mean over examples of sum_j (p_j - onehot_j)^2.
 
     Raises:

@@ -67,7 +67,7 @@ class NoiseAndCurvature(NamedTuple):
 
     Attributes:
         loss: L, the mean loss.
-        gradient_norm2: |grad L|^2, exact. Tells how far from a stationary point the weights are.
+        gradient_norm2: ``|grad L|^2``, exact. Tells how far from a stationary point the weights are.
         trace_noise: Tr(Sigma), eq. (16).
         trace_hessian: Tr(H).
         trace_product: Tr(H Sigma). Zhu et al.'s escaping efficiency over a short time t is (eta t / 2) times it.
@@ -242,7 +242,7 @@ class EscapingEfficiency:
         return _estimate(self.curvature @ torch.tensor(weights, dtype=torch.float64))
 
     def gradient_norm2(self, weights: Weights) -> float:
-        """Return |grad L|^2 of alpha CE + beta EL, exact."""
+        """Return ``|grad L|^2`` of alpha CE + beta EL, exact."""
         (a, b), (cc, ce, ee) = weights, self.gradient_products
         return a * a * cc + 2 * a * b * ce + b * b * ee
 

@@ -39,7 +39,7 @@ class DoubleWell:
     examples: int = 8
 
     def margins(self, w: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the margins s_i(w) and their derivatives, (*w.shape, examples) both."""
+        """Return the margins s_i(w) and their derivatives, ``(*w.shape, examples)`` both."""
         temperature = 0.25
         first, second = (w / self.sharp) ** 2, ((w - 1) / self.flat) ** 2 - self.bonus
         smooth = -temperature * torch.logaddexp(-first / temperature, -second / temperature)
@@ -57,7 +57,7 @@ class DoubleWell:
         return (weights.alpha * ce - weights.beta * torch.expm1(-ce)).mean(-1)
 
     def gradients(self, w: Tensor, weights: Weights) -> Tensor:
-        """Return each example's gradient -(alpha + beta p)(1 - p) ds/dw, eq. (13), (*w.shape, examples)."""
+        """Return each example's gradient -(alpha + beta p)(1 - p) ds/dw, eq. (13), ``(*w.shape, examples)``."""
         margin, slope = self.margins(w)
         p = torch.sigmoid(margin)
         return -(weights.alpha + weights.beta * p) * torch.sigmoid(-margin) * slope

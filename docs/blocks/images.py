@@ -1,6 +1,6 @@
 """The tables of docs/results/images.md, from results/images/, and a command that fills results/images/ from a store.
 
-python docs/images.py STORE NAME [HARDWARE]    adds a store's results to results/images/NAME.{csv,json}
+python docs/blocks/images.py STORE NAME [HARDWARE]    adds a store's results to results/images/NAME.{csv,json}
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from crossfade.lab.paper.image_studies import IMAGE_STUDIES
 from crossfade.lab.paper.page import beside_paper
 from crossfade.lab.store import Store
 
-FOLDER = Path(__file__).parent.parent / "results" / "images"
+FOLDER = Path(__file__).parents[2] / "results" / "images"
 # Printed by He et al. 2016a (table 6) and Xie et al. 2017 (table 7)
 PUBLISHED = {
     "resnet20": ("ResNet20", "0.27 M"), "resnet32": ("ResNet32", "0.46 M"), "resnet44": ("ResNet44", "0.66 M"),

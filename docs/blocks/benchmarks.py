@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 from why import table
 
-FOLDER = Path(__file__).parent.parent / "results" / "benchmarks"
+FOLDER = Path(__file__).parents[2] / "results" / "benchmarks"
 
 
 def pages() -> dict[str, dict[str, str]]:

@@ -1,7 +1,8 @@
 """The tables of docs/results/text.md, from results/text/, and commands that fill results/text/ from stores.
 
-python docs/texts.py STORE,... NAME HARDWARE    writes the results of stores to results/text/NAME.{csv,json}
-python docs/texts.py choices "learning rate 0.003=STORE" ...    Table 3 with other choices, to table3-choices.{csv,json}
+python docs/blocks/texts.py STORE,... NAME HARDWARE    writes the results of stores to results/text/NAME.{csv,json}
+python docs/blocks/texts.py choices "learning rate 0.003=STORE" ...    Table 3 with other choices, to
+                                                                       table3-choices.{csv,json}
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from crossfade.lab.paper.page import signed
 from crossfade.lab.store import Run, Store
 from crossfade.stats import to_svg
 
-FOLDER = Path(__file__).parent.parent / "results" / "text"
+FOLDER = Path(__file__).parents[2] / "results" / "text"
 STUDIES = {"table3": table3.STUDY, "figure2": figure2.study()}
 _COMMAND = re.compile(r"(--(?:data-dir|store|report|model)) \S*?([^/\s]*)(?= |$)")
 _DIGITS = 7

@@ -1,0 +1,133 @@
+"""Settings of the site: Sphinx reads this file. ``python docs/build.py`` builds the site."""
+
+from __future__ import annotations
+
+import sys
+import urllib.request
+from importlib.metadata import version as installed
+from pathlib import Path
+
+from sphinx.application import Sphinx
+from sphinx.ext import autosummary
+from sphinx.pycode import ModuleAnalyzer
+
+sys.path.insert(0, str(Path(__file__).parent))
+import api_pages
+
+project = "crossfade"
+author = "The crossfade developers"
+project_copyright = "2026, the crossfade developers"
+version = release = installed("crossfade")
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.intersphinx",
+    "sphinx.ext.napoleon",
+    "sphinx_copybutton",
+    "sphinx_design",
+]
+exclude_patterns = ["_build"]
+templates_path = ["_templates"]
+default_role = "py:obj"
+napoleon_use_param = False
+napoleon_custom_sections = [("Attributes", "params_style")]
+autosummary.WELL_KNOWN_ABBREVIATIONS += ("eq.", "Fig.")  # no end of a sentence
+autodoc_typehints = "signature"
+# What scikit-learn and PyTorch add to every class.
+_INHERITED = "set_fit_request, set_partial_fit_request, set_score_request, extra_repr"
+autodoc_default_options = {"exclude-members": _INHERITED}
+autodoc_typehints_format = "short"
+python_maximum_signature_line_length = 90
+myst_enable_extensions = ["colon_fence", "deflist"]
+myst_heading_anchors = 3
+
+html_theme = "pydata_sphinx_theme"
+html_title = f"crossfade {version}"
+html_static_path = ["_static"]
+html_css_files = ["narrow.css"]
+html_show_sourcelink = False
+html_theme_options = {"show_toc_level": 2, "secondary_sidebar_items": ["page-toc"], "footer_start": ["copyright"]}
+copybutton_prompt_text = r"\$ |>>> |\.\.\. "
+copybutton_prompt_is_regexp = True
+
+
+def _answers(inventory: str) -> bool:
+    try:
+        with urllib.request.urlopen(inventory, timeout=5):
+            return True
+    except OSError:
+        return False
+
+
+# Links to other projects' pages are made where a network is there; a build without one has plain names instead.
+_PROJECTS = {
+    "python": "https://docs.python.org/3",
+    "torch": "https://docs.pytorch.org/docs/stable",
+    "numpy": "https://numpy.org/doc/stable",
+    "sklearn": "https://scikit-learn.org/stable",
+    "lightning": "https://lightning.ai/docs/pytorch/stable",
+    "transformers": "https://huggingface.co/docs/transformers/main/en",
+}
+intersphinx_mapping = {
+    name: (address, None) for name, address in _PROJECTS.items() if _answers(f"{address}/objects.inv")
+}
+
+# What stands below these pages in the menus. It isn't written in them, since they are read on GitHub as well.
+_CHILDREN = {
+    "cards/index": ["*"],
+    "integrations/index": [
+        "plain-loop",
+        "lightning",
+        "huggingface",
+        "trl",
+        "scikit-learn",
+        "timm",
+        "torchvision",
+        "accelerate",
+        "migrating",
+        "causal-lm",
+    ],
+    "results/index": [
+        "table4",
+        "images",
+        "text",
+        "/why/gradient-curves",
+        "/why/taylor",
+        "/why/dynamics",
+        "/why/escaping",
+    ],
+}
+
+
+def _add_children(app: Sphinx, page: str, source: list[str]) -> None:
+    if page in _CHILDREN:
+        source[0] += "\n".join(["", "```{toctree}", ":hidden:", ":glob:", "", *_CHILDREN[page], "```", ""])
+
+
+def _link_description(app: Sphinx, kind: str, name: str, thing: object, options: object, lines: list[str]) -> None:
+    words = "the module's description"
+    lines[:] = [line.replace(words, f":mod:`{words} <{getattr(thing, '__module__', '')}>`") for line in lines]
+
+
+def _skips(app: Sphinx, kind: str, name: str, thing: object, skipped: bool, options: object) -> bool | None:
+    """Skip a named tuple's fields: their descriptions stand in the class's own."""
+    return True if (thing.__doc__ or "").startswith("Alias for field number") else None
+
+
+def _without_overloads(self: ModuleAnalyzer) -> None:
+    """Find no overloads: the function itself has every argument by name, with its default."""
+    _analyze(self)
+    self.overloads = {}
+
+
+_analyze = ModuleAnalyzer.analyze
+ModuleAnalyzer.analyze = _without_overloads  # type: ignore[method-assign]
+
+
+def setup(app: Sphinx) -> None:
+    api_pages.write(Path(app.srcdir, "api"))
+    app.connect("source-read", _add_children)
+    app.connect("autodoc-process-docstring", _link_description)
+    app.connect("autodoc-skip-member", _skips)
