@@ -1,4 +1,5 @@
 from . import (
+    calibration as calibration,
     diagnostics as diagnostics,
     functional as functional,
     lab as lab,
@@ -8,6 +9,7 @@ from . import (
     stats as stats,
     testing as testing,
 )
+from .calibration import fit_temperature as fit_temperature
 from .functional import (
     complement_entropy as complement_entropy,
     crossfade_loss as crossfade_loss,

@@ -11,10 +11,12 @@ import numpy as np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from torch import Tensor
 
 
 BINS = 15  # of confidence, for the calibration error
 TALLY = ("balanced", "f1", "ece", "brier")
+CALIBRATED = ("nll_calibrated", "ece_calibrated", "brier_calibrated")  # the test scores after the temperature
 
 
 def expected_calibration_error(probabilities: NDArray[np.floating], labels: NDArray[np.int64]) -> float:
@@ -44,6 +46,25 @@ def brier_score(probabilities: NDArray[np.floating], labels: NDArray[np.int64]) 
     p = probabilities.astype(np.float64)
     truth = p[np.arange(len(labels)), labels]
     return float(((p**2).sum(axis=1) - 2 * truth + 1).mean())
+
+
+def calibrated_scores(val: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]) -> dict[str, float]:
+    """Return the temperature of the validation part and the test scores after it, given each part's logits and labels.
+
+    They are ``temperature``, ``temperature_bounded`` (1 if it is) and those of ``CALIBRATED``; none if a part is empty.
+    """
+    from crossfade.calibration import fit_temperature
+    from crossfade.diagnostics import calibration
+
+    if not len(val[1]) or not len(test[1]):
+        return {}
+    found = fit_temperature(*val)
+    _, *scores = calibration(test[0].double() / found.value, test[1])
+    return {
+        "temperature": found.value,
+        "temperature_bounded": float(found.bounded),
+        **dict(zip(CALIBRATED, scores, strict=True)),
+    }
 
 
 def tally(p: NDArray[np.float32], y: NDArray[np.floating | np.integer], scores: NDArray[np.float64]) -> None:

@@ -153,20 +153,32 @@ def read_provenance(path: str | Path) -> dict[str, Any]:
     return dict(json.loads(metadata["crossfade"]))
 
 
-def load_model(path: str | Path) -> nn.Module:
+def load_model(path: str | Path, *, calibrated: bool = False) -> nn.Module:
     """Return the trained network in evaluation mode on the CPU, with its provenance in ``net.provenance``.
 
     It maps float32 images (N, 3, H, W), with pixels in [0, 1] normalised by ``provenance["mean"]`` and
-    ``provenance["std"]``, to logits (N, classes).
+    ``provenance["std"]``, to logits (N, classes); ``calibrated`` divides them by ``provenance["temperature"]``, which
+    was fitted on the validation part.
 
     Raises:
-        UserError: a missing or damaged file, or weights that don't fit the network that it names.
+        UserError: a missing or damaged file, weights that don't fit the network that it names, or no temperature.
     """
     provenance = read_provenance(path)
+    temperature = provenance.get("temperature")
+    if calibrated and temperature is None:
+        raise UserError(
+            f"{path}: has no temperature; expected the weights of the chosen epoch of a run with a validation part"
+        )
     net = build(provenance["net"], provenance["classes"], dropout=provenance["dropout"])
     try:
         net.load_state_dict(load_file(str(path)))
     except RuntimeError as error:
         raise UserError(f"{path}: its weights don't fit {provenance['net']} ({str(error).splitlines()[0]})") from None
     net.provenance = provenance  # type: ignore[assignment]
+    if calibrated:
+        net.register_forward_hook(partial(_divide, temperature))
     return net.eval()
+
+
+def _divide(temperature: float, net: nn.Module, inputs: object, logits: Tensor) -> Tensor:
+    return logits / temperature

@@ -174,6 +174,11 @@ class Classifier(pl.LightningModule):  # type: ignore[misc]
         row = self.record.rows[-1]
         self.log_dict({name: value for name, value in row.items() if name.startswith(("val_", "test_"))})
 
+    def on_fit_end(self) -> None:
+        feed: Feed = self.trainer.train_dataloader
+        with self.trainer.precision_plugin.forward_context():
+            network.calibrate(self.net, self.record, feed.parts, channels_last=self.hardware.channels_last)
+
     def _evaluate(self, part: str, batches: Iterable[Batch]) -> dict[str, float]:
         layout = self.hardware.channels_last
         with self.trainer.precision_plugin.forward_context():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -16,9 +17,10 @@ from crossfade.lab.checks import expect
 from crossfade.lab.methods import Method, ScaledRate, Start, starts
 from crossfade.lab.nets import build
 from crossfade.lab.nets.pretrained import load_classifier
+from crossfade.lab.scores import calibrated_scores
 from crossfade.lab.train.deep.feeds import Batch, DeepSplit, Inputs, epoch_seed
 from crossfade.lab.train.deep.recipe import DeepRecipe, ImageRecipe, TextRecipe
-from crossfade.lab.train.deep.record import Tally
+from crossfade.lab.train.deep.record import Record, Tally
 
 _GRID = 5040  # points in an epoch at which two schedules that change at each step are compared
 
@@ -102,6 +104,30 @@ def scored(job: Job, net: nn.Module, epoch: int, part: str, batches: Iterable[Ba
             job.observe(epoch, part, index, logits, labels)
     net.train()
     return tally
+
+
+@torch.no_grad()
+def calibrate(net: nn.Module, record: Record, parts: Mapping[str, Iterable[Batch]], *, channels_last: bool) -> None:
+    """Add to a finished record the temperature of the chosen weights, if there is a validation part to fit it on."""
+    if "val" not in parts or not record.finite or not record.rows:
+        return
+    last, found = {name: value.clone() for name, value in net.state_dict().items()}, []
+    net.load_state_dict(record.best or last)
+    net.eval()
+    for name in ("val", "test"):
+        pairs = [
+            (logits_of(net, inputs, channels_last=channels_last).float().cpu(), labels.cpu())
+            for inputs, labels, *_ in parts[name]
+        ]
+        if torch.distributed.is_available() and torch.distributed.is_initialized():  # each process has its examples
+            every: list[list[tuple[Tensor, Tensor]]] = [[]] * torch.distributed.get_world_size()
+            torch.distributed.all_gather_object(every, pairs)
+            pairs = list(chain.from_iterable(every))
+        logits, labels = zip(*pairs, strict=True)
+        found.append((torch.cat(logits), torch.cat(labels)))
+    net.load_state_dict(last)
+    net.train()
+    record.calibrated = calibrated_scores(*found)
 
 
 def step_settings(method: Method, recipe: DeepRecipe, epoch: int, within: float) -> tuple[float, float, float]:

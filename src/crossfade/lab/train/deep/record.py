@@ -95,6 +95,7 @@ class Record:
         rows: The scores of each epoch that was scored.
         best: The weights of the best epoch, if the recipe selects by validation.
         finite: Whether weights and loss have stayed finite.
+        calibrated: The temperature of the chosen weights and the scores after it, once they are known.
     """
 
     def __init__(self, recipe: DeepRecipe) -> None:
@@ -102,6 +103,7 @@ class Record:
         self.rows: list[dict[str, float]] = []
         self.best: dict[str, Tensor] | None = None
         self.finite = True
+        self.calibrated: dict[str, float] = {}
         self.shared = 0  # epochs that were trained for another method
 
     def wants(self, epoch: int, loss: float, net: nn.Module) -> bool:
@@ -126,7 +128,7 @@ class Record:
         return History(
             curves={name: np.array([row[name] for row in self.rows]) for name in ("epoch", *names, "train_loss")},
             chosen=chosen,
-            scores={name.removeprefix("test_"): self.rows[chosen][name] for name in tested},
+            scores={name.removeprefix("test_"): self.rows[chosen][name] for name in tested} | self.calibrated,
             weights=last if self.best is None else self.best,
             last=last,
             finite=self.finite,

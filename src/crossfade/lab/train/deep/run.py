@@ -239,10 +239,12 @@ def _keep_weights(folder: Path, trial: Trial, split: DeepSplit, history: History
         **provenance(),
     }
     assert history.last is not None
-    save_model(folder / f"{trial.key}.safetensors", history.last, {**about, "epoch": recipe.epochs})
-    if history.weights is not history.last:
-        epoch = int(history.curves["epoch"][history.chosen])
-        save_model(folder / f"{trial.key}.best.safetensors", history.weights, {**about, "epoch": epoch})
+    end, chosen = {"epoch": recipe.epochs}, {"temperature": history.scores.get("temperature")}
+    whole = history.weights is history.last  # then they are the chosen weights
+    save_model(folder / f"{trial.key}.safetensors", history.last, {**about, **end, **(chosen if whole else {})})
+    if not whole:
+        chosen["epoch"] = int(history.curves["epoch"][history.chosen])
+        save_model(folder / f"{trial.key}.best.safetensors", history.weights, {**about, **chosen})
 
 
 def estimate(trials: Sequence[Trial], hardware: Hardware) -> float:

@@ -187,7 +187,7 @@ class _Stack:
 
     def _scores(self, name: str, at: int, logits: dict[str, Tensor]) -> Scores:
         if name not in logits:
-            return Scores(np.nan, np.nan, np.zeros((0, self.networks.classes), dtype=np.float32))
+            return Scores(np.nan, np.nan, torch.zeros(0, self.networks.classes))
         batches = self.batches[name]
         return scores(batches.own(logits[name][at], at), torch.from_numpy(batches.parts[at].labels))
 

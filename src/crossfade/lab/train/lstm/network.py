@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from crossfade.lab.scores import calibrated_scores
 from crossfade.lab.train.lstm.recipe import LstmRecipe
 from crossfade.lab.train.lstm.tokens import TokenPart, TokenSplit
 from crossfade.lab.train.outcome import Curve, Floats, History, chosen_epoch, probability_scores
@@ -71,27 +72,27 @@ class Texts:
 
 
 class Scores(NamedTuple):
-    """Accuracy, mean cross entropy in nats and probabilities (N, classes) of a part; NaN without examples."""
+    """Accuracy, mean cross entropy in nats and logits (N, classes) of a part; NaN without examples."""
 
     accuracy: float
     nll: float
-    probabilities: Floats
+    logits: Tensor
 
 
 def scores(logits: Tensor, labels: Tensor) -> Scores:
     """Return the scores of logits (N, classes)."""
     accuracy = (logits.argmax(1) == labels).double().mean().item()
-    return Scores(accuracy, F.cross_entropy(logits, labels).item(), logits.softmax(1).float().cpu().numpy())
+    return Scores(accuracy, F.cross_entropy(logits, labels).item(), logits.cpu())
 
 
 class Record:
-    """The curves of a network, and its test probabilities at the best epoch so far."""
+    """The curves of a network, and its logits for the validation and the test part at the best epoch so far."""
 
     def __init__(self, split: TokenSplit, recipe: LstmRecipe) -> None:
-        self.epochs, self.select, self.labels = recipe.epochs, recipe.select, split.test.labels
+        self.epochs, self.select, self.split = recipe.epochs, recipe.select, split
         self.curves: dict[str, Curve] = {name: np.full(recipe.epochs, np.nan) for name in _CURVES}
         self.chosen, self.finite = -1, True
-        self.probabilities: Floats = np.full((len(split.test), split.classes), np.nan, dtype=np.float32)
+        self.logits = [torch.full((len(part), split.classes), torch.nan) for part in (split.val, split.test)]
 
     def add(self, epoch: int, loss: float, val: Scores, test: Scores, finite: bool) -> bool:
         """Add an epoch, and return whether it is the best one so far.
@@ -105,23 +106,26 @@ class Record:
             self.curves[name][epoch] = value
         if self.select == "validation" and chosen_epoch(self.curves["val_accuracy"]) != epoch:
             return False
-        self.chosen, self.probabilities = epoch, test.probabilities
+        self.chosen, self.logits = epoch, [val.logits, test.logits]
         return True
 
     def history(self, weights: Mapping[str, Floats], engine: str, device: str) -> History:
         """Return the history of a network with these weights at the chosen epoch."""
         found: dict[str, float] = {}
+        probabilities = self.logits[1].softmax(1).float().numpy()
         if self.chosen < 0:
             weights = {name: np.full_like(weight, np.nan) for name, weight in weights.items()}
-        elif len(self.probabilities):
+        elif len(probabilities):
             nll = float(self.curves["test_nll"][self.chosen])
-            found = probability_scores(self.probabilities, self.labels, nll)
+            found = probability_scores(probabilities, self.split.test.labels, nll)
+            labels = (torch.from_numpy(part.labels) for part in (self.split.val, self.split.test))
+            found |= calibrated_scores(*zip(self.logits, labels, strict=True))
         return History(
             curves={"epoch": np.arange(1.0, self.epochs + 1), **self.curves},
             chosen=self.chosen,
             scores=found,
             weights=weights,
-            probabilities=self.probabilities,
+            probabilities=probabilities,
             finite=self.finite,
             engine=engine,
             device=device,

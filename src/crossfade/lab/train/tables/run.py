@@ -7,15 +7,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+import torch
 
 from crossfade.errors import UserError
 from crossfade.lab.checks import expect
 from crossfade.lab.data.split import Split
 from crossfade.lab.hardware import Hardware, processors
-from crossfade.lab.scores import TALLY, majority_score, pack_hits
+from crossfade.lab.scores import TALLY, calibrated_scores, majority_score, pack_hits
 from crossfade.lab.store import Outcome
 from crossfade.lab.train.executor import Batch, Executor, Tick, error_line, train_in_parts
 from crossfade.lab.train.outcome import History, outcome, probability_scores
+from crossfade.lab.train.tables.plain import network
 from crossfade.lab.train.tables.recipe import Member, Recipe
 from crossfade.lab.train.tables.stack import train_stack
 from crossfade.lab.trial import Trial, seed
@@ -128,7 +130,12 @@ def _outcome(split: Split, recipe: Recipe, tried: Mapping[float, History], secon
         "seconds": round(seconds, 4),
         "engine": best.engine,
     }
+    with torch.no_grad():  # in float64 the digits that are kept don't depend on the number of threads
+        net = network(best.weights).double()
+        val, test = ((net(torch.from_numpy(x).double()), torch.from_numpy(y)) for x, y in split.parts[1:])
+    scores |= calibrated_scores(val, test)
     if recipe.tallied:
+        scores |= {f"{name}_kept": scores[name] for name in ("nll", "ece", "brier")}  # what the temperature changes
         scores |= _tallied_scores(tried, pairs if recipe.tie == "expected" else pairs[:1])
         about["majority"] = majority_score(split.y_train, split.y_test, recipe.metric)
         about |= {"lowest_rate": min(tried), "highest_rate": max(tried), "tied": len(pairs)}

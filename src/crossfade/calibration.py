@@ -1,0 +1,66 @@
+"""The temperature that calibrates a trained classifier without changing its answers."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+_FLAT, _SHARP = 1e-2, 1e4  # the largest gap between logits, divided by the temperature, at the ends of the search
+
+
+class Temperature(NamedTuple):
+    """A temperature.
+
+    Attributes:
+        value: What logits are divided by: above 1 it lowers the confidence, below 1 it raises it.
+        bounded: Whether NLL has no minimum. It falls for ever towards 0 where the right class has the largest logit in
+            every row: then the value stays 1. It is least for equal probabilities where the logits are worse than a
+            guess: then the value is so large that they are equal to within a percent.
+    """
+
+    value: float
+    bounded: bool
+
+
+def fit_temperature(logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Temperature:
+    """Return the T with the least mean NLL of softmax(logits / T) on validation examples (Guo et al. 2017).
+
+    NLL is convex in 1/T: SciPy's ``brentq`` finds the zero of its derivative, E_p[z] - z_y, in float64.
+
+    Args:
+        logits: (N, C) of examples that the network wasn't trained on.
+        target: (N,) class indices.
+        weight: (N,) of the examples; None for equal ones.
+
+    Raises:
+        ValueError: shapes that don't fit, no example, or logits that aren't finite.
+
+    >>> logits = torch.tensor([[4.0, 0.0], [4.0, 0.0], [4.0, 0.0], [4.0, 0.0]])
+    >>> found = fit_temperature(logits, torch.tensor([0, 0, 0, 1]))  # p = 3/4
+    >>> round(found.value, 3), round(4 / math.log(3), 3)
+    (3.641, 3.641)
+    """
+    from scipy.optimize import brentq
+
+    if logits.ndim != 2 or target.shape != logits.shape[:1] or not len(target):
+        raise ValueError(f"expected logits (N, C) and target (N,), got {tuple(logits.shape)} and {tuple(target.shape)}")
+    z, share = logits.detach().cpu().double(), torch.ones(len(target), dtype=torch.float64)
+    if weight is not None:
+        share = weight.detach().cpu().double()
+    gaps = z - z.gather(1, target.cpu().unsqueeze(1))
+    widest = float(gaps.abs().max())
+    if not math.isfinite(widest):
+        raise ValueError("expected finite logits, got infinity or NaN")
+
+    def slope(cold: float) -> float:
+        """Return the derivative of the sum of NLL with respect to 1/T = exp(cold)."""
+        return float(share @ ((gaps * math.exp(cold)).softmax(1) * gaps).sum(1))
+
+    if widest == 0 or slope(math.log(_SHARP / widest)) <= 0:
+        return Temperature(1.0, True)
+    if slope(math.log(_FLAT / widest)) >= 0:
+        return Temperature(widest / _FLAT, True)
+    return Temperature(math.exp(-brentq(slope, math.log(_FLAT / widest), math.log(_SHARP / widest))), False)
