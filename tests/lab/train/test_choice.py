@@ -74,9 +74,9 @@ def history(val, test=None, nll=None):
     """A training with these accuracies; NaN where it diverged."""
     val = np.array(val, float)
     test = np.arange(len(val)) / 10 if test is None else np.array(test, float)
-    finite = np.where(np.isnan(val), np.nan, 1.0)
+    one = np.where(np.isnan(val), np.nan, 1.0)
     curves = {"epoch": np.arange(1.0, len(val) + 1), "val_accuracy": np.nan_to_num(val), "test_accuracy": test}
-    curves |= {"val_nll": finite, "test_nll": finite if nll is None else np.array(nll, float), "train_loss": finite}
+    curves |= {"val_nll": one, "test_nll": one if nll is None else np.array(nll, float), "train_loss": one}
     for name in ("balanced", "f1", "ece", "brier"):
         curves |= {f"val_{name}": val * 0.5, f"test_{name}": test * 0.5}
     chosen = -1 if np.isnan(val).all() else int(np.nanargmax(val))
