@@ -164,8 +164,7 @@ def load_model(path: str | Path, *, calibrated: bool = False) -> nn.Module:
         UserError: a missing or damaged file, weights that don't fit the network that it names, or no temperature.
     """
     provenance = read_provenance(path)
-    temperature = provenance.get("temperature")
-    if calibrated and temperature is None:
+    if calibrated and provenance.get("temperature") is None:
         raise UserError(
             f"{path}: has no temperature; expected the weights of the chosen epoch of a run with a validation part"
         )
@@ -176,7 +175,7 @@ def load_model(path: str | Path, *, calibrated: bool = False) -> nn.Module:
         raise UserError(f"{path}: its weights don't fit {provenance['net']} ({str(error).splitlines()[0]})") from None
     net.provenance = provenance  # type: ignore[assignment]
     if calibrated:
-        net.register_forward_hook(partial(_divide, temperature))
+        net.register_forward_hook(partial(_divide, provenance["temperature"]))
     return net.eval()
 
 

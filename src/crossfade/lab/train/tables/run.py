@@ -131,7 +131,7 @@ def _outcome(split: Split, recipe: Recipe, tried: Mapping[float, History], secon
         "engine": best.engine,
     }
     with torch.no_grad():  # in float64 the digits that are kept don't depend on the number of threads
-        net = network(best.weights).double()
+        net = network({name: np.asarray(weight) for name, weight in best.weights.items()}).double()
         val, test = ((net(torch.from_numpy(x).double()), torch.from_numpy(y)) for x, y in split.parts[1:])
     scores |= calibrated_scores(val, test)
     if recipe.tallied:
