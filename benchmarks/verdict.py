@@ -1,8 +1,8 @@
 """False positives and power of the verdict on one data set: python benchmarks/verdict.py --data-dir DIR
 
 DIR holds the UCI sets. From twelve of them samples of 100 to 10,000 rows are drawn, each a data set of its own, and the
-methods are trained on each as ``crossfade compare`` trains them, with cross-validation folds and with random splits,
-and compared with CE. Known are the differences of
+methods are trained on each as ``crossfade compare`` trains them, with cross-validation folds, with random splits and
+with fixed test rows, and compared with CE. Known are the differences of
 
 copy   CE once more, with weights and batches of its own: 0, exactly, so that whatever is found is a false positive
 mild   CE on training rows of which a fifth have a label drawn at random
@@ -40,7 +40,7 @@ from crossfade.lab.data.table import TableTask, from_arrays
 from crossfade.lab.data.uci import uci_tasks
 from crossfade.lab.methods import method
 from crossfade.lab.scores import unpack_hits
-from crossfade.lab.settings import Settings, Training
+from crossfade.lab.settings import Settings
 from crossfade.lab.train.tables.run import compute
 from crossfade.lab.trial import Shape, Trial
 from crossfade.stats import compare_repeats, corrected_resampled_t, out_of_fold_t, paired_t
@@ -60,7 +60,9 @@ PLAN = {
     3000: (8, 10, ("adult", "connect-4", "magic", "nursery", "pendigits")),
     10000: (3, 10, ("adult", "connect-4")),
 }
-RANDOM = 10  # repeats with random splits
+RANDOM = 10  # repeats with random splits and on fixed test rows, of which also fewer are looked at
+USED = {"folds": (), "random": (3, 5), "fixed": ()}
+LARGEST_FIXED = 1000
 ARMS = ("copy", "mild", "strong", "el")
 
 
@@ -109,11 +111,18 @@ class Outcomes:
     n_test: float
 
 
-def trained(x: NDArray[np.float32], y: NDArray[np.int64], seed: int, repeats: int, folds: bool) -> Outcomes:
+def trained(
+    x: NDArray[np.float32],
+    y: NDArray[np.int64],
+    seed: int,
+    repeats: int,
+    split: str | None,
+    test: tuple[NDArray[np.float32], NDArray[np.int64]] | None,
+) -> Outcomes:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        table = from_arrays(x, y, name=f"sample {seed}", categorical=["y"])
-        planned = plan([table], Settings(Training(methods=("ce", "el"), split="folds" if folds else "random")), "")
+        table = from_arrays(x, y, name=f"sample {seed}", categorical=["y"], test=test)
+        planned = plan([table], Settings.of({"methods": ("ce", "el"), "split": split}), "")
     recipe, task = planned.trials[0].recipe, planned.trials[0].task
     assert isinstance(task, TableTask)
     arms = [
@@ -142,15 +151,18 @@ def rows_alone(differences: NDArray[np.float64], own: NDArray[np.int8], other: N
     return paired_t(np.nanmean(d[:, (own >= 0).any(0)], axis=0))
 
 
-def estimates(found: Outcomes, repeats: int, arm: int, folds: bool) -> Iterator[tuple[str, MeanTest]]:
+def estimates(found: Outcomes, repeats: int, arm: int, design: str) -> Iterator[tuple[str, MeanTest]]:
     """Yield every estimator's answer about an arm."""
     first = slice(0, repeats)
     d = found.accuracy[arm, first] - found.accuracy[0, first]
     own, other = found.hits[arm, first], found.hits[0, first]
-    design = "folds" if folds else "random"
-    name = "corrected repeated k-fold" if folds else "Nadeau and Bengio"
+    if design == "fixed":
+        yield "fixed test rows: Student", paired_t(d)
+        yield "fixed test rows: rows and fits", out_of_fold_t(d, own, other)
+        return
+    name = "corrected repeated k-fold" if design == "folds" else "Nadeau and Bengio"
     yield f"{design}: {name}", corrected_resampled_t(d, found.n_train, found.n_test)
-    if folds:
+    if design == "folds":
         yield "folds: rows alone", rows_alone(d, own, other)
     yield f"{design}: rows and fits", out_of_fold_t(d, own, other)
 
@@ -162,22 +174,25 @@ def rows_of(name: str, data_dir: Path) -> tuple[NDArray[np.float32], NDArray[np.
     return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
 
 
-def sample(name: str, size: int, at: int, data_dir: Path, repeats: int, folds: bool, cache: Path | None) -> Outcomes:
-    """Train on one sample, or read what is kept of that."""
-    file = cache / f"{name}-{size}-{at}-{'folds' if folds else 'random'}.npz" if cache else None
+def sample(name: str, size: int, at: int, data_dir: Path, repeats: int, design: str, cache: Path | None) -> Outcomes:
+    """Train on one sample, or read what is kept of that; fixed test rows are a quarter as many rows beside it."""
+    file = cache / f"{name}-{size}-{at}-{design}.npz" if cache else None
     if file is not None and file.exists():
         kept = np.load(file)
         return Outcomes(kept["accuracy"], kept["hits"], float(kept["n_train"]), float(kept["n_test"]))
     x, y = rows_of(name, data_dir)
-    chosen = np.array([], int)
+    chosen = beside = np.array([], int)
     for again in itertools.count():  # until two classes have the five rows that a class needs
         seed = zlib.crc32(f"{name} {size} {at}{' again' * again}".encode())
-        chosen = np.random.default_rng(seed).permutation(len(y))[:size]
-        labels, count = np.unique(y[chosen], return_counts=True)
-        chosen = chosen[np.isin(y[chosen], labels[count >= 5])]
+        order = np.random.default_rng(seed).permutation(len(y))
+        labels, count = np.unique(y[order[:size]], return_counts=True)
+        chosen, beside = (
+            part[np.isin(y[part], labels[count >= 5])] for part in (order[:size], order[size : size + size // 4])
+        )
         if (count >= 5).sum() > 1:
             break
-    found = trained(x[chosen], y[chosen], at, repeats, folds)
+    test = (x[beside], y[beside]) if design == "fixed" else None
+    found = trained(x[chosen], y[chosen], at, repeats, None if test else design, test)
     if file is not None:
         np.savez_compressed(file, **vars(found))
     return found
@@ -231,29 +246,30 @@ def main() -> None:
         samples, most, names = PLAN[size]
         answers: dict[tuple[str, int, str], list[tuple[float, ...]]] = {}
         for name in names:
-            drawn: dict[bool, list[Outcomes]] = {True: [], False: []}
-            for at, folds in itertools.product(range(samples), (True, False)):
+            designs = ["folds", "random", *(["fixed"] if size <= LARGEST_FIXED else [])]
+            drawn: dict[str, list[Outcomes]] = {design: [] for design in designs}
+            for at, design in itertools.product(range(samples), designs):
                 if time.monotonic() - started > options.seconds:
                     sys.exit(f"stopped at {size} rows of {name}, sample {at}")
-                repeats = most if folds else RANDOM
-                drawn[folds].append(sample(name, size, at, options.data_dir, repeats, folds, options.cache))
-            for (arm, what), folds in itertools.product(enumerate(ARMS, 1), (True, False)):
-                for used in sorted({RANDOM, most if folds else RANDOM}):
-                    means = [(one.accuracy[arm, :used] - one.accuracy[0, :used]).mean() for one in drawn[folds]]
-                    for at, one in enumerate(drawn[folds]):
+                repeats = most if design == "folds" else RANDOM
+                drawn[design].append(sample(name, size, at, options.data_dir, repeats, design, options.cache))
+            for (arm, what), design in itertools.product(enumerate(ARMS, 1), designs):
+                for used in sorted({*USED[design], RANDOM, most if design == "folds" else RANDOM}):
+                    means = [(one.accuracy[arm, :used] - one.accuracy[0, :used]).mean() for one in drawn[design]]
+                    for at, one in enumerate(drawn[design]):
                         others = np.delete(means, at)
                         truth = 0.0 if what == "copy" else others.mean() if len(others) > 1 else np.nan
-                        for kind, test in estimates(one, used, arm, folds):
+                        for kind, test in estimates(one, used, arm, design):
                             low, high = (test.interval.low, test.interval.high) if test.interval else (np.nan, np.nan)
                             found = float(low > 0 or high < 0)
                             missed = float(not low <= truth <= high) if len(means) > 5 or what == "copy" else np.nan
                             answers.setdefault((kind, used, what), []).append((found, missed, (high - low) / 2, truth))
             if most > RANDOM:
                 ratios += [
-                    [size, name, foreseen(one, arm, most)] for one in drawn[True] for arm in range(1, len(ARMS) + 1)
+                    [size, name, foreseen(one, arm, most)] for one in drawn["folds"] for arm in range(1, len(ARMS) + 1)
                 ]
             if samples > 5:
-                shared += [[size, name, what, *common(drawn[True], arm)] for arm, what in enumerate(ARMS, 1)]
+                shared += [[size, name, what, *common(drawn["folds"], arm)] for arm, what in enumerate(ARMS, 1)]
             print(f"{size} rows, {name}: {time.monotonic() - started:.0f} s", flush=True)
         for (kind, used, what), found in answers.items():
             found_rate, missed_rate, half, truth = np.round(np.mean(found, axis=0), 4)

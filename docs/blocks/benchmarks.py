@@ -123,7 +123,8 @@ def _verdict(folder: Path) -> str:
     found = pd.read_csv(folder / "verdict.csv")
     arms = list(dict.fromkeys(found["arm"]))
     rows = []
-    for (size, estimator, repeats), part in found.groupby(["rows", "estimator", "repeats"], sort=False):
+    usual = found[~found["estimator"].str.startswith("fixed") & (found["repeats"] >= 10)]
+    for (size, estimator, repeats), part in usual.groupby(["rows", "estimator", "repeats"], sort=False):
         by_arm = part.set_index("arm")
         n = int(by_arm["samples"].iloc[0])
         shares = [by_arm["found"][arm] for arm in arms]
@@ -131,7 +132,7 @@ def _verdict(folder: Path) -> str:
         missed = by_arm["missed"].drop("copy")
         rest = [f"{100 * missed.mean():.1f}" if missed.notna().all() else "", f"{100 * part['half_width'].mean():.2f}"]
         rows.append([f"{size:,} × {n}", estimator, str(repeats), *shown, *rest])
-    truth, sizes = found.groupby(["rows", "arm"], sort=False)["truth"].mean(), [100, 300, 1000]
+    truth, sizes = usual.groupby(["rows", "arm"], sort=False)["truth"].mean(), [100, 300, 1000]
     truths = [" / ".join(f"{100 * truth[size, arm]:+.1f}" for size in sizes) for arm in arms]
     rows.append(["*mean truth at 100 / 300 / 1,000 rows, points*", "", "", *truths, "", ""])
     head = ["rows × samples", "estimator", "repeats", "false positives", *(f"found: {arm}" for arm in arms[1:])]
@@ -144,10 +145,28 @@ def _verdict(folder: Path) -> str:
     whole = shared["common"].sum() / shared["fits"].sum()
     ends = " to ".join(f"{ratio.quantile(end):.2f}" for end in (0.1, 0.9))
     return (
-        f"{text}\n\n* The share of the fits' variance that is common to all fits of a sample ({counts} rows): {said}; "
+        f"{text}\n\n{_few_or_fixed(found.drop(usual.index))}\n\n"
+        f"* The share of the fits' variance that is common to all fits of a sample ({counts} rows): {said}; "
         f"{whole:.2f} in all.\n* The difference that ten repeats say twenty would detect, "
         f"over what twenty say: {ratio.median():.2f}, in four of five cases {ends}."
     )
+
+
+def _few_or_fixed(found: pd.DataFrame) -> str:
+    """Return a table of few repeats and of fixed test rows, with a cell for all sizes of samples."""
+    rows = []
+    for (estimator, repeats), part in found.groupby(["estimator", "repeats"], sort=False):
+        by_size = [one.set_index("arm") for size, one in part.groupby("rows") if size <= 1000]
+        false = [one["found"]["copy"] for one in by_size]
+        power = [one["found"].drop("copy").mean() for one in by_size]
+        missed = [one["missed"].drop("copy").mean() for one in by_size]
+        half = [one["half_width"].mean() for one in by_size]
+        digits = (1, 1, 1, 2)
+        cells = zip((false, power, missed, half), digits, strict=True)
+        shown = [" / ".join(f"{100 * value:.{places}f}" for value in values) for values, places in cells]
+        rows.append([estimator, str(repeats), *shown])
+    head = ["at 100 / 300 / 1,000 rows", "repeats", "false positives", "found of mild, strong and el"]
+    return table([*head, "truth not covered", "half width, points"], rows)
 
 
 def _loss_cpu(folder: Path) -> str:

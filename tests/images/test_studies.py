@@ -266,6 +266,22 @@ def test_compare_a_folder(tmp_path):
     )
     seeds = {(trial.repeat, trial.method.name) for trial in planned.trials}
     assert len(seeds) == 4
+    for row in answer.results.itertuples():
+        assert len(row.hits) == 30
+        assert row.hits[row.hits >= 0].mean() == pytest.approx(row.accuracy)
+    assert not np.array_equal(*(part["hits"].iloc[0] >= 0 for _, part in answer.results.groupby("repeat")))
+    assert answer.comparison.paired[0].interval.kind == "out-of-fold t"
+
+
+def test_a_folders_own_test_images_are_judged_one_by_one(tmp_path):
+    for part in ("train", "test"):
+        folder(tmp_path / "mine" / part)
+    settings = {"methods": ["gradual"], "net": "tiny", "repeats": 2, "epochs": 2, "images": Images(image_size=16)}
+    answer = compare_folder(tmp_path / "mine", store=tmp_path / "s.db", hardware=CPU, progress=False, **settings)
+    assert all((row.hits >= 0).all() and len(row.hits) == row.n_test == 30 for row in answer.results.itertuples())
+    assert "McNemar's exact test" in answer.verdict
+    assert answer.comparison.paired[0].fixed_test
+    assert any("other test rows like these" in line for line in answer.comparison.notes)
 
 
 @pytest.mark.parametrize(

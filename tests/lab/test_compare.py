@@ -273,6 +273,18 @@ def test_by_default_the_grid_is_wide_and_ties_are_averaged():
     assert given.run.request["settings"]["learning_rates"] == [0.1, 0.01]
 
 
+@pytest.mark.parametrize("tie", ["first", "last", "loss", "expected"])
+def test_what_was_learned_is_said_whatever_ties_mean(tie):
+    X = np.random.default_rng(0).normal(size=(100, 2))
+    y = np.arange(100) % 5 == 0  # nothing in X says which
+    answer = compare(X, y, methods=["el"], tie=tie, **QUICK)
+    headings, cells = answer.display()
+    assert headings[1:4] == ["Accuracy %", "Balanced %", "Macro-F1 %"]
+    assert cells[-1][:2] == ["(majority class)", "80.00"]
+    assert "Nothing was learned: data: ce, el at the majority class (80.0 %)." in answer.verdict
+    assert not answer.results[["balanced", "f1", "majority"]].isna().any(axis=None)
+
+
 def test_all_methods_of_the_library_run():
     planned = plan([load_builtin("iris")], Settings.of({"methods": ["all"], "repeats": 1, "epochs": 1}), "test")
     with Store(":memory:") as store:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
 from crossfade.errors import UserError
-from crossfade.stats import compare_methods, compare_repeats, corrected_resampled_t, out_of_fold_t
+from crossfade.stats import compare_methods, compare_repeats, corrected_resampled_t, out_of_fold_t, paired_t
 from tests.examples import examples
 
 
@@ -100,6 +100,33 @@ def test_it_covers_and_finds_more_than_the_corrected_t():
     assert np.mean(found) > np.mean(before) + 0.1
 
 
+def test_fixed_rows_by_hand():
+    # Two repeats on the same four rows: differences (1, 0, 0, 1) and (1, 0, -1, 1) of the hits.
+    own = np.array([[1, 1, 0, 1], [1, 1, 0, 1]], dtype=np.int8)
+    other = np.array([[0, 1, 0, 0], [0, 1, 1, 0]], dtype=np.int8)
+    found = tried(own, other)
+    rows = ((0.625**2 + 0.375**2 + 0.875**2 + 0.625**2) + 2) / 5 / 4  # of the rows' means 1, 0, -1/2, 1 about 3/8
+    noise = 0.5 / 4  # the third row's repeats about their mean, over four rows with a degree of freedom each
+    fit = 0.25**2 / 2 - noise / 4  # the repeats' means are 1/2 and 1/4
+    assert found.standard_error**2 == pytest.approx(rows + fit * (1 / 2 + 0.1))
+    assert found.floor == pytest.approx(rows - noise / 2 / 4 + 0.1 * fit)
+
+
+def test_on_fixed_rows_it_covers_what_other_rows_would_say_and_students_does_not():
+    rng = np.random.default_rng(11)
+    held, student = [], []
+    for _ in range(400):
+        ease, gain = rng.uniform(0.2, 0.6, 150), rng.choice([-0.2, 0.4], 150)  # 0.1 in their population
+        fit = rng.normal(0, 0.02, (6, 1))
+        tested = np.ones((6, 150), bool)
+        own, other = hits(rng, ease + gain + fit, tested), hits(rng, ease, tested)
+        span, alone = tried(own, other).interval, paired_t(accuracy(own) - accuracy(other)).interval
+        held.append(span.low <= 0.1 <= span.high)
+        student.append(alone.low <= 0.1 <= alone.high)
+    assert 0.93 < np.mean(held) < 0.99
+    assert np.mean(student) < 0.9
+
+
 @examples(40)
 @given(st.integers(0, 10**6), st.integers(2, 12), st.integers(10, 40), st.booleans())
 def test_order_and_names_change_nothing_but_the_sign(seed, repeats, rows, random):
@@ -148,6 +175,19 @@ def test_what_more_repeats_would_find_is_said_and_true():
     assert ten.detectable == pytest.approx(ten.detectable_with(10))
     assert ten.detectable_with(20) < ten.detectable
     assert ten.detectable_with(20) == pytest.approx(twenty.detectable, rel=0.2)
+
+
+def test_fixed_rows_with_hits_are_judged_by_them(runs):
+    frame = runs(repeats=4, n_test=50)
+    rng = np.random.default_rng(9)
+    frame["hits"] = [np.append(np.full(10, -1, np.int8), hits(rng, 0.8, np.ones(50, bool))) for _ in range(len(frame))]
+    frame["accuracy"] = accuracy(frame["hits"])
+    found = compare_methods(frame, fixed_test=True)
+    assert {c.interval.kind for c in found.paired} == {"out-of-fold t"}
+    assert any("They cover other test rows like these" in line for line in found.notes)
+    assert not any("training randomness only" in line for line in (*found.notes, found.verdicts[0].text))
+    without = compare_methods(frame.drop(columns="hits"), fixed_test=True)
+    assert "training randomness only" in without.verdicts[0].text
 
 
 def test_a_frame_with_hits_is_judged_by_them(runs):

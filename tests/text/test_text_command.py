@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 
 from crossfade.errors import UserError
+from crossfade.lab import frames
 from crossfade.lab.data.texts import GLUE, TextPart, TextSplit, TextTask, load_glue, load_texts
 from crossfade.lab.store import Store
 from crossfade.lab.train.lstm.recipe import LstmRecipe
@@ -88,13 +89,25 @@ def test_fixed_test_rows_and_pairs(call, sentences, bert, folder):
     frame = sentences.assign(second=sentences["sentence"].str[::-1])
     frame.iloc[::2].to_csv("train.csv", index=False)
     frame.iloc[1::2].to_csv("test.csv", index=False)
-    code, _, err = call(
+    code, out, err = call(
         "compare", "train.csv", "--test", "test.csv", "--text", "sentence,second", "--target", "about", "--net",
         f"bert:{bert}", "--epochs", "1", "--repeats", "1", "--methods", "f0", "--accelerator", "cpu",
         "--max-length", "32",
     )  # fmt: skip
     assert code == 0, err
     assert f"+ {len(frame.iloc[1::2])} texts" in err
+    assert "McNemar's exact test" in out
+    code, out, err = call(
+        "compare", "train.csv", "--test", "test.csv", "--text", "sentence", "--target", "about", *QUICK, "--methods",
+        "f0", "--store", "lstm.db", "--report", "lstm.html",
+    )  # fmt: skip
+    assert code == 0, err
+    assert "McNemar's exact test" in out
+    for name in ("crossfade.db", "lstm.db"):
+        with Store(name, "read") as store:
+            for row in frames.results(store).itertuples():
+                assert len(row.hits) == row.n_test == len(frame.iloc[1::2])
+                assert row.hits.mean() == pytest.approx(row.accuracy)
     line = refused(call, "compare", "train.csv", "--text", "sentence,second", "--target", "about")
     assert "reads one text" in line
 

@@ -269,7 +269,7 @@ def _on_tables(tables: Sequence[Table], settings: Settings) -> _Experiment:
     if training.net == "linear" and (training.width is not None or training.depth not in (None, 1)):
         raise UserError("net: 'linear' has no hidden layer, so width and depth mean nothing; leave them out or use mlp")
     said = _given(settings, *(field.name for field in fields(Recipe)))
-    recipe = Recipe(**{"tie": "expected", **({} if "learning_rates" in said else _RATES), **said})
+    recipe = Recipe(tallied=True, **{"tie": "expected", **({} if "learning_rates" in said else _RATES), **said})
     division = _division(training)
     split = training.split or ("folds" if all(table.independent for table in tables) else "random")
     tasks = [TableTask(table, **division, folds=split == "folds") for table in tables]

@@ -78,8 +78,9 @@ class ComparisonResult:
         if "majority" not in results:
             shares = {entry["name"]: entry.get("majority") for entry in self.meta["datasets"]}
             results = results.assign(majority=results["dataset"].map(shares).astype(float))
+        fixed = [entry["name"] for entry in self.meta["datasets"] if entry.get("fixed_test")]
         return compare_methods(
-            results,
+            results.assign(fixed_test=results["fixed_test"] | results["dataset"].isin(fixed)),
             control=control,
             missing="drop",
             metric=self._metric,

@@ -127,8 +127,16 @@ def majority_score(y_train: NDArray[np.int64], y_test: NDArray[np.int64], metric
     return float((y_test == most).mean()) if metric == "accuracy" else tallied((guess, y_test))[TALLY.index(metric)]
 
 
-def pack_hits(hits: NDArray[np.int8]) -> str:
-    """Return what happened to each row (1 right, 0 wrong, -1 not tested) as text: about a character for five rows."""
+def pack_hits(rows: int, tested: NDArray[np.int64 | np.bool_], right: NDArray[np.bool_]) -> str:
+    """Return what happened to each row (1 right, 0 wrong, -1 not tested) as text: about a character for five rows.
+
+    Args:
+        rows: Their number.
+        tested: Which of them are tested, by their places or as one bool a row.
+        right: Which of the tested ones are classified rightly.
+    """
+    hits = np.full(rows, -1, np.int8)
+    hits[tested] = right
     return base64.b64encode(zlib.compress(hits.tobytes(), 9)).decode()
 
 

@@ -132,7 +132,7 @@ class Comparison:
             control=self.control,
             metric=self.metric,
             region=region,
-            test_rows=self.paired[0].n_test if self.paired[0].fixed_test and not self.across else None,
+            test_rows=self.paired[0].n_test if self.paired[0].training_only and not self.across else None,
         )
 
     @property
@@ -213,7 +213,7 @@ def compare_methods(
 
     Returns:
         The `Comparison`. On one data set the interval is that of `out_of_fold_t` where every repeat has hits, else that
-        of Nadeau and Bengio (2003), and Student's where the test rows are fixed. Verdicts are adjusted for their number
+        of Nadeau and Bengio (2003), or Student's where the test rows are fixed. Verdicts are adjusted for their number
         by Holm's method: all methods on all data sets together, and the methods over data sets.
 
     Raises:

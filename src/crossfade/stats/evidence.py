@@ -12,6 +12,7 @@ from scipy import stats
 
 from crossfade.stats.items import RowTest, mcnemar
 from crossfade.stats.means import (
+    OUT_OF_FOLD,
     Equivalence,
     Interval,
     corrected_resampled_t,
@@ -72,6 +73,16 @@ class PairedComparison:
     def repeats(self) -> int:
         """Number of paired repeats."""
         return len(self.differences)
+
+    @property
+    def by_rows(self) -> bool:
+        """Whether the interval allows for other test rows by what happened to each of these."""
+        return self.interval is not None and self.interval.kind == OUT_OF_FOLD
+
+    @property
+    def training_only(self) -> bool:
+        """Whether the interval covers the randomness of training alone, on exactly these test rows."""
+        return self.fixed_test and not self.by_rows
 
     @property
     def detectable(self) -> float | None:
@@ -191,20 +202,20 @@ def compare_repeats(
         control_scores: accuracy of the control in the same repeats.
         dataset, method, control: their names.
         n_train, n_test: training and test rows of a repeat.
-        fixed_test: every repeat is tested on the same rows. Then the interval is Student's and covers the randomness
-            of training alone; otherwise it is that of `corrected_resampled_t`.
-        hits, control_hits: what happened to each row; then the interval is that of `out_of_fold_t`, and on fixed test
-            rows `mcnemar` says whether other rows could have given another answer.
+        fixed_test: every repeat is tested on the same rows. Without hits the interval is then Student's and covers the
+            randomness of training alone; otherwise it is that of `corrected_resampled_t`.
+        hits, control_hits: what happened to each row; then the interval is that of `out_of_fold_t`, which allows for
+            other test rows, and on fixed test rows `mcnemar` judges by these alone.
         confidence: of the interval; 1 − confidence is the level of the verdict.
 
     Raises:
         UserError: unpaired, empty or non-finite scores, or row counts that are not positive.
     """
     d = paired_differences(scores, control_scores)
-    if fixed_test:
-        result = paired_t(d, confidence=confidence)
-    elif hits is not None and control_hits is not None:
+    if hits is not None and control_hits is not None:
         result = out_of_fold_t(d, hits, control_hits, confidence=confidence)
+    elif fixed_test:
+        result = paired_t(d, confidence=confidence)
     else:
         result = corrected_resampled_t(d, n_train, n_test, confidence=confidence)
     return PairedComparison(

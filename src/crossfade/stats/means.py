@@ -128,7 +128,9 @@ def out_of_fold_t(
         fits: T^2 (1/R + 0.1)              T^2 = max(0, variance of the R differences - mean_r var_i(d_ri) / n_r)
 
     with Satterthwaite's degrees of freedom for the sum. The two added rows (Bonett and Price 2012) allow for rows of a
-    kind that no row here is of; 0.1, see ``SHARED_TRAINING``, for the training rows that repeats share.
+    kind that no row here is of; 0.1, see ``SHARED_TRAINING``, for the training rows that repeats share. Where all
+    repeats test the same rows, these explain of T^2 only what repeats differ by within a row, var_r(d_ri) in place of
+    var_i(d_ri).
 
     Args:
         differences: (R,): score of the method - score of the control in each repeat.
@@ -154,15 +156,18 @@ def out_of_fold_t(
     by_row, n = d.sum(0) / times, len(times)
     spread = float((((by_row - by_row.mean()) ** 2).sum() + 2) / (n + 1))
     rows = spread * float((weights**2).sum())
-    squares = (d**2).sum(1) - d.sum(1) ** 2 / sizes  # about each repeat's own mean
-    fit = max(0.0, float(values.var(ddof=1) - (squares / (sizes - 1) / sizes).mean()))
-    fits = fit * (1 / repeats + SHARED_TRAINING)
     # What a row's repeats differ by among themselves would average out over more of them.
     again = float((times - 1).sum())
     noise = float((d**2).sum() - (d.sum(0) ** 2 / times).sum()) / again if again else 0.0
+    squares = (d**2).sum(1) - d.sum(1) ** 2 / sizes  # about each repeat's own mean
+    same = bool(tested.all())
+    explained = noise / n if same else float((squares / (sizes - 1) / sizes).mean())
+    fit = max(0.0, float(values.var(ddof=1)) - explained)
+    fits = fit * (1 / repeats + SHARED_TRAINING)
     lasting = max(0.0, 1 - noise * float((1 / times).mean()) / spread)
     df = (rows + fits) ** 2 / (rows**2 / (n - 1) + fits**2 / (repeats - 1))
-    floor = lasting * spread / own.shape[1] + SHARED_TRAINING * fit  # more repeats test the other rows, too
+    # More repeats test the other rows, too, unless the rows are fixed.
+    floor = lasting * spread / (n if same else own.shape[1]) + SHARED_TRAINING * fit
     return _t(mean, float(np.sqrt(rows + fits)), df, confidence, OUT_OF_FOLD, floor)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import ceil, log2
 
 from crossfade.stats.evidence import AcrossComparison, Outcome, PairedComparison
-from crossfade.stats.means import OUT_OF_FOLD, Interval
+from crossfade.stats.means import Interval
 from crossfade.stats.significance import adjust_p
 from crossfade.stats.words import count, level, listed, p_value, percent, points, points_range
 
@@ -109,9 +109,8 @@ def advice(paired: Sequence[PairedComparison], across: Sequence[AcrossComparison
     overall = across or paired
     best = max((c for c in overall if c.outcome == "better"), key=lambda c: c.mean, default=None)
     parts = []
-    if isinstance(best, PairedComparison) and best.by_row and best.by_row.p > 1 - best.confidence:
-        few = f"it won {best.by_row.wins} of these and lost {best.by_row.losses}, which may be chance"
-        parts.append(f"Try {best.method} on more test rows: {few}.")
+    if isinstance(best, PairedComparison) and best.training_only:
+        parts.append(f"Try {best.method} on other test rows: the interval covers training randomness only.")
     elif best:
         parts.append(f"{best.method} may replace {best.control} here.")
     if across and across[0].outcome == "too few data sets":
@@ -136,7 +135,7 @@ def _repeats(undecided: Sequence[PairedComparison]) -> str:
         return f"{more} repeats would give intervals to judge by."
     if not now:
         return f"{more} repeats would find a difference of {_sizes(then)} points."
-    rows = "" if undecided[0].fixed_test else f"twice the rows would find {_sizes([size / 2**0.5 for size in now])}"
+    rows = "" if undecided[0].training_only else f"twice the rows would find {_sizes([size / 2**0.5 for size in now])}"
     if rows and sum(then) / len(then) > 0.95 * sum(now) / len(now):
         return f"More repeats would change little: {repeats} find a difference of {_sizes(now)} points, {rows}."
     text = f"{more} repeats would find a difference of {_sizes(then)} points (these {repeats} one of {_sizes(now)})"
@@ -170,13 +169,20 @@ def dataset_line(comparisons: Sequence[PairedComparison]) -> str:
 
 def notes(paired: tuple[PairedComparison, ...], across: tuple[AcrossComparison, ...]) -> Iterator[str]:
     """Yield what the intervals and p-values of a comparison cover."""
-    by_row = dict.fromkeys(c.dataset for c in paired if c.interval and c.interval.kind == OUT_OF_FOLD)
-    fresh = dict.fromkeys(c.dataset for c in paired if c.interval and not c.fixed_test and c.dataset not in by_row)
-    fixed = dict.fromkeys(c.dataset for c in paired if c.interval and c.fixed_test)
+    judged = [c for c in paired if c.interval]
+    by_row = dict.fromkeys(c.dataset for c in judged if c.by_rows and not c.fixed_test)
+    same = dict.fromkeys(c.dataset for c in judged if c.by_rows and c.fixed_test)
+    fresh = dict.fromkeys(c.dataset for c in judged if not c.by_rows and not c.fixed_test)
+    fixed = dict.fromkeys(c.dataset for c in judged if c.training_only)
     if by_row:
         yield (
             f"Intervals within a data set ({listed(by_row)}): t with a variance for rows and one for fits, from what "
             "happened to every row that was tested. They cover another draw of rows, training parts and weights."
+        )
+    if same:
+        yield (
+            f"Intervals on fixed test rows ({listed(same)}): t with a variance for rows and one for fits. They cover "
+            "other test rows like these, taken as independent, and training randomness."
         )
     if fresh:
         yield (
@@ -213,7 +219,7 @@ def cautions(paired: tuple[PairedComparison, ...], ece: Mapping[str, float | Non
     small = {
         c.dataset: f"{c.dataset} ({percent(1 / c.n_test)} points)"
         for c in paired
-        if 0 < abs(c.mean) < 1 / c.n_test and not (c.interval and c.interval.kind == OUT_OF_FOLD)
+        if 0 < abs(c.mean) < 1 / c.n_test and not c.by_rows
     }
     if small:
         yield f"One test row is worth more than some difference that was found on {listed(small.values(), 4)}."
@@ -254,14 +260,14 @@ def _within(c: PairedComparison, metric: str) -> str:
             f"{where} differs from {c.control} by the same {points(c.mean, 2)} points in all {c.repeats} repeats: "
             "there is no spread to make an interval from."
         )
-    change = _change(c, metric, scope=", training randomness only" if c.fixed_test else "")
+    change = _change(c, metric, scope=", training randomness only" if c.training_only else "")
     if c.outcome in ("no reliable difference", "practically equivalent"):
         family = "the interval by itself excludes zero, but not after allowing for the number of comparisons"
         mind = f" ({family}: {_holm(c)})" if c.interval and c.interval.excludes_zero() else ""
         end = f"{c.outcome} at {c.repeats} repeats{mind}{_power(c) if c.outcome in _OPEN else ''}"
     else:
         end = f"a reliable {'gain' if c.outcome == 'better' else 'loss'} at {c.repeats} repeats ({_holm(c)})"
-        if c.fixed_test:
+        if c.training_only:
             end += f" on these {c.n_test:g} test rows; other rows were not tried"
     return f"{where} {change}: {end}{_region(c)}."
 

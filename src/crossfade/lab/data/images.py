@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from crossfade.errors import UserError
-from crossfade.lab.data.split import DividedTask, Examples, entry, first_of_each
+from crossfade.lab.data.split import DividedTask, Examples, Mask, entry, first_of_each
 from crossfade.lab.trial import Json, Shape, digest, stream_seed
 
 Files: TypeAlias = tuple[tuple[str, int], ...]  # image files and their class numbers
@@ -87,7 +87,10 @@ class ImageSet(Examples[Part]):
 
 @dataclass(frozen=True, eq=False)
 class ImageSplit:
-    """One repeat: the parts, and the training part's mean and standard deviation of each colour, in [0, 1]."""
+    """One repeat: the parts, and the training part's mean and standard deviation of each colour, in [0, 1].
+
+    ``tested`` is which images are tested, as in ``divided``; None if not all of the test part are.
+    """
 
     train: Part
     validation: Part | None
@@ -95,6 +98,7 @@ class ImageSplit:
     classes: int
     mean: Tensor
     std: Tensor
+    tested: Mask | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,14 +135,15 @@ class ImageTask(DividedTask[Part]):
         return Shape(min(len(images), (self.per_class or len(images)) * classes), images[0].numel(), classes)
 
     def split(self, repeat: int) -> ImageSplit:
-        train, validation, test = self.divided(stream_seed(self.content, repeat, "split"), self.test_size)
+        train, validation, test, tested = self.divided(stream_seed(self.content, repeat, "split"), self.test_size)
         train, test = _sample(train, self.per_class), _sample(test, self.test_per_class)
-        return ImageSplit(train, validation, test, len(self.data.classes), *_moments(train.images))
+        whole = tested if self.test_per_class is None else None
+        return ImageSplit(train, validation, test, len(self.data.classes), *_moments(train.images), whole)
 
     def describe(self) -> Json:
         data, split = self.data, self.split(0)
         parts = (split.train, split.validation, split.test)
-        return entry(self.name, data.source, self.shape.inputs, split.classes, parts, data.sha256) | self.majority
+        return entry(self.name, data.source, self.shape.inputs, split.classes, parts, data.sha256) | self.judged
 
 
 def _sample(part: Part, each: int | None) -> Part:
@@ -169,6 +174,7 @@ class StreamSplit:
     classes: int
     mean: Tensor
     std: Tensor
+    tested: Mask | None = None
 
 
 @dataclass(frozen=True, eq=False)

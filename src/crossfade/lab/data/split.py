@@ -14,6 +14,7 @@ from crossfade.lab.trial import Json
 
 Floats: TypeAlias = NDArray[np.float32]
 Integers: TypeAlias = NDArray[np.int64]
+Mask: TypeAlias = NDArray[np.bool_]
 
 _ROWS = 2**31  # rows are counted in 32 bits
 _PARTS = ("train", "val", "test")
@@ -159,33 +160,41 @@ class DividedTask(Generic[AnyPart]):
         return self.select == "validation" and self.data.validation is None
 
     @property
-    def majority(self) -> dict[str, float]:
-        """The share of the most frequent class, as an entry of ``describe``."""
+    def judged(self) -> Json:
+        """What the verdict needs, as entries of ``describe``: the most frequent class's share, and fixed test rows."""
         codes = self.data.train.codes
-        return {"majority": float(np.bincount(codes).max() / len(codes))}
+        fixed = {} if self.data.test is None else {"fixed_test": True}
+        return {"majority": float(np.bincount(codes).max() / len(codes)), **fixed}
 
-    def divided(self, state: int, validation_share: float) -> tuple[AnyPart, AnyPart | None, AnyPart]:
+    def divided(self, state: int, validation_share: float) -> tuple[AnyPart, AnyPart | None, AnyPart, Mask]:
         """Return the training, the validation (None if the last epoch counts) and the test part of one repeat.
 
-        ``validation_share`` is the validation part's share of the examples outside the test part.
+        The last is which examples these test: of all, or of the fixed test part. ``validation_share`` is the
+        validation part's share of the examples outside the test part.
         """
         train, validation, test, classes = self.data.train, self.data.validation, self.data.test, len(self.data.classes)
         if test is None:
-            train, test = divide(train, classes, self.test_size, state)
+            train, test, tested = divide(train, classes, self.test_size, state)
+        else:
+            tested = np.ones(len(test), bool)
         if self._sets_validation_aside:
-            train, validation = divide(train, classes, validation_share, state + 1)
-        return train, validation if self.select == "validation" else None, test
+            train, validation, _ = divide(train, classes, validation_share, state + 1)
+        return train, validation if self.select == "validation" else None, test, tested
 
 
-def divide(part: AnyPart, classes: int, share: float, state: int) -> tuple[AnyPart, AnyPart]:
-    """Return the rest of a part and what is held out: this share of each class, at least one example, never all."""
+def divide(part: AnyPart, classes: int, share: float, state: int) -> tuple[AnyPart, AnyPart, Mask]:
+    """Return the rest of a part, what is held out, and which that is.
+
+    Held out is this share of each class, at least one example, never all.
+    """
     rng = np.random.default_rng(state)
     held: list[Integers] = []
     for number in range(classes):
         own = rng.permutation(np.flatnonzero(part.codes == number))
         held.append(own[: min(max(1, round(share * len(own))), len(own) - 1)])
-    out = np.sort(np.concatenate(held))
-    return part.rows(np.setdiff1d(np.arange(len(part)), out)), part.rows(out)
+    out = np.zeros(len(part), bool)
+    out[np.concatenate(held)] = True
+    return part.rows(np.flatnonzero(~out)), part.rows(np.flatnonzero(out)), out
 
 
 def first_of_each(labels: Integers, number: int) -> Integers:

@@ -344,9 +344,9 @@ class TableTask:
                     "rows, or --drop columns with many categories"
                 )
             x_val, x_test = pipeline.transform(val), pipeline.transform(test)
-        own = self._rows(repeat)[-1] if self.table.independent else None
-        if self.table.test is not None and self.table.groups is None:  # numbered after the others
-            own = np.arange(len(y_test)) + len(self.table.labels)
+        own = None
+        if self.table.groups is None:  # rows of a group aren't independent; fixed ones are numbered after the others
+            own = np.arange(len(y_test)) + len(self.table.labels) if self.table.test else self._rows(repeat)[-1]
         return Split(x_train, y_train, x_val, y_val, x_test, y_test, len(self.table.classes), own)
 
     def describe(self) -> dict[str, str | int]:

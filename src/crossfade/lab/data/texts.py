@@ -17,7 +17,7 @@ from crossfade.errors import UserError
 from crossfade.lab.data.columns import Rare, labelled, without_rare
 from crossfade.lab.data.reading import Rows, check_names, rows_of_arrays, rows_of_files
 from crossfade.lab.data.sources import CATALOGUE, find_reviews, hub
-from crossfade.lab.data.split import DividedTask, Examples, divide, entry
+from crossfade.lab.data.split import DividedTask, Examples, Mask, divide, entry
 from crossfade.lab.trial import Json, Shape, stream_seed
 
 
@@ -73,12 +73,13 @@ class TextSet(Examples[TextPart]):
 
 @dataclass(frozen=True, eq=False)
 class TextSplit:
-    """The parts of one repeat; ``validation`` is None if the last epoch counts."""
+    """The parts of one repeat; ``validation`` is None if the last epoch counts, ``tested`` as in ``divided``."""
 
     train: TextPart
     validation: TextPart | None
     test: TextPart
     classes: int
+    tested: Mask | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,16 +121,16 @@ class TextTask(DividedTask[TextPart]):
     def split(self, repeat: int) -> TextSplit:
         # The validation part is as large as a drawn test part.
         share = self.test_size if self.data.test is not None else self.test_size / (1.0 - self.test_size)
-        train, validation, test = self.divided(stream_seed(self.content, repeat, "split"), share)
+        train, validation, test, tested = self.divided(stream_seed(self.content, repeat, "split"), share)
         classes = len(self.data.classes)
         if self.limit is not None and self.limit < len(train):
-            _, train = divide(train, classes, self.limit / len(train), stream_seed(self.content, 0, "limit"))
-        return TextSplit(train, validation, test, classes)
+            _, train, _ = divide(train, classes, self.limit / len(train), stream_seed(self.content, 0, "limit"))
+        return TextSplit(train, validation, test, classes, tested)
 
     def describe(self) -> Json:
         data, split = self.data, self.split(0)
         parts = (split.train, split.validation, split.test)
-        return entry(self.name, data.source, len(data.train.columns), split.classes, parts, data.sha256) | self.majority
+        return entry(self.name, data.source, len(data.train.columns), split.classes, parts, data.sha256) | self.judged
 
 
 def load_texts(

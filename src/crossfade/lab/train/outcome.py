@@ -34,6 +34,7 @@ class History:
         weights: The network's ``state_dict()`` after the chosen epoch.
         last: The state after the last epoch, if it is kept.
         probabilities: (test examples, classes) after the chosen epoch, if they are kept.
+        right: Which test examples are classified rightly after the chosen epoch, if that is kept instead.
         finite: Whether weights and loss stayed finite to the end.
         engine, device: What trained the network, and where.
         seconds: The duration, where a training is timed by itself.
@@ -47,6 +48,7 @@ class History:
     weights: Mapping[str, Floats | Tensor] = field(default_factory=dict)
     last: Mapping[str, Tensor] | None = None
     probabilities: Floats | None = None
+    right: NDArray[np.bool_] | None = None
     finite: bool = True
     engine: str = ""
     device: str = "cpu"

@@ -34,7 +34,7 @@ from crossfade.lab.train.deep import network
 from crossfade.lab.train.deep.feeds import Batch, Feed, Inputs, Place, epoch_seed, make_feed
 from crossfade.lab.train.deep.network import Job
 from crossfade.lab.train.deep.recipe import DeepRecipe
-from crossfade.lab.train.deep.record import Record, exact
+from crossfade.lab.train.deep.record import Record, Tally, exact
 from crossfade.lab.train.outcome import History
 
 CHECKPOINT = "last.ckpt"  # in a job's folder
@@ -179,12 +179,12 @@ class Classifier(pl.LightningModule):  # type: ignore[misc]
         with self.trainer.precision_plugin.forward_context():
             network.calibrate(self.net, self.record, feed.parts, channels_last=self.hardware.channels_last)
 
-    def _evaluate(self, part: str, batches: Iterable[Batch]) -> dict[str, float]:
+    def _evaluate(self, part: str, batches: Iterable[Batch]) -> Tally:
         layout = self.hardware.channels_last
         with self.trainer.precision_plugin.forward_context():
             tally = network.scored(self.job, self.net, self.current_epoch, part, batches, channels_last=layout)
         tally.sums = self._over_processes(tally.sums)
-        return tally.scores()
+        return tally
 
     def _over_processes(self, sums: Tensor) -> Tensor:
         if self.trainer.world_size > 1:

@@ -95,11 +95,12 @@ def loss_of(g: Transform | None, logits: Tensor, labels: Tensor, alpha: float | 
 @torch.no_grad()
 def scored(job: Job, net: nn.Module, epoch: int, part: str, batches: Iterable[Batch], *, channels_last: bool) -> Tally:
     """Score a part after an epoch, and show its batches to the job's observer."""
-    tally = Tally(next(net.parameters()).device, job.split.classes)
+    rows = 0 if part != "test" or job.split.tested is None else len(job.split.test)
+    tally = Tally(next(net.parameters()).device, job.split.classes, rows)
     net.eval()
     for inputs, labels, index, _ in batches:
         logits = logits_of(net, inputs, channels_last=channels_last).float()
-        tally.add(logits, labels)
+        tally.add(logits, labels, index)
         if job.observe is not None:
             job.observe(epoch, part, index, logits, labels)
     net.train()

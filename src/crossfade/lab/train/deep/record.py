@@ -33,17 +33,19 @@ class Tally:
         device: Where the sums are kept.
         classes: With up to 30, a confusion matrix is counted too: for f1 (of class 1 if there are two, else the mean
             over classes) and mcc (Matthews' correlation).
+        rows: The number of examples, to keep which of them are classified rightly; 0 for not keeping it.
 
     Attributes:
         sums: All sums as one tensor, which can be added over processes.
     """
 
-    def __init__(self, device: torch.device, classes: int = 0) -> None:
+    def __init__(self, device: torch.device, classes: int = 0, rows: int = 0) -> None:
         self._classes = classes if classes <= _MOST_CLASSES else 0
-        self.sums = torch.zeros(_COUNTS + self._classes**2, dtype=exact(device), device=device)
+        self._rows = _COUNTS + self._classes**2  # where the rows begin
+        self.sums = torch.zeros(self._rows + rows, dtype=exact(device), device=device)
 
-    def add(self, logits: Tensor, labels: Tensor) -> None:
-        """Count a batch of (N, C) logits and (N,) labels."""
+    def add(self, logits: Tensor, labels: Tensor, index: Tensor | None = None) -> None:
+        """Count a batch of (N, C) logits and (N,) labels, of the examples ``index`` where rows are kept."""
         sums = self.sums
         log_p = F.log_softmax(logits.to(sums.dtype), 1)
         p = log_p.exp()
@@ -57,7 +59,14 @@ class Tally:
         place = (confidence * BINS).ceil().long().sub_(1).clamp_(0, BINS - 1)
         sums[_GAPS:_COUNTS].index_add_(0, place, correct - confidence)
         if self._classes:
-            sums[_COUNTS:].index_add_(0, labels * self._classes + predicted, torch.ones_like(confidence))
+            sums[_COUNTS : self._rows].index_add_(0, labels * self._classes + predicted, torch.ones_like(confidence))
+        if index is not None and len(sums) > self._rows:
+            sums[self._rows + index.to(sums.device)] = correct
+
+    @property
+    def right(self) -> Tensor | None:
+        """Which examples are classified rightly, (rows,) bool, if rows are kept."""
+        return self.sums[self._rows :].bool().cpu() if len(self.sums) > self._rows else None
 
     def scores(self) -> dict[str, float]:
         """Return the scores by name; NaN if nothing was counted."""
@@ -68,7 +77,7 @@ class Tally:
             "nll": float(sums[_NLL]) / count,
             "ece": float(sums[_GAPS:_COUNTS].abs().sum()) / count,
             "brier": float(sums[_BRIER]) / count,
-            **(_confusion_scores(sums[_COUNTS:].numpy(), self._classes) if self._classes else {}),
+            **(_confusion_scores(sums[_COUNTS : self._rows].numpy(), self._classes) if self._classes else {}),
         }
 
 
@@ -94,6 +103,7 @@ class Record:
     Attributes:
         rows: The scores of each epoch that was scored.
         best: The weights of the best epoch, if the recipe selects by validation.
+        right: Which test examples are classified rightly after the chosen epoch, if that is kept.
         finite: Whether weights and loss have stayed finite.
         calibrated: The temperature of the chosen weights and the scores after it, once they are known.
     """
@@ -102,6 +112,7 @@ class Record:
         self.recipe = recipe
         self.rows: list[dict[str, float]] = []
         self.best: dict[str, Tensor] | None = None
+        self.right: Tensor | None = None
         self.finite = True
         self.calibrated: dict[str, float] = {}
         self.shared = 0  # epochs that were trained for another method
@@ -113,11 +124,14 @@ class Record:
         self.finite = math.isfinite(loss) and bool(weights)
         return self.finite and self.recipe.scored(epoch)
 
-    def add(self, epoch: int, loss: float, parts: Mapping[str, Mapping[str, float]], net: nn.Module) -> None:
+    def add(self, epoch: int, loss: float, parts: Mapping[str, Tally], net: nn.Module) -> None:
         """Add the scores of an epoch, by part."""
-        scores = {f"{part}_{name}": value for part, found in parts.items() for name, value in found.items()}
+        scores = {f"{part}_{name}": value for part, found in parts.items() for name, value in found.scores().items()}
         self.rows.append({"epoch": epoch + 1, "train_loss": loss, **scores})
-        if self.recipe.select == "validation" and self._chosen() == len(self.rows) - 1:
+        if self._chosen() < len(self.rows) - 1:
+            return
+        self.right = parts["test"].right
+        if self.recipe.select == "validation":
             self.best = {name: value.detach().cpu().clone() for name, value in net.state_dict().items()}
 
     def history(self, net: nn.Module, device: torch.device, seconds: float) -> History:
@@ -131,6 +145,7 @@ class Record:
             scores={name.removeprefix("test_"): self.rows[chosen][name] for name in tested} | self.calibrated,
             weights=last if self.best is None else self.best,
             last=last,
+            right=None if self.right is None else self.right.numpy(),
             finite=self.finite,
             shared=self.shared,
             device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
@@ -139,12 +154,13 @@ class Record:
 
     def state(self) -> dict[str, Any]:
         """Return plain data for a checkpoint."""
-        return {"rows": list(self.rows), "best": self.best, "finite": self.finite, "shared": self.shared}
+        kept = {"best": self.best, "right": self.right, "finite": self.finite, "shared": self.shared}
+        return {"rows": list(self.rows), **kept}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue from what :meth:`state` returned."""
         self.rows, self.best, self.finite = list(state["rows"]), state["best"], state["finite"]
-        self.shared = state.get("shared", 0)
+        self.shared, self.right = state.get("shared", 0), state.get("right")  # older checkpoints have no ``right``
 
     def _chosen(self) -> int:
         if self.recipe.select == "last":

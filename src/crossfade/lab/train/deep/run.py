@@ -31,6 +31,7 @@ from crossfade.lab.hardware import Hardware, process_rank
 from crossfade.lab.methods import Start, TwoPass
 from crossfade.lab.nets import build, save_model
 from crossfade.lab.provenance import provenance
+from crossfade.lab.scores import pack_hits
 from crossfade.lab.store import Outcome
 from crossfade.lab.train.deep import side_by_side
 from crossfade.lab.train.deep.feeds import DeepSplit
@@ -208,7 +209,7 @@ def _recipe(trial: Trial) -> DeepRecipe:
 
 
 def _outcome(split: DeepSplit, recipe: DeepRecipe, history: History, more: Mapping[str, int]) -> Outcome:
-    about = {
+    about: dict[str, object] = {
         "n_train": len(split.train),
         "n_val": 0 if split.validation is None else len(split.validation),
         "n_test": len(split.test),
@@ -220,6 +221,8 @@ def _outcome(split: DeepSplit, recipe: DeepRecipe, history: History, more: Mappi
         "device": history.device,
         **more,
     }
+    if split.tested is not None and history.right is not None:
+        about["hits"] = pack_hits(len(split.tested), split.tested, history.right)
     return outcome(history, recipe.learning_rate, about, epochs=True)
 
 

@@ -230,7 +230,7 @@ class Member:
             layout = self.hardware.channels_last
             with self._autocast():
                 parts = {
-                    part: network.scored(self.job, self.net, epoch, part, batches, channels_last=layout).scores()
+                    part: network.scored(self.job, self.net, epoch, part, batches, channels_last=layout)
                     for part, batches in self.feed.parts.items()
                 }
             self.record.add(epoch, loss, parts, self.net)

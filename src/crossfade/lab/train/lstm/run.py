@@ -15,6 +15,7 @@ from crossfade.lab.checks import check_choice, expect
 from crossfade.lab.data.texts import TextSplit
 from crossfade.lab.hardware import Hardware, check_device, process_rank, processors, torch_device
 from crossfade.lab.own_loss import probe
+from crossfade.lab.scores import pack_hits
 from crossfade.lab.store import Outcome
 from crossfade.lab.train.executor import Batch, Executor, Tick, train_in_parts
 from crossfade.lab.train.lstm.batched import SLOTS, train_batched
@@ -148,4 +149,6 @@ def _outcome(split: TokenSplit, recipe: LstmRecipe, history: History, seconds: f
         "scale": recipe.scale,
         "engine": history.engine,
     }
+    if split.tested is not None:
+        about["hits"] = pack_hits(len(split.tested), split.tested, predicted == labels)
     return outcome(history, recipe.learning_rate, about)

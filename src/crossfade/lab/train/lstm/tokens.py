@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossfade.errors import UserError
+from crossfade.lab.data.split import Mask
 from crossfade.lab.data.texts import TextPart, TextSplit
 from crossfade.lab.train.lstm.recipe import LstmRecipe
 
@@ -66,6 +67,7 @@ class TokenSplit:
     test: TokenPart
     vocabulary: int
     classes: int
+    tested: Mask | None = None
 
     def __post_init__(self) -> None:
         for name, part in self.parts.items():
@@ -120,4 +122,4 @@ def tokenize(split: TextSplit, recipe: LstmRecipe) -> TokenSplit:
         return TokenPart(np.array([n for text in coded for n in text], np.int32), offsets, part.labels)
 
     parts = numbered(split.train), numbered(split.validation), numbered(split.test)
-    return TokenSplit(*parts, len(numbers) + 1, split.classes)
+    return TokenSplit(*parts, len(numbers) + 1, split.classes, split.tested)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
@@ -39,6 +39,8 @@ class Recipe:
         metric: The score: ``"accuracy"``, ``"balanced"`` accuracy or macro-``"f1"``.
         wider_rates: While a method's best rate is the highest (lowest) one tried, the next higher (lower) one of these
             is tried as well.
+        tallied: Each epoch also gets the scores of ``scores.tally``, which the paper's protocol doesn't need. Other
+            ties and metrics can't do without them. No other number depends on it, so it is no part of a trial's key.
 
     Raises:
         UserError: a value out of range.
@@ -59,11 +61,13 @@ class Recipe:
     select: Literal["best", "last"] = "best"
     metric: Literal["accuracy", "balanced", "f1"] = "accuracy"
     wider_rates: tuple[float, ...] = ()
+    tallied: bool = field(default=False, compare=False)
 
     def __post_init__(self) -> None:
         for name in ("learning_rates", "wider_rates"):
             object.__setattr__(self, name, tuple(getattr(self, name)))  # a list from TOML isn't hashable
         check_choices(self)
+        object.__setattr__(self, "tallied", self.tallied or self.tie == "expected" or self.metric != "accuracy")
         if self.width is not None:
             check_count("width", self.width)
         for name in ("depth", "epochs", "batch_size", "protocol"):
@@ -81,13 +85,9 @@ class Recipe:
         Later fields are left out at their defaults, so that trials stored before keep their keys.
         """
         said = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        del said["tallied"]
         usual = {name: getattr(Recipe, name) for name in _LATER}
         return {name: value for name, value in said.items() if name not in usual or value not in (usual[name], [])}
-
-    @property
-    def tallied(self) -> bool:
-        """Whether each epoch also gets the scores of ``scores.tally``, which the paper's protocol doesn't need."""
-        return self.tie == "expected" or self.metric != "accuracy"
 
     def sizes(self, features: int, classes: int) -> tuple[int, ...]:
         """Return the units of each layer, inputs first.

@@ -135,15 +135,16 @@ def _outcome(split: Split, recipe: Recipe, tried: Mapping[float, History], secon
         val, test = ((net(torch.from_numpy(x).double()), torch.from_numpy(y)) for x, y in split.parts[1:])
     scores |= calibrated_scores(val, test)
     if recipe.tallied:
+        expected = recipe.tie == "expected"
+        found = _tallied_scores(tried, pairs if expected else pairs[:1])
         scores |= {f"{name}_kept": scores[name] for name in ("nll", "ece", "brier")}  # what the temperature changes
-        scores |= _tallied_scores(tried, pairs if recipe.tie == "expected" else pairs[:1])
+        scores = scores | found if expected else found | scores  # the same numbers of one network but for roundings
         about["majority"] = majority_score(split.y_train, split.y_test, recipe.metric)
         about |= {"lowest_rate": min(tried), "highest_rate": max(tried), "tied": len(pairs)}
         about["at_edge"] = rate in _edges(tried, recipe)
     if split.test_rows is not None and recipe.metric == "accuracy":
-        hits = np.full(sum(len(y) for _, y in split.parts), -1, np.int8)
-        hits[split.test_rows] = best.probabilities.argmax(axis=1) == split.y_test
-        about["hits"] = pack_hits(hits)
+        right = best.probabilities.argmax(axis=1) == split.y_test
+        about["hits"] = pack_hits(sum(len(y) for _, y in split.parts), split.test_rows, right)
     curves = {
         name: curve
         for name, curve in best.curves.items()
