@@ -281,7 +281,7 @@ def test_what_was_learned_is_said_whatever_ties_mean(tie):
     headings, cells = answer.display()
     assert headings[1:4] == ["Accuracy %", "Balanced %", "Macro-F1 %"]
     assert cells[-1][:2] == ["(majority class)", "80.00"]
-    assert "Nothing was learned: data: ce, el at the majority class (80.0 %)." in answer.verdict
+    assert "Nothing was learned: data: ce at the majority class (80.0 %)" in answer.verdict
     assert not answer.results[["balanced", "f1", "majority"]].isna().any(axis=None)
 
 
