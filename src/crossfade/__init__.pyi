@@ -28,6 +28,7 @@ from .integrations.sklearn import CrossfadeClassifier as CrossfadeClassifier
 from .lab.comparison import compare as compare
 from .losses import (
     CrossfadeLoss as CrossfadeLoss,
+    Fade as Fade,
     LinearCrossfadeLoss as LinearCrossfadeLoss,
     MaxMahalanobisCenterLoss as MaxMahalanobisCenterLoss,
 )
@@ -39,6 +40,7 @@ from .schedules import (
     expectation as expectation,
     gradual as gradual,
     linear as linear,
+    ramp as ramp,
     staircase as staircase,
     switch as switch,
     weights as weights,

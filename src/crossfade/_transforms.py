@@ -34,13 +34,20 @@ def check_number(name: str, value: object, expected: str, holds: Callable[[Any],
         raise ValueError(f"{name} must be {expected}, got {value!r}")
 
 
+def check_parameter(name: str, value: float | Tensor, expected: str, holds: Callable[[Any], bool]) -> None:
+    """Raise ValueError for a number for which the condition doesn't hold, or a tensor of several elements.
+
+    What one element of a tensor is, isn't asked: it may be on a GPU, or be traced by a compiler.
+    """
+    if not isinstance(value, Tensor):
+        check_number(name, value, expected, holds)
+    elif value.numel() != 1:
+        raise ValueError(f"{name} must be a number or a tensor with one element, got shape {tuple(value.shape)}")
+
+
 def finite(name: str, value: float | Tensor) -> None:
-    """Raise ValueError for a number that isn't finite, or a tensor of several elements (it may be on a GPU)."""
-    if isinstance(value, Tensor):
-        if value.numel() != 1:
-            raise ValueError(f"{name} must be a number or a tensor with one element, got shape {tuple(value.shape)}")
-    else:
-        check_number(name, value, "finite (a number, or a tensor with one element)", _is_finite)
+    """Raise ValueError for a number that isn't finite, or a tensor of several elements."""
+    check_parameter(name, value, "finite (a number, or a tensor with one element)", _is_finite)
 
 
 def _is_finite(value: float) -> bool:
@@ -56,7 +63,7 @@ def one_minus_exp(minus_x: Tensor) -> Tensor:
     return -F.elu(minus_x)
 
 
-def _power(base: Tensor, exponent: float) -> Tensor:
+def _power(base: Tensor, exponent: float | Tensor) -> Tensor:
     """Return base ** exponent. A compiler compiles again for each number that is an exponent, but not for a tensor."""
     return base.pow(base.new_zeros(()) + exponent if torch.compiler.is_compiling() else exponent)
 
@@ -69,7 +76,8 @@ def evaluate(g: Transform, ce: Tensor) -> Tensor:
         raise ValueError(
             f"g must map the cross entropies elementwise: expected a tensor of shape {tuple(ce.shape)}, got {got}"
         )
-    return loss
+    # A 0-dim ce, unlike a vector, becomes float64 for the sake of a parameter that is a float64 tensor.
+    return loss if loss.dtype == ce.dtype or ce.dim() else loss.to(ce.dtype)
 
 
 class Mixture:
@@ -115,9 +123,9 @@ class Focal:
 
     __slots__ = ("alpha", "gamma")
 
-    def __init__(self, alpha: float, gamma: float) -> None:
+    def __init__(self, alpha: float | Tensor, gamma: float | Tensor) -> None:
         finite("alpha", alpha)
-        check_number("gamma", gamma, "a finite number >= 0", lambda x: 0 <= x < math.inf)
+        check_parameter("gamma", gamma, "a finite number >= 0", lambda x: 0 <= x < math.inf)
         self.alpha = alpha
         self.gamma = gamma
 
@@ -129,19 +137,20 @@ class Focal:
         """Return alpha m^gamma ce and alpha m^(gamma - 1) (m + gamma p ce) with m = 1 - p, both without gradient."""
         base = self._base(missing)
         power = base * self.alpha if self.gamma == 2.0 else base.pow(self.gamma - 1.0).mul_(self.alpha)
-        slope = torch.addcmul(base, p, ce.clamp(max=_P_IS_ZERO), value=self.gamma).mul_(power)
+        slope = torch.addcmul(base, p, ce.clamp(max=_P_IS_ZERO), value=float(self.gamma)).mul_(power)
         return power.mul_(base).mul_(ce), slope
 
     def _base(self, missing: Tensor) -> Tensor:
         # x**(gamma - 1) is infinite at x = 0 while its product with ce goes to 0.
-        return missing.clamp(min=torch.finfo(missing.dtype).tiny) if self.gamma < 1 else missing
+        any_power = isinstance(self.gamma, Tensor) or self.gamma < 1
+        return missing.clamp(min=torch.finfo(missing.dtype).tiny) if any_power else missing
 
 
 def value_and_slope(g: Transform, ce: Tensor) -> tuple[Tensor, Tensor]:
     """Return g(ce) and g'(ce), both without gradient, for a tensor of any shape. The host doesn't wait for a GPU."""
     if isinstance(g, Mixture):
         return g(ce), torch.exp(-ce).mul_(g.beta).add_(g.alpha)
-    if isinstance(g, Focal):
+    if isinstance(g, Focal) and not isinstance(g.gamma, Tensor):
         return g.value_and_slope(ce, torch.exp(-ce), -torch.expm1(-ce))
     # A derivative at ce = inf is a limit: take it where every p is 0 and the arithmetic is still finite.
     leaf = ce.clamp(max=torch.finfo(ce.dtype).max / 4)
@@ -162,14 +171,13 @@ def value_and_slope(g: Transform, ce: Tensor) -> tuple[Tensor, Tensor]:
 
 def is_learnable(g: Transform, device: torch.device) -> bool:
     """Return whether g contains tensors that require a gradient. Call it with gradients enabled."""
-    if isinstance(g, Mixture):
-        return any(isinstance(weight, Tensor) and weight.requires_grad for weight in (g.alpha, g.beta))
-    if isinstance(g, Focal):
-        return isinstance(g.alpha, Tensor) and g.alpha.requires_grad
+    if isinstance(g, Mixture | Focal):
+        parameters = (g.alpha, g.beta) if isinstance(g, Mixture) else (g.alpha, g.gamma)
+        return any(isinstance(one, Tensor) and one.requires_grad for one in parameters)
     return evaluate(g, torch.ones(1, device=device)).requires_grad
 
 
-def focal(gamma: float = 2.0, alpha: float = 0.25) -> Transform:
+def focal(gamma: float | Tensor = 2.0, alpha: float | Tensor = 0.25) -> Transform:
     """Return alpha * (1 - p)**gamma * ce, eq. (2) with Lin et al.'s factor alpha."""
     return Focal(alpha, gamma)
 
@@ -179,40 +187,52 @@ def mae() -> Transform:
     return Mixture(0.0, 2.0)
 
 
-def generalized(q: float = 0.7) -> Transform:
-    """Return (1 - p**q) / q, L_q of Zhang and Sabuncu."""
-    ends = "q -> 0 is the cross entropy, q = 1 the expectation loss"
-    check_number("q", q, f"in (0, 1] ({ends})", lambda x: 0.0 < x <= 1.0)
-    return lambda ce: one_minus_exp(-q * ce) / q
+def generalized(q: float | Tensor = 0.7) -> Transform:
+    """Return (1 - p**q) / q, L_q of Zhang and Sabuncu, and at q = 0 its limit, the cross entropy."""
+    ends = "q = 0 is the cross entropy, q = 1 the expectation loss"
+    check_parameter("q", q, f"in [0, 1] ({ends})", lambda x: 0.0 <= x <= 1.0)
+    if isinstance(q, Tensor):
+        zero = q == 0
+        power = q.masked_fill(zero, 1.0)
+        return lambda ce: torch.where(zero, ce, one_minus_exp(-power * ce) / power)
+    return (lambda ce: one_minus_exp(-q * ce) / q) if q else Mixture(1.0, 0.0)
 
 
-def truncated(q: float = 0.7, k: float = 0.5) -> Transform:
+def truncated(q: float | Tensor = 0.7, k: float | Tensor = 0.5) -> Transform:
     """Return L_q where p > k, and the constant (1 - k**q) / q where p <= k."""
     untruncated = generalized(q)
-    check_number("k", k, "in (0, 1), a probability", lambda x: 0.0 < x < 1.0)
+    check_parameter("k", k, "in (0, 1), a probability", lambda x: 0.0 < x < 1.0)
 
     def g(ce: Tensor) -> Tensor:
         threshold: float | Tensor
-        if torch.compiler.is_compiling():  # as in _power
-            share = ce.new_zeros(()) + k
-            threshold, cap = -share.log(), (1.0 - _power(share, q)) / q
+        cap: float | Tensor
+        if torch.compiler.is_compiling() or isinstance(q, Tensor) or isinstance(k, Tensor):  # as in _power
+            threshold = -(ce.new_zeros(()) + k).log()
+            cap = untruncated(threshold)
         else:
-            threshold, cap = -math.log(k), (1.0 - k**q) / q
+            threshold = -math.log(k)
+            cap = (1.0 - k**q) / q if q else threshold
         return torch.where(ce >= threshold, cap, untruncated(ce))  # in this order a NaN stays one
 
     return g
 
 
-def tamed(alpha: float = 0.5) -> Transform:
+def logarithmic(c: float | Tensor = 1.0) -> Transform:
+    """Return log(1 + c ce) / c, which grows without bound, but slower than ce: its row weight is 1 / (1 + c ce)."""
+    check_parameter("c", c, "a positive number (c -> 0 is the cross entropy)", lambda x: 0 < x < math.inf)
+    return lambda ce: torch.log1p(c * ce) / c
+
+
+def tamed(alpha: float | Tensor = 0.5) -> Transform:
     """Return ((1 + ce)**(1 - alpha) - 1 / (1 - alpha)) / (1 - alpha), eq. (4) as printed."""
     finite("alpha", alpha)
-    if alpha == 1.0:
+    if not isinstance(alpha, Tensor) and alpha == 1.0:
         raise ValueError("alpha must not be 1: eq. (4) divides by 1 - alpha; take a value such as 0.99")
     power = 1.0 - alpha
     return lambda ce: (_power(1.0 + ce, power) - 1.0 / power) / power
 
 
-def poly(epsilon: float = 1.0) -> Transform:
+def poly(epsilon: float | Tensor = 1.0) -> Transform:
     """Return ce + epsilon * (1 - p), Poly-1."""
     return Mixture(1.0, epsilon)
 

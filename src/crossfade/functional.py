@@ -202,7 +202,7 @@ def generalized_cross_entropy(
     q: float = 0.7,
     **options: Unpack[LossOptions],
 ) -> Tensor:
-    """Return L_q = (1 - p^q) / q, Zhang and Sabuncu 2018: CE as q -> 0, EL at q = 1. Its row weight is p^q."""
+    """Return L_q = (1 - p^q) / q, Zhang and Sabuncu 2018: CE at q = 0, EL at q = 1. Its row weight is p^q."""
     return probability_loss(_transforms.generalized(q), logits, target, **options)
 
 

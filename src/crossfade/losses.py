@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Unpack
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from numbers import Real
+from typing import Any, Self, Unpack
 
 import torch
 import torch.nn.functional as F
@@ -14,39 +16,48 @@ from crossfade._heart import Reduction, check_reduction
 from crossfade._options import LossOptions
 from crossfade._stats import LossStats
 from crossfade._tensors import class_dim, full_precision, is_half
-from crossfade._transforms import Mixture
-from crossfade.schedules import Schedule, Weights, check_called, gradual
+from crossfade._transforms import Mixture, Transform
+from crossfade.schedules import ParameterSchedule, Schedule, Weights, check_called, check_progress, gradual
 
 
-class CrossfadeLoss(nn.Module):
-    """The loss alpha * CE + beta * EL with the weights of a schedule: ``nn.CrossEntropyLoss`` and a method :meth:`at`.
+class Fade(nn.Module):
+    """A loss g(ce) whose parameters follow schedules: ``nn.CrossEntropyLoss`` and a method :meth:`at`.
 
     The criterion doesn't count steps: there is no ``step()`` and nothing to restore when a training resumes. Progress
     is computed from the trainer's own step, ``criterion.at(step / total_steps)(logits, target)``, or from its epoch,
     ``criterion.at(epoch / epochs)``.
 
     Args:
-        schedule: a function from progress in [0, 1] to ``Weights``; see :mod:`crossfade.schedules`.
+        g_of: a function of parameters, named as here, that returns a function g of the cross entropy, as
+            :func:`crossfade.probability_loss` takes it. To be compiled it must also take 0-dim tensors.
+        parameters: for each a number, or a function from progress in [0, 1] to a number, such as ``ramp(0.0, 0.7)``.
         weight, ignore_index, label_smoothing, reduction: as ``nn.CrossEntropyLoss``'s.
         softcap, z_loss, shift: as :mod:`crossfade.functional`'s.
 
     Attributes:
-        alpha, beta: 0-dim buffers outside the state dict. They follow the module to its device, keep their precision
-            under ``.half()``, and a change never recompiles. A new criterion stands at progress 0.
+        names: the parameters' names. Each parameter is a 0-dim buffer of its name, outside the state dict. They follow
+            the module to its device, keep their precision under ``.half()``, and a change never recompiles. A new
+            criterion stands at progress 0.
+        schedule: the function from progress to the parameters' values, in the order of the names.
 
-    >>> criterion = CrossfadeLoss()
+    Raises:
+        TypeError: a parameter that is neither, or that g_of doesn't take.
+        ValueError: values at progress 0 or 1 that g_of refuses.
+
+    >>> from crossfade import ramp
+    >>> def l_q(q):
+    ...     return lambda ce: -torch.expm1(-q * ce) / q
+    >>> criterion = Fade(l_q, q=ramp(0.1, 0.7, steps=3))
     >>> logits, target = torch.tensor([[2.0, 0.0]]), torch.tensor([0])
-    >>> [round(criterion.at(epoch / 6)(logits, target).item(), 4) for epoch in range(6)]
-    [0.2461, 0.2759, 0.3256, 0.4249, 0.7229, 0.1192]
+    >>> [round(criterion.at(epoch / 3)(logits, target).item(), 4) for epoch in range(3)]
+    [0.1261, 0.1238, 0.1215]
     """
 
-    alpha: Tensor
-    beta: Tensor
     weight: Tensor | None
 
     def __init__(
         self,
-        schedule: Schedule | None = None,
+        g_of: Callable[..., Transform],
         *,
         weight: Tensor | None = None,
         ignore_index: int = -100,
@@ -55,51 +66,56 @@ class CrossfadeLoss(nn.Module):
         softcap: float | None = None,
         z_loss: float = 0.0,
         shift: int = 0,
+        **parameters: float | ParameterSchedule,
     ) -> None:
         super().__init__()
-        schedule = gradual() if schedule is None else schedule
-        if not callable(schedule):
-            raise TypeError(
-                f"schedule must be a function of progress, such as gradual(); got {type(schedule).__name__}"
-            )
-        check_called(schedule)
         check_reduction(reduction)
         if not 0.0 <= label_smoothing <= 1.0:
             raise ValueError(f"label_smoothing must be in [0, 1], got {label_smoothing!r}")
         _options.check(softcap, z_loss)
-        self.schedule = schedule
+        for name, value in parameters.items():
+            if not (callable(value) or isinstance(value, Real)):
+                raise TypeError(f"{name} must be a number or a function of progress, such as ramp(0, 1); got {value!r}")
+            if hasattr(self, name):
+                raise TypeError(f"{name} can't name a parameter: a module of PyTorch has such an attribute already")
+            check_called(value)
+        self.g_of, self.names = g_of, tuple(parameters)
+        self.schedule: Callable[[float], Sequence[float]] = partial(_at, parameters)
         self.softcap, self.z_loss, self.shift = softcap, z_loss, shift
         self.ignore_index = ignore_index
         self.label_smoothing = label_smoothing
         self.reduction: Reduction = reduction
         self.register_buffer("weight", weight)
-        self._set(schedule(0.0), torch.device("cpu"))
+        for progress in (1.0, 0.0):
+            self._check(self._scheduled(progress))
+        self._set(self._scheduled(0.0), torch.device("cpu"))
 
-    def at(self, progress: float) -> CrossfadeLoss:
-        """Take the schedule's weights at ``progress``, the fraction of training done, and return the criterion.
+    def at(self, progress: float) -> Self:
+        """Take the schedules' values at ``progress``, the fraction of training done, and return the criterion.
 
         Raises:
             ValueError: progress outside [0, 1].
         """
-        self._weights = Weights(*self.schedule(progress))
-        self.alpha.fill_(self._weights.alpha)
-        self.beta.fill_(self._weights.beta)
+        self._values = self._scheduled(progress)
+        for name, value in zip(self.names, self._values, strict=True):
+            self._buffers[name].fill_(value)  # type: ignore[union-attr]
         return self
+
+    def g(self) -> Transform:
+        """Return g with the values that were set last. It keeps them when the next call of :meth:`at` changes them."""
+        buffers: dict[str, Any] = {name: self._buffers[name] for name in self.names}
+        if buffers and (torch.compiler.is_compiling() or any(not value.is_cpu for value in buffers.values())):
+            # Copies, because the next at() overwrites the buffers, and the backward pass of this loss may come after
+            # it. Not clone(), which a compiler may move to the backward pass; it doesn't move stack().
+            return self.g_of(**dict(zip(buffers, torch.stack([*buffers.values()]).unbind(), strict=True)))
+        # Numbers are faster, but reading them would wait for a GPU.
+        return self.g_of(**{name: value.item() for name, value in buffers.items()})
 
     def forward(
         self, logits: Tensor, target: Tensor, *, return_stats: bool = False
     ) -> Tensor | tuple[Tensor, LossStats]:
         """Return the loss at the progress that was set last, or the pair (loss, stats)."""
-        alpha: float | Tensor
-        beta: float | Tensor
-        alpha, beta = self.alpha, self.beta
-        if torch.compiler.is_compiling() or not alpha.is_cpu:
-            # Copies, because the next at() overwrites the buffers, and the backward pass of this loss may come after
-            # it. Not clone(), which a compiler may move to the backward pass; it doesn't move stack().
-            alpha, beta = torch.stack((alpha, beta)).unbind()
-        else:  # numbers are faster, but reading them would wait for a GPU
-            alpha, beta = alpha.item(), beta.item()
-        return _options.loss(Mixture(alpha, beta), logits, target, return_stats=return_stats, **self._loss_options())
+        return _options.loss(self.g(), logits, target, return_stats=return_stats, **self._loss_options())
 
     def _loss_options(self) -> LossOptions:
         return {
@@ -113,23 +129,106 @@ class CrossfadeLoss(nn.Module):
         }
 
     def extra_repr(self) -> str:
-        function = getattr(self.schedule, "func", self.schedule)  # the package's own schedules are partials
-        name = getattr(function, "__qualname__", type(function).__name__).split(".")[0].lstrip("_")
-        return f"schedule={name}, alpha={self._weights.alpha:g}, beta={self._weights.beta:g}"
+        values = zip(self.names, self._values, strict=True)
+        return ", ".join([f"g_of={_name(self.g_of)}", *(f"{name}={value:g}" for name, value in values)])
 
-    def _set(self, weights: Weights, device: torch.device) -> None:
-        self._weights = weights
+    def _scheduled(self, progress: float) -> tuple[float, ...]:
+        return tuple(self.schedule(progress))
+
+    def _check(self, values: Sequence[float]) -> None:
+        """Raise TypeError unless g_of makes a function of these values."""
+        try:
+            g = self.g_of(**dict(zip(self.names, values, strict=True)))
+        except TypeError as error:
+            raise TypeError(f"g_of must take the parameters ({', '.join(self.names)}) and return g: {error}") from error
+        if not callable(g):
+            raise TypeError(f"g_of must return a function g of the cross entropy, got {type(g).__name__}")
+
+    def _set(self, values: tuple[float, ...], device: torch.device) -> None:
+        self._values = values
         # A 0-dim float64 tensor doesn't promote float32 logits, and keeps 1 / (1 - 2F) exact for float64 ones.
         dtype = torch.float32 if device.type == "mps" else torch.float64
-        for name, value in zip(("alpha", "beta"), weights, strict=True):
+        for name, value in zip(self.names, values, strict=True):
             self.register_buffer(name, torch.tensor(value, dtype=dtype, device=device), persistent=False)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
-        # .half() would round the weights, and a move to MPS would refuse float64.
-        self.alpha, self.beta = self.alpha.float(), self.beta.float()
+        # .half() would round the values, and a move to MPS would refuse float64.
+        for name in self.names:
+            setattr(self, name, getattr(self, name).float())
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self._set(self._weights, self.alpha.device)
+        self._set(self._values, getattr(self, self.names[0]).device if self.names else torch.device("cpu"))
         return self
+
+
+def _at(parameters: Mapping[str, float | ParameterSchedule], progress: float) -> tuple[float, ...]:
+    """Return the values of parameters at this progress; a module-level function, because criteria are pickled."""
+    check_progress(progress)
+    found = {name: value(progress) if callable(value) else value for name, value in parameters.items()}
+    for name, value in found.items():
+        if not isinstance(value, Real):
+            raise TypeError(f"{name} must be one number at progress {progress:g}, got {value!r}")
+    return tuple(map(float, found.values()))
+
+
+def _name(function: Callable[..., object]) -> str:
+    function = getattr(function, "func", function)  # the package's own schedules are partials
+    return str(getattr(function, "__qualname__", type(function).__name__)).split(".")[0].lstrip("_")
+
+
+class CrossfadeLoss(Fade):
+    """The loss alpha * CE + beta * EL with the weights of a schedule: ``Fade(mixture, alpha=..., beta=...)``.
+
+    Args:
+        schedule: a function from progress in [0, 1] to ``Weights``; see :mod:`crossfade.schedules`.
+        weight, ignore_index, label_smoothing, reduction, softcap, z_loss, shift: as :class:`Fade`'s.
+
+    >>> criterion = CrossfadeLoss()
+    >>> logits, target = torch.tensor([[2.0, 0.0]]), torch.tensor([0])
+    >>> [round(criterion.at(epoch / 6)(logits, target).item(), 4) for epoch in range(6)]
+    [0.2461, 0.2759, 0.3256, 0.4249, 0.7229, 0.1192]
+    """
+
+    alpha: Tensor
+    beta: Tensor
+
+    def __init__(
+        self,
+        schedule: Schedule | None = None,
+        *,
+        weight: Tensor | None = None,
+        ignore_index: int = -100,
+        label_smoothing: float = 0.0,
+        reduction: Reduction = "mean",
+        softcap: float | None = None,
+        z_loss: float = 0.0,
+        shift: int = 0,
+    ) -> None:
+        schedule = gradual() if schedule is None else schedule
+        if not callable(schedule):
+            raise TypeError(
+                f"schedule must be a function of progress, such as gradual(); got {type(schedule).__name__}"
+            )
+        check_called(schedule)
+        super().__init__(
+            Mixture,
+            alpha=1.0,
+            beta=0.0,
+            weight=weight,
+            ignore_index=ignore_index,
+            label_smoothing=label_smoothing,
+            reduction=reduction,
+            softcap=softcap,
+            z_loss=z_loss,
+            shift=shift,
+        )
+        self.schedule = schedule
+        self.at(0.0)
+
+    def _scheduled(self, progress: float) -> Weights:
+        return Weights(*self.schedule(progress))
+
+    def extra_repr(self) -> str:
+        return super().extra_repr().replace("g_of=Mixture", f"schedule={_name(self.schedule)}")
 
 
 class LinearCrossfadeLoss(CrossfadeLoss):
@@ -171,8 +270,7 @@ class LinearCrossfadeLoss(CrossfadeLoss):
             linear_weight,
             target,
             bias=bias,
-            alpha=self.alpha,
-            beta=self.beta,
+            g=self.g(),
             sample_weight=sample_weight,
             memory_budget_mb=self.memory_budget_mb,
             return_stats=return_stats,

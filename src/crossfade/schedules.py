@@ -1,4 +1,4 @@
-"""Schedules: pure functions from training progress in [0, 1] to the weights of eq. (12).
+"""Schedules: pure functions from training progress in [0, 1] to the weights of eq. (12), or to another parameter.
 
 A schedule has no state: the trainer counts the steps, and there is nothing to save or to restore.
 """
@@ -24,6 +24,7 @@ class Weights(NamedTuple):
 
 
 Schedule: TypeAlias = Callable[[float], Weights]
+ParameterSchedule: TypeAlias = Callable[[float], float]
 
 
 def weights(focus: float, scale: Scale = "paper") -> Weights:
@@ -54,7 +55,7 @@ def weights(focus: float, scale: Scale = "paper") -> Weights:
     return Weights(0.0, 1.0) if focus == 0.5 else Weights(1.0, 1.0 / (1.0 - 2.0 * focus))
 
 
-def _checked(progress: float) -> float:
+def check_progress(progress: float) -> float:
     """Return the progress, which may miss [0, 1] by a rounding, within [0, 1]."""
     progress = float(progress)
     if not -_ROUNDING <= progress <= 1.0 + _ROUNDING:  # NaN fails too
@@ -79,7 +80,7 @@ def fixed(alpha: float, beta: float) -> Schedule:
 
 
 def _fixed(value: Weights, progress: float) -> Weights:
-    _checked(progress)
+    check_progress(progress)
     return value
 
 
@@ -116,7 +117,7 @@ def switch(first: float = 0.0, second: float = 0.5, at: float = 0.95, scale: Sca
 
 
 def _switch(before: Weights, after: Weights, at: float, progress: float) -> Weights:
-    return after if _checked(progress) >= at - _ROUNDING else before
+    return after if check_progress(progress) >= at - _ROUNDING else before
 
 
 def staircase(focuses: Sequence[float], scale: Scale = "paper") -> Schedule:
@@ -132,8 +133,12 @@ def staircase(focuses: Sequence[float], scale: Scale = "paper") -> Schedule:
 
 
 def _staircase(steps: tuple[Weights, ...], progress: float) -> Weights:
-    phase = math.floor(_checked(progress) * len(steps) + _ROUNDING)
-    return steps[min(phase, len(steps) - 1)]
+    return steps[_phase(progress, len(steps))]
+
+
+def _phase(progress: float, count: int) -> int:
+    """Return which of so many equal phases the progress is in, from 0."""
+    return min(math.floor(check_progress(progress) * count + _ROUNDING), count - 1)
 
 
 def gradual(scale: Scale = "paper") -> Schedule:
@@ -155,6 +160,29 @@ def linear(start: float = 0.0, end: float = 0.5, scale: Scale = "unit") -> Sched
 
 
 def _linear(start: float, end: float, scale: Scale, progress: float) -> Weights:
+    return weights(_ramp(start, end, None, progress), scale)
+
+
+def ramp(start: float, end: float, steps: int | None = None) -> ParameterSchedule:
+    """Return a schedule of one parameter from ``start`` to ``end``, for :class:`crossfade.Fade`.
+
+    It is a straight line, or so many equal phases, of which the first has the value ``start`` and the last one ``end``.
+
+    Raises:
+        ValueError: an end that isn't finite, or fewer than two steps.
+
+    >>> ramp(0.0, 0.8)(0.5), ramp(0.0, 0.8, steps=5)(0.5), ramp(0.0, 0.8, steps=5)(0.99)
+    (0.4, 0.4, 0.8)
+    """
+    for name, value in (("start", start), ("end", end)):
+        if not math.isfinite(value):
+            raise ValueError(f"{name} must be a finite number, got {value!r}")
+    if steps is not None and steps < 2:
+        raise ValueError(f"steps must be at least 2 phases, or None for a straight line, got {steps!r}")
+    return partial(_ramp, start, end, steps)
+
+
+def _ramp(start: float, end: float, steps: int | None, progress: float) -> float:
+    moved = check_progress(progress) if steps is None else _phase(progress, steps) / (steps - 1)
     # The interpolation may leave [start, end] by a rounding, and weights() would refuse 0.5000000001.
-    focus = min(max(start + (end - start) * _checked(progress), min(start, end)), max(start, end))
-    return weights(focus, scale)
+    return end if moved == 1.0 else min(max(start + (end - start) * moved, min(start, end)), max(start, end))

@@ -16,6 +16,7 @@ from accelerate import Accelerator
 
 from crossfade import CrossfadeLoss, constant, linear
 from crossfade.integrations.distributed import global_count, global_mean
+from tests.integrations.fades import own_fade
 from tests.integrations.test_hf_trainer import causal_lm, parameters, rows, train
 
 CLASSES = 5
@@ -55,6 +56,7 @@ def plain_ddp(rank):
     for name, criterion in {
         "mean": CrossfadeLoss(constant(0.25)),
         "class weights": CrossfadeLoss(constant(0.25), weight=WEIGHT),
+        "own": own_fade(constant(0.25), weight=WEIGHT),
     }.items():
         inputs, target = data(rank)
         for step in range(4):
@@ -123,8 +125,8 @@ def results(processes):
 
 
 def test_ddp_gradients_are_those_of_the_mean_over_all_targets(results):
-    """Steps with 8 and 1 targets, 3 and 0, 0 and 5, and none at all; without and with class weights."""
-    assert len(results["plain"]) == 8
+    """Steps with 8 and 1 targets, 3 and 0, 0 and 5, and none at all; with class weights, and with another loss."""
+    assert len(results["plain"]) == 12
     assert max(results["plain"].values()) < 1e-6
 
 

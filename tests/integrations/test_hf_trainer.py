@@ -12,6 +12,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments  # noqa: E4
 from crossfade import CrossfadeLoss, linear  # noqa: E402
 from crossfade.errors import UserError  # noqa: E402
 from crossfade.integrations.transformers import CrossfadeCallback  # noqa: E402
+from tests.integrations.fades import own_fade  # noqa: E402
 
 FADE = linear()
 VOCABULARY = 17
@@ -84,6 +85,17 @@ def parameters(trainer):
 def test_every_step_has_the_schedules_weights(tmp_path):
     assert train(causal_lm(), rows(), tmp_path)[1] == expected(8)
     assert train(causal_lm(), rows(), tmp_path, gradient_accumulation_steps=2, num_train_epochs=2)[1] == expected(8)
+
+
+def test_any_fade_follows_the_steps(tmp_path):
+    """Accumulation divides by all targets of a step, whatever the loss is."""
+    data, results = rows(48), []
+    for steps in (1, 4):
+        options = {"per_device_train_batch_size": 16 // steps, "gradient_accumulation_steps": steps}
+        trainer, seen = train(causal_lm(), data, tmp_path, criterion=own_fade(FADE), **options)
+        assert seen == expected(3)
+        results.append(parameters(trainer))
+    torch.testing.assert_close(*results, rtol=0, atol=1e-6)
 
 
 def test_loss_of_a_causal_model_is_the_shifted_mean_over_its_tokens(tmp_path):

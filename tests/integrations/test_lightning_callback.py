@@ -12,6 +12,7 @@ L = pytest.importorskip("lightning.pytorch")
 from crossfade import CrossfadeLoss, linear, staircase  # noqa: E402
 from crossfade.errors import UserError  # noqa: E402
 from crossfade.integrations.lightning import CrossfadeCallback  # noqa: E402
+from tests.integrations.fades import own_fade  # noqa: E402
 
 FADE = linear()  # every step has weights of its own
 
@@ -74,6 +75,14 @@ def expected(schedule, total, repeat=1):
 
 def test_every_step_has_the_schedules_weights():
     assert fit(Classifier(), [CrossfadeCallback()]).seen == expected(FADE, 12)
+
+
+def test_any_fade_follows_the_steps():
+    criterion = own_fade(FADE)
+    assert fit(Classifier(criterion=criterion), [CrossfadeCallback(criterion)]).seen == expected(FADE, 12)
+    module = Classifier()
+    module.loss = nn.ModuleList([own_fade(FADE)])
+    assert fit(module, [CrossfadeCallback()], max_steps=5).seen == expected(FADE, 5)
 
 
 def test_progress_counts_optimizer_steps_under_accumulation():

@@ -1,10 +1,13 @@
 """A plain loop and Accelerate's: killed, resumed from the step in the checkpoint, and the same to the last bit."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
 
-from crossfade import CrossfadeLoss, cross_entropy, gradual, linear, staircase
+from crossfade import CrossfadeLoss, Fade, cross_entropy, gradual, linear, ramp, staircase
+from crossfade._transforms import generalized
 
 STEPS = 12
 
@@ -30,20 +33,26 @@ def plain(criterion, model, optimizer, first, last):
         optimizer.step()
 
 
-@pytest.mark.parametrize("schedule", [linear(), gradual(), staircase([0.0, 0.5])])
-def test_a_plain_loop_resumes_to_the_last_bit(tmp_path, schedule):
+@pytest.mark.parametrize(
+    "criterion",
+    [
+        *(partial(CrossfadeLoss, schedule) for schedule in (linear(), gradual(), staircase([0.0, 0.5]))),
+        partial(Fade, generalized, q=ramp(0.0, 0.7)),
+    ],
+)
+def test_a_plain_loop_resumes_to_the_last_bit(tmp_path, criterion):
     whole, optimizer = make()
-    plain(CrossfadeLoss(schedule), whole, optimizer, 0, STEPS)
+    plain(criterion(), whole, optimizer, 0, STEPS)
 
     model, optimizer = make()
-    plain(CrossfadeLoss(schedule), model, optimizer, 0, 7)
+    plain(criterion(), model, optimizer, 0, 7)
     torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": 7}, tmp_path / "last.pt")
 
     model, optimizer = make()
     state = torch.load(tmp_path / "last.pt")
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
-    plain(CrossfadeLoss(schedule), model, optimizer, state["step"], STEPS)
+    plain(criterion(), model, optimizer, state["step"], STEPS)
     assert torch.equal(model.weight, whole.weight)
 
 

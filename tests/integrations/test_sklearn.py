@@ -17,7 +17,8 @@ from sklearn.pipeline import make_pipeline  # noqa: E402
 from sklearn.preprocessing import StandardScaler  # noqa: E402
 from sklearn.utils.estimator_checks import parametrize_with_checks  # noqa: E402
 
-from crossfade import CrossfadeLoss, constant, cross_entropy, expectation, gradual, linear  # noqa: E402
+from crossfade import CrossfadeLoss, Fade, constant, cross_entropy, expectation, gradual, linear, ramp  # noqa: E402
+from crossfade._transforms import Mixture, generalized  # noqa: E402
 from crossfade.errors import UserError  # noqa: E402
 from crossfade.integrations.sklearn import CrossfadeClassifier  # noqa: E402
 from crossfade.integrations.skorch import CrossfadeCallback, softmax  # noqa: E402
@@ -193,6 +194,32 @@ def test_skorch_mistakes_are_named(iris):
     )
     with pytest.raises(UserError, match="criterion must be a CrossfadeLoss, got CrossEntropyLoss"):
         plain.fit(X, y)
+
+
+def test_any_fade_trains_a_classifier(iris):
+    """The mixture's Fade is the schedule; another one follows the epochs, and the estimator's own object stays."""
+    X, y = iris
+    options = {"max_epochs": 5, "random_state": 0}
+    mixture = Fade(Mixture, alpha=lambda progress: FADE(progress).alpha, beta=lambda progress: FADE(progress).beta)
+    same = [CrossfadeClassifier(FADE, **options), CrossfadeClassifier(criterion=mixture, **options)]
+    first, second = (one.fit(X, y).predict_proba(X) for one in same)
+    assert (first == second).all()
+    rising = CrossfadeClassifier(criterion=Fade(generalized, q=ramp(0.0, 0.7)), **options)
+    fitted = clone(rising).fit(X, y)
+    assert fitted.net_.criterion_.q.item() == pytest.approx(0.7 * 4 / 5)
+    assert rising.criterion.q == fitted.criterion.q == 0
+    assert abs(fitted.predict_proba(X) - first).max() > 1e-3
+    for other in ({"schedule": gradual()}, {"label_smoothing": 0.1}):
+        with pytest.raises(ValueError, match="criterion replaces schedule and label_smoothing"):
+            clone(rising).set_params(**other).fit(X, y)
+
+
+def test_skorch_takes_any_fade(iris):
+    net = skorch.NeuralNet(
+        nn.Linear(4, 3), criterion=Fade, criterion__g_of=generalized, criterion__q=ramp(0.1, 0.7, steps=2), verbose=0,
+        max_epochs=4, train_split=None, callbacks=[CrossfadeCallback()],
+    ).fit(*tensors(iris))  # fmt: skip
+    assert net.criterion_.q == 0.7
 
 
 def test_schedule_reaches_the_network(iris):

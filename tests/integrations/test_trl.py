@@ -15,6 +15,7 @@ from transformers import TrainerCallback  # noqa: E402
 from crossfade import CrossfadeLoss, expectation, linear  # noqa: E402
 from crossfade.errors import UserError  # noqa: E402
 from crossfade.integrations.trl import CrossfadeCallback  # noqa: E402
+from tests.integrations.fades import own_fade  # noqa: E402
 
 FADE = linear()
 WORDS = [f"word{number}" for number in range(19)]
@@ -111,6 +112,17 @@ def test_the_fused_loss_is_the_loss_of_the_logits(tokenizer, tmp_path, data, opt
     close(fused, logits)
     assert fused[1] == logits[1] == [tuple(FADE(step / len(fused[1]))) for step in range(len(fused[1]))]
     assert (parameters(fused[0]) - parameters(plain[0])).abs().max() > 1e-3
+
+
+def test_any_fade_is_computed_on_the_fused_head(tokenizer, tmp_path):
+    """Ignored tokens add nothing, though this g isn't 0 at p = 1."""
+    fused = train(tokenizer, prompts(), tmp_path, own_fade(FADE))
+    logits = train(tokenizer, prompts(), tmp_path, own_fade(FADE), form="logits")
+    close(fused, logits)
+    assert fused[0].state.log_history[-1]["train_loss"] == pytest.approx(
+        logits[0].state.log_history[-1]["train_loss"], rel=1e-5
+    )
+    assert fused[1] == [tuple(FADE(step / len(fused[1]))) for step in range(len(fused[1]))]
 
 
 def test_expectation_loss_is_trls_dft(tokenizer, tmp_path):

@@ -8,26 +8,26 @@ from typing import Protocol, TypeVar, runtime_checkable
 from torch import nn
 
 from crossfade._heart import Reduction
-from crossfade.losses import CrossfadeLoss
+from crossfade.losses import Fade
 
 
 @runtime_checkable
 class Scheduled(Protocol):
-    """A criterion whose weights follow a schedule: ``CrossfadeLoss``, or any other with the same method."""
+    """A criterion whose parameters follow a schedule: a ``Fade``, or any other with the same method."""
 
     schedule: object
 
     def at(self, progress: float) -> object: ...
 
 
-C = TypeVar("C", bound=CrossfadeLoss)
+C = TypeVar("C", bound=Fade)
 
 
 def with_reduction(criterion: C, reduction: Reduction) -> C:
-    """Return the criterion with another reduction. Both share their weights, also after later calls of ``at``."""
-    if not isinstance(criterion, CrossfadeLoss):
+    """Return the criterion with another reduction. Both share their parameters, also after later calls of ``at``."""
+    if not isinstance(criterion, Fade):
         raise TypeError(f"criterion must be a crossfade.CrossfadeLoss, got {type(criterion).__name__}")
-    # A shallow copy shares the dict of buffers, and with it alpha and beta.
+    # A shallow copy shares the dict of buffers, and with it the parameters.
     other = copy.copy(criterion)
     other.reduction = reduction
     return other

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from crossfade._tensors import as_index, class_dim, target_weight
 from crossfade.integrations._shared import with_reduction
-from crossfade.losses import CrossfadeLoss
+from crossfade.losses import Fade
 
 
 def global_mean(
-    criterion: CrossfadeLoss,
+    criterion: Fade,
     logits: Tensor,
     target: Tensor,
     *,
@@ -37,6 +37,7 @@ def global_mean(
             losses then add up to the mean over all of them.
 
     >>> import torch
+    >>> from crossfade import CrossfadeLoss
     >>> criterion = CrossfadeLoss()
     >>> logits, target = torch.zeros(4, 3), torch.tensor([0, 1, 2, -100])
     >>> bool(global_mean(criterion, logits, target) == criterion(logits, target))
@@ -50,7 +51,7 @@ def global_mean(
     return total * (world / count.masked_fill(count == 0, 1.0))
 
 
-def global_count(criterion: CrossfadeLoss, *targets: Tensor, group: dist.ProcessGroup | None = None) -> Tensor:
+def global_count(criterion: Fade, *targets: Tensor, group: dist.ProcessGroup | None = None) -> Tensor:
     """Return the number that ``reduction="mean"`` divides by, for all given targets on all processes.
 
     It is the number of targets that aren't ignored, each counted with its class weight if the criterion has them: a
@@ -68,7 +69,7 @@ def _several() -> bool:
     return dist.is_available() and dist.is_initialized()
 
 
-def _count(criterion: CrossfadeLoss, target: Tensor) -> Tensor:
+def _count(criterion: Fade, target: Tensor) -> Tensor:
     if target.is_floating_point():  # class probabilities: every row counts once
         if criterion.shift:
             return target.new_tensor(target[..., criterion.shift :, 0].numel()).float()

@@ -20,8 +20,9 @@ from skorch.callbacks import Callback
 from skorch.dataset import Dataset
 from torch import Tensor, nn
 
+from crossfade.integrations._shared import with_reduction
 from crossfade.integrations.skorch import CrossfadeCallback, softmax
-from crossfade.losses import CrossfadeLoss
+from crossfade.losses import CrossfadeLoss, Fade
 from crossfade.schedules import Schedule
 
 
@@ -50,6 +51,7 @@ class CrossfadeClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             ``batch_size``.
         class_weight: None, "balanced" or {label: weight}; multiplies ``sample_weight``, outside p.
         label_smoothing: as ``nn.CrossEntropyLoss``'s.
+        criterion: a ``Fade`` to train on instead of the mixture of ``schedule``, with options of its own.
         callbacks: skorch callbacks.
         device: of the network, such as "cuda".
         random_state: seeds the network's initial weights and the batches' order; torch's global generator stays as it
@@ -75,6 +77,7 @@ class CrossfadeClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     weight_decay: float = 0.0
     class_weight: dict[Any, float] | str | None = None
     label_smoothing: float = 0.0
+    criterion: Fade | None = None
     callbacks: list[Callback] | None = None
     device: str = "cpu"
     random_state: int | np.random.RandomState | None = None
@@ -89,7 +92,8 @@ class CrossfadeClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 weight 2 counts exactly like two equal rows.
 
         Raises:
-            ValueError: data that scikit-learn's checks refuse; no row with a weight above 0.
+            ValueError: data that scikit-learn's checks refuse; no row with a weight above 0; a ``criterion`` beside a
+                ``schedule`` or ``label_smoothing``.
         """
         features, labels = validate_data(self, X, y, dtype=[np.float64, np.float32])
         check_classification_targets(labels)
@@ -131,9 +135,12 @@ class CrossfadeClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             module = self.module(inputs, outputs)
         else:
             module = nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, outputs))
+        if self.criterion is not None and (self.schedule is not None or self.label_smoothing):
+            raise ValueError("criterion replaces schedule and label_smoothing: leave them at their defaults")
+        mixture = CrossfadeLoss(self.schedule, label_smoothing=self.label_smoothing)
         return _WeightedNet(
             module.to(dtype),
-            criterion=CrossfadeLoss(self.schedule, label_smoothing=self.label_smoothing, reduction="none"),
+            criterion=with_reduction(copy.deepcopy(self.criterion or mixture), "none"),
             optimizer=self.optimizer,
             optimizer__weight_decay=self.weight_decay,
             lr=self.lr,

@@ -13,7 +13,7 @@ from transformers.loss.loss_utils import LOSS_MAPPING, ForCausalLMLoss
 
 from crossfade.errors import UserError
 from crossfade.integrations._shared import fraction, with_reduction
-from crossfade.losses import CrossfadeLoss
+from crossfade.losses import Fade
 
 
 class CrossfadeCallback(TrainerCallback):  # type: ignore[misc]
@@ -27,16 +27,16 @@ class CrossfadeCallback(TrainerCallback):  # type: ignore[misc]
     exactly the models whose labels the Trainer itself shifts (decoder-only language models).
 
     Args:
-        criterion: a ``CrossfadeLoss``; its ``reduction`` is not used, the Trainer's rule is: the sum over all targets
-            divided by ``num_items_in_batch``, which counts all micro-batches of an optimizer step on all processes.
-            With class weights the sum is divided by that count, too.
+        criterion: a ``CrossfadeLoss`` or any ``Fade``; its ``reduction`` is not used, the Trainer's rule is: the sum
+            over all targets divided by ``num_items_in_batch``, which counts all micro-batches of an optimizer step on
+            all processes. With class weights the sum is divided by that count, too.
 
     Raises:
         UserError: a criterion with a ``shift``, or ``TrainingArguments(label_smoothing_factor=...)``, which belongs to
             the Trainer's own loss.
     """
 
-    def __init__(self, criterion: CrossfadeLoss) -> None:
+    def __init__(self, criterion: Fade) -> None:
         self.criterion = criterion
         self._summed = with_reduction(criterion, "sum")
         if criterion.shift:
@@ -47,7 +47,7 @@ class CrossfadeCallback(TrainerCallback):  # type: ignore[misc]
         if args.label_smoothing_factor > 0:
             raise UserError(
                 "the criterion is the loss, and label_smoothing_factor would not be used: set it to 0 and pass "
-                f"CrossfadeLoss(..., label_smoothing={args.label_smoothing_factor})"
+                f"{type(self.criterion).__name__}(..., label_smoothing={args.label_smoothing_factor})"
             )
         self._shift = shifts_labels(kwargs["model"])
 
@@ -96,7 +96,7 @@ class CrossfadeCallback(TrainerCallback):  # type: ignore[misc]
 
     def _move_to(self, device: torch.device) -> None:
         """Move the criterion to the model's device, which the first batch shows."""
-        if self.criterion.alpha.device != device:
+        if any(buffer.device != device for buffer in self.criterion.buffers()):
             self.criterion.to(device)
 
 

@@ -9,18 +9,17 @@ from typing import Any
 from transformers import TrainerControl, TrainerState, TrainingArguments
 from trl import SFTTrainer
 
-from crossfade._transforms import Mixture
 from crossfade.errors import UserError
 from crossfade.integrations import transformers
-from crossfade.losses import CrossfadeLoss
+from crossfade.losses import Fade
 
 
 class CrossfadeCallback(transformers.CrossfadeCallback):
     """A callback that replaces the loss: ``SFTTrainer(..., callbacks=[CrossfadeCallback(CrossfadeLoss())])``.
 
     The trainer computes each token's log-probability in tiles, without the (tokens x vocabulary) logits, and its
-    ``loss_type="nll"`` sums them. In the model's output this callback replaces -ce by -g(ce), with
-    g(ce) = alpha ce + beta (1 - exp(-ce)). TRL still does prompt masking, packing, accumulation over batches and
+    ``loss_type="nll"`` sums them. In the model's output this callback replaces -ce by -g(ce), with the criterion's g,
+    such as alpha ce + beta (1 - exp(-ce)). TRL still does prompt masking, packing, accumulation over batches and
     processes, and its metrics. With ``expectation()`` as the schedule the gradients are those of ``loss_type="dft"``.
     The model itself stays as it is: another trainer of the same model has its own loss.
 
@@ -32,7 +31,7 @@ class CrossfadeCallback(transformers.CrossfadeCallback):
             need the full logits, or a trainer that needs the other form.
     """
 
-    def __init__(self, criterion: CrossfadeLoss) -> None:
+    def __init__(self, criterion: Fade) -> None:
         super().__init__(criterion)
         self._used = False  # whether the trainer's loss has come from the criterion
 
@@ -73,9 +72,8 @@ class CrossfadeCallback(transformers.CrossfadeCallback):
                 )
             self._used = True
             self._move_to(log_probs.device)
-            # Ignored tokens have log_probs = 0, and g(0) = 0.
-            g = Mixture(criterion.alpha.clone(), criterion.beta.clone())
-            output.log_probs = -g(-log_probs)
+            # Ignored tokens have log_probs = 0, and there g needn't be 0; a token with p = 1 has no gradient either.
+            output.log_probs = -criterion.g()(-log_probs).masked_fill(log_probs == 0, 0.0)
         return output
 
 
