@@ -13,6 +13,7 @@ from joblib.externals.loky.backend import context as loky_context
 
 from crossfade.diagnostics import Recording
 from crossfade.errors import UserError
+from crossfade.lab.hardware import Hardware
 from crossfade.lab.methods import Method, method
 from crossfade.lab.paper.why import dynamics, escape, figure1, study, taylor
 from crossfade.lab.paper.why.escape import predicted_rise
@@ -22,13 +23,14 @@ from crossfade.lab.store import Outcome, Store
 from crossfade.lab.train import Recipe
 from crossfade.lab.trial import Trial
 
+ALONE = Hardware(threads=1)
 SMALL = Recipe(width=8, epochs=4, batch_size=16, learning_rates=(0.1,))
 
 
 def run(name, folder, *, scale="smoke", methods=("ce", "el"), only=(), out=None):
     """Run a study with one worker, its store and its files in ``folder``; return how many trials failed."""
     planned = dynamics.plan(None, scale, methods, only) if name == "dynamics" else escape.plan(None, scale, only)
-    return study.run_study(name, planned, scale, store=folder / "store.db", out=out or folder, workers=1)
+    return study.run_study(name, planned, scale, store=folder / "store.db", out=out or folder, hardware=ALONE)
 
 
 def patch_study(monkeypatch, name, **functions):
@@ -199,8 +201,11 @@ def test_an_escape_training_goes_on_with_the_moments_that_were_measured(tmp_path
 def test_several_workers_give_the_same_numbers_and_a_failure_stays_alone(fork_server, monkeypatch, tmp_path):
     monkeypatch.setattr(loky_context, "_DEFAULT_START_METHOD", fork_server.get_start_method())
     trials = [Trial("dynamics", table_task("iris", None), method(name), SMALL, 0) for name in ("ce", "el")]
-    alone = {trial.key: outcome for trial, outcome in spread(dynamics.compute, tmp_path / "1", 1)([trials], print)}
-    together = {trial.key: outcome for trial, outcome in spread(dynamics.compute, tmp_path / "2", 2)([trials], print)}
+    alone = {trial.key: outcome for trial, outcome in spread(dynamics.compute, ALONE, tmp_path / "1")([trials], print)}
+    together = {
+        trial.key: outcome
+        for trial, outcome in spread(dynamics.compute, Hardware(threads=2), tmp_path / "2")([trials], print)
+    }
     assert alone == together
     assert all(outcome.status == "done" for outcome in alone.values())
 
@@ -209,7 +214,7 @@ def test_several_workers_give_the_same_numbers_and_a_failure_stays_alone(fork_se
             raise ValueError("no")
         return Outcome({})
 
-    found = {trial.method.name: outcome.error for trial, outcome in spread(fails, tmp_path, 1)([trials], print)}
+    found = {trial.method.name: outcome.error for trial, outcome in spread(fails, ALONE, tmp_path)([trials], print)}
     assert found == {"ce": "ValueError: no", "el": None}
 
 

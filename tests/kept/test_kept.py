@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import torch
 
-from tests.kept.cases import CASES, HERE, INPUTS, SINCE, machine
+from tests.kept.cases import CASES, HERE, INPUTS, SINCE, elsewhere, machine
 
 STORES = [name for name in CASES if (HERE / name / "store.db").exists()]
 
@@ -34,13 +34,6 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(INPUTS))  # the loss of a user's own
     return tmp_path
-
-
-def elsewhere(command: list[str]) -> list[str]:
-    """Return the command with the inputs' full paths: a key must not depend on where the data lies."""
-    names = {path.name: str(path) for path in INPUTS.iterdir()} | {".": str(INPUTS)}
-    names["bert:tiny-bert"] = f"bert:{names['tiny-bert']}"
-    return [names.get(word, word) for word in command]
 
 
 def copied(case: str) -> list[Any]:

@@ -122,7 +122,7 @@ def small() -> None:
     from crossfade.lab.nets import SMALL_NETS
     from tests.images.image_cases import tiny
 
-    lab_run._BUDGET = 1.0
+    lab_run.BATCH = 1.0
     for name in ("cifar100", "cinic10"):
         IMAGE_SETS[name] = replace(IMAGE_SETS[name], train=TRAIN, test=TEST, classes=4)
     for name in (*SMALL_NETS, "shufflenet_v2_x1_0"):

@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -28,6 +29,13 @@ NAMES = ("ce", "gradual", "el")
 TRIALS = [Trial("t", TASK, method(name), Recipe(epochs=2, learning_rates=(0.01,)), 0) for name in NAMES]
 
 
+class _Ref(tuple):
+    """What Ray returns for a task: it has a hash."""
+
+    __hash__ = object.__hash__
+    __eq__ = object.__eq__
+
+
 class Cluster:
     """Ray with one worker in this process; ``dies`` returns the error of a batch, given its names and the try."""
 
@@ -38,19 +46,22 @@ class Cluster:
 
     def remote(self, **options):
         assert options["max_retries"] == 0  # Ray itself would retry for ever
-        return lambda work: SimpleNamespace(remote=lambda batch: (work, batch))
+        return lambda work: SimpleNamespace(remote=lambda trials, keys: _Ref((work, trials, keys)))
 
     def wait(self, waiting, num_returns):
         return waiting[:1], waiting[1:]
 
+    def put(self, trials):
+        return trials
+
     def get(self, ready):
-        work, batch = ready
-        names = tuple(trial.method.name for trial in batch)
+        work, trials, keys = ready
+        names = tuple(trial.method.name for trial in trials if trial.key in keys)
         self.calls.append(names)
         error = self.dies(names, sum(names == call for call in self.calls))
         if error is not None:
             raise error
-        return work(batch)
+        return work(trials, keys)
 
     def shutdown(self):
         self.calls.append("shutdown")
@@ -58,15 +69,16 @@ class Cluster:
 
 def distributed(monkeypatch, dies, batches):
     cluster = Cluster(dies)
-    monkeypatch.setattr(lab_ray, "_connect", lambda ray, address: None)
+    monkeypatch.setattr(lab_ray, "_connect", lambda ray, hardware: 0.0)
     monkeypatch.setitem(sys.modules, "ray", cluster)
-    monkeypatch.setattr(lab_ray, "_ship_losses", lambda ray, batches: None)
+    monkeypatch.setattr(lab_ray, "_ship_functions", lambda ray, batches: None)
 
     def execute(batches, tick):
         for batch in batches:
             yield from ((trial, Outcome({"name": trial.method.name})) for trial in batch)
 
-    found = {trial.method.name: outcome for trial, outcome in lab_ray.on_ray("x", execute)(batches, print)}
+    distribute = lab_ray.on_ray(Hardware(ray="x"), lambda hardware, work, keep: execute, Path("work"))
+    found = {trial.method.name: outcome for trial, outcome in distribute(batches, print)}
     assert cluster.calls.pop() == "shutdown"
     return found, cluster.calls
 
@@ -103,6 +115,38 @@ def test_what_the_task_raises_is_raised_here(monkeypatch):
         distributed(monkeypatch, lambda names, _: error, [tuple(TRIALS)])
 
 
+def test_trials_that_take_long_are_tasks_of_their_own_the_longest_first():
+    long = [Trial("t", TASK, method("ce"), Recipe(epochs=epochs), 0) for epochs in (100_000, 300_000, 200_000)]
+    tasks = lab_ray._tasks([tuple(TRIALS), tuple(long)])
+    assert [[trial.recipe.epochs for trial in batch] for batch in tasks] == [[300_000], [200_000], [100_000], [2, 2, 2]]
+
+
+@pytest.mark.parametrize(
+    "options", [{"gpus": 0.5}, {"ray": "x", "gpus": 2}, {"ray": "x", "gpus": -1}, {"ray": "x", "devices": 2}]
+)
+def test_what_a_cluster_cannot_give(options):
+    with pytest.raises(UserError, match=r"^--(gpus|ray): "):
+        Hardware(**options)
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "asked", "found"), [("auto", None, 1), ("gpu", None, 1), ("cpu", None, 0), ("auto", 0.25, 0.25)]
+)
+def test_a_trial_asks_for_what_a_node_has(accelerator, asked, found):
+    nodes = [{"Alive": True, "Resources": {"CPU": 4.0, "GPU": 2.0}}, {"Alive": True, "Resources": {"CPU": 4.0}}]
+    said = []
+    ray = SimpleNamespace(init=lambda **_: None, nodes=lambda: nodes, shutdown=lambda: said.append("shutdown"))
+    hardware = Hardware(accelerator, ray="local", gpus=asked)
+    assert lab_ray._connect(ray, hardware) == found
+    nodes.pop(0)
+    if accelerator == "auto" and asked is None:
+        assert lab_ray._connect(ray, hardware) == 0
+    elif found:
+        with pytest.raises(UserError, match=f"a core and {found:g} GPUs, and no node has them"):
+            lab_ray._connect(ray, hardware)
+        assert said == ["shutdown"]
+
+
 @pytest.mark.slow
 def test_a_loss_that_kills_its_worker_on_a_real_cluster(tmp_path):
     before = signal.signal(signal.SIGTERM, handler := lambda number, frame: None)
@@ -118,7 +162,7 @@ def test_a_loss_that_kills_its_worker_on_a_real_cluster(tmp_path):
     trials = [*TRIALS, Trial("t", TASK, Method("kills", "kills", g=kills), TRIALS[0].recipe, 0)]
     run = Run("t", {}, tuple(trial.key for trial in trials))
     try:
-        summary = run_request([run], trials, tmp_path / "s.db", Hardware(), ray="local", progress=False)
+        summary = run_request([run], trials, tmp_path / "s.db", Hardware(ray="local"), progress=False)
         assert signal.getsignal(signal.SIGTERM) is handler  # Ray has one of its own
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -18,6 +18,12 @@ _OVERWRITE = "Replace files in the way that crossfade didn't write; never an inp
 Overwrite: TypeAlias = Annotated[bool, Parameter(help=_OVERWRITE)]
 # cyclopts takes a lone hyphen, here standard output, for an option.
 JsonPath: TypeAlias = Annotated[Path | None, Parameter(allow_leading_hyphen=True)]
+_RAY = "Train on the Ray cluster at this address instead, a trial a task; auto is the cluster of this machine."
+Ray: TypeAlias = Annotated[str | None, Parameter(help=_RAY)]
+_GPUS = (
+    "With --ray: GPUs of a trial, or a part such as 0.25. [default: 1 for deep networks and LSTMs, where there are any]"
+)
+Gpus: TypeAlias = Annotated[float | None, Parameter(help=_GPUS)]
 Quiet: TypeAlias = Annotated[bool, Parameter(alias="-q", help="Say nothing but the answer and errors.")]
 
 
@@ -58,6 +64,8 @@ class Devices:
     nodes: int = 1
     compile: bool = False
     logger: str = ""
+    ray: Ray = None
+    gpus: Gpus = None
 
     def hardware(self) -> Hardware:
         """Return what these options say."""
@@ -65,7 +73,15 @@ class Devices:
 
         check_count("--devices", self.devices)
         check_count("--nodes", self.nodes)
-        return Hardware(self.accelerator, self.devices, self.nodes, compile=self.compile, logger=self.logger)
+        return Hardware(
+            self.accelerator,
+            self.devices,
+            self.nodes,
+            compile=self.compile,
+            logger=self.logger,
+            ray=self.ray,
+            gpus=self.gpus,
+        )
 
 
 @dataclass(frozen=True)

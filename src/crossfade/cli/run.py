@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 from cyclopts import Parameter
 
 from crossfade.cli import STUDIES
-from crossfade.cli.options import Devices, Names, Numbers, Overwrite, Quiet, threads
+from crossfade.cli.options import Devices, Gpus, Names, Numbers, Overwrite, Quiet, Ray, threads
 from crossfade.errors import UserError
 from crossfade.lab.checks import Precision, check_count
 from crossfade.lab.paper.study import Request, Scale, Study, plan
@@ -124,6 +124,8 @@ def table3(
     max_length: int | None = None,
     accelerator: str = "auto",
     workers: int | None = None,
+    ray: Ray = None,
+    gpus: Gpus = None,
 ) -> int:
     """Table 3: the rating of clothing reviews, five LSTMs, ours beside the paper's.
 
@@ -145,7 +147,8 @@ def table3(
 
     recipe = {"learning_rate": learning_rate, "batch_size": batch_size, "max_length": max_length}
     request = common.request(nets=nets, methods=methods, repeats=repeats, epochs=epochs, recipe=recipe)
-    return _run(STUDY, request, common, replace(Devices(accelerator).hardware(), threads=threads(workers)))
+    hardware = Devices(accelerator, ray=ray, gpus=gpus).hardware()
+    return _run(STUDY, request, common, replace(hardware, threads=threads(workers)))
 
 
 def figure2(
@@ -202,7 +205,7 @@ def table4(
     momentum: float = 0.9,
     learning_rates: Numbers = None,
     workers: int | None = None,
-    ray: str | None = None,
+    ray: Ray = None,
 ) -> int:
     """Table 4 and Figure 3: losses on the 121 UCI sets, ours beside the paper's.
 
@@ -219,7 +222,6 @@ def table4(
         momentum: Of SGD. The paper doesn't say which; 0 is the other reading.
         learning_rates: Tried for each method. [default: the paper's 0.01,0.005,0.001]
         workers: Threads. [default: all cores]
-        ray: Run on the Ray cluster at this address instead; auto is the one of this machine.
     """
     from crossfade.lab.data.uci import SPLITS
     from crossfade.lab.hardware import Hardware
@@ -241,8 +243,7 @@ def table4(
         replace(STUDY, splits=splits),
         request,
         common,
-        Hardware(threads=threads(workers)),
-        ray=ray,
+        Hardware(threads=threads(workers), ray=ray),
         suffix=".html",
         reads=[Path(spec.rpartition(":")[0]) for spec in loss or ()],
     )
@@ -255,7 +256,6 @@ def _run(
     hardware: Hardware,
     *,
     keep_weights: Path | None = None,
-    ray: str | None = None,
     suffix: str = ".md",
     timed: bool = False,
     drawn: bool = False,
@@ -278,7 +278,7 @@ def _run(
     first = process_rank() == 0
     if first and (common.plan or not common.quiet):
         _tell("\n".join(planned.lines))
-        if timed:
+        if timed and hardware.ray is None:
             left = unknown(planned.trials, store, common.retry_failed)
             _tell(_time_left(left, len(planned.trials), store, hardware))
     if common.plan:
@@ -288,7 +288,6 @@ def _run(
         planned.trials,
         store,
         hardware,
-        ray=ray,
         keep_weights=keep_weights,
         retry_failed=common.retry_failed,
         progress=not common.quiet,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from cyclopts import Parameter
 
-from crossfade.cli.options import Names, Overwrite, Quiet
+from crossfade.cli.options import Gpus, Names, Overwrite, Quiet, Ray, threads
 from crossfade.lab.files import check_folder, check_outputs
 from crossfade.lab.paper.study import Scale
 from crossfade.stats.words import count
@@ -75,12 +75,15 @@ class Measured:
     out: Path | None = None
     store: Path = Path("crossfade.db")
     workers: int | None = None
+    ray: Ray = None
+    gpus: Gpus = None
     retry_failed: bool = False
     overwrite: Overwrite = False
     quiet: Quiet = False
 
     def run(self, study: str, trials: Sequence[Trial]) -> int:
         """Run the study and say what was written."""
+        from crossfade.lab.hardware import Hardware
         from crossfade.lab.paper.why.study import run_study
 
         out = self.out or Path(study)
@@ -92,7 +95,7 @@ class Measured:
             self.scale,
             store=self.store,
             out=out,
-            workers=self.workers,
+            hardware=Hardware("cpu", threads=threads(self.workers), ray=self.ray, gpus=self.gpus),
             retry_failed=self.retry_failed,
             progress=not self.quiet,
         )

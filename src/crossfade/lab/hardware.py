@@ -27,6 +27,12 @@ class Hardware:
         workers: Processes that decode image files, for data sets that don't fit on the device.
         logger: A Lightning logger's name, see ``make_logger``, or ``""`` for none.
         threads: For tables and for LSTMs on the CPU; None means one for each processor.
+        ray: The address of a Ray cluster to train on instead, with one thread a task.
+        gpus: GPUs that a task asks for on the cluster, also a part of one; None means 1 where it can use one and the
+            cluster has one, else 0.
+
+    Raises:
+        UserError: several devices for a task on the cluster, or another part of a GPU.
     """
 
     accelerator: str = "auto"
@@ -37,6 +43,14 @@ class Hardware:
     workers: int = 4
     logger: str = ""
     threads: int | None = None
+    ray: str | None = None
+    gpus: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.ray is not None and self.devices * self.nodes > 1:
+            raise UserError("--ray: a trial has one device there; leave --devices and --nodes at 1")
+        if self.gpus is not None and (self.ray is None or not 0 <= self.gpus <= 1):
+            raise UserError(f"--gpus: expected --ray ADDRESS, and a number from 0 to 1, got {self.gpus:g}")
 
 
 def process_rank() -> int:

@@ -7,56 +7,86 @@ fails after three tries. If this process dies, a rerun finds what is stored and 
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import socket
 import sys
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+import tempfile
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 from crossfade.errors import UserError
+from crossfade.lab.files import write_bytes
+from crossfade.lab.hardware import Hardware
+from crossfade.lab.provenance import provenance
 from crossfade.lab.store import Outcome
-from crossfade.lab.train.executor import Batch, Executor, Tick, error_line
-
-if TYPE_CHECKING:
-    from crossfade.lab.trial import Trial
+from crossfade.lab.train.executor import BATCH, Batch, Executor, Family, Tick, error_line
+from crossfade.lab.trial import Trial
 
 _TRIES = 3
 _log = logging.getLogger(__name__)
 
 
-def on_ray(address: str, execute: Executor, *, gpus: int = 0) -> Executor:
-    """Return an executor that computes on the Ray cluster at this address, a batch a task.
+def on_ray(hardware: Hardware, family: Family, work: Path, keep: Path | None = None) -> Executor:
+    """Return an executor that computes on the Ray cluster at ``hardware.ray``, with one core and ``gpus`` a task.
 
-    ``execute`` computes a batch on a worker, with one core and so many ``gpus``.
+    A task is a trial, or a batch of trials that take seconds together. ``work`` and ``keep`` are ``family``'s: where a
+    node can't see the folder ``work``, an interrupted trial starts again; weights are sent here, and written to
+    ``keep``.
     """
     try:
         import ray
     except ImportError:
         raise UserError("--ray needs Ray: pip install 'crossfade[ray]'") from None
 
-    def work(batch: Batch) -> dict[str, Outcome]:
-        return {trial.key: outcome for trial, outcome in execute([batch], lambda unfinished: None)}
-
     def distribute(batches: Sequence[Batch], tick: Tick) -> Iterator[tuple[Trial, Outcome]]:
-        _connect(ray, address)
+        gpus = _connect(ray, hardware)
+        accelerator = hardware.accelerator if gpus else "cpu"
+        there = replace(hardware, ray=None, gpus=None, threads=1, accelerator=accelerator)
+        folder, wanted = work.absolute(), keep is not None
+
+        def compute(alike: Sequence[Trial], keys: Collection[str]) -> tuple[dict[str, Outcome], dict[str, bytes]]:
+            """Return a task's outcomes by key, and files of weights by name."""
+            batch, origin = tuple(trial for trial in alike if trial.key in keys), provenance()
+            with tempfile.TemporaryDirectory() as own:
+                seen, weights = os.access(folder.parent, os.W_OK), Path(own, "weights")
+                execute = family(there, folder if seen else Path(own), weights if wanted else None)
+                computed = execute([batch], lambda unfinished: None)
+                outcomes = {trial.key: replace(outcome, origin=origin) for trial, outcome in computed}
+                return outcomes, {file.name: file.read_bytes() for file in weights.glob("*")}
+
         try:
-            _ship_losses(ray, batches)
+            _ship_functions(ray, batches)
+            tasks, alike = _tasks(batches), defaultdict[tuple[int, ...], list[Trial]](list)
+            for batch in tasks:
+                alike[_data(batch)] += batch
+            held = {data: ray.put(trials) for data, trials in alike.items()}  # a data set goes to a node once
             # Ray itself would retry without a word, and for ever what kills its own worker.
-            task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=0)(work)
-            dearest_first = sorted(batches, key=lambda batch: -sum(trial.cost for trial in batch))
-            waiting, died = {task.remote(batch): batch for batch in dearest_first}, Counter[str]()
+            remote, died = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=0)(compute), Counter[str]()
+
+            def start(data: tuple[int, ...], batch: Batch) -> None:
+                waiting[remote.remote(held[data], [trial.key for trial in batch])] = data, batch
+
+            waiting: dict[Any, tuple[tuple[int, ...], Batch]] = {}
+            for batch in tasks:
+                start(_data(batch), batch)
             while waiting:
                 (ready,), _ = ray.wait(list(waiting), num_returns=1)
-                batch, reason = waiting.pop(ready), ""
+                (data, batch), reason = waiting.pop(ready), ""
                 try:
-                    outcomes = ray.get(ready)
+                    outcomes, files = ray.get(ready)
                 except (
                     ray.exceptions.RayTaskError
                 ) as error:  # raised in the task: what a user's loss raises is an outcome
                     raise error.cause from None
                 except ray.exceptions.RayError as error:
-                    outcomes, reason = {}, error_line(error)
+                    outcomes, files, reason = {}, {}, error_line(error)
+                if keep is not None:
+                    for name, content in files.items():
+                        write_bytes(keep / name, content, "--keep-weights", folder=True)
                 for trial in batch:
                     died[trial.key] += bool(reason)
                     if trial.key in outcomes:
@@ -64,7 +94,7 @@ def on_ray(address: str, execute: Executor, *, gpus: int = 0) -> Executor:
                     elif died[trial.key] < _TRIES:
                         about = f"{trial.task.name}, {trial.method.name}, repeat {trial.repeat}"
                         _log.warning("%s: its worker died, try %d of %d (%s)", about, died[trial.key], _TRIES, reason)
-                        waiting[task.remote((trial,))] = (trial,)
+                        start(data, (trial,))
                     else:
                         yield trial, Outcome(error=f"its worker died in {_TRIES} tries: {reason}"[:500])
         finally:
@@ -73,7 +103,24 @@ def on_ray(address: str, execute: Executor, *, gpus: int = 0) -> Executor:
     return distribute
 
 
-def _connect(ray: Any, address: str) -> None:
+def _tasks(batches: Sequence[Batch]) -> list[Batch]:
+    """Return a batch for each task: one that takes seconds whole, another trial by trial; the longest comes first."""
+
+    def cost(batch: Batch) -> float:
+        return sum(trial.cost for trial in batch)
+
+    parts = [part for batch in batches for part in ([batch] if cost(batch) <= BATCH else [(one,) for one in batch])]
+    return sorted(parts, key=cost, reverse=True)
+
+
+def _data(batch: Batch) -> tuple[int, ...]:
+    """Return which data sets a batch needs."""
+    return tuple(dict.fromkeys(id(trial.task) for trial in batch))
+
+
+def _connect(ray: Any, hardware: Hardware) -> float:
+    """Connect to the cluster, and return how many GPUs a trial asks for there."""
+    address = str(hardware.ray)
     host, _, port = address.removeprefix("ray://").rpartition(":")
     try:
         if host and port.isdigit():  # Ray itself would wait for minutes
@@ -85,11 +132,21 @@ def _connect(ray: Any, address: str) -> None:
     except (OSError, ValueError, RuntimeError) as error:
         line = " ".join(str(error).split())[:200]
         raise UserError(f"--ray {address}: no cluster answers ({line}); start one with `ray start --head`") from None
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    most = max((node.get("GPU", 0.0) for node in nodes if node.get("CPU", 0.0) >= 1), default=-1.0)
+    usual = 1.0 if hardware.accelerator in ("gpu", "cuda") or (hardware.accelerator == "auto" and most >= 1) else 0.0
+    gpus = usual if hardware.gpus is None else hardware.gpus
+    if gpus > most:  # Ray would wait for such a node, and for ever
+        ray.shutdown()
+        has = f"a trial asks for a core and {gpus:g} GPUs, and no node has them"
+        raise UserError(f"--ray {address}: {has}; start one that does, or ask for fewer with --gpus")
+    return gpus
 
 
-def _ship_losses(ray: Any, batches: Sequence[Batch]) -> None:
-    """Send a user's loss by value: its module need not be installed on the cluster."""
-    losses = [getattr(trial.method.g, "func", trial.method.g) for batch in batches for trial in batch]  # of a partial
-    for name in {getattr(g, "__module__", None) for g in losses if g is not None}:
+def _ship_functions(ray: Any, batches: Sequence[Batch]) -> None:
+    """Send a user's losses and schedules by value: their modules need not be installed on the cluster."""
+    methods = {id(trial.method): trial.method for batch in batches for trial in batch}.values()
+    functions = [getattr(one, "func", one) for method in methods for one in (method.g, method.schedule)]  # of a partial
+    for name in {getattr(function, "__module__", None) for function in functions if function is not None}:
         if name in sys.modules and not name.startswith(("crossfade.", "torch")) and name != "__main__":
             ray.cloudpickle.register_pickle_by_value(sys.modules[name])

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import TypeAlias
@@ -21,15 +22,13 @@ from crossfade.lab.checkpoints import work_folder
 from crossfade.lab.hardware import Hardware, process_rank
 from crossfade.lab.provenance import provenance
 from crossfade.lab.store import Run, Store
-from crossfade.lab.train.executor import Batch, Executor
+from crossfade.lab.train.executor import BATCH, Batch, Executor, Family
 from crossfade.lab.train.lstm.recipe import LstmRecipe
 from crossfade.lab.train.tables.recipe import Recipe
 from crossfade.lab.train.tables.run import executor as tables_executor
 from crossfade.lab.trial import Trial
 from crossfade.stats.words import count
 
-# Multiply-adds of one call: a few seconds on two cores. That is what a kill can cost, and how long Ctrl-C may wait.
-_BUDGET = 2e10
 _LOG_SECONDS = 15.0
 
 OnProgress: TypeAlias = Callable[[float, int, int], None]
@@ -51,8 +50,7 @@ def run_request(
     store: Store | str | Path,
     hardware: Hardware = Hardware(),  # noqa: B008  (frozen)
     *,
-    execute: Callable[[Path], Executor] | None = None,
-    ray: str | None = None,
+    family: Family | None = None,
     keep_weights: Path | None = None,
     retry_failed: bool = False,
     progress: bool = True,
@@ -65,9 +63,7 @@ def run_request(
         trials: All with recipes of one family: tables, LSTMs, or deep networks.
         store: A file, or an open store. Of several processes (DDP, torchrun) only the first writes it. Checkpoints of
             deep networks lie in a folder beside it until they aren't needed.
-        execute: Another way to compute trials than their family's: gets a folder for what an interrupted trial goes on
-            from, and returns the executor.
-        ray: The address of a Ray cluster to train on instead, with one thread a task.
+        family: Returns what computes these trials, if that isn't the training of their recipe.
         keep_weights: A folder for deep networks' weights as safetensors.
         progress: Show it on standard error, as one of ``label``.
     """
@@ -81,19 +77,20 @@ def run_request(
         resumable(trials, opened, path),
         _shown(label) if progress and first else nullcontext() as on_progress,
     ):
-        if execute is not None:
-            compute_all = execute(work)
-        elif ray is None:
-            compute_all = _family(trials, hardware, work, keep_weights)
+        recipe = trials[0].recipe if trials else Recipe()
+        family = family or partial(_by_recipe, recipe)
+        if isinstance(recipe, Recipe):  # a GPU isn't used, and so not asked for
+            hardware = replace(hardware, accelerator="cpu")
+        if hardware.ray is None:
+            execute = family(hardware, work, keep_weights)
         else:
             from crossfade.lab.ray import on_ray
 
-            remote = _family(trials, replace(hardware, threads=1), work, keep_weights)
-            compute_all = on_ray(ray, remote, gpus=int(hardware.accelerator in ("gpu", "cuda")))
+            execute = on_ray(hardware, family, work, keep_weights)
         for one in runs:
             opened.save(one)
         kept = work if first else None
-        return run(trials, opened, kept, execute=compute_all, retry_failed=retry_failed, on_progress=on_progress)
+        return run(trials, opened, kept, execute=execute, retry_failed=retry_failed, on_progress=on_progress)
 
 
 @contextmanager
@@ -150,7 +147,7 @@ def run(
             shutil.rmtree(folder, ignore_errors=True)
     origin = provenance() if missing else {}
     for trial, outcome in (execute or tables_executor(Hardware()))(pack(missing), tick):
-        store.put(trial, outcome, origin)
+        store.put(trial, outcome, outcome.origin or origin)
         spent += trial.cost
         done += outcome.status == "done"
         failed += outcome.status == "failed"
@@ -171,17 +168,17 @@ def pack(trials: Iterable[Trial], budget: float | None = None) -> list[Batch]:
         needed = sum(trial.cost for trial in together)
         if not batches or needed > room or batches[-1][0].recipe != together[0].recipe:
             batches.append([])
-            room = _BUDGET if budget is None else budget
+            room = BATCH if budget is None else budget
         batches[-1] += together
         room -= needed
     return [tuple(batch) for batch in batches]
 
 
-def _family(trials: Sequence[Trial], hardware: Hardware, work: Path, keep_weights: Path | None) -> Executor:
-    """Return what trains the family that these trials belong to."""
-    if not trials or isinstance(trials[0].recipe, Recipe):
+def _by_recipe(recipe: object, hardware: Hardware, work: Path, keep_weights: Path | None) -> Executor:
+    """Return what trains the networks of such a recipe."""
+    if isinstance(recipe, Recipe):
         return tables_executor(hardware)
-    if isinstance(trials[0].recipe, LstmRecipe):
+    if isinstance(recipe, LstmRecipe):
         from crossfade.lab.train.lstm.run import executor as lstm_executor
 
         return lstm_executor(hardware)

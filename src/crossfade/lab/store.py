@@ -61,11 +61,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Outcome:
-    """The end of one trial: ``result`` and ``curves`` when it is done, ``error`` (one line) when it failed."""
+    """The end of one trial: ``result`` and ``curves`` when it is done, ``error`` (one line) when it failed.
+
+    ``origin`` is its provenance, if it wasn't computed by this process.
+    """
 
     result: Json | None = None
     curves: Mapping[str, Sequence[float | str | None]] | None = None
     error: str | None = None
+    origin: Json | None = None
 
     @property
     def status(self) -> Literal["done", "failed"]:

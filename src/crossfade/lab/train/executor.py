@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Protocol, TypeAlias, TypeVar
 
 from crossfade.errors import UserError
+from crossfade.lab.hardware import Hardware
 from crossfade.lab.store import Outcome
 from crossfade.lab.trial import Trial
 
 _T = TypeVar("_T")
 Batch: TypeAlias = tuple[Trial, ...]
 Tick: TypeAlias = Callable[[float], None]
+
+# Multiply-adds of one call: a few seconds on two cores. That is what a kill can cost, and how long Ctrl-C may wait.
+BATCH = 2e10
 
 
 class Executor(Protocol):
@@ -21,6 +26,11 @@ class Executor(Protocol):
     """
 
     def __call__(self, batches: Sequence[Batch], tick: Tick) -> Iterator[tuple[Trial, Outcome]]: ...
+
+
+# It returns what trains a family of networks: on this hardware, with a folder for checkpoints and, if they are to be
+# kept, one for weights.
+Family: TypeAlias = Callable[[Hardware, Path, Path | None], Executor]
 
 
 def error_line(error: BaseException) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -13,7 +14,7 @@ from matplotlib.figure import Figure
 from crossfade.errors import UserError
 from crossfade.lab import frames
 from crossfade.lab.files import write_text
-from crossfade.lab.hardware import processors
+from crossfade.lab.hardware import Hardware
 from crossfade.lab.paper.study import DEFINED
 from crossfade.lab.paper.why import dynamics, escape
 from crossfade.lab.paper.why.files import command_line, write_study
@@ -48,7 +49,7 @@ def run_study(
     *,
     store: Path,
     out: Path,
-    workers: int | None = None,
+    hardware: Hardware = Hardware(),  # noqa: B008  (frozen)
     retry_failed: bool = False,
     progress: bool = True,
 ) -> int:
@@ -58,7 +59,7 @@ def run_study(
         name: One of `STUDIES`.
         trials, scale: The study's plan, and the scale that it was made for.
         store: The file that keeps every result.
-        workers: The number of trials at the same time, each on one core; None means one for each core.
+        hardware: A Ray cluster, or the number of trials at the same time (``threads``), each on one core.
 
     Returns:
         How many trials failed.
@@ -76,7 +77,8 @@ def run_study(
         [request],
         trials,
         store,
-        execute=lambda work: spread(study.compute, work, workers or processors()),
+        hardware,
+        family=partial(spread, study.compute),
         retry_failed=retry_failed,
         progress=progress,
         label=name.capitalize(),

@@ -24,6 +24,7 @@ from crossfade.errors import UserError
 from crossfade.lab.data.images import ImageSet, ImageSplit, ImageTask, Part
 from crossfade.lab.data.table import BUILTIN, TableTask, load_builtin
 from crossfade.lab.data.uci import uci_tasks
+from crossfade.lab.hardware import Hardware, processors
 from crossfade.lab.store import Outcome, Run, Store
 from crossfade.lab.train import Member, Recipe, Split
 from crossfade.lab.train.deep.recipe import Augment, ImageRecipe
@@ -180,14 +181,17 @@ def _looking(look: Look) -> Callback:
     return LambdaCallback(on_train_start=start, on_train_epoch_end=end)
 
 
-def spread(compute: Callable[[Trial, Path], Outcome], work: Path, workers: int) -> Executor:
-    """Return an executor that computes trial by trial, each on one core, in as many processes as there are workers.
+def spread(
+    compute: Callable[[Trial, Path], Outcome], hardware: Hardware, work: Path, keep: Path | None = None
+) -> Executor:
+    """Return an executor that computes trial by trial, each on one core, in as many processes as there are threads.
 
     Args:
         compute: Trains and measures one trial, given a folder of its own for resuming it.
+        hardware: With one thread, trials are computed in this process.
         work: The parent of these folders.
-        workers: The number of processes; with one, trials are computed in this process.
     """
+    workers = hardware.threads or processors()
 
     def execute(batches: Sequence[Batch], tick: Tick) -> Iterator[tuple[Trial, Outcome]]:
         trials = [trial for batch in batches for trial in batch]
