@@ -17,6 +17,7 @@ from crossfade.lab import frames
 from crossfade.lab.files import write_text
 from crossfade.lab.methods import MATCHED
 from crossfade.lab.trial import Json
+from crossfade.stats.calibration import HEADINGS, calibration_cells
 from crossfade.stats.compare import METRICS
 from crossfade.stats.words import count, decimal, percent, points, points_range, text_table
 
@@ -111,12 +112,16 @@ class ComparisonResult:
         found = self.comparison
         known = [f"{name}: {one['title']}. {one['note']}".rstrip(" .") for name, one in self._methods.items()]
         sentences = [*(one.text for one in found.headlines), *found.dataset_lines.values(), *found.notes]
+        if self.results.get("temperature", pd.Series(dtype=float)).notna().any():
+            cells = [[name, *row] for name, row in calibration_cells(found.counted(self.results)).items()]
+            sentences += text_table(["Method", *HEADINGS], cells).splitlines()
         return "\n".join([*sentences, "", *known])
 
     @property
     def table(self) -> pd.DataFrame:
         """A row a method, over all data sets; accuracies and their differences are fractions."""
-        scores = ["nll", "ece", "balanced", "f1"]
+        scores = ["nll", "ece", "balanced", "f1", "brier", "temperature"]
+        scores += ["nll_calibrated", "ece_calibrated", "brier_calibrated"]
         names = ["accuracy", "delta", "low", "high", "wins", "ties", "losses", "mean_rank", *scores]
         names += ["equivalent"] if self._region else []
         rows = {}

@@ -124,6 +124,7 @@ def _more(inputs: Inputs, missing: Sequence[str]) -> Iterator[Block]:
         yield Fold("Training curves", (drawn,))
     if rates := tables.learning_rates(inputs):
         yield Fold("Learning rates and epochs", (rates,))
+    yield Fold("Calibration, before and after one temperature", (tables.calibration_table(inputs.results),))
     yield Fold("What was run, and how to run it again", tuple(_run(inputs, complete=not missing)))
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 from crossfade.report.inputs import Inputs, MethodInfo
 from crossfade.report.page import Cell, Column, Table, Tone
 from crossfade.stats import Row
+from crossfade.stats.calibration import HEADINGS, calibration_cells, calibration_notes
 from crossfade.stats.words import MISSING, count, decimal, level, p_value, percent, points, points_range
 
 _SAME = 1e-12  # means that differ by less differ by the order of a sum
@@ -111,6 +112,15 @@ def _epochs(own: pd.DataFrame) -> Cell | str:
         return MISSING
     low, middle, high = np.nanquantile(own["epoch"].to_numpy(dtype=float), [0.25, 0.5, 0.75]).tolist()
     return Cell(f"{middle:g}", f"{low:g} to {high:g}")
+
+
+def calibration_table(results: pd.DataFrame) -> Table:
+    """Return a row a method: its temperature, and NLL, ECE and Brier score before and after it."""
+    cells, notes = calibration_cells(results), tuple(calibration_notes(results))
+    columns = (Column("Method", align="left"), *map(Column, HEADINGS))
+    return Table(
+        "Calibration, before and after one temperature", columns, tuple((m, *c) for m, c in cells.items()), notes
+    )
 
 
 def losses_table(methods: Sequence[MethodInfo]) -> Table:

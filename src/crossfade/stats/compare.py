@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from crossfade.errors import UserError
+from crossfade.stats.calibration import MEASURES, calibration_notes
 from crossfade.stats.evidence import (
     AcrossComparison,
     PairedComparison,
@@ -28,7 +29,7 @@ from crossfade.stats.verdicts import Verdict, advice, cautions, dataset_line, he
 from crossfade.stats.words import Plain, listed, plain
 
 METRICS = {"accuracy": "accuracy", "balanced": "balanced accuracy", "f1": "macro-F1"}  # columns, and their names
-_SCORES = (*METRICS, "nll", "ece", "brier")
+_SCORES = (*METRICS, *MEASURES, "temperature", *(f"{name}_calibrated" for name in MEASURES))
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Row:
     ``interval``, ``p``, ``p_adjusted``, ``equivalence`` and ``counts`` compare with the control and are ``None`` for
     itself. ``counts`` are over repeats within a data set and over data sets overall, and so is ``mean_rank`` (1 is
     best). ``best`` counts the repeats, overall the data sets, on which no method is better: Table 4's wins.
+    ``temperature`` is the median, ``nll_calibrated`` and the like are the scores after it.
     """
 
     dataset: str | None
@@ -59,6 +61,10 @@ class Row:
     nll: float | None
     ece: float | None
     brier: float | None
+    temperature: float | None
+    nll_calibrated: float | None
+    ece_calibrated: float | None
+    brier_calibrated: float | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,7 +202,8 @@ def compare_methods(
 
     Args:
         results: a row a run, with the columns dataset, method, repeat, accuracy (a fraction), n_train, n_test, and, if
-            there, nll, ece and brier. The same ``repeat`` of two methods must share split and seeds: they are pairs.
+            there, nll, ece and brier, and temperature with nll_calibrated and the like, which they are after it. The
+            same ``repeat`` of two methods must share split and seeds: they are pairs.
             ``hits``, if there, is what happened to each row of the data set: an array, 1 right, 0 wrong, -1 not tested.
         control: the method that the others are compared with.
         confidence: of the intervals; a difference is called reliable at the level 1 − confidence.
@@ -282,9 +289,16 @@ def compare_methods(
             *findings(counted, paired, across, metric=metric, size_control=size_control, hits=hits, moves=moves or {}),
             *rows_line(paired),
         ),
-        notes=tuple(notes(paired, across)),
+        notes=(*notes(paired, across), *calibration_notes(counted)),
         left_out=left_out,
-        cautions=tuple(cautions(paired, {row.method: row.ece for row in overall}, control)),
+        cautions=tuple(
+            cautions(
+                paired,
+                {row.method: row.ece for row in overall},
+                {row.method: row.ece_calibrated for row in overall},
+                control,
+            )
+        ),
         accuracy=wide,
         matrix=matrix,
         metric=METRICS[metric],
@@ -337,6 +351,10 @@ def _extras(results: pd.DataFrame, wide: pd.DataFrame) -> dict[tuple[str | None,
     counted = pd.MultiIndex.from_frame(keys[["dataset", "repeat"]]).isin(wide.index)
     labels = [keys.loc[counted, name] for name in ("dataset", "method")]
     # A NaN among the repeats makes the mean NaN: a mean over the others would flatter the method.
-    means = scores[counted].groupby(labels, sort=False).agg(lambda part: part.mean(skipna=False))
-    over_all = means.groupby(level=1, sort=False).agg(lambda part: part.mean(skipna=False))
+    means = scores[counted].groupby(labels, sort=False).agg(_middle)
+    over_all = means.groupby(level=1, sort=False).agg(_middle)
     return {**means.T.to_dict(), **{(None, method): row for method, row in over_all.T.to_dict().items()}}
+
+
+def _middle(part: pd.Series[float]) -> float:
+    return float(part.median(skipna=False) if part.name == "temperature" else part.mean(skipna=False))

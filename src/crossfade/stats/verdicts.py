@@ -214,7 +214,12 @@ def notes(paired: tuple[PairedComparison, ...], across: tuple[AcrossComparison, 
         )
 
 
-def cautions(paired: tuple[PairedComparison, ...], ece: Mapping[str, float | None], control: str) -> Iterator[str]:
+def cautions(
+    paired: tuple[PairedComparison, ...],
+    ece: Mapping[str, float | None],
+    calibrated: Mapping[str, float | None],
+    control: str,
+) -> Iterator[str]:
     """Yield reasons for care: test sets so small that a row outweighs the difference, and worse calibration."""
     small = {
         c.dataset: f"{c.dataset} ({percent(1 / c.n_test)} points)"
@@ -224,13 +229,15 @@ def cautions(paired: tuple[PairedComparison, ...], ece: Mapping[str, float | Non
     if small:
         yield f"One test row is worth more than some difference that was found on {listed(small.values(), 4)}."
     base = ece.get(control) or 0.0
-    worse = [
-        f"{name} {percent(value, 1)}" for name, value in ece.items() if value and value - base >= _WORSE_CALIBRATION
-    ]
+    worse = [name for name, value in ece.items() if value and value - base >= _WORSE_CALIBRATION]
     if worse and ece.get(control) is not None:
+        mended = [f"{name} {percent(calibrated.get(name), 1)}" for name in (control, *worse)]
+        known = calibrated.get(control) is not None
+        after = f"; after one temperature on the validation part {listed(mended)}" if known else ""
+        above = listed(f"{name} {percent(ece[name], 1)}" for name in worse)
         yield (
-            f"Calibration error is at least a point above the {percent(base, 1)} points of {control}: {listed(worse)} "
-            "(means, not tested)."
+            f"Calibration error is at least a point above the {percent(base, 1)} points of {control}: {above} "
+            f"(means, not tested){after}."
         )
 
 

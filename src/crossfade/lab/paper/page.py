@@ -15,6 +15,7 @@ from crossfade.lab import frames
 from crossfade.lab.files import SIGNATURE, write_text
 from crossfade.lab.paper.study import Cell, D, Plan, R, Study
 from crossfade.lab.store import Store
+from crossfade.stats.calibration import HEADINGS, calibration_cells, calibration_notes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -42,7 +43,8 @@ class MarkdownStudy(Study[R, D]):
     def page(self, results: pd.DataFrame, scale: str, notes: Sequence[str] = ()) -> str:
         """Return the page of these results; ``notes`` follow the study's choices."""
         listed = "\n".join(f"- {line}" for line in (*self.choices, *notes))
-        parts = [f"### {self.title}", self.lead(results, scale), self.tables(results), self.above_choices, listed]
+        parts = [f"### {self.title}", self.lead(results, scale), self.tables(results), *calibration_parts(results)]
+        parts += [self.above_choices, listed]
         return "\n\n".join(part for part in parts if part) + "\n"
 
     def write(self, store: Store, planned: Plan, report: Path) -> str:
@@ -110,6 +112,14 @@ def table(cells: Sequence[Cell[R]], results: pd.DataFrame, heading: str = "") ->
             gaps = [signed(line["delta"]), signed(line["paper_delta"])]
             lines.append(row(line["title"], line["method"], ours, line["seeds"], gaps[0], paper, gaps[1]))
     return "\n".join(lines)
+
+
+def calibration_parts(results: pd.DataFrame) -> list[str]:
+    """Return scores before and after one temperature as Markdown, over all networks; empty where there is none."""
+    notes = list(calibration_notes(results))
+    rows = [row(name, *cells) for name, cells in calibration_cells(results).items()]
+    table = "\n".join([row("method", *HEADINGS), "|---|" + "---:|" * len(HEADINGS), *rows])
+    return [*notes, table] if notes else []
 
 
 def row(*cells: object) -> str:

@@ -13,6 +13,8 @@ from crossfade.stats.words import text_table
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import pandas as pd
+
     from crossfade.lab.store import Run, Store
     from crossfade.report import Block, Page
     from crossfade.stats import Analysis, MethodSummary
@@ -56,7 +58,7 @@ def write_page(store: Store, runs: Sequence[Run], report: Path) -> str:
         results = results[~results["dataset"].isin(failed)]
         summary = summarize_repeats(results, "ce", ties="min")
         analysis = analyze(results, repeat="repeat", control="ce")
-        halves.append(_Half(net, summary, analysis, int(results["repeat"].nunique())))
+        halves.append(_Half(net, summary, analysis, int(results["repeat"].nunique()), results))
     write_text(report, render_page(_page(halves, meta)), "--report")
     return _text(halves, meta)
 
@@ -69,6 +71,7 @@ class _Half:
     summary: tuple[MethodSummary, ...]
     analysis: Analysis
     repeats: int
+    results: pd.DataFrame
 
     def cells(self) -> Iterator[tuple[str, ...]]:
         """Yield a row for each method, as in ``_COLUMNS``; differences in points of accuracy."""
@@ -91,12 +94,18 @@ class _Half:
 
 def _text(tables: Sequence[_Half], meta: Json) -> str:
     """Return the tables for a terminal."""
+    from crossfade.stats.calibration import HEADINGS, calibration_cells, calibration_notes
+
     lines = []
     for table in tables:
         lines += [f"{NETS[table.net]}: {_scope(table, meta)}"]
         lines += [f"  {line}" for line in text_table(_COLUMNS, list(table.cells())).splitlines()]
         test = table.analysis.friedman
         lines += [f"  Friedman: chi² = {test.chi2:.1f}, p = {test.chi2_p:.2g}", ""]
+        if notes := list(calibration_notes(table.results)):
+            cells = [[name, *found] for name, found in calibration_cells(table.results).items()]
+            lines += [f"  {line}" for line in text_table(["Method", *HEADINGS], cells).splitlines()]
+            lines += [*(f"  {note}" for note in notes), ""]
     return "\n".join(lines)
 
 
@@ -146,6 +155,7 @@ def _blocks(table: _Half, meta: Json) -> Iterator[Block]:
     from markupsafe import Markup
 
     from crossfade.report import Column, Figure, Panel, Table
+    from crossfade.report.tables import calibration_table
     from crossfade.stats import to_svg
 
     titles = {entry["name"]: entry["title"] for entry in meta["methods"]}
@@ -155,6 +165,7 @@ def _blocks(table: _Half, meta: Json) -> Iterator[Block]:
         tuple((titles.get(row[0], row[0]), *row[1:]) for row in table.cells()),
         notes=(f"Friedman: chi² = {table.analysis.friedman.chi2:.1f}, p = {table.analysis.friedman.chi2_p:.2g}.",),
     )
+    yield calibration_table(table.results)
     drawn = table.analysis.figures()
     captions = {
         "ranks": "Mean ranks; methods that Conover's test (Benjamini–Hochberg) doesn't tell apart are joined (Fig. 3).",
