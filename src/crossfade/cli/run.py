@@ -66,6 +66,7 @@ class ImageOptions:
         methods: Only these of the study's methods.
         repeats: Seeds. [default: the paper's]
         epochs: Length of the training; every fall and phase stays at its fraction of it. [default: the scale's]
+        validation: Share of the training images to fit a temperature on, which the paper has no part for.
         precision: 32-true, or mixed: 16-mixed, bf16-mixed.
         keep_weights: A folder for each trial's weights as safetensors, with their provenance.
         workers: Processes that decode ImageNet's files.
@@ -76,6 +77,7 @@ class ImageOptions:
     methods: Names = None
     repeats: int | None = None
     epochs: int | None = None
+    validation: float | None = None
     precision: Precision = "32-true"
     keep_weights: Path | None = None
     workers: int = 4
@@ -92,7 +94,8 @@ def _image_study(name: str) -> Callable[..., int]:
     ) -> int:
         from crossfade.lab.paper.image_studies import IMAGE_STUDIES
 
-        wanted = {name: getattr(images, name) for name in ("datasets", "nets", "methods", "repeats", "epochs")}
+        names = ("datasets", "nets", "methods", "repeats", "epochs", "validation")
+        wanted = {name: getattr(images, name) for name in names}
         request = common.request(**wanted, recipe={"precision": images.precision})
         hardware = replace(machine.hardware(), workers=images.workers)
         return _run(IMAGE_STUDIES[name], request, common, hardware, keep_weights=images.keep_weights, timed=True)
@@ -160,6 +163,7 @@ def figure2(
     repeats: int | None = None,
     epochs: int | None = None,
     limit: int | None = None,
+    validation: float | None = None,
     learning_rate: float | None = None,
     batch_size: int | None = None,
     accumulate: int = 1,
@@ -179,6 +183,7 @@ def figure2(
         repeats: Seeds. [default: the paper's four]
         epochs: Passes over the training examples. [default: the paper's six]
         limit: Learn from so many examples of each task at most.
+        validation: Share of the training examples to fit a temperature on, which the paper has no part for.
         learning_rate: Of AdamW, falling to zero. [default: the paper's 2e-5]
         batch_size: Examples in a step. [default: 32]
         accumulate: A step's batch comes in so many parts.
@@ -188,8 +193,8 @@ def figure2(
 
     rates = {"learning_rate": learning_rate, "batch_size": batch_size}
     recipe = {**rates, "accumulate": accumulate, "precision": precision}
-    datasets = task_names(tasks or ())
-    request = common.request(datasets=datasets, methods=methods, repeats=repeats, epochs=epochs, recipe=recipe)
+    wanted = {"datasets": task_names(tasks or ()), "methods": methods, "repeats": repeats, "epochs": epochs}
+    request = common.request(**wanted, validation=validation, recipe=recipe)
     return _run(study(model, limit), request, common, machine.hardware(), drawn=True)
 
 

@@ -66,10 +66,10 @@ class _Figure2(MarkdownStudy[TextRecipe, TextSet]):
         recipe = replace(recipe, digest=check_model(recipe.model, recipe.max_length))
         rows, used = _TASKS[data.name].rows, min(limit or len(data.train), len(data.train))
         label = data.name if used >= rows else f"{data.name} ({used:,} of {rows:,} rows)"
-        notes = data.notes
+        notes = (*data.notes, *request.notes)
         if request.scale == "paper" and (changed := _changes(cell.recipe, recipe, limit)):
             notes = (f"not the paper's protocol: {', '.join(changed)}", *notes)
-        task = TextTask(data, "last", limit=limit, label=label)
+        task = TextTask(data, **(request.division or {"select": "last"}), limit=limit, label=label)
         terms = f"{recipe.epochs} epochs, batch {recipe.batch_size}, learning rate {recipe.learning_rate:g}"
         about = f"{sizes_of(task)} · {terms}"
         return Prepared(label, (task,), recipe, tuple(range(request.repeats or repeats)), about, notes)

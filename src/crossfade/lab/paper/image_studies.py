@@ -95,15 +95,19 @@ class ImageStudy(MarkdownStudy[ImageRecipe, ImageSet | Path]):
         recipe, each, test, repeats = scaled(cell, request.scale, request.repeats, request.epochs)
         task: Task
         if isinstance(data, Path):
+            if request.validation:
+                raise UserError(
+                    "--validation: ImageNet's files aren't divided; leave it out or choose other --datasets"
+                )
             task = stream_task(data, each, test, label=cell.label)
         else:
-            task = ImageTask(data, per_class=each, test_per_class=test, label=cell.label)
+            task = ImageTask(data, per_class=each, test_per_class=test, label=cell.label, **request.division)
             if cell.data not in TITLES:  # a user's folder may hold few images
                 recipe = recipe.fitting(len(task.split(0).train))
         recipe = replace(recipe, **request.recipe)
         falls = ", ".join(f"{at:.4g}" for at in recipe.milestones) or "no epoch"
         about = f"{recipe.epochs} epochs, batch {recipe.batch_size}, rate {recipe.learning_rate:g} falling at {falls}"
-        return Prepared(cell.label, (task,), recipe, tuple(range(repeats)), about)
+        return Prepared(cell.label, (task,), recipe, tuple(range(repeats)), about, request.notes)
 
     def lead(self, results: pd.DataFrame, scale: str) -> str:
         """Return what the tables show, with a warning if the scale is a shortened one."""

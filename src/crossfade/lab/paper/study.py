@@ -68,10 +68,12 @@ class Request:
     Args:
         scale: ``"paper"`` for the printed protocol, or a shortened one.
         losses: The user's own losses, in addition to the methods.
+        validation: Share of the training examples that are set aside to fit a temperature, where the protocol trains on
+            all of them.
         recipe: Values for other fields of the recipes, by name.
 
     Raises:
-        UserError: an unknown scale, or a number below 1.
+        UserError: an unknown scale, a number below 1, or a share outside (0, 0.5).
     """
 
     data_dir: Path
@@ -82,6 +84,7 @@ class Request:
     losses: tuple[Method, ...] = ()
     repeats: int | None = None
     epochs: int | None = None
+    validation: float | None = None
     recipe: Json = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -89,6 +92,21 @@ class Request:
         for option, count in (("--repeats", self.repeats), ("--epochs", self.epochs)):
             if count is not None:
                 check_count(option, count)
+        if self.validation is not None and not 0 < self.validation < 0.5:
+            raise UserError(f"--validation must be a share between 0 and 0.5, got {self.validation:g}")
+
+    @property
+    def division(self) -> Json:
+        """What a task is given to set the validation part aside; nothing where the protocol's division is kept."""
+        return {} if self.validation is None else {"select": "validation", "test_size": self.validation}
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a page says about the validation part."""
+        if self.validation is None:
+            return ()
+        share = f"{100 * self.validation:g} % of the training examples"
+        return (f"not the paper's protocol: {share} fit a temperature, and no weights",)
 
 
 @dataclass(frozen=True, eq=False)
