@@ -2,6 +2,7 @@ import io
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 
@@ -48,6 +49,29 @@ def test_help_names_every_command_and_loads_nothing_heavy():
     text = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     assert all(re.search(rf"│ {name} ", text) for name in COMMANDS)
     assert text.endswith("heavy: []\n")
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_signal_after_the_work_is_done_ends_the_process_as_one_before_and_says_nothing(name):
+    script = (
+        "import atexit, os, signal, sys; from crossfade.cli import main\n"
+        "sys.argv = ['crossfade', 'list']\n"
+        "try: main()\n"
+        f"finally: atexit.register(os.kill, os.getpid(), signal.{name})"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (128 + getattr(signal, name), "")
+    assert done.stdout.startswith("Methods")
+
+
+def test_standard_input_is_called_that(call, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a,b\n1,2\n")))
+    assert refused(call("compare", "-")).startswith("crossfade: standard input: which column is the class?")
+
+
+@pytest.mark.parametrize("name", list(COMMANDS))
+def test_every_command_takes_quiet_and_explains_it(call, name):
+    assert "-q" in call(name, "--help")[1]
 
 
 @pytest.mark.parametrize("name", list(COMMANDS))
@@ -286,6 +310,9 @@ def test_quiet_says_the_answer_alone(call, iris):
     assert (code, out, err) == (0, loud[1], "")
     assert call("report", "--quiet") == (0, "", "")
     assert call("export", "all.csv", "-q") == (0, "", "")
+    code, out, err = call("status", "-q")
+    assert (code, err) == (0, "")
+    assert re.fullmatch(r"\w+  compare  .*  \d+ of \d+ done\n", out)  # a line a request
 
 
 def test_texts_are_no_numbers(call, iris):

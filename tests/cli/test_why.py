@@ -12,6 +12,7 @@ def test_writes_its_tables(study, table, tmp_path, call):
     assert status == 0, err
     assert table in out
     assert len(pd.read_csv(tmp_path / "out" / table)) > 2
+    assert call("run", study, "--out", tmp_path / "out", "--scale", "smoke", "-q") == (0, "", "")
 
 
 def test_a_file_in_the_way_is_one_line(tmp_path, call):

@@ -74,8 +74,7 @@ def test_from_ten_data_sets_on_the_interval_is_a_bootstrap(runs):
 def test_the_verdict_of_the_design():
     said = verdict(one([3, -2, 1, 0, 1, 2, -1, 0, 1, -1])).text
     assert said.startswith("On toy, el changes accuracy by +0.4 points against ce (95 % ")
-    assert "no reliable difference at 10 repeats" in said
-    assert "would have been found in 4 runs of 5" in said
+    assert said.endswith("no reliable difference at 10 repeats.")  # what more repeats would find is said once, for all
 
 
 def test_verdicts_of_reliable_differences():
@@ -221,13 +220,11 @@ def test_small_test_sets_and_worse_calibration_are_warned_of(runs):
     frame.loc[frame.method == "f0", "ece"] = 0.09
     warnings = compare_methods(frame).warnings
     assert warnings == (
-        "One test row is worth more than some difference that was found on wine (5.00 points).",
+        "Some differences are smaller than one test row, which is worth 5.00 points on wine.",
         "Calibration error is at least a point above the 5.0 points of ce: f0 9.0 (means, not tested).",
     )
     assert not any("calibration" in line for line in compare_methods(runs()).warnings)
-    assert not any(
-        "test row is worth" in line for line in compare_methods(runs({"el": -9, "f0": 9, "gradual": 9})).warnings
-    )
+    assert not any("one test row" in line for line in compare_methods(runs({"el": -9, "f0": 9, "gradual": 9})).warnings)
 
 
 def test_missing_results(runs):

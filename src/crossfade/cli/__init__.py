@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import difflib
 import os
 import re
@@ -10,7 +11,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 from crossfade.errors import UserError
@@ -58,24 +59,43 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command and exit: 0 done, 1 some trials failed, 2 a request that can't be carried out, 128 + n signal n.
 
     Schedulers, containers and closed terminals send SIGTERM and SIGHUP: they stop a command as Ctrl-C does.
+
+    Args:
+        arguments: The command; None for the one of this process, which then ends without the interpreter's own end:
+            that takes a while, in which it can't listen to signals any more.
     """
     received: list[int] = []
+    ended: list[int] = []  # the status, once the command has done its work
 
     def interrupt(number: int, frame: object) -> None:
+        if ended:
+            os._exit(128 + number)
         received.append(number)
         raise KeyboardInterrupt
 
+    def leave() -> None:
+        if ended:  # else it was an error with a traceback
+            with suppress(OSError, ValueError):
+                sys.stdout.flush()
+            os._exit(ended[0])
+
+    if arguments is None:
+        atexit.register(leave)  # the first one, which runs after all others
     with ExitStack() as restored:
-        for number in (getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP")):
+        for number in (getattr(signal, name, None) for name in ("SIGINT", "SIGTERM", "SIGHUP")):
             # What nohup ignores stays ignored; only the main thread may listen.
             alone = threading.current_thread() is threading.main_thread()
-            if number is not None and alone and signal.getsignal(number) is signal.SIG_DFL:
+            usual = (signal.SIG_DFL, signal.default_int_handler)
+            if number is not None and alone and signal.getsignal(number) in usual:
                 restored.callback(signal.signal, number, signal.signal(number, interrupt))
-        status = _run(sys.argv[1:] if arguments is None else list(arguments), received)
+        status = _run(sys.argv[1:] if arguments is None else list(arguments), received, ended)
+        ended[:] = [status]
+        if arguments is None:
+            restored.pop_all()
     sys.exit(status)
 
 
-def _run(given: Sequence[str], received: Sequence[int]) -> int:
+def _run(given: Sequence[str], received: Sequence[int], ended: list[int]) -> int:
     # cyclopts takes a lone hyphen for an option, but only an output is one that way.
     arguments = [
         "/dev/stdin" if word == "-" and before not in ("--json", "--report") else word
@@ -91,6 +111,8 @@ def _run(given: Sequence[str], received: Sequence[int]) -> int:
         app = _app(called=arguments)
         status = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()
+        ended.append(status if isinstance(status, int) else 0)
+        return ended[0]
     except KeyboardInterrupt as interrupt:
         return _stop(str(interrupt) or "stopped", 128 + (*received, signal.SIGINT)[0])
     except BrokenPipeError:  # the reader, `head` say, has seen enough
@@ -108,7 +130,6 @@ def _run(given: Sequence[str], received: Sequence[int]) -> int:
         return _stop(str(error))
     except CycloptsError as error:
         return _stop(_explained(error))
-    return status if isinstance(status, int) else 0
 
 
 def _app(called: Sequence[str]) -> App:
@@ -166,5 +187,5 @@ def _explained(error: CycloptsError) -> str:
 
 def _stop(why: str, status: int = 2) -> int:
     """Print why a command stops in one line, and return its exit status."""
-    print("crossfade:", *why.split(), file=sys.stderr)
+    print("crossfade:", *why.replace("/dev/stdin", "standard input").split(), file=sys.stderr)
     return status

@@ -100,7 +100,7 @@ class _Line:
             print(f"{done / 1e6:.0f} of {total / 1e6:.0f} MB", file=sys.stderr, flush=True)
 
 
-def show() -> int:
+def show(*, quiet: Quiet = False) -> int:
     """List the methods, networks and studies that can be named."""
     from crossfade.cli import STUDIES
     from crossfade.lab.methods import DEFAULT_METHODS, MATCHED, METHODS

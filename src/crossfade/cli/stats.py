@@ -53,7 +53,7 @@ def stats(
         items: Column of the items (questions, test rows) that every method answered rightly or wrongly, as the score
             says; methods are then compared by McNemar's exact test.
         lower_is_better: Scores are errors or losses.
-        out: Write the figures into this folder, as SVG.
+        out: Folder for the figures, as SVG.
         alpha: Level of the tests; intervals are at 1 - alpha.
         json: Write the numbers to this file; - is standard output, instead of the tables.
     """

@@ -30,7 +30,7 @@ PAGES = {
 }
 
 
-def status(store: Path = _STORE, *, verify: bool = False) -> int:
+def status(store: Path = _STORE, *, verify: bool = False, quiet: Quiet = False) -> int:
     """Show every request that a store has seen: what is done, what failed, what is missing.
 
     Args:
@@ -54,7 +54,8 @@ def status(store: Path = _STORE, *, verify: bool = False) -> int:
                 + (f", {lost} failed" if lost else "")
                 + (f", {len(run.keys) - len(known)} missing" if len(known) < len(run.keys) else "")
             )
-            print(f"    {run.request.get('meta', {}).get('command', '')}")
+            if not quiet:
+                print(f"    {run.request.get('meta', {}).get('command', '')}")
             for line in frames.failure_lines(frames.failures(opened, run.keys)):
                 print(f"    failed: {line}")
         if verify:

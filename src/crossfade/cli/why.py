@@ -23,7 +23,12 @@ _RECORD = "provenance.json"  # it tells a folder that one of these commands wrot
 
 
 def figure1(
-    *, loss: Names = None, out: Path = Path("figure1"), scale: Scale = "short", overwrite: Overwrite = False
+    *,
+    loss: Names = None,
+    out: Path = Path("figure1"),
+    scale: Scale = "short",
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
 ) -> int:
     """Figure 1: how hard a loss pulls on an example, over p; the mixtures on both scales, and the other losses.
 
@@ -37,10 +42,12 @@ def figure1(
 
     check_folder(out, "--out", mark=_RECORD, overwrite=overwrite)
     study.run(out, scale, losses=[load_loss(one) for one in loss or ()])
-    return _written(out)
+    return _written(out, quiet)
 
 
-def taylor(*, out: Path = Path("taylor"), scale: Scale = "short", overwrite: Overwrite = False) -> int:
+def taylor(
+    *, out: Path = Path("taylor"), scale: Scale = "short", overwrite: Overwrite = False, quiet: Quiet = False
+) -> int:
     """Eq. 11: Taylor's remainder of CE around EL, and the text's statements about it, checked.
 
     Args:
@@ -51,7 +58,7 @@ def taylor(*, out: Path = Path("taylor"), scale: Scale = "short", overwrite: Ove
 
     check_folder(out, "--out", mark=_RECORD, overwrite=overwrite)
     study.run(out, scale)
-    return _written(out)
+    return _written(out, quiet)
 
 
 @Parameter(name="*")
@@ -99,7 +106,7 @@ class Measured:
             retry_failed=self.retry_failed,
             progress=not self.quiet,
         )
-        return _written(out, failed)
+        return _written(out, self.quiet, failed)
 
 
 def dynamics(*, methods: Names = None, common: Measured = Measured()) -> int:
@@ -126,8 +133,9 @@ def escape(*, common: Measured = Measured()) -> int:
     return common.run(study.STUDY, study.plan(common.data_dir, common.scale, common.sets or ()))
 
 
-def _written(out: Path, failed: int = 0) -> int:
-    print(f"Written to {out}: {', '.join(sorted(p.name for p in out.iterdir() if p.suffix in ('.csv', '.svg')))}")
+def _written(out: Path, quiet: bool, failed: int = 0) -> int:
+    if not quiet:
+        print(f"Written to {out}: {', '.join(sorted(p.name for p in out.iterdir() if p.suffix in ('.csv', '.svg')))}")
     if failed:
         print(f"crossfade: {count(failed, 'trial')} failed; see `crossfade status`", file=sys.stderr)
     return 1 if failed else 0

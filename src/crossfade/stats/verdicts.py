@@ -51,7 +51,7 @@ def verdict(comparison: PairedComparison | AcrossComparison, metric: str = "accu
         ...     [0.91, 0.93, 0.92, 0.94], [0.91, 0.92, 0.93, 0.92],
         ...     dataset="iris", method="gradual", control="ce", n_train=90, n_test=30)
         >>> print(verdict(comparison).text)
-        On iris, gradual changes accuracy by +0.5 points against ce (95 % −2.6 to +3.6): no reliable difference at 4 repeats; a true difference of 4.2 points would have been found in 4 runs of 5, one of 2.9 with 8 repeats, of about 3.0 with twice the rows.
+        On iris, gradual changes accuracy by +0.5 points against ce (95 % −2.6 to +3.6): no reliable difference at 4 repeats.
     """  # noqa: E501
     if isinstance(comparison, AcrossComparison):
         return Verdict(None, comparison.method, comparison.outcome, _across(comparison, metric))
@@ -222,12 +222,12 @@ def cautions(
 ) -> Iterator[str]:
     """Yield reasons for care: test sets so small that a row outweighs the difference, and worse calibration."""
     small = {
-        c.dataset: f"{c.dataset} ({percent(1 / c.n_test)} points)"
+        c.dataset: f"{percent(1 / c.n_test)} points on {c.dataset}"
         for c in paired
         if 0 < abs(c.mean) < 1 / c.n_test and not c.by_rows
     }
     if small:
-        yield f"One test row is worth more than some difference that was found on {listed(small.values(), 4)}."
+        yield f"Some differences are smaller than one test row, which is worth {listed(small.values(), 4)}."
     base = ece.get(control) or 0.0
     worse = [name for name, value in ece.items() if value and value - base >= _WORSE_CALIBRATION]
     if worse and ece.get(control) is not None:
@@ -271,7 +271,7 @@ def _within(c: PairedComparison, metric: str) -> str:
     if c.outcome in ("no reliable difference", "practically equivalent"):
         family = "the interval by itself excludes zero, but not after allowing for the number of comparisons"
         mind = f" ({family}: {_holm(c)})" if c.interval and c.interval.excludes_zero() else ""
-        end = f"{c.outcome} at {c.repeats} repeats{mind}{_power(c) if c.outcome in _OPEN else ''}"
+        end = f"{c.outcome} at {c.repeats} repeats{mind}"
     else:
         end = f"a reliable {'gain' if c.outcome == 'better' else 'loss'} at {c.repeats} repeats ({_holm(c)})"
         if c.training_only:
