@@ -10,6 +10,12 @@ from crossfade.lab.paper.table4_page import NETS, PAPER
 from crossfade.stats import analyze, summarize_repeats, to_svg
 
 SIX = ["ce", "f0", "f0-late", "gradual", "el", "focal"]
+_FIGURE3 = {"seed 0": range(1), "seed 1": range(1, 2), "all seeds": None}
+
+
+def _drawn(net: str, title: str) -> str:
+    """Return the name of the file with a panel of Figure 3."""
+    return f"table4-{net}-ranks{'' if title == 'all seeds' else '-' + title.replace(' ', '')}.svg"
 
 
 def part(
@@ -143,6 +149,20 @@ def friedman_lines(frame: pd.DataFrame, momentum: float) -> str:
     return "\n".join(lines)
 
 
+def seeds_table(frame: pd.DataFrame) -> str:
+    """Return Figure 3 as printed, a panel for each network and each of two seeds, and beside it all seeds."""
+    lines = ["| | linear classifier | one hidden layer |", "|---|---|---|"]
+    for title, seeds in _FIGURE3.items():
+        cells = []
+        for net in NETS:
+            found = analyze(part(frame, net, 0.9, SIX, seeds), repeat="seed", control="ce")
+            joined = "; ".join(" = ".join(group) for group in found.groups) or "none"
+            alt = f"Mean ranks, {NETS[net].lower()}, {title}"
+            cells.append(f"![{alt}]({_drawn(net, title)})<br>not told apart: {joined}")
+        lines.append(f"| {title} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def blocks(frame: pd.DataFrame, wide: pd.DataFrame) -> dict[str, str]:
     """Return the page's blocks by the names of their marks."""
     source = "results/table4"
@@ -152,6 +172,7 @@ def blocks(frame: pd.DataFrame, wide: pd.DataFrame) -> dict[str, str]:
         texts[f"{source} momentum {momentum:g}, all seeds"] = main_table(frame, momentum, None)
         texts[f"{source} momentum {momentum:g}, friedman"] = friedman_lines(frame, momentum)
         texts[f"{source} momentum {momentum:g}, ties"] = ties_table(frame, momentum)
+    texts[f"{source} figure 3"] = seeds_table(frame)
     texts[f"{source} controls"] = controls_table(frame)
     texts[f"{source}_wide"] = wide_table(frame, wide)
     texts[f"{source} shape"] = shape_table(frame)
@@ -180,10 +201,10 @@ def short(frame: pd.DataFrame) -> str:
 
 
 def figures(frame: pd.DataFrame, folder: Path) -> None:
-    """Draw Figure 3 (ranks) and the pairwise p-values for both networks."""
+    """Draw Figure 3 (ranks) for both networks, of two seeds and of all, and the pairwise p-values of all seeds."""
+    header = '<?xml version="1.0" encoding="utf-8"?>\n'
     for net in NETS:
-        found = analyze(part(frame, net, 0.9, SIX), repeat="seed", control="ce")
-        for name, figure in found.figures().items():
-            if name in ("ranks", "signs"):
-                header = '<?xml version="1.0" encoding="utf-8"?>\n'
-                (folder / f"table4-{net}-{name}.svg").write_text(header + to_svg(figure))
+        for title, seeds in _FIGURE3.items():
+            drawn = analyze(part(frame, net, 0.9, SIX, seeds), repeat="seed", control="ce").figures()
+            (folder / _drawn(net, title)).write_text(header + to_svg(drawn["ranks"]))
+        (folder / f"table4-{net}-signs.svg").write_text(header + to_svg(drawn["signs"]))

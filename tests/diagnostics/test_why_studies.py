@@ -17,8 +17,9 @@ from crossfade.lab.hardware import Hardware
 from crossfade.lab.methods import Method, method
 from crossfade.lab.paper.why import dynamics, escape, figure1, study, taylor
 from crossfade.lab.paper.why.escape import predicted_rise
+from crossfade.lab.paper.why.measure import along_rows, sharpness_rows, slice_rows
 from crossfade.lab.paper.why.simulation import pair_rows
-from crossfade.lab.paper.why.watched import follow, spread, table_task
+from crossfade.lab.paper.why.watched import arrays_of, follow, spread, table_task
 from crossfade.lab.store import Outcome, Store
 from crossfade.lab.train import Recipe
 from crossfade.lab.trial import Trial
@@ -223,6 +224,18 @@ def test_pair_rows_are_consistent():
     assert all(row["gain"] == pytest.approx(row["derived_bound"], rel=1e-9, abs=1e-12) for row in rows)
     at_half = {row["mixture"]: row["gain"] > row["printed_bound"] for row in rows if row["p"] == 0.5}
     assert at_half == {"f0": True, "f0.1": True, "f0.2": False, "f0.3": False, "f0.4": False}
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_measurements_of_a_network_on_a_gpu_are_those_on_the_cpu():
+    trial = Trial("escape", table_task("iris", None), method("ce"), SMALL, 0)
+    torch.manual_seed(0)
+    net, found = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3)), {}
+    for device in ("cpu", "cuda"):
+        where = (net.to(device), arrays_of(trial), 64)
+        found[device] = [*along_rows(*where, 4, 0), *sharpness_rows(*where), *slice_rows(*where, points=3)]
+    for here, there in zip(found["cpu"], found["cuda"], strict=True):
+        assert there == {key: pytest.approx(value, rel=1e-3, abs=1e-4) for key, value in here.items()}
 
 
 def test_bad_input(tmp_path):

@@ -67,8 +67,15 @@ def test_protocols_as_printed():
     }
     assert protocols == {
         ("cifar100", 240, (120, 160, 200), 4), ("cinic10", 90, (30, 60), 3), ("imagenet", 90, (30, 60), 2),
-        ("cifar100", 200, (100, 150), 1), ("tinyimagenet", 200, (100, 150), 1), ("imagenet", 90, (30, 60), 1),
+        ("cifar100", 200, (100, 150), 1), ("tinyimagenet", 200, (100, 150), 1), ("imagenet", 200, (100, 150), 1),
     }  # fmt: skip
+    printed = IMAGE_STUDIES["table5"]
+    other = {cell.data: (cell.recipe.epochs, cell.recipe.milestones) for cell in printed.by("cot").cells}
+    assert other == {"cifar100": (200, (100, 150)), "tinyimagenet": (200, (100, 150)), "imagenet": (90, (30, 60))}
+    assert printed.by(None) is printed
+    for name, protocol in (("table5", "coat"), ("table1", "cot")):
+        with pytest.raises(UserError, match=f"--protocol: {name} has .*, got '{protocol}'"):
+            IMAGE_STUDIES[name].by(protocol)
 
 
 def test_rotation_on_cinic_above_a_million_parameters():

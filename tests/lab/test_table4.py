@@ -76,6 +76,7 @@ def test_end_to_end(call: Call, data: Path, whole: Whole) -> None:
     page = whole.store.with_suffix(".html").read_text()
     assert "miniboone" in page
     assert "<svg" in page
+    assert all(f"{net}, seed {seed}" in page for seed in (0, 1) for net in NETS.values())  # Figure 3's panels
     frame = results(whole.store)
     assert len(frame) == TRIALS
     assert set(frame["n_test"].groupby(frame["dataset"]).nunique()) == {1}

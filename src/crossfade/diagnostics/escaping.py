@@ -370,6 +370,7 @@ def concavity(model: nn.Module, data: Data, direction: Tensor) -> Tensor:
         problem = Problem(model, data)
         problem.check_direction(direction)
         weights = problem.weights.detach()
+        direction = direction.to(weights)
         zero = weights.new_zeros(())
         pieces = []
         for inputs, target in data:

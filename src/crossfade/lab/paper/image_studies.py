@@ -40,12 +40,29 @@ class ImageStudy(MarkdownStudy[ImageRecipe, ImageSet | Path]):
     Args:
         counted: The paper's counts under CE of the groups at ``ImageRecipe.watch`` and at the end, for the first cell.
         any_cell: Whether other networks and data sets can be requested, to be trained by the first cell's protocol.
+        protocols: Other protocols by name: what differs in the recipes of some data sets.
     """
 
     counted: Mapping[str, int] = field(default_factory=dict)
     any_cell: bool = False
+    protocols: Mapping[str, Mapping[str, Json]] = field(default_factory=dict)
 
     above_choices: ClassVar[str] = "What the paper leaves open, and the choice here:"
+
+    def by(self, protocol: str | None) -> ImageStudy:
+        """Return the study by another protocol; None is the printed one.
+
+        Raises:
+            UserError: a protocol that it doesn't have.
+        """
+        if protocol is None:
+            return self
+        if protocol not in self.protocols:
+            known = ", ".join(self.protocols) or "no other than the paper's"
+            raise UserError(f"--protocol: {self.name} has {known}, got {protocol!r}")
+        changed = {data: _fields(fields) for data, fields in self.protocols[protocol].items()}
+        cells = (replace(cell, recipe=replace(cell.recipe, **changed.get(cell.data, {}))) for cell in self.cells)
+        return replace(self, cells=tuple(cells), title=f"{self.title}, protocol {protocol}")
 
     def scale_label(self, request: Request) -> str:
         """Return the scale; ``"own"`` for the paper's data with another number of epochs."""
@@ -202,11 +219,16 @@ def _study(name: str, groups: Sequence[Json], choices: Sequence[str], **about: A
     return ImageStudy(name, cells=cells, choices=tuple(choices), **about)
 
 
+def _fields(written: Json) -> Json:
+    """Return the fields of a recipe from those of a file, where tuples are lists."""
+    return written | {"milestones": tuple(written["milestones"])}
+
+
 def _cell(
     group: Json, *, net: str, title: str, printed: Sequence[float | Sequence[float]] = (), **own: Any
 ) -> Cell[ImageRecipe]:
-    fields = group["recipe"] | own
-    fields |= {"milestones": tuple(fields["milestones"]), "augment": Augment(**fields.get("augment", {}))}
+    fields = _fields(group["recipe"] | own)
+    fields |= {"augment": Augment(**fields.get("augment", {}))}
     methods, label = tuple(group.get("methods", MIXTURES)), f"{TITLES[group['data']]} · {title}"
     recipe, paper = ImageRecipe(net=net, **fields), by_method(methods, printed)
     return Cell(group["data"], net, recipe, group["repeats"], label, paper, methods)

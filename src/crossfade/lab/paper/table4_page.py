@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
+from crossfade.lab.data.uci import SPLITS
 from crossfade.lab.paper.study import DEFINED
 from crossfade.lab.trial import Json
 from crossfade.stats.words import text_table
@@ -73,6 +75,15 @@ class _Half:
     repeats: int
     results: pd.DataFrame
 
+    @cached_property
+    def seeds(self) -> list[Analysis]:
+        """The analyses of the first two seeds by themselves: Figure 3's panels."""
+        from crossfade.stats import analyze
+
+        rows = self.results
+        first = [repeat for repeat in sorted(rows["repeat"].unique()) if repeat % SPLITS == 0][:2]
+        return [analyze(rows[rows["repeat"] == repeat], repeat="repeat", control="ce") for repeat in first]
+
     def cells(self) -> Iterator[tuple[str, ...]]:
         """Yield a row for each method, as in ``_COLUMNS``; differences in points of accuracy."""
         p_values = {test.method: test.p_adjusted for test in self.analysis.against_control}
@@ -128,6 +139,7 @@ def _page(tables: Sequence[_Half], meta: Json) -> Page:
         verdict=tuple(_finding(table) for table in tables),
         sections=(
             *(Section(table.net, NETS[table.net], tuple(_blocks(table, meta))) for table in tables),
+            *([Section("figure3", "Figure 3 as printed", (_figure3(tables),))] if len(tables[0].seeds) > 1 else []),
             Section("run", "What was run", how),
             *([Section("not-run", "What was not run", (Items(absent),))] if absent else []),
         ),
@@ -149,6 +161,22 @@ def _finding(table: _Half) -> str:
         f"{NETS[table.net]}: {best.method} has the best mean rank, {best.mean_rank:.2f} (CE {own.mean_rank:.2f}), and "
         f"{100 * (best.mean_delta or 0.0):+.2f} points against CE: {sure} (p = {p:.2g})."
     )
+
+
+def _figure3(tables: Sequence[_Half]) -> Block:
+    """Return Figure 3: a panel for each network and each of two seeds."""
+    from markupsafe import Markup
+
+    from crossfade.report import Figure, Panel
+    from crossfade.stats import to_svg
+
+    panels = (
+        (NETS[table.net], seed, to_svg(analysis.figures()["ranks"], prefix=f"{table.net}-{seed}-"))
+        for table in tables
+        for seed, analysis in enumerate(table.seeds)
+    )
+    drawn = tuple(Panel(Markup(svg), f"{name}, seed {seed}") for name, seed, svg in panels)
+    return Figure(drawn, "Mean ranks of single seeds; joined are methods that Conover's test doesn't tell apart.")
 
 
 def _blocks(table: _Half, meta: Json) -> Iterator[Block]:

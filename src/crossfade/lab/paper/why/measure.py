@@ -155,8 +155,9 @@ def _rise(model: nn.Module, x: Tensor, y: Tensor, value: Weights, walkers: int) 
 @torch.no_grad()
 def sharpness_rows(model: nn.Module, data: Arrays, examples: int) -> Iterator[Row]:
     """Yield the largest Hessian eigenvalue of CE, F = 0 and EL at this solution, with accuracy and losses there."""
-    batches = _batches(data, examples)
-    test = torch.cat([model(part) for part in torch.split(data.x_test, 500)])
+    device = next(model.parameters()).device
+    batches = [(x.to(device), y.to(device)) for x, y in _batches(data, examples)]
+    test = torch.cat([model(part.to(device)).cpu() for part in torch.split(data.x_test, 500)])
     for name in ("ce", "f0", "el"):
         loss = _loss(MIXTURES[name])
         eigenvalue, _ = largest_eigenvalue(model, batches, loss, tolerance=1e-2)
