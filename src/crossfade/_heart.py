@@ -21,6 +21,7 @@ from torch import Tensor
 
 from crossfade import kernels
 from crossfade._fast import fast, fast_applies, pieces
+from crossfade._row import row_of
 from crossfade._tensors import (
     along_classes,
     as_index,
@@ -37,7 +38,7 @@ from crossfade._tensors import (
     target_weight,
     whole_rows,
 )
-from crossfade._transforms import Focal, Mixture, Transform, evaluate
+from crossfade._transforms import Focal, Mixture, Transform, evaluate, probe, takes_row
 
 Reduction: TypeAlias = Literal["none", "mean", "sum"]
 
@@ -89,13 +90,22 @@ def by_row(
     if is_sharded(logits):
         ce, target, weight = whole_rows(full_precision(logits), target, weight, ignore_index)
         return replicated(reduce_rows(evaluate(g, ce), target, weight, ignore_index, reduction), logits)
-    ce = _cross_entropies(logits, target, ignore_index)
-    return reduce_rows(evaluate(g, ce), target, weight, ignore_index, reduction)
+    if kernels.available(logits, target):
+        rows, _ = rows_by_kernel(g, logits, target, ignore_index)
+    else:
+        ce = _cross_entropies(logits, target, ignore_index)
+        rows = evaluate(g, ce, row_of(logits, target, ignore_index))
+    return reduce_rows(rows, target, weight, ignore_index, reduction)
+
+
+def rows_by_kernel(g: Transform, logits: Tensor, target: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
+    """Return g of each row, and its logsumexp, where the GPU kernels serve."""
+    asked = probe(g, logits.device)[1] if takes_row(g) else ()
+    ce, lse, found = kernels.ce_and_statistics(logits, target, ignore_index=ignore_index, asked=asked)
+    return evaluate(g, ce, row_of(logits, target, ignore_index, **found)), lse
 
 
 def _cross_entropies(logits: Tensor, target: Tensor, ignore_index: int) -> Tensor:
-    if kernels.available(logits, target):
-        return kernels.ce_rows(logits, target, ignore_index=ignore_index)
     whole = not is_half(logits.dtype) or logits.dim() < 2 or logits.shape[:1] != target.shape[:1]
     if whole or (torch.is_grad_enabled() and logits.requires_grad) or is_observed():
         return F.cross_entropy(full_precision(logits), target, ignore_index=ignore_index, reduction="none")
@@ -138,7 +148,7 @@ def by_class(
 ) -> Tensor:
     """Return the loss by its definition, sum_c w_c v_c g(-log p_c)."""
     log_p = torch.log_softmax(full_precision(logits), class_dim(logits))
-    scores = g.of_log_probability(log_p) if isinstance(g, Mixture) else -evaluate(g, -log_p)
+    scores = g.of_log_probability(log_p) if isinstance(g, Mixture) else -evaluate(g, -log_p, row_of(logits))
     return reduce_classes(scores, target, weight, ignore_index, label_smoothing, reduction)
 
 

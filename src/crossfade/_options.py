@@ -14,7 +14,7 @@ from crossfade import _heart, kernels
 from crossfade._heart import Reduction
 from crossfade._stats import LossStats, row_stats
 from crossfade._tensors import as_index, capped, class_dim, full_precision, is_sharded, is_soft
-from crossfade._transforms import Transform, check_number, evaluate
+from crossfade._transforms import Transform, check_number
 
 
 class LossOptions(TypedDict, total=False):
@@ -84,8 +84,8 @@ def loss(
     if softcap is not None:
         logits = capped(full_precision(logits), softcap)
     if z_loss and label_smoothing <= 0 and kernels.available(logits, target):
-        ce, lse = kernels.ce_and_lse(logits, target, ignore_index=ignore_index)
-        value = _heart.reduce_rows(evaluate(g, ce), target, weight, ignore_index, reduction)
+        rows, lse = _heart.rows_by_kernel(g, logits, target, ignore_index)
+        value = _heart.reduce_rows(rows, target, weight, ignore_index, reduction)
     else:
         logits = full_precision(logits) if z_loss else logits  # the gradients of loss and z-loss are rounded together
         value = _heart.probability(g, logits, target, weight, ignore_index, label_smoothing, reduction)

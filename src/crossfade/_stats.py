@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from crossfade._fast import pieces
+from crossfade._row import Row
 from crossfade._tensors import along_classes, class_dim, full_precision, is_observed, is_soft, smoothed
 from crossfade._transforms import Transform, value_and_slope
 
@@ -86,8 +87,6 @@ def _stats(
     logits = full_precision(logits.detach())
     log_p, lse = torch.log_softmax(logits, dim), torch.logsumexp(logits, dim)
     p = log_p.exp()
-    # Where p is 0, log p is -inf: any finite number will do.
-    entropy = -(p * log_p.clamp(min=torch.finfo(p.dtype).min)).sum(dim)
     valid = torch.ones_like(lse, dtype=torch.bool) if soft else target != ignore_index
     likeliest = target.argmax(dim) if soft else target.masked_fill(~valid, 0)
     index = likeliest.unsqueeze(dim)
@@ -96,16 +95,17 @@ def _stats(
         ce, p_y = -torch.where(v == 0, 0.0, v * log_p).sum(dim), (v * p).sum(dim)
     else:
         ce, p_y = -log_p.gather(dim, index).squeeze(dim), p.gather(dim, index).squeeze(dim)
+    row = Row(lambda: p, dim, index)
     if soft or label_smoothing > 0:
         v = v if soft else torch.zeros_like(p).scatter(dim, index, 1.0)
         v = smoothed(v, label_smoothing, logits.shape[dim])
         if weight is not None:
             v = v * along_classes(weight.to(v.dtype), logits)
-        row_weight = (v * value_and_slope(g, -log_p)[1]).sum(dim)
+        row_weight = (v * value_and_slope(g, -log_p, Row(lambda: p, dim, None))[1]).sum(dim)
     else:
-        row_weight = value_and_slope(g, ce)[1]
+        row_weight = value_and_slope(g, ce, row)[1]
         if weight is not None:
             row_weight = row_weight * weight.to(p.dtype)[likeliest]
     correct = logits.argmax(dim) == likeliest
-    rows = (ce, p_y, entropy, lse, correct, row_weight, valid, z_loss * lse.square())
+    rows = (ce, p_y, row.entropy, lse, correct, row_weight, valid, z_loss * lse.square())
     return LossStats(*(values.masked_fill(~valid, 0) for values in rows))

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import partial
-from typing import Any, TypeAlias
+from inspect import signature
+from types import FunctionType
+from typing import Any, TypeAlias, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from crossfade._row import STATISTICS, Row
 from crossfade._tensors import is_transformed
 
-Transform: TypeAlias = Callable[[Tensor], Tensor]
+Transform: TypeAlias = Callable[[Tensor], Tensor] | Callable[[Tensor, Row], Tensor]
 
 # exp(-800) is already 0 in float64: beyond it p and its derivative are 0, and so is the derivative of clamp, so that
 # autograd never multiplies 0 by an infinite ce.
@@ -68,9 +70,29 @@ def _power(base: Tensor, exponent: float | Tensor) -> Tensor:
     return base.pow(base.new_zeros(()) + exponent if torch.compiler.is_compiling() else exponent)
 
 
-def evaluate(g: Transform, ce: Tensor) -> Tensor:
-    """Return g(ce), or raise ValueError if that isn't a tensor of the shape of ce."""
-    loss = g(ce)
+def takes_row(g: Transform) -> bool:
+    """Return whether g is a function of (ce, row): whether it needs a second positional argument."""
+    if type(g) is FunctionType:  # fast, and a compiler understands it
+        return g.__code__.co_argcount - len(g.__defaults__ or ()) == 2
+    if isinstance(g, Mixture | Focal):
+        return False
+    try:
+        parameters = signature(g).parameters.values()
+    except (TypeError, ValueError):  # built in
+        return False
+    return sum(p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters) == 2
+
+
+def evaluate(g: Transform, ce: Tensor, row: Row | None = None) -> Tensor:
+    """Return g(ce) or g(ce, row), or raise ValueError if that isn't a tensor of the shape of ce."""
+    if not takes_row(g):
+        loss = cast(Callable[[Tensor], Tensor], g)(ce)
+    elif row is None:
+        raise ValueError(
+            "g(ce, row) needs the row's statistics, and here only its cross entropy is known: pass a g(ce)"
+        )
+    else:
+        loss = cast(Callable[[Tensor, Row], Tensor], g)(ce, row)
     if not isinstance(loss, Tensor) or loss.shape != ce.shape:
         got = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
         raise ValueError(
@@ -146,7 +168,29 @@ class Focal:
         return missing.clamp(min=torch.finfo(missing.dtype).tiny) if any_power else missing
 
 
-def value_and_slope(g: Transform, ce: Tensor) -> tuple[Tensor, Tensor]:
+def weighted(w: Transform) -> Transform:
+    """Return the loss whose row weight is w(ce) or w(ce, row): its value is w ce, with w as a constant.
+
+    So DFT, EAFT and others define theirs. Such a value isn't the one that its gradient descends: for p ce that is
+    1 - p, which ``expectation_loss`` reports.
+
+    Args:
+        w: an elementwise function of ce >= 0, or of ce and the row's statistics, a :class:`Row`.
+
+    >>> from crossfade import probability_loss
+    >>> dft = weighted(lambda ce: torch.exp(-ce))
+    >>> round(probability_loss(dft, torch.tensor([[2.0, 0.0]]), torch.tensor([0])).item(), 4)
+    0.1118
+    """
+
+    def g(ce: Tensor, *row: Row) -> Tensor:
+        weight = evaluate(w, ce.detach(), *row).detach()
+        return weight * ce.masked_fill(weight == 0, 0.0)  # also where ce is inf
+
+    return (lambda ce, row: g(ce, row)) if takes_row(w) else g
+
+
+def value_and_slope(g: Transform, ce: Tensor, row: Row | None = None) -> tuple[Tensor, Tensor]:
     """Return g(ce) and g'(ce), both without gradient, for a tensor of any shape. The host doesn't wait for a GPU."""
     if isinstance(g, Mixture):
         return g(ce), torch.exp(-ce).mul_(g.beta).add_(g.alpha)
@@ -155,26 +199,32 @@ def value_and_slope(g: Transform, ce: Tensor) -> tuple[Tensor, Tensor]:
     # A derivative at ce = inf is a limit: take it where every p is 0 and the arithmetic is still finite.
     leaf = ce.clamp(max=torch.finfo(ce.dtype).max / 4)
     if is_transformed():  # where no tensor may be told to require a gradient
-        value, slopes, *_ = torch.func.vjp(partial(evaluate, g), leaf)
-        return torch.where(ce.isinf(), g(ce), value), slopes(torch.ones_like(value))[0]
+        value, slopes, *_ = torch.func.vjp(lambda x: evaluate(g, x, row), leaf)
+        return torch.where(ce.isinf(), evaluate(g, ce, row), value), slopes(torch.ones_like(value))[0]
     with torch.enable_grad():
-        value = evaluate(g, leaf.requires_grad_())
+        value = evaluate(g, leaf.requires_grad_(), row)
         slope = torch.zeros_like(ce)
         if value.requires_grad:
             (slope,) = torch.autograd.grad(value.sum(), leaf, allow_unused=True, materialize_grads=True)
     # On a GPU, asking for infinities would wait for it, and torch.export has no values to ask.
     if not ce.is_cpu or torch.compiler.is_compiling() or ce.isinf().any():
-        value = torch.where(ce.isinf(), g(ce), value)
+        value = torch.where(ce.isinf(), evaluate(g, ce, row), value)
     # Autograd may give a constant slope as one number in many places, into which nothing can be written.
     return value.detach().contiguous(), slope.contiguous()
 
 
-def is_learnable(g: Transform, device: torch.device) -> bool:
-    """Return whether g contains tensors that require a gradient. Call it with gradients enabled."""
+def probe(g: Transform, device: torch.device) -> tuple[bool, frozenset[str]]:
+    """Return whether g has tensors that require a gradient, and which of the row's statistics it asks for.
+
+    Call it with gradients enabled.
+    """
     if isinstance(g, Mixture | Focal):
-        parameters = (g.alpha, g.beta) if isinstance(g, Mixture) else (g.alpha, g.gamma)
-        return any(isinstance(one, Tensor) and one.requires_grad for one in parameters)
-    return evaluate(g, torch.ones(1, device=device)).requires_grad
+        tensors = (g.alpha, g.beta) if isinstance(g, Mixture) else (g.alpha, g.gamma)
+        return any(isinstance(tensor, Tensor) and tensor.requires_grad for tensor in tensors), frozenset()
+    p = torch.full((1, 2), 0.5, device=device)
+    row = Row(lambda: p, 1, torch.zeros(1, 1, dtype=torch.int64, device=device))
+    learnable = evaluate(g, torch.ones(1, device=device), row).requires_grad
+    return learnable, frozenset(name for name in STATISTICS if name in vars(row))
 
 
 def focal(gamma: float | Tensor = 2.0, alpha: float | Tensor = 0.25) -> Transform:

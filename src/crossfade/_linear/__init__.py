@@ -17,6 +17,7 @@ from crossfade._linear import autograd
 from crossfade._linear.passes import Inputs, Losses
 from crossfade._linear.pieces import Options
 from crossfade._options import MixtureOptions
+from crossfade._row import STATISTICS, known
 from crossfade._stats import LossStats
 from crossfade._tensors import (
     as_index,
@@ -28,7 +29,7 @@ from crossfade._tensors import (
     target_weight,
     wide,
 )
-from crossfade._transforms import Mixture, Transform, evaluate, is_learnable, value_and_slope
+from crossfade._transforms import Mixture, Transform, evaluate, probe, takes_row, value_and_slope
 
 
 class LinearOptions(MixtureOptions, total=False):
@@ -150,7 +151,8 @@ def linear_crossfade_loss(
         sample_weight = None if sample_weight is None else sample_weight[..., shift:]
     g = Mixture(_copied(alpha), _copied(beta)) if g is None else g
     compute = compute_type(hidden, linear_weight, bias)
-    options = Options(g, ignore_index, max(label_smoothing, 0.0), softcap, compute, memory_budget_mb)
+    learnable, asked = _probe(g, hidden.device)
+    options = Options(g, ignore_index, max(label_smoothing, 0.0), softcap, compute, memory_budget_mb, asked)
     flat_target = target.reshape(-1, linear_weight.shape[0]) if soft else target.reshape(-1)
     inputs = Inputs(hidden.reshape(-1, hidden.shape[-1]), linear_weight, bias, flat_target, weight)
     ignored = torch.zeros_like(flat_target[:, 0], dtype=torch.bool) if soft else flat_target == ignore_index
@@ -161,7 +163,8 @@ def linear_crossfade_loss(
     if torch.compiler.is_compiling() and not isinstance(g, Mixture) and (label_smoothing > 0 or soft or return_stats):
         # These need g' between the matrix products, and the operator takes tensors and numbers only: a graph break.
         compute_losses = torch.compiler.disable(_losses)  # type: ignore[no-untyped-call]
-    losses = compute_losses(inputs, options, z_loss, factor, ignored, reduction, return_stats)
+    wanted = ("p", "entropy", "correct") if return_stats else ()
+    losses = compute_losses(inputs, options, learnable, z_loss, factor, ignored, reduction, wanted)
     shape = hidden.shape[:-1]
     loss = losses.loss.reshape(shape) if reduction == "none" else losses.loss
     if not return_stats:
@@ -237,14 +240,27 @@ def _copied(value: float | Tensor) -> float | Tensor:
     return value if value.requires_grad else value.detach().clone()
 
 
+def _probe(g: Transform, device: torch.device) -> tuple[bool, frozenset[str]]:
+    """Return whether g's tensors are to get a gradient, and the statistics that it asks for."""
+    if torch.compiler.is_compiling():  # such a g runs outside of the operator, and autograd sees what it needs
+        return isinstance(g, Mixture) and probe(g, device)[0], frozenset(STATISTICS if takes_row(g) else ())
+    if is_transformed():
+        return False, frozenset()
+    recording = torch.is_grad_enabled()
+    with torch.enable_grad():
+        learnable, asked = probe(g, device)
+    return learnable and recording, asked
+
+
 def _losses(
     inputs: Inputs,
     options: Options,
+    learnable: bool,
     z_loss: float,
     factor: Tensor | None,
     ignored: Tensor,
     reduction: Reduction,
-    with_stats: bool,
+    wanted: tuple[str, ...],
 ) -> Losses:
     """Return the rows' losses times ``factor``, reduced, with the rest of the rows' results."""
     compiling = torch.compiler.is_compiling()
@@ -267,22 +283,22 @@ def _losses(
 
     # Dispatch modes (FLOP counters, memory trackers) and compilers only look on.
     if (not compiling and is_transformed()) or (torch.is_grad_enabled() and inputs.target.requires_grad):
-        losses = autograd.composed(inputs, options, with_stats)
-    elif opaque or (torch.is_grad_enabled() and is_learnable(options.g, inputs.hidden.device)):
-        losses = _outside(inputs, options, ignored, z_loss > 0, with_stats)
+        losses = autograd.composed(inputs, options, wanted)
+    elif opaque or learnable:
+        losses = _outside(inputs, options, ignored, z_loss > 0, wanted)
     elif reduction == "none" or (factor is not None and factor.requires_grad):
-        losses = autograd.rows(inputs, options, z_loss > 0, with_stats)
+        losses = autograd.rows(inputs, options, z_loss > 0, wanted)
     else:
         z = torch.full_like(count.sum(), z_loss) if z_loss > 0 else None
         if z is not None and mass is not count and reduction == "mean":
             z = z * divided(mass.sum(), count)  # its mean is over the valid rows, whatever their class weights are
-        losses = autograd.total(inputs, options, factor, z, with_stats)
+        losses = autograd.total(inputs, options, factor, z, wanted)
         return losses._replace(loss=divided(losses.loss, mass)) if reduction == "mean" else losses
     loss = reduced(losses.loss, mass)
     return losses._replace(loss=loss + reduced(z_loss * losses.lse.square(), count) if z_loss > 0 else loss)
 
 
-def _outside(inputs: Inputs, options: Options, ignored: Tensor, of_lse: bool, with_stats: bool) -> Losses:
+def _outside(inputs: Inputs, options: Options, ignored: Tensor, of_lse: bool, wanted: tuple[str, ...]) -> Losses:
     """Return the rows' losses by autograd on the vector of ce: for a g that has learnable tensors or is no mixture."""
     if options.smoothing > 0 or inputs.target.dim() > 1:
         raise ValueError(
@@ -291,10 +307,12 @@ def _outside(inputs: Inputs, options: Options, ignored: Tensor, of_lse: bool, wi
             "crossfade.probability_loss(g, torch.nn.functional.linear(hidden, linear_weight, bias), target)"
         )
     ce_rows = replace(options, g=Mixture(1.0, 0.0))
-    losses = autograd.rows(inputs._replace(class_weight=None), ce_rows, of_lse, with_stats)
+    needed = tuple(dict.fromkeys((*wanted, *options.asked)))
+    losses = autograd.rows(inputs._replace(class_weight=None), ce_rows, of_lse, needed)
+    row = known({name: getattr(losses, name) for name in STATISTICS})
     ce = losses.loss.masked_fill(ignored, 1.0)  # any number at which every g has a derivative
-    rows = evaluate(options.g, ce)
-    slope = value_and_slope(options.g, ce.detach())[1].detach() if with_stats else losses.row_weight
+    rows = evaluate(options.g, ce, row)
+    slope = value_and_slope(options.g, ce.detach(), row)[1].detach() if wanted else losses.row_weight
     if inputs.class_weight is not None:
         own = target_weight(inputs.class_weight.to(rows.dtype), inputs.target, ignored)
         rows, slope = rows * own, slope * own

@@ -8,7 +8,7 @@ differentiated, or many upstream gradients at once (``is_grads_batched``), take 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -21,18 +21,20 @@ from crossfade._stats import row_stats
 from crossfade._tensors import capped, full_precision, wide
 from crossfade._transforms import Mixture
 
-
-def total(inputs: Inputs, options: Options, factor: Tensor | None, z: Tensor | None, with_stats: bool) -> Losses:
-    """Return the losses with their sum, sum_i factor_i (loss_i + z lse_i^2)."""
-    return Losses(*_Total.apply(options, _needs(inputs), with_stats, factor, z, *inputs))
+Wanted: TypeAlias = tuple[str, ...]
 
 
-def rows(inputs: Inputs, options: Options, of_lse: bool, with_stats: bool) -> Losses:
+def total(inputs: Inputs, options: Options, factor: Tensor | None, z: Tensor | None, wanted: Wanted) -> Losses:
+    """Return the losses with their sum, sum_i factor_i (loss_i + z lse_i^2), and the statistics of these names."""
+    return Losses(*_Total.apply(options, _needs(inputs), wanted, factor, z, *inputs))
+
+
+def rows(inputs: Inputs, options: Options, of_lse: bool, wanted: Wanted) -> Losses:
     """Return the losses of the rows. ``of_lse`` says whether lse gets a gradient, too."""
-    return Losses(*_Rows.apply(options, _needs(inputs), of_lse, with_stats, *inputs))
+    return Losses(*_Rows.apply(options, _needs(inputs), of_lse, wanted, *inputs))
 
 
-def composed(inputs: Inputs, options: Options, with_stats: bool = False) -> Losses:
+def composed(inputs: Inputs, options: Options, wanted: Wanted = ()) -> Losses:
     """Return the losses of the rows, made of PyTorch's differentiable operations: all logits at once."""
     hidden, weight, bias, target, class_weight = inputs
     with torch.autocast(hidden.device.type, enabled=False):
@@ -45,10 +47,10 @@ def composed(inputs: Inputs, options: Options, with_stats: bool = False) -> Loss
         lse = torch.logsumexp(logits, 1)
         if target.dim() == 1:
             lse = lse.masked_fill(target == options.ignore_index, 0.0)
-        if not with_stats:
-            return Losses(loss, lse, *(lse.new_zeros(()) for _ in range(5)))
-        stats = row_stats(options.g, logits, target, class_weight, options.ignore_index, options.smoothing)
-    return Losses(loss, lse, stats.ce, stats.row_weight, stats.p, stats.entropy, stats.correct)
+        found = dict.fromkeys(Losses._fields, lse.new_zeros(()))
+        if wanted:
+            found |= vars(row_stats(options.g, logits, target, class_weight, options.ignore_index, options.smoothing))
+    return Losses(**{name: found[name] for name in Losses._fields} | {"loss": loss, "lse": lse})
 
 
 def _needs(inputs: Inputs) -> Needs:
@@ -64,12 +66,12 @@ class _Total(torch.autograd.Function):
         ctx: Any,
         options: Options,
         needs: Needs,
-        with_stats: bool,
+        wanted: Wanted,
         factor: Tensor | None,
         z: Tensor | None,
         *tensors: Any,
     ) -> tuple[Tensor, ...]:
-        losses, gradients = _run(Inputs(*tensors), options, Factors(factor, z), needs, with_stats)
+        losses, gradients = _run(Inputs(*tensors), options, Factors(factor, z), needs, wanted)
         ctx.options, ctx.needs = options, needs
         if torch.compiler.is_compiling():
             ctx.gradients = None
@@ -104,9 +106,9 @@ class _Total(torch.autograd.Function):
 class _Rows(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, options: Options, needs: Needs, of_lse: bool, with_stats: bool, *tensors: Any
+        ctx: Any, options: Options, needs: Needs, of_lse: bool, wanted: Wanted, *tensors: Any
     ) -> tuple[Tensor, ...]:
-        losses, _ = _run(Inputs(*tensors), options, Factors(), Needs(), with_stats)
+        losses, _ = _run(Inputs(*tensors), options, Factors(), Needs(), wanted)
         ctx.options, ctx.needs, ctx.of_lse = options, needs, of_lse
         ctx.save_for_backward(*tensors)
         ctx.mark_non_differentiable(*losses[2 if of_lse else 1 :])
@@ -143,11 +145,11 @@ def _typed(gradients: Gradients, inputs: Inputs) -> list[Tensor | None]:
 
 
 def _run(
-    inputs: Inputs, options: Options, factors: Factors, needs: Needs, with_stats: bool = False
+    inputs: Inputs, options: Options, factors: Factors, needs: Needs, wanted: Wanted = ()
 ) -> tuple[Losses, Gradients]:
     """Call :func:`run`, under ``torch.compile`` as an operator; ``options.g`` is then a mixture."""
     if not torch.compiler.is_compiling():
-        return run(inputs, options, factors, needs, with_stats)
+        return run(inputs, options, factors, needs, wanted)
     assert isinstance(options.g, Mixture)
     device = inputs.hidden.device
     number = torch.float32 if device.type == "mps" else torch.float64
@@ -161,11 +163,11 @@ def _run(
         options.smoothing,
         options.softcap,
         options.budget_mb,
-        with_stats,
+        ",".join(wanted),
         *factors[1:],
     )
-    needed = (g if need else None for g, need in zip(results[7:], needs, strict=True))
-    return Losses(*results[:7]), Gradients(*needed)
+    needed = (g if need else None for g, need in zip(results[-3:], needs, strict=True))
+    return Losses(*results[:-3]), Gradients(*needed)
 
 
 @torch.library.custom_op("crossfade::linear_loss", mutates_args=())
@@ -184,14 +186,15 @@ def _operator(
     smoothing: float,
     softcap: float | None,
     budget_mb: float | None,
-    with_stats: bool,
+    wanted: str,
     z: Tensor | None = None,
     of_lse: Tensor | None = None,
 ) -> list[Tensor]:
     """Return the losses, and after them three gradients, empty where they aren't needed."""
     options = Options(Mixture(alpha, beta), ignore_index, smoothing, softcap, compute, budget_mb)
     inputs = Inputs(hidden, weight, bias, target, class_weight)
-    losses, gradients = run(inputs, options, Factors(factor, z, of_lse), Needs(*needs), with_stats)
+    names = wanted.split(",") if wanted else ()
+    losses, gradients = run(inputs, options, Factors(factor, z, of_lse), Needs(*needs), names)
     typed = [
         hidden.new_empty(0) if gradient is None else gradient.to(kind)
         for gradient, kind in zip(gradients, _gradient_types(weight, compute), strict=True)
@@ -211,13 +214,12 @@ def _shapes(
     *others: object,
 ) -> list[Tensor]:
     """Return empty tensors of the shapes and types that the operator returns."""
-    losses = [hidden.new_empty(hidden.shape[:1], dtype=wide(compute)) for _ in range(6)]
     shapes = (hidden.shape, weight.shape, weight.shape[:1])
     gradients = [
         hidden.new_empty(shape, dtype=kind) if needed else hidden.new_empty(0)
         for shape, kind, needed in zip(shapes, _gradient_types(weight, compute), needs, strict=True)
     ]
-    return [*losses, hidden.new_empty(hidden.shape[:1], dtype=torch.bool), *gradients]
+    return [*Losses.empty(hidden, wide(compute)), *gradients]
 
 
 def _gradient_types(weight: Tensor, compute: torch.dtype) -> tuple[torch.dtype, torch.dtype, torch.dtype]:

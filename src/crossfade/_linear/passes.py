@@ -5,6 +5,7 @@ Nothing here uses autograd: :mod:`crossfade._linear.autograd` does.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
@@ -58,9 +59,10 @@ class Needs(NamedTuple):
 
 
 class Losses(NamedTuple):
-    """Of each row, 0 where ignored: loss, lse, ce, w_y g'(ce), and on request p_y, the entropy and whether y is argmax.
+    """Of each row, 0 where ignored: loss, lse, ce, w_y g'(ce), and on request further statistics.
 
-    Instead of the rows' losses, ``loss`` may hold their sum.
+    p is p_y and correct whether y is the argmax, the others are those of :class:`crossfade._row.Row`. Instead of the
+    rows' losses, ``loss`` may hold their sum.
     """
 
     loss: Tensor
@@ -69,7 +71,16 @@ class Losses(NamedTuple):
     row_weight: Tensor
     p: Tensor
     entropy: Tensor
+    collision: Tensor
+    max_p: Tensor
+    is_max: Tensor
     correct: Tensor
+
+    @staticmethod
+    def empty(like: Tensor, dtype: torch.dtype) -> Losses:
+        """Return zeros for as many rows as the first dimension of ``like`` has."""
+        booleans = dict.fromkeys(("is_max", "correct"), torch.bool)
+        return Losses(*(like.new_zeros(len(like), dtype=booleans.get(name, dtype)) for name in Losses._fields))
 
 
 class Gradients(NamedTuple):
@@ -81,9 +92,9 @@ class Gradients(NamedTuple):
 
 
 def run(
-    inputs: Inputs, options: Options, factors: Factors, needs: Needs, with_stats: bool = False
+    inputs: Inputs, options: Options, factors: Factors, needs: Needs, wanted: Collection[str] = ()
 ) -> tuple[Losses, Gradients]:
-    """Return the losses of all rows and the gradients of their sum with these factors.
+    """Return the losses of all rows, with the statistics of these names, and the gradients of their sum.
 
     Ignored rows take part in no matrix product.
 
@@ -91,7 +102,7 @@ def run(
         IndexError: a target that is neither a class nor ``ignore_index``.
     """
     with torch.no_grad(), torch.autocast(inputs.hidden.device.type, enabled=False):
-        passes = _Passes(inputs, options, factors, needs, with_stats)
+        passes = _Passes(inputs, options, factors, needs, wanted)
         passes.over_rows()
         if passes.plan.by_class and needs.weight:
             passes.over_classes()
@@ -170,10 +181,12 @@ def _valid_rows(target: Tensor, classes: int, ignore_index: int) -> Tensor | Non
 class _Passes:
     """One pass over the rows, and one over the classes where the weight's gradient is written class by class."""
 
-    def __init__(self, inputs: Inputs, options: Options, factors: Factors, needs: Needs, with_stats: bool) -> None:
+    def __init__(
+        self, inputs: Inputs, options: Options, factors: Factors, needs: Needs, wanted: Collection[str]
+    ) -> None:
         hidden, weight, bias, target, class_weight = inputs
         compute, precise = options.compute, wide(options.compute)
-        self.options, self.factors, self.needs, self.with_stats = options, factors, needs, with_stats
+        self.options, self.factors, self.needs, self.wanted = options, factors, needs, wanted
         self.hidden, self.target = hidden, target
         self.weight = weight.to(compute)
         self.bias = None if bias is None else bias.to(compute)
@@ -184,8 +197,7 @@ class _Passes:
         self.plan = Plan.of(self.count, inputs, options, self.piece is KernelPiece, needs.weight)
 
         n, device = len(target), hidden.device
-        types = [precise] * 6 + [torch.bool]
-        self.losses = Losses(*(torch.zeros(n, dtype=dtype, device=device) for dtype in types))
+        self.losses = Losses.empty(hidden, precise)
         self.norm = torch.zeros(2, n, dtype=precise, device=device)
         self.of_hidden = torch.zeros_like(hidden, dtype=compute) if needs.hidden else None
         fresh = torch.empty_like if self.plan.by_class else torch.zeros_like
@@ -196,17 +208,18 @@ class _Passes:
     def over_rows(self) -> None:
         """Compute every row's loss, and the gradients but for a weight's that is written class by class."""
         buffer, part = self._buffer(), slice(0, 0)
-        filled = Losses._fields if self.with_stats else Losses._fields[:4]
         for start in range(0, self.count, self.plan.rows):
             part = slice(start, min(start + self.plan.rows, self.count))
             rows: Rows = part if self.valid is None else self.valid[part]
             hidden = self.hidden[rows].to(self.options.compute)
             logits = _affine(hidden, self.weight, self.bias, buffer[: len(hidden)])
             piece = self.piece(
-                logits, self.target[rows], self.options, self.class_weight, self.with_stats, self.plan.by_class
+                logits, self.target[rows], self.options, self.class_weight, self.wanted, self.plan.by_class
             )
-            for name in filled:
+            for name in ("loss", "lse", "ce", "row_weight"):
                 getattr(self.losses, name)[rows] = getattr(piece, name)
+            for name in self.wanted:
+                getattr(self.losses, name)[rows] = piece.statistic(name)
             if self.factors.z is not None:
                 self.losses.loss[rows] += self.factors.z * piece.lse.square()
             if self.plan.by_class:

@@ -11,20 +11,27 @@ The gradient of lse = logsumexp(z) is p.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from crossfade import kernels
-from crossfade._fast import pieces
+from crossfade._fast import softmax
+from crossfade._row import Row
 from crossfade._tensors import capped, smoothed, wide
 from crossfade._transforms import Transform, value_and_slope
 
 
 @dataclass(frozen=True)
 class Options:
-    """Everything that a loss depends on besides its tensors. ``compute`` is the type of the matrix products."""
+    """Everything that a loss depends on besides its tensors.
+
+    Attributes:
+        compute: the type of the matrix products.
+        asked: the statistics of :class:`crossfade._row.Row` that g asks for.
+    """
 
     g: Transform
     ignore_index: int
@@ -32,6 +39,7 @@ class Options:
     softcap: float | None
     compute: torch.dtype
     budget_mb: float | None
+    asked: frozenset[str] = frozenset()
 
 
 class Piece:
@@ -39,13 +47,14 @@ class Piece:
 
     Attributes:
         loss, ce, lse, row_weight: of each row; row_weight is w_y g'(ce).
-        p, correct, entropy: as in :class:`crossfade._stats.LossStats`; only there if asked for.
+        row: the rows' statistics, until :meth:`gradient` overwrites the softmax.
         norm: the softmax's maximum and the log of its sum, (2, rows); only there if asked for.
     """
 
     ce: Tensor
     lse: Tensor
     norm: Tensor
+    row: Row
 
     def __init__(
         self,
@@ -53,25 +62,21 @@ class Piece:
         target: Tensor,
         options: Options,
         class_weight: Tensor | None,
-        with_stats: bool,
+        wanted: Collection[str],
         with_norm: bool,
     ) -> None:
         self.logits, self.target, self.softcap = logits, target, options.softcap
-        if with_stats:
+        if "correct" in wanted:
             self.correct = logits.argmax(1) == (target if target.dim() == 1 else target.argmax(1))
-        self.normalise(with_norm)
+        self.normalise(options.asked.union(wanted), with_norm)
         self.weigh(options, class_weight)
-        if with_stats:
-            self.p = self.target_probability()
-            rows = [torch.special.entr(self.probabilities(at)).sum(1) for at in pieces(logits)]
-            self.entropy = torch.cat(rows) if rows else self.ce
 
-    def normalise(self, with_norm: bool) -> None:
-        """Compute the softmax, and set ``ce``, ``lse`` and on request ``norm``."""
+    def normalise(self, asked: frozenset[str], with_norm: bool) -> None:
+        """Compute the softmax, and set ``ce``, ``lse``, ``row`` and on request ``norm``."""
         z = self._wide_logits()
         maximum, own = z.amax(1), z.gather(1, self._index).squeeze(1)
         # Not log_softmax followed by its exp: that would be a second exp of every logit.
-        self._p = torch.softmax(z, 1, out=z)
+        self._p, self.row = softmax(z, self._index, asked, z)
         p_y = self._p.gather(1, self._index).squeeze(1)
         self.ce = p_y.log().neg_()
         self.lse = own + self.ce
@@ -80,22 +85,25 @@ class Piece:
             log_sum = self._p.amax(1).log_().neg_()
             self.ce = torch.where(rare, log_sum - (own - maximum), self.ce)
             self.norm = torch.stack([maximum, log_sum])
-            self.lse = maximum + log_sum
+            self.lse = torch.where(rare, maximum + log_sum, self.lse)  # the same bits for a row, whatever others need
 
     def weigh(self, options: Options, class_weight: Tensor | None) -> None:
         """Set ``loss`` and ``row_weight``."""
-        self.loss, self.row_weight = value_and_slope(options.g, self.ce)
+        self.loss, self.row_weight = value_and_slope(options.g, self.ce, self.row)
         if class_weight is not None:
             own = class_weight[self.target]
             self.loss, self.row_weight = self.loss * own, self.row_weight * own
 
+    def statistic(self, name: str) -> Tensor:
+        """Return a statistic of the rows by its name in :class:`Losses`, until the gradient overwrites the softmax."""
+        if name == "p":
+            return self.target_probability()
+        found: Tensor = self.correct if name == "correct" else getattr(self.row, name)
+        return found
+
     def target_probability(self) -> Tensor:
         """Return p_y, or the expectation of p over a target distribution."""
         return torch.exp(-self.ce)
-
-    def probabilities(self, at: slice) -> Tensor:
-        """Return p of some rows."""
-        return self._p[at]
 
     def gradient(self, factor: Tensor | None, of_lse: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Return the gradient of sum_i (factor_i loss_i + of_lse_i lse_i), and what its rows are yet to be scaled by.
@@ -156,7 +164,7 @@ class Piece:
 class SoftPiece(Piece):
     """A piece with target distributions, which need g and g' at every class: several times the logits' memory."""
 
-    def normalise(self, with_norm: bool) -> None:
+    def normalise(self, asked: frozenset[str], with_norm: bool) -> None:
         z = self._wide_logits()
         maximum = z.amax(1)
         self._log_p = torch.log_softmax(z, 1, out=z)
@@ -165,9 +173,11 @@ class SoftPiece(Piece):
             self.ce = -self._log_p.gather(1, self._index).squeeze(1)
         else:
             self.ce = -(self._log_p * self.target).sum(1)
+        likeliest = self.target.argmax(1, keepdim=True) if self.target.dim() > 1 else self._index
+        self.row = Row(self._log_p.exp, 1, likeliest)
 
     def weigh(self, options: Options, class_weight: Tensor | None) -> None:
-        value, self._spread = value_and_slope(options.g, -self._log_p)
+        value, self._spread = value_and_slope(options.g, -self._log_p, Row(self._log_p.exp, 1, None))
         classes = self.logits.shape[1]
         if self.target.dim() == 1:
             share = options.smoothing / classes
@@ -184,9 +194,6 @@ class SoftPiece(Piece):
             return super().target_probability()
         return (self._log_p.exp() * self.target).sum(1)
 
-    def probabilities(self, at: slice) -> Tensor:
-        return self._log_p[at].exp()
-
     def gradient(self, factor: Tensor | None, of_lse: Tensor | None) -> tuple[Tensor, Tensor | None]:
         total = self.row_weight
         if of_lse is not None:
@@ -200,13 +207,13 @@ class SoftPiece(Piece):
 class KernelPiece(Piece):
     """A piece computed by the GPU kernels: they read the logits once for the losses, and once for the gradient."""
 
-    def normalise(self, with_norm: bool) -> None:
-        self.ce, self.norm = kernels.forward(self.logits, self.target, softcap=self.softcap)
+    def normalise(self, asked: frozenset[str], with_norm: bool) -> None:
+        self.ce, self.norm, known = kernels.forward(self.logits, self.target, softcap=self.softcap, asked=asked)
         self.lse = self.norm.sum(0)
+        self.row = Row(self._softmax, 1, self.target.unsqueeze(1), **known)
 
-    def probabilities(self, at: slice) -> Tensor:
-        z = capped(self.logits[at].float(), self.softcap)
-        return (z - self.lse[at].unsqueeze(1)).exp_()
+    def _softmax(self) -> Tensor:
+        return torch.softmax(capped(self.logits.float(), self.softcap), 1)
 
     def gradient(self, factor: Tensor | None, of_lse: Tensor | None) -> tuple[Tensor, Tensor | None]:
         scale = self.row_weight if factor is None else self.row_weight * factor

@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import os
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ from torch import Tensor
 
 from crossfade._tensors import is_observed, is_plain
 
-__all__ = ["available", "backward", "ce_and_lse", "ce_rows", "forward", "usable"]
+__all__ = ["available", "backward", "ce_and_statistics", "ce_rows", "forward", "usable"]
 
 _TYPES = (torch.float32, torch.bfloat16, torch.float16)
 _MAX_CLASSES = 2**30
@@ -88,35 +89,57 @@ def ce_rows(logits: Tensor, target: Tensor, *, ignore_index: int = -100, inplace
             f"target must be int64 of shape ({logits.shape[0]},) on {logits.device}, got {target.dtype} of shape "
             f"{tuple(target.shape)} on {target.device}"
         )
-    ce: Tensor = _CrossEntropyRows.apply(logits, target, ignore_index, inplace)[0]
+    ce: Tensor = _CrossEntropyRows.apply(logits, target, ignore_index, inplace, ())[0]
     return ce
 
 
-def ce_and_lse(logits: Tensor, target: Tensor, *, ignore_index: int = -100) -> tuple[Tensor, Tensor]:
-    """Return :func:`ce_rows` and the logsumexp of the rows, both differentiable and 0 where ignored."""
-    ce, lse = _CrossEntropyRows.apply(logits, target, ignore_index, False)
-    return ce, lse
+def ce_and_statistics(
+    logits: Tensor, target: Tensor, *, ignore_index: int = -100, asked: Collection[str] = ()
+) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """Return :func:`ce_rows`, the rows' logsumexp, which is differentiable, too, and their statistics."""
+    ce, lse, *found = _CrossEntropyRows.apply(logits, target, ignore_index, False, tuple(asked))
+    return ce, lse, dict(zip(asked, found, strict=True))
 
 
 def forward(
-    logits: Tensor, target: Tensor, *, ignore_index: int | None = None, softcap: float | None = None
-) -> tuple[Tensor, Tensor]:
-    """Return ce (N,) and the softmax's norm (2, N) of the rows in float32, without gradient, 0 where ignored.
+    logits: Tensor,
+    target: Tensor,
+    *,
+    ignore_index: int | None = None,
+    softcap: float | None = None,
+    asked: Collection[str] = (),
+) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """Return ce (N,), the softmax's norm (2, N) and statistics of the rows, without gradient, 0 where ignored.
 
-    The norm is the row's maximum and log(sum(exp(logits - maximum))): their sum is logsumexp.
+    The norm is the row's maximum and log(sum(exp(logits - maximum))): their sum is logsumexp. All are float32.
+
+    Args:
+        asked: the names of the statistics, which are those of :class:`crossfade._row.Row`.
     """
     from crossfade.kernels import triton_cross_entropy
 
     rows, classes = logits.shape
     ce = torch.empty(rows, dtype=torch.float32, device=logits.device)
     norm = torch.zeros(2, rows, dtype=torch.float32, device=logits.device)
+    known = {name: torch.zeros_like(ce) for name in ("entropy", "collision") if name in asked}
     if rows:
         *launch, stages = triton_cross_entropy.FORWARD
-        options = _options(*triton_cross_entropy.block(logits, *launch), ignore_index, softcap) | {"STAGES": stages}
+        options = _options(*triton_cross_entropy.block(logits, *launch), ignore_index, softcap)
+        options |= {"STAGES": stages, "ENTROPY": "entropy" in asked, "COLLISION": "collision" in asked}
         triton_cross_entropy.forward_kernel[(rows,)](
-            logits, logits.stride(0), target.contiguous(), ce, norm, rows, classes, **options
+            logits,
+            logits.stride(0),
+            target.contiguous(),
+            ce,
+            norm,
+            known.get("entropy", ce),  # never written if it wasn't asked for
+            known.get("collision", ce),
+            rows,
+            classes,
+            **options,
         )
-    return ce, norm
+    # Where y has the largest logit, ce is log(sum(exp(logits - maximum))) to the last bit.
+    return ce, norm, known | {"max_p": torch.exp(-norm[1]), "is_max": ce <= norm[1]}
 
 
 def backward(
@@ -174,15 +197,19 @@ def _options(size: int, warps: int, ignore_index: int | None, softcap: float | N
 
 class _CrossEntropyRows(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, target: Tensor, ignore_index: int, inplace: bool) -> tuple[Tensor, Tensor]:
-        ce, norm = forward(logits, target, ignore_index=ignore_index)
+    def forward(
+        ctx: Any, logits: Tensor, target: Tensor, ignore_index: int, inplace: bool, asked: tuple[str, ...]
+    ) -> tuple[Tensor, ...]:
+        ce, norm, known = forward(logits, target, ignore_index=ignore_index, asked=asked)
+        statistics = [known[name] for name in asked]
+        ctx.mark_non_differentiable(*statistics)
         ctx.save_for_backward(logits, target, norm, ce)
         ctx.ignore_index, ctx.inplace = ignore_index, inplace
         ctx.set_materialize_grads(False)
-        return ce, norm.sum(0)
+        return ce, norm.sum(0), *statistics
 
     @staticmethod
-    def backward(ctx: Any, upstream: Tensor | None, of_lse: Tensor | None) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, upstream: Tensor | None, of_lse: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
         logits, target, norm, ce = ctx.saved_tensors
         upstream = torch.zeros_like(ce) if upstream is None else upstream
         if torch.is_grad_enabled():  # the gradient is to be differentiated: use PyTorch's operations
@@ -191,9 +218,9 @@ class _CrossEntropyRows(torch.autograd.Function):
             outputs, weights = [again], [upstream]
             if of_lse is not None:
                 outputs, weights = [again, wide.logsumexp(1).masked_fill(ignored, 0.0)], [upstream, of_lse]
-            return torch.autograd.grad(outputs, logits, weights, create_graph=True)[0], None, None, None
+            return torch.autograd.grad(outputs, logits, weights, create_graph=True)[0], *[None] * 4
         out = logits if ctx.inplace else torch.empty_like(logits)
         if ctx.inplace:
             torch.autograd.graph.increment_version(logits)
         gradient = backward(logits, target, norm, ce, upstream, of_lse=of_lse, out=out, ignore_index=ctx.ignore_index)
-        return gradient, None, None, None
+        return gradient, *[None] * 4

@@ -8,6 +8,8 @@ from torch import Tensor
 
 # The maximum of a lane that has seen no class yet: finite, so that inf - inf never arises.
 _NOTHING = tl.constexpr(-3.4028234663852886e38)
+# The exponential of minus this is 0: so far below the maximum a class has no probability.
+_FAR = tl.constexpr(1e4)
 
 
 @triton.jit
@@ -23,12 +25,16 @@ def forward_kernel(  # type: ignore[no-untyped-def]
     target,
     ce,
     norm,
+    entropy,
+    collision,
     rows,
     classes,
     ignore_index,
     softcap,
     IGNORES: tl.constexpr,
     CAPS: tl.constexpr,
+    ENTROPY: tl.constexpr,
+    COLLISION: tl.constexpr,
     BLOCK: tl.constexpr,
     STAGES: tl.constexpr,
 ):
@@ -41,6 +47,8 @@ def forward_kernel(  # type: ignore[no-untyped-def]
     start_of_row = logits + row * row_stride
     maximum = tl.full([BLOCK], _NOTHING, tl.float32)
     total = tl.zeros([BLOCK], tl.float32)
+    below = tl.zeros([BLOCK], tl.float32)  # sum of exp(x - maximum) (maximum - x)
+    squares = tl.zeros([BLOCK], tl.float32)  # sum of exp(x - maximum)^2
     for first in tl.range(0, classes, BLOCK, num_stages=STAGES):
         column = first + tl.arange(0, BLOCK)
         x = tl.load(start_of_row + column, mask=column < classes, other=-float("inf")).to(tl.float32)
@@ -48,10 +56,22 @@ def forward_kernel(  # type: ignore[no-untyped-def]
             x = tl.where(column < classes, softcap * _capped(x, softcap), -float("inf"))
         # Online softmax in every lane with one exp per logit: the smaller of x and the maximum so far is scaled.
         scaled = tl.exp(-tl.abs(x - maximum))
+        if ENTROPY:
+            apart = tl.minimum(tl.abs(x - maximum), _FAR)
+            below = tl.where(x > maximum, (below + apart * total) * scaled, below + apart * scaled)
+        if COLLISION:
+            squares = tl.where(x > maximum, squares * scaled * scaled + 1.0, squares + scaled * scaled)
         total = tl.where(x > maximum, total * scaled + 1.0, total + scaled)
         maximum = tl.maximum(maximum, x)
     top = tl.max(maximum, axis=0)
-    log_total = tl.log(tl.sum(total * tl.exp(maximum - top), axis=0))
+    scaled = tl.exp(maximum - top)
+    whole = tl.sum(total * scaled, axis=0)
+    log_total = tl.log(whole)
+    if ENTROPY:
+        below += tl.minimum(top - maximum, _FAR) * total
+        tl.store(entropy + row, log_total + tl.sum(below * scaled, axis=0) / whole)
+    if COLLISION:
+        tl.store(collision + row, tl.sum(squares * scaled * scaled, axis=0) / (whole * whole))
     x_y = tl.load(start_of_row + y, mask=(y >= 0) & (y < classes), other=float("nan")).to(tl.float32)
     if CAPS:
         x_y = softcap * _capped(x_y, softcap)
