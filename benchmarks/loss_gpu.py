@@ -99,7 +99,7 @@ def tune(rows: int, classes: int, dtype: torch.dtype) -> list[list[object]]:
 
     logits = torch.randn(rows, classes, device="cuda", dtype=dtype).mul_(3)
     target = torch.randint(classes, (rows,), device="cuda")
-    ce, norm = kernels.forward(logits, target, ignore_index=-100)
+    ce, norm, _ = kernels.forward(logits, target, ignore_index=-100)
     out, factor = torch.empty_like(logits), torch.ones_like(ce)
     calls: dict[str, tuple[Callable[[], object], list[tuple[int, ...]]]] = {
         "FORWARD": (

@@ -5,6 +5,7 @@ from . import (
     lab as lab,
     losses as losses,
     migrate as migrate,
+    objectives as objectives,
     schedules as schedules,
     stats as stats,
     testing as testing,

@@ -1,7 +1,6 @@
-"""The functions g of an example's cross entropy ce = -log p_y that make up the loss family.
+"""Functions g of an example's cross entropy ce = -log p_y, or of ce and statistics of its row: value and slope.
 
-Each factory returns g, a function from a tensor of ce >= 0 to a tensor of losses of the same shape. Every g here has a
-value and a derivative at ce = inf (p_y = 0), where a product such as p * ce would be 0 * inf.
+:mod:`crossfade.objectives` has the formulas.
 """
 
 from __future__ import annotations
@@ -19,11 +18,12 @@ from torch import Tensor
 from crossfade._row import STATISTICS, Row
 from crossfade._tensors import is_transformed
 
-Transform: TypeAlias = Callable[[Tensor], Tensor] | Callable[[Tensor, Row], Tensor]
+Function: TypeAlias = Callable[[Tensor], Tensor]
+Transform: TypeAlias = Function | Callable[[Tensor, Row], Tensor]
 
 # exp(-800) is already 0 in float64: beyond it p and its derivative are 0, and so is the derivative of clamp, so that
 # autograd never multiplies 0 by an infinite ce.
-_P_IS_ZERO = 800.0
+P_IS_ZERO = 800.0
 
 
 def check_number(name: str, value: object, expected: str, holds: Callable[[Any], bool]) -> None:
@@ -65,7 +65,7 @@ def one_minus_exp(minus_x: Tensor) -> Tensor:
     return -F.elu(minus_x)
 
 
-def _power(base: Tensor, exponent: float | Tensor) -> Tensor:
+def power_of(base: Tensor, exponent: float | Tensor) -> Tensor:
     """Return base ** exponent. A compiler compiles again for each number that is an exponent, but not for a tensor."""
     return base.pow(base.new_zeros(()) + exponent if torch.compiler.is_compiling() else exponent)
 
@@ -86,7 +86,7 @@ def takes_row(g: Transform) -> bool:
 def evaluate(g: Transform, ce: Tensor, row: Row | None = None) -> Tensor:
     """Return g(ce) or g(ce, row), or raise ValueError if that isn't a tensor of the shape of ce."""
     if not takes_row(g):
-        loss = cast(Callable[[Tensor], Tensor], g)(ce)
+        loss = cast(Function, g)(ce)
     elif row is None:
         raise ValueError(
             "g(ce, row) needs the row's statistics, and here only its cross entropy is known: pass a g(ce)"
@@ -152,42 +152,20 @@ class Focal:
         self.gamma = gamma
 
     def __call__(self, ce: Tensor) -> Tensor:
-        base = self._base(one_minus_exp(-ce.clamp(max=_P_IS_ZERO)))
-        return self.alpha * _power(base, self.gamma) * ce
+        base = self._base(one_minus_exp(-ce.clamp(max=P_IS_ZERO)))
+        return self.alpha * power_of(base, self.gamma) * ce
 
     def value_and_slope(self, ce: Tensor, p: Tensor, missing: Tensor) -> tuple[Tensor, Tensor]:
         """Return alpha m^gamma ce and alpha m^(gamma - 1) (m + gamma p ce) with m = 1 - p, both without gradient."""
         base = self._base(missing)
         power = base * self.alpha if self.gamma == 2.0 else base.pow(self.gamma - 1.0).mul_(self.alpha)
-        slope = torch.addcmul(base, p, ce.clamp(max=_P_IS_ZERO), value=float(self.gamma)).mul_(power)
+        slope = torch.addcmul(base, p, ce.clamp(max=P_IS_ZERO), value=float(self.gamma)).mul_(power)
         return power.mul_(base).mul_(ce), slope
 
     def _base(self, missing: Tensor) -> Tensor:
         # x**(gamma - 1) is infinite at x = 0 while its product with ce goes to 0.
         any_power = isinstance(self.gamma, Tensor) or self.gamma < 1
         return missing.clamp(min=torch.finfo(missing.dtype).tiny) if any_power else missing
-
-
-def weighted(w: Transform) -> Transform:
-    """Return the loss whose row weight is w(ce) or w(ce, row): its value is w ce, with w as a constant.
-
-    So DFT, EAFT and others define theirs. Such a value isn't the one that its gradient descends: for p ce that is
-    1 - p, which ``expectation_loss`` reports.
-
-    Args:
-        w: an elementwise function of ce >= 0, or of ce and the row's statistics, a :class:`Row`.
-
-    >>> from crossfade import probability_loss
-    >>> dft = weighted(lambda ce: torch.exp(-ce))
-    >>> round(probability_loss(dft, torch.tensor([[2.0, 0.0]]), torch.tensor([0])).item(), 4)
-    0.1118
-    """
-
-    def g(ce: Tensor, *row: Row) -> Tensor:
-        weight = evaluate(w, ce.detach(), *row).detach()
-        return weight * ce.masked_fill(weight == 0, 0.0)  # also where ce is inf
-
-    return (lambda ce, row: g(ce, row)) if takes_row(w) else g
 
 
 def value_and_slope(g: Transform, ce: Tensor, row: Row | None = None) -> tuple[Tensor, Tensor]:
@@ -225,68 +203,3 @@ def probe(g: Transform, device: torch.device) -> tuple[bool, frozenset[str]]:
     row = Row(lambda: p, 1, torch.zeros(1, 1, dtype=torch.int64, device=device))
     learnable = evaluate(g, torch.ones(1, device=device), row).requires_grad
     return learnable, frozenset(name for name in STATISTICS if name in vars(row))
-
-
-def focal(gamma: float | Tensor = 2.0, alpha: float | Tensor = 0.25) -> Transform:
-    """Return alpha * (1 - p)**gamma * ce, eq. (2) with Lin et al.'s factor alpha."""
-    return Focal(alpha, gamma)
-
-
-def mae() -> Transform:
-    """Return 2 * (1 - p) = ||onehot - p||_1, eq. (3)."""
-    return Mixture(0.0, 2.0)
-
-
-def generalized(q: float | Tensor = 0.7) -> Transform:
-    """Return (1 - p**q) / q, L_q of Zhang and Sabuncu, and at q = 0 its limit, the cross entropy."""
-    ends = "q = 0 is the cross entropy, q = 1 the expectation loss"
-    check_parameter("q", q, f"in [0, 1] ({ends})", lambda x: 0.0 <= x <= 1.0)
-    if isinstance(q, Tensor):
-        zero = q == 0
-        power = q.masked_fill(zero, 1.0)
-        return lambda ce: torch.where(zero, ce, one_minus_exp(-power * ce) / power)
-    return (lambda ce: one_minus_exp(-q * ce) / q) if q else Mixture(1.0, 0.0)
-
-
-def truncated(q: float | Tensor = 0.7, k: float | Tensor = 0.5) -> Transform:
-    """Return L_q where p > k, and the constant (1 - k**q) / q where p <= k."""
-    untruncated = generalized(q)
-    check_parameter("k", k, "in (0, 1), a probability", lambda x: 0.0 < x < 1.0)
-
-    def g(ce: Tensor) -> Tensor:
-        threshold: float | Tensor
-        cap: float | Tensor
-        if torch.compiler.is_compiling() or isinstance(q, Tensor) or isinstance(k, Tensor):  # as in _power
-            threshold = -(ce.new_zeros(()) + k).log()
-            cap = untruncated(threshold)
-        else:
-            threshold = -math.log(k)
-            cap = (1.0 - k**q) / q if q else threshold
-        return torch.where(ce >= threshold, cap, untruncated(ce))  # in this order a NaN stays one
-
-    return g
-
-
-def logarithmic(c: float | Tensor = 1.0) -> Transform:
-    """Return log(1 + c ce) / c, which grows without bound, but slower than ce: its row weight is 1 / (1 + c ce)."""
-    check_parameter("c", c, "a positive number (c -> 0 is the cross entropy)", lambda x: 0 < x < math.inf)
-    return lambda ce: torch.log1p(c * ce) / c
-
-
-def tamed(alpha: float | Tensor = 0.5) -> Transform:
-    """Return ((1 + ce)**(1 - alpha) - 1 / (1 - alpha)) / (1 - alpha), eq. (4) as printed."""
-    finite("alpha", alpha)
-    if not isinstance(alpha, Tensor) and alpha == 1.0:
-        raise ValueError("alpha must not be 1: eq. (4) divides by 1 - alpha; take a value such as 0.99")
-    power = 1.0 - alpha
-    return lambda ce: (_power(1.0 + ce, power) - 1.0 / power) / power
-
-
-def poly(epsilon: float | Tensor = 1.0) -> Transform:
-    """Return ce + epsilon * (1 - p), Poly-1."""
-    return Mixture(1.0, epsilon)
-
-
-def dft(ce: Tensor) -> Tensor:
-    """Return p * ce with a constant p, as dynamic fine-tuning reports it: its derivative is p, that of 1 - p."""
-    return torch.exp(-ce).detach() * ce

@@ -42,13 +42,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from crossfade import _heart, _options, _transforms
+from crossfade import _heart, _options, objectives
 from crossfade._heart import Reduction
 from crossfade._linear import linear_crossfade_loss as linear_crossfade_loss
 from crossfade._options import LossOptions, MixtureOptions
 from crossfade._stats import LossStats as LossStats
 from crossfade._tensors import as_index, check_per_class, class_dim, full_precision, is_soft, refuse_sharded
-from crossfade._transforms import Transform
+from crossfade._transforms import Transform, check_parameter
 
 
 @overload
@@ -150,7 +150,7 @@ def crossfade_loss(
     >>> round(crossfade_loss(logits, target, alpha=1.0, beta=2.0).item(), 4)  # 0.1269 + 2 * 0.1192
     0.3653
     """
-    g = _transforms.Mixture(alpha, beta)
+    g = objectives.mixture(alpha, beta)
     return _options.loss(
         g, logits, target, weight, ignore_index, label_smoothing, reduction, softcap, z_loss, shift, return_stats
     )
@@ -168,7 +168,7 @@ def expectation_loss(
     >>> round(expectation_loss(torch.tensor([[2.0, 0.0]]), torch.tensor([0])).item(), 4)
     0.1192
     """
-    return probability_loss(_transforms.Mixture(0.0, 1.0), logits, target, **options)
+    return probability_loss(objectives.expectation(), logits, target, **options)
 
 
 def focal_loss(
@@ -183,7 +183,7 @@ def focal_loss(
 
     ``torchvision.ops.sigmoid_focal_loss`` is the binary, per-class-sigmoid form of the same idea: another function.
     """
-    return probability_loss(_transforms.focal(gamma, alpha), logits, target, **options)
+    return probability_loss(objectives.focal(gamma, alpha), logits, target, **options)
 
 
 def mae_loss(
@@ -192,7 +192,7 @@ def mae_loss(
     **options: Unpack[LossOptions],
 ) -> Tensor:
     """Return ||onehot - p||_1 = 2 (1 - p), eq. (3). For soft targets its expectation over labels, 2 (1 - <v, p>)."""
-    return probability_loss(_transforms.mae(), logits, target, **options)
+    return probability_loss(objectives.mae(), logits, target, **options)
 
 
 def generalized_cross_entropy(
@@ -203,7 +203,8 @@ def generalized_cross_entropy(
     **options: Unpack[LossOptions],
 ) -> Tensor:
     """Return L_q = (1 - p^q) / q, Zhang and Sabuncu 2018: CE at q = 0, EL at q = 1. Its row weight is p^q."""
-    return probability_loss(_transforms.generalized(q), logits, target, **options)
+    check_parameter("q", q, "in [0, 1] (q = 0 is the cross entropy, q = 1 the expectation loss)", lambda x: 0 <= x <= 1)
+    return probability_loss(objectives.power(q), logits, target, **options)
 
 
 def truncated_cross_entropy(
@@ -215,7 +216,7 @@ def truncated_cross_entropy(
     **options: Unpack[LossOptions],
 ) -> Tensor:
     """Return truncated L_q, Zhang and Sabuncu 2018: where p <= k it is the constant (1 - k^q) / q, without gradient."""
-    return probability_loss(_transforms.truncated(q, k), logits, target, **options)
+    return probability_loss(objectives.truncated(q, k), logits, target, **options)
 
 
 def tamed_cross_entropy(
@@ -233,7 +234,7 @@ def tamed_cross_entropy(
     Raises:
         ValueError: alpha = 1, where eq. (4) divides by 0.
     """
-    return probability_loss(_transforms.tamed(alpha), logits, target, **options)
+    return probability_loss(objectives.tamed(alpha), logits, target, **options)
 
 
 def poly_loss(
@@ -244,7 +245,7 @@ def poly_loss(
     **options: Unpack[LossOptions],
 ) -> Tensor:
     """Return Poly-1, ce + epsilon (1 - p), Leng et al., ICLR 2022: eq. (12) with alpha = 1, beta = epsilon."""
-    return probability_loss(_transforms.poly(epsilon), logits, target, **options)
+    return probability_loss(objectives.poly(epsilon), logits, target, **options)
 
 
 def complement_entropy(

@@ -17,9 +17,9 @@ from typing import Literal, Unpack, overload
 from torch import Tensor
 
 from crossfade._options import LossOptions
-from crossfade._transforms import dft
 from crossfade.functional import focal_loss, generalized_cross_entropy, probability_loss
 from crossfade.losses import CrossfadeLoss
+from crossfade.objectives import dft
 from crossfade.schedules import expectation, fixed
 
 
@@ -46,7 +46,7 @@ def from_dft(
     >>> round(from_dft()(*batch).item(), 4), round(from_dft(reports_p_ce=True)(*batch).item(), 4)
     (0.1192, 0.1118)
     """
-    return partial(probability_loss, dft, **options) if reports_p_ce else CrossfadeLoss(expectation(), **options)
+    return partial(probability_loss, dft(), **options) if reports_p_ce else CrossfadeLoss(expectation(), **options)
 
 
 def from_poly(epsilon: float = 1.0, **options: Unpack[LossOptions]) -> CrossfadeLoss:

@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import crossfade as cf
-from crossfade._transforms import Mixture, Transform, focal, generalized, logarithmic, poly, tamed, truncated
+from crossfade._transforms import Mixture, Transform
+from crossfade.objectives import focal, logarithmic, poly, power, tamed, truncated
 from crossfade.testing import check_loss
 
 FADES: dict[str, tuple[Callable[..., Transform], dict[str, float | cf.schedules.ParameterSchedule]]] = {
-    "rising L_q": (generalized, {"q": cf.ramp(0.0, 0.7, steps=6)}),
-    "L_q, a line": (generalized, {"q": cf.ramp(1.0, 0.0)}),
+    "rising L_q": (power, {"q": cf.ramp(0.0, 0.7, steps=6)}),
+    "L_q, a line": (power, {"q": cf.ramp(1.0, 0.0)}),
     "truncated": (truncated, {"q": cf.ramp(0.0, 0.7), "k": cf.ramp(0.1, 0.4, steps=3)}),
     "focal": (focal, {"gamma": cf.ramp(3.0, 0.0), "alpha": 1.0}),
     "logarithmic": (logarithmic, {"c": cf.ramp(0.1, 9.0)}),
@@ -67,7 +68,7 @@ def test_the_mixture_s_fade_is_a_special_case() -> None:
     for progress in PROGRESS:
         assert criterion.at(progress)(logits, target) == same.at(progress)(logits, target)
     assert str(criterion) == "CrossfadeLoss(schedule=staircase, alpha=0, beta=1)"
-    assert str(made("rising L_q").at(0.5)) == "Fade(g_of=generalized, q=0.42)"
+    assert str(made("rising L_q").at(0.5)) == "Fade(g_of=power, q=0.42)"
 
 
 @pytest.mark.parametrize("name", FADES)
@@ -128,7 +129,7 @@ def test_contract(name: str) -> None:
 def test_l_q_rises_from_the_cross_entropy() -> None:
     """float64 formulas; near q = 0 nothing cancels, and the row weight is p^q."""
     logits, target = torch.randn(50, 4, dtype=torch.float64, requires_grad=True), torch.randint(4, (50,))
-    fade = cf.Fade(generalized, q=cf.ramp(0.0, 1.0))
+    fade = cf.Fade(power, q=cf.ramp(0.0, 1.0))
     p = logits.softmax(1)[torch.arange(50), target].detach()
     plain = torch.autograd.grad(F.cross_entropy(logits, target, reduction="sum"), logits)[0]
     for q in (0.0, 1e-12, 1e-6, 0.3, 1.0):
@@ -181,16 +182,16 @@ def test_a_ramp_of_steps_has_equal_phases(steps: int) -> None:
         (lambda: cf.ramp(0.0, float("inf")), ValueError, "end must be a finite number, got inf"),
         (lambda: cf.ramp(0.0, 1.0, steps=1), ValueError, "steps must be at least 2 phases"),
         (lambda: cf.ramp(0.0, 1.0)(1.5), ValueError, "progress must be in"),
-        (lambda: cf.Fade(generalized, q=0.7).at(1.5), ValueError, "progress must be in"),
-        (lambda: cf.Fade(generalized, q=cf.ramp(0.0, 1.2)), ValueError, r"q must be in \[0, 1\].*got 1.2"),
-        (lambda: cf.Fade(generalized, q="0.7"), TypeError, "q must be a number or a function of progress.*got '0.7'"),
-        (lambda: cf.Fade(generalized, q=cf.ramp), TypeError, r"ramp makes a schedule and is none; call it"),
-        (lambda: cf.Fade(generalized, q=cf.gradual()), TypeError, "q must be one number at progress 1.*got Weights"),
-        (lambda: cf.Fade(generalized, p=0.7), TypeError, r"g_of must take the parameters \(p\).*unexpected keyword"),
-        (lambda: cf.Fade(generalized(0.7)), TypeError, r"g_of must take the parameters \(\)"),
+        (lambda: cf.Fade(power, q=0.7).at(1.5), ValueError, "progress must be in"),
+        (lambda: cf.Fade(power, q=cf.ramp(0.0, -0.2)), ValueError, r"q must be a finite number >= 0.*got -0.2"),
+        (lambda: cf.Fade(power, q="0.7"), TypeError, "q must be a number or a function of progress.*got '0.7'"),
+        (lambda: cf.Fade(power, q=cf.ramp), TypeError, r"ramp makes a schedule and is none; call it"),
+        (lambda: cf.Fade(power, q=cf.gradual()), TypeError, "q must be one number at progress 1.*got Weights"),
+        (lambda: cf.Fade(power, p=0.7), TypeError, r"g_of must take the parameters \(p\).*unexpected keyword"),
+        (lambda: cf.Fade(power(0.7)), TypeError, r"g_of must take the parameters \(\)"),
         (lambda: cf.Fade(lambda q: q, q=0.7), TypeError, "g_of must return a function g.*got float"),
-        (lambda: cf.Fade(generalized, q=0.7, reduction="all"), ValueError, "reduction must be"),
-        (lambda: cf.Fade(lambda train: generalized(train), train=0.7), TypeError, "train can't name a parameter"),
+        (lambda: cf.Fade(power, q=0.7, reduction="all"), ValueError, "reduction must be"),
+        (lambda: cf.Fade(lambda train: power(train), train=0.7), TypeError, "train can't name a parameter"),
     ],
 )
 def test_bad_arguments(make: Callable[[], object], error: type[Exception], finding: str) -> None:

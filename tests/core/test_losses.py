@@ -16,7 +16,8 @@ from torch import Tensor
 
 import crossfade as cf
 from crossfade import _fast, _heart
-from crossfade._transforms import Mixture, focal
+from crossfade._transforms import Mixture
+from crossfade.objectives import focal
 from tests.core.cases import CASES, FORMULAS, p_of
 from tests.examples import examples
 

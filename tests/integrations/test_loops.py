@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from crossfade import CrossfadeLoss, Fade, cross_entropy, gradual, linear, ramp, staircase
-from crossfade._transforms import generalized
+from crossfade.objectives import power
 
 STEPS = 12
 
@@ -37,7 +37,7 @@ def plain(criterion, model, optimizer, first, last):
     "criterion",
     [
         *(partial(CrossfadeLoss, schedule) for schedule in (linear(), gradual(), staircase([0.0, 0.5]))),
-        partial(Fade, generalized, q=ramp(0.0, 0.7)),
+        partial(Fade, power, q=ramp(0.0, 0.7)),
     ],
 )
 def test_a_plain_loop_resumes_to_the_last_bit(tmp_path, criterion):

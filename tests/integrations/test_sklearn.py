@@ -18,10 +18,11 @@ from sklearn.preprocessing import StandardScaler  # noqa: E402
 from sklearn.utils.estimator_checks import parametrize_with_checks  # noqa: E402
 
 from crossfade import CrossfadeLoss, Fade, constant, cross_entropy, expectation, gradual, linear, ramp  # noqa: E402
-from crossfade._transforms import Mixture, generalized  # noqa: E402
+from crossfade._transforms import Mixture  # noqa: E402
 from crossfade.errors import UserError  # noqa: E402
 from crossfade.integrations.sklearn import CrossfadeClassifier  # noqa: E402
 from crossfade.integrations.skorch import CrossfadeCallback, softmax  # noqa: E402
+from crossfade.objectives import power  # noqa: E402
 
 FADE = linear()
 
@@ -204,7 +205,7 @@ def test_any_fade_trains_a_classifier(iris):
     same = [CrossfadeClassifier(FADE, **options), CrossfadeClassifier(criterion=mixture, **options)]
     first, second = (one.fit(X, y).predict_proba(X) for one in same)
     assert (first == second).all()
-    rising = CrossfadeClassifier(criterion=Fade(generalized, q=ramp(0.0, 0.7)), **options)
+    rising = CrossfadeClassifier(criterion=Fade(power, q=ramp(0.0, 0.7)), **options)
     fitted = clone(rising).fit(X, y)
     assert fitted.net_.criterion_.q.item() == pytest.approx(0.7 * 4 / 5)
     assert rising.criterion.q == fitted.criterion.q == 0
@@ -216,7 +217,7 @@ def test_any_fade_trains_a_classifier(iris):
 
 def test_skorch_takes_any_fade(iris):
     net = skorch.NeuralNet(
-        nn.Linear(4, 3), criterion=Fade, criterion__g_of=generalized, criterion__q=ramp(0.1, 0.7, steps=2), verbose=0,
+        nn.Linear(4, 3), criterion=Fade, criterion__g_of=power, criterion__q=ramp(0.1, 0.7, steps=2), verbose=0,
         max_epochs=4, train_split=None, callbacks=[CrossfadeCallback()],
     ).fit(*tensors(iris))  # fmt: skip
     assert net.criterion_.q == 0.7

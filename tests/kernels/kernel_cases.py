@@ -141,7 +141,7 @@ def test_offsets_beyond_two_to_the_31(dtype: torch.dtype) -> None:
     expected, slope = exact(values, target, torch.ones(2, device=DEVICE))
     torch.testing.assert_close(ce.double(), expected.double(), rtol=2e-6, atol=2e-6)
     with torch.no_grad():
-        ce, norm = kernels.forward(logits, target)
+        ce, norm, _ = kernels.forward(logits, target)
         kernels.backward(logits, target, norm, ce, torch.ones(2, device=DEVICE), out=logits)
     torch.testing.assert_close(logits.double(), slope, rtol=max(2 * torch.finfo(dtype).eps, 1e-5), atol=2e-7)
 
@@ -293,7 +293,7 @@ def test_z_loss(dtype: torch.dtype, reduction: str, monkeypatch: pytest.MonkeyPa
     (gradient,) = torch.autograd.grad(loss.sum(), leaf, retain_graph=True)
     (wanted,) = torch.autograd.grad(expected.sum(), wide, retain_graph=True)
     torch.testing.assert_close(gradient.double(), wanted, rtol=max(1e-5, 2 * torch.finfo(dtype).eps), atol=1e-6)
-    _, lse = kernels.ce_and_lse(leaf, target)
+    _, lse, _ = kernels.ce_and_statistics(leaf, target)
     (gradient,) = torch.autograd.grad(lse.sum(), leaf)
     p = wide.softmax(1).masked_fill((target == -100).unsqueeze(1), 0.0)
     torch.testing.assert_close(gradient.double(), p.detach(), rtol=max(1e-5, 2 * torch.finfo(dtype).eps), atol=1e-7)

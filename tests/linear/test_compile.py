@@ -65,7 +65,7 @@ def test_operator_keeps_its_contract() -> None:
     hidden, weight, bias, target = (x.detach() for x in ARGUMENTS)
     one = torch.tensor(1.0, dtype=torch.float64)
     tensors = (hidden, weight, bias, target, None)
-    options = (None, one, one, -100, 0.0, None, 1e-3, True)
+    options = (None, one, one, -100, 0.0, None, 1e-3, "p,entropy,correct")
     for needs in ([True, True, True], [True, False, False], [False, False, False]):
         for more in ((), (one.float(), None), (None, torch.ones(50))):
             arguments = (*tensors, torch.float32, needs, *options, *more)

@@ -17,7 +17,7 @@ from crossfade._linear import autograd
 from crossfade._linear.passes import Inputs, Losses
 from crossfade._linear.pieces import Options
 from crossfade._options import MixtureOptions
-from crossfade._row import STATISTICS, known
+from crossfade._row import STATISTICS, Row
 from crossfade._stats import LossStats
 from crossfade._tensors import (
     as_index,
@@ -309,7 +309,7 @@ def _outside(inputs: Inputs, options: Options, ignored: Tensor, of_lse: bool, wa
     ce_rows = replace(options, g=Mixture(1.0, 0.0))
     needed = tuple(dict.fromkeys((*wanted, *options.asked)))
     losses = autograd.rows(inputs._replace(class_weight=None), ce_rows, of_lse, needed)
-    row = known({name: getattr(losses, name) for name in STATISTICS})
+    row = Row(inputs.hidden.new_empty, 0, None, **{name: getattr(losses, name) for name in STATISTICS})  # all are known
     ce = losses.loss.masked_fill(ignored, 1.0)  # any number at which every g has a derivative
     rows = evaluate(options.g, ce, row)
     slope = value_and_slope(options.g, ce.detach(), row)[1].detach() if wanted else losses.row_weight

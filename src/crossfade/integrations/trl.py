@@ -9,6 +9,7 @@ from typing import Any
 from transformers import TrainerControl, TrainerState, TrainingArguments
 from trl import SFTTrainer
 
+from crossfade._transforms import evaluate
 from crossfade.errors import UserError
 from crossfade.integrations import transformers
 from crossfade.losses import Fade
@@ -73,7 +74,7 @@ class CrossfadeCallback(transformers.CrossfadeCallback):
             self._used = True
             self._move_to(log_probs.device)
             # Ignored tokens have log_probs = 0, and there g needn't be 0; a token with p = 1 has no gradient either.
-            output.log_probs = -criterion.g()(-log_probs).masked_fill(log_probs == 0, 0.0)
+            output.log_probs = -evaluate(criterion.g(), -log_probs).masked_fill(log_probs == 0, 0.0)
         return output
 
 

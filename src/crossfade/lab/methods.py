@@ -62,10 +62,10 @@ class ScaledRate(Method):
 
 
 def _apply(name: str, ce: Tensor, **options: float) -> Tensor:
-    """Return a g of ``crossfade._transforms`` at ce; it is imported here, as listing methods must not import torch."""
-    from crossfade import _transforms
+    """Return a g of ``crossfade.objectives`` at ce; it is imported here, as listing methods must not import torch."""
+    from crossfade import objectives
 
-    g: Callable[[Tensor], Tensor] = getattr(_transforms, name)(**options)
+    g: Callable[[Tensor], Tensor] = getattr(objectives, name)(**options)
     return g(ce)
 
 
@@ -106,7 +106,7 @@ METHODS: tuple[Method, ...] = (
     Method("el", "EL", schedule=expectation(), note="expectation loss 1 - p alone, eq. (9)"),
     Method("focal", "Focal", partial(_apply, "focal", gamma=2.0, alpha=0.25), note="gamma = 2, alpha = 0.25, eq. (2)"),
     Method("mae", "MAE", partial(_apply, "mae"), note="2 (1 - p), eq. (3): EL with twice the learning rate"),
-    Method("gce", "L_q", partial(_apply, "generalized", q=0.7), note="(1 - p^q) / q with q = 0.7"),
+    Method("gce", "L_q", partial(_apply, "power", q=0.7), note="(1 - p^q) / q with q = 0.7"),
     Method("tgce", "Truncated L_q", partial(_apply, "truncated", q=0.7, k=0.5), note="L_q, constant where p <= 0.5"),
     Method("tce", "Tamed CE", partial(_apply, "tamed", alpha=0.5), note="alpha = 0.5, eq. (4) as printed"),
     Method("poly", "Poly-1", partial(_apply, "poly", epsilon=2.0), note="ce + 2 (1 - p); with 1 instead of 2 it is f0"),
