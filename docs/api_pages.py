@@ -16,6 +16,7 @@ from pathlib import Path
 # Each page: a package, with the modules of it that are imported by name.
 PAGES: dict[str, tuple[str, ...]] = {
     "crossfade": ("crossfade.errors",),
+    "crossfade.objectives": (),
     "crossfade.migrate": (),
     "crossfade.testing": (),
     "crossfade.integrations": (

@@ -94,13 +94,16 @@ def by_row(
         rows, _ = rows_by_kernel(g, logits, target, ignore_index)
     else:
         ce = _cross_entropies(logits, target, ignore_index)
-        rows = evaluate(g, ce, row_of(logits, target, ignore_index))
+        rows = evaluate(g, ce, row_of(logits, target, ignore_index) if takes_row(g) else None)
     return reduce_rows(rows, target, weight, ignore_index, reduction)
 
 
 def rows_by_kernel(g: Transform, logits: Tensor, target: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
     """Return g of each row, and its logsumexp, where the GPU kernels serve."""
-    asked = probe(g, logits.device)[1] if takes_row(g) else ()
+    if not takes_row(g):
+        ce, lse, _ = kernels.ce_and_statistics(logits, target, ignore_index=ignore_index)
+        return evaluate(g, ce), lse
+    asked = probe(g, logits.device)[1]
     ce, lse, found = kernels.ce_and_statistics(logits, target, ignore_index=ignore_index, asked=asked)
     return evaluate(g, ce, row_of(logits, target, ignore_index, **found)), lse
 

@@ -28,7 +28,7 @@ FADES: dict[str, tuple[Callable[..., Transform], dict[str, float | cf.schedules.
     "tamed": (tamed, {"alpha": cf.ramp(0.9, 0.1)}),
     "poly": (poly, {"epsilon": cf.ramp(2.0, 0.0)}),
     "mixture": (Mixture, {"alpha": cf.ramp(1.0, 0.0), "beta": cf.ramp(0.0, 1.0)}),
-    "no parameters": (cf._transforms.mae, {}),
+    "no parameters": (cf.objectives.mae, {}),
 }
 PROGRESS = (0.0, 1 / 6, 0.3, 0.5, 0.99, 1.0)
 

@@ -18,6 +18,8 @@ from torch import Tensor
 
 import crossfade as cf
 from crossfade import _heart, _linear, kernels
+from crossfade._row import row_of
+from crossfade.objectives import deft, entropy_gated
 from tests.examples import examples
 
 GPU = torch.cuda.is_available()
@@ -207,13 +209,13 @@ def test_losses_use_the_kernels(options: dict[str, Any], monkeypatch: pytest.Mon
     logits, target = batch(6, 400, torch.float32)
     target[0] = -100
     served: list[int] = []
-    plain = kernels.ce_rows
+    plain = kernels.ce_and_statistics
 
-    def counted(*arguments: Any, **keywords: Any) -> Tensor:
+    def counted(*arguments: Any, **keywords: Any) -> Any:
         served.append(1)
         return plain(*arguments, **keywords)
 
-    monkeypatch.setattr(kernels, "ce_rows", counted)
+    monkeypatch.setattr(kernels, "ce_and_statistics", counted)
     monkeypatch.setattr(_heart, "_FEW_LOGITS", 0)
     monkeypatch.setattr(_heart, "fast_applies", lambda *_: False)
     loss = cf.crossfade_loss(logits, target, beta=2.0, **options)
@@ -223,6 +225,51 @@ def test_losses_use_the_kernels(options: dict[str, Any], monkeypatch: pytest.Mon
     expected = cf.crossfade_loss(leaf, target, beta=2.0, **options)
     torch.testing.assert_close(loss.double(), expected, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(gradient.double(), torch.autograd.grad(expected, leaf)[0], rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("classes", [1, 2, 129, 5000])
+@pytest.mark.parametrize("softcap", [None, 4.0])
+def test_statistics_of_the_row(dtype: torch.dtype, classes: int, softcap: float | None) -> None:
+    """From the pass that computes ce: with a common offset, classes without probability, and an ignored row."""
+    logits, target = batch(6, classes, dtype)
+    with torch.no_grad():
+        logits[0] += 1e4
+        logits[1, : classes // 2] = -float("inf")
+        logits[2] = torch.linspace(0, 40, classes)
+    target[3] = -100
+    names = ("entropy", "collision", "max_p", "is_max")
+    found = kernels.forward(logits.detach(), target, ignore_index=-100, softcap=softcap, asked=names)[2]
+    capped = logits.detach().double()
+    capped = capped if softcap is None else softcap * torch.tanh(capped / softcap)
+    kept = target != -100
+    expected = row_of(capped[kept], target[kept])
+    for name in names:
+        torch.testing.assert_close(found[name][kept].double(), getattr(expected, name).double(), rtol=2e-6, atol=2e-6)
+
+
+def test_only_what_is_asked_for() -> None:
+    logits, target = batch(4, 50, torch.float32)
+    assert "entropy" not in kernels.forward(logits.detach(), target, asked=("collision",))[2]
+
+
+@pytest.mark.parametrize("g", [deft(), entropy_gated()])
+def test_losses_of_the_row(g: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On logits and fused with the projection: nothing computes a softmax but the kernels."""
+    monkeypatch.setattr(_heart, "fast_applies", lambda *_: False)
+    logits, target = batch(9, 300, torch.float32)
+    target[2] = -100
+    expected = cf.probability_loss(g, logits.double(), target)
+    (wanted,) = torch.autograd.grad(expected, logits)
+    hidden, weight = torch.eye(9, device=DEVICE), logits.detach().t().contiguous().requires_grad_()
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "softmax", None)
+        loss = cf.probability_loss(g, logits, target)
+        fused = cf.linear_crossfade_loss(hidden, weight, target, g=g)
+    for got, leaf in ((loss, logits), (fused, weight)):
+        torch.testing.assert_close(got.double(), expected, rtol=1e-5, atol=1e-6)
+        (gradient,) = torch.autograd.grad(got, leaf)
+        torch.testing.assert_close(gradient if leaf is logits else gradient.t(), wanted, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("dtype", TYPES)

@@ -38,18 +38,20 @@ def signatures() -> dict[str, dict[str, str]]:
         "softcap": "fp32",
         "row_stride": "i64",
     }
-    flags = dict.fromkeys(("IGNORES", "CAPS", "BLOCK", "STAGES"), "constexpr")
-    rows = dict.fromkeys(("ce", "norm", "factor", "at_target"), "*fp32")
+    flags = dict.fromkeys(("IGNORES", "CAPS", "ENTROPY", "COLLISION", "BLOCK", "STAGES"), "constexpr")
+    rows = dict.fromkeys(("ce", "norm", "entropy", "collision", "factor", "at_target"), "*fp32")
     return {
         "forward_kernel": common | flags | rows,
         "backward_kernel": common | flags | rows | {"out_row_stride": "i64"},
     }
 
 
-@pytest.mark.parametrize("kernel", ["forward_kernel", "backward_kernel"])
+@pytest.mark.parametrize(
+    ("kernel", "asked"), [("forward_kernel", False), ("forward_kernel", True), ("backward_kernel", False)]
+)
 @pytest.mark.parametrize("element", ["bf16", "fp32"])
 @pytest.mark.parametrize("capability", [80, 90])
-def test_compiles_for_nvidia(kernel: str, element: str, capability: int) -> None:
+def test_compiles_for_nvidia(kernel: str, asked: bool, element: str, capability: int) -> None:
     """With 16-byte loads and stores, and without registers spilled to memory."""
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
@@ -67,7 +69,7 @@ def test_compiles_for_nvidia(kernel: str, element: str, capability: int) -> None
     block, warps = triton_cross_entropy.block(logits, *launch)
     constants = {"IGNORES": True, "CAPS": False, "BLOCK": block}
     if forward:
-        constants["STAGES"] = triton_cross_entropy.FORWARD[2]
+        constants |= {"STAGES": triton_cross_entropy.FORWARD[2], "ENTROPY": asked, "COLLISION": asked}
     aligned = ("logits", "out", "row_stride", "out_row_stride", "classes")
     attributes = {(i,): [["tt.divisibility", 16]] for i, name in enumerate(function.arg_names) if name in aligned}
     source = ASTSource(function, signature, constants, attributes)
