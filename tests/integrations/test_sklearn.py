@@ -9,9 +9,11 @@ from torch import nn
 
 skorch = pytest.importorskip("skorch")
 
+from scipy.optimize import minimize_scalar  # noqa: E402
 from sklearn.base import clone  # noqa: E402
-from sklearn.datasets import load_breast_cancer, load_iris  # noqa: E402
+from sklearn.datasets import load_breast_cancer, load_iris, make_classification  # noqa: E402
 from sklearn.linear_model import LogisticRegression  # noqa: E402
+from sklearn.metrics import log_loss  # noqa: E402
 from sklearn.model_selection import GridSearchCV, cross_val_score  # noqa: E402
 from sklearn.pipeline import make_pipeline  # noqa: E402
 from sklearn.preprocessing import StandardScaler  # noqa: E402
@@ -20,7 +22,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks  # noqa: E402
 from crossfade import CrossfadeLoss, Fade, constant, cross_entropy, expectation, gradual, linear, ramp  # noqa: E402
 from crossfade._transforms import Mixture  # noqa: E402
 from crossfade.errors import UserError  # noqa: E402
-from crossfade.integrations.sklearn import CrossfadeClassifier  # noqa: E402
+from crossfade.integrations.sklearn import CrossfadeClassifier, _fifth  # noqa: E402
 from crossfade.integrations.skorch import CrossfadeCallback, softmax  # noqa: E402
 from crossfade.objectives import power  # noqa: E402
 
@@ -33,7 +35,15 @@ def iris():
     return StandardScaler().fit_transform(X), y
 
 
-@parametrize_with_checks([CrossfadeClassifier(max_epochs=25)])
+# Rows that are held out are drawn: a row of weight 2 isn't two rows any more.
+DRAWN = {f"check_sample_weight_equivalence_on_{kind}_data": "rows are held out" for kind in ("dense", "sparse")}
+
+
+@pytest.mark.filterwarnings("ignore:calibrate")
+@parametrize_with_checks(
+    [CrossfadeClassifier(max_epochs=25), CrossfadeClassifier(max_epochs=25, calibrate=True)],
+    expected_failed_checks=lambda estimator: DRAWN if estimator.calibrate else {},
+)
 def test_scikit_learn_estimator_checks(estimator, check):
     check(estimator)
 
@@ -63,6 +73,62 @@ def test_probabilities_sum_to_one_and_predictions_are_their_mode(iris):
     np.testing.assert_allclose(probabilities.sum(1), 1.0, atol=1e-6)
     assert (probabilities >= 0).all()
     np.testing.assert_array_equal(model.predict(X), model.classes_[probabilities.argmax(1)])
+
+
+@pytest.fixture
+def calibrated():
+    """Overlapping classes, a network that is too sure of itself after many epochs, and how it is made."""
+    X, y = make_classification(400, 8, n_informative=4, n_classes=3, flip_y=0.2, random_state=0)
+    return X, np.array(["a", "b", "c"])[y], CrossfadeClassifier(max_epochs=60, calibrate=True, random_state=0)
+
+
+def test_calibrate_divides_logits_by_the_best_temperature_of_rows_it_was_not_trained_on(calibrated):
+    X, y, model = calibrated
+    model.fit(X, y)
+    logits = model.module_(torch.from_numpy(X)).detach()
+    held = _fifth(np.unique(y, return_inverse=True)[1], _after_the_seed(0))
+    assert 75 <= held.sum() <= 80
+    trained = clone(model).set_params(calibrate=False).fit(X[~held], y[~held])
+    torch.testing.assert_close(trained.module_(torch.from_numpy(X)).detach(), logits)  # the others were not trained on
+    assert trained.temperature_ == 1.0
+
+    def nll(log_t):
+        return log_loss(y[held], torch.softmax(logits[held] / np.exp(log_t), 1))
+
+    best = minimize_scalar(nll, bounds=(-4, 4), method="bounded", options={"xatol": 1e-9})
+    assert model.temperature_ == pytest.approx(np.exp(best.x), rel=1e-5)
+    assert model.temperature_ > 1.2
+    np.testing.assert_allclose(model.predict_proba(X), torch.softmax(logits / model.temperature_, 1), atol=1e-12)
+    np.testing.assert_array_equal(model.predict(X), trained.predict(X))
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(model)).predict_proba(X), model.predict_proba(X))
+
+
+def _after_the_seed(random_state):
+    generator = np.random.RandomState(random_state)
+    generator.randint(np.iinfo(np.int32).max)  # of weights and batches
+    return generator
+
+
+def test_calibrate_counts_rows_by_their_weight(calibrated):
+    X, y, model = calibrated
+    held = _fifth(np.unique(y, return_inverse=True)[1], _after_the_seed(0))
+    one = model.fit(X, y).temperature_
+    right = model.predict(X) == y
+    alike = clone(model).fit(X, y, sample_weight=np.full(len(y), 3.0))
+    assert alike.temperature_ == pytest.approx(one, rel=1e-9)
+    surer = clone(model).fit(X, y, sample_weight=np.where(held & ~right, 0.1, 1.0))  # the training rows' weights stay
+    assert surer.temperature_ < 0.9 * one
+
+
+@pytest.mark.filterwarnings("error")
+def test_calibrate_says_where_there_is_nothing_to_fit(iris):
+    X, y = iris
+    model = CrossfadeClassifier(max_epochs=50, calibrate=True, random_state=0)
+    with pytest.warns(UserWarning, match=r"NLL has no minimum on the rows held out; temperature_ is 0.5"):
+        assert model.fit(X[y < 2], y[y < 2]).temperature_ == 0.5
+    few = np.concatenate([np.flatnonzero(y == label)[:4] for label in range(3)])
+    with pytest.warns(UserWarning, match=r"no class has five rows to hold one out; temperature_ is 1"):
+        assert model.fit(X[few], y[few]).temperature_ == 1.0
 
 
 def test_pickle_and_clone_keep_the_schedule_and_the_predictions(iris):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import KW_ONLY, dataclass
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -20,6 +22,7 @@ from skorch.callbacks import Callback
 from skorch.dataset import Dataset
 from torch import Tensor, nn
 
+from crossfade.calibration import Temperature, fit_temperature
 from crossfade.integrations._shared import with_reduction
 from crossfade.integrations.skorch import CrossfadeCallback, softmax
 from crossfade.losses import CrossfadeLoss, Fade
@@ -51,6 +54,9 @@ class CrossfadeClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             ``batch_size``.
         class_weight: None, "balanced" or {label: weight}; multiplies ``sample_weight``, outside p.
         label_smoothing: as ``nn.CrossEntropyLoss``'s.
+        calibrate: fit one temperature that the logits are divided by (`crossfade.fit_temperature`) on a fifth of each
+            class' rows, drawn with ``random_state``. They take no part in training. No answer changes, but what
+            ``predict_proba`` says of it. NLL counts rows by ``sample_weight``, classes by no ``class_weight``.
         criterion: a ``Fade`` to train on instead of the mixture of ``schedule``, with options of its own.
         callbacks: skorch callbacks.
         device: of the network, such as "cuda".
@@ -61,7 +67,9 @@ class CrossfadeClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     Attributes:
         classes_: labels, (n_classes,).
         n_features_in_, feature_names_in_: of ``fit``'s X.
-        module_: the trained network. ``net_`` is the skorch net around it, ``history_`` its record of epochs.
+        module_: the trained network, which returns logits as they were before the temperature. ``net_`` is the skorch
+            net around it, ``history_`` its record of epochs.
+        temperature_: what ``predict_proba`` divides logits by; 1 without ``calibrate``.
 
     The network computes in X's floating type: pass float32 for speed (integers count as float64).
     """
@@ -77,6 +85,7 @@ class CrossfadeClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     weight_decay: float = 0.0
     class_weight: dict[Any, float] | str | None = None
     label_smoothing: float = 0.0
+    calibrate: bool = False
     criterion: Fade | None = None
     callbacks: list[Callback] | None = None
     device: str = "cpu"
@@ -98,19 +107,24 @@ class CrossfadeClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         features, labels = validate_data(self, X, y, dtype=[np.float64, np.float32])
         check_classification_targets(labels)
         self.classes_, target = np.unique(labels, return_inverse=True)
-        weight = _check_sample_weight(sample_weight, features, dtype=features.dtype, ensure_non_negative=True)
-        weight = weight * compute_sample_weight(self.class_weight, labels)
-        kept = weight > 0
+        given = _check_sample_weight(sample_weight, features, dtype=features.dtype, ensure_non_negative=True)
+        weight = given * compute_sample_weight(self.class_weight, labels)
+        kept, generator = weight > 0, check_random_state(self.random_state)
         if not kept.any():
             raise ValueError("sample_weight must be above 0 for at least one row, got none")
+        seed = generator.randint(np.iinfo(np.int32).max)
+        held = _fifth(np.where(kept, target, -1), generator) if self.calibrate else np.zeros_like(kept)
+        kept &= ~held
         rows = {
             "X": torch.from_numpy(features[kept]),
             "weight": torch.from_numpy((weight[kept] / weight[kept].mean()).astype(features.dtype)),
         }
         devices = [self.device] if torch.device(self.device).type == "cuda" else []
         with torch.random.fork_rng(devices):
-            torch.manual_seed(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
+            torch.manual_seed(seed)
             self.net_ = self._net(rows["X"].dtype).fit(rows, torch.from_numpy(target[kept]))
+        self.temperature_ = self._temperature(features[held], target[held], given[held]) if self.calibrate else 1.0
+        self.net_.predict_nonlinearity = partial(softmax, temperature=self.temperature_)
         self.module_ = self.net_.module_
         self.history_ = self.net_.history
         return self
@@ -128,6 +142,17 @@ class CrossfadeClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         best = self.predict_proba(X).argmax(axis=1)
         labels: NDArray[Any] = self.classes_[best]
         return labels
+
+    def _temperature(self, *rows: NDArray[Any]) -> float:
+        """Return the temperature for these features, class numbers and weights; warn if NLL has no minimum."""
+        features, target, weight = map(torch.from_numpy, rows)
+        found = Temperature(1.0, bounded=True)
+        if len(target):
+            found = fit_temperature(self.net_.forward({"X": features}), target, weight)
+        if found.bounded:
+            why = "NLL has no minimum on the rows held out" if len(target) else "no class has five rows to hold one out"
+            warnings.warn(f"calibrate: {why}; temperature_ is {found.value:g}", stacklevel=3)
+        return found.value
 
     def _net(self, dtype: torch.dtype) -> _WeightedNet:
         inputs, hidden, outputs = self.n_features_in_, self.hidden_units, len(self.classes_)
@@ -155,6 +180,15 @@ class CrossfadeClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             device=self.device,
             verbose=self.verbose,
         )
+
+
+def _fifth(target: NDArray[Any], generator: np.random.RandomState) -> NDArray[np.bool_]:
+    """Return which rows are held out: a fifth of each class, drawn and rounded down; none of class -1."""
+    held = np.zeros(len(target), bool)
+    for label in np.unique(target[target >= 0]):
+        rows = generator.permutation(np.flatnonzero(target == label))
+        held[rows[: len(rows) // 5]] = True
+    return held
 
 
 class _WeightedNet(NeuralNetClassifier):  # type: ignore[misc]

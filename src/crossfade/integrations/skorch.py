@@ -13,9 +13,9 @@ from crossfade.errors import UserError
 from crossfade.integrations._shared import Scheduled, fraction
 
 
-def softmax(logits: Tensor) -> Tensor:
+def softmax(logits: Tensor, temperature: float = 1.0) -> Tensor:
     """Return the softmax over the classes. As skorch's ``predict_nonlinearity`` it can be pickled, unlike a lambda."""
-    return torch.softmax(logits, dim=-1)
+    return torch.softmax(logits / temperature, dim=-1)
 
 
 class CrossfadeCallback(Callback):  # type: ignore[misc]
