@@ -63,6 +63,8 @@ def test_equal_to_one_by_one(task: ImageTask, recipe, device, select, dropout):
         close(history, alone, atol=1e-6 if device == "cpu" else 1e-4)
         assert history.chosen == alone.chosen
         assert (history.weights is history.last) == (alone.weights is alone.last)
+        assert ("temperature" in history.scores) == (select == "validation")
+        assert history.scores == pytest.approx(alone.scores, rel=1e-3, abs=1e-4)
 
 
 def test_preparing_a_capture_leaves_no_trace(task, recipe, monkeypatch, replayed):

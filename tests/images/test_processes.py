@@ -27,7 +27,9 @@ def work(folder: Path, devices: int) -> None:
         net="tiny_plain", epochs=2, batch_size=20, milestones=(1,), learning_rate=0.05,
         augment=Augment(crop=1, rotation=5, erasing=0.5), watch=1,
     )  # fmt: skip
-    trials = [Trial("ddp", ImageTask(data), method(name), recipe, 0) for name in ("gradual", "cot")]
+    trials = [
+        Trial("ddp", ImageTask(data, select="validation"), method(name), recipe, 0) for name in ("gradual", "cot")
+    ]
     run = Run("ddp", {}, tuple(trial.key for trial in trials))
     hardware = Hardware(accelerator="cpu", devices=devices)
     run_request([run], trials, folder / "s.db", hardware, keep_weights=folder / "weights", progress=False)
@@ -72,6 +74,8 @@ def test_two_processes_train_the_network_that_one_does(tmp_path):
         for part in expected:
             torch.testing.assert_close(got[part], expected[part], atol=2e-6, rtol=1e-4)
         assert shared.loc[name, "accuracy"] == pytest.approx(alone.loc[name, "accuracy"], abs=1.01 / 51)
+        for score in ("temperature", "nll_calibrated"):  # of the validation part of both processes
+            assert shared.loc[name, score] == pytest.approx(alone.loc[name, score], rel=1e-3)
         assert shared.loc[name, "nll"] == pytest.approx(alone.loc[name, "nll"], abs=1e-4)
         groups = [f"watch_{group}" for group in ("right", "near", "far")]
         assert sum(shared.loc[name, groups]) == sum(alone.loc[name, groups]) == 51

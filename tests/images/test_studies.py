@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -161,6 +163,44 @@ def test_a_study_runs_resumes_and_is_set_beside_the_paper(cifar, tmp_path):
     assert {"versions", "seed", "commit", "epoch"} <= about.keys()
 
 
+def test_a_part_set_aside_gives_a_temperature_that_kept_weights_carry(cifar, tmp_path):
+    folder, study = cifar
+    usual = plan(study, Request(folder, methods=("ce", "gradual"), epochs=2), "test")
+    planned = plan(study, Request(folder, methods=("ce", "gradual"), epochs=2, validation=0.2), "test")
+    assert {trial.key for trial in usual.trials}.isdisjoint(trial.key for trial in planned.trials)
+    assert any("20 % of the training examples fit a temperature, and no weights" in note for note in planned.notes)
+    trained(planned, tmp_path / "s.db", keep_weights=tmp_path / "weights")
+    with Store(tmp_path / "s.db", mode="read") as store:
+        results = frames.results(store, planned.keys)
+    assert set(results["n_val"]) == {12}
+    assert "| method | Temperature | NLL | after |" in study.page(results, planned.scale)
+    test = planned.trials[0].task.split(0).test
+    for row in results.itertuples():
+        file = tmp_path / "weights" / f"{row.key}.safetensors"
+        plain, calibrated = load_model(file), load_model(file, calibrated=True)
+        assert plain.provenance["temperature"] == pytest.approx(row.temperature, rel=1e-6)
+        about = plain.provenance
+        pixels = test.images / 255 - torch.tensor(about["mean"]).view(3, 1, 1)
+        pixels = (pixels / torch.tensor(about["std"]).view(3, 1, 1)).float()
+        with torch.no_grad():
+            before, after = plain(pixels), copy.deepcopy(pickle.loads(pickle.dumps(calibrated)))(pixels)
+        torch.testing.assert_close(after, before / row.temperature)
+        nll = torch.nn.functional.cross_entropy(after, test.labels).item()
+        assert nll == pytest.approx(row.nll_calibrated, rel=1e-4)
+
+
+def test_last_weights_beside_chosen_ones_have_no_temperature(tmp_path):
+    folder(tmp_path / "mine")
+    settings = {"methods": ["gradual"], "net": "tiny", "repeats": 1, "epochs": 3, "images": Images(image_size=16)}
+    places = {"store": tmp_path / "s.db", "keep_weights": tmp_path / "weights"}
+    answer = compare_folder(tmp_path / "mine", hardware=CPU, progress=False, **places, **settings)
+    for row in answer.results.itertuples():
+        best = load_model(tmp_path / "weights" / f"{row.key}.best.safetensors", calibrated=True)
+        assert best.provenance["temperature"] == pytest.approx(row.temperature, rel=1e-6)
+        with pytest.raises(UserError, match="has no temperature; expected the weights of the chosen epoch"):
+            load_model(tmp_path / "weights" / f"{row.key}.safetensors", calibrated=True)
+
+
 def test_differences_are_paired_over_seeds():
     study = IMAGE_STUDIES["table1"]
     label = study.cells[1].label
@@ -204,6 +244,7 @@ def test_escapes_are_counted_by_group(tmp_path):
         ({"methods": ("focal",)}, "--methods: 'focal'"),
         ({"repeats": 0}, "--repeats"),
         ({"scale": "long"}, "--scale"),
+        ({"validation": 0.5}, "--validation must be a share between 0 and 0.5, got 0.5"),
     ],
 )  # fmt: skip
 def test_requests_that_make_no_sense(tmp_path, changes, says):
@@ -370,6 +411,8 @@ def test_imagenets_study_trains_and_resumes_from_files(tmp_path):
     for part in ("train", "val"):
         folder(tmp_path / "imagenet" / part, each=7)
     study = with_first_cell("table2", net="tiny", size=24)
+    with pytest.raises(UserError, match="--validation: ImageNet's files aren't divided"):
+        plan(study, Request(tmp_path, "smoke", validation=0.1), "x")
     planned = plan(study, Request(tmp_path, "smoke", methods=("ce", "f0")), "x")
     assert trained(planned, tmp_path / "s.db", hardware=replace(CPU, workers=0)).failed == 0
     with Store(tmp_path / "s.db", mode="read") as store:

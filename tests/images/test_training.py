@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.integrate import dblquad, quad
+from scipy.optimize import minimize_scalar
+from torchmetrics.classification import MulticlassCalibrationError
 
 from crossfade.errors import UserError
 from crossfade.functional import focal_loss
@@ -133,6 +135,42 @@ def test_killed_and_resumed_equals_undisturbed(task, recipe, name, tmp_path):
     assert rows(whole) == rows(resumed)
     assert len(rows(whole)) == 4
     assert all(torch.equal(whole.weights[key], resumed.weights[key]) for key in whole.weights)
+    assert whole.scores == resumed.scores
+    assert whole.scores["temperature"] > 0
+
+
+@pytest.mark.parametrize("select", ["validation", "last"])
+def test_the_temperature_is_that_of_the_chosen_weights(task, recipe, select):
+    """The chosen network's logits of the validation part, SciPy's search, and PyTorch's cross entropy after it."""
+    recipe = replace(recipe, select=select, epochs=4)
+    split = replace(task, select="validation").split(0)
+    history = train(split, method("gradual"), recipe, seed=3)
+    net = build(recipe.net, 4, dropout=recipe.dropout).eval()
+    net.load_state_dict(history.weights)
+
+    def logits(part):
+        pixels = (part.images / 255 - split.mean.view(3, 1, 1)) / split.std.view(3, 1, 1)
+        with torch.no_grad():
+            return net(pixels.float()).double(), part.labels
+
+    (z, y), (z_test, y_test) = logits(split.validation), logits(split.test)
+    best = minimize_scalar(lambda t: F.cross_entropy(z / t, y).item(), bounds=(0.01, 200), method="bounded")
+    scores = history.scores
+    assert scores["temperature_bounded"] == (best.x > 190)  # a tiny network on noise may be worse than a guess
+    if not scores["temperature_bounded"]:
+        assert scores["temperature"] == pytest.approx(best.x, rel=1e-3)
+    after = z_test / scores["temperature"]
+    assert scores["nll_calibrated"] == pytest.approx(F.cross_entropy(after, y_test).item(), rel=1e-4)
+    ece = MulticlassCalibrationError(4, n_bins=15)(after.softmax(1), y_test).item()
+    assert scores["ece_calibrated"] == pytest.approx(ece, abs=1e-5)
+    assert torch.equal(after.argmax(1), z_test.argmax(1))
+    assert all(torch.equal(value, net.state_dict()[name]) for name, value in history.weights.items())
+    if select == "last":
+        assert history.weights is history.last
+
+
+def test_without_a_validation_part_there_is_no_temperature(task, recipe):
+    assert "temperature" not in train(task.split(0), method("ce"), replace(recipe, epochs=1), seed=3).scores
 
 
 class _Kill(Exception):

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax, softmax
 from sklearn.metrics import brier_score_loss
 
 from crossfade.errors import UserError
@@ -96,6 +98,50 @@ def test_a_result_is_what_the_engine_says_at_the_selected_learning_rate_and_epoc
     curve = undisturbed[1].query("dataset == 'iris' and method == 'gradual' and repeat == 0")
     assert list(curve["epoch"]) == [1, 2, 3]
     np.testing.assert_allclose(curve["test_nll"], histories[best].curves["test_nll"], rtol=1e-6)
+
+
+def test_the_temperature_is_that_of_the_kept_weights(trials, undisturbed):
+    """The network by hand in float64, and SciPy's search for the temperature."""
+    best = {}
+    for trial in (trials[0], trials[1]):
+        split, row = trial.task.split(trial.repeat), undisturbed[0].loc[trial.key]
+        (history,) = train_stack([Member(split, trial.method, row["learning_rate"], seed(trial, "train"))], RECIPE)
+        *hidden, weight, bias = (array.astype(np.float64) for array in history.weights.values())
+
+        def logits(x, hidden=hidden, weight=weight, bias=bias):
+            values = x.astype(np.float64)
+            for w, b in zip(hidden[::2], hidden[1::2], strict=True):
+                values = np.maximum(values @ w.T + b, 0)
+            return values @ weight.T + bias
+
+        def nll(z, y, temperature):
+            return -log_softmax(z / temperature, axis=1)[np.arange(len(y)), y].mean()
+
+        val, test = logits(split.x_val), logits(split.x_test)
+        found = minimize_scalar(lambda t, val=val, y=split.y_val: nll(val, y, t), bounds=(0.01, 20), method="bounded")
+        assert row["temperature_bounded"] == 0
+        assert row["temperature"] == pytest.approx(found.x, rel=1e-3)
+        assert row["nll_calibrated"] == pytest.approx(nll(test, split.y_test, row["temperature"]), rel=1e-5)
+        p = softmax(test / row["temperature"], axis=1)
+        assert row["brier_calibrated"] == pytest.approx(
+            brier_score_loss(split.y_test, p, scale_by_half=False), rel=1e-5
+        )
+        bins = np.ceil(p.max(1) * 15)
+        gaps = [(p.max(1) - (p.argmax(1) == split.y_test))[bins == k].sum() for k in range(16)]
+        assert row["ece_calibrated"] == pytest.approx(np.abs(gaps).sum() / len(p), rel=1e-5)
+        best[trial.method.name] = row["temperature"]
+    assert len(set(best.values())) == 2
+    assert not any(name.endswith("_kept") for name in undisturbed[0])  # the stored scores are this network's
+
+
+def test_where_results_are_means_the_kept_networks_own_scores_stand_beside_them(trials):
+    trial = replace(trials[0], recipe=replace(RECIPE, tie="expected"))
+    found = compute([trial])[0].result
+    split = trial.task.split(trial.repeat)
+    (history,) = train_stack([Member(split, trial.method, found["learning_rate"], seed(trial, "train"))], trial.recipe)
+    assert found["nll_kept"] == pytest.approx(history.curves["test_nll"][history.chosen], rel=1e-6)
+    assert found["ece_kept"] == pytest.approx(expected_calibration_error(history.probabilities, split.y_test), rel=1e-6)
+    assert found["temperature"] > 0
 
 
 def test_only_what_is_missing_is_run(trials, tmp_path):

@@ -6,12 +6,14 @@ import signal
 import threading
 import time
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.optimize import minimize_scalar
 
 from crossfade.errors import UserError
 from crossfade.lab.methods import Method, method
@@ -29,6 +31,27 @@ from tests.text.lstm_cases import close, draw, reference, same
 
 def apart(ce):  # a loss that nothing but PyTorch can compute
     return torch.stack([value.square() for value in ce])
+
+
+def assert_calibrated(history, split, recipe):
+    """Check the temperature of a network against SciPy's search on its weights' logits in float64."""
+    net = LstmClassifier(split.vocabulary, split.classes, recipe).double()
+    net.load_state_dict({name: torch.from_numpy(weight).double() for name, weight in history.weights.items()})
+
+    def logits(part):
+        texts = [torch.from_numpy(part.tokens[a:b]) for a, b in pairwise(part.offsets)]
+        padded = torch.nn.utils.rnn.pad_sequence(texts, batch_first=True)
+        with torch.no_grad():
+            return net(padded, torch.from_numpy(part.lengths)), torch.from_numpy(part.labels)
+
+    (z, y), (z_test, y_test) = logits(split.val), logits(split.test)
+    found, cross_entropy = history.scores, torch.nn.functional.cross_entropy
+    if not found["temperature_bounded"]:
+        log_t = np.log(found["temperature"])
+        nll = minimize_scalar(lambda t: cross_entropy(z / np.exp(t), y).item(), bounds=(log_t - 3, log_t + 3)).fun
+        assert cross_entropy(z / found["temperature"], y).item() == pytest.approx(nll, abs=1e-9)
+    after = cross_entropy(z_test / found["temperature"], y_test).item()
+    assert found["nll_calibrated"] == pytest.approx(after, rel=1e-4)
 
 
 def textbook(member, recipe):
@@ -97,6 +120,7 @@ def test_weights_and_curves_are_those_of_a_textbook_loop_in_float64(chosen, reci
         for name, score in zip(("accuracy", "nll"), scores[part], strict=True):
             np.testing.assert_allclose(ours.curves[f"{part}_{name}"][-1], score, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(ours.probabilities, probabilities, atol=1e-5)
+    assert_calibrated(ours, split, recipe)
     usual = probability_scores(ours.probabilities, split.test.labels, ours.curves["test_nll"][-1])
     assert {name: ours.scores[name] for name in usual} == usual
 
