@@ -44,6 +44,9 @@ def test_the_answer_holds_every_trial_and_adds_up(answer):
             assert table.loc[name, "delta"] == pytest.approx(means[name] - means["ce"])
             assert table.loc[name, "low"] <= table.loc[name, "delta"] <= table.loc[name, "high"]
             assert table.loc[name, ["wins", "ties", "losses"]].sum() == 4
+        for score in ("ece_calibrated", "brier_calibrated", "nll_calibrated"):
+            assert table.loc[name, score] == pytest.approx(results.groupby("method")[score].mean()[name])
+    assert "Temperature" in answer.details
     assert table["mean_rank"].sum() == pytest.approx(sum(range(1, len(USUAL) + 1)))
     assert len(answer.curves) == len(results) * 3
 

@@ -77,8 +77,11 @@ def test_end_to_end(call: Call, data: Path, whole: Whole) -> None:
     assert "miniboone" in page
     assert "<svg" in page
     assert all(f"{net}, seed {seed}" in page for seed in (0, 1) for net in NETS.values())  # Figure 3's panels
+    assert whole.out.count("Temperature") == len(NETS)
+    assert "before and after one temperature" in page
     frame = results(whole.store)
     assert len(frame) == TRIALS
+    assert frame["temperature"].gt(0).all()
     assert set(frame["n_test"].groupby(frame["dataset"]).nunique()) == {1}
     code, again, err = call(*command(data, whole.store))
     assert code == 0

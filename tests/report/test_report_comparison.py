@@ -312,3 +312,16 @@ def test_the_page_is_a_verdict_a_figure_and_a_table_and_the_rest_is_folded() -> 
         comparison = compare_methods(make(datasets, 14, 3, epochs=4)[0])
         assert section(html, "Verdict").startswith(comparison.headline)
         assert f"Next: {comparison.advice}" in section(html, "Verdict")
+
+
+def test_calibration_is_one_folded_table() -> None:
+    results, curves, meta = make(2, 3, 4, epochs=12)
+    after = {"temperature": 1.25, "nll_calibrated": 0.5, "ece_calibrated": 0.0123, "brier_calibrated": 0.25}
+    caption = "Calibration, before and after one temperature"
+    new = rows(comparison_page(results.assign(**after), curves, meta), caption)
+    assert list(new) == ["ce", "f0", "f0-late"]
+    assert new["f0"][0] == "1.25"
+    assert new["f0"][2::2] == ["0.500", "1.23", "0.250"]
+    html = comparison_page(results, curves, meta)
+    assert rows(html, caption)["f0"][::2] == ["—"] * 4  # a store from before
+    assert "One temperature a network" not in html
