@@ -64,7 +64,7 @@ def make(path: Path, trials: int, sets: int) -> None:
 def measured(*arguments: str) -> tuple[float, float, float]:
     """Return the seconds that a command takes, those of the processor, and the most megabytes it holds."""
     started = time.perf_counter()
-    process = subprocess.Popen([sys.executable, "-m", "crossfade.cli", *arguments], stdout=subprocess.DEVNULL)
+    process = subprocess.Popen([sys.executable, "-m", "crossfade", *arguments], stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         raise SystemExit(f"crossfade {' '.join(arguments)} failed")

@@ -7,6 +7,8 @@ number between ``<!-- from results/... -->`` and ``<!-- end -->`` in README.md a
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -62,6 +64,17 @@ def picture() -> None:
     (ROOT / "docs" / "fade.svg").write_text('<?xml version="1.0" encoding="utf-8"?>\n' + svg)
 
 
+def first_comparison() -> None:
+    """Run the README's first command and keep what it prints and its page, for the site's first page."""
+    place, shown = ROOT / "docs" / "_build" / "first", ROOT / "docs" / "first"
+    for folder in (place, shown):
+        folder.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "crossfade", "compare"]
+    done = subprocess.run(command, cwd=place, check=True, stdout=subprocess.PIPE, text=True)
+    (shown / "answer.txt").write_text(done.stdout)
+    shutil.copy(place / "report.html", shown / "first.html")
+
+
 def site() -> int:
     """Build the pages of the site, all of them, and return the exit status."""
     from sphinx.cmd.build import build_main
@@ -101,4 +114,5 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+    first_comparison()
     sys.exit(site())

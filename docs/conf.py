@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import urllib.request
 from importlib.metadata import version as installed
@@ -11,6 +12,8 @@ from sphinx.application import Sphinx
 from sphinx.ext import autosummary
 from sphinx.pycode import ModuleAnalyzer
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the gallery's networks are small: threads would wait for each other
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler of the gallery tells of no GPU
 sys.path.insert(0, str(Path(__file__).parent))
 import api_pages
 
@@ -27,7 +30,17 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
     "sphinx_design",
+    "sphinx_gallery.gen_gallery",
 ]
+sphinx_gallery_conf = {
+    "examples_dirs": "../examples/gallery",
+    "gallery_dirs": "gallery",
+    "within_subsection_order": "FileNameSortKey",
+    "abort_on_example_error": True,
+    "download_all_examples": False,
+    "show_signature": False,
+    "min_reported_time": 1e9,
+}
 exclude_patterns = ["_build"]
 templates_path = ["_templates"]
 default_role = "py:obj"
@@ -46,6 +59,7 @@ myst_heading_anchors = 3
 html_theme = "pydata_sphinx_theme"
 html_title = f"crossfade {version}"
 html_static_path = ["_static"]
+html_extra_path = ["first"]
 html_css_files = ["narrow.css"]
 html_show_sourcelink = False
 html_theme_options = {"show_toc_level": 2, "secondary_sidebar_items": ["page-toc"], "footer_start": ["copyright"]}

@@ -362,7 +362,7 @@ def test_another_run_on_the_same_store_is_refused(call, folder):
 
 def test_a_reader_that_has_seen_enough_is_no_error(folder):
     process = subprocess.run(
-        f"{sys.executable} -m crossfade.cli list | head -1", shell=True, capture_output=True, text=True, check=False
+        f"{sys.executable} -m crossfade list | head -1", shell=True, capture_output=True, text=True, check=False
     )
     assert process.returncode == 0
     assert process.stdout.startswith("Methods")
@@ -374,3 +374,12 @@ def test_list_names_what_there_is(call):
     assert code == 0
     assert re.search(r"^  gradual\*", out, re.MULTILINE)
     assert "linear" in out
+
+
+def test_completion_of_commands_and_options_is_installed(call, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    status, out, _ = call("--install-completion", "--shell", "bash")
+    script = tmp_path / ".local/share/bash-completion/completions/crossfade"
+    assert status == 0
+    assert str(script) in out
+    assert all(word in script.read_text() for word in ("compare", "--keep-weights", "table4"))

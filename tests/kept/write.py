@@ -59,7 +59,7 @@ def crossfade(place: Path, *command: str) -> str:
     paths = [str(Path(entry).resolve()) for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
     done = subprocess.run(
-        [sys.executable, "-m", "crossfade.cli", *command], cwd=place, env=environment, capture_output=True, text=True
+        [sys.executable, "-m", "crossfade", *command], cwd=place, env=environment, capture_output=True, text=True
     )
     if done.returncode:
         raise SystemExit(f"crossfade {' '.join(command)}: {done.stderr}")

@@ -70,7 +70,7 @@ def test_compare_with_bert_killed_and_run_again(call, table, bert, folder):
     assert code == 0, err
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
-        [sys.executable, "-m", "crossfade.cli", *command, "--store", "killed.db"], env=environment,
+        [sys.executable, "-m", "crossfade", *command, "--store", "killed.db"], env=environment,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     deadline = time.monotonic() + 120

@@ -153,6 +153,7 @@ def _app(called: Sequence[str]) -> App:
             help_ = None if word == [name] else command.help
             parent.command(command.function, name=name, help=help_, sort_key=place)
     app.command(studies)
+    app.register_install_completion_command()
     return app
 
 

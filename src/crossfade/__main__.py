@@ -1,4 +1,4 @@
-"""``python -m crossfade.cli``."""
+"""``python -m crossfade``."""
 
 from crossfade.cli import main
 
