@@ -79,7 +79,7 @@ def test_an_npz_and_torchvisions_files_are_the_same_data_set(small, tmp_path):
 def old_pickle(data: dict) -> bytes:
     """As Python 2 wrote it: str keys that are bytes to us, and text to torchvision."""
     raw = pickle.dumps(data, protocol=2)
-    for word in (b"data", b"fine_labels", b"fine_label_names", b"cat", b"dog", b"fox"):
+    for word in (b"data", b"labels", b"label_names", b"fine_labels", b"fine_label_names", b"cat", b"dog", b"fox"):
         length = len(word).to_bytes(4, "little")
         raw = raw.replace(b"X" + length + word, b"T" + length + word)
     return raw
@@ -98,6 +98,27 @@ def test_torchvision_reads_the_same_cifar100(small, tmp_path, monkeypatch):
     ours = load_images("cifar100", tmp_path)
     for training, part in ((True, ours.train), (False, ours.test)):
         theirs = CIFAR100(str(tmp_path), train=training)
+        expected = {np.asarray(image).transpose(2, 0, 1).tobytes(): label for image, label in theirs}
+        assert {im.numpy().tobytes(): int(la) for im, la in zip(part.images, part.labels, strict=True)} == expected
+    assert ours.classes == tuple(theirs.classes)
+
+
+def test_torchvision_reads_the_same_cifar10(tmp_path, monkeypatch):
+    from torchvision.datasets import CIFAR10
+
+    known = image_sets.IMAGE_SETS["cifar10"]
+    monkeypatch.setitem(image_sets.IMAGE_SETS, "cifar10", replace(known, train=10, test=3, classes=3))
+    monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *_: True)
+    raw, (x, y), (tx, ty) = tmp_path / "cifar-10-batches-py", arrays(10, 3), arrays(3, 3, seed=1)
+    raw.mkdir()
+    batches = {f"data_batch_{k}": (x[2 * k - 2 : 2 * k], y[2 * k - 2 : 2 * k]) for k in range(1, 6)}
+    for file, (images, labels) in {**batches, "test_batch": (tx, ty)}.items():
+        planes = images.transpose(0, 3, 1, 2).reshape(len(images), -1)
+        (raw / file).write_bytes(old_pickle({"data": planes, "labels": labels.tolist()}))
+    (raw / "batches.meta").write_bytes(old_pickle({"label_names": ["cat", "dog", "fox"]}))
+    ours = load_images("cifar10", tmp_path)
+    for training, part in ((True, ours.train), (False, ours.test)):
+        theirs = CIFAR10(str(tmp_path), train=training)
         expected = {np.asarray(image).transpose(2, 0, 1).tobytes(): label for image, label in theirs}
         assert {im.numpy().tobytes(): int(la) for im, la in zip(part.images, part.labels, strict=True)} == expected
     assert ours.classes == tuple(theirs.classes)

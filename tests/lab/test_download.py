@@ -7,14 +7,20 @@ import io
 import tarfile
 import threading
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from crossfade.errors import UserError
-from crossfade.lab.data.sources import download, unpack
+from crossfade.lab.data import fetch
+from crossfade.lab.data.fetch import check, get
+from crossfade.lab.data.sources import CATALOGUE, DataSet, download, unpack
+from crossfade.lab.data.texts import GLUE, GlueTask, TextPart, load_glue
+from tests.lab.uci_copy import write_uci
 
 CONTENT = bytes(range(256)) * 40_000
 
@@ -150,3 +156,115 @@ def test_a_flipped_bit_in_an_archive_is_noticed(tmp_path: Path) -> None:
                 unpack(tmp_path / "bad.bin", tmp_path / "never")
             assert "\n" not in str(refusal.value)
             assert not (tmp_path / "never").exists()
+
+
+def _archive(folder: Path, cut: int | None = None) -> Path:
+    """Return a zip of three UCI sets in a folder of their own, or its beginning alone."""
+    path = folder / "data_py.zip"
+    sets = folder / "sets" / "uci121"
+    if not sets.exists():
+        write_uci(folder / "sets")
+    with zipfile.ZipFile(path, "w") as file:
+        for one in sorted(sets.rglob("*.dat")):
+            file.write(one, Path("data", one.relative_to(sets)))
+    path.write_bytes(path.read_bytes()[:cut])
+    return path
+
+
+@pytest.fixture
+def offered(monkeypatch: pytest.MonkeyPatch) -> Callable[..., DataSet]:
+    def offer(url: str, **fields: str) -> DataSet:
+        entry = replace(CATALOGUE["uci"], url=url, **fields)
+        monkeypatch.setitem(CATALOGUE, "uci", entry)
+        return entry
+
+    return offer
+
+
+def test_the_command_fetches_unpacks_and_checks(call: Callable, offered: Callable, tmp_path: Path) -> None:
+    archive, home = _archive(tmp_path), tmp_path / "home"
+    offered(archive.as_uri())
+    status, out, err = call("data", "uci", "--download", "--data-dir", home)
+    assert (status, "here: 3 of 121 sets" in out) == (1, True), err  # not the published files: smaller copies
+    assert "checked: 0 sets as measured" in out
+    assert "different: breast-cancer-wisc-diag, iris, wine" in out
+    archive.unlink()
+    assert call("data", "uci", "--download", "--data-dir", home)[1] == out  # what is there isn't fetched again
+
+
+def test_half_an_archive_is_removed_and_fetched_again(call: Callable, offered: Callable, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    offered(_archive(tmp_path, cut=2000).as_uri())
+    status, _, err = call("data", "uci", "--download", "--data-dir", home)
+    assert (status, "not a readable archive" in err, err.count("\n")) == (2, True, 2), err  # the other line is progress
+    assert not list(home.iterdir())
+    offered(_archive(tmp_path).as_uri())
+    assert "here: 3 of 121 sets" in call("data", "uci", "--download", "--data-dir", home)[1]
+
+
+def test_a_broken_download_of_a_file_goes_on(call: Callable, offered: Callable, tmp_path: Path) -> None:
+    archive, home = _archive(tmp_path), tmp_path / "home"
+    home.mkdir()
+    (home / "data_py.zip.part").write_bytes(archive.read_bytes()[:1000])
+    entry = offered(archive.as_uri(), checksum="sha256:" + hashlib.sha256(archive.read_bytes()).hexdigest())
+    get(entry, home)
+    assert (home / "data_py.zip").read_bytes() == archive.read_bytes()
+    with pytest.raises(UserError, match="expected 0000"):
+        get(replace(entry, checksum="md5:0000"), tmp_path / "other")
+    assert not list((tmp_path / "other").iterdir())
+
+
+def test_what_is_fetched_by_hand(call: Callable, tmp_path: Path) -> None:
+    for name, where in (("reviews", "reviews/"), ("imagenet", "imagenet/train/WNID/")):
+        status, out, err = call("data", name, "--download", "--data-dir", tmp_path)
+        assert (status, out, err.count("\n")) == (2, "", 1)
+        assert where in err
+        assert str(tmp_path) in err
+
+
+def test_the_data_folder_of_the_environment(call: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CROSSFADE_DATA", str(tmp_path / "named"))
+    assert f"data folder: {tmp_path / 'named'}" in call("data")[1]
+    assert str(tmp_path / "named") in call("run", "table4", "--plan")[2]
+    status, _, err = call("run", "dynamics", "--sets", "yeast", "--store", tmp_path / "s.db", "--out", tmp_path / "o")
+    assert (status, str(tmp_path / "named") in err) == (2, True)
+
+
+@pytest.mark.parametrize("study", ["table1", "table2", "table3", "table4", "table5", "figure2", "normmatched"])
+def test_the_plan_is_shown_where_data_is_missing(
+    call: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, study: str
+) -> None:
+    monkeypatch.setattr("crossfade.lab.data.sources._answers", lambda *_: False)
+    status, _, err = call("run", study, "--plan", "--data-dir", tmp_path, "--scale", "short")
+    assert status == 0, err
+    assert err.startswith(f"{study} · ")
+    assert "its data isn't here" in err
+    assert "not here: " in err
+    assert not list(tmp_path.iterdir())
+    status, _, err = call("run", study, "--data-dir", tmp_path, "--store", tmp_path / "s.db")
+    assert (status, err.count("\n")) == (2, 1)
+
+
+def test_glue_comes_from_the_hub_as_the_files_that_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tasks = tuple(replace(task, rows=3) for task in GLUE)
+    monkeypatch.setattr(fetch, "GLUE", tasks)
+    asked = []
+
+    def hub(task: GlueTask, folder: Path) -> tuple[TextPart, TextPart]:
+        asked.append(task.name)
+        if len(asked) == 4:
+            raise UserError("no connection")
+        columns = [[f'{name} "{k}"\tand so on' for k in range(3)] for name in task.columns]
+        labels = np.arange(3) % len(task.classes)
+        return TextPart.of(columns, labels), TextPart.of(columns, labels)
+
+    monkeypatch.setattr(fetch, "from_hub", hub)
+    with pytest.raises(UserError, match="no connection"):
+        get(CATALOGUE["glue"], tmp_path)
+    get(CATALOGUE["glue"], tmp_path)
+    assert asked == [task.name for task in (*GLUE[:4], *GLUE[3:])]  # goes on with the one that failed
+    assert check(CATALOGUE["glue"], tmp_path) == (True, "8 of 8 tasks in full")
+    for task in GLUE:
+        data = load_glue(task, tmp_path)
+        assert data.train.columns == [tuple(f'{name} "{k}" and so on' for k in range(3)) for name in task.columns]
+        assert list(data.test.labels) == [k % len(task.classes) for k in range(3)]

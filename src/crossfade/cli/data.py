@@ -10,9 +10,7 @@ from crossfade.cli.options import Quiet
 from crossfade.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from crossfade.lab.data.sources import DataSet
+    pass
 
 _NETWORKS = {
     "Networks for tables": {
@@ -39,7 +37,7 @@ def data(
     """List the data sets that the lab knows, where they come from and whether they are here; or get one.
 
     Args:
-        name: One data set; without it, all are listed.
+        name: One data set, whose copy is checked as well; without it, all are listed.
         data_dir: Where the data is, or goes. Default: $CROSSFADE_DATA, or crossfade/data in the user's cache folder.
         download: Fetch and unpack NAME. A download that was broken off goes on where it stopped.
     """
@@ -52,38 +50,25 @@ def data(
         raise UserError("--download needs the name of a data set: crossfade data NAME --download")
     entries = [CATALOGUE[name]] if name else list(CATALOGUE.values())
     if download:
-        _get(entries[0], folder, quiet)
+        from crossfade.lab.data.fetch import get
+
+        get(entries[0], folder, (lambda done, total: None) if quiet else _Line())
     width = max(len(entry.name) for entry in entries)
     print(f"data folder: {folder}")
+    good = True
     for entry in entries:
         here = entry.here(folder)
         print(f"{entry.name:{width}}  {entry.title} ({entry.used_by})")
         print(f"{'':{width}}  {'here: ' + here if here else 'not here. ' + entry.how}")
         if name and entry.url:
             print(f"{'':{width}}  from {entry.url}")
-    return 0
+        if name and here:
+            from crossfade.lab.data.fetch import check
 
-
-def _get(entry: DataSet, folder: Path, quiet: bool) -> None:
-    from crossfade.lab.data.sources import download, unpack
-
-    if entry.here(folder):
-        return
-    if entry.url is None:
-        raise UserError(f"{entry.name} can't be downloaded by a program: {entry.how}")
-    if entry.checksum is None and not quiet:
-        about = "its owner publishes no checksum; what the archive holds is checked when it is read"
-        print(f"{entry.name}: {about}", file=sys.stderr)
-    shown: Callable[[int, int], None] = (lambda done, total: None) if quiet else _Line()
-    archive = download(entry.url, folder / entry.url.rpartition("/")[2], checksum=entry.checksum, on_progress=shown)
-    target = unpack(archive, folder / entry.folder)
-    inner = target / entry.folder
-    if inner.is_dir():  # the archive brought its own folder of the same name
-        spare = target.with_name(target.name + ".outer")
-        target.replace(spare)
-        (spare / entry.folder).replace(target)
-        if not any(spare.iterdir()):
-            spare.rmdir()
+            good, about = check(entry, folder)
+            if about:
+                print(f"{'':{width}}  checked: {about}")
+    return 1 if download and not good else 0
 
 
 class _Line:

@@ -29,11 +29,11 @@ class Common:
     """What every study takes.
 
     Args:
-        data_dir: Where the data is; `crossfade data` says how to get it. [default: the user's cache folder]
+        data_dir: Where the data is; `crossfade data` says how to get it. [default: $CROSSFADE_DATA, or a cache folder]
         scale: smoke and short are shortened, and labelled so.
         store: Keeps every result. [default: STUDY.db]
         report: The page to write, Markdown or, for table4, HTML. [default: STUDY.md, table4.html]
-        plan: Print the plan and stop.
+        plan: Print the plan and stop, also where data is missing.
         retry_failed: Run failed trials again.
     """
 
@@ -61,7 +61,7 @@ class ImageOptions:
     """What the studies on images take.
 
     Args:
-        datasets: Only these: cifar100, cinic10, tinyimagenet, imagenet. motivating takes folders of class folders, too.
+        datasets: Only these: cifar100, cinic10, tinyimagenet, imagenet. motivating takes cifar10 and folders, too.
         nets: Only these networks, see `crossfade list`. motivating takes any.
         methods: Only these of the study's methods.
         repeats: Seeds. [default: the paper's]
@@ -282,11 +282,11 @@ def _run(
     outputs = [("--report", page) for page in pages]
     check_outputs(outputs, [request.data_dir, *reads], store=store, overwrite=common.overwrite)
     check_folder(keep_weights, "--keep-weights")
-    planned = plan(study, request, ["crossfade", *sys.argv[1:]])
+    planned = plan(study, request, ["crossfade", *sys.argv[1:]], to_run=not common.plan)
     first = process_rank() == 0
     if first and (common.plan or not common.quiet):
         _tell("\n".join(planned.lines))
-        if timed and hardware.ray is None:
+        if timed and planned.trials and hardware.ray is None:
             left = unknown(planned.trials, store, common.retry_failed)
             _tell(_time_left(left, len(planned.trials), store, hardware))
     if common.plan:

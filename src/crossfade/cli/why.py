@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -67,7 +68,7 @@ class Measured:
     """What dynamics and escape take.
 
     Args:
-        data_dir: Has the UCI sets and CIFAR-100; without it scikit-learn's sets alone are used.
+        data_dir: Has the UCI sets and CIFAR-100; without it scikit-learn's sets alone. [default: $CROSSFADE_DATA]
         sets: Only these data sets; escape knows simulation as well.
         scale: smoke takes seconds; short cuts CIFAR-100 down; paper uses all of it.
         out: Folder for the tables and figures. [default: the study's name]
@@ -88,13 +89,19 @@ class Measured:
     overwrite: Overwrite = False
     quiet: Quiet = False
 
+    @property
+    def data(self) -> Path | None:
+        """The folder of data, if one is named."""
+        named = os.environ.get("CROSSFADE_DATA")
+        return self.data_dir or (Path(named) if named else None)
+
     def run(self, study: str, trials: Sequence[Trial]) -> int:
         """Run the study and say what was written."""
         from crossfade.lab.hardware import Hardware
         from crossfade.lab.paper.why.study import run_study
 
         out = self.out or Path(study)
-        check_outputs([], [self.data_dir], store=self.store)
+        check_outputs([], [self.data], store=self.store)
         check_folder(out, "--out", mark=_RECORD, overwrite=self.overwrite)
         failed = run_study(
             study,
@@ -120,7 +127,7 @@ def dynamics(*, methods: Names = None, common: Measured = Measured()) -> int:
     from crossfade.lab.paper.why import dynamics as study
 
     chosen = methods or study.METHODS
-    return common.run(study.STUDY, study.plan(common.data_dir, common.scale, chosen, common.sets or ()))
+    return common.run(study.STUDY, study.plan(common.data, common.scale, chosen, common.sets or ()))
 
 
 def escape(*, common: Measured = Measured()) -> int:
@@ -130,7 +137,7 @@ def escape(*, common: Measured = Measured()) -> int:
     """
     from crossfade.lab.paper.why import escape as study
 
-    return common.run(study.STUDY, study.plan(common.data_dir, common.scale, common.sets or ()))
+    return common.run(study.STUDY, study.plan(common.data, common.scale, common.sets or ()))
 
 
 def _written(out: Path, quiet: bool, failed: int = 0) -> int:

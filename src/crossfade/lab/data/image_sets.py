@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -127,15 +128,17 @@ def _part(pixels: NDArray[np.generic], numbers: NDArray[np.generic], where: Path
     return Part(torch.from_numpy(planes), torch.from_numpy(numbers.reshape(-1).astype(np.int64)))
 
 
-def _cifar100(folder: Path) -> Read:
-    """Read the archive of Krizhevsky 2009: pickles of arrays and lists."""
+def _cifar(names: Sequence[str], test: str, meta: str, kind: str, folder: Path) -> Read:
+    """Read an archive of Krizhevsky 2009: pickles of arrays and lists, of which some make the training part."""
     parts = []
-    for path in (folder / "train", folder / "test"):
+    for path in (*(folder / name for name in names), folder / test):
         content = _unpickle(path)
         pixels = content[b"data"].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-        parts.append(_part(pixels, np.array(content[b"fine_labels"]), path))
-    classes = tuple(name.decode() for name in _unpickle(folder / "meta")[b"fine_label_names"])
-    return parts[0], parts[1], classes
+        parts.append(_part(pixels, np.array(content[f"{kind}s".encode()]), path))
+    classes = tuple(name.decode() for name in _unpickle(folder / meta)[f"{kind}_names".encode()])
+    *train, last = parts
+    whole = Part(torch.cat([part.images for part in train]), torch.cat([part.labels for part in train]))
+    return whole, last, classes
 
 
 class _Plain(pickle.Unpickler):
@@ -190,8 +193,10 @@ class Published:
     read: Callable[[Path], Read]
 
 
+_TEN = ([f"data_batch_{number}" for number in range(1, 6)], "test_batch", "batches.meta", "label")
 IMAGE_SETS = {
-    "cifar100": Published(50_000, 10_000, 100, 32, _cifar100),
+    "cifar100": Published(50_000, 10_000, 100, 32, partial(_cifar, ["train"], "test", "meta", "fine_label")),
+    "cifar10": Published(50_000, 10_000, 10, 32, partial(_cifar, *_TEN)),
     "cinic10": Published(180_000, 90_000, 10, 32, _cinic10),
     "tinyimagenet": Published(100_000, 10_000, 200, 64, _tiny_imagenet),
 }

@@ -28,6 +28,10 @@ _DOWNLOAD_SECONDS = 60.0
 _HUB_SECONDS = 5.0
 
 
+class DamagedError(UserError):
+    """An error for an archive that can't be read."""
+
+
 @dataclass(frozen=True)
 class DataSet:
     """A data set of the catalogue.
@@ -37,6 +41,7 @@ class DataSet:
         find: Returns what there is of it in a data folder, None for nothing; by default ``place``.
         url: The archive's address; None if its owner requires registration.
         checksum: The archive's checksum, if its owner publishes one.
+        content: The SHA-256 of the file itself, measured.
         folder: Where the archive is unpacked.
     """
 
@@ -47,6 +52,7 @@ class DataSet:
     find: Callable[[Path], str | Path | None] | None = None
     url: str | None = None
     checksum: str | None = None
+    content: str = ""
     folder: str = ""
 
     def place(self, data_dir: Path) -> Path | None:
@@ -167,7 +173,8 @@ def unpack(archive: Path, target: Path) -> Path:
     """Unpack a zip or tar archive into the new folder ``target``, which appears only once it is complete.
 
     Raises:
-        UserError: a damaged archive, or a member that would land outside the folder.
+        DamagedError: it can't be read.
+        UserError: a member that would land outside the folder.
     """
     if target.exists():
         return target
@@ -193,7 +200,7 @@ def unpack(archive: Path, target: Path) -> Path:
         RuntimeError,
         EOFError,
     ) as error:
-        raise UserError(f"{archive.name}: not a readable archive ({error}); delete it and download it again") from None
+        raise DamagedError(f"{archive.name}: not a readable archive ({error}); get it again") from None
     except OSError as error:
         raise UserError(f"{archive.name}: can't be unpacked into {target.parent} ({error})") from None
     finally:

@@ -254,7 +254,7 @@ def load_glue(task: GlueTask, data_dir: Path) -> TextSet:
         train, test = (_read(path, task, notes) for path in (folder / "train.tsv", dev))
     else:
         source = "GLUE, the hub's nyu-mll/glue"
-        train, test = _from_hub(task, folder)
+        train, test = from_hub(task, folder)
     if len(train) < task.rows:
         source += f", {len(train):,} of {task.rows:,} training rows"
     return TextSet(task.name, task.classes, train, test, source=source, notes=tuple(notes))
@@ -283,7 +283,12 @@ def _read(path: Path, task: GlueTask, notes: list[str]) -> TextPart:
     return TextPart.of(columns, np.array([task.classes.index(label) for label in labels], dtype=np.int64))
 
 
-def _from_hub(task: GlueTask, folder: Path) -> tuple[TextPart, TextPart]:
+def from_hub(task: GlueTask, folder: Path) -> tuple[TextPart, TextPart]:
+    """Return a task's training and dev part as the datasets library fetches them.
+
+    Raises:
+        UserError: no connection; it names the folder that the files could be put into.
+    """
     try:
         from datasets import load_dataset
     except ImportError:

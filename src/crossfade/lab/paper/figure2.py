@@ -54,15 +54,19 @@ class _Figure2(MarkdownStudy[TextRecipe, TextSet]):
         except UserError as error:  # doesn't stop the other tasks
             raise NotHereError(str(error)) from None
 
+    def protocol(self, cell: Cell[TextRecipe], request: Request) -> tuple[TextRecipe, int]:
+        recipe, repeats = cell.recipe, cell.repeats
+        if request.scale != "paper":
+            epochs, _, repeats = _SHORTENED[request.scale]
+            recipe = replace(recipe, epochs=epochs, evaluate=(epochs,), scale=request.scale)
+        recipe = replace(recipe, epochs=request.epochs or recipe.epochs, **request.recipe)
+        return recipe, request.repeats or repeats
+
     def prepare(self, cell: Cell[TextRecipe], data: TextSet, request: Request) -> Prepared:
         from crossfade.lab.nets.pretrained import check_model
 
-        recipe, limit, repeats = cell.recipe, self.limit, cell.repeats
-        if request.scale != "paper":
-            epochs, most, repeats = _SHORTENED[request.scale]
-            recipe = replace(recipe, epochs=epochs, evaluate=(epochs,), scale=request.scale)
-            limit = limit or most
-        recipe = replace(recipe, epochs=request.epochs or recipe.epochs, **request.recipe)
+        recipe, repeats = self.protocol(cell, request)
+        limit = self.limit or (None if request.scale == "paper" else _SHORTENED[request.scale][1])
         recipe = replace(recipe, digest=check_model(recipe.model, recipe.max_length))
         rows, used = _TASKS[data.name].rows, min(limit or len(data.train), len(data.train))
         label = data.name if used >= rows else f"{data.name} ({used:,} of {rows:,} rows)"
@@ -72,7 +76,7 @@ class _Figure2(MarkdownStudy[TextRecipe, TextSet]):
         task = TextTask(data, **(request.division or {"select": "last"}), limit=limit, label=label)
         terms = f"{recipe.epochs} epochs, batch {recipe.batch_size}, learning rate {recipe.learning_rate:g}"
         about = f"{sizes_of(task)} · {terms}"
-        return Prepared(label, (task,), recipe, tuple(range(request.repeats or repeats)), about, notes)
+        return Prepared(label, (task,), recipe, tuple(range(repeats)), about, notes)
 
     def tables(self, results: pd.DataFrame) -> str:
         profiles = [_profile_table(experiments(results, score), score) for score in ("accuracy", "score")]

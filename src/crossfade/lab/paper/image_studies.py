@@ -21,8 +21,14 @@ from crossfade.lab.paper.study import DEFINED, MIXTURES, Cell, NotHereError, Pre
 from crossfade.lab.train.deep.recipe import Augment, ImageRecipe
 from crossfade.lab.trial import Json, Task
 
-TITLES = {"cifar100": "CIFAR-100", "cinic10": "CINIC-10", "tinyimagenet": "Tiny-ImageNet", "imagenet": "ImageNet"}
-_CLASSES = {"cifar100": 100, "cinic10": 10, "tinyimagenet": 200, "imagenet": 1000}
+TITLES = {
+    "cifar100": "CIFAR-100",
+    "cifar10": "CIFAR-10",
+    "cinic10": "CINIC-10",
+    "tinyimagenet": "Tiny-ImageNet",
+    "imagenet": "ImageNet",
+}
+_CLASSES = {"cifar100": 100, "cifar10": 10, "cinic10": 10, "tinyimagenet": 200, "imagenet": 1000}
 _GROUPS = ("right", "near", "far")
 
 
@@ -108,8 +114,13 @@ class ImageStudy(MarkdownStudy[ImageRecipe, ImageSet | Path]):
             raise NotHereError(f"{TITLES[data]}: not in {folder}; `crossfade data` says how to get it")
         return load_images(data, folder)
 
+    def protocol(self, cell: Cell[ImageRecipe], request: Request) -> tuple[ImageRecipe, int]:
+        recipe, _, _, repeats = scaled(cell, request.scale, request.repeats, request.epochs)
+        return replace(recipe, **request.recipe), repeats
+
     def prepare(self, cell: Cell[ImageRecipe], data: ImageSet | Path, request: Request) -> Prepared:
-        recipe, each, test, repeats = scaled(cell, request.scale, request.repeats, request.epochs)
+        _, each, test, repeats = scaled(cell, request.scale, request.repeats, request.epochs)
+        recipe, _ = self.protocol(cell, request)
         task: Task
         if isinstance(data, Path):
             if request.validation:
@@ -121,7 +132,6 @@ class ImageStudy(MarkdownStudy[ImageRecipe, ImageSet | Path]):
             task = ImageTask(data, per_class=each, test_per_class=test, label=cell.label, **request.division)
             if cell.data not in TITLES:  # a user's folder may hold few images
                 recipe = recipe.fitting(len(task.split(0).train))
-        recipe = replace(recipe, **request.recipe)
         falls = ", ".join(f"{at:.4g}" for at in recipe.milestones) or "no epoch"
         about = f"{recipe.epochs} epochs, batch {recipe.batch_size}, rate {recipe.learning_rate:g} falling at {falls}"
         return Prepared(cell.label, (task,), recipe, tuple(range(repeats)), about, request.notes)

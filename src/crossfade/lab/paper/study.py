@@ -179,6 +179,10 @@ class Study(ABC, Generic[R, D]):
         """
 
     @abstractmethod
+    def protocol(self, cell: Cell[R], request: Request) -> tuple[R, int]:
+        """Return the cell's recipe and number of seeds at the request's scale."""
+
+    @abstractmethod
     def prepare(self, cell: Cell[R], data: D, request: Request) -> Prepared:
         """Return the cell's tasks and recipe at the request's scale."""
 
@@ -227,12 +231,16 @@ def check_known(option: str, wanted: Sequence[str], known: Sequence[str], where:
         raise UserError(f"{option}: {unknown[0]!r} isn't in {where} (there are {there}{more})")
 
 
-def plan(study: Study[R, D], request: Request, command: str | Sequence[str]) -> Plan:
+def plan(study: Study[R, D], request: Request, command: str | Sequence[str], *, to_run: bool = True) -> Plan:
     """Return the plan of a request; cells without data are left out and named in its notes.
+
+    Args:
+        to_run: Refuse a request of which nothing can be run.
 
     Raises:
         UserError: an unknown name, unusable settings, or no data at all.
     """
+    lines: list[str] = []
     loaded: dict[str, D] = {}
     absent: dict[str, str] = {}
     parts: list[tuple[Prepared, list[Trial]]] = []
@@ -250,21 +258,27 @@ def plan(study: Study[R, D], request: Request, command: str | Sequence[str]) -> 
             pairs = [(task, repeat) for task in ready.tasks for repeat in ready.repeats]
             trials = [Trial(study.name, task, one, ready.recipe, repeat) for task, repeat in pairs for one in methods]
             parts.append((ready, trials))
+            label, repeats, about = ready.label, len(ready.repeats), ready.about
+        else:
+            recipe, repeats = study.protocol(cell, request)
+            label, about = cell.label, f"{recipe.epochs} epochs · its data isn't here"
+        lines.append(f"  {label}: {', '.join(one.name for one in methods)} · repeats: {repeats} · {about}")
     whole = tuple(trial for _, trials in parts for trial in trials)
-    if not whole:
+    if to_run and not whole:
         raise UserError(f"{study.name}: no data. {'; '.join(absent.values())}")
     notes = list(dict.fromkeys(note for ready, _ in parts for note in ready.notes))
     missing = list(dict.fromkeys([*absent.values(), *(name for ready, _ in parts for name in ready.missing)]))
     scale = study.scale_label(request)
-    meta = describe_run(study.title, whole, command, notes=[*notes, *study.choices], scale=scale, missing=missing)
     epochs = sum(trial.recipe.epochs * len(trial.recipe.learning_rates) for trial in whole)
     lines = [
         f"{study.name} · {study.title}" + ("" if scale == "paper" else f" · scale {scale}, not the paper's protocol"),
         f"runs: {len(whole):,} · epochs: {epochs:,} · recipes: {len({trial.recipe for trial in whole})}",
+        *lines,
+        *(f"  note: {note}" for note in notes),
+        *([f"  not here: {' · '.join(missing)}"] if missing else []),
     ]
-    for ready, trials in parts:
-        names = ", ".join(dict.fromkeys(trial.method.name for trial in trials))
-        lines.append(f"  {ready.label}: {names} · repeats: {len(ready.repeats)} · {ready.about}")
-    lines += [f"  note: {note}" for note in notes] + ([f"  not here: {' · '.join(missing)}"] if missing else [])
-    runs = tuple(study.runs(request, parts, meta))
-    return Plan(study.name, study.title, scale, whole, runs, tuple(lines), (*notes, *missing))
+    runs: list[Run] = []
+    if whole:
+        meta = describe_run(study.title, whole, command, notes=[*notes, *study.choices], scale=scale, missing=missing)
+        runs = study.runs(request, parts, meta)
+    return Plan(study.name, study.title, scale, whole, tuple(runs), tuple(lines), (*notes, *missing))

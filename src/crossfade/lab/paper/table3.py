@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
+from crossfade.lab.data.sources import find_reviews
 from crossfade.lab.data.texts import TextSet, TextTask, load_reviews
 from crossfade.lab.paper.page import MarkdownStudy, table
-from crossfade.lab.paper.study import DEFINED, MIXTURES, Cell, Prepared, Request, by_method
+from crossfade.lab.paper.study import DEFINED, MIXTURES, Cell, NotHereError, Prepared, Request, by_method
 from crossfade.lab.provenance import sizes_of
 from crossfade.lab.train.lstm.recipe import LstmRecipe
 
@@ -21,18 +22,27 @@ _SHORTENED = {"smoke": (1, 16, 200, 1), "short": (8, 32, 6_000, 2)}
 @dataclass(frozen=True)
 class _Table3(MarkdownStudy[LstmRecipe, TextSet]):
     def load(self, data: str, request: Request) -> TextSet:
+        if find_reviews(request.data_dir) is None:
+            raise NotHereError(
+                f"the reviews aren't in {request.data_dir}; `crossfade data reviews` says how to get them"
+            )
         return load_reviews(request.data_dir)
 
-    def prepare(self, cell: Cell[LstmRecipe], data: TextSet, request: Request) -> Prepared:
-        recipe, limit, repeats = cell.recipe, None, cell.repeats
+    def protocol(self, cell: Cell[LstmRecipe], request: Request) -> tuple[LstmRecipe, int]:
+        recipe, repeats = cell.recipe, cell.repeats
         if request.scale != "paper":
-            epochs, batch, limit, repeats = _SHORTENED[request.scale]
+            epochs, batch, _, repeats = _SHORTENED[request.scale]
             recipe = replace(recipe, epochs=epochs, batch_size=batch, scale=request.scale)
         recipe = replace(recipe, epochs=request.epochs or recipe.epochs, **request.recipe)
+        return recipe, request.repeats or repeats
+
+    def prepare(self, cell: Cell[LstmRecipe], data: TextSet, request: Request) -> Prepared:
+        recipe, repeats = self.protocol(cell, request)
+        limit = None if request.scale == "paper" else _SHORTENED[request.scale][2]
         task = TextTask(data, test_size=_TEST_SIZE, limit=limit, label=cell.label)
         terms = f"{recipe.epochs} epochs, batch {recipe.batch_size}, learning rate {recipe.learning_rate:g}"
         about = f"{sizes_of(task)} · {terms}"
-        return Prepared(cell.label, (task,), recipe, tuple(range(request.repeats or repeats)), about, data.notes)
+        return Prepared(cell.label, (task,), recipe, tuple(range(repeats)), about, data.notes)
 
     def tables(self, results: pd.DataFrame) -> str:
         return table(self.cells, results, "architecture")

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple
 
 from crossfade.errors import UserError
-from crossfade.lab.data.uci import SPLITS, UCI_NAMES, UciTask, uci_tasks
+from crossfade.lab.data.uci import SPLITS, UCI_NAMES, UciTask, find_uci, uci_tasks
 from crossfade.lab.methods import DEFAULT_METHODS, Method, method
-from crossfade.lab.paper.study import DEFINED, Cell, Plan, Prepared, Request, Scale, Study
+from crossfade.lab.paper.study import DEFINED, Cell, NotHereError, Plan, Prepared, Request, Scale, Study
 from crossfade.lab.paper.table4_page import NETS, write_page
 from crossfade.lab.store import Run, Store
 from crossfade.lab.train import Recipe
@@ -57,18 +57,23 @@ class Table4(Study[Recipe, _Sets]):
 
     def load(self, data: str, request: Request) -> _Sets:
         """Return the requested sets; the scale smoke takes some small ones."""
+        if find_uci(request.data_dir) is None and set(request.datasets) <= set(UCI_NAMES):
+            raise NotHereError(f"no UCI set is in {request.data_dir}; `crossfade data uci --download` gets them")
         tasks, missing = uci_tasks(request.data_dir, request.datasets)
         _, smallest = _SCALES[request.scale]
         if smallest is not None and not request.datasets:
             tasks, missing = sorted(tasks, key=lambda task: task.shape[0])[_TINIEST : _TINIEST + smallest], []
         return _Sets(tuple(tasks), tuple(missing))
 
-    def prepare(self, cell: Cell[Recipe], data: _Sets, request: Request) -> Prepared:
-        """Return the sets and a network's recipe; with more seeds or splits the repeats keep their numbers."""
+    def protocol(self, cell: Cell[Recipe], request: Request) -> tuple[Recipe, int]:
         epochs, _ = _SCALES[request.scale]
         recipe = replace(cell.recipe, epochs=request.epochs or epochs, **request.recipe)
-        seeds = range(request.repeats or cell.repeats)
-        repeats = tuple(seed * SPLITS + split for seed in seeds for split in range(self.splits))
+        return recipe, request.repeats or cell.repeats
+
+    def prepare(self, cell: Cell[Recipe], data: _Sets, request: Request) -> Prepared:
+        """Return the sets and a network's recipe; with more seeds or splits the repeats keep their numbers."""
+        recipe, seeds = self.protocol(cell, request)
+        repeats = tuple(seed * SPLITS + split for seed in range(seeds) for split in range(self.splits))
         about = (
             f"{len(data.here)} of {len(data.here) + len(data.missing)} UCI sets · {recipe.epochs} epochs, batch "
             f"{recipe.batch_size}, SGD with momentum {recipe.momentum:g}"
