@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from crossfade.lab.data.sources import find_reviews
+from crossfade.lab.data.sources import CATALOGUE, find_reviews
 from crossfade.lab.data.texts import TextSet, TextTask, load_reviews
 from crossfade.lab.paper.page import MarkdownStudy, table
 from crossfade.lab.paper.study import DEFINED, MIXTURES, Cell, NotHereError, Prepared, Request, by_method
@@ -23,9 +23,7 @@ _SHORTENED = {"smoke": (1, 16, 200, 1), "short": (8, 32, 6_000, 2)}
 class _Table3(MarkdownStudy[LstmRecipe, TextSet]):
     def load(self, data: str, request: Request) -> TextSet:
         if find_reviews(request.data_dir) is None:
-            raise NotHereError(
-                f"the reviews aren't in {request.data_dir}; `crossfade data reviews` says how to get them"
-            )
+            raise NotHereError(f"reviews: not in {request.data_dir}; {CATALOGUE['reviews'].how}")
         return load_reviews(request.data_dir)
 
     def protocol(self, cell: Cell[LstmRecipe], request: Request) -> tuple[LstmRecipe, int]:
