@@ -48,7 +48,7 @@ def collect(store: Path, name: str, hardware: str) -> None:
         one = {"command": command, "trials": number, "commit": commit, "time": time, "hardware": hardware}
         runs.append(one | {"versions": json.loads(versions)})
     whole = pd.read_csv(FOLDER / f"{name}.csv")
-    methods = [method(found, deep=True) for found in dict.fromkeys(whole["method"])]
+    methods = [method(found) for found in dict.fromkeys(whole["method"])]
     meta["methods"] = [{"name": one.name, "title": one.title, "note": one.note} for one in methods]
     meta |= {"repeats": int(whole["repeat"].max()) + 1, "runs": runs}
     about.write_text(json.dumps(meta, indent=1, ensure_ascii=False) + "\n")

@@ -6,9 +6,7 @@ import torch
 from torch import nn
 
 from crossfade.lab.data.images import Part
-from crossfade.lab.methods import COT, METHODS, NORM_MATCHED, Method
-
-ALL = {method.name: method for method in (*METHODS, COT, *NORM_MATCHED)}
+from crossfade.lab.methods import method as method
 
 
 def noise(count: int, classes: int = 4, side: int = 8, seed: int = 0) -> Part:
@@ -18,10 +16,6 @@ def noise(count: int, classes: int = 4, side: int = 8, seed: int = 0) -> Part:
     images = torch.randint(0, 128, (count, 3, side, side), dtype=torch.uint8, generator=generator)
     images[:, 0] += (labels * 30).to(torch.uint8).view(-1, 1, 1)
     return Part(images, labels)
-
-
-def method(name: str) -> Method:
-    return ALL[name]
 
 
 def tiny(norm: bool):

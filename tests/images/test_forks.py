@@ -60,7 +60,7 @@ def test_shared_and_alone_give_the_same_numbers(task, recipe, tmp_path):
         ("f0", "f0-late", 1, "step", 0, 0),
         ("ce", "f0", 240, "epoch", 0, 0),
         ("ce", "cot", 240, "epoch", 0, 0),
-        ("ce", "ce-volume-own", 240, "epoch", 0, 0),
+        ("ce", "ce-rate-matched", 240, "epoch", 0, 0),
         ("ce", "focal", 240, "epoch", 0, 0),
     ],
 )

@@ -241,7 +241,7 @@ def test_escapes_are_counted_by_group(tmp_path):
     [
         ({"nets": ("resnet21",)}, "net 'resnet21' is unknown"),
         ({"datasets": ("mnist",)}, "--datasets: 'mnist' isn't in motivating .*, and any folder of class folders"),
-        ({"methods": ("focal",)}, "--methods: 'focal'"),
+        ({"methods": ("focl",)}, "no method 'focl': did you mean 'focal'"),
         ({"repeats": 0}, "--repeats"),
         ({"scale": "long"}, "--scale"),
         ({"validation": 0.5}, "--validation must be a share between 0 and 0.5, got 0.5"),

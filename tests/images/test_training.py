@@ -22,6 +22,7 @@ from crossfade.lab.hardware import Hardware
 from crossfade.lab.methods import Method, gradient_volume, rate_factor
 from crossfade.lab.nets import build
 from crossfade.lab.scores import brier_score, expected_calibration_error
+from crossfade.lab.train.deep.augment import Pixels
 from crossfade.lab.train.deep.feeds import ImageFeed, Place, epoch_seed
 from crossfade.lab.train.deep.lightning import Classifier
 from crossfade.lab.train.deep.network import Job
@@ -104,10 +105,39 @@ def test_cot_takes_two_passes_and_two_steps(task, recipe):
     agree(history, by_hand(task, recipe, 3, ce, complement))
 
 
+def test_mpce_is_the_gap_to_the_likeliest_class_times_ce(task, recipe):
+    def mpce(logits, labels, progress):
+        p = torch.softmax(logits, 1)
+        own = p.gather(1, labels[:, None]).squeeze(1)
+        return ((p.max(1).values - own) * -own.log()).mean()
+
+    agree(train(task.split(0), method("mpce"), recipe, seed=3), by_hand(task, recipe, 3, mpce))
+
+
+def test_mmc_learns_features_and_predicts_the_nearest_centre(task, recipe):
+    corners = torch.eye(4) - 1 / 4
+    centers = 10 * corners / corners.norm(dim=1, keepdim=True)
+
+    def to_center(features, labels, progress):
+        return (features - centers[labels]).square().sum(1).mean() / 2
+
+    split = task.split(0)
+    history = train(split, method("mmc"), recipe, seed=3)
+    net = by_hand(task, recipe, 3, to_center)
+    agree(history, net)
+    with torch.no_grad():
+        pixels = Pixels(split.test.images, split.mean, split.std).batch(torch.arange(len(split.test)))
+        distances = torch.cdist(net.eval()(pixels), centers).square() / 2
+    assert history.curves["test_accuracy"][-1] == (distances.argmin(1) == split.test.labels).double().mean()
+    assert history.curves["test_nll"][-1] == pytest.approx(
+        F.cross_entropy(-distances, split.test.labels).item(), rel=1e-3
+    )
+
+
 def test_a_scaled_rate_is_a_scaled_rate(task, recipe):
     once = replace(recipe, epochs=1, milestones=())
     factor = rate_factor(0.0, own=True)
-    matched = train(task.split(0), method("ce-volume-own"), once, seed=3)
+    matched = train(task.split(0), method("ce-rate-matched"), once, seed=3)
     faster = train(task.split(0), method("ce"), replace(once, learning_rate=0.05 * factor), seed=3)
     assert factor == pytest.approx(4 / 3)
     assert same(matched, faster)

@@ -40,6 +40,8 @@ def test_matched_methods_have_the_volumes_of_equations_20_to_22(progress):
     off_target, _ = integrate.dblquad(lambda p, other: other * (alpha + beta * p), 0, 1, 0, 1)
     assert method("ce-matched").schedule(progress) == pytest.approx((on_target / 0.5, 0.0))
     assert method("ce-matched-off").schedule(progress) == pytest.approx((off_target / 0.5, 0.0))
+    assert method("ce-rate-matched").factor(progress) == pytest.approx(on_target / 0.5)
+    assert method("ce-rate-matched-off").factor(progress) == pytest.approx(off_target / 0.5)
 
 
 @pytest.mark.parametrize("chosen", METHODS, ids=lambda m: m.name)

@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from crossfade.lab import frames
 from crossfade.lab.methods import Method, method
+from crossfade.lab.store import Outcome, Store
 from crossfade.lab.train import Recipe
 from crossfade.lab.trial import Trial, canonical, digest, seed, stream_seed
 from crossfade.schedules import constant, switch
@@ -44,6 +46,21 @@ def own(factor):
 
 def bend(ce, power=1.0):
     return ce**power
+
+
+def test_old_names_are_read_and_old_keys_stay():
+    """What an earlier crossfade stored of a matched rate on images is found again, and shown by its name of today."""
+    names = {"ce-volume-own": "ce-rate-matched", "ce-volume-others": "ce-rate-matched-off", "cot": "cot"}
+    trials = [replace(TRIAL, method=method(old), recipe=Recipe(epochs=2)) for old in names]
+    assert [trial.method.name for trial in trials] == list(names.values())
+    assert [trial.content["method"] for trial in trials] == [{"name": n, "schedule": [[1.0, 0.0]] * 3} for n in names]
+    with Store(":memory:") as store:
+        for trial, old in zip(trials, names, strict=True):
+            then = replace(trial, method=Method(old, old))
+            assert then.key == trial.key
+            store.put(then, Outcome({"accuracy": 0.5}, {"train_loss": [1.0]}), {})
+            assert list(frames.results(store, [trial.key])["method"]) == [trial.method.name]
+            assert list(frames.curves(store, [trial.key])["method"]) == [trial.method.name]
 
 
 @given(st.dictionaries(st.text(), plain, max_size=6))

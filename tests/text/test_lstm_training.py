@@ -25,6 +25,7 @@ from crossfade.lab.train.lstm.run import train
 from crossfade.lab.train.lstm.tokens import TokenPart, TokenSplit
 from crossfade.lab.train.outcome import probability_scores
 from crossfade.lab.trial import Shape
+from crossfade.schedules import gradual
 from tests.examples import examples
 from tests.text.lstm_cases import close, draw, reference, same
 
@@ -33,7 +34,7 @@ def apart(ce):  # a loss that nothing but PyTorch can compute
     return torch.stack([value.square() for value in ce])
 
 
-def assert_calibrated(history, split, recipe):
+def assert_calibrated(history, split, recipe, scores):
     """Check the temperature of a network against SciPy's search on its weights' logits in float64."""
     net = LstmClassifier(split.vocabulary, split.classes, recipe).double()
     net.load_state_dict({name: torch.from_numpy(weight).double() for name, weight in history.weights.items()})
@@ -42,7 +43,7 @@ def assert_calibrated(history, split, recipe):
         texts = [torch.from_numpy(part.tokens[a:b]) for a, b in pairwise(part.offsets)]
         padded = torch.nn.utils.rnn.pad_sequence(texts, batch_first=True)
         with torch.no_grad():
-            return net(padded, torch.from_numpy(part.lengths)), torch.from_numpy(part.labels)
+            return scores(net(padded, torch.from_numpy(part.lengths))), torch.from_numpy(part.labels)
 
     (z, y), (z_test, y_test) = logits(split.val), logits(split.test)
     found, cross_entropy = history.scores, torch.nn.functional.cross_entropy
@@ -54,12 +55,25 @@ def assert_calibrated(history, split, recipe):
     assert found["nll_calibrated"] == pytest.approx(after, rel=1e-4)
 
 
+def centers(classes):
+    """Return the corners of a regular simplex of norm 10 around 0, with an axis for each class."""
+    corners = torch.eye(classes, dtype=torch.float64) - 1 / classes
+    return 10 * corners / corners.norm(dim=1, keepdim=True)
+
+
 def textbook(member, recipe):
     """What nn.LSTM in float64 learns in a loop without anything of the engines': weights, losses and probabilities."""
     split, method_ = member.split, member.method
     torch.manual_seed(member.seed)
     net = LstmClassifier(split.vocabulary, split.classes, recipe).double()
-    optimizer = torch.optim.Adam(net.parameters(), recipe.learning_rate)
+    optimizer, second = (torch.optim.Adam(net.parameters(), recipe.learning_rate) for _ in range(2))
+
+    def step_on(optimizer, loss):
+        optimizer.zero_grad()
+        loss.backward()
+        if recipe.clip:
+            torch.nn.utils.clip_grad_norm_(net.parameters(), recipe.clip)
+        optimizer.step()
 
     def examples(part, rows):
         texts = [torch.from_numpy(part.tokens[part.offsets[row] : part.offsets[row + 1]]) for row in rows]
@@ -76,15 +90,25 @@ def textbook(member, recipe):
             logits, target = examples(split.train, rows)
             ce = torch.nn.functional.cross_entropy(logits, target, reduction="none")
             loss = (alpha * ce + beta * (1 - (-ce).exp()) if method_.g is None else method_.g(ce)).mean()
-            optimizer.zero_grad()
-            loss.backward()
-            if recipe.clip:
-                torch.nn.utils.clip_grad_norm_(net.parameters(), recipe.clip)
-            optimizer.step()
+            if method_.name == "mpce":
+                loss = ((logits.softmax(1).max(1).values - (-ce).exp()) * ce).mean()
+            if method_.name == "mmc":
+                loss = (logits - centers(split.classes)[target]).square().sum(1).mean() / 2
+            if method_.name == "ce-rate-matched":
+                mixed = gradual()((epoch + moved) / recipe.epochs)
+                optimizer.param_groups[0]["lr"] = recipe.learning_rate * (mixed.alpha + mixed.beta / 3)
+            step_on(optimizer, loss)
+            if method_.name == "cot":
+                logits, _ = examples(split.train, rows)
+                others = torch.stack([torch.cat([z[:y], z[y + 1 :]]) for z, y in zip(logits, target, strict=True)])
+                p = others.softmax(1)
+                step_on(second, (p * p.log()).sum(1).mean() / split.classes)
             lost += loss.item() * len(rows)
         losses.append(lost / len(split.train))
     with torch.no_grad():
         shown = {name: examples(part, np.arange(len(part))) for name, part in split.parts.items()}
+    if method_.name == "mmc":
+        shown = {n: (-torch.cdist(z, centers(split.classes)).square() / 2, labels) for n, (z, labels) in shown.items()}
     scores = {
         name: ((logits.argmax(1) == labels).double().mean(), torch.nn.functional.cross_entropy(logits, labels))
         for name, (logits, labels) in shown.items()
@@ -102,6 +126,10 @@ def textbook(member, recipe):
         ("f0-late", LstmRecipe(50, 50, 1, epochs=2, clip=0.05, batch_size=64, select="last")),
         ("gradual", LstmRecipe(75, 75, 1, epochs=2, batch_size=200, select="last")),
         ("el", LstmRecipe(3, 100, 1, epochs=2, batch_size=1, select="last")),
+        ("mpce", LstmRecipe(8, 8, 1, epochs=2, batch_size=16, select="last")),
+        ("mmc", LstmRecipe(8, 8, 1, epochs=2, batch_size=16, select="last")),
+        ("cot", LstmRecipe(8, 8, 1, epochs=2, batch_size=16, select="last")),
+        ("ce-rate-matched", LstmRecipe(8, 8, 1, epochs=3, batch_size=16, granularity="step", select="last")),
         (Method("apart", "apart", apart), LstmRecipe(4, 4, 1, epochs=2, batch_size=16, select="last")),
     ],
 )
@@ -111,7 +139,8 @@ def test_weights_and_curves_are_those_of_a_textbook_loop_in_float64(chosen, reci
     member = LstmMember(split, method(chosen) if isinstance(chosen, str) else chosen, 3)
     (ours,) = train([member], recipe, engine=engine)
     weights, losses, scores, probabilities = textbook(member, recipe)
-    assert (ours.engine, ours.chosen, ours.finite) == (engine, recipe.epochs - 1, True)
+    stacked = engine == "batched" and chosen not in ("mpce", "mmc", "cot", "ce-rate-matched")
+    assert (ours.engine, ours.chosen, ours.finite) == ("batched" if stacked else "plain", recipe.epochs - 1, True)
     assert list(ours.weights) == list(weights)
     for key, weight in weights.items():
         np.testing.assert_allclose(ours.weights[key], weight, rtol=2e-6, atol=1e-5, err_msg=key)
@@ -120,9 +149,19 @@ def test_weights_and_curves_are_those_of_a_textbook_loop_in_float64(chosen, reci
         for name, score in zip(("accuracy", "nll"), scores[part], strict=True):
             np.testing.assert_allclose(ours.curves[f"{part}_{name}"][-1], score, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(ours.probabilities, probabilities, atol=1e-5)
-    assert_calibrated(ours, split, recipe)
+    assert_calibrated(ours, split, recipe, member.method.class_scores)
     usual = probability_scores(ours.probabilities, split.test.labels, ours.curves["test_nll"][-1])
     assert {name: ours.scores[name] for name in usual} == usual
+
+
+def test_what_the_stack_cannot_train_goes_to_the_plain_engine_in_place():
+    split, recipe = draw(train=30), LstmRecipe(4, 4, 1, epochs=2, batch_size=8)
+    members, parts = [LstmMember(split, method(name), 3) for name in ("mpce", "ce", "cot", "focal")], []
+    mixed = train(members, recipe, engine="batched", on_progress=parts.append)
+    assert [history.engine for history in mixed] == ["plain", "batched", "plain", "batched"]
+    for member, history in zip(members, mixed, strict=True):
+        (alone,) = train([member], recipe, engine="batched")
+        np.testing.assert_allclose(history.curves["train_loss"], alone.curves["train_loss"], rtol=1e-5)
 
 
 @examples(12)

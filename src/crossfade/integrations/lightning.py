@@ -1,14 +1,21 @@
-"""A callback for Lightning that moves the criterion's weights with the trainer's own step or epoch."""
+"""A callback for Lightning that moves the criterion's weights with the trainer's own step or epoch; its loggers."""
 
 from __future__ import annotations
 
+import inspect
 import math
+import os
+import pkgutil
+import sys
+from pathlib import Path
 from typing import Any, Literal
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from crossfade.errors import UserError
 from crossfade.integrations._shared import Scheduled, find_scheduled, fraction
+
+_LOGGERS = {"csv": "CSVLogger", "tensorboard": "TensorBoardLogger"}
 
 
 class CrossfadeCallback(Callback):  # type: ignore[misc]
@@ -82,3 +89,41 @@ class CrossfadeCallback(Callback):  # type: ignore[misc]
                 "pass CrossfadeCallback(total_steps=...) or set Trainer(max_steps=...)"
             )
         return float(total)
+
+
+def make_logger(name: str, folder: Path | None) -> Any:
+    """Return one of Lightning's loggers for one training, or False for none, as Lightning wants it.
+
+    Args:
+        name: ``"csv"``, ``"tensorboard"``, another class of ``lightning.pytorch.loggers`` (``"MLFlowLogger"``), your
+            own class as ``"module:Class"``, or ``""`` for none. It gets the arguments ``save_dir``, ``name`` and
+            ``run_name`` if it has them; configure the rest in the logger's own way, such as environment variables.
+        folder: The training's folder, named after its trial; a logger that writes files uses ``log`` in it.
+
+    Raises:
+        UserError: an unknown logger, no folder, or a logger that can't be created.
+    """
+    if not name:
+        return False
+    if folder is None:
+        raise UserError("logger: needs a folder to write to")
+    if ":" in name and os.getcwd() not in sys.path:  # a module in the current folder
+        sys.path.append(os.getcwd())
+    try:
+        kind = pkgutil.resolve_name(name if ":" in name else f"lightning.pytorch.loggers:{_LOGGERS.get(name, name)}")
+    except ImportError as error:
+        raise UserError(f"logger {name}: {error}") from None
+    except (AttributeError, ValueError):
+        kind = None
+    if not inspect.isclass(kind):
+        raise UserError(
+            f"logger must be {', '.join(_LOGGERS)}, a class of lightning.pytorch.loggers or module:Class, got {name!r}"
+        )
+    given = {"save_dir": str(folder / "log"), "name": folder.name, "run_name": folder.name}
+    if name in _LOGGERS:
+        given = {"save_dir": str(folder), "name": "log", "version": ""}
+    taken = inspect.signature(kind).parameters
+    try:
+        return kind(**{key: value for key, value in given.items() if key in taken})
+    except Exception as error:
+        raise UserError(f"logger {name}: {str(error).strip() or type(error).__name__}") from error

@@ -206,10 +206,9 @@ def plan(data: Loaded, settings: Settings, command: str | Sequence[str], own: Se
 
     training = settings.training
     if isinstance(data, Path):
-        methods, asked = _methods(training, own, _ON_IMAGES, deep=True), _on_images(data, settings)
+        methods, asked = _methods(training, own, _ON_IMAGES), _on_images(data, settings)
     elif sets := [one for one in data if isinstance(one, TextSet)]:
-        methods = _methods(training, own, _ON_TEXTS, deep=training.net not in (None, "lstm"))
-        asked = _on_texts(sets, settings)
+        methods, asked = _methods(training, own, _ON_TEXTS), _on_texts(sets, settings)
     else:
         tables = [one for one in data if not isinstance(one, TextSet)]
         methods, asked = _methods(training, own, _ON_TABLES, tables=True), _on_tables(tables, settings)
@@ -382,9 +381,7 @@ def _select(training: Training) -> Json:
     return {"select": "last" if training.select == "last" else "validation"}
 
 
-def _methods(
-    training: Training, own: Sequence[Method], usual: Sequence[str], *, deep: bool = False, tables: bool = False
-) -> list[Method]:
+def _methods(training: Training, own: Sequence[Method], usual: Sequence[str], *, tables: bool = False) -> list[Method]:
     """Return what is compared: the control first, no name twice."""
     names = list(training.methods or ())
     if names == ["all"]:
@@ -392,7 +389,7 @@ def _methods(
     elif not names and not (own and not training.loss and not training.schedule):
         names = list(usual)
     chosen = (
-        [method(name, deep=deep, tables=tables) for name in names]
+        [method(name, tables=tables) for name in names]
         + [load_loss(one) for one in training.loss or ()]
         + [load_schedule(one) for one in training.schedule or ()]
         + [*own]

@@ -13,6 +13,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
 import pandas as pd
 
+from crossfade.lab.methods import OLD_NAMES
 from crossfade.lab.scores import unpack_hits
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def results(
     """
 
     def row(study: str, task: str, method: str, repeat: int, result: str, fixed: object, net: object, key: str) -> Json:
-        asked = {"study": study, "dataset": task, "method": method, "repeat": repeat}
+        asked = {"study": study, "dataset": task, "method": OLD_NAMES.get(method, method), "repeat": repeat}
         return {**asked, **json.loads(result), "fixed_test": bool(fixed), "net": net, "key": key}
 
     columns: dict[str, list[object]] = {name: [] for name in _RESULTS}
@@ -80,7 +81,8 @@ def curve_columns(
     def columns(key: str, task: str, method: str, repeat: int, text: str, net: object) -> Columns:
         series = json.loads(text, **parse)
         count = len(next(iter(series.values())))
-        asked = {"dataset": [task] * count, "method": [method] * count, "repeat": [repeat] * count}
+        name = OLD_NAMES.get(method, method)
+        asked = {"dataset": [task] * count, "method": [name] * count, "repeat": [repeat] * count}
         last = {"net": [net] * count} | ({} if requests is None else {"request": [requests.get(key)] * count})
         return {**asked, "epoch": range(1, count + 1), **series, **last}
 

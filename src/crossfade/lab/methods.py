@@ -1,6 +1,7 @@
 """Training methods that a comparison can name, and which epochs two of them train alike.
 
-A method is a schedule for CE and EL (eq. 12), a loss g(ce), or another way to step.
+A method is a schedule for CE and EL (eq. 12), a loss g(ce), another loss of the network's outputs, or another way to
+step.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import difflib
 import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from crossfade.errors import UserError
@@ -17,8 +18,12 @@ from crossfade.schedules import Schedule, Weights, constant, cross_entropy, expe
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
     from numpy.typing import NDArray
     from torch import Tensor
+
+    from crossfade._heart import Reduction
+    from crossfade.losses import MaxMahalanobisCenterLoss
 
 
 @dataclass(frozen=True)
@@ -30,8 +35,11 @@ class Method:
         title: What tables call it.
         g: The loss of an example as an elementwise function of its cross entropy ce = -log p_y. None for the mixture
             alpha ce + beta (1 - p) of eq. (12).
-        schedule: Alpha and beta of the mixture at each progress. Not used where ``g`` is given.
+        schedule: Alpha and beta of the mixture at each progress. Not used where ``g`` or ``loss`` is given.
         note: What a reader should know about it.
+        loss: A loss of the network's outputs (N, C) and labels that isn't a function of ce, called with ``reduction``.
+        scores: The classes' scores (N, C) as a function of the outputs, where they aren't the outputs themselves.
+        old_name: What the keys of trials call a method that was once for images alone; they hold its schedule, too.
     """
 
     name: str
@@ -39,6 +47,22 @@ class Method:
     g: Callable[[Tensor], Tensor] | None = None
     schedule: Schedule = field(default_factory=cross_entropy)
     note: str = ""
+    loss: Callable[..., Tensor] | None = None
+    scores: Callable[[Tensor], Tensor] | None = None
+    old_name: str = ""
+
+    @cached_property  # one object, by which engines tell losses apart
+    def criterion(self) -> Callable[..., Tensor] | None:
+        """The loss of outputs (N, C) and labels, called with ``reduction``; None for the mixture."""
+        if self.g is None:
+            return self.loss
+        from crossfade.functional import probability_loss
+
+        return partial(probability_loss, self.g)
+
+    def class_scores(self, outputs: Tensor) -> Tensor:
+        """Return the classes' scores: their softmax are the probabilities, the highest is the prediction."""
+        return outputs if self.scores is None else self.scores(outputs)
 
 
 @dataclass(frozen=True)
@@ -49,16 +73,113 @@ class TwoPass(Method):
     same learning rate, momentum and weight decay, as in their published code.
     """
 
+    @staticmethod
+    def second_loss(outputs: Tensor, labels: Tensor, reduction: Reduction = "mean") -> Tensor:
+        """Return the loss of the second pass."""
+        from crossfade.functional import complement_entropy
+
+        return -complement_entropy(outputs, labels, reduction=reduction) / outputs.shape[1]
+
 
 @dataclass(frozen=True)
 class ScaledRate(Method):
-    """CE whose learning rate is multiplied by a function of progress: for tables, and eq. (20) for images.
+    """CE whose learning rate is multiplied by a function of progress, as in eq. (20).
 
     The loss times M (``ce-matched``, ``ce-matched-off``) is something else: SGD's step is the rate times a running sum
     of gradient + weight decay x weights, so a larger rate also goes further along old gradients and decays faster.
     """
 
     factor: Callable[[float], float] = float
+
+
+def training_loss(
+    criterion: Callable[..., Tensor] | None,
+    outputs: Tensor,
+    labels: Tensor,
+    alpha: float | Tensor,
+    beta: float | Tensor,
+) -> Tensor:
+    """Return the mean of a method's ``criterion`` or, where there is none, of the mixture with these weights."""
+    from crossfade.functional import crossfade_loss
+
+    if criterion is None:
+        return crossfade_loss(outputs, labels, alpha=alpha, beta=beta)
+    return criterion(outputs, labels)
+
+
+def take_step(
+    method: Method,
+    optimizers: Sequence[torch.optim.Optimizer],
+    outputs_of: Callable[[], Tensor],
+    labels: Tensor,
+    alpha: float,
+    beta: float,
+    rate: float,
+    clip: float = 0.0,
+) -> tuple[float, Tensor]:
+    """Take a step, or the two of a ``TwoPass``, and return the loss before it and the classes' scores.
+
+    Args:
+        optimizers: One for each pass; further ones aren't used.
+        outputs_of: Returns the network's outputs for the batch.
+        clip: The limit of the gradient's 2-norm; 0 for no limit.
+    """
+    outputs = outputs_of()
+    loss = training_loss(method.criterion, outputs, labels, alpha, beta)
+    _descend(optimizers[0], loss, rate, clip)
+    if isinstance(method, TwoPass):
+        _descend(optimizers[1], method.second_loss(outputs_of(), labels), rate, clip)
+    return loss.item(), method.class_scores(outputs.detach())
+
+
+def _descend(optimizer: torch.optim.Optimizer, loss: Tensor, rate: float, clip: float) -> None:
+    import torch
+
+    group = optimizer.param_groups[0]
+    group["lr"] = rate
+    optimizer.zero_grad()
+    torch.autograd.backward(loss)
+    if clip:
+        torch.nn.utils.clip_grad_norm_(group["params"], clip)
+    optimizer.step()
+
+
+def mpce(outputs: Tensor, labels: Tensor, reduction: Reduction = "mean") -> Tensor:
+    """Return ``crossfade.mpce_loss``; it is imported here, as listing methods must not import torch."""
+    from crossfade.functional import mpce_loss
+
+    return mpce_loss(outputs, labels, reduction=reduction)
+
+
+@lru_cache
+def center_loss(classes: int, device: torch.device | str, reduction: Reduction = "mean") -> MaxMahalanobisCenterLoss:
+    """Return the loss of ``mmc``, whose features have a dimension for each class.
+
+    The simplex of its centres is turned so that each class has an axis: they are r (e_c - 1/C), of norm 10.
+    """
+    import torch
+
+    from crossfade.losses import MaxMahalanobisCenterLoss
+
+    criterion = MaxMahalanobisCenterLoss(classes, classes, reduction=reduction)
+    criterion.centers = center_distance(classes) * (torch.eye(classes) - 1.0 / classes)
+    return criterion.to(device)
+
+
+def center_distance(classes: int) -> float:
+    """Return r, the distance of two centres over the square root of 2."""
+    return 10.0 / math.sqrt(1.0 - 1.0 / classes)
+
+
+def mmc(features: Tensor, labels: Tensor, reduction: Reduction = "mean") -> Tensor:
+    """Return half the squared distance of the features to their class's Max-Mahalanobis centre, eq. (5)."""
+    loss: Tensor = center_loss(features.shape[1], features.device, reduction)(features, labels)
+    return loss
+
+
+def _nearness(features: Tensor) -> Tensor:
+    """Return minus half the squared distance of the features (N, C) to every class's centre."""
+    return center_loss(features.shape[1], features.device).logits(features)
 
 
 def _apply(name: str, ce: Tensor, **options: float) -> Tensor:
@@ -110,43 +231,51 @@ METHODS: tuple[Method, ...] = (
     Method("tgce", "Truncated L_q", partial(_apply, "truncated", q=0.7, k=0.5), note="L_q, constant where p <= 0.5"),
     Method("tce", "Tamed CE", partial(_apply, "tamed", alpha=0.5), note="alpha = 0.5, eq. (4) as printed"),
     Method("poly", "Poly-1", partial(_apply, "poly", epsilon=2.0), note="ce + 2 (1 - p); with 1 instead of 2 it is f0"),
+    Method("mpce", "MPCE", note="(max p - p_y) ce, eq. (7): 0 wherever the prediction is right", loss=mpce),
+    Method(
+        "mmc",
+        "Max-Mahalanobis",
+        note="half the squared distance of features, which the last linear layer gives, to their class's centre, eq. "
+        "(5), of norm 10; the nearest centre is the prediction (Pang et al. 2020)",
+        loss=mmc,
+        scores=_nearness,
+    ),
+    TwoPass("cot", "COT", note="complement objective training (Chen et al. 2019), two passes a step", old_name="cot"),
     Method(
         MATCHED,
         "CE, matched",
         schedule=partial(_matched, 1.0 / 3.0),
-        note="CE times M = alpha + beta/3: the size of gradual's gradient without its shape, eq. (20)-(21); for images "
-        "ce-volume-own scales the learning rate instead, and with momentum and weight decay that isn't the same",
+        note="CE times M = alpha + beta/3: the size of gradual's gradient without its shape, eq. (20)-(21)",
     ),
     Method(
         "ce-matched-off",
         "CE, matched off-target",
         schedule=partial(_matched, 0.5),
-        note="CE times M = alpha + beta/2, eq. (22): as ce-matched, for the logits of the other classes; for images "
-        "ce-volume-others scales the learning rate instead",
+        note="CE times M = alpha + beta/2, eq. (22): as ce-matched, for the logits of the other classes",
+    ),
+    ScaledRate(
+        "ce-rate-matched",
+        "CE, rate matched",
+        note="CE's learning rate times the M of ce-matched, as the paper has it; with momentum and weight decay that "
+        "isn't the same as the loss times M",
+        factor=partial(rate_factor, own=True),
+        old_name="ce-volume-own",
+    ),
+    ScaledRate(
+        "ce-rate-matched-off",
+        "CE, rate matched off-target",
+        note="CE's learning rate times the M of ce-matched-off",
+        factor=partial(rate_factor, own=False),
+        old_name="ce-volume-others",
     ),
     COSINE,
 )
+OLD_NAMES = {one.old_name: one.name for one in METHODS if one.old_name}
 DEFAULT_METHODS = ("ce", "f0", "f0-late", "gradual", "el", "focal")
 
-COT = TwoPass("cot", "COT", note="complement objective training (Chen et al. 2019), two passes a step")
-NORM_MATCHED = tuple(
-    ScaledRate(
-        name,
-        title,
-        note=f"eq. ({equation}): CE's learning rate times M = alpha + beta/{part} of the gradual recipe; {loss} scales "
-        "the loss instead, and with momentum and weight decay that isn't the same",
-        factor=partial(rate_factor, own=own),
-    )
-    for name, title, own, equation, part, loss in (
-        ("ce-volume-own", "CE, rate × M (i = j)", True, 21, 3, "ce-matched"),
-        ("ce-volume-others", "CE, rate × M (i ≠ j)", False, 22, 2, "ce-matched-off"),
-    )
-)
-DEEP_METHODS: tuple[Method, ...] = (COT, *NORM_MATCHED)  # they change the training step of a deep network
 
-
-def method(name: str, *, deep: bool = False, tables: bool = True) -> Method:
-    """Return the method of this name; ``deep`` admits ``DEEP_METHODS`` too, without ``tables`` COSINE isn't.
+def method(name: str, *, tables: bool = True) -> Method:
+    """Return the method of this name, which may be an old one; without ``tables`` COSINE isn't known.
 
     Raises:
         UserError: there is none; names the nearest.
@@ -154,11 +283,11 @@ def method(name: str, *, deep: bool = False, tables: bool = True) -> Method:
     >>> method("gradual").title
     'CE+EL F=0-0.5'
     """
-    known = {one.name: one for one in ((*METHODS, *DEEP_METHODS) if deep else METHODS)}
+    known = {one.name: one for one in METHODS}
     if name == COSINE.name and not tables:
         raise UserError(f"method {name!r} is for tables: other networks' rates have schedules of their own")
-    if name in known:
-        return known[name]
+    if OLD_NAMES.get(name, name) in known:
+        return known[OLD_NAMES.get(name, name)]
     nearest = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
     hint = f"did you mean {nearest[0]!r}?" if nearest else f"there are {', '.join(known)}"
     raise UserError(f"no method {name!r}: {hint}")
@@ -186,7 +315,7 @@ def shared_epochs(first: Method, second: Method, epochs: int, steps: int = 1) ->
     of a repeat is paired, so what they share can be trained once. Methods that aren't plain mixtures share nothing.
     The schedules move ``steps`` times in each of the ``epochs`` of the whole training.
     """
-    if type(first) is not Method or type(second) is not Method or first.g is not None or second.g is not None:
+    if any(type(one) is not Method or one.criterion is not None for one in (first, second)):
         return 0
     try:
         return _alike(first.schedule, second.schedule, epochs, steps)

@@ -103,9 +103,10 @@ def sizes_of(task: Task, examples: str = "examples") -> str:
 
 def _described(one: Method) -> dict[str, object]:
     """Return one entry of the report's ``methods``."""
-    if one.g is None:
+    own = one.g or one.loss
+    if own is None:
         grid = [step / SCHEDULE_GRID for step in range(SCHEDULE_GRID + 1)]
         drawn = [[progress, *map(float, one.schedule(progress))] for progress in grid]
         return {"name": one.name, "title": one.title, "schedule": drawn, "g": "", "note": one.note}
-    formula = one.note or f"{getattr(one.g, '__module__', '')}:{getattr(one.g, '__qualname__', one.name)}"
+    formula = one.note or f"{getattr(own, '__module__', '')}:{getattr(own, '__qualname__', one.name)}"
     return {"name": one.name, "title": one.title, "schedule": None, "g": formula, "note": one.note}

@@ -141,13 +141,14 @@ def seed(trial: Trial, stream: str) -> int:
 def _method_content(method: Method, recipe: Recipe) -> Json:
     from crossfade.lab.methods import METHODS
 
-    if any(method is known for known in METHODS):  # what its name means is the recipe's protocol number's business
-        return {"name": method.name}
-    if method.g is not None:
-        return {"name": method.name, "g": _source(method.g)}
+    if any(method is known for known in METHODS) and not method.old_name:
+        return {"name": method.name}  # what that means is the recipe's protocol number's business
+    own = method.g or method.loss
+    if own is not None:
+        return {"name": method.name, "g": _source(own)}
     grid = recipe.epochs if recipe.granularity == "epoch" else _STEP_GRID
     weights = [[float(value) for value in method.schedule(step / grid)] for step in range(grid + 1)]
-    return {"name": method.name, "schedule": weights}
+    return {"name": method.old_name or method.name, "schedule": weights}
 
 
 def _source(g: Callable[..., Any]) -> Json:

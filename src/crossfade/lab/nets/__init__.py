@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from crossfade.errors import UserError
 from crossfade.lab.data.split import Floats
 from crossfade.lab.files import write_bytes
+from crossfade.lab.methods import METHODS
 from crossfade.lab.nets.resnet import CifarResNet, PreActResNet, ResNeXt29, initialise
 
 
@@ -174,9 +175,16 @@ def load_model(path: str | Path, *, calibrated: bool = False) -> nn.Module:
     except RuntimeError as error:
         raise UserError(f"{path}: its weights don't fit {provenance['net']} ({str(error).splitlines()[0]})") from None
     net.provenance = provenance  # type: ignore[assignment]
+    name = provenance.get("trial", {}).get("method", {}).get("name")
+    for scores in (one.scores for one in METHODS if one.name == name and one.scores is not None):
+        net.register_forward_hook(partial(_class_scores, scores))
     if calibrated:
         net.register_forward_hook(partial(_divide, provenance["temperature"]))
     return net.eval()
+
+
+def _class_scores(scores: Callable[[Tensor], Tensor], net: nn.Module, inputs: object, outputs: Tensor) -> Tensor:
+    return scores(outputs)
 
 
 def _divide(temperature: float, net: nn.Module, inputs: object, logits: Tensor) -> Tensor:

@@ -95,8 +95,9 @@ class ImageStudy(MarkdownStudy[ImageRecipe, ImageSet | Path]):
         ]
 
     def methods(self, cell: Cell[ImageRecipe], request: Request) -> list[Method]:
-        check_known("--methods", request.methods, cell.methods, self.name)
-        return [method(name, deep=True) for name in cell.methods if not request.methods or name in request.methods]
+        """Return the cell's methods, or those that are requested: the cell's first, in its order."""
+        wanted = [method(name, tables=False).name for name in request.methods or cell.methods]
+        return [method(name) for name in dict.fromkeys((*cell.methods, *wanted)) if name in wanted]
 
     def load(self, data: str, request: Request) -> ImageSet | Path:
         """Return the images, or the folder of ImageNet, which is read during training."""

@@ -6,12 +6,8 @@ holds weights, momentum and curves alone, and a resumed run gives the same resul
 
 from __future__ import annotations
 
-import inspect
 import logging
-import os
-import pkgutil
 import signal
-import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,11 +21,10 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
-from crossfade.errors import UserError
-from crossfade.functional import complement_entropy
+from crossfade.integrations.lightning import make_logger
 from crossfade.lab import checkpoints
 from crossfade.lab.hardware import Hardware
-from crossfade.lab.methods import TwoPass
+from crossfade.lab.methods import TwoPass, training_loss
 from crossfade.lab.train.deep import network
 from crossfade.lab.train.deep.feeds import Batch, Feed, Inputs, Place, epoch_seed, make_feed
 from crossfade.lab.train.deep.network import Job
@@ -38,7 +33,6 @@ from crossfade.lab.train.deep.record import Record, Tally, exact
 from crossfade.lab.train.outcome import History
 
 CHECKPOINT = "last.ckpt"  # in a job's folder
-_LOGGERS = {"csv": "CSVLogger", "tensorboard": "TensorBoardLogger"}
 
 
 def train(
@@ -109,7 +103,7 @@ class Classifier(pl.LightningModule):  # type: ignore[misc]
         self.alpha, self.beta = 1.0, 0.0
 
     def forward(self, inputs: Inputs) -> Tensor:
-        return network.logits_of(self.net, inputs, channels_last=self.hardware.channels_last)
+        return network.outputs_of(self.net, inputs, channels_last=self.hardware.channels_last)
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         passes = 2 if isinstance(self.job.method, TwoPass) else 1
@@ -134,19 +128,18 @@ class Classifier(pl.LightningModule):  # type: ignore[misc]
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         inputs, labels, index, share = batch
-        logits = self(inputs)
-        loss = network.loss_of(self.job.method.g, logits, labels, self.alpha, self.beta)
+        outputs, method = self(inputs), self.job.method
+        loss = training_loss(method.criterion, outputs, labels, self.alpha, self.beta)
         if self.job.observe is not None and share:
-            self.job.observe(self.current_epoch, "train", index, logits.detach(), labels)
+            self.job.observe(self.current_epoch, "train", index, method.class_scores(outputs.detach()), labels)
         count = len(labels) if share else 0
         self._loss_sums[0] += loss.detach() * count
         self._loss_sums[1] += count
-        if self.automatic_optimization:
+        if not isinstance(method, TwoPass):
             return loss * share
         first, second = self.optimizers()
         self._step(first, loss * share)
-        logits = self(inputs)
-        self._step(second, -complement_entropy(logits, labels) / logits.shape[1] * share)
+        self._step(second, method.second_loss(self(inputs), labels) * share)
         return None
 
     def _step(self, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
@@ -177,7 +170,7 @@ class Classifier(pl.LightningModule):  # type: ignore[misc]
     def on_fit_end(self) -> None:
         feed: Feed = self.trainer.train_dataloader
         with self.trainer.precision_plugin.forward_context():
-            network.calibrate(self.net, self.record, feed.parts, channels_last=self.hardware.channels_last)
+            network.calibrate(self.job, self.net, self.record, feed.parts, channels_last=self.hardware.channels_last)
 
     def _evaluate(self, part: str, batches: Iterable[Batch]) -> Tally:
         layout = self.hardware.channels_last
@@ -212,44 +205,6 @@ class _Checkpoints(TorchCheckpointIO):  # type: ignore[misc]
 
     def load_checkpoint(self, path: str, map_location: object = None, **_: object) -> dict[str, Any]:
         return checkpoints.load(Path(path), map_location)
-
-
-def make_logger(name: str, folder: Path | None) -> Any:
-    """Return one of Lightning's loggers for one training, or False for none, as Lightning wants it.
-
-    Args:
-        name: ``"csv"``, ``"tensorboard"``, another class of ``lightning.pytorch.loggers`` (``"MLFlowLogger"``), your
-            own class as ``"module:Class"``, or ``""`` for none. It gets the arguments ``save_dir``, ``name`` and
-            ``run_name`` if it has them; configure the rest in the logger's own way, such as environment variables.
-        folder: The training's folder, named after its trial; a logger that writes files uses ``log`` in it.
-
-    Raises:
-        UserError: an unknown logger, no folder, or a logger that can't be created.
-    """
-    if not name:
-        return False
-    if folder is None:
-        raise UserError("logger: needs a folder to write to")
-    if ":" in name and os.getcwd() not in sys.path:  # a module in the current folder
-        sys.path.append(os.getcwd())
-    try:
-        kind = pkgutil.resolve_name(name if ":" in name else f"lightning.pytorch.loggers:{_LOGGERS.get(name, name)}")
-    except ImportError as error:
-        raise UserError(f"logger {name}: {error}") from None
-    except (AttributeError, ValueError):
-        kind = None
-    if not inspect.isclass(kind):
-        raise UserError(
-            f"logger must be {', '.join(_LOGGERS)}, a class of lightning.pytorch.loggers or module:Class, got {name!r}"
-        )
-    given = {"save_dir": str(folder / "log"), "name": folder.name, "run_name": folder.name}
-    if name in _LOGGERS:
-        given = {"save_dir": str(folder), "name": "log", "version": ""}
-    taken = inspect.signature(kind).parameters
-    try:
-        return kind(**{key: value for key, value in given.items() if key in taken})
-    except Exception as error:
-        raise UserError(f"logger {name}: {str(error).strip() or type(error).__name__}") from error
 
 
 @contextmanager

@@ -10,9 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from crossfade._transforms import Transform
 from crossfade.diagnostics.recorder import Observer
-from crossfade.functional import crossfade_loss, probability_loss
 from crossfade.lab.checks import expect
 from crossfade.lab.methods import Method, ScaledRate, Start, starts
 from crossfade.lab.nets import build
@@ -78,18 +76,16 @@ def make_optimizer(net: nn.Module, recipe: DeepRecipe, rate: Tensor | None = Non
     return torch.optim.AdamW(net.parameters(), first, weight_decay=decay, fused=fused, capturable=on_gpu)
 
 
-def logits_of(net: nn.Module, inputs: Inputs, *, channels_last: bool) -> Tensor:
-    """Return the logits of images or tokens."""
+def outputs_of(net: nn.Module, inputs: Inputs, *, channels_last: bool) -> Tensor:
+    """Return the outputs of the last layer for images or tokens."""
     if isinstance(inputs, Tensor):
         return net(inputs.contiguous(memory_format=torch.channels_last) if channels_last else inputs)  # type: ignore[no-any-return]
     return net(**inputs).logits  # type: ignore[no-any-return]
 
 
-def loss_of(g: Transform | None, logits: Tensor, labels: Tensor, alpha: float | Tensor, beta: float | Tensor) -> Tensor:
-    """Return the loss g of the cross entropy or, without a g, the mixture with these weights."""
-    if g is not None:
-        return probability_loss(g, logits, labels)
-    return crossfade_loss(logits, labels, alpha=alpha, beta=beta)
+def logits_of(job: Job, net: nn.Module, inputs: Inputs, *, channels_last: bool) -> Tensor:
+    """Return the classes' scores for images or tokens, float32."""
+    return job.method.class_scores(outputs_of(net, inputs, channels_last=channels_last).float())
 
 
 @torch.no_grad()
@@ -99,7 +95,7 @@ def scored(job: Job, net: nn.Module, epoch: int, part: str, batches: Iterable[Ba
     tally = Tally(next(net.parameters()).device, job.split.classes, rows)
     net.eval()
     for inputs, labels, index, _ in batches:
-        logits = logits_of(net, inputs, channels_last=channels_last).float()
+        logits = logits_of(job, net, inputs, channels_last=channels_last)
         tally.add(logits, labels, index)
         if job.observe is not None:
             job.observe(epoch, part, index, logits, labels)
@@ -108,7 +104,9 @@ def scored(job: Job, net: nn.Module, epoch: int, part: str, batches: Iterable[Ba
 
 
 @torch.no_grad()
-def calibrate(net: nn.Module, record: Record, parts: Mapping[str, Iterable[Batch]], *, channels_last: bool) -> None:
+def calibrate(
+    job: Job, net: nn.Module, record: Record, parts: Mapping[str, Iterable[Batch]], *, channels_last: bool
+) -> None:
     """Add to a finished record the temperature of the chosen weights, if there is a validation part to fit it on."""
     if "val" not in parts or not record.finite or not record.rows:
         return
@@ -117,7 +115,7 @@ def calibrate(net: nn.Module, record: Record, parts: Mapping[str, Iterable[Batch
     net.eval()
     for name in ("val", "test"):
         pairs = [
-            (logits_of(net, inputs, channels_last=channels_last).float().cpu(), labels.cpu())
+            (logits_of(job, net, inputs, channels_last=channels_last).cpu(), labels.cpu())
             for inputs, labels, *_ in parts[name]
         ]
         if torch.distributed.is_available() and torch.distributed.is_initialized():  # each process has its examples

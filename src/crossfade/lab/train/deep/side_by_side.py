@@ -25,11 +25,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from crossfade._transforms import Transform
 from crossfade.kernels.graphs import Graphs, begun, optimizer_state
 from crossfade.lab import checkpoints
 from crossfade.lab.hardware import Hardware
-from crossfade.lab.methods import Method, TwoPass
+from crossfade.lab.methods import Method, TwoPass, training_loss
 from crossfade.lab.train.deep import network
 from crossfade.lab.train.deep.feeds import Feed, Inputs, Kind, Place, epoch_seed, make_feed
 from crossfade.lab.train.deep.network import Job
@@ -146,14 +145,15 @@ def wait(device: torch.device) -> None:
 
 def _training_loss(
     net: nn.Module,
-    g: Transform | None,
+    criterion: Callable[..., Tensor] | None,
     inputs: Inputs,
     labels: Tensor,
     alpha: Tensor,
     beta: Tensor,
     channels_last: bool,
 ) -> Tensor:
-    return network.loss_of(g, network.logits_of(net, inputs, channels_last=channels_last), labels, alpha, beta)
+    outputs = network.outputs_of(net, inputs, channels_last=channels_last)
+    return training_loss(criterion, outputs, labels, alpha, beta)
 
 
 @functools.cache
@@ -249,7 +249,9 @@ class Member:
         """Return the history of the finished training."""
         self.optimizer.zero_grad()  # frees the gradients, and with them the graphs' memory
         with self._autocast():
-            network.calibrate(self.net, self.record, self.feed.parts, channels_last=self.hardware.channels_last)
+            network.calibrate(
+                self.job, self.net, self.record, self.feed.parts, channels_last=self.hardware.channels_last
+            )
         return self.record.history(self.net, self.device, seconds)
 
     def _changing(self) -> list[Tensor]:
@@ -275,7 +277,9 @@ class Member:
         # A batch of another size isn't worth a compilation.
         loss_fn = _compiled() if self.hardware.compile and kind == self.feed.kinds[0] else _training_loss
         with self._autocast(), _uncounted(self.norms):
-            loss = loss_fn(self.net, self.job.method.g, inputs, labels, alpha, beta, self.hardware.channels_last)
+            loss = loss_fn(
+                self.net, self.job.method.criterion, inputs, labels, alpha, beta, self.hardware.channels_last
+            )
         self.optimizer.zero_grad()
         torch.autograd.backward(loss)
         if self.recipe.clip:
@@ -309,7 +313,7 @@ def _members(jobs: Sequence[Job], recipe: DeepRecipe, hardware: Hardware, device
         feeds[group] = make_feed(job.split, recipe, hardware, job.seed, Place(device), many=True)
     seen: dict[int, Counter[object]] = defaultdict(Counter)  # steps with the same loss run the same kernels
     pairs = zip(jobs, groups, strict=True)
-    members = [Member(job, feeds[group], recipe, hardware, seen[id(job.method.g)]) for job, group in pairs]
+    members = [Member(job, feeds[group], recipe, hardware, seen[id(job.method.criterion)]) for job, group in pairs]
     places = network.job_starts([job.method for job in jobs], groups, recipe, [member.epoch for member in members])
     for member, start in zip(members, places, strict=True):
         member.epoch, member.source = start.epoch, None if start.source is None else members[start.source]

@@ -17,8 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from crossfade.functional import crossfade_loss, probability_loss
-from crossfade.lab.methods import mixture_table, starts
+from crossfade.lab.methods import ScaledRate, TwoPass, mixture_table, starts, take_step
 from crossfade.lab.train.epochs import epoch_batches, scoring_batches
 from crossfade.lab.train.lstm.network import LstmClassifier, Record, Scores, Texts, initial_state, scores
 from crossfade.lab.train.lstm.recipe import LstmMember, LstmRecipe
@@ -45,7 +44,10 @@ class Training:
         self.net.load_state_dict(initial_state(member.seed, split.vocabulary, split.classes, recipe))
         self.net.to(device, dtype)
         fused = device.type in ("cpu", "cuda")
-        self.optimizer = torch.optim.Adam(self.net.parameters(), recipe.learning_rate, fused=fused)
+        self.optimizers = [  # one for each pass
+            torch.optim.Adam(self.net.parameters(), recipe.learning_rate, fused=fused)
+            for _ in range(2 if isinstance(member.method, TwoPass) else 1)
+        ]
         self.record, self.weights = Record(split, recipe), _weights(self.net)
         self.mixture = _mixture(member, recipe)
         self.done = 0.0
@@ -55,8 +57,8 @@ class Training:
         other = copy(self)
         other.member, other.mixture = member, _mixture(member, self.recipe)
         # One call for all, so that the copied optimizer refers to the copied weights.
-        other.net, other.optimizer, other.record, other.weights = deepcopy(
-            (self.net, self.optimizer, self.record, self.weights)
+        other.net, other.optimizers, other.record, other.weights = deepcopy(
+            (self.net, self.optimizers, self.record, self.weights)
         )
         return other
 
@@ -67,23 +69,20 @@ class Training:
             CancelledError: soon after ``stop`` was set.
         """
         recipe, split, epoch, total_loss = self.recipe, self.member.split, int(self.done), 0.0
+        method, moves = self.member.method, self.mixture.shape[1]
         batches = epoch_batches(self.member.seed, epoch, split.train.lengths, recipe.batch_size)
         for step, places in enumerate(batches):
             if stop.is_set():
                 raise CancelledError
-            alpha, beta = self.mixture[epoch, min(step, self.mixture.shape[1] - 1)].tolist()
+            move = min(step, moves - 1)
+            alpha, beta = self.mixture[epoch, move].tolist()
+            rate = recipe.learning_rate
+            if isinstance(method, ScaledRate):
+                rate *= method.factor((epoch + move / moves) / recipe.epochs)
             tokens, lengths, target = self._rows("train", places)
-            logits = self.net(tokens, lengths)
-            if self.member.method.g is None:
-                loss = crossfade_loss(logits, target, alpha=alpha, beta=beta)
-            else:
-                loss = probability_loss(self.member.method.g, logits, target)
-            self.optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            if recipe.clip:
-                nn.utils.clip_grad_norm_(self.net.parameters(), recipe.clip)
-            self.optimizer.step()
-            total_loss += loss.item() * len(places)
+            outputs = partial(self.net, tokens, lengths)
+            loss, _ = take_step(method, self.optimizers, outputs, target, alpha, beta, rate, recipe.clip)
+            total_loss += loss * len(places)
             self.done = epoch + step / len(batches)
         finite = all(bool(weight.isfinite().all()) for weight in self.net.parameters())
         val, test = self._scores("val", stop), self._scores("test", stop)
@@ -105,7 +104,7 @@ class Training:
             if stop.is_set():
                 raise CancelledError
             tokens, lengths, target = self._rows(part, places)
-            logits.append(self.net(tokens, lengths))
+            logits.append(self.member.method.class_scores(self.net(tokens, lengths)))
             labels.append(target)
         order = np.argsort(np.concatenate(batches))
         return scores(torch.cat(logits)[order], torch.cat(labels)[order])

@@ -14,6 +14,7 @@ from crossfade.errors import UserError
 from crossfade.lab.checks import check_choice, expect
 from crossfade.lab.data.texts import TextSplit
 from crossfade.lab.hardware import Hardware, check_device, process_rank, processors, torch_device
+from crossfade.lab.methods import Method
 from crossfade.lab.own_loss import probe
 from crossfade.lab.scores import pack_hits
 from crossfade.lab.store import Outcome
@@ -46,7 +47,8 @@ def train(
     Args:
         members: Any number, on any mix of splits and methods.
         engine: ``"plain"`` trains each network with ``nn.LSTM``, on the CPU one on each thread, and epochs that methods
-            have in common once. ``"batched"`` trains all as one computation, on a CUDA device as one graph a step.
+            have in common once. ``"batched"`` trains all as one computation, on a CUDA device as one graph a step, and
+            leaves methods that are neither mixtures nor a g(ce) to the plain one.
             ``"auto"`` takes the faster one: batched on a CUDA device and plain elsewhere.
         device: A PyTorch device. The batched engine runs on the CPU and on CUDA.
         threads: For the plain engine on the CPU; None means one for each processor.
@@ -67,7 +69,14 @@ def train(
         if g is not None:
             probe(g)
     if engine == "batched" or (engine == "auto" and cuda):
-        return train_batched(members, recipe, device, on_progress)
+        apart = [member for member in members if type(member.method) is not Method or member.method.loss is not None]
+        if not apart:
+            return train_batched(members, recipe, device, on_progress)
+        stack, part = [member for member in members if member not in apart], len(apart) / len(members)
+        histories = train_batched(stack, recipe, device, lambda done: on_progress((1 - part) * done))
+        histories += train(apart, recipe, engine="plain", device=device, threads=threads)
+        found = dict(zip([*stack, *apart], histories, strict=True))
+        return [found[member] for member in members]
     count = 1 if elsewhere else threads or processors()
     return train_plain(members, recipe, device=device, threads=count, on_progress=on_progress)
 

@@ -9,7 +9,7 @@ so that it begins at a cache line.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 
 import numpy as np
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from crossfade.lab.data.split import Split
-from crossfade.lab.own_loss import value_and_slope
+from crossfade.lab.methods import TwoPass
 from crossfade.lab.scores import tallied
 from crossfade.lab.train.outcome import Floats, History
 from crossfade.lab.train.tables.recipe import Member, Recipe
@@ -81,7 +81,7 @@ class _Stack:
         starts = [initial_weights(member.seed, sizes) for member in members]
         self.shapes = [array.shape for array in starts[0]]
         self.weights = [self._put(_padded(np.stack(arrays))) for arrays in zip(*starts, strict=True)]
-        self.velocity = [torch.zeros_like(weight) for weight in self.weights]
+        self.velocity, self.velocity2 = ([torch.zeros_like(weight) for weight in self.weights] for _ in range(2))
         self.rate = self._put(np.array([member.learning_rate for member in members], np.float32))
         splits = list({id(member.split): member.split for member in members}.values())
         which = [next(k for k, s in enumerate(splits) if s is member.split) for member in members]
@@ -96,10 +96,10 @@ class _Stack:
         }
         tables = [schedule_table(member.method, recipe, len(split.y_train)) for member in members]
         self.schedules = self._put(np.stack(tables, -1))  # epoch, step, (alpha, beta, factor of the rate), member
-        losses = {id(g): g for member in members if (g := member.method.g) is not None}
-        self.custom = [
-            (g, torch.tensor([member.method.g is g for member in members], device=device)[:, None])
-            for g in losses.values()
+        methods = {id(member.method): member.method for member in members}.values()
+        self.methods = [  # each with a mask (member, 1, 1) of whose it is
+            (one, torch.tensor([member.method is one for member in members], device=device)[:, None, None])
+            for one in methods
         ]
 
     def _put(self, array: NDArray[np.generic]) -> Tensor:
@@ -149,37 +149,49 @@ class _Stack:
     def _step(self, rows: Tensor, schedule: Tensor) -> Tensor:
         """Take a step for every member on its own rows (member, row), and return the sum of each one's losses."""
         x, y = (part[self.which[:, None], rows] for part in self.parts["train"])
-        *values, logits = self._forward(x)
-        log_p = logits.log_softmax(-1)
+        *values, outputs = self._forward(x)
+        log_p = outputs.log_softmax(-1)
         ce = -log_p.gather(-1, y[..., None])[..., 0]
         alpha, beta, rate = schedule[0, :, None], schedule[1, :, None], self.rate * schedule[2]
         p = (-ce).exp()
         weight, loss = alpha + beta * p, alpha * ce + beta * (1 - p)
-        for g, mine in self.custom:
-            value, slope = (part.view_as(ce) for part in value_and_slope(g, ce.flatten()))
-            weight, loss = torch.where(mine, slope, weight), torch.where(mine, value, loss)
         weight = (weight / rows.shape[1])[..., None]
         d = (log_p.exp() * weight).scatter_add_(-1, y[..., None], -weight)
+        for method, mine in self.methods:
+            if method.criterion is not None:
+                value, slope = _value_and_gradient(method.criterion, outputs, y)
+                loss, d = torch.where(mine[..., 0], value, loss), torch.where(mine, slope / rows.shape[1], d)
+        self._descend(values, d, self.velocity, rate)
+        for method, mine in self.methods:
+            if isinstance(method, TwoPass):
+                *values, outputs = self._forward(x)
+                _, slope = _value_and_gradient(method.second_loss, outputs, y)
+                self._descend(values, slope * mine / rows.shape[1], self.velocity2, rate * mine[:, 0, 0])
+        return loss.sum(1)
+
+    def _descend(self, values: Sequence[Tensor], d: Tensor, velocities: Sequence[Tensor], rate: Tensor) -> None:
+        """Take a step of SGD, given each layer's inputs and the gradient of the outputs (member, row, class)."""
         d = F.pad(d, (0, -self.classes % _LINE))
         for n in range(len(values) - 1, -1, -1):
             gradients = d.transpose(1, 2) @ values[n], d.sum(1)
             if n:
                 d = (d @ self.weights[2 * n]).masked_fill_(values[n] <= 0, 0.0)
             for k, gradient in enumerate(gradients, 2 * n):
-                weight, velocity = self.weights[k], self.velocity[k]
+                weight, velocity = self.weights[k], velocities[k]
                 if self.recipe.weight_decay:
                     gradient = gradient.add(weight, alpha=self.recipe.weight_decay)
                 velocity.mul_(self.recipe.momentum).add_(gradient)
                 weight.addcmul_(rate.view(-1, *[1] * (weight.dim() - 1)), velocity, value=-1.0)
-        return loss.sum(1)
 
-    def _logits(self, part: str) -> list[tuple[Tensor, Tensor]]:
-        """Return logits (member, row, class) and labels (member, row), a thousand rows at a time."""
+    def _logits(self, part: str) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the classes' scores (member, row, class) and labels (member, row), a thousand rows at a time."""
         x, y = self.parts[part]
-        return [
-            (self._forward(inputs[self.which])[-1], labels[self.which])
-            for inputs, labels in zip(torch.split(x, _ROWS, 1), torch.split(y, _ROWS, 1), strict=True)
-        ]
+        for inputs, labels in zip(torch.split(x, _ROWS, 1), torch.split(y, _ROWS, 1), strict=True):
+            logits = self._forward(inputs[self.which])[-1]
+            for method, mine in self.methods:
+                if method.scores is not None:
+                    logits = torch.where(mine, method.scores(logits.flatten(0, 1)).view_as(logits), logits)
+            yield logits, labels[self.which]
 
     def _evaluate(self, part: str) -> tuple[Tensor, Tensor, Floats]:
         """Return each member's number of correctly classified rows, mean CE and, if tallied, probabilities."""
@@ -190,3 +202,12 @@ class _Stack:
             if self.recipe.tallied:
                 probabilities.append(logits.softmax(-1).cpu().numpy())
         return correct, nll / self.parts[part][1].shape[1], np.concatenate(probabilities or [np.empty((0, 0))], 1)
+
+
+def _value_and_gradient(criterion: Callable[..., Tensor], outputs: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the loss of each row (member, row), and its gradient with respect to the outputs (member, row, class)."""
+    with torch.enable_grad():
+        leaf = outputs.detach().requires_grad_()
+        value = criterion(leaf.flatten(0, 1), y.flatten(), reduction="none").view_as(y)
+        (slope,) = torch.autograd.grad(value.sum(), leaf)
+    return value.detach(), slope

@@ -21,6 +21,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from crossfade.lab import methods
 from crossfade.lab.scores import tally
 from crossfade.lab.train.outcome import Curve, Floats
 from crossfade.lab.train.tables import setup
@@ -54,8 +55,9 @@ Rows: TypeAlias = tuple[Floats, Floats]  # inputs (rows, a multiple of eight fea
 
 _COLUMNS = len(Layer._fields)
 _f = np.float32
-_tally = jit(tally)
+_tally, _center_distance = jit(tally), jit(methods.center_distance)
 _PADDING = _f(-1.0)  # the label of the rows that fill up a block
+_MPCE, _MMC, _TWO_PASSES = range(1, 4)  # what stands for a compiled loss, as in ``setup.LOSSES``; 0 is the mixture
 
 
 class Arguments(NamedTuple):
@@ -69,9 +71,10 @@ class Arguments(NamedTuple):
     layers: NDArray[np.int64]  # see ``Layout``
     weights: Floats
     velocity: Floats
+    velocity2: Floats  # of the second pass of complement objective training; empty without one
     best: Floats  # weights after the best epoch
     schedule: Floats  # (epochs, 1 or steps, 3): see ``setup.schedule_table``
-    address: int  # of a compiled g(ce) to train on instead, or 0
+    address: int  # of a compiled g(ce) to train on instead, or a number in ``setup.LOSSES``
     batch_size: int
     sgd: Floats  # learning rate, momentum, weight decay
     tie: int  # an index into TIES
@@ -91,6 +94,7 @@ class _Net(NamedTuple):
     depth: int
     p: Address
     v: Address
+    v2: Address  # the velocity of a second pass
 
 
 class _Work(NamedTuple):
@@ -116,7 +120,7 @@ class _Part(NamedTuple):
 
 
 class _Loss(NamedTuple):
-    """The loss: the address of a compiled g(ce), or 0; alpha, beta and the rate's factor at each move of an epoch."""
+    """A loss: its number or address; alpha, beta and the rate's factor at each of the moves of an epoch."""
 
     address: int
     schedule: Address
@@ -191,34 +195,80 @@ def _softmax(z: Address, classes: int, y: Vec) -> tuple[Vec, Vec, Vec, Vec]:
 
 
 @jit
-def _loss(work: _Work, classes: int, chosen: _Loss, move: int, scale: np.float32) -> float:
-    """Replace the logits by their gradient, row weight * (softmax - onehot) * scale; return the sum of the losses."""
+def _gradient(work: _Work, classes: int, chosen: _Loss, move: int, scale: np.float32) -> float:
+    """Replace the outputs by their gradient * scale; return the sum of the losses.
+
+    It is row weight * (softmax - onehot). For (max p - p_y) ce, with k the likeliest class and gap = p_k - p_y, it is
+    p_j gap (1 - ce) + [j = k] ce p_k - [j = y] (ce p_y + gap).
+    """
     z, row, y = work.z, work.row, load8(work.y, 0)
+    if chosen.address == _MMC:
+        return _to_center(z, y, classes, scale)
     zero, one, padding = splat8(_f(0.0)), splat8(_f(1.0)), splat8(_PADDING)
-    whole, target, ce, _predicted = _softmax(z, classes, y)
+    whole, target, ce, predicted = _softmax(z, classes, y)
     inverse = one / whole
-    if chosen.address == 0:
+    p = target * inverse
+    if chosen.address == _MPCE:
+        gap = inverse - p
+        loss, weight, own = gap * ce, gap - gap * ce, p * ce + gap
+    elif chosen.address in (0, _TWO_PASSES):
         alpha, beta = splat8(chosen.schedule[3 * move]), splat8(chosen.schedule[3 * move + 1])
-        p = target * inverse
-        weight = fma(beta, p, alpha)
+        weight = own = fma(beta, p, alpha)
         loss = fma(alpha, ce, beta * (one - p))
     else:
         store(row, 0, equal(y, padding, zero, ce))
         call_loss(chosen.address, row)
         loss, weight = load8(row, 8), load8(row, 16)
-    weight = equal(y, padding, zero, weight * splat8(scale))
-    share, number = weight * inverse, zero
+        own = weight
+    share = equal(y, padding, zero, weight * splat8(scale)) * inverse
+    own, highest = equal(y, padding, zero, own * splat8(scale)), equal(y, padding, zero, inverse * ce * splat8(scale))
+    number = zero
     for c in range(classes):
-        gradient = load8(z, ROWS * c) * share
-        store(z, ROWS * c, gradient - equal(y, number, weight, zero))
+        slope = load8(z, ROWS * c) * share - equal(y, number, own, zero)
+        if chosen.address == _MPCE:
+            slope = slope + equal(predicted, number, highest, zero)
+        store(z, ROWS * c, slope)
         number = number + one
     return float(total(equal(y, padding, zero, loss)))
 
 
 @jit
-def _backward(net: _Net, work: _Work, sgd: Sgd) -> None:
-    """Take one step of SGD in every layer, given the gradient of the logits."""
-    p, v, h, z, dh = net.p, net.v, work.h, work.z, work.dh
+def _to_center(z: Address, y: Vec, classes: int, scale: np.float32) -> float:
+    """Replace features by the gradient of half their squared distance to their class's centre; return the sum."""
+    zero, padding, r = splat8(_f(0.0)), splat8(_PADDING), _f(_center_distance(classes))
+    number, squares = zero, zero
+    for c in range(classes):
+        apart = load8(z, ROWS * c) + splat8(r / _f(classes)) - equal(y, number, splat8(r), zero)
+        apart = equal(y, padding, zero, apart)
+        number, squares = number + splat8(_f(1.0)), fma(apart, apart, squares)
+        store(z, ROWS * c, apart * splat8(scale))
+    return 0.5 * float(total(squares))
+
+
+@jit
+def _complement(z: Address, y: Vec, classes: int, scale: np.float32) -> None:
+    """Replace logits by the gradient of sum_{j != y} r_j log r_j / classes, with r the softmax without class y.
+
+    It is r_j (log r_j - sum r log r) / classes, and 0 for the class y.
+    """
+    number = entropy = zero = splat8(_f(0.0))
+    for c in range(classes):
+        store(z, ROWS * c, equal(y, number, splat8(_f(-np.inf)), load8(z, ROWS * c)))
+        number = number + splat8(_f(1.0))
+    whole, _target, _ce, _predicted = _softmax(z, classes, y)
+    share = equal(y, splat8(_PADDING), zero, splat8(scale / _f(classes))) / whole
+    for c in range(classes):
+        part = load8(z, ROWS * c)
+        entropy = fma(part / whole, log8(whole / part), entropy)
+    for c in range(classes):
+        part = load8(z, ROWS * c)
+        store(z, ROWS * c, part * share * (entropy - log8(whole / part)))
+
+
+@jit
+def _backward(net: _Net, v: Address, work: _Work, sgd: Sgd) -> None:
+    """Take one step of SGD with velocity v in every layer, given the gradient of the outputs."""
+    p, h, z, dh = net.p, work.h, work.z, work.dh
     for n in range(net.depth - 1, -1, -1):
         layer = _layer(net, n)
         if n == 0 and net.depth > 1:
@@ -255,26 +305,30 @@ def _epoch(
     net: _Net, part: _Part, order: Address, loss: _Loss, classes: int, batch: int, sgd: Sgd, work: _Work, stop: Address
 ) -> float:
     """Train on each of the training rows once; return their mean loss."""
-    total_loss, rows = 0.0, part.rows
-    for step in range((rows + batch - 1) // batch):
+    total_loss, rows, passes = 0.0, part.rows, 2 if loss.address == _TWO_PASSES else 1
+    for turn in range(passes * ((rows + batch - 1) // batch)):
         if stop[0] != 0:
             break
+        step, second = turn // passes, turn % passes == 1
         size, move = min(batch, rows - step * batch), min(step, loss.moves - 1)
         for first in range(0, size, ROWS):
             _gather(part, order, step * batch + first, min(ROWS, size - first), net.depth, work)
             _forward(net, work)
-            total_loss += _loss(work, classes, loss, move, _f(1.0) / _f(size))
+            if second:
+                _complement(work.z, load8(work.y, 0), classes, _f(1.0) / _f(size))
+            else:
+                total_loss += _gradient(work, classes, loss, move, _f(1.0) / _f(size))
             # The blocks of a batch add up in the velocity: momentum and decay count with the first block alone, and the
             # weights change with the last.
             rate = sgd.rate * loss.schedule[3 * move + 2] if first + ROWS >= size else _f(0.0)
             momentum, decay = (sgd.momentum, sgd.decay) if first == 0 else (_f(1.0), _f(0.0))
-            _backward(net, work, Sgd(rate, momentum, decay))
+            _backward(net, net.v2 if second else net.v, work, Sgd(rate, momentum, decay))
     return total_loss / rows
 
 
 @jit
 def _evaluate(
-    net: _Net, part: _Part, order: Address, classes: int, work: _Work, out: Address, wanted: bool
+    net: _Net, part: _Part, order: Address, loss: int, classes: int, work: _Work, out: Address, wanted: bool
 ) -> tuple[float, float]:
     """Return the number of correctly classified rows and the mean ce; write the probabilities to ``out`` if wanted."""
     zero, one, padding = splat8(_f(0.0)), splat8(_f(1.0)), splat8(_PADDING)
@@ -283,6 +337,8 @@ def _evaluate(
         count = min(ROWS, rows - start)
         _gather(part, order, start, count, net.depth, work)
         _forward(net, work)
+        for c in range(classes if loss == _MMC else 0):  # nearness to centres, but for what all classes have in common
+            store(work.z, ROWS * c, load8(work.z, ROWS * c) * splat8(_f(_center_distance(classes))))
         y = load8(work.y, 0)
         whole, _target, ce, predicted = _softmax(work.z, classes, y)
         correct += total(equal(y, predicted, one, zero))
@@ -324,7 +380,8 @@ def _work(workspace: Floats, widest: int) -> _Work:
 def _train(a: Arguments, begin: int, end: int, chosen: int) -> int:
     train, val, test = _part(a.train), _part(a.val), _part(a.test)
     layers, depth, p, best, size = pointer(a.layers), len(a.layers), pointer(a.weights), pointer(a.best), len(a.best)
-    net, best_net = _Net(layers, depth, p, pointer(a.velocity)), _Net(layers, depth, best, pointer(a.velocity))
+    v, v2 = pointer(a.velocity), pointer(a.velocity2)
+    net, best_net = _Net(layers, depth, p, v, v2), _Net(layers, depth, best, v, v2)
     sgd, work, stop = Sgd(a.sgd[0], a.sgd[1], a.sgd[2]), _work(a.workspace, a.widest), pointer(a.stop)
     classes, probabilities, identity = a.probabilities.shape[1], pointer(a.probabilities), pointer(a.identity)
     measures, diverged, tallied = a.measures, False, a.measures.shape[1] > setup.VAL_TALLY
@@ -333,10 +390,10 @@ def _train(a: Arguments, begin: int, end: int, chosen: int) -> int:
         total_loss = _epoch(net, train, pointer(a.orders[epoch]), loss, classes, a.batch_size, sgd, work, stop)
         if stop[0] != 0:
             return chosen
-        correct, nll = _evaluate(net, val, identity, classes, work, probabilities, tallied)
+        correct, nll = _evaluate(net, val, identity, a.address, classes, work, probabilities, tallied)
         if tallied:
             _tally(a.probabilities[: val.rows], a.val[1], measures[epoch, setup.VAL_TALLY : setup.TEST_TALLY])
-        test_correct, test_nll = _evaluate(net, test, identity, classes, work, probabilities, tallied)
+        test_correct, test_nll = _evaluate(net, test, identity, a.address, classes, work, probabilities, tallied)
         if tallied:
             _tally(a.probabilities[: test.rows], a.test[1], measures[epoch, setup.TEST_TALLY :])
         diverged = not (_finite(p, size) and np.isfinite(nll) and np.isfinite(total_loss))
@@ -354,7 +411,7 @@ def _train(a: Arguments, begin: int, end: int, chosen: int) -> int:
                 store(best, i, load8(p, i))
         a.progress[0] = epoch + 1
     if chosen >= 0 and (diverged or end == len(a.orders)):
-        _evaluate(best_net, test, identity, classes, work, probabilities, True)
+        _evaluate(best_net, test, identity, a.address, classes, work, probabilities, True)
     return chosen
 
 
@@ -381,4 +438,5 @@ def compiled() -> Callable[..., int]:
 def fingerprint() -> int:
     """Return a number that changes with the code that the kernel is compiled from, and with its vectors' width."""
     files = [Path(inspect.getfile(tally)), *sorted(Path(__file__).parent.glob("*.py"))]
-    return crc32(b"".join(file.read_bytes() for file in files), WIDE)
+    known = inspect.getsource(methods.center_distance).encode()
+    return crc32(known + b"".join(file.read_bytes() for file in files), WIDE)

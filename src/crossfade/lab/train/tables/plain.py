@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from copy import deepcopy
+from functools import partial
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crossfade.functional import crossfade_loss, probability_loss
+from crossfade.lab.methods import take_step
 from crossfade.lab.scores import tallied
 from crossfade.lab.train.outcome import Floats, History
 from crossfade.lab.train.tables.recipe import Member, Recipe
@@ -43,9 +44,8 @@ def train_plain(member: Member, recipe: Recipe, *, observe: Observe | None = Non
     (x, y), validation, test = [(torch.from_numpy(x), torch.from_numpy(y)) for x, y in split.parts]
     sizes = recipe.sizes(split.features, split.classes)
     net = network(state_dict(initial_weights(member.seed, sizes)))
-    optimizer = torch.optim.SGD(
-        net.parameters(), member.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay
-    )
+    decay = recipe.weight_decay  # complement objective training has an optimizer for each of its two passes
+    optimizers = [torch.optim.SGD(net.parameters(), 1.0, recipe.momentum, weight_decay=decay) for _ in range(2)]
     table = schedule_table(method, recipe, len(x))
     record, best = Record(recipe), deepcopy(net)
     if look is not None:
@@ -54,22 +54,15 @@ def train_plain(member: Member, recipe: Recipe, *, observe: Observe | None = Non
         total_loss = 0.0
         for step, rows in enumerate(torch.split(torch.from_numpy(order), recipe.batch_size)):
             alpha, beta, factor = table[epoch, min(step, table.shape[1] - 1)].tolist()
-            optimizer.param_groups[0]["lr"] = member.learning_rate * factor
-            logits, target = net(x[rows]), y[rows]
-            if method.g is None:
-                loss = crossfade_loss(logits, target, alpha=alpha, beta=beta)
-            else:
-                loss = probability_loss(method.g, logits, target)
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            total_loss += loss.item() * len(rows)
+            rate, target = member.learning_rate * factor, y[rows]
+            loss, scores = take_step(method, optimizers, partial(net, x[rows]), target, alpha, beta, rate)
+            total_loss += loss * len(rows)
             if observe is not None:
-                observe(epoch, "train", rows, logits.detach(), target)
+                observe(epoch, "train", rows, scores, target)
         measured, probabilities = [total_loss / len(x)], []
         with torch.no_grad():
             for name, (inputs, labels) in (("val", validation), ("test", test)):
-                logits = net(inputs)
+                logits = method.class_scores(net(inputs))
                 measured += [int((logits.argmax(1) == labels).sum()), F.cross_entropy(logits, labels).item()]
                 probabilities.append(logits.softmax(1).numpy())
                 if observe is not None:
@@ -83,5 +76,5 @@ def train_plain(member: Member, recipe: Recipe, *, observe: Observe | None = Non
         if record.add(epoch, measured):
             best = deepcopy(net)
     with torch.no_grad():
-        chosen = best(test[0]).softmax(1).numpy()
+        chosen = method.class_scores(best(test[0])).softmax(1).numpy()
     return record.history(split, chosen, [weight.detach().numpy() for weight in best.parameters()], "plain")

@@ -76,7 +76,7 @@ def _train(ready: Sequence[tuple[Trial, Split]], threads: int | None, on_progres
             tried[at][rate] = history
         wanted = [(at, rate) for at, known in enumerate(tried) for rate in _further_rates(known, recipe)]
     seconds = (time.perf_counter() - started) / len(ready)
-    return [_outcome(split, recipe, known, seconds) for (_, split), known in zip(ready, tried, strict=True)]
+    return [_outcome(*each, known, seconds) for each, known in zip(ready, tried, strict=True)]
 
 
 def tied(tried: Mapping[float, History], recipe: Recipe) -> list[tuple[float, int]]:
@@ -111,8 +111,9 @@ def _further_rates(tried: Mapping[float, History], recipe: Recipe) -> list[float
     return [*sorted(above)[:1], *sorted(below)[-1:]]
 
 
-def _outcome(split: Split, recipe: Recipe, tried: Mapping[float, History], seconds: float) -> Outcome:
+def _outcome(trial: Trial, split: Split, tried: Mapping[float, History], seconds: float) -> Outcome:
     """Return the test scores at the learning rate and epoch that the validation part chooses."""
+    recipe = expect("recipe", trial.recipe, Recipe)
     pairs = tied(tried, recipe)
     if not pairs:
         rates = ", ".join(f"{rate:g}" for rate in tried)
@@ -132,7 +133,8 @@ def _outcome(split: Split, recipe: Recipe, tried: Mapping[float, History], secon
     }
     with torch.no_grad():  # in float64 the digits that are kept don't depend on the number of threads
         net = network({name: np.asarray(weight) for name, weight in best.weights.items()}).double()
-        val, test = ((net(torch.from_numpy(x).double()), torch.from_numpy(y)) for x, y in split.parts[1:])
+        outputs = [(net(torch.from_numpy(x).double()), torch.from_numpy(y)) for x, y in split.parts[1:]]
+        val, test = ((trial.method.class_scores(z), y) for z, y in outputs)
     scores |= calibrated_scores(val, test)
     if recipe.tallied:
         expected = recipe.tie == "expected"

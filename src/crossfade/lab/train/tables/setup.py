@@ -10,13 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossfade.lab.data.split import Split
-from crossfade.lab.methods import Method, ScaledRate, cosine, mixture_table
+from crossfade.lab.methods import Method, ScaledRate, TwoPass, cosine, mixture_table, mmc, mpce
 from crossfade.lab.scores import TALLY
 from crossfade.lab.train.outcome import Curve, Floats, History, chosen_epoch
 from crossfade.lab.train.tables.recipe import Member, Recipe
 
 # Columns of the measures, one row an epoch; where they are tallied, four for each of the two parts follow.
 TRAIN_LOSS, VAL_CORRECT, VAL_NLL, TEST_CORRECT, TEST_NLL, VAL_TALLY, TEST_TALLY, COLUMNS = *range(6), 9, 13
+
+LOSSES = (None, mpce, mmc, TwoPass.second_loss)  # what the kernel knows beside g(ce)
 
 
 def initial_weights(seed: int, sizes: Sequence[int]) -> list[Floats]:

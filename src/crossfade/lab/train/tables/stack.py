@@ -10,10 +10,11 @@ from typing import Literal, NamedTuple, TypeAlias, get_args
 from crossfade.errors import UserError
 from crossfade.lab.checks import check_choice, check_count
 from crossfade.lab.hardware import check_device, processors
+from crossfade.lab.methods import TwoPass
 from crossfade.lab.own_loss import probe
 from crossfade.lab.train.outcome import History
 from crossfade.lab.train.tables.recipe import Member, Recipe
-from crossfade.lab.train.tables.setup import cost
+from crossfade.lab.train.tables.setup import LOSSES, cost
 
 Trainer: TypeAlias = Literal["kernel", "batched", "plain"]
 Engine: TypeAlias = Literal["auto", "kernel", "batched", "plain"]
@@ -101,7 +102,12 @@ def _plan(member: Member, engine: Engine) -> _Plan:
     """Return the engine that trains a member, with a note if that is slower than the user would expect."""
     method = member.method
     if method.g is None:
-        return _Plan("kernel" if engine == "auto" else engine)
+        loss = method.second_loss if isinstance(method, TwoPass) else method.loss
+        if engine == "kernel" and loss not in LOSSES:
+            raise UserError(f"engine 'kernel' can't train {method.name!r}, take 'auto': it isn't a function of ce")
+        if engine in ("batched", "plain") or loss not in LOSSES:
+            return _Plan("plain" if engine == "plain" else "batched")
+        return _Plan("kernel", LOSSES.index(loss))
     if engine == "batched" or engine == "plain":
         probe(method.g)
         return _Plan(engine)

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossfade.lab.data.split import Split
-from crossfade.lab.methods import starts
+from crossfade.lab.methods import TwoPass, starts
 from crossfade.lab.train.outcome import Floats, History
 from crossfade.lab.train.tables.kernel import TIES, Arguments, Rows, compiled
 from crossfade.lab.train.tables.panels import Layout, aligned, layout
@@ -40,7 +40,7 @@ def train_kernel(
     threads: int,
     on_progress: Callable[[float], None],
 ) -> list[History]:
-    """Train all members, given the address of each one's compiled loss (0 for the mixture of CE and EL)."""
+    """Train all members, given the address of each one's compiled loss, or its number in ``setup.LOSSES``."""
     preparation, train = Preparation(recipe, 2 * threads), compiled()
     progress = np.zeros((len(members), 1), dtype=np.int64)
     records = [Record(recipe) for _ in members]
@@ -156,12 +156,12 @@ class Preparation:
     def arguments(self, member: Member, address: int, progress: NDArray[np.int64], record: Record) -> Arguments:
         """Return the arguments for a member, its initial weights among them."""
         recipe, split, rows = self.recipe, member.split, len(member.split.y_train)
-        plan = self.layout(split)
+        plan, method = self.layout(split), member.method
         p, v = plan.pack(self.weights(member.seed, plan.sizes))
         (train, val, test), identity = self.data(split)
-        at = id(member.method), steps_in_epoch(recipe, rows)
+        at = id(method), steps_in_epoch(recipe, rows)
         if at not in self.schedules:
-            self.schedules[at] = schedule_table(member.method, recipe, rows)
+            self.schedules[at] = schedule_table(method, recipe, rows)
         return Arguments(
             train=train,
             val=val,
@@ -171,6 +171,7 @@ class Preparation:
             layers=plan.layers,
             weights=p,
             velocity=v,
+            velocity2=np.zeros_like(v) if isinstance(method, TwoPass) else v[:0],
             best=p.copy(),
             schedule=self.schedules[at],
             address=address,
