@@ -20,6 +20,7 @@ import pandas as pd
 from crossfade.lab import frames
 from crossfade.lab.store import Store
 from crossfade.lab.train import Recipe
+from crossfade.lab.trial import digest
 
 OUT = Path(__file__).parent / "table4"
 KEY = ["dataset", "method", "repeat", "net"]
@@ -52,6 +53,7 @@ def rows(path: str) -> tuple[pd.DataFrame, list[dict[str, object]]]:
                 continue
             command = re.sub(r"--(data-dir|store|report) \S+ ?", "", meta["command"])  # paths on that machine
             kept = {name: meta[name] for name in meta if name not in LONG}
+            kept["data"] = digest([one["sha256"] for one in meta["datasets"]])
             runs.append({"study": run.study, "command": command, **kept})
             for tie in ("last", "loss"):
                 other = with_tie(found, curves, tie)[[*KEY, "accuracy"]]

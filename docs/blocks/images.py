@@ -8,10 +8,10 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections import Counter
 from pathlib import Path
 
 import pandas as pd
+from parts import joined, parts_of
 
 from crossfade.lab import frames
 from crossfade.lab.methods import method
@@ -38,15 +38,12 @@ def collect(store: Path, name: str, hardware: str) -> None:
         merged = pd.concat([*known, frame]).drop_duplicates(same, keep="last").dropna(axis=1, how="all")
         merged.sort_values("repeat", kind="stable").to_csv(path, index=False)
     about = FOLDER / f"{name}.json"
-    runs = json.loads(about.read_text())["runs"] if about.exists() else []
+    before = json.loads(about.read_text()) if about.exists() else {"runs": [], "datasets": []}
     meta = {key: value for key, value in run.request["meta"].items() if key not in ("versions", "device", "commit")}
     command = re.sub(r"(--(data-dir|store|report)) \S+", "", meta.pop("command"))  # paths of one machine
     command = " ".join(command.split())
-    made = Counter((row.provenance["commit"], json.dumps(row.provenance["versions"])) for row in rows)
-    for (commit, versions), number in made.items():
-        time = max(row.provenance["time"] for row in rows if row.provenance["commit"] == commit)
-        one = {"command": command, "trials": number, "commit": commit, "time": time, "hardware": hardware}
-        runs.append(one | {"versions": json.loads(versions)})
+    runs = [*before["runs"], *({"command": command, "hardware": hardware, **part} for part in parts_of(rows))]
+    meta["datasets"] = joined(before["datasets"], meta["datasets"])
     whole = pd.read_csv(FOLDER / f"{name}.csv")
     methods = [method(found) for found in dict.fromkeys(whole["method"])]
     meta["methods"] = [{"name": one.name, "title": one.title, "note": one.note} for one in methods]

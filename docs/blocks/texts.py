@@ -10,10 +10,10 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections import Counter
 from pathlib import Path
 
 import pandas as pd
+from parts import joined, parts_of
 from scipy.stats import ttest_1samp
 
 from crossfade.lab import frames
@@ -26,6 +26,7 @@ FOLDER = Path(__file__).parents[2] / "results" / "text"
 STUDIES = {"table3": table3.STUDY, "figure2": figure2.study()}
 _COMMAND = re.compile(r"(--(?:data-dir|store|report|model)) \S*?([^/\s]*)(?= |$)")
 _DIGITS = 7
+_PARTS = ("methods", "device", "versions", "commit")  # what differs between the parts of a merged file
 _BRIEF = {"table3-gpu"}  # repeats a study: one line for each method is enough
 
 
@@ -35,7 +36,7 @@ def collect(stores: list[Path], name: str, hardware: str) -> None:
     The paths of data and models on one machine are left out of the commands.
     """
     frames_of: dict[str, list[pd.DataFrame]] = {"": [], "-curves": []}
-    meta, commands, keys, rows = {}, [], [], []
+    meta, commands, keys, rows, datasets = {}, [], [], [], []
     for store in stores:
         with Store(store, mode="read") as opened:
             wanted: list[Run] = []
@@ -43,7 +44,8 @@ def collect(stores: list[Path], name: str, hardware: str) -> None:
                 if not any(set(run.keys) <= set(later.keys) for later in wanted):
                     wanted.append(run)
             for run in reversed(wanted):
-                meta = {key: value for key, value in run.request["meta"].items() if key not in ("methods", "device")}
+                meta = {key: value for key, value in run.request["meta"].items() if key not in _PARTS}
+                datasets.append(run.request["meta"]["datasets"])
                 commands.append(_COMMAND.sub(_shortened, meta["command"]))
                 keys += run.keys
                 rows += opened.rows(run.keys)
@@ -54,8 +56,7 @@ def collect(stores: list[Path], name: str, hardware: str) -> None:
         kept = pd.concat(found).dropna(axis=1, how="all").drop(columns=["key", "fixed_test"], errors="ignore")
         order = ["dataset", "repeat", "method"]
         kept.sort_values(order, kind="stable").round(_DIGITS).to_csv(FOLDER / f"{name}{suffix}.csv", index=False)
-    made = Counter((row.provenance["commit"], row.provenance["time"][:10]) for row in rows)
-    meta["runs"] = [{"trials": n, "commit": commit, "date": date} for (commit, date), n in made.items()]
+    meta |= {"runs": parts_of(rows), "datasets": joined(*datasets)}
     recipes = {json.dumps(row.content["recipe"], sort_keys=True) for row in rows}
     meta |= {"hardware": hardware, "asked": len(set(keys)), "recipe": [json.loads(one) for one in sorted(recipes)]}
     meta["command"] = "`, `".join(dict.fromkeys(commands))
@@ -154,7 +155,11 @@ def blocks() -> dict[str, str]:
     for path in sorted(set(FOLDER.glob("*.json")) - {FOLDER / "table3-choices.json"}):
         about, results = json.loads(path.read_text()), pd.read_csv(path.with_suffix(".csv"))
         study = path.stem.partition("-")[0]
-        made = "; ".join(f"{one['trials']} at commit {one['commit']}, {one['date']}" for one in about["runs"])
+        made = "; ".join(
+            f"{one['trials']} at commit {one['commit']}, {one['time']}"
+            + (", with versions that weren't kept" if one["versions"] == "not kept" else "")
+            for one in about["runs"]
+        )
         lines = [
             f"`{about['command']}`: {len(results)} of {about['asked']} runs ({made}; {about['hardware']}), "
             f"{_seconds(results['seconds'].median())} seconds each (median). Recipe and versions: "

@@ -17,7 +17,10 @@ from crossfade.cli import main
 from crossfade.lab import frames
 from crossfade.lab.hardware import Hardware
 from crossfade.lab.methods import METHODS
-from crossfade.lab.paper.study import Request, plan
+from crossfade.lab.paper import figure2
+from crossfade.lab.paper.image_studies import IMAGE_STUDIES
+from crossfade.lab.paper.study import Request, Study, plan
+from crossfade.lab.paper.table3 import STUDY as TABLE3
 from crossfade.lab.paper.table4 import STUDY
 from crossfade.lab.paper.table4_page import NETS, PAPER
 from crossfade.lab.run import Summary, run
@@ -87,6 +90,27 @@ def test_end_to_end(call: Call, data: Path, whole: Whole) -> None:
     assert code == 0
     assert "0 trials computed" in err
     assert again == whole.out
+
+
+@pytest.mark.parametrize(
+    ("study", "given", "scale"),
+    [
+        (STUDY, {}, "paper"),
+        (STUDY, {"recipe": {"momentum": 0.0}}, "paper"),  # the other reading of what isn't printed
+        (STUDY, {"recipe": {"learning_rates": (0.1,)}}, "own"),
+        (STUDY, {"recipe": {"learning_rates": (0.1,)}, "scale": "smoke"}, "smoke"),
+        (TABLE3, {"epochs": 10}, "paper"),
+        (TABLE3, {"epochs": 3}, "own"),
+        (TABLE3, {"recipe": {"batch_size": 32}}, "own"),
+        (figure2.study(), {"recipe": {"learning_rate": 2e-5, "accumulate": 1}}, "paper"),
+        (figure2.study(), {"recipe": {"learning_rate": 1e-3}}, "own"),
+        (IMAGE_STUDIES["table1"], {"epochs": 12}, "own"),
+        (IMAGE_STUDIES["table1"], {"epochs": 12, "scale": "short"}, "short"),
+        (IMAGE_STUDIES["table5"], {"recipe": {"precision": "bf16-mixed"}}, "paper"),
+    ],
+)
+def test_scales_are_named_alike_in_every_study(study: Study, given: dict[str, object], scale: str) -> None:
+    assert study.scale_label(Request(Path(), **given)) == scale
 
 
 def test_a_loss_of_one_s_own_is_a_row(call: Call, data: Path, tmp_path: Path) -> None:

@@ -72,7 +72,8 @@ class ImageStudy(MarkdownStudy[ImageRecipe, ImageSet | Path]):
 
     def scale_label(self, request: Request) -> str:
         """Return the scale; ``"own"`` for the paper's data with another number of epochs."""
-        return "own" if request.scale == "paper" and request.epochs is not None else request.scale
+        own = request.scale == "paper" and request.epochs is not None
+        return "own" if own else super().scale_label(request)
 
     def chosen(self, request: Request) -> list[Cell[ImageRecipe]]:
         """Return the requested cells, with new ones if the study accepts any network and data set."""

@@ -40,9 +40,9 @@ class MarkdownStudy(Study[R, D]):
         """Return the study's figure, if it has one."""
         return None
 
-    def page(self, results: pd.DataFrame, scale: str, notes: Sequence[str] = ()) -> str:
-        """Return the page of these results; ``notes`` follow the study's choices."""
-        listed = "\n".join(f"- {line}" for line in (*self.choices, *notes))
+    def page(self, results: pd.DataFrame, scale: str, notes: Sequence[str] = (), used: Sequence[str] = ()) -> str:
+        """Return the page of these results; what was ``used`` stands above the study's choices, ``notes`` below."""
+        listed = "\n".join(f"- {line}" for line in (*used, *self.choices, *notes))
         parts = [f"### {self.title}", self.lead(results, scale), self.tables(results), *calibration_parts(results)]
         parts += [self.above_choices, listed]
         return "\n\n".join(part for part in parts if part) + "\n"
@@ -52,7 +52,7 @@ class MarkdownStudy(Study[R, D]):
         from crossfade.stats import to_svg
 
         results = frames.results(store, planned.keys)
-        page = self.page(results, planned.scale, planned.notes)
+        page = self.page(results, planned.scale, planned.notes, planned.used)
         figure = self.figure(results, planned.title)
         if figure is not None:
             drawn = report.with_suffix(".svg")

@@ -18,6 +18,7 @@ from crossfade.lab.store import Run, Store
 from crossfade.lab.trial import Json, Recipe, Task, Trial
 
 Scale: TypeAlias = Literal["smoke", "short", "paper"]
+_UNPRINTED = ("momentum", "precision", "accumulate")  # not printed, where a study leaves them to the request
 MIXTURES = ("ce", "f0", "f0-late", "gradual")  # CE and its three mixtures with EL, which most studies compare
 
 # Every study's title and choices, its cells, and the paper's numbers.
@@ -137,6 +138,7 @@ class Plan:
     Args:
         trials: The trials in the order of training.
         lines: A summary of the plan for the terminal.
+        used: What is trained how, with the request's options.
         notes: Facts about the data that a reader should know, and requested data that isn't here.
     """
 
@@ -146,6 +148,7 @@ class Plan:
     trials: tuple[Trial, ...]
     runs: tuple[Run, ...]
     lines: tuple[str, ...]
+    used: tuple[str, ...]
     notes: tuple[str, ...]
 
     @property
@@ -191,8 +194,11 @@ class Study(ABC, Generic[R, D]):
         """Write the page of a plan's results, of which there must be some, and return it as text."""
 
     def scale_label(self, request: Request) -> str:
-        """Return the name of the request's scale in tables."""
-        return request.scale
+        """Return the name of the request's scale in tables: ``"own"`` for the paper's data by another recipe."""
+        first, given = self.cells[0].recipe, request.recipe.items()
+        changed = any(getattr(first, name) != value for name, value in given if name not in _UNPRINTED)
+        own = request.scale == "paper" and (changed or request.epochs not in (None, first.epochs))
+        return "own" if own else request.scale
 
     def chosen(self, request: Request) -> list[Cell[R]]:
         """Return the requested cells.
@@ -281,4 +287,8 @@ def plan(study: Study[R, D], request: Request, command: str | Sequence[str], *, 
     if whole:
         meta = describe_run(study.title, whole, command, notes=[*notes, *study.choices], scale=scale, missing=missing)
         runs = study.runs(request, parts, meta)
-    return Plan(study.name, study.title, scale, whole, tuple(runs), tuple(lines), (*notes, *missing))
+    used = [f"{ready.label}: {ready.about}" for ready, _ in parts]
+    if len(alike := {ready.about for ready, _ in parts}) == 1:
+        used = [*alike]
+    trained = tuple(f"trained here: {about}" for about in used)
+    return Plan(study.name, study.title, scale, whole, tuple(runs), tuple(lines), trained, (*notes, *missing))

@@ -39,7 +39,7 @@ class _Table3(MarkdownStudy[LstmRecipe, TextSet]):
         limit = None if request.scale == "paper" else _SHORTENED[request.scale][2]
         task = TextTask(data, test_size=_TEST_SIZE, limit=limit, label=cell.label)
         terms = f"{recipe.epochs} epochs, batch {recipe.batch_size}, learning rate {recipe.learning_rate:g}"
-        about = f"{sizes_of(task)} · {terms}"
+        about = f"{sizes_of(task)} · {terms}, the first {recipe.max_length} words"
         return Prepared(cell.label, (task,), recipe, tuple(range(repeats)), about, data.notes)
 
     def tables(self, results: pd.DataFrame) -> str:
