@@ -21,7 +21,7 @@ from crossfade.lab.run import run_request
 from crossfade.lab.settings import Data, Images, Settings, Texts, Training, check_kind
 from crossfade.lab.store import Run, Store
 from crossfade.lab.trial import Json, Task, Trial, digest
-from crossfade.stats.words import count
+from crossfade.stats.words import count, listed
 
 if TYPE_CHECKING:
     from crossfade.lab.data.table import Table
@@ -223,7 +223,7 @@ def plan(data: Loaded, settings: Settings, command: str | Sequence[str], own: Se
     recipe, pairs = asked.recipe, itertools.product(asked.tasks, range(asked.repeats))
     trials = tuple(Trial(asked.study, task, one, recipe, repeat) for task, repeat in pairs for one in methods)
     notes = (*asked.notes, *_same_schedules(methods, recipe))
-    title = f"Losses compared on {', '.join(task.name for task in asked.tasks)}"
+    title = f"Losses compared on {listed((task.name for task in asked.tasks), 4)}"
     about = describe_run(title, trials, command, seed=training.seed or 0, notes=notes, device=asked.device)
     kept = {**asked.settings, **({} if training.equivalent is None else {"equivalent": training.equivalent})}
     run = Run(asked.study, {"settings": kept, "meta": about}, tuple(trial.key for trial in trials))
@@ -277,7 +277,7 @@ def _on_tables(tables: Sequence[Table], settings: Settings) -> _Experiment:
     kept |= {"split": split}
     kept |= {name: value for name, value in recipe.to_dict().items() if name in said or name not in _UNSAID}
     notes = [f"{table.source}: {note}" for table in tables for note in table.notes]
-    return _Experiment("compare", ", ".join(task.name for task in tasks), tasks, recipe, repeats, kept, notes, "CPU")
+    return _Experiment("compare", listed((task.name for task in tasks), 4), tasks, recipe, repeats, kept, notes, "CPU")
 
 
 def _on_texts(sets: Sequence[TextSet], settings: Settings) -> _Experiment:

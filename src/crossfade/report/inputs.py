@@ -102,7 +102,7 @@ def describe_methods(results: pd.DataFrame, meta: Mapping[str, Any]) -> list[Met
                 style="s0" if k == 0 else f"s{hue}{dash}",
                 schedule=None if steps is None else tuple((float(t), float(a), float(b)) for t, a, b in steps),
                 formula=str(entry.get("g") or ""),
-                note=". ".join(str(entry[part]) for part in ("title", "note") if entry.get(part)),
+                note=". ".join(str(one) for one in map(entry.get, ("title", "note")) if one and one != entry.get("g")),
             )
         )
     return infos
