@@ -346,6 +346,16 @@ def test_settings_that_make_no_sense(tmp_path, changes, says):
         plan_comparison(tmp_path, Settings.of(changes), "x")
 
 
+def test_what_does_not_fit_into_memory_is_refused_before_it_is_read_or_trained(tmp_path, monkeypatch):
+    folder(tmp_path / "mine")
+    monkeypatch.setattr("crossfade.lab.comparison.device_memory", lambda hardware: 2.0**20)
+    with pytest.raises(UserError, match=r"^resnet20 with \d+ examples at once need .* smaller --batch-size, --"):
+        plan_comparison(tmp_path / "mine", Settings.of({}), "x")
+    monkeypatch.setattr("crossfade.lab.hardware.available_memory", lambda: 2.0**20)
+    with pytest.raises(UserError, match=r"30 images of 512 x 512 pixels need about .* use a smaller --image-size$"):
+        plan_comparison(tmp_path / "mine", Settings.of({"image_size": 512}), "x")
+
+
 def test_kept_weights_that_are_not_ours(tmp_path):
     from safetensors.torch import save_file
 

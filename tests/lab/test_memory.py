@@ -3,10 +3,13 @@
 import math
 
 import pytest
+from torch import nn
 
 from crossfade.errors import UserError
 from crossfade.lab import hardware
 from crossfade.lab.hardware import available_memory, check_memory, check_trials
+from crossfade.lab.nets import build
+from crossfade.lab.nets.memory import training_memory
 from crossfade.lab.train.lstm.recipe import LstmRecipe
 from crossfade.lab.train.tables.recipe import Recipe
 from crossfade.lab.trial import Shape
@@ -66,3 +69,41 @@ def test_the_estimates_hold_what_was_measured():
         recipe = LstmRecipe(embedding=width, hidden=width)
         assert measured / 1.5 < recipe.memory(Shape(300, 300, 2), methods) / 2**20 < 2 * measured
     assert three_rates.memory(Shape(60, 20_000, 2), 7) > 50 * GIB
+
+
+@pytest.mark.parametrize(
+    ("net", "shape", "measured"),
+    [
+        ("resnet20", (512, 3, 32, 32), 1093),
+        ("resnet18_small", (64, 3, 32, 32), 744),
+        ("resnet50", (8, 3, 224, 224), 1352),
+        ("densenet121", (8, 3, 224, 224), 1343),
+        ("efficientnet_b0", (8, 3, 224, 224), 983),
+        ("vit_b_16", (8, 3, 224, 224), 2112),
+    ],
+)
+def test_the_estimate_of_an_image_network_holds_what_was_measured(net, shape, measured):
+    """Peaks in MiB of two steps of SGD above what there was before the network."""
+    found = training_memory(lambda: build(net, 10), shape, moments=1) / 2**20
+    assert measured / 1.5 < found < 1.3 * measured
+    assert training_memory(lambda: build(net, 10), shape, moments=1, half=True) / 2**20 < found
+
+
+def test_the_estimate_of_a_transformer_holds_what_was_measured(tmp_path):
+    from transformers import BertConfig
+
+    from crossfade.lab.nets.pretrained import empty_classifier
+
+    config = BertConfig(hidden_size=256, num_hidden_layers=6, num_attention_heads=4, intermediate_size=1024)
+    config.save_pretrained(tmp_path)
+    for size, measured in ((16, 630), (64, 1828)):
+        found = training_memory(lambda: empty_classifier(str(tmp_path), 3), (size, 128), moments=2) / 2**20
+        assert measured / 1.3 < found < 1.3 * measured
+
+
+def test_a_network_that_cannot_run_without_values_counts_by_its_weights():
+    class Odd(nn.Linear):
+        def forward(self, x):
+            return float(x.sum()) * super().forward(x)
+
+    assert training_memory(lambda: Odd(1000, 1000, bias=False), (5, 1000, 1, 1), moments=2) == 4 * 4e6

@@ -112,6 +112,13 @@ def test_fixed_test_rows_and_pairs(call, sentences, bert, folder):
     assert "reads one text" in line
 
 
+def test_a_transformer_that_does_not_fit_into_memory_is_refused(call, table, bert, monkeypatch):
+    monkeypatch.setattr("crossfade.lab.comparison.device_memory", lambda hardware: 2.0**10)
+    at = ["compare", table, "--target", "about", "--text", "sentence", "--net", f"bert:{bert}"]
+    line = refused(call, *at, "--max-length", "32")
+    assert re.search(r"with \d+ examples at once need about .* --max-length or model, or --accumulate N", line)
+
+
 def test_bad_requests_are_one_line(call, table, sentences, bert, folder):
     at = ["compare", table, "--target", "about", "--text"]
     assert "sentense" in refused(call, *at, "sentense")

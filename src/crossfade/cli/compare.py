@@ -116,7 +116,7 @@ def compare(
         overwrite=output.overwrite,
     )
     check_folder(output.keep_weights, "--keep-weights")
-    planned = plan(load(files, data, settings), settings, ["crossfade", *sys.argv[1:]])
+    planned = plan(load(files, data, settings), settings, ["crossfade", *sys.argv[1:]], hardware=hardware)
     if process_rank() > 0:  # of several processes the first alone writes and speaks
         run_request([], planned.trials, output.store, hardware, keep_weights=weights, retry_failed=retry)
         return 0

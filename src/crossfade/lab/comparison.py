@@ -7,11 +7,12 @@ import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from crossfade.errors import UserError
-from crossfade.lab.hardware import Hardware, check_memory, check_trials
+from crossfade.lab.hardware import Hardware, check_memory, check_trials, device_memory
 from crossfade.lab.loading import Loaded, kind_of, load, rare_of
 from crossfade.lab.methods import COSINE, DEFAULT_METHODS, MATCHED, METHODS, Method, method, shared_epochs
 from crossfade.lab.own_loss import as_method, check_loss, load_loss, load_schedule
@@ -26,7 +27,7 @@ from crossfade.stats.words import count, listed
 if TYPE_CHECKING:
     from crossfade.lab.data.table import Table
     from crossfade.lab.data.texts import TextSet
-    from crossfade.lab.train.deep.recipe import ImageRecipe, TextRecipe
+    from crossfade.lab.train.deep.recipe import DeepRecipe, ImageRecipe, TextRecipe
     from crossfade.lab.train.lstm.recipe import LstmRecipe
     from crossfade.lab.train.tables.recipe import Recipe
 
@@ -179,11 +180,11 @@ momentum, weight_decay, lr_schedule, granularity, metric, select, tie, precision
         else:
             declared = "y" in categorical
             data = [texts_from_arrays(X, y, texts.text, name=name, test=test, numbers_are_names=declared, rare=rare)]
-    planned = plan(data, settings, command, own)
+    machine = hardware if workers is None else replace(hardware, threads=workers)
+    planned = plan(data, settings, command, own, machine)
     for note in planned.notes:
         warnings.warn(note, stacklevel=2)
     with Store(store) as opened:
-        machine = hardware if workers is None else replace(hardware, threads=workers)
         return execute(planned, opened, machine, keep_weights=keep_weights, progress=progress)
 
 
@@ -194,7 +195,13 @@ def compare_folder(
     return compare(folder, store=store, progress=progress, **options)
 
 
-def plan(data: Loaded, settings: Settings, command: str | Sequence[str], own: Sequence[Method] = ()) -> Plan:
+def plan(
+    data: Loaded,
+    settings: Settings,
+    command: str | Sequence[str],
+    own: Sequence[Method] = (),
+    hardware: Hardware = Hardware(),  # noqa: B008  (frozen)
+) -> Plan:
     """Check a request for data from ``load``, and write it down as trials, before anything is trained.
 
     Raises:
@@ -206,9 +213,9 @@ def plan(data: Loaded, settings: Settings, command: str | Sequence[str], own: Se
 
     training = settings.training
     if isinstance(data, Path):
-        methods, asked = _methods(training, own, _ON_IMAGES), _on_images(data, settings)
+        methods, asked = _methods(training, own, _ON_IMAGES), _on_images(data, settings, hardware)
     elif sets := [one for one in data if isinstance(one, TextSet)]:
-        methods, asked = _methods(training, own, _ON_TEXTS), _on_texts(sets, settings)
+        methods, asked = _methods(training, own, _ON_TEXTS), _on_texts(sets, settings, hardware)
     else:
         tables = [one for one in data if not isinstance(one, TextSet)]
         methods, asked = _methods(training, own, _ON_TABLES, tables=True), _on_tables(tables, settings)
@@ -280,7 +287,7 @@ def _on_tables(tables: Sequence[Table], settings: Settings) -> _Experiment:
     return _Experiment("compare", listed((task.name for task in tasks), 4), tasks, recipe, repeats, kept, notes, "CPU")
 
 
-def _on_texts(sets: Sequence[TextSet], settings: Settings) -> _Experiment:
+def _on_texts(sets: Sequence[TextSet], settings: Settings, hardware: Hardware) -> _Experiment:
     """Return what is trained on texts: an LSTM, or a pretrained transformer."""
     from crossfade.lab.data.texts import TextTask
     from crossfade.lab.train.lstm.recipe import LstmRecipe
@@ -298,9 +305,11 @@ def _on_texts(sets: Sequence[TextSet], settings: Settings) -> _Experiment:
         for split in splits:
             tokenize(split, recipe)  # what can't be read is told before anything is trained
     else:
-        from crossfade.lab.nets.pretrained import check_model
+        from crossfade.lab.nets.pretrained import check_model, empty_classifier
 
         recipe = replace(recipe, digest=check_model(recipe.model, recipe.max_length))
+        make = partial(empty_classifier, recipe.model, splits[0].classes)
+        _check_batches(recipe, make, (recipe.max_length,), 2, "--max-length or model, or --accumulate N", hardware)
     notes = [note for data in sets for note in data.notes]
     notes += ["the test part is a file's own, the same in every repeat"] if sets[0].test else []
     repeats, kept = training.repeats or 5, {"scale": recipe.scale}
@@ -330,11 +339,11 @@ def _text_recipe(settings: Settings) -> LstmRecipe | TextRecipe:
     return replace(usual_bert, **said, **_given(settings, "accumulate", "precision"))
 
 
-def _on_images(folder: Path, settings: Settings) -> _Experiment:
+def _on_images(folder: Path, settings: Settings, hardware: Hardware) -> _Experiment:
     """Return what is trained on a folder of images: a network for small images, or one of torchvision's."""
     from crossfade.lab.data.image_sets import load_folder
     from crossfade.lab.data.images import ImageTask
-    from crossfade.lab.nets import check_name
+    from crossfade.lab.nets import build, check_name
     from crossfade.lab.train.deep.recipe import Augment, ImageRecipe
 
     training, images = settings.training, settings.images
@@ -360,10 +369,25 @@ def _on_images(folder: Path, settings: Settings) -> _Experiment:
     said = _given(settings, "batch_size", "learning_rate", "weight_decay", "precision")
     recipe = replace(usual, **said, **_select(training))
     recipe = recipe.fitting(len(task.split(0).train))
+    make = partial(build, net, len(data.classes))
+    _check_batches(recipe, make, (3, side, side), 1, "--image-size or --net", hardware)
     notes = ["the test part is the folder's own, the same in every repeat"] if data.test is not None else []
     repeats, kept = training.repeats or 3, recipe.to_dict()
     sizes = f"{task.name}: {sizes_of(task, 'images')}"
     return _Experiment("compare-images", sizes, [task], recipe, repeats, kept, notes)
+
+
+def _check_batches(
+    recipe: DeepRecipe, make: Callable[[], Any], example: Sequence[int], moments: int, advice: str, hardware: Hardware
+) -> None:
+    """Raise UserError if a batch of examples of this shape doesn't fit into memory where its part is trained."""
+    from crossfade.lab.nets.memory import training_memory
+
+    size = math.ceil(recipe.batch_size / (hardware.devices * hardware.nodes * recipe.accumulate))
+    half = recipe.precision != "32-true"
+    needed = training_memory(make, (size, *example), moments=moments, half=half)
+    what = f"{getattr(recipe, 'net', '')} with {count(size, 'example')} at once"
+    check_memory(what, needed, f"use a smaller --batch-size, {advice}", device_memory(hardware))
 
 
 def _given(settings: Settings, *names: str) -> Json:

@@ -91,9 +91,18 @@ def check_device(device: str) -> bool:
     return kind != "cpu"
 
 
-def check_memory(what: str, needed: float, advice: str) -> None:
-    """Raise UserError if more bytes are needed than there are, with what needs them and what to do about it."""
-    free = available_memory()
+def device_memory(hardware: Hardware) -> float:
+    """Return how many bytes may still be taken where deep networks are trained: of a GPU, or of the machine."""
+    if torch_device(hardware) == "cpu":
+        return available_memory()
+    import torch
+
+    return float(torch.cuda.mem_get_info()[0])
+
+
+def check_memory(what: str, needed: float, advice: str, free: float | None = None) -> None:
+    """Raise UserError if more bytes are needed than are free, with what needs them and what to do about it."""
+    free = available_memory() if free is None else free
     if needed > free:
         sizes = f"about {needed / 2**30:,.1f} GiB of memory, and {max(free, 0.0) / 2**30:,.1f} GiB are available"
         raise UserError(f"{what} need {sizes}; {advice}")

@@ -21,10 +21,10 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from crossfade.errors import UserError
 from crossfade.lab.data.images import ImageSet, Part
 from crossfade.lab.data.sources import CATALOGUE
+from crossfade.lab.hardware import check_memory
 
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp"}
 _PARTS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-_LARGEST = 8 << 30  # bytes of decoded images
 
 Read: TypeAlias = tuple[Part, Part, tuple[str, ...]]  # training part, test part, classes
 _Files: TypeAlias = Sequence[tuple[Path, str]]  # each with its class
@@ -60,9 +60,10 @@ def load_folder(folder: str | Path, *, size: int | None = None) -> ImageSet:
     if len(classes) < 2:
         raise UserError(f"{bases['train']}: expected at least two class folders with images, got {len(classes)}")
     size = size or _usual_size([path for path, _ in listed["train"]])
-    needed = 3 * size * size * sum(map(len, listed.values()))
-    if needed > _LARGEST:
-        raise UserError(f"{root}: needs {needed / 2**30:.0f} GiB at {size} x {size} pixels; use a smaller --image-size")
+    count = sum(map(len, listed.values()))  # in memory once as read and once in the parts of a repeat
+    check_memory(
+        f"{root}: {count:,} images of {size} x {size} pixels", 2.0 * 3 * size**2 * count, "use a smaller --image-size"
+    )
     for name, files in listed.items():
         _check_classes(files, classes, bases[name])
     read = {name: _read(files, classes, size) for name, files in listed.items()}

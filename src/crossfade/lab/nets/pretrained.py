@@ -77,6 +77,15 @@ def load_classifier(model: str, classes: int) -> nn.Module:
     return net.train()
 
 
+def empty_classifier(model: str, classes: int) -> nn.Module:
+    """Return the model with a head as its settings say, and no weights of its own, for PyTorch's meta device."""
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    config = _from(model, AutoConfig, num_labels=classes)
+    net: nn.Module = AutoModelForSequenceClassification.from_config(config)
+    return net
+
+
 @dataclass(frozen=True, eq=False)
 class Tokens:
     """The tokens of a part's examples.
