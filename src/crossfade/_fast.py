@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeAlias, cast
+from typing import Any, NamedTuple, TypeAlias, cast
 
 import torch
 import torch.nn.functional as F
@@ -26,8 +26,10 @@ _UNDERFLOW = 1e-30
 _NO_PROBABILITY = -1e4
 # Logits that are read more than once or widened are taken this many at a time: they stay in the processor's cache.
 _PIECE = 524_288
-# On rows up to this length PyTorch's log_softmax with exp takes less time than its softmax, on longer ones more.
+# On rows up to this length PyTorch's log_softmax and its derivative are faster than its softmax, on longer ones slower.
 _SHORT = 64
+# Rows shorter than a vector register PyTorch takes one number at a time: as columns they need a tenth of that.
+_NARROW = 16
 
 # From some rows of the logits, which rows these are, and memory for the gradient to the losses and their gradient.
 _Piece: TypeAlias = Callable[[Tensor, slice, Tensor | None], tuple[Tensor, Tensor]]
@@ -120,8 +122,13 @@ def fast(
         piece = partial(_soft_piece, cast(Mixture, g), target, weight, max(label_smoothing, 0.0), scale)
     elif label_smoothing > 0:
         piece = partial(_smooth_piece, cast(Mixture, g), target, weight, label_smoothing, ignored, scale)
-    whole = logits.dtype == precise and not soft and (label_smoothing <= 0 or classes <= _SHORT)
-    return cast(Tensor, _Fast.apply(*read_again, piece, whole, count, reduction, readable))
+    if logits.dtype != precise or soft:
+        whole = False
+    elif label_smoothing > 0:
+        whole = classes <= _SHORT
+    else:
+        whole = classes > _SHORT or logits.numel() <= _PIECE
+    return cast(Tensor, _Fast.apply(*read_again, _Call(piece, whole, count, reduction, readable)))
 
 
 def pieces(logits: Tensor) -> list[slice]:
@@ -144,20 +151,39 @@ def _cross_entropy(p_y: Tensor, logits: Tensor, index: Tensor) -> Tensor:
 
 
 def _scaled_slope(
-    g: Transform, ce: Tensor, row: Row, p_y: Tensor, missing: Tensor, scale: float
+    g: Transform, ce: Tensor, row: Row, p_y: Tensor, missing: Tensor, scale: float, dim: int
 ) -> tuple[Tensor, Tensor]:
-    """Return g(ce) and scale * g'(ce), given p_y and missing = p_y - 1."""
+    """Return g(ce) and scale * g'(ce), given p_y and missing = 1 - p_y, all with a class dimension of size 1."""
     if isinstance(g, Mixture):
         alpha, beta = float(g.alpha), float(g.beta)
         slope = (p_y * (beta * scale)).add_(alpha * scale)
         if alpha == 0.0:
-            return missing * -beta, slope
-        return torch.sub(ce if alpha == 1.0 else ce * alpha, missing, alpha=beta), slope
+            return missing * beta, slope
+        return torch.add(ce if alpha == 1.0 else ce * alpha, missing, alpha=beta), slope
     if isinstance(g, Focal):  # ce comes in steps of 6e-8 near p = 1, as 1 - p does: expm1, which is slow, adds nothing
-        value, slope = g.value_and_slope(ce, p_y, -missing)
+        value, slope = g.value_and_slope(ce, p_y, missing)
         return value, slope.mul_(scale)
-    value, slope = value_and_slope(g, ce.squeeze(1), row)
-    return value.unsqueeze(1), slope.unsqueeze(1) * scale
+    value, slope = value_and_slope(g, ce.squeeze(dim), row)
+    return value.unsqueeze(dim), slope.unsqueeze(dim) * scale
+
+
+def _is_narrow(z: Tensor) -> bool:
+    return z.dim() == 2 and z.shape[1] < _NARROW
+
+
+def _log_softmax(z: Tensor, out: Tensor | None) -> Tensor:
+    """Return ``torch.log_softmax(z, 1, out=out)``."""
+    if not _is_narrow(z):
+        return torch.log_softmax(z, 1, out=out)
+    log_p = torch.log_softmax(z.t(), 0).t()
+    return log_p.contiguous() if out is None else out.copy_(log_p)
+
+
+def _sums(values: Tensor) -> Tensor:
+    """Return the sums over dimension 1, which is kept. On short rows ``sum`` takes twice as long as a product."""
+    if values.dim() > 2 or values.shape[1] > _SHORT:
+        return values.sum(1, keepdim=True)
+    return torch.mv(values, values.new_ones(values.shape[1])).unsqueeze(1)
 
 
 def softmax(z: Tensor, index: Tensor, asked: frozenset[str], out: Tensor | None) -> tuple[Tensor, Row]:
@@ -191,25 +217,34 @@ def _piece(
 ) -> tuple[Tensor, Tensor]:
     """Return the losses of the rows, and their gradient times ``scale`` in full precision."""
     index = index if index.shape[0] == logits.shape[0] else index[at]
-    z = full_precision(logits)
-    if z.shape[1] > _SHORT:
+    z, dim = full_precision(logits), 1
+    short, narrow = z.shape[1] <= _SHORT, _is_narrow(z)
+    if narrow:
+        z, index, dim = z.t(), index.t(), 0
+    if short:
+        log_p = torch.log_softmax(z, dim)
+        ce = -log_p.gather(dim, index)
+        p_y, row = torch.exp(-ce), Row(lambda: torch.exp(log_p), dim, index)
+    else:
         p, row = softmax(z, index, asked, out)
         p_y = p.gather(1, index)
         ce = _cross_entropy(p_y, logits, index)
-    else:
-        log_p = torch.log_softmax(z, 1, out=out)
-        ce = -log_p.gather(1, index)
-        p = log_p.exp_()
-        p_y, row = p.gather(1, index), Row(lambda: p, 1, index)
-    missing = p_y - 1.0
-    rows, slope = _scaled_slope(g, ce, row, p_y, missing, scale)
+    missing = 1.0 - p_y
+    rows, slope = _scaled_slope(g, ce, row, p_y, missing, -scale if short else scale, dim)
     if row_weight is not None:
-        own = row_weight[at].unsqueeze(1)
+        own = row_weight[at].unsqueeze(dim)
         rows, slope = rows * own, slope * own
     if ignored is not None:  # not by a weight of 0: a NaN among the logits would pass
-        hidden = ignored[at].unsqueeze(1)
+        hidden = ignored[at].unsqueeze(dim)
         rows, slope = rows.masked_fill(hidden, 0.0), slope.masked_fill(hidden, 0.0)
-    return rows.squeeze(1), p.mul_(slope).scatter_(1, index, slope * missing)
+    rows = rows.squeeze(dim)
+    if not short:
+        return rows, p.mul_(slope).scatter_(1, index, slope * -missing)
+    of_log_p = torch.zeros_like(log_p).scatter_(dim, index, slope)  # not out: PyTorch is twice as slow in place
+    if not narrow:
+        return rows, torch._log_softmax_backward_data(of_log_p, log_p, dim, z.dtype, out=out)
+    gradient = torch._log_softmax_backward_data(of_log_p, log_p, dim, z.dtype).t()
+    return rows, gradient.contiguous() if out is None else out.copy_(gradient)
 
 
 def _smooth_piece(
@@ -233,7 +268,7 @@ def _smooth_piece(
     """
     alpha, beta, share = float(g.alpha), float(g.beta), smoothing / logits.shape[1]
     index = index[at]
-    log_p = torch.log_softmax(full_precision(logits), 1, out=out)
+    log_p = _log_softmax(full_precision(logits), out)
     ce = -log_p.gather(1, index)
     own: float | Tensor = 1.0 - smoothing
     even: float | Tensor = share
@@ -284,70 +319,71 @@ def _soft_piece(
         u = smoothed(u, smoothing, z.shape[1])
     if weight is not None:
         u = u * along_classes(weight, z)
-    mass = u.sum(1, keepdim=True)
+    mass = _sums(u)
     if z.shape[1] > _SHORT:  # one softmax, and log p from the largest logit and its p
         p = torch.softmax(z, 1, out=out)
         product = (z - z.amax(1, keepdim=True)).mul_(u)
         log_p_of_u = product.sum(1, keepdim=True) + mass * p.amax(1, keepdim=True).log_()
     else:
-        log_p = torch.log_softmax(z, 1, out=out)
+        log_p = _log_softmax(z, out)
         product = log_p * u
-        log_p_of_u, p = product.sum(1, keepdim=True), log_p.exp_()
+        log_p_of_u, p = _sums(product), log_p.exp_()
     own = torch.addcmul(u if alpha == 1.0 else u * alpha, p, u, value=beta, out=product)
-    slope = own.sum(1, keepdim=True)
+    slope = _sums(own)
     rows = mass * (alpha + beta) - slope
     if alpha != 0.0:  # p_y = 0 with alpha = 0 is not NaN
         rows -= alpha * log_p_of_u
     return rows.squeeze(1), p.mul_(slope * scale).sub_(own, alpha=scale)
 
 
-def _losses_and_gradient(logits: Tensor, piece: _Piece, whole: bool) -> tuple[Tensor, Tensor]:
-    if whole:
-        return piece(logits, slice(None), None)
-    precise = wide(logits.dtype)
-    rows = torch.empty(logits.shape[:1] + logits.shape[2:], dtype=precise)
-    # Not in float16, whose range is too small until backward knows the loss's scale. Autograd casts its result.
-    gradient = torch.empty(logits.shape, dtype=torch.bfloat16 if logits.dtype == torch.bfloat16 else precise)
-    for at in pieces(logits):
-        out = gradient[at] if logits.dtype == precise else None
-        rows[at], found = piece(logits[at], at, out)
-        if out is None:
-            gradient[at] = found
-    return rows, gradient
+class _Call(NamedTuple):
+    """What a loss is made of besides tensors: one object, because autograd handles each argument of a function."""
+
+    piece: _Piece
+    whole: bool
+    divisor: float
+    reduction: str
+    readable: Callable[[Tensor], Tensor]
+
+    def losses_and_gradient(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        if self.whole:
+            return self.piece(logits, slice(None), None)
+        precise = wide(logits.dtype)
+        rows = torch.empty(logits.shape[:1] + logits.shape[2:], dtype=precise)
+        # Not in float16, whose range is too small until backward knows the loss's scale. Autograd casts its result.
+        gradient = torch.empty(logits.shape, dtype=torch.bfloat16 if logits.dtype == torch.bfloat16 else precise)
+        for at in pieces(logits):
+            out = gradient[at] if logits.dtype == precise else None
+            rows[at], found = self.piece(logits[at], at, out)
+            if found is not out:
+                gradient[at] = found
+        return rows, gradient
 
 
 class _Fast(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any,
-        logits: Tensor,
-        target: Tensor,
-        weight: Tensor | None,
-        piece: _Piece,
-        whole: bool,
-        count: float,
-        reduction: str,
-        readable: Callable[[Tensor], Tensor],
-    ) -> Tensor:
-        rows, ctx.gradient = _losses_and_gradient(logits, piece, whole)
+    def forward(ctx: Any, logits: Tensor, target: Tensor, weight: Tensor | None, call: _Call) -> Tensor:
+        rows, ctx.gradient = call.losses_and_gradient(logits)
         ctx.save_for_backward(logits, target, weight)  # autograd then refuses to compute again from changed ones
-        ctx.pass_again = partial(_losses_and_gradient, piece=piece, whole=whole)
-        ctx.by_row, ctx.readable = reduction == "none", readable
-        if reduction == "none":
+        ctx.call = call
+        if call.reduction == "none":
             return rows
-        return rows.sum() / count if reduction == "mean" else rows.sum()
+        return rows.sum() / call.divisor if call.reduction == "mean" else rows.sum()
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():  # the gradient is to be differentiated
             logits, _, _ = ctx.saved_tensors
-            (gradient,) = torch.autograd.grad(ctx.readable(logits), logits, upstream, create_graph=True)
-            return gradient, *[None] * 7
-        gradient = ctx.pass_again(ctx.saved_tensors[0])[1] if ctx.gradient is None else ctx.gradient
-        factor = upstream.unsqueeze(1) if ctx.by_row else upstream
+            (gradient,) = torch.autograd.grad(ctx.call.readable(logits), logits, upstream, create_graph=True)
+            return gradient, None, None, None
+        gradient = ctx.gradient
+        if gradient is None:  # a second pass
+            _, gradient = ctx.call.losses_and_gradient(ctx.saved_tensors[0])
+        by_row = ctx.call.reduction == "none"
+        factor = upstream.unsqueeze(1) if by_row else upstream
         if is_observed() or torch._C._functorch.is_legacy_batchedtensor(upstream):
-            return gradient * factor.to(gradient.dtype), *[None] * 7
+            return gradient * factor.to(gradient.dtype), None, None, None
         ctx.gradient = None  # from here on it belongs to the caller
-        if ctx.by_row or upstream.item() != 1.0:
+        if by_row or upstream.item() != 1.0:
             gradient.mul_(factor.to(gradient.dtype))
-        return gradient, *[None] * 7
+        return gradient, None, None, None

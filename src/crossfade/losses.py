@@ -115,7 +115,19 @@ class Fade(nn.Module):
         self, logits: Tensor, target: Tensor, *, return_stats: bool = False
     ) -> Tensor | tuple[Tensor, LossStats]:
         """Return the loss at the progress that was set last, or the pair (loss, stats)."""
-        return _options.loss(self.g(), logits, target, return_stats=return_stats, **self._loss_options())
+        return _options.loss(
+            self.g(),
+            logits,
+            target,
+            self.weight,
+            self.ignore_index,
+            self.label_smoothing,
+            self.reduction,
+            self.softcap,
+            self.z_loss,
+            self.shift,
+            return_stats,
+        )
 
     def _loss_options(self) -> LossOptions:
         return {

@@ -117,7 +117,7 @@ DISTRIBUTIONS = {"index": 0.0, "smoothed": 0.2, "probabilities": 0.0, "smoothed 
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("shape", [(300, 70), (3, 9, 40, 30), (2, 30_000)])
+@pytest.mark.parametrize("shape", [(300, 70), (900, 21), (3000, 7), (3, 9, 40, 30), (2, 30_000)])
 @pytest.mark.parametrize("kind", DISTRIBUTIONS)
 @pytest.mark.parametrize("name", FAST)
 def test_fast_form_agrees_with_by_class(dtype: torch.dtype, shape: tuple[int, ...], kind: str, name: str) -> None:
