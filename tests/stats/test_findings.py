@@ -89,6 +89,8 @@ def test_nothing_learned():
     assert compare_methods(runs(scores, majority=0.6)).majority == {"a": pytest.approx(0.6)}
     assert "Nothing" not in found(runs({"ce": around(0.8), "f0": around(0.9)}, majority=0.6))
     assert "Nothing" not in found(runs(scores))
+    unsure = {"ce": around(0.9, repeats=3), "el": [0.33, 0.8, 0.9]}  # far above a guess, if by a wide interval
+    assert "Nothing" not in found(runs(unsure, majority=0.25))
 
 
 def test_rates_at_the_edge_of_the_grid():

@@ -156,7 +156,8 @@ def _nothing_learned(results: pd.DataFrame, paired: Sequence[PairedComparison], 
         for method, own in part.groupby("method", sort=False):
             score, majority = own[metric].to_numpy(float), own["majority"].to_numpy(float)
             test = paired_t(score) if c.fixed_test else corrected_resampled_t(score, c.n_train, c.n_test)
-            near = max(1.0 / c.n_test, 2.0 * (test.standard_error or 0.0) if len(score) > 2 else 0.0)
+            luck = float(np.sqrt(majority.mean() * (1.0 - majority.mean()) / c.n_test))  # of so many guesses
+            near = max(1.0 / c.n_test, 2.0 * min(test.standard_error or 0.0, luck) if len(score) > 2 else 0.0)
             if score.mean() - majority.mean() <= near:
                 chance = abs(score.mean() - guess) <= abs(score.mean() - majority.mean()) + _SAME
                 what = "chance" if chance else "the majority class"
