@@ -39,7 +39,7 @@ sphinx_gallery_conf = {
     "abort_on_example_error": True,
     "download_all_examples": False,
     "show_signature": False,
-    "min_reported_time": 1e9,
+    "write_computation_times": False,
 }
 exclude_patterns = ["_build"]
 templates_path = ["_templates"]
@@ -61,6 +61,7 @@ html_title = f"crossfade {version}"
 html_static_path = ["_static"]
 html_extra_path = ["first"]
 html_css_files = ["narrow.css"]
+html_context = {"default_mode": "auto"}
 html_show_sourcelink = False
 html_theme_options = {"show_toc_level": 2, "secondary_sidebar_items": ["page-toc"], "footer_start": ["copyright"]}
 copybutton_prompt_text = r"\$ |>>> |\.\.\. "
