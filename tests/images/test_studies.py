@@ -236,6 +236,16 @@ def test_escapes_are_counted_by_group(tmp_path):
     assert escape_table(pd.DataFrame([row])).loc[0, "share_far"] == 50
 
 
+@pytest.mark.parametrize("study", ["table1", "table5", "normmatched"])
+def test_any_method_can_be_asked_for_and_old_names_are_known(cifar, study):
+    folder, _ = cifar
+    asked = ("mmc", "ce-volume-own", "cot", "ce", "mpce", "ce-matched")
+    planned = plan(IMAGE_STUDIES[study], Request(folder, "smoke", datasets=("cifar100",), methods=asked), "test")
+    found = dict.fromkeys(trial.method.name for trial in planned.trials)
+    assert set(found) == {"mmc", "ce-rate-matched", "cot", "ce", "mpce", "ce-matched"}
+    assert next(iter(found)) == "ce"  # a study's own methods keep their order
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import runpy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -121,6 +122,18 @@ def test_a_loss_of_one_s_own_is_a_row(call: Call, data: Path, tmp_path: Path) ->
     assert code == 0, err
     assert "cubic" in out
     assert set(results(tmp_path / "t.db")["method"]) == {"ce", "gradual", "cubic"}
+
+
+def test_rivals_and_both_matched_controls_are_rows_like_the_others(call: Call, data: Path, tmp_path: Path) -> None:
+    names = ["ce", "mpce", "mmc", "cot", "ce-matched", "ce-rate-matched", "ce-rate-matched-off"]
+    more = ["--methods", ",".join(names), "--net", "linear", "--sets", "iris,wine"]
+    code, out, err = call(*command(data, tmp_path / "t.db", *more))
+    assert code == 0, err
+    frame = results(tmp_path / "t.db")
+    assert set(frame["method"]) == set(names)
+    assert set(frame["engine"]) == {"kernel"}
+    assert all(re.search(rf"^ *{name} ", out, re.M) for name in names)
+    assert frame.pivot(index=["dataset", "repeat"], columns="method", values="nll").nunique(axis=1).eq(7).all()
 
 
 @pytest.mark.parametrize("net", ["both", "linear,mlp"])

@@ -46,10 +46,10 @@ def refused(call, *arguments) -> str:
 
 def test_compare_with_an_lstm(call, table, folder):
     (folder / "mine.py").write_text("import torch\n\ndef squared(ce):\n    return torch.expm1(-ce) ** 2\n")
-    command = ["compare", table, "--text", "sentence", "--target", "about", *QUICK, "--methods", "gradual"]
+    command = ["compare", table, "--text", "sentence", "--target", "about", *QUICK, "--methods", "gradual,mpce,mmc,cot"]
     code, out, err = call(*command, "--loss", "mine.py:squared", "--json", "answer.json")
     assert code == 0, err
-    assert "squared" in out
+    assert all(name in out for name in ("squared", "mpce", "mmc", "cot"))
     assert "report.html" in err
     answer = json.loads(Path("answer.json").read_text())
     assert {"ce", "gradual", "squared"} <= set(json.dumps(answer).replace('"', " ").split())
@@ -57,7 +57,7 @@ def test_compare_with_an_lstm(call, table, folder):
     assert (code, again) == (0, out)
     with Store("crossfade.db", mode="read") as store:
         rows = list(store.rows())
-    assert len(rows) == 6
+    assert len(rows) == 12
     assert all(row.outcome.result["engine"] != "" and row.outcome.result["f1"] >= 0 for row in rows)
 
 
