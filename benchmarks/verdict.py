@@ -62,7 +62,7 @@ PLAN = {
 }
 RANDOM = 10  # repeats with random splits and on fixed test rows, of which also fewer are looked at
 USED = {"folds": (), "random": (3, 5), "fixed": ()}
-LARGEST_FIXED = 1000
+LARGEST_FIXED = 100
 ARMS = ("copy", "mild", "strong", "el")
 
 
