@@ -164,7 +164,8 @@ def _few_or_fixed(found: pd.DataFrame) -> str:
         digits = (1, 1, 1, 2)
         cells = zip((false, power, missed, half), digits, strict=True)
         shown = [" / ".join(f"{100 * value:.{places}f}" for value in values) for values, places in cells]
-        rows.append([estimator, str(repeats), *shown])
+        alone = f", samples of {part['rows'].iloc[0]}" if len(by_size) == 1 else ""
+        rows.append([estimator + alone, str(repeats), *shown])
     head = ["at 100 / 300 / 1,000 rows", "repeats", "false positives", "found of mild, strong and el"]
     return table([*head, "truth not covered", "half width, points"], rows)
 
