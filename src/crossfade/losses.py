@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from numbers import Real
 from typing import Any, Self, Unpack
@@ -17,7 +17,7 @@ from crossfade._options import LossOptions
 from crossfade._stats import LossStats
 from crossfade._tensors import class_dim, full_precision, is_half
 from crossfade._transforms import Mixture, Transform
-from crossfade.schedules import ParameterSchedule, Schedule, Weights, check_called, check_progress, gradual
+from crossfade.schedules import ParameterSchedule, Schedule, Weights, check_called, gradual, values_at
 
 
 class Fade(nn.Module):
@@ -80,7 +80,7 @@ class Fade(nn.Module):
                 raise TypeError(f"{name} can't name a parameter: a module of PyTorch has such an attribute already")
             check_called(value)
         self.g_of, self.names = g_of, tuple(parameters)
-        self.schedule: Callable[[float], Sequence[float]] = partial(_at, parameters)
+        self.schedule: Callable[[float], Sequence[float]] = partial(values_at, parameters)
         self.softcap, self.z_loss, self.shift = softcap, z_loss, shift
         self.ignore_index = ignore_index
         self.label_smoothing = label_smoothing
@@ -170,16 +170,6 @@ class Fade(nn.Module):
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self._set(self._values, getattr(self, self.names[0]).device if self.names else torch.device("cpu"))
         return self
-
-
-def _at(parameters: Mapping[str, float | ParameterSchedule], progress: float) -> tuple[float, ...]:
-    """Return the values of parameters at this progress; a module-level function, because criteria are pickled."""
-    check_progress(progress)
-    found = {name: value(progress) if callable(value) else value for name, value in parameters.items()}
-    for name, value in found.items():
-        if not isinstance(value, Real):
-            raise TypeError(f"{name} must be one number at progress {progress:g}, got {value!r}")
-    return tuple(map(float, found.values()))
 
 
 def _name(function: Callable[..., object]) -> str:

@@ -6,8 +6,9 @@ A schedule has no state: the trainer counts the steps, and there is nothing to s
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from numbers import Real
 from typing import Literal, NamedTuple, TypeAlias
 
 Scale: TypeAlias = Literal["paper", "unit"]
@@ -180,6 +181,20 @@ def ramp(start: float, end: float, steps: int | None = None) -> ParameterSchedul
     if steps is not None and steps < 2:
         raise ValueError(f"steps must be at least 2 phases, or None for a straight line, got {steps!r}")
     return partial(_ramp, start, end, steps)
+
+
+def values_at(parameters: Mapping[str, float | ParameterSchedule], progress: float) -> tuple[float, ...]:
+    """Return the values of several parameters at this progress, in their order.
+
+    Raises:
+        TypeError: a schedule that returns something else than a number.
+    """
+    check_progress(progress)
+    found = {name: value(progress) if callable(value) else value for name, value in parameters.items()}
+    for name, value in found.items():
+        if not isinstance(value, Real):
+            raise TypeError(f"{name} must be one number at progress {progress:g}, got {value!r}")
+    return tuple(map(float, found.values()))
 
 
 def _ramp(start: float, end: float, steps: int | None, progress: float) -> float:

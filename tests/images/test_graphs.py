@@ -26,7 +26,7 @@ from tests.examples import examples
 from tests.images.deep_cases import CPU, DEVICES, rows, train
 from tests.images.image_cases import method, noise
 
-NAMES = ("ce", "f0", "f0-late", "gradual", "focal", "ce-rate-matched", "mpce", "mmc")
+NAMES = ("ce", "f0", "f0-late", "gradual", "focal", "gce-rising", "ce-rate-matched", "mpce", "mmc")
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from crossfade.errors import UserError
 from crossfade.lab.hardware import Hardware, check_memory, check_trials, device_memory
 from crossfade.lab.loading import Loaded, kind_of, load, rare_of
 from crossfade.lab.methods import COSINE, DEFAULT_METHODS, MATCHED, METHODS, Method, method, shared_epochs
-from crossfade.lab.own_loss import as_method, check_loss, load_loss, load_schedule
+from crossfade.lab.own_loss import as_method, check_method, load_loss, load_schedule
 from crossfade.lab.provenance import SCHEDULE_GRID, describe_run, sizes_of
 from crossfade.lab.result import ComparisonResult
 from crossfade.lab.run import run_request
@@ -424,8 +424,8 @@ def _methods(training: Training, own: Sequence[Method], usual: Sequence[str], *,
     for one in chosen:
         if seen.setdefault(one.name, one) is not one:
             raise UserError(f"methods: two different losses are called {one.name!r}; rename one")
-        if one in own and one.g is not None and one not in METHODS:
-            check_loss(one.g)
+        if one in own and (one.g or one.g_of) and one not in METHODS:
+            check_method(one)
     if training.lr_schedule == "cosine" and COSINE.name in seen:
         raise UserError(f"methods: with lr-schedule cosine {COSINE.name!r} is the same as 'ce'; leave one of them out")
     if len(seen) < 2:

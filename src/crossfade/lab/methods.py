@@ -1,7 +1,7 @@
 """Training methods that a comparison can name, and which epochs two of them train alike.
 
-A method is a schedule for CE and EL (eq. 12), a loss g(ce), another loss of the network's outputs, or another way to
-step.
+A method is a schedule for CE and EL (eq. 12), a loss g(ce), whose parameters may follow a schedule, too, another loss of
+the network's outputs, or another way to step.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache, partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from crossfade.errors import UserError
-from crossfade.schedules import Schedule, Weights, constant, cross_entropy, expectation, gradual, switch
+from crossfade.schedules import Weights, constant, cross_entropy, expectation, gradual, ramp, switch, values_at
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from crossfade._heart import Reduction
+    from crossfade._transforms import Function
     from crossfade.losses import MaxMahalanobisCenterLoss
 
 
@@ -35,34 +36,70 @@ class Method:
         title: What tables call it.
         g: The loss of an example as an elementwise function of its cross entropy ce = -log p_y. None for the mixture
             alpha ce + beta (1 - p) of eq. (12).
-        schedule: Alpha and beta of the mixture at each progress. Not used where ``g`` or ``loss`` is given.
+        schedule: Alpha and beta of the mixture, or the parameters of ``g_of``, at each progress. Not used with ``g`` and
+            ``loss``.
         note: What a reader should know about it.
         loss: A loss of the network's outputs (N, C) and labels that isn't a function of ce, called with ``reduction``.
         scores: The classes' scores (N, C) as a function of the outputs, where they aren't the outputs themselves.
         old_name: What the keys of trials call a method that was once for images alone; they hold its schedule, too.
+        g_of: A function of the parameters ``names`` that returns the g of another loss than the mixture, as
+            ``crossfade.Fade`` takes it.
+        names: The names of the schedule's values.
     """
 
     name: str
     title: str
-    g: Callable[[Tensor], Tensor] | None = None
-    schedule: Schedule = field(default_factory=cross_entropy)
+    g: Function | None = None
+    schedule: Callable[[float], Sequence[float]] = field(default_factory=cross_entropy)
     note: str = ""
     loss: Callable[..., Tensor] | None = None
     scores: Callable[[Tensor], Tensor] | None = None
     old_name: str = ""
+    g_of: Callable[..., Any] | None = None
+    names: tuple[str, ...] = ("alpha", "beta")
+
+    @property
+    def own(self) -> Callable[..., Any] | None:
+        """What makes it another loss than the mixture."""
+        return self.g or self.g_of or self.loss
 
     @cached_property  # one object, by which engines tell losses apart
     def criterion(self) -> Callable[..., Tensor] | None:
         """The loss of outputs (N, C) and labels, called with ``reduction``; None for the mixture."""
+        if self.g_of is not None:
+            return Scheduled(self.g_of, self.names)
         if self.g is None:
             return self.loss
         from crossfade.functional import probability_loss
 
         return partial(probability_loss, self.g)
 
+    def transform(self, values: Sequence[Any]) -> Function:
+        """Return ``g``, or that of ``g_of`` with these values of the schedule, numbers or 0-dim tensors."""
+        assert self.g is not None or self.g_of is not None
+        return self.g if self.g_of is None else self.g_of(**dict(zip(self.names, values, strict=True)))  # type: ignore[return-value]
+
+    def values(self) -> tuple[tuple[float, ...], ...]:
+        """Return different values of the schedule, from its start to its end."""
+        return tuple(dict.fromkeys(tuple(map(float, self.schedule(sixth / 6))) for sixth in range(7)))
+
     def class_scores(self, outputs: Tensor) -> Tensor:
         """Return the classes' scores: their softmax are the probabilities, the highest is the prediction."""
         return outputs if self.scores is None else self.scores(outputs)
+
+
+@dataclass(frozen=True)
+class Scheduled:
+    """The loss g(ce) whose parameters have a schedule, as a function of outputs, labels and the parameters' values."""
+
+    g_of: Callable[..., Function]
+    names: tuple[str, ...]
+
+    def __call__(self, outputs: Tensor, labels: Tensor, values: Sequence[Any], reduction: Reduction = "mean") -> Tensor:
+        from crossfade.functional import probability_loss
+
+        g = self.g_of(**dict(zip(self.names, values, strict=True)))
+        return probability_loss(g, outputs, labels, reduction=reduction)
 
 
 @dataclass(frozen=True)
@@ -96,15 +133,14 @@ def training_loss(
     criterion: Callable[..., Tensor] | None,
     outputs: Tensor,
     labels: Tensor,
-    alpha: float | Tensor,
-    beta: float | Tensor,
+    values: Sequence[Any],
 ) -> Tensor:
-    """Return the mean of a method's ``criterion`` or, where there is none, of the mixture with these weights."""
+    """Return the mean of a method's ``criterion``, or of the mixture, with these values of the schedule."""
     from crossfade.functional import crossfade_loss
 
     if criterion is None:
-        return crossfade_loss(outputs, labels, alpha=alpha, beta=beta)
-    return criterion(outputs, labels)
+        return crossfade_loss(outputs, labels, alpha=values[0], beta=values[1])
+    return criterion(outputs, labels, values) if isinstance(criterion, Scheduled) else criterion(outputs, labels)
 
 
 def take_step(
@@ -112,8 +148,7 @@ def take_step(
     optimizers: Sequence[torch.optim.Optimizer],
     outputs_of: Callable[[], Tensor],
     labels: Tensor,
-    alpha: float,
-    beta: float,
+    values: Sequence[float],
     rate: float,
     clip: float = 0.0,
 ) -> tuple[float, Tensor]:
@@ -122,10 +157,11 @@ def take_step(
     Args:
         optimizers: One for each pass; further ones aren't used.
         outputs_of: Returns the network's outputs for the batch.
+        values: Those of the method's schedule.
         clip: The limit of the gradient's 2-norm; 0 for no limit.
     """
     outputs = outputs_of()
-    loss = training_loss(method.criterion, outputs, labels, alpha, beta)
+    loss = training_loss(method.criterion, outputs, labels, values)
     _descend(optimizers[0], loss, rate, clip)
     if isinstance(method, TwoPass):
         _descend(optimizers[1], method.second_loss(outputs_of(), labels), rate, clip)
@@ -182,12 +218,16 @@ def _nearness(features: Tensor) -> Tensor:
     return center_loss(features.shape[1], features.device).logits(features)
 
 
-def _apply(name: str, ce: Tensor, **options: float) -> Tensor:
-    """Return a g of ``crossfade.objectives`` at ce; it is imported here, as listing methods must not import torch."""
+def _made(name: str, **options: float) -> Function:
+    """Return a g of ``crossfade.objectives``; it is imported here, as listing methods must not import torch."""
     from crossfade import objectives
 
-    g: Callable[[Tensor], Tensor] = getattr(objectives, name)(**options)
-    return g(ce)
+    g: Function = getattr(objectives, name)(**options)
+    return g
+
+
+def _apply(name: str, ce: Tensor, **options: float) -> Tensor:
+    return _made(name, **options)(ce)
 
 
 def gradient_volume(weights: Weights, own: bool) -> float:
@@ -230,6 +270,15 @@ METHODS: tuple[Method, ...] = (
     Method("gce", "L_q", partial(_apply, "power", q=0.7), note="(1 - p^q) / q with q = 0.7"),
     Method("tgce", "Truncated L_q", partial(_apply, "truncated", q=0.7, k=0.5), note="L_q, constant where p <= 0.5"),
     Method("tce", "Tamed CE", partial(_apply, "tamed", alpha=0.5), note="alpha = 0.5, eq. (4) as printed"),
+    Method(
+        "gce-rising",
+        "L_q, rising",
+        schedule=partial(values_at, {"q": ramp(0.0, 0.7, steps=6)}),
+        note="(1 - p^q) / q with q = 0, 0.14, ... 0.7 in six equal phases: from CE towards EL; for wrong labels",
+        g_of=partial(_made, "power"),
+        names=("q",),
+    ),
+    Method("log-ce", "log(1 + CE)", partial(_apply, "logarithmic", c=1.0), note="log(1 + ce): row weight 1 / (1 + ce)"),
     Method("poly", "Poly-1", partial(_apply, "poly", epsilon=2.0), note="ce + 2 (1 - p); with 1 instead of 2 it is f0"),
     Method("mpce", "MPCE", note="(max p - p_y) ce, eq. (7): 0 wherever the prediction is right", loss=mpce),
     Method(
@@ -293,19 +342,21 @@ def method(name: str, *, tables: bool = True) -> Method:
     raise UserError(f"no method {name!r}: {hint}")
 
 
-def mixture_table(schedule: Schedule, epochs: int, steps: int = 1) -> NDArray[np.float32]:
-    """Return (epochs, steps, 2): alpha and beta, which change ``steps`` times in an epoch.
+def value_table(method: Method, epochs: int, steps: int = 1) -> NDArray[np.float32]:
+    """Return (epochs, steps, parameters): the schedule's values, which change ``steps`` times in an epoch.
 
     Raises:
-        UserError: a schedule that doesn't return two finite numbers.
+        UserError: a schedule that doesn't return a finite number for each parameter.
     """
     import numpy as np
 
-    total = epochs * steps
-    table = np.array([tuple(schedule(step / total)) for step in range(total)], dtype=np.float32)
-    if table.shape != (total, 2) or not np.isfinite(table).all():
-        raise UserError("a method's schedule must give two finite numbers, alpha and beta, at each progress in [0, 1)")
-    return table.reshape(epochs, steps, 2)
+    total, columns = epochs * steps, len(method.names)
+    table = np.array([tuple(method.schedule(step / total)) for step in range(total)], dtype=np.float32)
+    if table.shape != (total, columns) or not np.isfinite(table).all():
+        numbers = "two finite numbers" if columns == 2 else f"{columns} finite numbers"
+        names = ", ".join(method.names)
+        raise UserError(f"{method.name}'s schedule must give {numbers}, {names}, at each progress in [0, 1)")
+    return table.reshape(epochs, steps, columns)
 
 
 def shared_epochs(first: Method, second: Method, epochs: int, steps: int = 1) -> int:
@@ -324,7 +375,9 @@ def shared_epochs(first: Method, second: Method, epochs: int, steps: int = 1) ->
 
 
 @lru_cache(maxsize=1024)
-def _alike(first: Schedule, second: Schedule, epochs: int, steps: int) -> int:
+def _alike(
+    first: Callable[[float], Sequence[float]], second: Callable[[float], Sequence[float]], epochs: int, steps: int
+) -> int:
     total = epochs * steps
     for step in range(total):
         if tuple(first(step / total)) != tuple(second(step / total)):

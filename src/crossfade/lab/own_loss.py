@@ -7,6 +7,7 @@ import math
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -28,11 +29,13 @@ PROBES = np.concatenate([[0.0], np.geomspace(1e-12, -math.log(1e-30), 399)]).ast
 def load_loss(reference: str) -> Method:
     """Return the method of a user's loss g(ce), given as ``"module:function"`` or ``"path/file.py:function"``.
 
-    The function takes a tensor of cross entropies and returns the losses, elementwise; it is named after itself.
+    The function takes a tensor of cross entropies and returns the losses, elementwise; it is named after itself. It may
+    also be a ``crossfade.Fade``.
     """
     name, g = _function(reference, "loss")
-    check_loss(g)
-    return Method(_free(name), name, g, note=f"g = {reference}")
+    found = replace(_of_fade(g) or Method(name, name, g), name=_free(name), title=name, note=f"g = {reference}")
+    check_method(found)
+    return found
 
 
 def load_schedule(reference: str) -> Method:
@@ -43,9 +46,11 @@ def load_schedule(reference: str) -> Method:
 
 
 def as_method(given: object) -> Method:
-    """Return the method of a function: of a schedule, which makes two numbers of one, or of a loss g(ce)."""
+    """Return the method of a schedule, which makes two numbers of one, of a loss g(ce), or of a ``crossfade.Fade``."""
     if isinstance(given, Method):
         return given
+    if (fade := _of_fade(given)) is not None:
+        return fade
     if not callable(given):
         raise UserError(f"methods: expected names, Method objects, functions g(ce) or schedules, got {given!r}")
     try:
@@ -60,6 +65,40 @@ def as_method(given: object) -> Method:
         return Method(name, name, g=given)
     _check_schedule(name, given)
     return Method(_free(name), name, schedule=given)
+
+
+def _of_fade(fade: object) -> Method | None:
+    """Return the method of a ``crossfade.Fade``, None for anything else."""
+    from crossfade.losses import CrossfadeLoss, Fade
+
+    if not isinstance(fade, Fade):
+        return None
+    options = (fade.weight is not None, fade.label_smoothing, fade.softcap, fade.z_loss, fade.shift)
+    if any(options):
+        raise UserError("methods: a Fade must have no weight, label_smoothing, softcap, z_loss or shift here")
+    if isinstance(fade, CrossfadeLoss):
+        return as_method(fade.schedule)
+    name = str(getattr(getattr(fade.g_of, "func", fade.g_of), "__name__", type(fade.g_of).__name__)).strip("<>_")
+    return Method(_free(name), name, schedule=fade.schedule, g_of=fade.g_of, names=fade.names)
+
+
+def check_method(method: Method) -> None:
+    """Check that a user's loss can be trained on, at the start of its schedule, on its way and at its end."""
+    for g in _transforms(method):
+        check_loss(g, method.title)
+
+
+def check_probes(method: Method) -> None:
+    """Check that a method's loss g(ce), if it is one, is an elementwise, differentiable function."""
+    for g in _transforms(method):
+        probe(g)
+
+
+def _transforms(method: Method) -> list[Callable[[Tensor], Tensor]]:
+    """Return g, or those of the schedule's different values; none for another kind of method."""
+    if method.g_of is None:
+        return [] if method.g is None else [method.g]
+    return [method.transform(values) for values in method.values()]
 
 
 def _check_schedule(name: str, schedule: Schedule) -> None:
@@ -145,13 +184,13 @@ def value_and_slope(g: Callable[[Tensor], Tensor], ce: Tensor) -> tuple[Tensor, 
     return value.detach(), slope
 
 
-def check_loss(g: Callable[[Tensor], Tensor]) -> None:
+def check_loss(g: Callable[[Tensor], Tensor], title: str = "") -> None:
     """Check that a loss can be trained on.
 
     Raises:
         UserError: as ``probe``; or g or its slope isn't finite in float32, g falls somewhere, or it is constant.
     """
-    name, (values, slopes) = getattr(g, "__name__", type(g).__name__), probe(g)
+    name, (values, slopes) = title or getattr(g, "__name__", type(g).__name__), probe(g)
     for what, found, wrong, must in (
         ("its value is", values, ~np.isfinite(values), "be finite for every ce from 0 to 69"),
         ("its slope is", slopes, ~np.isfinite(slopes), "have a finite slope for every ce from 0 to 69"),

@@ -103,10 +103,10 @@ def sizes_of(task: Task, examples: str = "examples") -> str:
 
 def _described(one: Method) -> dict[str, object]:
     """Return one entry of the report's ``methods``."""
-    own = one.g or one.loss
-    if own is None:
+    own, drawn, formula = one.own, None, ""
+    if own is None or one.g_of is not None:
         grid = [step / SCHEDULE_GRID for step in range(SCHEDULE_GRID + 1)]
         drawn = [[progress, *map(float, one.schedule(progress))] for progress in grid]
-        return {"name": one.name, "title": one.title, "schedule": drawn, "g": "", "note": one.note}
-    formula = one.note or f"{getattr(own, '__module__', '')}:{getattr(own, '__qualname__', one.name)}"
-    return {"name": one.name, "title": one.title, "schedule": None, "g": formula, "note": one.note}
+    if own is not None:
+        formula = one.note or f"{getattr(own, '__module__', '')}:{getattr(own, '__qualname__', one.name)}"
+    return {"name": one.name, "title": one.title, "schedule": drawn, "g": formula, "note": one.note}

@@ -15,6 +15,7 @@ import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -143,10 +144,19 @@ def _connect(ray: Any, hardware: Hardware) -> float:
     return gpus
 
 
+def _functions(given: object) -> Iterator[object]:
+    """Yield a function, or those in a partial and its arguments."""
+    if isinstance(given, partial | dict):
+        for part in given.values() if isinstance(given, dict) else (given.func, *given.args):
+            yield from _functions(part)
+    elif callable(given):
+        yield given
+
+
 def _ship_functions(ray: Any, batches: Sequence[Batch]) -> None:
     """Send a user's losses and schedules by value: their modules need not be installed on the cluster."""
     methods = {id(trial.method): trial.method for batch in batches for trial in batch}.values()
-    functions = [getattr(one, "func", one) for method in methods for one in (method.g, method.schedule)]  # of a partial
-    for name in {getattr(function, "__module__", None) for function in functions if function is not None}:
+    functions = [one for method in methods for given in (method.own, method.schedule) for one in _functions(given)]
+    for name in {getattr(function, "__module__", None) for function in functions}:
         if name in sys.modules and not name.startswith(("crossfade.", "torch")) and name != "__main__":
             ray.cloudpickle.register_pickle_by_value(sys.modules[name])

@@ -143,12 +143,13 @@ def _method_content(method: Method, recipe: Recipe) -> Json:
 
     if any(method is known for known in METHODS) and not method.old_name:
         return {"name": method.name}  # what that means is the recipe's protocol number's business
-    own = method.g or method.loss
-    if own is not None:
-        return {"name": method.name, "g": _source(own)}
-    grid = recipe.epochs if recipe.granularity == "epoch" else _STEP_GRID
-    weights = [[float(value) for value in method.schedule(step / grid)] for step in range(grid + 1)]
-    return {"name": method.old_name or method.name, "schedule": weights}
+    content: Json = {"name": method.old_name or method.name}
+    if method.own is not None:
+        content["g"] = _source(method.own)
+    if method.own is None or method.g_of is not None:
+        grid = recipe.epochs if recipe.granularity == "epoch" else _STEP_GRID
+        content["schedule"] = [[float(value) for value in method.schedule(step / grid)] for step in range(grid + 1)]
+    return content
 
 
 def _source(g: Callable[..., Any]) -> Json:

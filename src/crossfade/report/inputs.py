@@ -95,7 +95,7 @@ def describe_methods(results: pd.DataFrame, meta: Mapping[str, Any]) -> list[Met
     for k, name in enumerate(names):
         entry = given.get(name, {})
         hue, dash = (k - 1) % _HUES + 1, _DASHES[(k - 1) // _HUES % len(_DASHES)]
-        steps = entry.get("schedule")
+        steps = None if entry.get("g") else entry.get("schedule")  # alpha and beta, no parameter of another loss
         infos.append(
             MethodInfo(
                 name=name,

@@ -40,6 +40,7 @@ FORMULAS = {
     "gce": (lambda p: (1 - p**0.7) / 0.7, lambda p: p**0.7),
     "tgce": (lambda p: (1 - max(p, 0.5) ** 0.7) / 0.7, lambda p: p**0.7 if p > 0.5 else 0),
     "tce": (lambda p: 2 * ((1 - mpmath.log(p)) ** 0.5 - 2), lambda p: (1 - mpmath.log(p)) ** -0.5),
+    "log-ce": (lambda p: mpmath.log1p(-mpmath.log(p)), lambda p: 1 / (1 - mpmath.log(p))),
     "poly": (lambda p: -mpmath.log(p) + 2 * (1 - p), lambda p: 1 + 2 * p),
 }
 

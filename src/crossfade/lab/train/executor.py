@@ -70,5 +70,5 @@ def _parts(trials: Sequence[Trial], places: Sequence[int], full: bool) -> list[S
         return [places[: len(places) // 2], places[len(places) // 2 :]]
     losses: dict[int, list[int]] = {}
     for at in places:
-        losses.setdefault(id(trials[at].method.g), []).append(at)
+        losses.setdefault(id(trials[at].method.own), []).append(at)
     return list(losses.values()) if len(losses) > 1 else [[at] for at in places]

@@ -100,7 +100,7 @@ class Classifier(pl.LightningModule):  # type: ignore[misc]
             self.net.compile()
         self.automatic_optimization = not isinstance(job.method, TwoPass)
         self.record = Record(recipe)
-        self.alpha, self.beta = 1.0, 0.0
+        self.values: Sequence[float] = ()
 
     def forward(self, inputs: Inputs) -> Tensor:
         return network.outputs_of(self.net, inputs, channels_last=self.hardware.channels_last)
@@ -121,7 +121,7 @@ class Classifier(pl.LightningModule):  # type: ignore[misc]
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         step = batch_idx - batch_idx % self.trainer.accumulate_grad_batches  # the first batch of this optimizer step
         within = step / self.trainer.num_training_batches
-        self.alpha, self.beta, rate = network.step_settings(self.job.method, self.recipe, self.current_epoch, within)
+        *self.values, rate = network.step_settings(self.job.method, self.recipe, self.current_epoch, within)
         for optimizer in self.trainer.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate
@@ -129,7 +129,7 @@ class Classifier(pl.LightningModule):  # type: ignore[misc]
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         inputs, labels, index, share = batch
         outputs, method = self(inputs), self.job.method
-        loss = training_loss(method.criterion, outputs, labels, self.alpha, self.beta)
+        loss = training_loss(method.criterion, outputs, labels, self.values)
         if self.job.observe is not None and share:
             self.job.observe(self.current_epoch, "train", index, method.class_scores(outputs.detach()), labels)
         count = len(labels) if share else 0

@@ -129,12 +129,12 @@ def calibrate(
     record.calibrated = calibrated_scores(*found)
 
 
-def step_settings(method: Method, recipe: DeepRecipe, epoch: int, within: float) -> tuple[float, float, float]:
-    """Return alpha, beta and the learning rate of a step that begins at this fraction of an epoch."""
+def step_settings(method: Method, recipe: DeepRecipe, epoch: int, within: float) -> tuple[float, ...]:
+    """Return the schedule's values and the learning rate of a step that begins at this fraction of an epoch."""
     progress = (epoch + within if recipe.granularity == "step" else epoch) / recipe.epochs
     rate = recipe.rate(epoch + within)
-    alpha, beta = method.schedule(progress)
-    return alpha, beta, rate * method.factor(progress) if isinstance(method, ScaledRate) else rate
+    rate = rate * method.factor(progress) if isinstance(method, ScaledRate) else rate
+    return *method.schedule(progress), rate
 
 
 def job_starts(

@@ -148,12 +148,11 @@ def _training_loss(
     criterion: Callable[..., Tensor] | None,
     inputs: Inputs,
     labels: Tensor,
-    alpha: Tensor,
-    beta: Tensor,
+    values: Sequence[Tensor],
     channels_last: bool,
 ) -> Tensor:
     outputs = network.outputs_of(net, inputs, channels_last=channels_last)
-    return training_loss(criterion, outputs, labels, alpha, beta)
+    return training_loss(criterion, outputs, labels, values)
 
 
 @functools.cache
@@ -185,7 +184,7 @@ class Member:
         self.norms = [layer for layer in norms if layer.momentum is not None]
         self.rate = torch.zeros((), device=self.device)
         self.optimizer = begun(network.make_optimizer(self.net, recipe, self.rate))
-        self.table = torch.zeros(0)  # alpha, beta and rate of the epoch's steps
+        self.table = torch.zeros(0)  # the loss's parameters and the rate of the epoch's steps
         self.at, self.first = (torch.zeros(1, dtype=torch.int64, device=self.device) for _ in range(2))
         self.loss = torch.zeros((), dtype=torch.float64, device=self.device)
         self.graphs = Graphs(self.device, self._changing, seen)
@@ -205,7 +204,7 @@ class Member:
         steps = len(self.feed.kinds)
         table = [network.step_settings(self.job.method, self.recipe, epoch, step / steps) for step in range(steps)]
         if not len(self.table):
-            self.table = torch.zeros(steps, 3, dtype=torch.float64, device=self.device)
+            self.table = torch.zeros(steps, len(table[0]), dtype=torch.float64, device=self.device)
         self.table.copy_(torch.tensor(table, dtype=torch.float64))
         for counter in (self.at, self.first, self.loss):
             counter.zero_()
@@ -272,14 +271,12 @@ class Member:
 
     def _step(self, kind: Kind) -> None:
         inputs, labels = self.feed.batch(self.first, kind)
-        alpha, beta, rate = self.table.index_select(0, self.at).unbind(1)
-        self.rate.copy_(rate.squeeze(0))
+        *values, rate = self.table.index_select(0, self.at)[0].unbind()
+        self.rate.copy_(rate)
         # A batch of another size isn't worth a compilation.
         loss_fn = _compiled() if self.hardware.compile and kind == self.feed.kinds[0] else _training_loss
         with self._autocast(), _uncounted(self.norms):
-            loss = loss_fn(
-                self.net, self.job.method.criterion, inputs, labels, alpha, beta, self.hardware.channels_last
-            )
+            loss = loss_fn(self.net, self.job.method.criterion, inputs, labels, values, self.hardware.channels_last)
         self.optimizer.zero_grad()
         torch.autograd.backward(loss)
         if self.recipe.clip:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from crossfade.kernels.graphs import Graphs, begun, optimizer_state
 from crossfade.kernels.recurrence import recurrence
-from crossfade.lab.methods import mixture_table
+from crossfade.lab.methods import value_table
 from crossfade.lab.own_loss import value_and_slope
 from crossfade.lab.train.epochs import epoch_batches, scoring_batches
 from crossfade.lab.train.lstm.network import LstmClassifier, Record, Scores, Texts, initial_state, scores
@@ -101,13 +101,15 @@ class _Stack:
                 shape = (len(self.lengths[name]), len(members), batches.rows, self.networks.classes)
                 self.logits[name] = torch.empty(shape, device=device)
         moves = recipe.moves(len(members[0].split.train))
-        tables = [mixture_table(member.method.schedule, recipe.epochs, moves) for member in members]
-        self.mixture = torch.from_numpy(np.stack(tables, -1)).to(device)  # epoch, step, (alpha, beta), member
-        losses = {id(member.method.g): member.method.g for member in members}.values()
+        tables = [value_table(member.method, recipe.epochs, moves) for member in members]
+        columns = max(2, *(table.shape[2] for table in tables))
+        padded = [np.pad(table, ((0, 0), (0, 0), (0, columns - table.shape[2]))) for table in tables]
+        self.values = torch.from_numpy(np.stack(padded, -1)).to(device)  # epoch, step, (alpha, beta or others), member
+        methods = [member.method for member in members]
         self.custom = [
-            (g, torch.tensor([member.method.g is g for member in members], device=device)[:, None])
-            for g in losses
-            if g is not None
+            (method, at, torch.tensor([other is method for other in methods], device=device)[:, None])
+            for at, method in enumerate(methods)
+            if method.own is not None and all(other is not method for other in methods[:at])
         ]
         self.epoch, self.step = (torch.zeros(1, dtype=torch.int64, device=device) for _ in range(2))
         self.lost = torch.zeros(len(members), dtype=torch.float64, device=device)
@@ -162,12 +164,14 @@ class _Stack:
 
     def _transformed(self, ce: Tensor) -> tuple[Tensor, Tensor]:
         """Return g'(ce) and g(ce) of every network and row."""
-        table = self.mixture.index_select(0, self.epoch)[0]
-        alpha, beta = table.index_select(0, self.step.clamp(max=len(table) - 1))[0, :, :, None]
+        table = self.values.index_select(0, self.epoch)[0]
+        values = table.index_select(0, self.step.clamp(max=len(table) - 1))[0]
+        alpha, beta = values[:2, :, None]
         p = (-ce).exp()
         # Without CE an infinite ce must not become NaN as 0 * inf.
         slope, loss = alpha + beta * p, alpha * torch.where(alpha == 0, 0.0, ce) + beta * (1 - p)
-        for g, mine in self.custom:
+        for method, at, mine in self.custom:
+            g = method.transform(values[: len(method.names), at].unbind())
             value, own = (part.view_as(ce) for part in value_and_slope(g, ce.flatten()))
             slope, loss = torch.where(mine, own, slope), torch.where(mine, value, loss)
         return slope, loss

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from crossfade.lab.methods import ScaledRate, TwoPass, mixture_table, starts, take_step
+from crossfade.lab.methods import ScaledRate, TwoPass, starts, take_step, value_table
 from crossfade.lab.train.epochs import epoch_batches, scoring_batches
 from crossfade.lab.train.lstm.network import LstmClassifier, Record, Scores, Texts, initial_state, scores
 from crossfade.lab.train.lstm.recipe import LstmMember, LstmRecipe
@@ -49,13 +49,13 @@ class Training:
             for _ in range(2 if isinstance(member.method, TwoPass) else 1)
         ]
         self.record, self.weights = Record(split, recipe), _weights(self.net)
-        self.mixture = _mixture(member, recipe)
+        self.values = _values(member, recipe)
         self.done = 0.0
 
     def fork(self, member: LstmMember) -> Training:
         """Return a copy that continues with another member, whose training has been the same so far."""
         other = copy(self)
-        other.member, other.mixture = member, _mixture(member, self.recipe)
+        other.member, other.values = member, _values(member, self.recipe)
         # One call for all, so that the copied optimizer refers to the copied weights.
         other.net, other.optimizers, other.record, other.weights = deepcopy(
             (self.net, self.optimizers, self.record, self.weights)
@@ -69,19 +69,18 @@ class Training:
             CancelledError: soon after ``stop`` was set.
         """
         recipe, split, epoch, total_loss = self.recipe, self.member.split, int(self.done), 0.0
-        method, moves = self.member.method, self.mixture.shape[1]
+        method, moves = self.member.method, self.values.shape[1]
         batches = epoch_batches(self.member.seed, epoch, split.train.lengths, recipe.batch_size)
         for step, places in enumerate(batches):
             if stop.is_set():
                 raise CancelledError
             move = min(step, moves - 1)
-            alpha, beta = self.mixture[epoch, move].tolist()
-            rate = recipe.learning_rate
+            values, rate = self.values[epoch, move].tolist(), recipe.learning_rate
             if isinstance(method, ScaledRate):
                 rate *= method.factor((epoch + move / moves) / recipe.epochs)
             tokens, lengths, target = self._rows("train", places)
             outputs = partial(self.net, tokens, lengths)
-            loss, _ = take_step(method, self.optimizers, outputs, target, alpha, beta, rate, recipe.clip)
+            loss, _ = take_step(method, self.optimizers, outputs, target, values, rate, recipe.clip)
             total_loss += loss * len(places)
             self.done = epoch + step / len(batches)
         finite = all(bool(weight.isfinite().all()) for weight in self.net.parameters())
@@ -114,8 +113,8 @@ def _weights(net: nn.Module) -> dict[str, Floats]:
     return {name: value.float().cpu().numpy().copy() for name, value in net.state_dict().items()}
 
 
-def _mixture(member: LstmMember, recipe: LstmRecipe) -> Floats:
-    return mixture_table(member.method.schedule, recipe.epochs, recipe.moves(len(member.split.train)))
+def _values(member: LstmMember, recipe: LstmRecipe) -> Floats:
+    return value_table(member.method, recipe.epochs, recipe.moves(len(member.split.train)))
 
 
 def train_plain(

@@ -15,7 +15,7 @@ from crossfade.lab.checks import check_choice, expect
 from crossfade.lab.data.texts import TextSplit
 from crossfade.lab.hardware import Hardware, check_device, process_rank, processors, torch_device
 from crossfade.lab.methods import Method
-from crossfade.lab.own_loss import probe
+from crossfade.lab.own_loss import check_probes
 from crossfade.lab.scores import pack_hits
 from crossfade.lab.store import Outcome
 from crossfade.lab.train.executor import Batch, Executor, Tick, train_in_parts
@@ -65,9 +65,8 @@ def train(
     elsewhere, cuda = check_device(device), device.startswith("cuda")
     if engine == "batched" and elsewhere and not cuda:
         raise UserError(f"the batched engine can't use device {device!r}: take 'cpu', 'cuda' or engine 'plain'")
-    for g in dict.fromkeys(member.method.g for member in members):
-        if g is not None:
-            probe(g)
+    for method in dict.fromkeys(member.method for member in members):
+        check_probes(method)
     if engine == "batched" or (engine == "auto" and cuda):
         apart = [member for member in members if type(member.method) is not Method or member.method.loss is not None]
         if not apart:

@@ -10,6 +10,7 @@ so that it begins at a cache line.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import groupby
 
 import numpy as np
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from crossfade.lab.data.split import Split
-from crossfade.lab.methods import TwoPass
+from crossfade.lab.methods import Scheduled, TwoPass
 from crossfade.lab.scores import tallied
 from crossfade.lab.train.outcome import Floats, History
 from crossfade.lab.train.tables.recipe import Member, Recipe
@@ -94,12 +95,14 @@ class _Stack:
             )
             for part in ("train", "val", "test")
         }
-        tables = [schedule_table(member.method, recipe, len(split.y_train)) for member in members]
-        self.schedules = self._put(np.stack(tables, -1))  # epoch, step, (alpha, beta, factor of the rate), member
-        methods = {id(member.method): member.method for member in members}.values()
+        methods = {id(member.method): member.method for member in members}
+        self.tables = {at: schedule_table(method, recipe, len(split.y_train)) for at, method in methods.items()}
+        # epoch, step, (alpha, beta, factor of the rate), member; the parameters of other losses are read as numbers
+        shown = [self.tables[id(member.method)][..., [0, min(1, len(member.method.names)), -1]] for member in members]
+        self.schedules = self._put(np.stack(shown, -1))
         self.methods = [  # each with a mask (member, 1, 1) of whose it is
             (one, torch.tensor([member.method is one for member in members], device=device)[:, None, None])
-            for one in methods
+            for one in methods.values()
         ]
 
     def _put(self, array: NDArray[np.generic]) -> Tensor:
@@ -115,7 +118,7 @@ class _Stack:
             order = self._put(np.stack([orders[member.seed][epoch] for member in members]).astype(np.int64))
             total_loss = torch.zeros(len(members), device=self.device)
             for step, batch in enumerate(torch.split(order, recipe.batch_size, 1)):
-                total_loss += self._step(batch, self.schedules[epoch, min(step, self.schedules.shape[1] - 1)])
+                total_loss += self._step(batch, epoch, min(step, self.schedules.shape[1] - 1))
             finite = torch.stack([weight.flatten(1).isfinite().all(1) for weight in self.weights]).all(0)
             val, test = self._evaluate("val"), self._evaluate("test")
             measured = torch.stack([total_loss / rows, *val[:2], *test[:2], finite], 1).double().cpu().numpy()
@@ -146,20 +149,24 @@ class _Stack:
             values.append(z[..., : self.classes] if 2 * n + 2 == len(self.weights) else z.relu())
         return values
 
-    def _step(self, rows: Tensor, schedule: Tensor) -> Tensor:
+    def _step(self, rows: Tensor, epoch: int, move: int) -> Tensor:
         """Take a step for every member on its own rows (member, row), and return the sum of each one's losses."""
         x, y = (part[self.which[:, None], rows] for part in self.parts["train"])
         *values, outputs = self._forward(x)
         log_p = outputs.log_softmax(-1)
         ce = -log_p.gather(-1, y[..., None])[..., 0]
+        schedule = self.schedules[epoch, move]
         alpha, beta, rate = schedule[0, :, None], schedule[1, :, None], self.rate * schedule[2]
         p = (-ce).exp()
         weight, loss = alpha + beta * p, alpha * ce + beta * (1 - p)
         weight = (weight / rows.shape[1])[..., None]
         d = (log_p.exp() * weight).scatter_add_(-1, y[..., None], -weight)
         for method, mine in self.methods:
-            if method.criterion is not None:
-                value, slope = _value_and_gradient(method.criterion, outputs, y)
+            criterion = method.criterion
+            if isinstance(criterion, Scheduled):
+                criterion = partial(criterion, values=self.tables[id(method)][epoch, move, :-1].tolist())
+            if criterion is not None:
+                value, slope = _value_and_gradient(criterion, outputs, y)
                 loss, d = torch.where(mine[..., 0], value, loss), torch.where(mine, slope / rows.shape[1], d)
         self._descend(values, d, self.velocity, rate)
         for method, mine in self.methods:

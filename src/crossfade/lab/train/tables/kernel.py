@@ -73,7 +73,7 @@ class Arguments(NamedTuple):
     velocity: Floats
     velocity2: Floats  # of the second pass of complement objective training; empty without one
     best: Floats  # weights after the best epoch
-    schedule: Floats  # (epochs, 1 or steps, 3): see ``setup.schedule_table``
+    schedule: Floats  # (epochs, 1 or steps, parameters + 1): see ``setup.schedule_table``
     address: int  # of a compiled g(ce) to train on instead, or a number in ``setup.LOSSES``
     batch_size: int
     sgd: Floats  # learning rate, momentum, weight decay
@@ -120,11 +120,12 @@ class _Part(NamedTuple):
 
 
 class _Loss(NamedTuple):
-    """A loss: its number or address; alpha, beta and the rate's factor at each of the moves of an epoch."""
+    """A loss: its number or address; its parameters and the rate's factor at each of the moves of an epoch."""
 
     address: int
     schedule: Address
     moves: int
+    width: int  # of a move: its parameters, and the factor
 
 
 @jit
@@ -202,6 +203,7 @@ def _gradient(work: _Work, classes: int, chosen: _Loss, move: int, scale: np.flo
     p_j gap (1 - ce) + [j = k] ce p_k - [j = y] (ce p_y + gap).
     """
     z, row, y = work.z, work.row, load8(work.y, 0)
+    values = offset(chosen.schedule, chosen.width * move)
     if chosen.address == _MMC:
         return _to_center(z, y, classes, scale)
     zero, one, padding = splat8(_f(0.0)), splat8(_f(1.0)), splat8(_PADDING)
@@ -212,11 +214,13 @@ def _gradient(work: _Work, classes: int, chosen: _Loss, move: int, scale: np.flo
         gap = inverse - p
         loss, weight, own = gap * ce, gap - gap * ce, p * ce + gap
     elif chosen.address in (0, _TWO_PASSES):
-        alpha, beta = splat8(chosen.schedule[3 * move]), splat8(chosen.schedule[3 * move + 1])
+        alpha, beta = splat8(values[0]), splat8(values[1])
         weight = own = fma(beta, p, alpha)
         loss = fma(alpha, ce, beta * (one - p))
     else:
         store(row, 0, equal(y, padding, zero, ce))
+        for k in range(chosen.width - 1):
+            row[3 * ROWS + k] = values[k]
         call_loss(chosen.address, row)
         loss, weight = load8(row, 8), load8(row, 16)
         own = weight
@@ -320,7 +324,8 @@ def _epoch(
                 total_loss += _gradient(work, classes, loss, move, _f(1.0) / _f(size))
             # The blocks of a batch add up in the velocity: momentum and decay count with the first block alone, and the
             # weights change with the last.
-            rate = sgd.rate * loss.schedule[3 * move + 2] if first + ROWS >= size else _f(0.0)
+            factor = loss.schedule[loss.width * (move + 1) - 1]
+            rate = sgd.rate * factor if first + ROWS >= size else _f(0.0)
             momentum, decay = (sgd.momentum, sgd.decay) if first == 0 else (_f(1.0), _f(0.0))
             _backward(net, net.v2 if second else net.v, work, Sgd(rate, momentum, decay))
     return total_loss / rows
@@ -386,7 +391,7 @@ def _train(a: Arguments, begin: int, end: int, chosen: int) -> int:
     classes, probabilities, identity = a.probabilities.shape[1], pointer(a.probabilities), pointer(a.identity)
     measures, diverged, tallied = a.measures, False, a.measures.shape[1] > setup.VAL_TALLY
     for epoch in range(begin, end):
-        loss = _Loss(a.address, pointer(a.schedule[epoch]), a.schedule.shape[1])
+        loss = _Loss(a.address, pointer(a.schedule[epoch]), a.schedule.shape[1], a.schedule.shape[2])
         total_loss = _epoch(net, train, pointer(a.orders[epoch]), loss, classes, a.batch_size, sgd, work, stop)
         if stop[0] != 0:
             return chosen

@@ -53,9 +53,9 @@ def train_plain(member: Member, recipe: Recipe, *, observe: Observe | None = Non
     for epoch, order in enumerate(row_orders(member.seed, len(x), recipe.epochs)):
         total_loss = 0.0
         for step, rows in enumerate(torch.split(torch.from_numpy(order), recipe.batch_size)):
-            alpha, beta, factor = table[epoch, min(step, table.shape[1] - 1)].tolist()
+            *values, factor = table[epoch, min(step, table.shape[1] - 1)].tolist()
             rate, target = member.learning_rate * factor, y[rows]
-            loss, scores = take_step(method, optimizers, partial(net, x[rows]), target, alpha, beta, rate)
+            loss, scores = take_step(method, optimizers, partial(net, x[rows]), target, values, rate)
             total_loss += loss * len(rows)
             if observe is not None:
                 observe(epoch, "train", rows, scores, target)

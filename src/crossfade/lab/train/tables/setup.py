@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossfade.lab.data.split import Split
-from crossfade.lab.methods import Method, ScaledRate, TwoPass, cosine, mixture_table, mmc, mpce
+from crossfade.lab.methods import Method, ScaledRate, TwoPass, cosine, mmc, mpce, value_table
 from crossfade.lab.scores import TALLY
 from crossfade.lab.train.outcome import Curve, Floats, History, chosen_epoch
 from crossfade.lab.train.tables.recipe import Member, Recipe
@@ -50,9 +50,9 @@ def steps_in_epoch(recipe: Recipe, rows: int) -> int:
 
 
 def schedule_table(method: Method, recipe: Recipe, rows: int) -> Floats:
-    """Return (epochs, steps, 3): alpha, beta, and what the learning rate is multiplied by."""
-    table = mixture_table(method.schedule, recipe.epochs, steps_in_epoch(recipe, rows))
-    moves = table[..., 0].size
+    """Return (epochs, steps, parameters + 1): the schedule's values, and what the learning rate is multiplied by."""
+    table = value_table(method, recipe.epochs, steps_in_epoch(recipe, rows))
+    moves = table.shape[0] * table.shape[1]
     factors: list[Callable[[float], float]] = [cosine] if recipe.lr_schedule == "cosine" else []
     if isinstance(method, ScaledRate) and method.factor not in factors:  # ce-cosine's rate doesn't fall twice
         factors.append(method.factor)

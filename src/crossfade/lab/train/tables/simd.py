@@ -154,7 +154,10 @@ def store(builder: IRBuilder, address: Value, index: Value, value: Value) -> Non
 
 @operation(_nothing)
 def call_loss(builder: IRBuilder, function: Value, row: Value) -> None:
-    """Call void(float row[24]) at the address: it reads ce from places 0-7 and writes g to 8-15 and g' to 16-23."""
+    """Call void(float row[32]) at the address: it reads ce from places 0-7 and writes g to 8-15 and g' to 16-23.
+
+    From place 24 on it reads the values of its parameters, if it has some.
+    """
     kind = ir.FunctionType(ir.VoidType(), [row.type])
     builder.call(builder.inttoptr(function, kind.as_pointer()), [row])
 

@@ -11,7 +11,7 @@ from crossfade.errors import UserError
 from crossfade.lab.checks import check_choice, check_count
 from crossfade.lab.hardware import check_device, processors
 from crossfade.lab.methods import TwoPass
-from crossfade.lab.own_loss import probe
+from crossfade.lab.own_loss import check_probes
 from crossfade.lab.train.outcome import History
 from crossfade.lab.train.tables.recipe import Member, Recipe
 from crossfade.lab.train.tables.setup import LOSSES, cost
@@ -101,7 +101,8 @@ class _Plan(NamedTuple):
 def _plan(member: Member, engine: Engine) -> _Plan:
     """Return the engine that trains a member, with a note if that is slower than the user would expect."""
     method = member.method
-    if method.g is None:
+    own = method.g or method.g_of
+    if own is None:
         loss = method.second_loss if isinstance(method, TwoPass) else method.loss
         if engine == "kernel" and loss not in LOSSES:
             raise UserError(f"engine 'kernel' can't train {method.name!r}, take 'auto': it isn't a function of ce")
@@ -109,11 +110,11 @@ def _plan(member: Member, engine: Engine) -> _Plan:
             return _Plan("plain" if engine == "plain" else "batched")
         return _Plan("kernel", LOSSES.index(loss))
     if engine == "batched" or engine == "plain":
-        probe(method.g)
+        check_probes(method)
         return _Plan(engine)
     from crossfade.lab.train.tables.trace import traced
 
-    compiled = traced(method.g)
+    compiled = traced(own, method.names, method.values() if method.g_of else ())
     if compiled.address:
         return _Plan("kernel", compiled.address)
     if engine == "kernel":

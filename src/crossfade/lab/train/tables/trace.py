@@ -2,7 +2,8 @@
 
 g runs once, forward and backward, on a few numbers, and every operation that reaches PyTorch's kernels is recorded.
 Pointwise ones become lines of a scalar Python function. numba compiles it to machine code, which the kernel calls by
-its address, so the kernel itself is compiled once for all losses. The result is compared with PyTorch's from p = 1 down
+its address, so the kernel itself is compiled once for all losses. Parameters that follow a schedule are read where the
+kernel writes them, so that g_of is compiled once, too. The result is compared with PyTorch's from p = 1 down
 to p = 1e-30. A loss that can't be compiled, or whose results differ, is left to the batched engine.
 """
 
@@ -27,8 +28,6 @@ from crossfade.lab.own_loss import PROBES, probe
 from crossfade.lab.train.outcome import Floats
 from crossfade.lab.train.tables.simd import ROWS
 
-Transform = Callable[[Tensor], Tensor]
-
 _TOLERANCE = 1e-5  # the plain loop computes g in float32
 
 
@@ -47,28 +46,36 @@ class Traced:
     compiled: Any = None
 
 
-def traced(g: Transform) -> Traced:
-    """Return the compiled form of g; the same g is compiled once.
+def traced(own: Callable[..., Any], names: tuple[str, ...] = (), values: tuple[tuple[float, ...], ...] = ()) -> Traced:
+    """Return the compiled form of g; the same one is compiled once.
+
+    Args:
+        own: g or, if there are values, a function of the parameters ``names`` that returns g.
+        values: Those of the parameters at which the compiled form is compared.
 
     Raises:
         UserError: g isn't an elementwise, differentiable function of ce.
     """
     try:
-        hash(g)
+        hash(own)
     except TypeError:
-        return _trace(g)
-    return _trace_once(g)
+        return _trace(own, names, values)
+    return _trace_once(own, names, values)
 
 
-def _trace(g: Transform) -> Traced:
-    expected = probe(g)
+def _trace(own: Callable[..., Any], names: Sequence[str], values: Sequence[Sequence[float]]) -> Traced:
+    named = [dict(zip(names, some, strict=True)) for some in values]
+    expected = [probe(own(**some)) for some in named] or [probe(own)]
     try:
-        compiled = _compile(_source(g))
+        if len(names) > ROWS:
+            raise NotImplementedError(f"it has more than {ROWS} parameters")
+        compiled = _compile(_source(own, named[:1]))
     except Exception as error:  # g may use anything that can't be recorded or compiled
         return Traced(0, str(error).strip().split("\n")[0])
-    agrees = np.isclose(compiled_values(compiled), expected, rtol=_TOLERANCE, atol=1e-12, equal_nan=True)
-    if not agrees.all():
-        return Traced(0, f"its compiled form differs at ce = {PROBES[np.flatnonzero(~agrees.all(0))[0]]}")
+    for some, exact in zip(values or [()], expected, strict=True):
+        agrees = np.isclose(compiled_values(compiled, some), exact, rtol=_TOLERANCE, atol=1e-12, equal_nan=True)
+        if not agrees.all():
+            return Traced(0, f"its compiled form differs at ce = {PROBES[np.flatnonzero(~agrees.all(0))[0]]}")
     return Traced(compiled.address, compiled=compiled)
 
 
@@ -138,18 +145,21 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return "unused"  # a shape or dtype, to which no template refers
 
 
-def _source(g: Transform) -> str:
-    """Return the Python source of the scalar function."""
+def _source(own: Callable[..., Any], named: Sequence[Mapping[str, float]]) -> str:
+    """Return the Python source of the scalar function of g or, if there are values of its parameters, of g_of."""
     leaf = torch.linspace(0.1, 5.0, 5, dtype=torch.float64).requires_grad_()
     recorder = _Recorder(leaf)
+    parameters = {name: torch.tensor(value, dtype=torch.float64) for some in named for name, value in some.items()}
+    recorder.names |= {id(parameter): f"p{k}" for k, parameter in enumerate(parameters.values())}
     with torch.enable_grad():
         with recorder:
-            value = g(leaf)
+            value = own(**parameters)(leaf) if named else own(leaf)
         total = value.sum()  # not recorded: the gradient of a tensor would make PyTorch import sympy
         with recorder:
             (slope,) = torch.autograd.grad(total, leaf)
     lines = [
         "def loss(row):",
+        *(f"    p{k} = np.float64(row[{3 * ROWS + k}])" for k in range(len(parameters))),
         f"    for i in range({ROWS}):",
         "        x = np.float64(row[i])",
         *(f"        {name} = {line}" for line, name in recorder.lines.items()),
@@ -168,13 +178,14 @@ def _compile(source: str) -> Any:
     return numba.cfunc(types.void(types.CPointer(types.float32)), error_model="numpy")(names["loss"])
 
 
-def compiled_values(compiled: Any) -> Floats:
-    """Return (2, probes): g and g' at ``PROBES`` as the kernel computes them."""
-    row, out = np.zeros(3 * ROWS, dtype=np.float32), []
+def compiled_values(compiled: Any, values: Sequence[float] = ()) -> Floats:
+    """Return (2, probes): g and g' at ``PROBES`` as the kernel computes them, with these values of the parameters."""
+    row, out = np.zeros(4 * ROWS, dtype=np.float32), []
+    row[3 * ROWS : 3 * ROWS + len(values)] = values
     for start in range(0, len(PROBES), ROWS):
         row[:ROWS] = PROBES[start : start + ROWS]
         compiled.ctypes(row.ctypes.data_as(ctypes.POINTER(ctypes.c_float)))
-        out.append(row[ROWS:].reshape(2, ROWS).copy())
+        out.append(row[ROWS : 3 * ROWS].reshape(2, ROWS).copy())
     return np.concatenate(out, axis=1)
 
 
