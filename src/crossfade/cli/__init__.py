@@ -47,6 +47,7 @@ STUDIES = {
     "table5": Command("crossfade.cli.run:table5", "Table 5: complement objective training (COT)."),
     "table6": Command("crossfade.cli.run:table6", "Table 6: more regularisation, ResNet34 on CINIC-10."),
     "motivating": Command("crossfade.cli.run:motivating", "A motivating example: wrong images below p_y = 0.2."),
+    "finetune": Command("crossfade.cli.run:finetune", "Objectives for language models, where p is large or small."),
     "figure1": Command("crossfade.cli.why:figure1", "Figure 1: the gradient's size over p, for every loss."),
     "taylor": Command("crossfade.cli.why:taylor", "Eq. 11: CE and EL, the remainder, and the bounds quoted."),
     "dynamics": Command("crossfade.cli.why:dynamics", "Who moves from wrong to right in training."),

@@ -201,6 +201,39 @@ def figure2(
     return _run(study(model, limit), request, common, machine.hardware(), drawn=True)
 
 
+def finetune(
+    *,
+    common: Common = Common(),
+    cases: Names = None,
+    methods: Names = None,
+    repeats: int | None = None,
+    epochs: int | None = None,
+    learning_rates: Numbers = None,
+    workers: int | None = None,
+    ray: Ray = None,
+) -> int:
+    """Objectives for fine-tuning, where the model knows the text and where not.
+
+    A small model of bytes learns documentation, and then more of it (known) or
+    C++ headers (unknown): text that is on every machine. After an interruption
+    the same command goes on where it stopped. Lists are separated by commas.
+
+    Args:
+        cases: known, unknown or both.
+        methods: Only these objectives, beside ce. [default: all thirteen]
+        repeats: Divisions of the text, each with its own order of batches. [default: 5]
+        epochs: Passes over the text to fine-tune on. [default: 1]
+        learning_rates: Tried for each objective; validation text decides. [default: 0.0001,0.0003,0.001,0.003,0.01]
+        workers: Trials at the same time, each on one core. [default: all cores]
+    """
+    from crossfade.lab.hardware import Hardware
+    from crossfade.lab.paper.finetune import STUDY
+
+    recipe = {"epochs": epochs, "learning_rates": learning_rates}
+    request = common.request(datasets=cases, methods=methods, repeats=repeats, recipe=recipe)
+    return _run(STUDY, request, common, Hardware(threads=threads(workers), ray=ray))
+
+
 def table4(
     *,
     common: Common = Common(),
@@ -296,6 +329,7 @@ def _run(
         planned.trials,
         store,
         hardware,
+        family=study.family,
         keep_weights=keep_weights,
         retry_failed=common.retry_failed,
         progress=not common.quiet,

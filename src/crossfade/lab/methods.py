@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from crossfade._heart import Reduction
+    from crossfade._row import Row
     from crossfade._transforms import Function
     from crossfade.losses import MaxMahalanobisCenterLoss
 
@@ -230,6 +231,11 @@ def _apply(name: str, ce: Tensor, **options: float) -> Tensor:
     return _made(name, **options)(ce)
 
 
+def _apply_row(name: str, ce: Tensor, row: Row) -> Tensor:
+    g: Callable[..., Tensor] = _made(name)
+    return g(ce, row)
+
+
 def gradient_volume(weights: Weights, own: bool) -> float:
     r"""Area under the gradient of alpha CE + beta EL, eq. (21) for the target's logit, eq. (22) for another's.
 
@@ -318,6 +324,18 @@ METHODS: tuple[Method, ...] = (
         old_name="ce-volume-others",
     ),
     COSINE,
+)
+# Of those that look at a row's statistics, and of others, for language models: crossfade.objectives.
+OBJECTIVES: tuple[Method, ...] = (
+    Method("power", "√p", partial(_apply, "power", q=0.5), note="2 (1 - √p): row weight √p"),
+    Method("floored", "max(p, 0.1)", partial(_apply, "floored", least=0.1), note="row weight max(p, 0.1)"),
+    Method("thresholded", "p ≥ 0.1", partial(_apply, "thresholded", k=0.1), note="row weight p where p >= 0.1, else 0"),
+    Method("shifted", "EL at F=1/4", partial(_apply, "shifted", focus=0.25), note="row weight 3p / (1 + 2p)^2"),
+    Method("deft", "DEFT", partial(_apply_row, "deft"), note="row weight p^a with a = sum of p_c^2"),
+    Method(
+        "entropy-gated", "EAFT", partial(_apply_row, "entropy_gated"), note="row weight entropy / log 20, at most 1"
+    ),
+    Method("inverse-focal", "(1 + p) CE", partial(_apply, "inverse_focal"), note="focal loss reversed, gamma = 1"),
 )
 OLD_NAMES = {one.old_name: one.name for one in METHODS if one.old_name}
 DEFAULT_METHODS = ("ce", "f0", "f0-late", "gradual", "el", "focal")

@@ -139,9 +139,9 @@ def seed(trial: Trial, stream: str) -> int:
 
 
 def _method_content(method: Method, recipe: Recipe) -> Json:
-    from crossfade.lab.methods import METHODS
+    from crossfade.lab.methods import METHODS, OBJECTIVES
 
-    if any(method is known for known in METHODS) and not method.old_name:
+    if any(method is known for known in (*METHODS, *OBJECTIVES)) and not method.old_name:
         return {"name": method.name}  # what that means is the recipe's protocol number's business
     content: Json = {"name": method.old_name or method.name}
     if method.own is not None:

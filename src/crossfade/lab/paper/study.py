@@ -15,6 +15,7 @@ from crossfade.lab.hardware import check_trials
 from crossfade.lab.methods import Method, method
 from crossfade.lab.provenance import describe_run
 from crossfade.lab.store import Run, Store
+from crossfade.lab.train.executor import Family
 from crossfade.lab.trial import Json, Recipe, Task, Trial
 
 Scale: TypeAlias = Literal["smoke", "short", "paper"]
@@ -192,6 +193,11 @@ class Study(ABC, Generic[R, D]):
     @abstractmethod
     def write(self, store: Store, planned: Plan, report: Path) -> str:
         """Write the page of a plan's results, of which there must be some, and return it as text."""
+
+    @property
+    def family(self) -> Family | None:
+        """What computes the trials, if that isn't the training of their recipe."""
+        return None
 
     def scale_label(self, request: Request) -> str:
         """Return the name of the request's scale in tables: ``"own"`` for the paper's data by another recipe."""
