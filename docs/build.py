@@ -22,6 +22,7 @@ import benchmarks
 import causal_lm
 import large_vocabularies
 import matplotlib.pyplot as plt
+import readme
 import table4
 import texts
 import why
@@ -91,7 +92,6 @@ def main() -> None:
         wide = pd.read_parquet(ROOT / "results" / "table4_wide" / "results.parquet")
         for name, text in table4.blocks(frame, wide).items():
             fill(ROOT / "docs" / "results" / "table4.md", name, text)
-        fill(ROOT / "README.md", "results/table4", table4.short(frame))
         table4.figures(frame, ROOT / "docs" / "results")
     for page, blocks in why.pages(ROOT / "results").items():
         for name, text in blocks.items():
@@ -107,9 +107,7 @@ def main() -> None:
         fill(ROOT / "docs" / "results" / "text.md", name, text)
     for name, text in images.blocks().items():
         fill(ROOT / "docs" / "results" / "images.md", name, text)
-    fill(ROOT / "README.md", "results/images/table1-paper-resnet20", images.short())
-    fill(ROOT / "README.md", "results/text", texts.short())
-    fill(ROOT / "README.md", "results/causal_lm", causal_lm.short(ROOT / "results" / "causal_lm"))
+    fill(ROOT / "README.md", "results", readme.table(ROOT / "results"))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import urllib.request
-from importlib.metadata import version as installed
 from pathlib import Path
 
 from sphinx.application import Sphinx
@@ -17,10 +16,12 @@ os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler of the gallery t
 sys.path.insert(0, str(Path(__file__).parent))
 import api_pages
 
+import crossfade
+
 project = "crossfade"
 author = "The crossfade developers"
 project_copyright = "2026, the crossfade developers"
-version = release = installed("crossfade")
+version = release = crossfade.__version__
 
 extensions = [
     "myst_parser",

@@ -32,18 +32,6 @@ def blocks(folder: Path) -> dict[str, str]:
     return found
 
 
-def short(folder: Path) -> str:
-    """Return the README's sentence: the accuracy of each loss on text that the model doesn't know."""
-    chosen = at_chosen_rates(pd.read_csv(folder / "results.csv"))
-    reached = chosen[chosen.domain == "unknown"].groupby("method").accuracy.mean() * 100
-    return (
-        "Fine-tuned on text that it doesn't know, a language model gets "
-        f"{reached['DFT (= EL)']:.0f} % of the next tokens right with the expectation loss alone (DFT), "
-        f"{reached['CE']:.0f} % with CE and {reached['mixture, F=0']:.0f} % with the mixture: "
-        "[measured](docs/integrations/causal-lm.md)."
-    )
-
-
 def at_chosen_rates(frame: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of each loss's own rate: the best on validation text, of those that the first seed tried."""
     first = frame[frame.seed == frame.seed.min()]

@@ -16,7 +16,6 @@ from parts import joined, parts_of
 from crossfade.lab import frames
 from crossfade.lab.methods import method
 from crossfade.lab.paper.image_studies import IMAGE_STUDIES
-from crossfade.lab.paper.page import beside_paper
 from crossfade.lab.store import Store
 
 FOLDER = Path(__file__).parents[2] / "results" / "images"
@@ -65,19 +64,6 @@ def study(name: str) -> str:
         f"Everything else: `results/images/{name}.json`, and the CSV files beside it."
     )
     return head + "\n\n" + IMAGE_STUDIES[str(results["study"].iloc[0])].page(results, about["scale"]).strip()
-
-
-def short() -> str:
-    """Return, for the README, the row of Table 1 that was run as printed."""
-    results = pd.read_csv(FOLDER / "table1-paper-resnet20.csv")
-    ours = beside_paper(IMAGE_STUDIES["table1"].cells, results)
-    whole = f"All four for 240 epochs took {results['seconds'].sum() / 60:.1f} minutes of an {results['device'][0]}:"
-    lines = [whole, "", "| method | accuracy, % | Δ to CE | the paper's | Δ |", "|---|--:|--:|--:|--:|"]
-    for row in ours[ours["seeds"] > 0].itertuples():
-        gaps = ["" if row.method == "ce" else f"{gap:+.2f}" for gap in (row.delta, row.paper_delta)]
-        printed = f"{row.paper:.2f} ± {row.paper_std:.2f}"
-        lines.append(f"| {row.method} | {row.ours:.2f} | {gaps[0]} | {printed} | {gaps[1]} |")
-    return "\n".join(lines)
 
 
 def stopped() -> str:

@@ -180,26 +180,6 @@ def blocks(frame: pd.DataFrame, wide: pd.DataFrame) -> dict[str, str]:
     return texts
 
 
-def short(frame: pd.DataFrame) -> str:
-    """Return the README's table."""
-    lines = [
-        "| network | method | Δ points against CE (95 %) | the paper's | mean rank | the paper's |",
-        "|---|---|--:|--:|--:|--:|",
-    ]
-    for net, title in NETS.items():
-        own = part(frame, net, 0.9, SIX)
-        summary = {row.method: row for row in summarize_repeats(own, "ce", repeat="seed", ties="min")}
-        found = analyze(own, repeat="seed", control="ce")
-        for method in SIX:
-            row, paper, span = summary[method], PAPER[net][method], found.intervals.get(method)
-            spread = f" ({100 * span.low:+.2f} to {100 * span.high:+.2f})" if span else ""
-            lines.append(
-                f"| {title} | {method} | {100 * (row.mean_delta or 0):+.2f}{spread} | {paper.delta:+.2f} | "
-                f"{row.mean_rank:.2f} | {paper.rank:.2f} |"
-            )
-    return "\n".join(lines)
-
-
 def figures(frame: pd.DataFrame, folder: Path) -> None:
     """Draw Figure 3 (ranks) for both networks, of two seeds and of all, and the pairwise p-values of all seeds."""
     header = '<?xml version="1.0" encoding="utf-8"?>\n'

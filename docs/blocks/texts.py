@@ -116,28 +116,6 @@ def pairs(results: pd.DataFrame, score: str, alike: str) -> str:
     return "\n".join(lines)
 
 
-def short() -> str:
-    """Return the README's sentences."""
-    leads = []
-    for name in ("table3-paper", "table3-gpu"):
-        found = pd.read_csv(FOLDER / f"{name}.csv").pivot_table(
-            index=["dataset", "repeat"], columns="method", values="accuracy"
-        )
-        gaps = sorted(100 * (found[method] - found["ce"]).mean() for method in found.columns if method != "ce")
-        leads.append(f"{signed(gaps[0])} to {signed(gaps[-1])}")
-    glue = pd.read_csv(FOLDER / "figure2-protocol.csv")
-    accuracy, metric = (figure2.experiments(glue, score) for score in ("accuracy", "score"))
-    best = accuracy.eq(accuracy.max(axis=1), axis=0).sum()
-    gaps = [signed(100 * (matrix["gradual"] - matrix["ce"]).mean()) for matrix in (accuracy, metric)]
-    return (
-        "On [clothing reviews](docs/results/text.md), Table 3 with all of them and eight seeds, the mixtures' mean "
-        f"differences to CE are {leads[0]} points on a CPU and {leads[1]} on a GPU with the same seeds: noise. On "
-        "GLUE, with a small BERT and subsets of the large tasks, CE has the best accuracy in "
-        f"{best['ce']} of {len(accuracy)} experiments, the fade in {best['gradual']}; the fade's mean difference is "
-        f"{gaps[0]} points of accuracy, and {gaps[1]} by the tasks' official metrics."
-    )
-
-
 def _seconds(value: float) -> str:
     return f"{value:.0f}" if value >= 10 else f"{value:.1f}"
 

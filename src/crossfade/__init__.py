@@ -9,7 +9,7 @@ The names are listed in ``__init__.pyi`` and loaded on first use: ``import cross
 
 import lazy_loader as lazy
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __getattr__, __dir__, __all__ = lazy.attach_stub(__name__, __file__)
 # What needs pandas or skorch isn't for a star.
