@@ -30,8 +30,9 @@ SHORTER = {
     "compare": "--epochs 2 --repeats 2 --learning-rates 0.01 -q",
     "run table4": "--sets balloons,lenses -q",
 }
-# Read by the command line's parser, but run elsewhere: what needs several processes, a cluster, or time.
+# Read by the command line's parser, but run elsewhere: what needs a network, processes, or time.
 ELSEWHERE = {
+    "--download": "tests/lab/test_download.py",
     "--devices": "tests/images/test_processes.py",
     "--ray": "tests/lab/test_ray.py",
     "motivating": "tests/images/test_studies.py",

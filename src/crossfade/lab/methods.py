@@ -1,7 +1,7 @@
 """Training methods that a comparison can name, and which epochs two of them train alike.
 
-A method is a schedule for CE and EL (eq. 12), a loss g(ce), whose parameters may follow a schedule, too, another loss of
-the network's outputs, or another way to step.
+A method is a schedule for CE and EL (eq. 12), a loss g(ce), whose parameters may follow a schedule, too, another loss
+of the network's outputs, or another way to step.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class Method:
         title: What tables call it.
         g: The loss of an example as an elementwise function of its cross entropy ce = -log p_y. None for the mixture
             alpha ce + beta (1 - p) of eq. (12).
-        schedule: Alpha and beta of the mixture, or the parameters of ``g_of``, at each progress. Not used with ``g`` and
-            ``loss``.
+        schedule: Alpha and beta of the mixture, or the parameters of ``g_of``, at each progress. Not used with ``g``
+            and ``loss``.
         note: What a reader should know about it.
         loss: A loss of the network's outputs (N, C) and labels that isn't a function of ce, called with ``reduction``.
         scores: The classes' scores (N, C) as a function of the outputs, where they aren't the outputs themselves.
