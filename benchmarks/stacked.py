@@ -22,6 +22,7 @@ kernel on all of the machine's processors.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import statistics
 import time
@@ -38,6 +39,7 @@ import torch
 from crossfade.lab.data.uci import uci_tasks
 from crossfade.lab.methods import DEFAULT_METHODS, method
 from crossfade.lab.train import Member, Recipe, Split, train_stack
+from saved import save
 
 SHAPES = {  # training, validation, test rows, features, classes of the UCI sets' first split
     "iris": (92, 21, 37, 4, 3),
@@ -50,6 +52,7 @@ SHAPES = {  # training, validation, test rows, features, classes of the UCI sets
 }
 SHIPPED = ("iris", "digits")
 SAMPLE_STEPS = 150
+STEPS = "set,net,source,gflops,kernel,batched,plain,jax,batched_ratio,plain_ratio,jax_ratio"
 
 
 def load(name: str, data_dir: Path | None) -> tuple[Split, str]:
@@ -157,7 +160,8 @@ def jax_arm(split: Split, recipe: Recipe, count: int = 36) -> Callable[[], float
     return run
 
 
-def compare(split: Split, net: str, rounds: int) -> str:
+def compare(split: Split, net: str, rounds: int) -> list[float]:
+    """Return Gflop/s, microseconds of each arm's step, and the ratios to the kernel's, NaN for a missing arm."""
     once = Recipe(net=net, epochs=1)
     whole = Recipe(net=net, epochs=max(1, min(50, 3000 // steps_of(split, once))))
     part = first_rows(split, SAMPLE_STEPS, once)
@@ -175,18 +179,17 @@ def compare(split: Split, net: str, rounds: int) -> str:
             assert arm is not None
             times[name].append(arm())
     speed = operations(split, whole) / statistics.median(times["kernel"]) / 1e9
-    cells = [f"{1e6 * statistics.median(values):9.3f}" for values in times.values()]
-    ratios = [
-        f"{statistics.median(b / a for a, b in zip(times['kernel'], times[name], strict=True)):8.0f}"
-        for name in list(times)[1:]
+    cells = [1e6 * statistics.median(times[name]) if name in times else math.nan for name in arms]
+    return [
+        speed,
+        *cells,
+        *(
+            statistics.median(b / a for a, b in zip(times["kernel"], times[name], strict=True))
+            if name in times
+            else math.nan
+            for name in list(arms)[1:]
+        ),
     ]
-    return (
-        f"{speed:7.1f} "
-        + " ".join(cells)
-        + " |"
-        + " ".join(ratios)
-        + ("" if "jax" in times else "   (jax isn't installed)")
-    )
 
 
 def operations(split: Split, recipe: Recipe) -> float:
@@ -229,8 +232,9 @@ def on_gpu(split: Split, net: str, rounds: int) -> str:
     return " ".join(f"{1e6 * statistics.median(times):9.3f}" for times in taken.values()) + f" {ratio:8.2f}"
 
 
-def all_of_table4(data_dir: Path) -> None:
-    start, cpu, steps = time.perf_counter(), time.process_time(), 0
+def all_of_table4(data_dir: Path) -> list[float]:
+    """Train all of Table 4, and return sets, minutes, core-minutes, networks and steps of a network."""
+    start, cpu, steps, networks = time.perf_counter(), time.process_time(), 0, 0
     tasks, missing = uci_tasks(data_dir)
     for task in tasks:
         split = task.split(0)
@@ -239,12 +243,14 @@ def all_of_table4(data_dir: Path) -> None:
             members = members_of(split, recipe)
             train_stack(members, recipe)
             steps += len(members) * steps_of(split, recipe)
+        networks += 2 * len(members)
     wall, core = time.perf_counter() - start, time.process_time() - cpu
     print(
         f"Table 4, {len(tasks)} sets (missing: {', '.join(missing) or 'none'}), 2 networks, 36 runs each, loading"
         f" included: {wall / 60:.2f} minutes of wall time, {core / 60:.2f} core-minutes, {steps / 1e6:.0f} million"
         f" model-steps, {1e6 * core / steps:.2f} us of a core each"
     )
+    return [len(tasks), wall / 60, core / 60, networks, steps]
 
 
 def main() -> None:
@@ -254,6 +260,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--stack", action="store_true", help="cost of ten times the members")
     parser.add_argument("--all", action="store_true", help="time of all of Table 4; needs --data-dir")
+    parser.add_argument("--output", type=Path, help="folder for the numbers")
     parser.add_argument("--cuda", action="store_true", help="the batched engine on a GPU beside the kernel, alone")
     options = parser.parse_args()
     if options.all and options.data_dir is None:
@@ -275,16 +282,25 @@ def main() -> None:
         f"{'set':12} {'net':6} {'Gflop/s':>7} {'kernel':>9} {'batched':>9} {'plain':>9} {'jax':>9} |"
         f" {'batched':>8} {'plain':>8} {'jax':>8}"
     )
+    rows: list[list[object]] = []
     for name in options.sets:
         split, source = load(name, options.data_dir)
         for net in ("linear", "mlp"):
-            print(f"{name:12} {net:6} {compare(split, net, options.rounds)}   {source}", flush=True)
+            found = compare(split, net, options.rounds)
+            rows.append([name, net, source, *(f"{value:.4g}" for value in found)])
+            shown = " ".join(f"{value:9.3f}" for value in found[1:5])
+            ratios = " ".join(f"{value:8.0f}" for value in found[5:])
+            print(f"{name:12} {net:6} {found[0]:7.1f} {shown} |{ratios}   {source}", flush=True)
     if options.stack:
         for name in ("iris", "digits"):
             for net in ("linear", "mlp"):
                 print(stack_cost(name, load(name, options.data_dir)[0], net, options.rounds), flush=True)
+    tables = {"steps": (STEPS, rows)}
     if options.all:
-        all_of_table4(options.data_dir)
+        whole = all_of_table4(options.data_dir)
+        tables["table4"] = ("sets,minutes,core_minutes,networks,steps", [[f"{value:.6g}" for value in whole]])
+    if options.output is not None:
+        save(options.output, tables, threads=1)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ import causal_lm
 import large_vocabularies
 import matplotlib.pyplot as plt
 import readme
+import sentences
 import table4
 import texts
 import why
@@ -35,11 +36,11 @@ ROOT = Path(__file__).parent.parent
 
 
 def fill(page: Path, source: str, text: str) -> None:
-    """Replace the text between the marks of ``source`` on a page."""
+    """Replace the text between the marks of ``source`` on a page: lines of their own, or words of a sentence."""
     before = page.read_text()
     mark = f"<!-- from {source} -->"
     after, found = re.subn(
-        rf"(?s){re.escape(mark)}\n.*?<!-- end -->", lambda _: f"{mark}\n{text}\n<!-- end -->", before
+        rf"(?s){re.escape(mark)}(\n?).*?<!-- end -->", lambda at: f"{mark}{at[1]}{text}{at[1]}<!-- end -->", before
     )
     if not found:
         sys.exit(f"{page}: no mark {mark}")
@@ -100,6 +101,9 @@ def main() -> None:
         fill(ROOT / "docs" / causal_lm.PAGE, name, text)
     for name, text in large_vocabularies.blocks(ROOT / "results").items():
         fill(ROOT / "docs" / large_vocabularies.PAGE, name, text)
+    for page, make in sentences.PAGES.items():
+        for name, text in make().items():
+            fill(ROOT / "docs" / page, name, text)
     for page, found in benchmarks.pages().items():
         for name, text in found.items():
             fill(ROOT / "docs" / page, name, text)

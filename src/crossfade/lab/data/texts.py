@@ -209,7 +209,7 @@ class GlueTask:
         columns, label: The columns of sentences and of labels in the files.
         classes: The names in the order of the class numbers.
         metric: The official metric by its name in a result: ``accuracy``, ``f1`` or ``mcc``.
-        rows: The number of published training examples.
+        rows, dev: The numbers of published training examples and of those in the dev part (MNLI: the matched one).
         header: The columns, if the files have no header.
     """
 
@@ -220,21 +220,26 @@ class GlueTask:
     classes: tuple[str, ...]
     metric: str
     rows: int
+    dev: int
     header: tuple[str, ...] = ()
 
 
 _PAIR, _BINARY, _ENTAILMENT = ("sentence1", "sentence2"), ("0", "1"), ("entailment", "not_entailment")
 _THREE = ("entailment", "neutral", "contradiction")
 
+_COLA = ("source", "label", "mark", "sentence")
+
 GLUE = (
-    GlueTask("CoLA", "cola", ("sentence",), "label", _BINARY, "mcc", 8_551, ("source", "label", "mark", "sentence")),
-    GlueTask("SST-2", "sst2", ("sentence",), "label", _BINARY, "accuracy", 67_349),
-    GlueTask("MRPC", "mrpc", ("#1 String", "#2 String"), "Quality", _BINARY, "f1", 3_668),
-    GlueTask("QQP", "qqp", ("question1", "question2"), "is_duplicate", _BINARY, "f1", 363_846),
-    GlueTask("MNLI", "mnli", _PAIR, "gold_label", _THREE, "accuracy", 392_702),
-    GlueTask("QNLI", "qnli", ("question", "sentence"), "label", _ENTAILMENT, "accuracy", 104_743),
-    GlueTask("RTE", "rte", _PAIR, "label", _ENTAILMENT, "accuracy", 2_490),
-    GlueTask("WNLI", "wnli", _PAIR, "label", _BINARY, "accuracy", 635),
+    GlueTask(
+        "CoLA", "cola", ("sentence",), "label", _BINARY, "mcc", 8_551, 1_043, ("source", "label", "mark", "sentence")
+    ),
+    GlueTask("SST-2", "sst2", ("sentence",), "label", _BINARY, "accuracy", 67_349, 872),
+    GlueTask("MRPC", "mrpc", ("#1 String", "#2 String"), "Quality", _BINARY, "f1", 3_668, 408),
+    GlueTask("QQP", "qqp", ("question1", "question2"), "is_duplicate", _BINARY, "f1", 363_846, 40_430),
+    GlueTask("MNLI", "mnli", _PAIR, "gold_label", _THREE, "accuracy", 392_702, 9_815),
+    GlueTask("QNLI", "qnli", ("question", "sentence"), "label", _ENTAILMENT, "accuracy", 104_743, 5_463),
+    GlueTask("RTE", "rte", _PAIR, "label", _ENTAILMENT, "accuracy", 2_490, 277),
+    GlueTask("WNLI", "wnli", _PAIR, "label", _BINARY, "accuracy", 635, 71),
 )
 
 

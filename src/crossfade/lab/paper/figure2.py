@@ -79,7 +79,9 @@ class _Figure2(MarkdownStudy[TextRecipe, TextSet]):
         return Prepared(label, (task,), recipe, tuple(range(repeats)), about, notes)
 
     def tables(self, results: pd.DataFrame) -> str:
-        profiles = [_profile_table(experiments(results, score), score) for score in ("accuracy", "score")]
+        profiles = [
+            _profile_table(experiments(results, score), score, subsets(results)) for score in ("accuracy", "score")
+        ]
         return "\n\n".join([_scores_table(results), *filter(None, profiles)])
 
     def figure(self, results: pd.DataFrame, title: str) -> Figure | None:
@@ -119,11 +121,22 @@ def experiments(results: pd.DataFrame, score: str) -> pd.DataFrame:
     return matrix.dropna().clip(lower=0.0)
 
 
+def subsets(results: pd.DataFrame) -> str:
+    """Return which tasks' training or dev parts are subsets, in parentheses; empty if none is."""
+    known = glue_scores(results).drop_duplicates("dataset")
+    parts = [
+        name
+        for name, train, test in known[["task", "n_train", "n_test"]].itertuples(index=False)
+        if train < _TASKS[name].rows or test < _TASKS[name].dev
+    ]
+    return f" (subsets: {', '.join(dict.fromkeys(parts))})" if parts else ""
+
+
 def _scores_table(results: pd.DataFrame) -> str:
     """Return the official metric and accuracy of each task and method."""
     lines = [
-        "| task | metric | method | score | Δ to CE | accuracy | Δ to CE | seeds |",
-        "|---|---|---|---:|---:|---:|---:|---:|",
+        "| task | dev rows | metric | method | score | Δ to CE | accuracy | Δ to CE | seeds |",
+        "|---|---:|---|---|---:|---:|---:|---:|---:|",
     ]
     for (name, metric), own in glue_scores(results).groupby(["dataset", "metric"], sort=False):
         scores, accuracies = (
@@ -135,11 +148,13 @@ def _scores_table(results: pd.DataFrame) -> str:
             for values in (scores, accuracies):
                 cells.append(plus_minus(values[method].mean(), values[method].std()))
                 cells.append(signed(paired_gaps(values, method).mean()))
-            lines.append(row(name, _METRICS[str(metric)], method, *cells, scores[method].count()))
+            scored, whole = int(own["n_test"].max()), _TASKS[own["task"].iloc[0]].dev
+            rows = f"{scored:,} of {whole:,}" if scored < whole else f"{scored:,}"
+            lines.append(row(name, rows, _METRICS[str(metric)], method, *cells, scores[method].count()))
     return "\n".join(lines)
 
 
-def _profile_table(matrix: pd.DataFrame, score: str) -> str:
+def _profile_table(matrix: pd.DataFrame, score: str, cut: str) -> str:
     """Return the table of how often each method is close to the best one; empty for fewer than two experiments."""
     from crossfade.stats import performance_profile
 
@@ -149,8 +164,8 @@ def _profile_table(matrix: pd.DataFrame, score: str) -> str:
     profile = performance_profile(matrix)
     shares = {factor: profile.share(factor) for factor in _FACTORS}
     lines = [
-        f"Share of the {len(matrix)} experiments (a task and a seed; WNLI isn't counted) in which a method's {words}, "
-        "times τ, is at least the best method's:",
+        f"Share of the {len(matrix)} experiments (a task and a seed; WNLI isn't counted){cut} in which a method's "
+        f"{words}, times τ, is at least the best method's:",
         "",
         row("method", *(f"τ = {factor:g}" for factor in _FACTORS)),
         "|---|" + "---:|" * len(_FACTORS),
