@@ -213,9 +213,12 @@ def _statistics() -> dict[str, str]:
     power = random[random["arm"] != "copy"].groupby(["estimator", "repeats", "rows"])["found"].mean()
     more = power["random: rows and fits"] / power["random: Nadeau and Bengio"]
     copies = random[(random["arm"] == "copy") & (random["estimator"] == "random: rows and fits")]
-    fixed = 100 * found[(found["arm"] != "copy") & found["estimator"].str.startswith("fixed")].groupby("estimator")[
-        "missed"
-    ].mean()
+    fixed = (
+        100
+        * found[(found["arm"] != "copy") & found["estimator"].str.startswith("fixed")]
+        .groupby("estimator")["missed"]
+        .mean()
+    )
     cover = _read("benchmarks/intervals/coverage.csv")
     drawn = cover[(cover["n"] == 20) & (cover["distribution"] == "Student t, 3 degrees of freedom")]
     at20 = 100 * drawn.set_index("interval")["covered"]
