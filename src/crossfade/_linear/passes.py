@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from crossfade._linear.pieces import KernelPiece, Options, piece_type
@@ -20,6 +21,9 @@ _MIB = 2**20
 _DEFAULT_BYTES = 48 * _MIB
 _DEFAULT_ROWS = 16
 _ALIGNED = 128  # a number of classes that suits a GPU's matrix products
+# A CPU's matrix product computes the rows of full blocks in one way and the rest in another, with other bits. Rows of
+# zeros fill the last block, so that a row's results don't depend on how many others there are.
+_BLOCK = 16
 # Label smoothing needs g and g' for every class: their intermediate results have the size of the logits.
 _SMOOTHING_COPIES = 8
 
@@ -111,7 +115,7 @@ def run(
 
 @dataclass(frozen=True)
 class Plan:
-    """How the logits are cut: into pieces of ``rows`` rows with all classes.
+    """How the logits are cut: into pieces of ``rows`` rows with all classes, computed in full blocks of ``block`` rows.
 
     A half-precision weight gradient would lose digits if it were summed piece by piece, and a float32 sum beside it
     would take twice its memory. ``by_class`` computes the logits once more instead, ``classes`` classes of all rows at
@@ -121,6 +125,7 @@ class Plan:
     """
 
     rows: int
+    block: int
     by_class: bool
     classes: int
     sums: torch.dtype
@@ -144,7 +149,9 @@ class Plan:
             rows = max(_DEFAULT_ROWS, budget // row_bytes)
         else:
             budget = int(options.budget_mb * _MIB)
-            rows = max(1, budget // row_bytes)
+            rows = budget // row_bytes
+        block = _BLOCK if rows >= _BLOCK and inputs.hidden.is_cpu else 1
+        rows = max(1, rows - rows % block)
         pieces = max(1, -(-count // rows))
         half = inputs.weight.dtype == compute and compute.itemsize < 4
         by_class = half and pieces > 1 and not smooth
@@ -160,7 +167,10 @@ class Plan:
         borrows = by_class and in_place and of_weight and inputs.weight.is_contiguous() and lent >= rows
         if borrows:
             pieces = -(-count // lent)
-        return Plan(max(1, -(-count // pieces)), by_class, max(1, min(width, classes)), sums, borrows)
+        rows = max(1, -(-count // pieces))
+        if rows >= 8 * block:  # full blocks in all pieces but the last
+            rows += -rows % block
+        return Plan(rows, block, by_class, max(1, min(width, classes)), sums, borrows)
 
 
 def _valid_rows(target: Tensor, classes: int, ignore_index: int) -> Tensor | None:
@@ -212,7 +222,7 @@ class _Passes:
             part = slice(start, min(start + self.plan.rows, self.count))
             rows: Rows = part if self.valid is None else self.valid[part]
             hidden = self.hidden[rows].to(self.options.compute)
-            logits = _affine(hidden, self.weight, self.bias, buffer[: len(hidden)])
+            logits = _affine(hidden, self.weight, self.bias, buffer, self.plan.block)
             piece = self.piece(
                 logits, self.target[rows], self.options, self.class_weight, self.wanted, self.plan.by_class
             )
@@ -268,7 +278,7 @@ class _Passes:
 
     def _buffer(self) -> Tensor:
         """Return memory for the logits of a piece."""
-        shape = (min(self.plan.rows, self.count), len(self.weight))
+        shape = (min(self.plan.rows, self.count + -self.count % self.plan.block), len(self.weight))
         if self.plan.borrows and self.of_weight is not None:
             # Its end: the second pass overwrites it from the beginning, and uses what is still there.
             return self.of_weight.view(-1).view(self.options.compute)[-shape[0] * shape[1] :].view(shape)
@@ -296,7 +306,20 @@ class _Passes:
             self.of_bias += gradient.sum(0, dtype=self.of_bias.dtype)
 
 
-def _affine(hidden: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) -> Tensor:
+def _affine(hidden: Tensor, weight: Tensor, bias: Tensor | None, buffer: Tensor, block: int = 1) -> Tensor:
+    """Return hidden @ weight.T + bias in the first rows of the buffer, computed in full blocks of rows."""
+    rows, left = len(hidden), len(hidden) % block
+    if left and rows + block - left <= len(buffer):
+        hidden, left = F.pad(hidden, (0, 0, 0, block - left)), 0
+    full = len(hidden) - left
+    _product(hidden[:full], weight, bias, buffer[:full])
+    if left:
+        last = F.pad(hidden[full:], (0, 0, 0, block - left))
+        buffer[full:rows] = _product(last, weight, bias, buffer.new_empty(block, len(weight)))[:left]
+    return buffer[:rows]
+
+
+def _product(hidden: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) -> Tensor:
     if bias is None:
         return torch.mm(hidden, weight.t(), out=out)
     return torch.addmm(bias, hidden, weight.t(), out=out)
