@@ -22,8 +22,6 @@ from crossfade._transforms import Focal, Mixture, Transform, probe, value_and_sl
 
 # Where p_y is smaller than this, float32 is near its underflow, and ce is computed from the logits.
 _UNDERFLOW = 1e-30
-# The exponential of this is 0, also in float64.
-_NO_PROBABILITY = -1e4
 # Logits that are read more than once or widened are taken this many at a time: they stay in the processor's cache.
 _PIECE = 524_288
 # On rows up to this length PyTorch's log_softmax and its derivative are faster than its softmax, on longer ones slower.
@@ -197,10 +195,12 @@ def softmax(z: Tensor, index: Tensor, asked: frozenset[str], out: Tensor | None)
         return p, Row(lambda: p, 1, index)
     p, entropy = torch.empty_like(z) if out is None else out, z.new_empty(index.squeeze(1).shape)
     for at in pieces(z):
-        below = (z[at] - z[at].amax(1, keepdim=True)).clamp_(min=_NO_PROBABILITY)  # no 0 * -inf
-        found = torch.softmax(below, 1)
-        entropy[at] = -found.amax(1).log() - below.mul_(found).sum(1)
-        p[at] = found
+        below = z[at] - z[at].amax(1, keepdim=True)
+        torch.softmax(below, 1, out=p[at])
+        entropy[at] = -p[at].amax(1).log() - below.mul_(p[at]).sum(1)
+    masked = entropy.isnan()  # 0 * -inf of a class without probability
+    if masked.any():
+        entropy[masked] = torch.special.entr(p.movedim(1, -1)[masked]).sum(-1)
     return p, Row(lambda: p, 1, index, entropy=entropy)
 
 
