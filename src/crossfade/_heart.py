@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from crossfade import kernels
+from crossfade import _sharded, kernels
 from crossfade._fast import fast, fast_applies, pieces
 from crossfade._row import row_of
 from crossfade._tensors import (
@@ -33,10 +33,8 @@ from crossfade._tensors import (
     is_observed,
     is_sharded,
     is_soft,
-    replicated,
     smoothed,
     target_weight,
-    whole_rows,
 )
 from crossfade._transforms import Focal, Mixture, Transform, evaluate, probe, takes_row
 
@@ -67,8 +65,8 @@ def probability(
         return by_class(g, logits, target, weight, ignore_index, label_smoothing, reduction)
     target = as_index(target)
     soft = not label_smoothing <= 0 or is_soft(logits, target)  # by_class refuses NaN
-    if soft and is_sharded(logits):
-        raise ValueError("logits that are a DTensor need class indices without label_smoothing, as under loss_parallel")
+    if is_sharded(logits):
+        return by_shard(g, logits, target, weight, ignore_index, label_smoothing, reduction)
 
     def readable(logits: Tensor) -> Tensor:
         if soft:
@@ -87,15 +85,36 @@ def by_row(
 ) -> Tensor:
     """Return the loss for class indices without label smoothing, with g applied to the vector of ce."""
     check_per_class("weight", weight, logits.shape[class_dim(logits)])
-    if is_sharded(logits):
-        ce, target, weight = whole_rows(full_precision(logits), target, weight, ignore_index)
-        return replicated(reduce_rows(evaluate(g, ce), target, weight, ignore_index, reduction), logits)
     if kernels.available(logits, target):
         rows, _ = rows_by_kernel(g, logits, target, ignore_index)
     else:
         ce = _cross_entropies(logits, target, ignore_index)
         rows = evaluate(g, ce, row_of(logits, target, ignore_index) if takes_row(g) else None)
     return reduce_rows(rows, target, weight, ignore_index, reduction)
+
+
+def by_shard(
+    g: Transform,
+    logits: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    ignore_index: int,
+    label_smoothing: float,
+    reduction: Reduction,
+) -> Tensor:
+    """Return the loss of logits that are sharded over the classes, as a DTensor."""
+    check_per_class("weight", weight, logits.shape[class_dim(logits)])
+    check_smoothing(label_smoothing)
+    if is_soft(logits, target):
+        raise ValueError(
+            "logits that are a DTensor need class indices, as under loss_parallel, got class probabilities"
+        )
+    rows, target, mass = _sharded.losses(g, logits, target, weight, ignore_index, label_smoothing)
+    if mass is None or reduction != "mean":
+        loss = reduce_rows(rows, target, None, ignore_index, reduction)
+    else:
+        loss = reduce_rows(rows, target, None, ignore_index, "sum") / mass.sum()
+    return _sharded.replicated(loss, logits)
 
 
 def rows_by_kernel(g: Transform, logits: Tensor, target: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:

@@ -82,13 +82,13 @@ def probability_loss(
     shift: int = 0,
     return_stats: bool = False,
 ) -> Tensor | tuple[Tensor, LossStats]:
-    """Return any loss g(ce) of the cross entropy ce = -log p_y.
+    """Return any loss g(ce) of the cross entropy ce = -log p_y, or g(ce, row) of ce and statistics of its row.
 
-    Every loss of the family is made this way, with a g of its own.
+    Every loss of the family is made this way, with a g of its own: see :mod:`crossfade.objectives`.
 
     Args:
-        g: an elementwise, differentiable function of ce >= 0. It may be infinite at ce = inf (p_y = 0), but should not
-            be NaN there; ``crossfade.testing.check_loss`` checks that.
+        g: an elementwise, differentiable function of ce >= 0, or of ce and a :class:`crossfade.objectives.Row`. It may
+            be infinite at ce = inf (p_y = 0), but should not be NaN there; ``crossfade.testing.check_loss`` checks that.
         logits, target, weight, ignore_index, label_smoothing, reduction, softcap, z_loss, shift, return_stats: as in
             the module's description.
 

@@ -18,6 +18,7 @@ from crossfade._linear.passes import Inputs, Losses
 from crossfade._linear.pieces import Options
 from crossfade._options import MixtureOptions
 from crossfade._row import STATISTICS, Row
+from crossfade._sharded import local_projection
 from crossfade._stats import LossStats
 from crossfade._tensors import (
     as_index,
@@ -101,7 +102,9 @@ def linear_crossfade_loss(
 
     Args:
         hidden: (N, D) or (..., D), floating point.
-        linear_weight: (C, D), the output projection, such as ``lm_head.weight``. It may be tied or frozen.
+        linear_weight: (C, D), the output projection, such as ``lm_head.weight``. It may be tied or frozen, or a DTensor
+            that is sharded over the classes, ``Shard(0)``; ``hidden`` is then the same in every process, and so are
+            the results.
         target: (N) or (...), int64 or uint8 class indices in [0, C), or ``ignore_index``; or class probabilities
             (..., C).
         bias: (C,).
@@ -113,7 +116,8 @@ def linear_crossfade_loss(
             rows cost no matrix product.
         shift: ``shift=1`` makes position t of (..., T, D) predict the target at t + 1 of (..., T): the loss of
             ``hidden[..., :-1, :]``, ``target[..., 1:]`` and ``sample_weight[..., 1:]``. Any number below T.
-        g: any elementwise, differentiable function of ce, instead of the mixture of alpha and beta.
+        g: any elementwise, differentiable function of ce, or of ce and the row's statistics, instead of the mixture of
+            alpha and beta: see :mod:`crossfade.objectives`.
         memory_budget_mb: MiB for the piece of logits at hand, beyond results and gradients. None: 48, or the size of
             ``hidden`` if that is larger. At least one row is computed at a time.
         return_stats: also return a :class:`LossStats` of the rows.
@@ -129,7 +133,8 @@ def linear_crossfade_loss(
     at once (``is_grads_batched``) come from the reference, with all logits in memory.
 
     Raises:
-        RuntimeError, ValueError: shapes, types, options that ``F.linear`` or ``F.cross_entropy`` refuse too; DTensors.
+        RuntimeError, ValueError: shapes, types, options that ``F.linear`` or ``F.cross_entropy`` refuse too; DTensors
+            that are sharded otherwise.
         IndexError: a target out of range.
 
     >>> import torch
@@ -151,16 +156,22 @@ def linear_crossfade_loss(
         sample_weight = None if sample_weight is None else sample_weight[..., shift:]
     g = Mixture(_copied(alpha), _copied(beta)) if g is None else g
     compute = compute_type(hidden, linear_weight, bias)
+    classes, shard = linear_weight.shape[0], None
+    if is_sharded(linear_weight):
+        if soft:
+            raise ValueError("a linear_weight that is a DTensor needs class indices, got class probabilities")
+        hidden, linear_weight, bias, shard = local_projection(hidden, linear_weight, bias)
     learnable, asked = _probe(g, hidden.device)
-    options = Options(g, ignore_index, max(label_smoothing, 0.0), softcap, compute, memory_budget_mb, asked)
-    flat_target = target.reshape(-1, linear_weight.shape[0]) if soft else target.reshape(-1)
+    options = Options(g, ignore_index, max(label_smoothing, 0.0), softcap, compute, memory_budget_mb, asked, shard)
+    flat_target = target.reshape(-1, classes) if soft else target.reshape(-1)
     inputs = Inputs(hidden.reshape(-1, hidden.shape[-1]), linear_weight, bias, flat_target, weight)
     ignored = torch.zeros_like(flat_target[:, 0], dtype=torch.bool) if soft else flat_target == ignore_index
     factor = None
     if sample_weight is not None:
         factor = sample_weight.reshape(-1).to(wide(compute)).masked_fill(ignored, 0.0)
     compute_losses = _losses
-    if torch.compiler.is_compiling() and not isinstance(g, Mixture) and (label_smoothing > 0 or soft or return_stats):
+    of_class = label_smoothing > 0 or soft or return_stats
+    if torch.compiler.is_compiling() and (shard is not None or (of_class and not isinstance(g, Mixture))):
         # These need g' between the matrix products, and the operator takes tensors and numbers only: a graph break.
         compute_losses = torch.compiler.disable(_losses)  # type: ignore[no-untyped-call]
     wanted = ("p", "entropy", "correct") if return_stats else ()
@@ -201,12 +212,8 @@ def _check_tensors(
     label_smoothing: float,
 ) -> None:
     """Refuse what ``F.linear`` or ``F.cross_entropy`` would refuse, with the same kind of error."""
-    for name, tensor in (("hidden", hidden), ("linear_weight", linear_weight)):
-        if is_sharded(tensor):
-            raise ValueError(
-                f"{name} is a DTensor: pass {name}.full_tensor(), or keep the logits sharded over classes and call "
-                "probability_loss on them under torch.distributed.tensor.parallel.loss_parallel()"
-            )
+    if is_sharded(hidden) and not is_sharded(linear_weight):
+        raise ValueError("hidden is a DTensor, but linear_weight isn't: pass hidden.full_tensor()")
     if hidden.dim() < 1 or linear_weight.dim() != 2 or hidden.shape[-1] != linear_weight.shape[1]:
         raise RuntimeError(
             "expected hidden (..., D) and linear_weight (C, D), "

@@ -37,6 +37,8 @@ def rows(inputs: Inputs, options: Options, of_lse: bool, wanted: Wanted) -> Loss
 def composed(inputs: Inputs, options: Options, wanted: Wanted = ()) -> Losses:
     """Return the losses of the rows, made of PyTorch's differentiable operations: all logits at once."""
     hidden, weight, bias, target, class_weight = inputs
+    if options.shard is not None:
+        raise ValueError("a linear_weight that is a DTensor has neither second derivatives nor function transforms")
     with torch.autocast(hidden.device.type, enabled=False):
         compute = options.compute
         logits = F.linear(hidden.to(compute), weight.to(compute), None if bias is None else bias.to(compute))

@@ -139,7 +139,7 @@ class Plan:
             in_place: whether a piece turns its logits into their gradient without further memory.
             of_weight: whether the weight's gradient is wanted.
         """
-        width, compute = inputs.weight.shape[0], options.compute
+        width, compute = len(inputs.weight) if options.shard is None else options.shard.largest, options.compute
         smooth = options.smoothing > 0 or inputs.target.dim() > 1
         size, precise = compute.itemsize, wide(compute).itemsize
         copies = (size < precise) + (options.softcap is not None) + _SMOOTHING_COPIES * smooth
@@ -197,11 +197,12 @@ class _Passes:
         hidden, weight, bias, target, class_weight = inputs
         compute, precise = options.compute, wide(options.compute)
         self.options, self.factors, self.needs, self.wanted = options, factors, needs, wanted
-        self.hidden, self.target = hidden, target
+        self.hidden, self.target = hidden, target if options.shard is None else target - options.shard.first
         self.weight = weight.to(compute)
         self.bias = None if bias is None else bias.to(compute)
         self.class_weight = None if class_weight is None else class_weight.to(precise)
-        self.valid = _valid_rows(target, len(weight), options.ignore_index)
+        classes = len(weight) if options.shard is None else options.shard.classes
+        self.valid = _valid_rows(target, classes, options.ignore_index)
         self.count = len(target) if self.valid is None else len(self.valid)
         self.piece = piece_type(hidden, target, options)
         self.plan = Plan.of(self.count, inputs, options, self.piece is KernelPiece, needs.weight)

@@ -13,13 +13,15 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
 
-from crossfade import kernels
+from crossfade import _sharded, kernels
 from crossfade._fast import softmax
-from crossfade._row import Row
+from crossfade._row import STATISTICS, Row
+from crossfade._sharded import Shard
 from crossfade._tensors import capped, smoothed, wide
 from crossfade._transforms import Transform, value_and_slope
 
@@ -31,6 +33,7 @@ class Options:
     Attributes:
         compute: the type of the matrix products.
         asked: the statistics of :class:`crossfade._row.Row` that g asks for.
+        shard: the classes that are here, if others are in other processes; targets count from the first one here.
     """
 
     g: Transform
@@ -40,6 +43,7 @@ class Options:
     compute: torch.dtype
     budget_mb: float | None
     asked: frozenset[str] = frozenset()
+    shard: Shard | None = None
 
 
 class Piece:
@@ -65,8 +69,8 @@ class Piece:
         wanted: Collection[str],
         with_norm: bool,
     ) -> None:
-        self.logits, self.target, self.softcap = logits, target, options.softcap
-        if "correct" in wanted:
+        self.logits, self.target, self.softcap, self.shard = logits, target, options.softcap, options.shard
+        if "correct" in wanted and self.shard is None:
             self.correct = logits.argmax(1) == (target if target.dim() == 1 else target.argmax(1))
         self.normalise(options.asked.union(wanted), with_norm)
         self.weigh(options, class_weight)
@@ -91,7 +95,7 @@ class Piece:
         """Set ``loss`` and ``row_weight``."""
         self.loss, self.row_weight = value_and_slope(options.g, self.ce, self.row)
         if class_weight is not None:
-            own = class_weight[self.target]
+            own = class_weight[self.target if self.shard is None else self.target + self.shard.first]
             self.loss, self.row_weight = self.loss * own, self.row_weight * own
 
     def statistic(self, name: str) -> Tensor:
@@ -133,14 +137,7 @@ class Piece:
         ``target`` counts from the first of these classes, and may lie outside of them.
         """
         z, curve = _capped(logits.to(norm.dtype), softcap)
-        p = z.sub_(norm[0].unsqueeze(1)).sub_(norm[1].unsqueeze(1)).exp_()
-        here = ((target >= 0) & (target < logits.shape[1])).nonzero().squeeze(1)
-        own = torch.expm1(-ce[here]) * factor[here]
-        if of_lse is not None:
-            own = own + of_lse[here] * torch.exp(-ce[here])
-            factor = factor + of_lse
-        p.mul_(factor.unsqueeze(1))
-        p[here, target[here]] = own
+        p = _sharded.of_classes(z, target.unsqueeze(1), norm, ce, factor, of_lse)
         if curve is not None:
             p.mul_(curve)
         return logits.copy_(p)
@@ -175,19 +172,22 @@ class SoftPiece(Piece):
             self.ce = -(self._log_p * self.target).sum(1)
         likeliest = self.target.argmax(1, keepdim=True) if self.target.dim() > 1 else self._index
         self.row = Row(self._log_p.exp, 1, likeliest)
+        self.of_class = Row(self._log_p.exp, 1, None)
 
     def weigh(self, options: Options, class_weight: Tensor | None) -> None:
-        value, self._spread = value_and_slope(options.g, -self._log_p, Row(self._log_p.exp, 1, None))
-        classes = self.logits.shape[1]
+        value, self._spread = value_and_slope(options.g, -self._log_p, self.of_class)
+        first, here = (0, self.logits.shape[1]) if self.shard is None else (self.shard.first, self.logits.shape[1])
+        classes = here if self.shard is None else self.shard.classes
         if self.target.dim() == 1:
-            share = options.smoothing / classes
-            v = torch.full_like(value, share).scatter_(1, self._index, 1.0 - options.smoothing + share)
+            inside, at = _sharded.within(self._index, value)
+            v = torch.full_like(value, options.smoothing / classes)
+            v.scatter_add_(1, at, inside * (1.0 - options.smoothing)) if here else None
         else:
             v = smoothed(self.target.to(value.dtype), options.smoothing, classes)
         if class_weight is not None:
-            v.mul_(class_weight)
-        self.loss = value.mul_(v).sum(1)
-        self.row_weight = self._spread.mul_(v).sum(1)
+            v.mul_(class_weight[first : first + here])
+        sums = torch.stack([value.mul_(v).sum(1), self._spread.mul_(v).sum(1)])
+        self.loss, self.row_weight = sums if self.shard is None else _sharded.all_reduced(sums, self.shard)
 
     def target_probability(self) -> Tensor:
         if self.target.dim() == 1:
@@ -202,6 +202,37 @@ class SoftPiece(Piece):
                 total, factor = total * factor, None
             total = total + of_lse
         return self._written(self._log_p.exp_().mul_(total.unsqueeze(1)).sub_(self._spread), factor)
+
+
+class ShardedPiece(Piece):
+    """A piece with the logits of some classes, whose rows' statistics are those of all classes."""
+
+    def normalise(self, asked: frozenset[str], with_norm: bool) -> None:
+        assert self.shard is not None
+        self._p = self._wide_logits()
+        self.ce, self.norm, known = _sharded.normalise(self._p, self._index, self.shard, asked)
+        self.lse, self.correct = self.norm.sum(0), known.pop("correct", self.ce)
+        self.row = Row(self._p.exp, 1, self._index, **known)
+
+    def gradient(self, factor: Tensor | None, of_lse: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        scale = self.row_weight if factor is None else self.row_weight * factor
+        return self._written(_sharded.of_classes(self._p, self._index, self.norm, self.ce, scale, of_lse), None)
+
+
+class ShardedSoftPiece(SoftPiece):
+    """The same with smoothed indices."""
+
+    def normalise(self, asked: frozenset[str], with_norm: bool) -> None:
+        ShardedPiece.normalise(cast(ShardedPiece, self), asked, with_norm)
+        self._log_p = self._p.sub_(self.norm[0].unsqueeze(1))
+        is_max = self._log_p == 0
+        self._log_p.sub_(self.norm[1].unsqueeze(1))
+        known = {
+            name: values.unsqueeze(1).expand_as(self._p)
+            for name, values in vars(self.row).items()
+            if name in STATISTICS
+        }
+        self.of_class = Row(self._p.exp, 1, None, **known | {"is_max": is_max})
 
 
 class KernelPiece(Piece):
@@ -234,7 +265,10 @@ class KernelPiece(Piece):
 
 def piece_type(hidden: Tensor, target: Tensor, options: Options) -> type[Piece]:
     """Return the kind of piece that serves these options on this device."""
-    if options.smoothing > 0 or target.dim() > 1:
+    soft = options.smoothing > 0 or target.dim() > 1
+    if options.shard is not None:
+        return ShardedSoftPiece if soft else ShardedPiece
+    if soft:
         return SoftPiece
     return KernelPiece if options.compute != torch.float64 and kernels.usable(hidden) else Piece
 
