@@ -88,7 +88,7 @@ def probability_loss(
 
     Args:
         g: an elementwise, differentiable function of ce >= 0, or of ce and a :class:`crossfade.objectives.Row`. It may
-            be infinite at ce = inf (p_y = 0), but should not be NaN there; ``crossfade.testing.check_loss`` checks that.
+            be infinite at ce = inf (p_y = 0), but not NaN there; ``crossfade.testing.check_loss`` checks that.
         logits, target, weight, ignore_index, label_smoothing, reduction, softcap, z_loss, shift, return_stats: as in
             the module's description.
 

@@ -106,7 +106,9 @@ def torchvision() -> dict[str, Any]:
 
 def vocabulary() -> dict[str, Any]:
     model = SimpleNamespace(backbone=nn.Embedding(20, 4), lm_head=nn.Linear(4, 20))
-    return {"model": model, "tokens": torch.randint(20, (2, 5)), "step": 1, "total_steps": 4}
+    tokens, hidden = torch.randint(20, (2, 5)), torch.randn(2, 5, 4)
+    shown = {"hidden": hidden, "lm_head": model.lm_head, "target": tokens, "logits": torch.randn(2, 20, 5)}
+    return {"model": model, "tokens": tokens, "step": 1, "total_steps": 4, **shown}
 
 
 PAGES: dict[str, Callable[[], dict[str, Any]]] = {
@@ -121,16 +123,17 @@ PAGES: dict[str, Callable[[], dict[str, Any]]] = {
     "integrations/migrating.md": classifier,
     "integrations/causal-lm.md": trainer,
     "large-vocabularies.md": vocabulary,
+    "cards/objectives.md": vocabulary,
 }
 # Several processes (tests/distributed), and a GPU (tests/kernels).
-ELSEWHERE = ("with loss_parallel():", "ce = crossfade.kernels.ce_rows(")
+ELSEWHERE = ("with loss_parallel():", "weight = distribute_tensor(", "ce = crossfade.kernels.ce_rows(")
 # TRL computes in bfloat16 by default.
 CPU = {"SFTConfig(packing=True": "SFTConfig(use_cpu=True, bf16=False, report_to=[], max_steps=1, packing=True"}
 
 
 def test_each_page_is_listed() -> None:
     with_code = {p for p in (DOCS / "integrations").glob("*.md") if "```python" in p.read_text()}
-    assert {DOCS / page for page in PAGES} == {*with_code, DOCS / "large-vocabularies.md"}
+    assert {DOCS / page for page in PAGES} == {*with_code, DOCS / "large-vocabularies.md", DOCS / "cards/objectives.md"}
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -45,7 +45,7 @@ def test_a_row_has_the_same_bits_in_every_batch(dtype: torch.dtype, options: dic
 
 @pytest.mark.parametrize("reduction", ["none", "mean"])
 def test_the_budget_changes_nothing_but_the_last_bits(reduction: str) -> None:
-    """Of the rows' results not even these, where the budget is enough for a block of 16 rows."""
+    """Of the rows' results not even these, where the budget is enough for a block of eight rows."""
     hidden, weight, _, target = problem(ROWS, DIM, CLASSES, dtype=torch.float32)
     whole = results(hidden, weight, target, memory_budget_mb=8)
     for budget in (0.3, 0.5, None):

@@ -23,7 +23,7 @@ _DEFAULT_ROWS = 16
 _ALIGNED = 128  # a number of classes that suits a GPU's matrix products
 # A CPU's matrix product computes the rows of full blocks in one way and the rest in another, with other bits. Rows of
 # zeros fill the last block, so that a row's results don't depend on how many others there are.
-_BLOCK = 16
+_BLOCK = 8
 # Label smoothing needs g and g' for every class: their intermediate results have the size of the logits.
 _SMOOTHING_COPIES = 8
 

@@ -176,12 +176,13 @@ class SoftPiece(Piece):
 
     def weigh(self, options: Options, class_weight: Tensor | None) -> None:
         value, self._spread = value_and_slope(options.g, -self._log_p, self.of_class)
-        first, here = (0, self.logits.shape[1]) if self.shard is None else (self.shard.first, self.logits.shape[1])
-        classes = here if self.shard is None else self.shard.classes
+        here = self.logits.shape[1]
+        first, classes = (0, here) if self.shard is None else (self.shard.first, self.shard.classes)
         if self.target.dim() == 1:
             inside, at = _sharded.within(self._index, value)
             v = torch.full_like(value, options.smoothing / classes)
-            v.scatter_add_(1, at, inside * (1.0 - options.smoothing)) if here else None
+            if here:
+                v.scatter_add_(1, at, inside.to(v.dtype) * (1.0 - options.smoothing))
         else:
             v = smoothed(self.target.to(value.dtype), options.smoothing, classes)
         if class_weight is not None:
