@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -69,14 +70,6 @@ copybutton_prompt_text = r"\$ |>>> |\.\.\. "
 copybutton_prompt_is_regexp = True
 
 
-def _answers(inventory: str) -> bool:
-    try:
-        with urllib.request.urlopen(inventory, timeout=5):
-            return True
-    except OSError:
-        return False
-
-
 # Links to other projects' pages are made where a network is there; a build without one has plain names instead.
 _PROJECTS = {
     "python": "https://docs.python.org/3",
@@ -86,9 +79,26 @@ _PROJECTS = {
     "lightning": "https://lightning.ai/docs/pytorch/stable",
     "transformers": "https://huggingface.co/docs/transformers/main/en",
 }
-intersphinx_mapping = {
-    name: (address, None) for name, address in _PROJECTS.items() if _answers(f"{address}/objects.inv")
-}
+
+
+def _inventories(folder: Path) -> dict[str, tuple[str, str]]:
+    """Return each project's address and the file with its names, which is fetched here: Sphinx would warn, and fail."""
+    found = {}
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, address in _PROJECTS.items():
+        file = folder / f"{name}.inv"
+        try:
+            with urllib.request.urlopen(f"{address}/objects.inv", timeout=5) as answer:
+                file.write_bytes(answer.read())
+        except urllib.error.HTTPError:
+            continue
+        except OSError:  # no network
+            break
+        found[name] = address, str(file)
+    return found
+
+
+intersphinx_mapping = _inventories(Path(__file__).parent / "_build" / "inventories")
 
 # What stands below these pages in the menus. It isn't written in them, since they are read on GitHub as well.
 _CHILDREN = {
