@@ -27,7 +27,7 @@ from crossfade.lab.train.deep.feeds import ImageFeed, Place, epoch_seed
 from crossfade.lab.train.deep.lightning import Classifier
 from crossfade.lab.train.deep.network import Job
 from crossfade.lab.train.deep.recipe import Augment, ImageRecipe
-from crossfade.lab.train.deep.record import Tally
+from crossfade.lab.train.deep.record import Outputs
 from crossfade.schedules import Weights, gradual
 from tests.examples import examples
 from tests.images.deep_cases import CPU, rows, train
@@ -315,11 +315,7 @@ def test_only_asked_for_epochs_are_scored(task, recipe):
 def test_scores_are_the_labs():
     generator = torch.Generator().manual_seed(0)
     logits, labels = 3 * torch.randn(257, 5, generator=generator), torch.randint(5, (257,), generator=generator)
-    one, two = Tally(torch.device("cpu")), Tally(torch.device("cpu"))
-    one.add(logits[:100], labels[:100])
-    two.add(logits[100:], labels[100:])
-    one.sums += two.sums
-    scores = one.scores()
+    scores = Outputs(logits, labels).scores()
     p = torch.softmax(logits.double(), 1).numpy()
     assert scores["accuracy"] == pytest.approx((logits.argmax(1) == labels).double().mean().item())
     assert scores["nll"] == pytest.approx(F.cross_entropy(logits.double(), labels).item())

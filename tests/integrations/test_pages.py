@@ -25,6 +25,7 @@ def classifier() -> dict[str, Any]:
     loader = [(torch.randn(8, 4), torch.randint(3, (8,))) for _ in range(2)]
     return {
         "torch": torch, "model": model, "loader": loader, "inputs": loader[0][0], "target": loader[0][1],
+        "val_inputs": loader[1][0], "val_target": loader[1][1],
         "logits": torch.randn(8, 3, requires_grad=True), "optimizer": torch.optim.SGD(model.parameters(), lr=0.1),
         "criterion": crossfade.CrossfadeLoss(), "start": 0, "epochs": 2, "step": 1, "total_steps": 4,
     }  # fmt: skip

@@ -16,7 +16,7 @@ from crossfade.lab.methods import method
 from crossfade.lab.nets.pretrained import load_classifier
 from crossfade.lab.train.deep.feeds import Place, TextFeed, epoch_seed
 from crossfade.lab.train.deep.recipe import TextRecipe
-from crossfade.lab.train.deep.record import Tally
+from crossfade.lab.train.deep.record import Outputs
 from tests.examples import examples
 from tests.images.deep_cases import rows, train, without_dropout
 
@@ -121,11 +121,7 @@ def test_f1_and_correlation_are_scikit_learns():
     rng = np.random.default_rng(0)
     for classes in (2, 4):
         labels, logits = rng.integers(classes, size=90), rng.normal(size=(90, classes))
-        tallies = [Tally(torch.device("cpu"), classes) for _ in range(2)]
-        for tally, places in zip(tallies, (slice(0, 30), slice(30, 90)), strict=True):
-            tally.add(torch.from_numpy(logits[places]), torch.from_numpy(labels[places]))
-        tallies[0].sums += tallies[1].sums
-        found = tallies[0].scores()
+        found = Outputs(torch.from_numpy(logits), torch.from_numpy(labels)).scores()
         predicted = logits.argmax(1)
         average = "binary" if classes == 2 else "macro"
         assert found["f1"] == pytest.approx(f1_score(labels, predicted, average=average))

@@ -134,6 +134,8 @@ def calibration(logits: Tensor, target: Tensor, bins: int = 15) -> Calibration:
     """
     if logits.ndim != 2 or target.shape != logits.shape[:1] or not len(target):
         raise ValueError(f"expected logits (N, C) and target (N,), got {tuple(logits.shape)} and {tuple(target.shape)}")
+    if logits.device.type == "mps":  # it has no float64
+        logits, target = logits.cpu(), target.cpu()
     logits = logits.detach().double()
     ce = torch.nn.functional.cross_entropy(logits, target, reduction="none")
     p = logits.softmax(1)

@@ -10,7 +10,7 @@ import logging
 import signal
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from crossfade.lab.train.deep import network
 from crossfade.lab.train.deep.feeds import Batch, Feed, Inputs, Place, epoch_seed, make_feed
 from crossfade.lab.train.deep.network import Job
 from crossfade.lab.train.deep.recipe import DeepRecipe
-from crossfade.lab.train.deep.record import Record, Tally, exact
+from crossfade.lab.train.deep.record import Record, exact
 from crossfade.lab.train.outcome import History
 
 CHECKPOINT = "last.ckpt"  # in a job's folder
@@ -155,34 +155,25 @@ class Classifier(pl.LightningModule):  # type: ignore[misc]
             self.on_progress(done / self.recipe.epochs)
 
     def on_train_epoch_end(self) -> None:
-        total, count = self._over_processes(self._loss_sums).tolist()
+        sums = self._loss_sums
+        if self.trainer.world_size > 1:
+            sums = self.trainer.strategy.reduce(sums, reduce_op="sum")
+        total, count = sums.tolist()
         loss = total / count if count else float("nan")
         self.log("train_loss", loss)
         if not self.record.wants(self.current_epoch, loss, self.net):
             self.trainer.should_stop = self.trainer.should_stop or not self.record.finite
             return
         feed: Feed = self.trainer.train_dataloader
-        parts = {part: self._evaluate(part, batches) for part, batches in feed.parts.items()}
+        layout = self.hardware.channels_last
+        with self.trainer.precision_plugin.forward_context():
+            parts = {
+                part: network.scored(self.job, self.net, self.current_epoch, part, batches, channels_last=layout)
+                for part, batches in feed.parts.items()
+            }
         self.record.add(self.current_epoch, loss, parts, self.net)
         row = self.record.rows[-1]
         self.log_dict({name: value for name, value in row.items() if name.startswith(("val_", "test_"))})
-
-    def on_fit_end(self) -> None:
-        feed: Feed = self.trainer.train_dataloader
-        with self.trainer.precision_plugin.forward_context():
-            network.calibrate(self.job, self.net, self.record, feed.parts, channels_last=self.hardware.channels_last)
-
-    def _evaluate(self, part: str, batches: Iterable[Batch]) -> Tally:
-        layout = self.hardware.channels_last
-        with self.trainer.precision_plugin.forward_context():
-            tally = network.scored(self.job, self.net, self.current_epoch, part, batches, channels_last=layout)
-        tally.sums = self._over_processes(tally.sums)
-        return tally
-
-    def _over_processes(self, sums: Tensor) -> Tensor:
-        if self.trainer.world_size > 1:
-            sums = self.trainer.strategy.reduce(sums, reduce_op="sum")
-        return sums
 
     def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:
         checkpoint["crossfade"] = self.record.state()

@@ -6,6 +6,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,10 +16,9 @@ from crossfade.lab.checks import expect
 from crossfade.lab.methods import Method, ScaledRate, Start, starts
 from crossfade.lab.nets import build
 from crossfade.lab.nets.pretrained import load_classifier
-from crossfade.lab.scores import calibrated_scores
 from crossfade.lab.train.deep.feeds import Batch, DeepSplit, Inputs, epoch_seed
 from crossfade.lab.train.deep.recipe import DeepRecipe, ImageRecipe, TextRecipe
-from crossfade.lab.train.deep.record import Record, Tally
+from crossfade.lab.train.deep.record import Outputs
 
 _GRID = 5040  # points in an epoch at which two schedules that change at each step are compared
 
@@ -89,44 +89,25 @@ def logits_of(job: Job, net: nn.Module, inputs: Inputs, *, channels_last: bool) 
 
 
 @torch.no_grad()
-def scored(job: Job, net: nn.Module, epoch: int, part: str, batches: Iterable[Batch], *, channels_last: bool) -> Tally:
-    """Score a part after an epoch, and show its batches to the job's observer."""
-    rows = 0 if part != "test" or job.split.tested is None else len(job.split.test)
-    tally = Tally(next(net.parameters()).device, job.split.classes, rows)
+def scored(
+    job: Job, net: nn.Module, epoch: int, part: str, batches: Iterable[Batch], *, channels_last: bool
+) -> Outputs:
+    """Return the outputs for a part after an epoch, in its order, and show its batches to the job's observer."""
+    found = []
     net.eval()
     for inputs, labels, index, _ in batches:
         logits = logits_of(job, net, inputs, channels_last=channels_last)
-        tally.add(logits, labels, index)
+        found.append((logits, labels, index))
         if job.observe is not None:
             job.observe(epoch, part, index, logits, labels)
     net.train()
-    return tally
-
-
-@torch.no_grad()
-def calibrate(
-    job: Job, net: nn.Module, record: Record, parts: Mapping[str, Iterable[Batch]], *, channels_last: bool
-) -> None:
-    """Add to a finished record the temperature of the chosen weights, if there is a validation part to fit it on."""
-    if "val" not in parts or not record.finite or not record.rows:
-        return
-    last, found = {name: value.clone() for name, value in net.state_dict().items()}, []
-    net.load_state_dict(record.best or last)
-    net.eval()
-    for name in ("val", "test"):
-        pairs = [
-            (logits_of(job, net, inputs, channels_last=channels_last).cpu(), labels.cpu())
-            for inputs, labels, *_ in parts[name]
-        ]
-        if torch.distributed.is_available() and torch.distributed.is_initialized():  # each process has its examples
-            every: list[list[tuple[Tensor, Tensor]]] = [[]] * torch.distributed.get_world_size()
-            torch.distributed.all_gather_object(every, pairs)
-            pairs = list(chain.from_iterable(every))
-        logits, labels = zip(*pairs, strict=True)
-        found.append((torch.cat(logits), torch.cat(labels)))
-    net.load_state_dict(last)
-    net.train()
-    record.calibrated = calibrated_scores(*found)
+    if torch.distributed.is_available() and torch.distributed.is_initialized():  # each process has its examples
+        every: list[Any] = [None] * torch.distributed.get_world_size()
+        torch.distributed.all_gather_object(every, [[value.cpu() for value in batch] for batch in found])
+        found = list(chain.from_iterable(every))
+    logits, labels, index = map(torch.cat, zip(*found, strict=True))
+    order = index.argsort().to(logits.device)
+    return Outputs(logits[order], labels[order])
 
 
 def step_settings(method: Method, recipe: DeepRecipe, epoch: int, within: float) -> tuple[float, ...]:

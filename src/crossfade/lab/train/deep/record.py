@@ -5,96 +5,48 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crossfade.diagnostics import Recording, transitions
-from crossfade.lab.scores import BINS
+from crossfade.diagnostics import Recording, calibration, transitions
+from crossfade.lab.scores import calibrated_scores
 from crossfade.lab.train.outcome import History, chosen_epoch
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from crossfade.lab.train.deep.recipe import DeepRecipe
 
-_COUNT, _CORRECT, _NLL, _BRIER, _GAPS = range(5)
-_COUNTS = _GAPS + BINS
-_MOST_CLASSES = 30  # for a confusion matrix
+_MOST_CLASSES = 30  # for scores that count classes
 
 
-class Tally:
-    """Sums for accuracy, nll, ece and brier, which are the same numbers as those of ``crossfade.lab.scores``.
+class Outputs(NamedTuple):
+    """A network's logits (N, C) for the examples of a part, and their labels (N,)."""
 
-    Args:
-        device: Where the sums are kept.
-        classes: With up to 30, a confusion matrix is counted too: for f1 (of class 1 if there are two, else the mean
-            over classes) and mcc (Matthews' correlation).
-        rows: The number of examples, to keep which of them are classified rightly; 0 for not keeping it.
-
-    Attributes:
-        sums: All sums as one tensor, which can be added over processes.
-    """
-
-    def __init__(self, device: torch.device, classes: int = 0, rows: int = 0) -> None:
-        self._classes = classes if classes <= _MOST_CLASSES else 0
-        self._rows = _COUNTS + self._classes**2  # where the rows begin
-        self.sums = torch.zeros(self._rows + rows, dtype=exact(device), device=device)
-
-    def add(self, logits: Tensor, labels: Tensor, index: Tensor | None = None) -> None:
-        """Count a batch of (N, C) logits and (N,) labels, of the examples ``index`` where rows are kept."""
-        sums = self.sums
-        log_p = F.log_softmax(logits.to(sums.dtype), 1)
-        p = log_p.exp()
-        confidence, predicted = p.max(1)
-        correct = (predicted == labels).to(sums.dtype)
-        own = log_p.gather(1, labels.unsqueeze(1)).squeeze(1)
-        sums[_COUNT] += len(labels)
-        sums[_CORRECT] += correct.sum()
-        sums[_NLL] -= own.sum()
-        sums[_BRIER] += (p.square().sum(1) - 2 * own.exp() + 1).sum()
-        place = (confidence * BINS).ceil().long().sub_(1).clamp_(0, BINS - 1)
-        sums[_GAPS:_COUNTS].index_add_(0, place, correct - confidence)
-        if self._classes:
-            sums[_COUNTS : self._rows].index_add_(0, labels * self._classes + predicted, torch.ones_like(confidence))
-        if index is not None and len(sums) > self._rows:
-            sums[self._rows + index.to(sums.device)] = correct
-
-    @property
-    def right(self) -> Tensor | None:
-        """Which examples are classified rightly, (rows,) bool, if rows are kept."""
-        return self.sums[self._rows :].bool().cpu() if len(self.sums) > self._rows else None
+    logits: Tensor
+    labels: Tensor
 
     def scores(self) -> dict[str, float]:
-        """Return the scores by name; NaN if nothing was counted."""
-        sums = self.sums.double().cpu()
-        count = float(sums[_COUNT]) or float("nan")
-        return {
-            "accuracy": float(sums[_CORRECT]) / count,
-            "nll": float(sums[_NLL]) / count,
-            "ece": float(sums[_GAPS:_COUNTS].abs().sum()) / count,
-            "brier": float(sums[_BRIER]) / count,
-            **(_confusion_scores(sums[_COUNTS : self._rows].numpy(), self._classes) if self._classes else {}),
-        }
+        """Return accuracy, nll, ece and brier.
+
+        With up to 30 classes also f1 (of class 1 if there are two, else the mean over classes) and mcc (Matthews'
+        correlation).
+        """
+        from sklearn.metrics import f1_score, matthews_corrcoef
+
+        found = calibration(self.logits, self.labels)._asdict()
+        if self.logits.shape[1] <= _MOST_CLASSES:
+            true, said = self.labels.cpu().numpy(), self.logits.argmax(1).cpu().numpy()
+            average = "binary" if self.logits.shape[1] == 2 else "macro"
+            found["f1"] = float(f1_score(true, said, average=average, zero_division=0.0))
+            found["mcc"] = float(matthews_corrcoef(true, said))
+        return found
 
 
 def exact(device: torch.device) -> torch.dtype:
     """Return the type for sums over an epoch: float64, if the device has it."""
     return torch.float32 if device.type == "mps" else torch.float64
-
-
-def _confusion_scores(counts: NDArray[np.float64], classes: int) -> dict[str, float]:
-    from sklearn.metrics import f1_score, matthews_corrcoef
-
-    if not counts.sum():
-        return {"f1": float("nan"), "mcc": float("nan")}
-    true, predicted = np.divmod(np.arange(classes**2), classes)
-    average = "binary" if classes == 2 else "macro"
-    f1 = f1_score(true, predicted, average=average, sample_weight=counts, zero_division=0.0)
-    return {"f1": float(f1), "mcc": float(matthews_corrcoef(true, predicted, sample_weight=counts))}
 
 
 class Record:
@@ -103,9 +55,9 @@ class Record:
     Attributes:
         rows: The scores of each epoch that was scored.
         best: The weights of the best epoch, if the recipe selects by validation.
-        right: Which test examples are classified rightly after the chosen epoch, if that is kept.
+        right: Which test examples are classified rightly after the chosen epoch.
+        calibrated: The temperature of that epoch's weights and the scores after it, if there is a validation part.
         finite: Whether weights and loss have stayed finite.
-        calibrated: The temperature of the chosen weights and the scores after it, once they are known.
     """
 
     def __init__(self, recipe: DeepRecipe) -> None:
@@ -113,8 +65,8 @@ class Record:
         self.rows: list[dict[str, float]] = []
         self.best: dict[str, Tensor] | None = None
         self.right: Tensor | None = None
-        self.finite = True
         self.calibrated: dict[str, float] = {}
+        self.finite = True
         self.shared = 0  # epochs that were trained for another method
 
     def wants(self, epoch: int, loss: float, net: nn.Module) -> bool:
@@ -124,13 +76,15 @@ class Record:
         self.finite = math.isfinite(loss) and bool(weights)
         return self.finite and self.recipe.scored(epoch)
 
-    def add(self, epoch: int, loss: float, parts: Mapping[str, Tally], net: nn.Module) -> None:
+    def add(self, epoch: int, loss: float, parts: Mapping[str, Outputs], net: nn.Module) -> None:
         """Add the scores of an epoch, by part."""
         scores = {f"{part}_{name}": value for part, found in parts.items() for name, value in found.scores().items()}
         self.rows.append({"epoch": epoch + 1, "train_loss": loss, **scores})
         if self._chosen() < len(self.rows) - 1:
             return
-        self.right = parts["test"].right
+        self.right = (parts["test"].logits.argmax(1) == parts["test"].labels).cpu()
+        if "val" in parts and (self.recipe.select == "validation" or epoch == self.recipe.epochs - 1):
+            self.calibrated = calibrated_scores(parts["val"], parts["test"])
         if self.recipe.select == "validation":
             self.best = {name: value.detach().cpu().clone() for name, value in net.state_dict().items()}
 
@@ -154,13 +108,18 @@ class Record:
 
     def state(self) -> dict[str, Any]:
         """Return plain data for a checkpoint."""
-        kept = {"best": self.best, "right": self.right, "finite": self.finite, "shared": self.shared}
-        return {"rows": list(self.rows), **kept}
+        names = ("best", "right", "calibrated", "finite", "shared")
+        return {"rows": list(self.rows), **{name: getattr(self, name) for name in names}}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue from what :meth:`state` returned."""
         self.rows, self.best, self.finite = list(state["rows"]), state["best"], state["finite"]
-        self.shared, self.right = state.get("shared", 0), state.get("right")  # older checkpoints have no ``right``
+        # Older checkpoints don't have these.
+        self.shared, self.right, self.calibrated = (
+            state.get("shared", 0),
+            state.get("right"),
+            state.get("calibrated", {}),
+        )
 
     def _chosen(self) -> int:
         if self.recipe.select == "last":

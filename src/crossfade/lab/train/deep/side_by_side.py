@@ -247,10 +247,6 @@ class Member:
     def history(self, seconds: float) -> History:
         """Return the history of the finished training."""
         self.optimizer.zero_grad()  # frees the gradients, and with them the graphs' memory
-        with self._autocast():
-            network.calibrate(
-                self.job, self.net, self.record, self.feed.parts, channels_last=self.hardware.channels_last
-            )
         return self.record.history(self.net, self.device, seconds)
 
     def _changing(self) -> list[Tensor]:
