@@ -19,6 +19,7 @@ import pandas as pd
 matplotlib.use("svg")
 sys.path.insert(1, str(Path(__file__).parent / "blocks"))
 import benchmarks
+import calibration
 import causal_lm
 import large_vocabularies
 import matplotlib.pyplot as plt
@@ -111,6 +112,10 @@ def main() -> None:
         fill(ROOT / "docs" / "results" / "text.md", name, text)
     for name, text in images.blocks().items():
         fill(ROOT / "docs" / "results" / "images.md", name, text)
+    for name, text in calibration.blocks().items():
+        fill(ROOT / "docs" / calibration.PAGE, name, text)
+    for card in calibration.CARDS:
+        fill(ROOT / "docs" / "cards" / f"{card}.md", f"results/calibration {card}", calibration.sentence(card))
     fill(ROOT / "README.md", "results", readme.table(ROOT / "results"))
 
 
