@@ -16,6 +16,8 @@ from crossfade.lab import frames
 from crossfade.lab.data.table import TableTask, load_builtin
 from crossfade.lab.hardware import Hardware
 from crossfade.lab.methods import Method, method
+from crossfade.lab.provenance import describe_run
+from crossfade.lab.result import ComparisonResult
 from crossfade.lab.run import pack, run, run_request
 from crossfade.lab.scores import brier_score, expected_calibration_error
 from crossfade.lab.store import Run, Store
@@ -297,3 +299,19 @@ def test_the_number_of_workers_is_that_of_the_cores_one_may_use(tasks, monkeypat
     with Store(":memory:") as store:
         run([trial], store, execute=executor(Hardware(threads=3)))
     assert asked == [len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(), 3]
+
+
+def test_results_of_several_machines_name_each_of_them(trials, tmp_path):
+    meta = describe_run("t", trials, "crossfade compare")
+    asked = Run("compare", {"meta": meta, "settings": {}}, tuple(trial.key for trial in trials))
+    with Store(tmp_path / "s.db") as store:
+        for at, trial in enumerate(trials):
+            machine = {"machine": f"m{at % 2}", "versions": {"torch": "2.11"}, "commit": None if at % 2 else "abc"}
+            store.put(trial, compute([trial])[0], machine)
+        half = len(trials) // 2
+        assert frames.origins(store) == [
+            f"{half} trials on m0, torch 2.11, commit abc",
+            f"{half} trials on m1, torch 2.11",
+        ]
+        assert frames.origins(store, [trial.key for trial in trials[::2]]) == []
+        assert ComparisonResult.load(store, asked).meta["notes"] == frames.origins(store)

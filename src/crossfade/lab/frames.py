@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
@@ -15,6 +16,7 @@ import pandas as pd
 
 from crossfade.lab.methods import OLD_NAMES
 from crossfade.lab.scores import unpack_hits
+from crossfade.stats.words import count as in_words
 
 if TYPE_CHECKING:
     from crossfade.lab.store import Store
@@ -125,6 +127,17 @@ def joined(trials: Iterable[Columns], names: Iterable[str]) -> pd.DataFrame:
 def failures(store: Store, keys: Collection[str] | None = None) -> list[tuple[str, str, int, str]]:
     """Return data set, method, repeat and error of every failed trial."""
     return list(store.select("task, method, repeat, error", lambda *row: row, keys, "error IS NOT NULL"))
+
+
+def origins(store: Store, keys: Collection[str] | None = None) -> list[str]:
+    """Return a line for each machine, commit and version of torch that trials come from; none if all are alike."""
+    parts = [f"json_extract(provenance, '$.{name}')" for name in ("machine", "commit", "versions.torch")]
+    found = Counter(store.select(", ".join(parts), lambda *row: row, keys))
+    lines = [
+        f"{in_words(trials, 'trial')} on {machine}, torch {torch}" + (f", commit {commit}" if commit else "")
+        for (machine, commit, torch), trials in found.items()
+    ]
+    return lines if len(lines) > 1 else []
 
 
 def failure_lines(failed: Sequence[tuple[str, str, int, str]]) -> list[str]:

@@ -59,7 +59,8 @@ class ComparisonResult:
         pending = len(run.keys) - len(results) - len(failed)
         missing = [f"{task} · {method} · repeat {repeat}: {error}" for task, method, repeat, error in failed]
         missing += [f"{count(pending, 'trial')} not run yet"] if pending else []
-        meta = {**run.request["meta"], "missing": missing}
+        asked = run.request["meta"]
+        meta = {**asked, "missing": missing, "notes": [*asked.get("notes", []), *frames.origins(store, run.keys)]}
         read = frames.curves(store, run.keys if curves else ())
         answer = cls(results, read, meta, failed, pending, run.request["settings"])
         if answer.comparable:

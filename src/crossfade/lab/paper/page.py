@@ -52,7 +52,8 @@ class MarkdownStudy(Study[R, D]):
         from crossfade.stats import to_svg
 
         results = frames.results(store, planned.keys)
-        page = self.page(results, planned.scale, planned.notes, planned.used)
+        notes = (*planned.notes, *frames.origins(store, planned.keys))
+        page = self.page(results, planned.scale, notes, planned.used)
         figure = self.figure(results, planned.title)
         if figure is not None:
             drawn = report.with_suffix(".svg")
