@@ -34,7 +34,7 @@ import saved
 BASE = "linear + F.cross_entropy"
 Arm = Callable[[Tensor, Tensor, Tensor], Tensor]
 # alpha and beta of each arm's loss, for the exact gradients
-CE, MIXTURE = (1.0, 0.0), (1.0, 1.0)
+CE, EL, MIXTURE = (1.0, 0.0), (0.0, 1.0), (1.0, 1.0)
 
 
 def separate(loss: Callable[..., Tensor], hidden: Tensor, weight: Tensor, target: Tensor) -> Tensor:
@@ -43,6 +43,19 @@ def separate(loss: Callable[..., Tensor], hidden: Tensor, weight: Tensor, target
 
 def rows_then_mean(hidden: Tensor, weight: Tensor, target: Tensor) -> Tensor:
     return cf.linear_crossfade_loss(hidden, weight, target, reduction="none").mean()
+
+
+def trl_head(apply: Callable[..., Any], dft: bool, hidden: Tensor, weight: Tensor, target: Tensor) -> Tensor:
+    """Return the loss as TRL's SFTTrainer computes it, with the statistics that it logs."""
+    outputs = ("log_probs", "entropy", "is_top1")
+    log_p = apply(hidden, weight, None, target, 1.0, 32_768, None, 1.0, outputs)[0]
+    return -(log_p * log_p.exp().detach() if dft else log_p).mean()
+
+
+def in_trl(g: Callable[..., Tensor], hidden: Tensor, weight: Tensor, target: Tensor) -> Tensor:
+    """Return the loss as CrossfadeCallback computes it in TRL's SFTTrainer, with the statistics that it logs."""
+    total, _ = cf.linear_crossfade_loss(hidden, weight, target, g=g, reduction="sum", return_stats=True)
+    return total / len(target)
 
 
 def arms(device: str, classes: int) -> dict[str, tuple[Arm, tuple[float, float]]]:
@@ -59,6 +72,16 @@ def arms(device: str, classes: int) -> dict[str, tuple[Arm, tuple[float, float]]
         chunked = partial(F.linear_cross_entropy, options=torch.nn.LinearCrossEntropyOptions())
         own["F.linear_cross_entropy"] = (F.linear_cross_entropy, CE)
         own["F.linear_cross_entropy, options"] = (chunked, CE)
+    try:
+        from trl.kernels import ChunkedLogProbFunction
+    except ImportError:
+        print("trl is not installed: its arms are left out")
+    else:
+        head = partial(trl_head, ChunkedLogProbFunction.apply)
+        own["TRL nll (also its chunked_nll)"] = (partial(head, False), CE)
+        own["TRL dft"] = (partial(head, True), EL)
+        own["crossfade's callback, dft"] = (partial(in_trl, cf.objectives.dft()), EL)
+        own["crossfade's callback, CE + EL"] = (partial(in_trl, cf.objectives.mixture()), MIXTURE)
     if device == "cuda":
         try:
             from liger_kernel.transformers import LigerFusedLinearCrossEntropyLoss
@@ -178,7 +201,7 @@ def exact(tensors: tuple[Tensor, Tensor, Tensor], alpha: float, beta: float) -> 
 
 def errors(options: argparse.Namespace, kept: set[str]) -> dict[str, float]:
     tensors = problem(options)
-    truths = {mixture: exact(tensors, *mixture) for mixture in (CE, MIXTURE)}
+    truths = {mixture: exact(tensors, *mixture) for mixture in (CE, EL, MIXTURE)}
     largest = {}
     for name, (arm, mixture) in arms(options.device, options.classes).items():
         if name not in kept:

@@ -12,7 +12,7 @@ from datasets import Dataset  # noqa: E402
 from tokenizers import Tokenizer, models, pre_tokenizers  # noqa: E402
 from transformers import TrainerCallback  # noqa: E402
 
-from crossfade import CrossfadeLoss, expectation, linear  # noqa: E402
+from crossfade import CrossfadeLoss, Fade, expectation, linear, objectives, probability_loss  # noqa: E402
 from crossfade.errors import UserError  # noqa: E402
 from crossfade.integrations.trl import CrossfadeCallback  # noqa: E402
 from tests.integrations.fades import own_fade  # noqa: E402
@@ -41,6 +41,30 @@ def causal_lm():
     )  # fmt: skip
 
 
+def gemma():
+    """Return a model with tied weights and capped logits."""
+    torch.manual_seed(0)
+    return transformers.Gemma2ForCausalLM(
+        transformers.Gemma2Config(
+            vocab_size=len(WORDS) + 4, hidden_size=8, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
+            num_key_value_heads=2, head_dim=4, max_position_embeddings=64, pad_token_id=0, bos_token_id=1,
+            eos_token_id=2, final_logit_softcapping=2.0, attn_implementation="eager",
+        )
+    )  # fmt: skip
+
+
+def granite():
+    """Return a model that divides its logits."""
+    torch.manual_seed(0)
+    return transformers.GraniteForCausalLM(
+        transformers.GraniteConfig(
+            vocab_size=len(WORDS) + 4, hidden_size=8, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
+            num_key_value_heads=2, max_position_embeddings=64, pad_token_id=0, bos_token_id=1, eos_token_id=2,
+            logits_scaling=0.5,
+        )
+    )  # fmt: skip
+
+
 def sentences(count=24):
     generator = torch.Generator().manual_seed(5)
     for _ in range(count):
@@ -65,7 +89,7 @@ class Watch(TrainerCallback):
     def on_step_begin(self, args, state, control, **kwargs):
         if state.global_step == self.kill_at:
             raise KeyboardInterrupt
-        if self.criterion is not None:
+        if self.criterion is not None and self.criterion.names:
             self.seen.append((self.criterion.alpha.item(), self.criterion.beta.item()))
 
 
@@ -125,9 +149,97 @@ def test_any_fade_is_computed_on_the_fused_head(tokenizer, tmp_path):
     assert fused[1] == [tuple(FADE(step / len(fused[1]))) for step in range(len(fused[1]))]
 
 
-def test_expectation_loss_is_trls_dft(tokenizer, tmp_path):
-    dft = train(tokenizer, prompts(), tmp_path, form="none", loss_type="dft")
-    close(train(tokenizer, prompts(), tmp_path, CrossfadeLoss(expectation())), dft)
+OBJECTIVES = {
+    "expectation": objectives.expectation(), "floored": objectives.floored(), "deft": objectives.deft(),
+    "cayley": objectives.cayley(), "entropy_gated": objectives.entropy_gated(), "shifted": objectives.shifted(),
+    "thresholded": objectives.thresholded(0.04), "power": objectives.power(), "focal": objectives.focal(),
+}  # fmt: skip
+
+
+def gradients(loss, model):
+    model.zero_grad()
+    loss.backward()
+    return [p.grad.clone() for p in model.parameters() if p.grad is not None]
+
+
+@pytest.mark.parametrize("packing", [False, True], ids=["padded", "packed"])
+@pytest.mark.parametrize("model", [causal_lm, gemma, granite])
+def test_every_objective_is_the_one_of_the_model_s_own_logits(tokenizer, tmp_path, model, packing):
+    """Value and gradients to float32's rounding: also of a frozen projection, tied weights, and half of a batch."""
+    trainer, _ = train(tokenizer, prompts(), tmp_path, OBJECTIVES["deft"], model=model(), max_steps=1, packing=packing)
+    (fade,) = (one for one in trainer.callback_handler.callbacks if isinstance(one, CrossfadeCallback))
+    batch = next(iter(trainer.get_train_dataloader()))
+    labels, net = batch["labels"][:, 1:], trainer.model
+    count = torch.tensor(2 * int((labels != -100).sum()))  # as with two batches a step
+    for name, g in OBJECTIVES.items():
+        fade.criterion = Fade(lambda g=g: g)
+        for frozen in (False, True):
+            net.get_output_embeddings().weight.requires_grad_(not frozen)
+            ours = trainer.compute_loss(net, dict(batch), num_items_in_batch=count)
+            inputs = {key: value for key, value in batch.items() if key != "labels"}
+            logits = net(**inputs).logits[:, :-1].flatten(0, 1)
+            theirs = probability_loss(g, logits, labels.flatten(), reduction="sum") / count
+            torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-7, msg=name)
+            for mine, true in zip(gradients(ours, net), gradients(theirs, net), strict=True):
+                torch.testing.assert_close(mine, true, rtol=1e-5, atol=2e-7, msg=name)
+
+
+@pytest.mark.parametrize(
+    "option", [{"label_smoothing": 0.1}, {"z_loss": 1e-2}, {"softcap": 1.5}, {"weight": 23}], ids=str
+)
+def test_the_criterion_s_options_need_no_logits(tokenizer, tmp_path, option):
+    if "weight" in option:
+        option = {"weight": torch.linspace(0.5, 2.0, option["weight"])}
+    trained = [
+        train(tokenizer, prompts(), tmp_path, CrossfadeLoss(FADE, **option), form=form, max_steps=3)
+        for form in ("fused", "logits")
+    ]
+    close(*trained)
+
+
+def test_what_is_logged_beside_the_loss(tokenizer, tmp_path):
+    """Of the expectation loss 1 - p the row weight is p; the tokens' means are those of the model's logits."""
+    options = {"max_steps": 1, "learning_rate": 0.0, "logging_strategy": "steps", "logging_steps": 1}
+    trainer, _ = train(tokenizer, prompts(), tmp_path, OBJECTIVES["expectation"], **options)
+    logged = trainer.state.log_history[0]
+    assert logged["loss"] == pytest.approx(1 - logged["p"], rel=1e-5)
+    assert logged["weight_mass"] == pytest.approx(logged["p"], rel=1e-6)
+    evaluated = trainer.evaluate()
+    ces, hits = [], []
+    for batch in trainer.get_eval_dataloader():
+        labels = batch.pop("labels")[:, 1:].flatten()
+        logits = trainer.model(**batch).logits[:, :-1].flatten(0, 1)[labels != -100].detach()
+        ces.append(torch.nn.functional.cross_entropy(logits, labels[labels != -100]).item())
+        hits.append((logits.argmax(1) == labels[labels != -100]).double().mean().item())
+    assert evaluated["eval_ce"] == pytest.approx(sum(ces) / len(ces), rel=1e-5)
+    assert evaluated["eval_mean_token_accuracy"] == pytest.approx(sum(hits) / len(hits))
+    assert 0 < evaluated["eval_p"] < 1
+    assert 0 < evaluated["eval_entropy"] < 4
+    plain, _ = train(tokenizer, prompts(), tmp_path, form="none", **options)
+    assert not {"ce", "p", "weight_mass"} & plain.state.log_history[0].keys()
+
+
+def test_lora_trains_the_adapters_alone(tokenizer, tmp_path):
+    peft = pytest.importorskip("peft")
+    config = peft.LoraConfig(target_modules=["q_proj", "v_proj"], r=2, init_lora_weights=False)
+    trained = []
+    for form in ("fused", "logits"):
+        torch.manual_seed(3)  # for the adapters
+        model = peft.get_peft_model(causal_lm(), config)
+        before = {name: value.clone() for name, value in model.named_parameters()}
+        trained.append(train(tokenizer, prompts(), tmp_path, OBJECTIVES["deft"], form=form, model=model, max_steps=3))
+        moved = {name for name, value in model.named_parameters() if not torch.equal(value, before[name])}
+        assert moved == {name for name in before if "lora" in name}
+    close(*trained)
+
+
+def test_dft_is_trls_dft(tokenizer, tmp_path):
+    theirs = train(tokenizer, prompts(), tmp_path, form="none", loss_type="dft")
+    close(train(tokenizer, prompts(), tmp_path, CrossfadeLoss(expectation())), theirs)
+    ours = train(tokenizer, prompts(), tmp_path, objectives.dft())
+    close(ours, theirs)
+    losses = [trainer.state.log_history[-1]["train_loss"] for trainer, _ in (ours, theirs)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
 def test_accumulation_is_one_big_batch(tokenizer, tmp_path):
@@ -170,14 +282,10 @@ def test_mistakes_are_named(tokenizer, tmp_path):
     trainer.add_callback(two[0])
     with pytest.raises(UserError, match="pass one CrossfadeCallback, got 2"):
         trainer.train()
-    with pytest.raises(UserError, match="need the logits of all classes"):
-        train(tokenizer, texts(), tmp_path, CrossfadeLoss(FADE, label_smoothing=0.1))
-    with pytest.raises(UserError, match="need the logits of all classes"):
-        train(tokenizer, texts(), tmp_path, CrossfadeLoss(FADE, z_loss=1e-4))
+    with pytest.raises(UserError, match="caps its logits at 2 itself: expected softcap=None"):
+        train(tokenizer, texts(), tmp_path, CrossfadeLoss(FADE, softcap=5.0), model=gemma())
     with pytest.raises(UserError, match="TRL's head ignores the label -100: expected ignore_index=-100, got 0"):
         train(tokenizer, texts(), tmp_path, CrossfadeLoss(FADE, ignore_index=0))
-    smoothed = train(tokenizer, texts(), tmp_path, CrossfadeLoss(FADE, label_smoothing=0.1), form="logits", max_steps=1)
-    assert parameters(smoothed[0]).isfinite().all()
 
 
 @pytest.mark.parametrize("options", [{}, {"packing": True, "gradient_accumulation_steps": 2}], ids=str)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.loss.loss_utils import LOSS_MAPPING, ForCausalLMLoss
 
+from crossfade._transforms import Transform
 from crossfade.errors import UserError
 from crossfade.integrations._shared import fraction, with_reduction
 from crossfade.losses import Fade
@@ -27,20 +28,21 @@ class CrossfadeCallback(TrainerCallback):  # type: ignore[misc]
     exactly the models whose labels the Trainer itself shifts (decoder-only language models).
 
     Args:
-        criterion: a ``CrossfadeLoss`` or any ``Fade``; its ``reduction`` is not used, the Trainer's rule is: the sum
-            over all targets divided by ``num_items_in_batch``, which counts all micro-batches of an optimizer step on
-            all processes. With class weights the sum is divided by that count, too.
+        criterion: a ``CrossfadeLoss``, any ``Fade``, or a g of :mod:`crossfade.objectives`, such as ``deft()``. Its
+            ``reduction`` is not used, the Trainer's rule is: the sum over all targets divided by
+            ``num_items_in_batch``, which counts all micro-batches of an optimizer step on all processes. With class
+            weights the sum is divided by that count, too.
 
     Raises:
         UserError: a criterion with a ``shift``, or ``TrainingArguments(label_smoothing_factor=...)``, which belongs to
             the Trainer's own loss.
     """
 
-    def __init__(self, criterion: Fade) -> None:
-        self.criterion = criterion
-        self._summed = with_reduction(criterion, "sum")
-        if criterion.shift:
-            raise UserError(f"the Trainer itself shifts the labels: expected shift=0, got {criterion.shift}")
+    def __init__(self, criterion: Fade | Transform) -> None:
+        self.criterion = cast(Fade, criterion if isinstance(criterion, nn.Module) else Fade(lambda: criterion))
+        self._summed = with_reduction(self.criterion, "sum")
+        if self.criterion.shift:
+            raise UserError(f"the Trainer itself shifts the labels: expected shift=0, got {self.criterion.shift}")
         self._shift: bool | None = None
 
     def on_init_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:

@@ -1,40 +1,46 @@
-"""A callback for TRL's SFTTrainer that computes the loss per token on TRL's own fused output head."""
+"""A callback for TRL's SFTTrainer that computes the loss per token, fused with the output projection."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import patch
 
+import torch
+from torch import Tensor
 from transformers import TrainerControl, TrainerState, TrainingArguments
 from trl import SFTTrainer
+from trl.trainer import utils
 
-from crossfade._transforms import evaluate
+from crossfade._stats import LossStats
 from crossfade.errors import UserError
+from crossfade.functional import linear_crossfade_loss
 from crossfade.integrations import transformers
-from crossfade.losses import Fade
 
 
 class CrossfadeCallback(transformers.CrossfadeCallback):
     """A callback that replaces the loss: ``SFTTrainer(..., callbacks=[CrossfadeCallback(CrossfadeLoss())])``.
 
-    The trainer computes each token's log-probability in tiles, without the (tokens x vocabulary) logits, and its
-    ``loss_type="nll"`` sums them. In the model's output this callback replaces -ce by -g(ce), with the criterion's g,
-    such as alpha ce + beta (1 - exp(-ce)). TRL still does prompt masking, packing, accumulation over batches and
-    processes, and its metrics. With ``expectation()`` as the schedule the gradients are those of ``loss_type="dft"``.
-    The model itself stays as it is: another trainer of the same model has its own loss.
+    The trainer computes each token's log-probability in tiles, without the (tokens x vocabulary) logits. This callback
+    puts :func:`crossfade.linear_crossfade_loss` of the same hidden states in their place, with every option of the
+    criterion. TRL still does prompt masking, packing, accumulation over batches and processes, and its metrics; beside
+    the loss, the entropy and the accuracy it logs the mean ``ce`` and ``p`` of the tokens, and ``weight_mass``, the
+    mean of their row weights: how much of the cross entropy's gradient is left. With ``dft()`` loss and gradients are
+    those of ``loss_type="dft"``. The model itself stays as it is: another trainer of the same model has its own loss.
 
     A TRL without that fused head takes the full logits instead:
     ``SFTTrainer(..., callbacks=[fade], compute_loss_func=fade.compute_loss)``, as the Hugging Face Trainer does.
 
+    Args:
+        criterion: a ``CrossfadeLoss``, any ``Fade``, or one of :mod:`crossfade.objectives`, such as ``deft()``.
+
     Raises:
-        UserError: a ``loss_type`` other than "nll", a ``label_smoothing_factor``, options of the criterion that
-            need the full logits, or a trainer that needs the other form.
+        UserError: a ``loss_type`` other than "nll", a ``label_smoothing_factor``, a criterion with another
+            ``ignore_index`` than -100 or a softcap beside the model's own, or a trainer that needs the other form.
     """
 
-    def __init__(self, criterion: Fade) -> None:
-        super().__init__(criterion)
-        self._used = False  # whether the trainer's loss has come from the criterion
+    _used = False  # whether the trainer's loss has come from the criterion
 
     def on_init_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         super().on_init_end(args, state, control, **kwargs)
@@ -57,38 +63,89 @@ class CrossfadeCallback(transformers.CrossfadeCallback):
         self._used = True
         return super().compute_loss(*args, **kwargs)
 
-    def replaced(self, output: Any) -> Any:
-        """Return the output of the fused head with minus the losses in place of the log-probabilities."""
-        log_probs = getattr(output, "log_probs", None)
-        if log_probs is not None:
-            criterion = self.criterion
-            if criterion.weight is not None or criterion.label_smoothing or criterion.softcap or criterion.z_loss:
-                raise UserError(
-                    "class weights, label smoothing, softcap and z_loss need the logits of all classes: "
-                    "pass SFTTrainer(..., callbacks=[fade], compute_loss_func=fade.compute_loss)"
-                )
-            if criterion.ignore_index != -100:
-                raise UserError(
-                    f"TRL's head ignores the label -100: expected ignore_index=-100, got {criterion.ignore_index}"
-                )
-            self._used = True
-            self._move_to(log_probs.device)
-            # Ignored tokens have log_probs = 0, and there g needn't be 0; a token with p = 1 has no gradient either.
-            output.log_probs = -evaluate(criterion.g(), -log_probs).masked_fill(log_probs == 0, 0.0)
-        return output
+    def losses(
+        self,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        labels: Tensor,
+        softcap: float | None,
+        scale: float,
+    ) -> tuple[Tensor, LossStats]:
+        """Return the sum of the losses of the tokens, hidden states (N, D) with labels (N), and their statistics."""
+        criterion = self.criterion
+        if criterion.softcap and softcap:
+            raise UserError(f"the model caps its logits at {softcap:g} itself: expected softcap=None of the criterion")
+        if criterion.ignore_index != -100:
+            raise UserError(
+                f"TRL's head ignores the label -100: expected ignore_index=-100, got {criterion.ignore_index}"
+            )
+        self._used = True
+        self._move_to(hidden.device)
+        if not torch.is_autocast_enabled(hidden.device.type):
+            hidden = hidden.to(weight.dtype)
+        if scale != 1.0:
+            hidden, bias = hidden * scale, None if bias is None else bias * scale
+        options = criterion._loss_options() | {"reduction": "sum", "softcap": softcap or criterion.softcap, "shift": 0}
+        return linear_crossfade_loss(hidden, weight, labels, bias=bias, g=criterion.g(), return_stats=True, **options)
+
+
+class _Head:
+    """What stands in for TRL's function of hidden states during a ``compute_loss``."""
+
+    def __init__(self, fade: CrossfadeCallback) -> None:
+        self.fade = fade
+        self.stats: LossStats | None = None
+
+    def apply(
+        self,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        labels: Tensor,
+        temperature: float,
+        chunk: int,
+        softcap: float | None,
+        scale: float,
+        outputs: object,
+    ) -> tuple[Tensor | None, ...]:
+        """Return, in place of log-probabilities, minus the tokens' mean loss for each; their entropies, and hits.
+
+        TRL sums them. The gradients of a sum are computed where the logits are at hand, those of rows would take a
+        second computation of the logits.
+        """
+        total, self.stats = self.fade.losses(hidden, weight, bias, labels, softcap, scale)
+        rows = (-total / max(len(labels), 1)).expand(len(labels))
+        return rows, self.stats.entropy, None, None, self.stats.correct
+
+    def log_to(self, trainer: SFTTrainer) -> None:
+        """Add the means over the tokens of all processes to what the trainer logs beside the loss."""
+        if (stats := self.stats) is None:
+            return
+        sums = torch.stack([stats.ce.sum(), stats.p.sum(), stats.weight_mass, stats.valid.sum()])
+        *found, count = trainer.accelerator.reduce(sums, "sum").tolist()
+        metrics = trainer._metrics["train" if trainer.model.training else "eval"]
+        for name, value in zip(("ce", "p", "weight_mass"), found, strict=True):
+            metrics[name].append(value / max(count, 1))
 
 
 def _with_criterion(compute_loss: Callable[..., Any]) -> Callable[..., Any]:
     """Return ``SFTTrainer.compute_loss`` for trainers with a :class:`CrossfadeCallback`, unchanged for all others."""
 
     @functools.wraps(compute_loss)
-    def of_trainer(self: SFTTrainer, model: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def of_trainer(self: SFTTrainer, *args: Any, **kwargs: Any) -> Any:
         fades = [c for c in self.callback_handler.callbacks if isinstance(c, CrossfadeCallback)]
         if len(fades) > 1:
             raise UserError(f"a trainer has one loss: pass one CrossfadeCallback, got {len(fades)}")
-        if not fades or self.compute_loss_func is not None:  # with full logits the fused head only serves TRL's metrics
-            return compute_loss(self, model, *args, **kwargs)
-        return compute_loss(self, lambda *a, **k: fades[0].replaced(model(*a, **k)), *args, **kwargs)
+        # With full logits the fused head only serves TRL's metrics.
+        if not fades or self.compute_loss_func is not None or not hasattr(utils, "_ChunkedLogProbFunction"):
+            return compute_loss(self, *args, **kwargs)
+        head = _Head(fades[0])
+        # Where it has Triton, TRL leaves out the ignored tokens before its head.
+        with patch.multiple(utils, _ChunkedLogProbFunction=head, _use_triton=lambda device: True):
+            found = compute_loss(self, *args, **kwargs)
+        head.log_to(self)
+        return found
 
     return of_trainer
 
