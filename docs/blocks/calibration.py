@@ -185,10 +185,10 @@ def _verdict(own: pd.DataFrame) -> str:
     before, after = (own.loc[when].loc[["ece", "nll"]] for when in ("before", "after"))
     cost = before["low"] > 0
     if not cost.any():
-        return "no cost was found"
+        return "no reliable cost"
     left = cost & (after["low"] > 0)
     if not left.any():
-        return "the cost is gone"
+        return "no reliable cost is left"
     mostly = (after["mean"] < before["mean"] / 2)[left]
     return (
         "most of the cost is gone"
