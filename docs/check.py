@@ -49,7 +49,7 @@ class Page(HTMLParser):
 
 
 def broken(pages: dict[Path, Page]) -> Iterator[str]:
-    """Yield each link, or thing that a page needs, that leads nowhere or to another host."""
+    """Yield each link, or thing that a page needs, that leads nowhere or to another host; and each broken sentence."""
     for page in pages.values():
         for address in (*page.links, *page.needs):
             parts = urlsplit(address)
@@ -64,6 +64,8 @@ def broken(pages: dict[Path, Page]) -> Iterator[str]:
                 yield f"{page.path}: {address} isn't there"
             elif parts.fragment and target in pages and unquote(parts.fragment) not in pages[target].anchors:
                 yield f"{page.path}: {address} has no such anchor"
+        if re.search(r"\beq\.\s*</", page.path.read_text()):
+            yield f"{page.path}: a summary ends within an equation's number"
     for sheet in SITE.rglob("*.css"):
         for address in re.findall(r"url\(['\"]?(?!data:)([^'\")]+)", sheet.read_text()):
             if "//" in address or not (sheet.parent / urlsplit(address).path).exists():

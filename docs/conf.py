@@ -100,36 +100,25 @@ def _inventories(folder: Path) -> dict[str, tuple[str, str]]:
 
 intersphinx_mapping = _inventories(Path(__file__).parent / "_build" / "inventories")
 
-# What stands below these pages in the menus. It isn't written in them, since they are read on GitHub as well.
+# What stands below these pages in the menus, by captions. It isn't in the pages, which are read on GitHub as well.
+_GUIDES = """
+choose tables texts images verdict trainers vocabularies own-loss noise calibrate data rerun cluster weights statistics
+"""
+_TRAINERS = "plain-loop lightning huggingface trl scikit-learn timm torchvision accelerate migrating causal-lm"
+_IN_DEPTH = "/compare /statistics /integrations/index /large-vocabularies /cpu"
+_WHY = "/why/gradient-curves /why/taylor /why/dynamics /why/escaping"
 _CHILDREN = {
-    "cards/index": ["*"],
-    "integrations/index": [
-        "plain-loop",
-        "lightning",
-        "huggingface",
-        "trl",
-        "scikit-learn",
-        "timm",
-        "torchvision",
-        "accelerate",
-        "migrating",
-        "causal-lm",
-    ],
-    "results/index": [
-        "table4",
-        "images",
-        "text",
-        "/why/gradient-curves",
-        "/why/taylor",
-        "/why/dynamics",
-        "/why/escaping",
-    ],
+    "guides/index": {"One task each": _GUIDES, "In depth": _IN_DEPTH},
+    "integrations/index": {"": _TRAINERS},
+    "cards/index": {"": "*"},
+    "results/index": {"Ours beside the paper's": "table4 images text", "Its arguments": _WHY},
 }
 
 
 def _add_children(app: Sphinx, page: str, source: list[str]) -> None:
-    if page in _CHILDREN:
-        source[0] += "\n".join(["", "```{toctree}", ":hidden:", ":glob:", "", *_CHILDREN[page], "```", ""])
+    for caption, children in _CHILDREN.get(page, {}).items():
+        options = [":hidden:", ":glob:", *([f":caption: {caption}"] if caption else [])]
+        source[0] += "\n".join(["", "```{toctree}", *options, "", *children.split(), "```", ""])
 
 
 def _link_description(app: Sphinx, kind: str, name: str, thing: object, options: object, lines: list[str]) -> None:
