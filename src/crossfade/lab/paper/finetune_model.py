@@ -228,7 +228,11 @@ def _computed(trial: Trial, task: FinetuneTask, recipe: FinetuneRecipe, started:
     before = {"accuracy": hits.mean(), "nll": ce.mean(), "rare": rare.double().mean()}
     before["old_accuracy"] = score(model, old)[1].mean()
     order = epochs_of(len(new), recipe, seed(trial, "train"))
-    curves: dict[str, list[float | None]] = {"val_accuracy": [], "val_nll": []}
+    curves: dict[str, list[float | None]] = {
+        "learning_rate": [*recipe.learning_rates],
+        "val_accuracy": [],
+        "val_nll": [],
+    }
     best, rate, weights = -1.0, math.nan, start
     for tried in recipe.learning_rates:
         model.load_state_dict(start)
