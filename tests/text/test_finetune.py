@@ -155,8 +155,9 @@ def frame(**gaps):
 
 def test_the_answers_name_what_is_safe_what_gains_and_what_does_both():
     gaps = {"ce": (0, 0), "el": (1, -9), "f0": (1, 0), "gradual": (0, 1), "deft": (1, 1)}
-    unknown, known, both = finetune.answers(frame(**gaps))
+    unknown, known, both, fade = finetune.answers(frame(**gaps))
     assert unknown == "Unknown text, where p is small: better: gradual, deft; safe: f0; worse: el."
     assert known == "Known text, where p is large: better: el, f0, deft; safe: gradual."
     assert both == "Safe where p is small and better than CE where it is large: deft, f0."
+    assert fade == "The fade, gradual, is better where p is small, and safe where it is large."
     assert finetune.answers(frame(ce=(0, 0))) == []

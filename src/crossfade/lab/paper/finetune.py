@@ -118,6 +118,9 @@ def answers(results: pd.DataFrame) -> list[str]:
         safe = [*found["unknown"].get("better", ()), *found["unknown"].get("safe", ())]
         both = [name for name in safe if name in found["known"].get("better", ())]
         lines.append(f"Safe where p is small and better than CE where it is large: {listed(both, 20) or 'none'}.")
+        fade = [next((kind for kind, names in found[case].items() if "gradual" in names), "") for case in found]
+        if all(fade):
+            lines.append(f"The fade, gradual, is {fade[0]} where p is small, and {fade[1]} where it is large.")
     return lines
 
 
