@@ -322,6 +322,16 @@ def _vocabularies() -> dict[str, str]:
     }
 
 
+def _calibration() -> dict[str, str]:
+    found = pd.read_parquet(RESULTS / "calibration" / "tables.parquet")
+    certain = found[found["temperature_bounded"].fillna(False).astype(bool) & (found["temperature"] < 1)]
+    means = 100 * certain.groupby("method")[["ece_calibrated", "ece"]].mean()
+    ends = [f"{means[name]['ce']:.0f} % ({means[name]['gradual']:.0f}; {means[name]['focal']:.0f})" for name in means]
+    counts = certain["method"].value_counts()
+    numbers = f"{counts['ce']} of CE ({counts['gradual']}; {counts['focal']})"
+    return {"results/calibration/tables.parquet certain": f"{numbers}, ECE is {ends[0]} at 1/2 and {ends[1]} at 1"}
+
+
 def _index() -> dict[str, str]:
     ours = beside_paper(IMAGE_STUDIES["table1"].cells, _read("images/table1-paper-resnet20.csv"))
     gaps = ours["delta"].dropna()
@@ -336,6 +346,7 @@ PAGES: dict[str, Callable[[], dict[str, str]]] = {
     "results/table4.md": _table4,
     "results/images.md": _images,
     "results/text.md": _texts,
+    "results/calibration.md": _calibration,
     "results/index.md": _index,
     "cards/expectation.md": _expectation,
     "statistics.md": _statistics,
