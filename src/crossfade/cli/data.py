@@ -88,7 +88,7 @@ class _Line:
 def show(*, quiet: Quiet = False) -> int:
     """List the methods, networks and studies that can be named."""
     from crossfade.cli import STUDIES
-    from crossfade.lab.methods import DEFAULT_METHODS, MATCHED, METHODS
+    from crossfade.lab.methods import DEFAULT_METHODS, MATCHED, METHODS, OBJECTIVES
 
     stars = dict.fromkeys((*DEFAULT_METHODS, MATCHED), "*")
     named = {
@@ -97,6 +97,7 @@ def show(*, quiet: Quiet = False) -> int:
     studies = {name: f"{command.help} crossfade run {name}" for name, command in STUDIES.items()}
     shown = {
         "Methods (* compared by default on tables)": named,
+        "Further methods of run finetune": {one.name: f"{one.title}. {one.note}" for one in OBJECTIVES},
         **_NETWORKS,
         "Studies": {"compare": _COMPARE, **studies},
     }
