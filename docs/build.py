@@ -23,6 +23,7 @@ import calibration
 import causal_lm
 import large_vocabularies
 import matplotlib.pyplot as plt
+import mpce
 import readme
 import sentences
 import table4
@@ -94,6 +95,8 @@ def main() -> None:
         wide = pd.read_parquet(ROOT / "results" / "table4_wide" / "results.parquet")
         for name, text in table4.blocks(frame, wide).items():
             fill(ROOT / "docs" / "results" / "table4.md", name, text)
+        for name, text in mpce.blocks(frame, wide).items():
+            fill(ROOT / "docs" / mpce.PAGE, name, text)
         table4.figures(frame, ROOT / "docs" / "results")
     for page, blocks in why.pages(ROOT / "results").items():
         for name, text in blocks.items():

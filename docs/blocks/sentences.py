@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 from scipy.stats import beta, ttest_1samp
+from table4 import WIDE, part
 
 from crossfade.lab.paper import figure2
 from crossfade.lab.paper.image_studies import IMAGE_STUDIES, MOTIVATING
@@ -44,7 +45,7 @@ def _table4() -> dict[str, str]:
         table = own.pivot_table(index=["net", "dataset", "seed"], columns="method", values="accuracy")
         return [100 * float((table[name] - table["ce"]).loc[net].mean()) for net in NETS]
 
-    tests = {net: analyze(wide[wide["net"] == net], repeat="seed", control="ce") for net in NETS}
+    tests = {net: analyze(part(wide, net, 0.9, WIDE), repeat="seed", control="ce") for net in NETS}
     means = {net: {row.method: 100 * (row.mean_delta or 0) for row in tests[net].summary} for net in NETS}
     p = {net: {one.method: one.p_adjusted for one in tests[net].against_control} for net in NETS}
     span = tests["mlp"].intervals["gradual"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Collection
 from pathlib import Path
 
 import pandas as pd
@@ -9,7 +11,9 @@ import pandas as pd
 from crossfade.lab.paper.table4_page import NETS, PAPER
 from crossfade.stats import analyze, summarize_repeats, to_svg
 
+CONTROLS = ["ce-matched", "ce-rate-matched"]  # of the gradient's size, eq. (20) to (22)
 SIX = ["ce", "f0", "f0-late", "gradual", "el", "focal"]
+WIDE = [*SIX, "ce-matched", "ce-cosine"]  # compared with learning rates up to 0.1
 _FIGURE3 = {"seed 0": range(1), "seed 1": range(1, 2), "all seeds": None}
 
 
@@ -19,7 +23,7 @@ def _drawn(net: str, title: str) -> str:
 
 
 def part(
-    frame: pd.DataFrame, net: str, momentum: float, methods: list[str], seeds: range | None = None
+    frame: pd.DataFrame, net: str, momentum: float, methods: list[str], seeds: Collection[int] | None = None
 ) -> pd.DataFrame:
     chosen = frame[(frame["net"] == net) & (frame["momentum"] == momentum) & frame["method"].isin(methods)]
     return chosen if seeds is None else chosen[chosen["seed"].isin(seeds)]
@@ -53,12 +57,10 @@ def controls_table(frame: pd.DataFrame) -> str:
         "| network | momentum | method | Δ points | 95 % of Δ | mean rank | p (Holm) |",
         "|---|--:|---|--:|--:|--:|--:|",
     ]
-    methods = ["ce", "ce-matched", "gradual", "gradual-unit"]
+    methods = ["ce", *CONTROLS, "gradual", "gradual-unit"]
     for net, title in NETS.items():
         for momentum in sorted(frame["momentum"].unique(), reverse=True):
             own = part(frame, net, momentum, methods)
-            if set(own["method"]) != set(methods):
-                continue
             found = analyze(own, repeat="seed", control="ce")
             p = {test.method: test.p_adjusted for test in found.against_control}
             for row in found.summary:
@@ -73,14 +75,44 @@ def controls_table(frame: pd.DataFrame) -> str:
 
 def shape_table(frame: pd.DataFrame) -> str:
     """Return what the fade's shape adds to CE with the same mean gradient."""
-    lines = ["| network | momentum | gradual − ce-matched, points | 95 % | p |", "|---|--:|--:|--:|--:|"]
+    lines = ["| network | momentum | seeds | gradual − | points | 95 % | p |", "|---|--:|--:|---|--:|--:|--:|"]
     for net, title in NETS.items():
-        for momentum in sorted(frame["momentum"].unique(), reverse=True):
-            found = analyze(part(frame, net, momentum, ["ce-matched", "gradual"]), repeat="seed", control="ce-matched")
+        for momentum, control in itertools.product(sorted(frame["momentum"].unique(), reverse=True), CONTROLS):
+            seeds = part(frame, net, momentum, [control])["seed"].unique()
+            own = part(frame, net, momentum, [control, "gradual"], seeds)
+            if not len(seeds):
+                continue
+            found = analyze(own, repeat="seed", control=control)
             span, test = found.intervals["gradual"], found.against_control[0]
             mean = next(row.mean_delta for row in found.summary if row.method == "gradual") or 0
             bounds = f"{100 * span.low:+.2f} to {100 * span.high:+.2f}"
-            lines.append(f"| {title} | {momentum:g} | {100 * mean:+.2f} | {bounds} | {test.p_adjusted:.2g} |")
+            lines.append(
+                f"| {title} | {momentum:g} | {len(seeds)} | {control} | {100 * mean:+.2f} | {bounds} | "
+                f"{test.p_adjusted:.2g} |"
+            )
+    return "\n".join(lines)
+
+
+def rivals_table(frame: pd.DataFrame) -> str:
+    """Return the losses that aren't functions of ce beside CE, on the data sets and seeds that all of them have."""
+    lines = [
+        "| network | sets | seeds | method | Δ points | 95 % | mean rank | p (Holm) |",
+        "|---|--:|--:|---|--:|--:|--:|--:|",
+    ]
+    methods = ["ce", "cot", "mmc", "mpce"]
+    for net, title in NETS.items():
+        own = part(frame, net, 0.9, methods)
+        own = own[own.groupby(["dataset", "seed"])["method"].transform("size") == len(methods)]
+        found = analyze(own, repeat="seed", control="ce")
+        p = {test.method: test.p_adjusted for test in found.against_control}
+        rows = {row.method: row for row in found.summary}
+        for name in methods[1:]:
+            span = found.intervals[name]
+            lines.append(
+                f"| {title} | {own['dataset'].nunique()} | {own['seed'].nunique()} | {name} | "
+                f"{100 * (rows[name].mean_delta or 0):+.2f} | {100 * span.low:+.2f} to {100 * span.high:+.2f} | "
+                f"{rows[name].mean_rank:.2f} | {p[name]:.2g} |"
+            )
     return "\n".join(lines)
 
 
@@ -91,13 +123,13 @@ def wide_table(frame: pd.DataFrame, wide: pd.DataFrame) -> str:
         "|---|---|--:|--:|--:|--:|--:|--:|",
     ]
     for net, title in NETS.items():
-        own = wide[wide["net"] == net]
+        own = part(wide, net, 0.9, WIDE)
         found = analyze(own, repeat="seed", control="ce")
         printed = frame[(frame["net"] == net) & (frame["momentum"] == 0.9)].groupby("method")["accuracy"].mean()
         p = {test.method: test.p_adjusted for test in found.against_control}
         ece = own.groupby("method")["ece"].mean()
         rows = {row.method: row for row in found.summary}
-        for row in (rows[method] for method in [*SIX, "ce-matched", "ce-cosine"]):
+        for row in (rows[method] for method in WIDE):
             span = found.intervals.get(row.method)
             before = f"{100 * (printed[row.method] - printed['ce']):+.2f}" if row.method in printed else ""
             lines.append(
@@ -176,6 +208,7 @@ def blocks(frame: pd.DataFrame, wide: pd.DataFrame) -> dict[str, str]:
     texts[f"{source} controls"] = controls_table(frame)
     texts[f"{source}_wide"] = wide_table(frame, wide)
     texts[f"{source} shape"] = shape_table(frame)
+    texts[f"{source} rivals"] = rivals_table(frame)
     texts[f"{source} small sets"] = small_sets(frame)
     return texts
 
