@@ -74,16 +74,17 @@ def collect_images(store: str, name: str, weights: str, data_dir: str) -> None:
     scores: dict[tuple[str, str], list[np.ndarray]] = {}
     bins = []
     for row in results.itertuples():
-        for when in ("before", "after"):
-            net = load_model(Path(weights) / f"{row.key}.safetensors", calibrated=when == "after")
-            mean, std = (torch.tensor(net.provenance[part]).view(3, 1, 1) for part in ("mean", "std"))
-            with torch.no_grad():
-                parts = [net(((part / 255 - mean) / std).float()) for part in test.images.split(500)]
-            logits = torch.cat(parts).double()
-            p, y = logits.softmax(1), test.labels
+        net = load_model(Path(weights) / f"{row.key}.safetensors")
+        mean, std = (torch.tensor(net.provenance[part]).view(3, 1, 1) for part in ("mean", "std"))
+        with torch.no_grad():
+            logits = torch.cat([net(((part / 255 - mean) / std).float()) for part in test.images.split(500)]).double()
+        y = test.labels
+        for when, temperature in (("before", 1.0), ("after", net.provenance["temperature"])):
+            z = logits / temperature
+            p = z.softmax(1)
             sure, right = p.max(1).values.numpy(), (p.argmax(1) == y).double().numpy()
             brier = (p.square().sum(1) - 2 * p.gather(1, y[:, None])[:, 0] + 1).numpy()
-            nll = torch.nn.functional.cross_entropy(logits, y, reduction="none").numpy()
+            nll = torch.nn.functional.cross_entropy(z, y, reduction="none").numpy()
             scores.setdefault((row.method, when), []).append(np.stack([nll, brier, sure, right]))
             place = np.clip(np.ceil(sure * _BINS).astype(int) - 1, 0, _BINS - 1)
             sums = [np.bincount(place, values, _BINS) for values in (np.ones(len(sure)), sure, right)]
@@ -98,7 +99,7 @@ def collect_images(store: str, name: str, weights: str, data_dir: str) -> None:
             gap = (own - base)[:, at].mean(0)
             half = 1.96 * gap.std(ddof=1) / len(gap) ** 0.5
             lines.append((method, when, score, gap.mean(), gap.mean() - half, gap.mean() + half))
-        draws = np.random.default_rng(0).integers(len(test.labels), size=(1000, len(test.labels)))
+        draws = np.random.default_rng(0).integers(len(test.labels), size=(300, len(test.labels)))
         gaps = [_ece(own[:, 2:][:, :, draw]) - _ece(base[:, 2:][:, :, draw]) for draw in draws]
         lines.append((method, when, "ece", _ece(own[:, 2:]) - _ece(base[:, 2:]), *np.quantile(gaps, [0.025, 0.975])))
     columns = ["method", "when", "score", "mean", "low", "high"]
