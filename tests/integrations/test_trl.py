@@ -1,5 +1,7 @@
 """TRL's own SFTTrainer on a tiny model with fresh weights: fused head, prompt masking, packing, resume, DFT."""
 
+import os
+import tempfile
 import warnings
 
 import pytest
@@ -21,7 +23,11 @@ FADE = linear()
 WORDS = [f"word{number}" for number in range(19)]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", name="tokenizer")
+def tokenizer_of_words():
+    return tokenizer()
+
+
 def tokenizer():
     vocabulary = {word: number for number, word in enumerate(["<pad>", "<s>", "</s>", "<unk>", *WORDS])}
     words = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
@@ -247,6 +253,30 @@ def test_accumulation_is_one_big_batch(tokenizer, tmp_path):
     first, *others = (train(tokenizer, prompts(), tmp_path, **one) for one in options)
     for other in others:
         close(first, other, atol=1e-6)
+
+
+def train_on_these_processes(rank=0):
+    """Train as one process with twice the batch does, and return the weights and what was logged at each step."""
+    with tempfile.TemporaryDirectory() as folder:
+        trainer, _ = train(
+            tokenizer(), prompts(), folder, OBJECTIVES["expectation"], num_train_epochs=1, logging_steps=1,
+            per_device_train_batch_size=8 // int(os.environ.get("WORLD_SIZE", "1")), logging_strategy="steps",
+            train_sampling_strategy="sequential",
+        )  # fmt: skip
+    logged = [step for step in trainer.state.log_history if "ce" in step and "loss" in step]
+    names = ("loss", "ce", "p", "weight_mass", "entropy", "mean_token_accuracy")
+    return {"parameters": parameters(trainer).tolist(), "logged": [[step[name] for name in names] for step in logged]}
+
+
+def test_two_processes_train_and_log_as_one_does(processes, monkeypatch):
+    shared = processes(2, train_on_these_processes)
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    alone = train_on_these_processes()
+    torch.testing.assert_close(torch.tensor(shared["parameters"]), torch.tensor(alone["parameters"]), rtol=0, atol=1e-6)
+    assert len(alone["logged"]) == 3
+    for ours, theirs in zip(shared["logged"], alone["logged"], strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-4)
 
 
 def test_prompts_are_not_learned(tokenizer, tmp_path):
