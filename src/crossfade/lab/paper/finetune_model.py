@@ -49,9 +49,9 @@ class FinetuneRecipe:
     context: int = 64
     batch_size: int = 16
     epochs: int = 1
-    pretrain_steps: int = 3000
+    pretrain_steps: int = 2000
     pretrain_rate: float = 3e-3
-    train: int = 65_536
+    train: int = 32_768
     held_out: int = 16_384
     learning_rates: tuple[float, ...] = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
     scale: str = "paper"
