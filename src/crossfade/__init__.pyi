@@ -10,23 +10,8 @@ from . import (
     stats as stats,
     testing as testing,
 )
-from .calibration import fit_temperature as fit_temperature
-from .functional import (
-    complement_entropy as complement_entropy,
-    crossfade_loss as crossfade_loss,
-    expectation_loss as expectation_loss,
-    focal_loss as focal_loss,
-    generalized_cross_entropy as generalized_cross_entropy,
-    linear_crossfade_loss as linear_crossfade_loss,
-    mae_loss as mae_loss,
-    mpce_loss as mpce_loss,
-    poly_loss as poly_loss,
-    probability_loss as probability_loss,
-    tamed_cross_entropy as tamed_cross_entropy,
-    truncated_cross_entropy as truncated_cross_entropy,
-)
-from .integrations.sklearn import CrossfadeClassifier as CrossfadeClassifier
-from .lab.comparison import compare as compare
+
+# In the order of the reference.
 from .losses import (
     CrossfadeLoss as CrossfadeLoss,
     Fade as Fade,
@@ -46,5 +31,22 @@ from .schedules import (
     switch as switch,
     weights as weights,
 )
+from .functional import (
+    complement_entropy as complement_entropy,
+    crossfade_loss as crossfade_loss,
+    expectation_loss as expectation_loss,
+    focal_loss as focal_loss,
+    generalized_cross_entropy as generalized_cross_entropy,
+    linear_crossfade_loss as linear_crossfade_loss,
+    mae_loss as mae_loss,
+    mpce_loss as mpce_loss,
+    poly_loss as poly_loss,
+    probability_loss as probability_loss,
+    tamed_cross_entropy as tamed_cross_entropy,
+    truncated_cross_entropy as truncated_cross_entropy,
+)
+from .calibration import fit_temperature as fit_temperature
+from .lab.comparison import compare as compare
+from .integrations.sklearn import CrossfadeClassifier as CrossfadeClassifier
 
 __version__: str
