@@ -8,12 +8,18 @@ the median over rounds of the ratio to linear + F.cross_entropy in the same roun
 there before the forward pass, gradients included: on the CPU the high-water mark, each arm in a process of its
 own (Linux), on CUDA the allocator's. The error is the largest absolute error of a gradient over the gradient's largest
 absolute value, against a closed form in float64 of the arm's own loss. With --output every round's seconds go to
-rounds.csv in that folder, memory and errors to arms.csv, versions and machine to provenance.json.
+rounds.csv in that folder, memory and errors to arms.csv, versions and machine to provenance.json. On a busy machine
+--clock cpu counts the processor time of this process instead of the wall's, for --threads 1.
+
+What an objective costs that looks at its row, against CE on the same path:
+
+    python benchmarks/linear_loss.py --arms 'loss, (CE|g|DEFT|EAFT)' --threads 1 --clock cpu
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import multiprocessing
 import random
 import re
@@ -32,9 +38,33 @@ import crossfade as cf
 import saved
 
 BASE = "linear + F.cross_entropy"
+PLAIN = "linear_crossfade_loss, CE"
 Arm = Callable[[Tensor, Tensor, Tensor], Tensor]
-# alpha and beta of each arm's loss, for the exact gradients
-CE, EL, MIXTURE = (1.0, 0.0), (0.0, 1.0), (1.0, 1.0)
+# The row weight of a loss as a function of the softmax and of p_y, for the exact gradients.
+RowWeight = Callable[[Tensor, Tensor], Tensor]
+
+
+def ce(p: Tensor, p_y: Tensor) -> Tensor:
+    return torch.ones_like(p_y)
+
+
+def mixture(p: Tensor, p_y: Tensor) -> Tensor:
+    return 1.0 + p_y
+
+
+def el(p: Tensor, p_y: Tensor) -> Tensor:
+    return p_y
+
+
+def deft(p: Tensor, p_y: Tensor) -> Tensor:
+    return p_y ** p.square().sum(1, keepdim=True)
+
+
+def eaft(p: Tensor, p_y: Tensor) -> Tensor:
+    return (torch.special.entr(p).sum(1, keepdim=True) / math.log(20)).clamp(max=1.0)
+
+
+CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
 def separate(loss: Callable[..., Tensor], hidden: Tensor, weight: Tensor, target: Tensor) -> Tensor:
@@ -58,30 +88,33 @@ def in_trl(g: Callable[..., Tensor], hidden: Tensor, weight: Tensor, target: Ten
     return total / len(target)
 
 
-def arms(device: str, classes: int) -> dict[str, tuple[Arm, tuple[float, float]]]:
+def arms(device: str, classes: int) -> dict[str, tuple[Arm, RowWeight]]:
     criterion = cf.LinearCrossfadeLoss(cf.constant(0.0)).to(device)
     own = {
-        BASE: (partial(separate, F.cross_entropy), CE),
-        "linear + crossfade_loss": (partial(separate, cf.crossfade_loss), MIXTURE),
-        "linear_crossfade_loss, CE": (partial(cf.linear_crossfade_loss, beta=0.0), CE),
-        "linear_crossfade_loss, CE + EL": (cf.linear_crossfade_loss, MIXTURE),
-        "LinearCrossfadeLoss": (criterion, MIXTURE),
-        "linear_crossfade_loss, none": (rows_then_mean, MIXTURE),
+        BASE: (partial(separate, F.cross_entropy), ce),
+        "linear + crossfade_loss": (partial(separate, cf.crossfade_loss), mixture),
+        PLAIN: (partial(cf.linear_crossfade_loss, beta=0.0), ce),
+        "linear_crossfade_loss, CE + EL": (cf.linear_crossfade_loss, mixture),
+        "linear_crossfade_loss, g(ce)": (partial(cf.linear_crossfade_loss, g=lambda x: x - torch.expm1(-x)), mixture),
+        "linear_crossfade_loss, DEFT": (partial(cf.linear_crossfade_loss, g=cf.objectives.deft()), deft),
+        "linear_crossfade_loss, EAFT": (partial(cf.linear_crossfade_loss, g=cf.objectives.entropy_gated()), eaft),
+        "LinearCrossfadeLoss": (criterion, mixture),
+        "linear_crossfade_loss, none": (rows_then_mean, mixture),
     }
     if hasattr(F, "linear_cross_entropy"):  # torch 2.12 and later
         chunked = partial(F.linear_cross_entropy, options=torch.nn.LinearCrossEntropyOptions())
-        own["F.linear_cross_entropy"] = (F.linear_cross_entropy, CE)
-        own["F.linear_cross_entropy, options"] = (chunked, CE)
+        own["F.linear_cross_entropy"] = (F.linear_cross_entropy, ce)
+        own["F.linear_cross_entropy, options"] = (chunked, ce)
     try:
         from trl.kernels import ChunkedLogProbFunction
     except ImportError:
         print("trl is not installed: its arms are left out")
     else:
         head = partial(trl_head, ChunkedLogProbFunction.apply)
-        own["TRL nll (also its chunked_nll)"] = (partial(head, False), CE)
-        own["TRL dft"] = (partial(head, True), EL)
-        own["crossfade's callback, dft"] = (partial(in_trl, cf.objectives.dft()), EL)
-        own["crossfade's callback, CE + EL"] = (partial(in_trl, cf.objectives.mixture()), MIXTURE)
+        own["TRL nll (also its chunked_nll)"] = (partial(head, False), ce)
+        own["TRL dft"] = (partial(head, True), el)
+        own["crossfade's callback, dft"] = (partial(in_trl, cf.objectives.dft()), el)
+        own["crossfade's callback, CE + EL"] = (partial(in_trl, cf.objectives.mixture()), mixture)
     if device == "cuda":
         try:
             from liger_kernel.transformers import LigerFusedLinearCrossEntropyLoss
@@ -89,7 +122,7 @@ def arms(device: str, classes: int) -> dict[str, tuple[Arm, tuple[float, float]]
             print("liger-kernel is not installed: its arm is left out")
         else:
             liger = LigerFusedLinearCrossEntropyLoss()
-            own["Liger"] = (lambda hidden, weight, target: liger(weight, hidden, target), CE)
+            own["Liger"] = (lambda hidden, weight, target: liger(weight, hidden, target), ce)
     return own
 
 
@@ -104,17 +137,17 @@ def problem(options: argparse.Namespace) -> tuple[Tensor, Tensor, Tensor]:
     return hidden.to(dtype).requires_grad_(), weight.to(dtype).requires_grad_(), target
 
 
-def step(arm: Arm, tensors: tuple[Tensor, Tensor, Tensor]) -> float:
+def step(arm: Arm, tensors: tuple[Tensor, Tensor, Tensor], clock: Callable[[], float] = time.perf_counter) -> float:
     hidden, weight, target = tensors
     hidden.grad = weight.grad = None
     cuda = hidden.is_cuda
     if cuda:
         torch.cuda.synchronize()
-    start = time.perf_counter()
+    start = clock()
     arm(hidden, weight, target).backward()
     if cuda:
         torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def times(options: argparse.Namespace, kept: set[str]) -> dict[str, list[float]]:
@@ -125,7 +158,7 @@ def times(options: argparse.Namespace, kept: set[str]) -> dict[str, list[float]]
     for round_number in range(options.rounds + 1):
         random.shuffle(order)
         for name in order:
-            seconds = step(every[name][0], tensors)
+            seconds = step(every[name][0], tensors, CLOCKS[options.clock])
             if round_number:  # the first round warms up
                 taken[name].append(seconds)
     return {name: taken[name] for name in every if name in kept}
@@ -184,15 +217,15 @@ def peak(options: argparse.Namespace, name: str) -> float:
     return answer.get() / 2**20 if process.exitcode == 0 else float("nan")
 
 
-def exact(tensors: tuple[Tensor, Tensor, Tensor], alpha: float, beta: float) -> tuple[Tensor, Tensor]:
-    """Return the gradients of the mean by (alpha + beta p_y)(softmax - onehot), in float64, 64 rows at a time."""
+def exact(tensors: tuple[Tensor, Tensor, Tensor], weigh: RowWeight) -> tuple[Tensor, Tensor]:
+    """Return the gradients of the mean by row weight x (softmax - onehot), in float64, 64 rows at a time."""
     hidden, weight = (x.detach().double() for x in tensors[:2])
     of_hidden, of_weight = torch.empty_like(hidden), torch.zeros_like(weight)
     for start in range(0, len(hidden), 64):
         rows = slice(start, start + 64)
         p = (hidden[rows] @ weight.t()).softmax(1)
         index = tensors[2][rows].unsqueeze(1)
-        row_weight = (alpha + beta * p.gather(1, index)) / len(hidden)
+        row_weight = weigh(p, p.gather(1, index)) / len(hidden)
         gradient = p.scatter_add_(1, index, torch.full_like(p[:, :1], -1.0)).mul_(row_weight)
         of_hidden[rows] = gradient @ weight
         of_weight.addmm_(gradient.t(), hidden[rows])
@@ -201,15 +234,14 @@ def exact(tensors: tuple[Tensor, Tensor, Tensor], alpha: float, beta: float) -> 
 
 def errors(options: argparse.Namespace, kept: set[str]) -> dict[str, float]:
     tensors = problem(options)
-    truths = {mixture: exact(tensors, *mixture) for mixture in (CE, EL, MIXTURE)}
+    chosen = {name: one for name, one in arms(options.device, options.classes).items() if name in kept}
+    truths = {weigh: exact(tensors, weigh) for _, weigh in chosen.values()}
     largest = {}
-    for name, (arm, mixture) in arms(options.device, options.classes).items():
-        if name not in kept:
-            continue
+    for name, (arm, weigh) in chosen.items():
         step(arm, tensors)
         largest[name] = max(
             ((x.grad.double() - truth).abs().max() / truth.abs().max()).item()
-            for x, truth in zip(tensors[:2], truths[mixture], strict=True)
+            for x, truth in zip(tensors[:2], truths[weigh], strict=True)
         )
     return largest
 
@@ -222,6 +254,7 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--clock", default="wall", choices=[*CLOCKS])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--output", type=Path, help="folder for the rows")
     parser.add_argument("--arms", default="", help="a regular expression: only these, beside the base")
@@ -246,6 +279,9 @@ def main() -> None:
     if options.output:
         keep(options, taken, memory, wrong)
     print("goal on the CPU in float32 at the default size: time ratio 0.80, memory ratio 0.12")
+    if PLAIN in taken:
+        for name in {"linear_crossfade_loss, DEFT", "linear_crossfade_loss, EAFT"} & taken.keys():
+            print(f"{name}: {ratio(taken[name], taken[PLAIN]):.3f} of {PLAIN}; goal 1.05")
 
 
 if __name__ == "__main__":
