@@ -16,7 +16,12 @@ TARGETS = (0.80, 0.12)
 
 def blocks(results: Path) -> dict[str, str]:
     """Return the page's blocks by the names of their marks; none without results."""
-    return _cpu(results / "linear_loss") | _logits_on_gpu(results / "loss_gpu") | _on_gpu(results / "linear_loss_gpu")
+    return (
+        _cpu(results / "linear_loss")
+        | _rows(results / "linear_loss_rows")
+        | _logits_on_gpu(results / "loss_gpu")
+        | _on_gpu(results / "linear_loss_gpu")
+    )
 
 
 def _logits_on_gpu(folder: Path) -> dict[str, str]:
@@ -76,6 +81,25 @@ def _on_gpu(folder: Path) -> dict[str, str]:
         "results/linear_loss_gpu/arms.csv": table(["goal", "measured", "met"], met),
         "results/linear_loss_gpu/rounds.csv": table(head, rows),
         "results/linear_loss_gpu/provenance.json": _provenance(folder),
+    }
+
+
+def _rows(folder: Path) -> dict[str, str]:
+    """Return what objectives that look at their row cost, as multiples of CE on the same path."""
+    if not (folder / "provenance.json").exists():
+        return {}
+    seconds = pd.read_csv(folder / "rounds.csv").pivot_table(index="round", columns="arm", values="seconds")
+    arms = pd.read_csv(folder / "arms.csv").set_index("arm")
+    ratios = seconds.div(seconds[OURS], axis=0).median()
+    rows: list[list[object]] = [
+        [arm, f"{ratios[arm]:.3f}", f"{arms.gradient_error[arm]:.0e}", _yes(ratios[arm] <= 1.05)]
+        for arm in arms.index
+        if arm not in (BASE, OURS)
+    ]
+    head = ["", f"time / `{OURS}`'s", "gradient error", "at most 1.05"]
+    return {
+        "results/linear_loss_rows/rounds.csv": table(head, rows),
+        "results/linear_loss_rows/provenance.json": _provenance(folder),
     }
 
 

@@ -7,9 +7,11 @@ import pytest
 import torch
 from scipy import integrate
 
+import crossfade
+from crossfade import objectives
 from crossfade.errors import UserError
 from crossfade.lab.methods import DEFAULT_METHODS, METHODS, Method, method
-from crossfade.lab.own_loss import check_loss, load_loss
+from crossfade.lab.own_loss import as_method, check_loss, check_method, load_loss
 from crossfade.lab.train import Member, Recipe, Split, train_stack
 from crossfade.schedules import gradual
 
@@ -189,3 +191,19 @@ def test_listing_methods_imports_no_torch():
 
 def test_a_method_is_an_object():
     assert Method("mine", "Mine").schedule(0.5) == (1.0, 0.0)
+
+
+def test_an_objective_that_looks_at_its_row_is_a_method() -> None:
+    """Its key is that of its formula and its parameters, and it trains as a loss of the network's outputs."""
+    from crossfade.lab.trial import _source
+
+    deft, once, again, twice = (
+        as_method(g) for g in (objectives.deft(), *(objectives.entropy_gated(exponent) for exponent in (1.0, 1.0, 2.0)))
+    )
+    check_method(deft)
+    assert deft.g is None
+    assert deft.name == "deft"
+    assert _source(once.own) == _source(again.own) != _source(twice.own) != _source(deft.own)  # type: ignore[arg-type]
+    logits, target = torch.randn(6, 4), torch.arange(6) % 4
+    loss = deft.criterion(logits, target, reduction="none")  # type: ignore[misc]
+    torch.testing.assert_close(loss, crossfade.probability_loss(objectives.deft(), logits, target, reduction="none"))

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from crossfade._heart import Reduction
+
 # ce of p = 1, of p ever nearer to 1, and on to p = 1e-30
 PROBES = np.concatenate([[0.0], np.geomspace(1e-12, -math.log(1e-30), 399)]).astype(np.float32)
 
@@ -33,7 +35,7 @@ def load_loss(reference: str) -> Method:
     also be a ``crossfade.Fade``.
     """
     name, g = _function(reference, "loss")
-    found = replace(_of_fade(g) or Method(name, name, g), name=_free(name), title=name, note=f"g = {reference}")
+    found = replace(_of_fade(g) or _of_loss(name, g), name=_free(name), title=name, note=f"g = {reference}")
     check_method(found)
     return found
 
@@ -59,12 +61,25 @@ def as_method(given: object) -> Method:
         raise UserError(f"methods: {error}") from None
     inner = getattr(given, "func", given)  # of a partial, such as gradual()
     name = str(getattr(inner, "__name__", type(given).__name__)).strip("<>_")
+    if getattr(inner, "__module__", "") == "crossfade.objectives":  # deft() returns a lambda
+        name = _free(str(getattr(inner, "__qualname__", name)).split(".")[0])
     try:
         tuple(given(0.5))
     except Exception:  # a loss makes one value of one, and may refuse a number that is no tensor
-        return Method(name, name, g=given)
+        return _of_loss(name, given)
     _check_schedule(name, given)
     return Method(_free(name), name, schedule=given)
+
+
+def _of_loss(name: str, g: Callable[..., Tensor]) -> Method:
+    """Return the method of a loss g(ce), or of a loss g(ce, row), which needs the outputs of the network."""
+    from crossfade._transforms import takes_row
+    from crossfade.functional import probability_loss
+
+    def loss(outputs: Tensor, labels: Tensor, reduction: Reduction = "mean") -> Tensor:
+        return probability_loss(g, outputs, labels, reduction=reduction)
+
+    return Method(name, name, loss=loss) if takes_row(g) else Method(name, name, g)
 
 
 def _of_fade(fade: object) -> Method | None:
