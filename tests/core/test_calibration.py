@@ -1,5 +1,7 @@
 """The temperature against an optimum that SciPy finds in float64, and where there is none."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,8 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
 from crossfade import fit_temperature
+from crossfade.diagnostics import calibration
+from crossfade.lab.scores import calibrated_scores
 from tests.examples import examples
 
 
@@ -105,3 +109,13 @@ def test_nothing_is_written_into_what_requires_gradients():
     fit_temperature(logits, torch.arange(20) % 3)
     assert torch.equal(logits, before)
     assert logits.grad is None
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("value", [float("nan"), float("inf")], ids=["nan", "inf"])
+def test_a_network_whose_logits_are_not_finite_has_no_calibrated_scores(value):
+    logits, target = torch.tensor([[0.0, 1.0], [value, 0.0]]), torch.tensor([1, 0])
+    finite = torch.zeros(2, 2)
+    assert calibrated_scores((logits, target), (finite, target)) == {}
+    assert calibrated_scores((finite, target), (logits, target)) == {}
+    assert math.isnan(calibration(logits, target).ece)

@@ -114,6 +114,8 @@ class Calibration(NamedTuple):
 
 
 def _ece(confidence: npt.NDArray[np.floating], right: npt.NDArray[np.bool_], bins: int) -> float:
+    if np.isnan(confidence).any():
+        return float("nan")
     # Bins (a, b], as in Guo et al. 2017.
     bin_index = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
     gap = np.bincount(bin_index, weights=confidence - right, minlength=bins)

@@ -51,12 +51,13 @@ def brier_score(probabilities: NDArray[np.floating], labels: NDArray[np.int64]) 
 def calibrated_scores(val: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]) -> dict[str, float]:
     """Return the temperature of the validation part and the test scores after it, given each part's logits and labels.
 
-    They are ``temperature``, ``temperature_bounded`` (1 if it is) and those of ``CALIBRATED``; none if a part is empty.
+    They are ``temperature``, ``temperature_bounded`` (1 if it is) and those of ``CALIBRATED``; none if a part is empty
+    or its logits aren't finite.
     """
     from crossfade.calibration import fit_temperature
     from crossfade.diagnostics import calibration
 
-    if not len(val[1]) or not len(test[1]):
+    if any(not len(labels) or not logits.isfinite().all() for logits, labels in (val, test)):
         return {}
     found = fit_temperature(*val)
     _, *scores = calibration(test[0].double() / found.value, test[1])
