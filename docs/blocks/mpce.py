@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pandas as pd
 from scipy.stats import spearmanr
 
@@ -9,6 +11,7 @@ from crossfade.lab.paper.table4_page import NETS
 from crossfade.stats import analyze
 
 PAGE = "results/mpce.md"
+RESULTS = Path(__file__).parents[2] / "results"
 _CLASSES = {"2": (2, 2), "3": (3, 3), "4 to 9": (4, 9), "10 and more": (10, 1000)}
 
 
@@ -71,13 +74,21 @@ def calibration(frame: pd.DataFrame) -> str:
     return f"{ours} % against CE's {theirs} %"
 
 
+def images() -> str:
+    """Return the accuracies of CE and MPCE on CIFAR-100, for a sentence."""
+    rows = pd.read_csv(RESULTS / "images" / "table1-short-mpce.csv").set_index("method")["accuracy"]
+    return f"CE is at {100 * rows['ce']:.2f} % of the test images and MPCE at {100 * rows['mpce']:.2f} %"
+
+
 def blocks(frame: pd.DataFrame, wide: pd.DataFrame) -> dict[str, str]:
     """Return the page's blocks by the names of their marks."""
+    same = frame[frame["dataset"].isin(wide[wide["method"] == "mpce"]["dataset"])]
     return {
         "results/table4 mpce": by_classes(frame),
         "results/table4 mpce, trend": trend(frame),
         "results/table4_wide mpce": by_classes(wide),
         "results/table4 mpce, behind": behind(frame),
-        "results/table4_wide mpce, behind": behind(wide),
+        "results/table4_wide mpce, behind": f"from {behind(same)} to {behind(wide)}",
         "results/table4 mpce, ece": calibration(frame),
+        "results/images/table1-short-mpce accuracies": images(),
     }
