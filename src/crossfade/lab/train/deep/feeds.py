@@ -63,6 +63,7 @@ class Place(NamedTuple):
     device: torch.device
     rank: int = 0
     world: int = 1
+    channels_last: bool = True  # the memory format of images
 
 
 class Feed(ABC):
@@ -109,27 +110,21 @@ class Feed(ABC):
     def _epoch_seed(self, stream: str) -> int:
         return epoch_seed(self.seed or 0, self.epoch, stream)
 
+    def _laid_out(self, images: Tensor) -> Tensor:
+        return images.contiguous(memory_format=torch.channels_last) if self.place.channels_last else images
+
 
 class ImageFeed(Feed):
     """Batches of images that are stored on the device.
 
-    They are normalised with the mean and deviation of ``split``. ``channels_last`` is the memory format of a prepared
-    epoch, and ``scored`` how many images a process scores at once.
+    They are normalised with the mean and deviation of ``split``. A process scores ``scored`` of them at once.
     """
 
     def __init__(
-        self,
-        part: Part,
-        split: ImageSplit,
-        recipe: ImageRecipe,
-        seed: int | None,
-        place: Place,
-        *,
-        channels_last: bool = True,
-        scored: int = _IMAGES,
+        self, part: Part, split: ImageSplit, recipe: ImageRecipe, seed: int | None, place: Place, scored: int = _IMAGES
     ) -> None:
         super().__init__(seed, place)
-        self.augment, self.channels_last, self.scored = recipe.augment, channels_last, scored
+        self.augment, self.scored = recipe.augment, scored
         border = 0 if seed is None else self.augment.crop
         self.pixels = Pixels(part.images, split.mean, split.std, border=border, device=self.device)
         self.labels = part.labels.to(self.device)
@@ -143,23 +138,24 @@ class ImageFeed(Feed):
         return len(self.kinds)
 
     def __iter__(self) -> Iterator[Batch]:
-        _, rank, world = self.place
+        rank, world = self.place.rank, self.place.world
         if self.seed is None:
             for mine in torch.split(torch.arange(rank, len(self.labels), world, device=self.device), self.scored):
-                yield self.pixels.batch(mine), self.labels.index_select(0, mine), mine, 1.0
+                yield self._laid_out(self.pixels.batch(mine)), self.labels.index_select(0, mine), mine, 1.0
             return
         order, draws = self._choices()
         for start, stop in pairwise(self.bounds):
             mine = order[start:stop].tensor_split(world)[rank]
             share = len(mine) * world / (stop - start)
-            yield self.pixels.batch(mine, draws.rows(mine)), self.labels.index_select(0, mine), mine, share
+            images = self._laid_out(self.pixels.batch(mine, draws.rows(mine)))
+            yield images, self.labels.index_select(0, mine), mine, share
 
     def begin(self, epoch: int) -> None:
         self.set_epoch(epoch)
         order, draws = self._choices()
         if self._ready is None:
             side = (self.pixels.height, self.pixels.width)
-            shape = (len(order), *side, 3) if self.channels_last else (len(order), 3, *side)
+            shape = (len(order), *side, 3) if self.place.channels_last else (len(order), 3, *side)
             offsets = torch.arange(max(self.kinds)[0], device=self.device)
             self._ready = torch.empty(shape, device=self.device, dtype=self._dtype), self.labels.clone(), offsets
         ready, labels, _ = self._ready
@@ -167,14 +163,14 @@ class ImageFeed(Feed):
         for start in range(0, len(order), _MANY_IMAGES):
             mine = order[start : start + _MANY_IMAGES]
             images = self.pixels.batch(mine, draws.rows(mine))
-            ready[start : start + len(mine)].copy_(images.permute(0, 2, 3, 1) if self.channels_last else images)
+            ready[start : start + len(mine)].copy_(images.permute(0, 2, 3, 1) if self.place.channels_last else images)
 
     def batch(self, first: Tensor, kind: Kind) -> tuple[Inputs, Tensor]:
         assert self._ready is not None, "begin prepares the epoch"
         images, labels, offsets = self._ready
         mine = first + offsets[: kind[0]]
         images = images.index_select(0, mine)
-        return images.permute(0, 3, 1, 2) if self.channels_last else images, labels.index_select(0, mine)
+        return images.permute(0, 3, 1, 2) if self.place.channels_last else images, labels.index_select(0, mine)
 
     def _choices(self) -> tuple[Tensor, Draws]:
         """Return the epoch's order, (N,) int64, and the augmentation of each image, both on the device."""
@@ -202,7 +198,7 @@ class FileFeed(Feed):
         return len(self.bounds) - 1
 
     def __iter__(self) -> Iterator[Batch]:
-        device, rank, world = self.place
+        device, rank, world, _ = self.place
         order = np.arange(len(self.files))
         if self.seed is not None:
             order = np.random.default_rng(self._epoch_seed("order")).permutation(order)
@@ -215,7 +211,7 @@ class FileFeed(Feed):
         for batch, (images, labels, index) in zip(whole, loader, strict=True):
             share = len(labels) * world / len(batch)
             pixels = images.to(device, non_blocking=True).float().mul_(self._scale).add_(self._shift)
-            yield pixels, labels.to(device), index.to(device), share
+            yield self._laid_out(pixels), labels.to(device), index.to(device), share
 
 
 class _Files(torch.utils.data.Dataset[tuple[Tensor, int, int]]):
@@ -270,7 +266,7 @@ class TextFeed(Feed):
         return -(-len(self.lengths) // self.size) * self.pieces
 
     def __iter__(self) -> Iterator[Batch]:
-        device, rank, world = self.place
+        device, rank, world, _ = self.place
         for whole in self._batches():
             for piece in range(self.pieces):
                 mine = np.array_split(np.array_split(whole, self.pieces)[piece], world)[rank]
@@ -320,9 +316,8 @@ def make_feed(
     if isinstance(split, StreamSplit):
         files = partial(FileFeed, split=split, recipe=recipe, place=place, workers=hardware.workers)
         return _with_parts(files, split, seed)
-    layout, scored = hardware.channels_last, _MANY_IMAGES if many else _IMAGES
-    images = partial(ImageFeed, split=split, recipe=recipe, place=place, channels_last=layout, scored=scored)
-    return _with_parts(images, split, seed)
+    scored = _MANY_IMAGES if many else _IMAGES
+    return _with_parts(partial(ImageFeed, split=split, recipe=recipe, place=place, scored=scored), split, seed)
 
 
 def _with_parts(make: Callable[..., Feed], split: DeepSplit, seed: int) -> Feed:

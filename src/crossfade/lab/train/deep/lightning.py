@@ -29,7 +29,7 @@ from crossfade.lab.train.deep import network
 from crossfade.lab.train.deep.feeds import Batch, Feed, Inputs, Place, epoch_seed, make_feed
 from crossfade.lab.train.deep.network import Job
 from crossfade.lab.train.deep.recipe import DeepRecipe
-from crossfade.lab.train.deep.record import Record, exact
+from crossfade.lab.train.deep.record import Record
 from crossfade.lab.train.outcome import History
 
 CHECKPOINT = "last.ckpt"  # in a job's folder
@@ -103,20 +103,22 @@ class Classifier(pl.LightningModule):  # type: ignore[misc]
         self.values: Sequence[float] = ()
 
     def forward(self, inputs: Inputs) -> Tensor:
-        return network.outputs_of(self.net, inputs, channels_last=self.hardware.channels_last)
+        return network.outputs_of(self.net, inputs)
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         passes = 2 if isinstance(self.job.method, TwoPass) else 1
         return [network.make_optimizer(self.net, self.recipe) for _ in range(passes)]
 
     def train_dataloader(self) -> Feed:
-        place = Place(self.device, self.trainer.global_rank, self.trainer.world_size)
+        channels_last = self.hardware.channels_last
+        place = Place(self.device, self.trainer.global_rank, self.trainer.world_size, channels_last)
         return make_feed(self.job.split, self.recipe, self.hardware, self.job.seed, place)
 
     def on_train_epoch_start(self) -> None:
         # Dropout uses the global generator: seeded in each epoch, it needn't be saved and is the same for all methods.
         torch.manual_seed(epoch_seed(self.job.seed, self.current_epoch, f"dropout {self.global_rank}"))
-        self._loss_sums = torch.zeros(2, dtype=exact(self.device), device=self.device)  # sum of losses, examples
+        dtype = torch.float32 if self.device.type == "mps" else torch.float64  # if the device has it
+        self._loss_sums = torch.zeros(2, dtype=dtype, device=self.device)  # sum of losses, examples
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         step = batch_idx - batch_idx % self.trainer.accumulate_grad_batches  # the first batch of this optimizer step
@@ -155,20 +157,16 @@ class Classifier(pl.LightningModule):  # type: ignore[misc]
             self.on_progress(done / self.recipe.epochs)
 
     def on_train_epoch_end(self) -> None:
-        sums = self._loss_sums
-        if self.trainer.world_size > 1:
-            sums = self.trainer.strategy.reduce(sums, reduce_op="sum")
-        total, count = sums.tolist()
+        total, count = self.trainer.strategy.reduce(self._loss_sums, reduce_op="sum").tolist()
         loss = total / count if count else float("nan")
         self.log("train_loss", loss)
         if not self.record.wants(self.current_epoch, loss, self.net):
             self.trainer.should_stop = self.trainer.should_stop or not self.record.finite
             return
         feed: Feed = self.trainer.train_dataloader
-        layout = self.hardware.channels_last
         with self.trainer.precision_plugin.forward_context():
             parts = {
-                part: network.scored(self.job, self.net, self.current_epoch, part, batches, channels_last=layout)
+                part: network.scored(self.job, self.net, self.current_epoch, part, batches)
                 for part, batches in feed.parts.items()
             }
         self.record.add(self.current_epoch, loss, parts, self.net)

@@ -76,27 +76,18 @@ def make_optimizer(net: nn.Module, recipe: DeepRecipe, rate: Tensor | None = Non
     return torch.optim.AdamW(net.parameters(), first, weight_decay=decay, fused=fused, capturable=on_gpu)
 
 
-def outputs_of(net: nn.Module, inputs: Inputs, *, channels_last: bool) -> Tensor:
+def outputs_of(net: nn.Module, inputs: Inputs) -> Tensor:
     """Return the outputs of the last layer for images or tokens."""
-    if isinstance(inputs, Tensor):
-        return net(inputs.contiguous(memory_format=torch.channels_last) if channels_last else inputs)  # type: ignore[no-any-return]
-    return net(**inputs).logits  # type: ignore[no-any-return]
-
-
-def logits_of(job: Job, net: nn.Module, inputs: Inputs, *, channels_last: bool) -> Tensor:
-    """Return the classes' scores for images or tokens, float32."""
-    return job.method.class_scores(outputs_of(net, inputs, channels_last=channels_last).float())
+    return net(inputs) if isinstance(inputs, Tensor) else net(**inputs).logits  # type: ignore[no-any-return]
 
 
 @torch.no_grad()
-def scored(
-    job: Job, net: nn.Module, epoch: int, part: str, batches: Iterable[Batch], *, channels_last: bool
-) -> Outputs:
+def scored(job: Job, net: nn.Module, epoch: int, part: str, batches: Iterable[Batch]) -> Outputs:
     """Return the outputs for a part after an epoch, in its order, and show its batches to the job's observer."""
     found = []
     net.eval()
     for inputs, labels, index, _ in batches:
-        logits = logits_of(job, net, inputs, channels_last=channels_last)
+        logits = job.method.class_scores(outputs_of(net, inputs).float())
         found.append((logits, labels, index))
         if job.observe is not None:
             job.observe(epoch, part, index, logits, labels)

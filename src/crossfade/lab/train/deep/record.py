@@ -44,11 +44,6 @@ class Outputs(NamedTuple):
         return found
 
 
-def exact(device: torch.device) -> torch.dtype:
-    """Return the type for sums over an epoch: float64, if the device has it."""
-    return torch.float32 if device.type == "mps" else torch.float64
-
-
 class Record:
     """The finished epochs of a training.
 
@@ -114,12 +109,8 @@ class Record:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue from what :meth:`state` returned."""
         self.rows, self.best, self.finite = list(state["rows"]), state["best"], state["finite"]
-        # Older checkpoints don't have these.
-        self.shared, self.right, self.calibrated = (
-            state.get("shared", 0),
-            state.get("right"),
-            state.get("calibrated", {}),
-        )
+        self.shared, self.right = state.get("shared", 0), state.get("right")  # older checkpoints lack some
+        self.calibrated = state.get("calibrated", {})
 
     def _chosen(self) -> int:
         if self.recipe.select == "last":

@@ -149,10 +149,8 @@ def _training_loss(
     inputs: Inputs,
     labels: Tensor,
     values: Sequence[Tensor],
-    channels_last: bool,
 ) -> Tensor:
-    outputs = network.outputs_of(net, inputs, channels_last=channels_last)
-    return training_loss(criterion, outputs, labels, values)
+    return training_loss(criterion, network.outputs_of(net, inputs), labels, values)
 
 
 @functools.cache
@@ -226,10 +224,9 @@ class Member:
         self.epoch, self.trained = epoch + 1, self.trained + 1
         loss = self.loss.item() / sum(kind[0] for kind in self.feed.kinds)
         if self.record.wants(epoch, loss, self.net):
-            layout = self.hardware.channels_last
             with self._autocast():
                 parts = {
-                    part: network.scored(self.job, self.net, epoch, part, batches, channels_last=layout)
+                    part: network.scored(self.job, self.net, epoch, part, batches)
                     for part, batches in self.feed.parts.items()
                 }
             self.record.add(epoch, loss, parts, self.net)
@@ -272,7 +269,7 @@ class Member:
         # A batch of another size isn't worth a compilation.
         loss_fn = _compiled() if self.hardware.compile and kind == self.feed.kinds[0] else _training_loss
         with self._autocast(), _uncounted(self.norms):
-            loss = loss_fn(self.net, self.job.method.criterion, inputs, labels, values, self.hardware.channels_last)
+            loss = loss_fn(self.net, self.job.method.criterion, inputs, labels, values)
         self.optimizer.zero_grad()
         torch.autograd.backward(loss)
         if self.recipe.clip:
@@ -301,9 +298,9 @@ def _uncounted(norms: Sequence[_BatchNorm]) -> Iterator[None]:
 
 def _members(jobs: Sequence[Job], recipe: DeepRecipe, hardware: Hardware, device: torch.device) -> list[Member]:
     groups = [(id(job.split), job.seed) for job in jobs]
-    feeds = {}
+    feeds, place = {}, Place(device, channels_last=hardware.channels_last)
     for group, job in dict(zip(groups, jobs, strict=True)).items():
-        feeds[group] = make_feed(job.split, recipe, hardware, job.seed, Place(device), many=True)
+        feeds[group] = make_feed(job.split, recipe, hardware, job.seed, place, many=True)
     seen: dict[int, Counter[object]] = defaultdict(Counter)  # steps with the same loss run the same kernels
     pairs = zip(jobs, groups, strict=True)
     members = [Member(job, feeds[group], recipe, hardware, seen[id(job.method.criterion)]) for job, group in pairs]
