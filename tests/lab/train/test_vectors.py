@@ -155,7 +155,7 @@ def run_panels(panel, v, bias, lanes, walk, walked, values, h, z):
     panels.first_hidden(p, layer, pointer(walked), pointer(h))
     panels.contract(p, layer, pointer(values), pointer(z))
     sgd = Sgd(np.float32(0.1), np.float32(0.9), np.float32(0.01))
-    panels.descend(p, pointer(v), layer, pointer(walked), pointer(values), sgd)
+    panels.descend(p, layer, pointer(v), pointer(walked), pointer(values), sgd)
 
 
 def test_the_kernels_key_follows_its_code_and_the_width_of_its_vectors(tmp_path, monkeypatch):

@@ -276,7 +276,7 @@ def _backward(net: _Net, v: Address, work: _Work, sgd: Sgd) -> None:
     for n in range(net.depth - 1, -1, -1):
         layer = _layer(net, n)
         if n == 0 and net.depth > 1:
-            descend(p, v, layer, work.x_units, dh, sgd)
+            descend(p, layer, v, work.x_units, dh, sgd)
             for m in range(0, layer.lanes, 8):
                 _move(p, v, layer.bias + m, add(load_rows8(dh, m, layer.lanes)), sgd)
             return
@@ -284,7 +284,7 @@ def _backward(net: _Net, v: Address, work: _Work, sgd: Sgd) -> None:
         if n > 0:
             values = offset(h, (n - 1) * work.stride)
             back(p, layer, z, values, dh)  # before these weights change
-        descend(p, v, layer, z, values, sgd)
+        descend(p, layer, v, z, values, sgd)
         for k in range(layer.walk):
             i = layer.bias + k
             v[i] = sgd.momentum * v[i] + (total(load8(z, ROWS * k)) + sgd.decay * p[i])

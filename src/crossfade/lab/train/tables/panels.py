@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -149,20 +149,31 @@ def layout(sizes: tuple[int, ...]) -> Layout:
 # --- loops over one panel, compiled for eight and for sixteen lanes ------------------------------------------------
 
 
-def _panel_loops(width: int) -> tuple[Callable[..., Block], Callable[..., None]]:
-    load, splat = (load8, splat8) if width == 8 else (load16, splat16)
+def _panel_loops(width: int) -> tuple[Callable[..., None], ...]:
+    load, splat, load_rows = (load8, splat8, load_rows8) if width == 8 else (load16, splat16, load_rows16)
 
     @jit
-    def expand(p: Address, at: int, walk: int, walked: Address, start: Vec) -> Block:
-        out = rows(start)
-        for k in range(walk):
+    def expand(p: Address, layer: Layer, m: int, walked: Address, start: Vec) -> Block:
+        out, at = rows(start), layer.weights + m * layer.walk
+        for k in range(layer.walk):
             out = add_scaled(out, walked, ROWS * k, load(p, at + width * k))
         return out
 
     @jit
-    def descend(p: Address, v: Address, at: int, walk: int, walked: Address, values: Block, sgd: Sgd) -> None:
+    def first_hidden(p: Address, layer: Layer, m: int, walked: Address, h: Address) -> None:
+        values = expand(p, layer, m, walked, load(p, layer.bias + m))
+        store_rows(h, m, layer.lanes, where_positive(values, values))
+
+    @jit
+    def back(p: Address, layer: Layer, m: int, walked: Address, h: Address, dh: Address) -> None:
+        values = expand(p, layer, m, walked, splat(_f(0.0)))
+        store_rows(dh, m, layer.lanes, where_positive(values, load_rows(h, m, layer.lanes)))
+
+    @jit
+    def descend(p: Address, layer: Layer, m: int, v: Address, walked: Address, inputs: Address, sgd: Sgd) -> None:
         step, momentum, decay = splat(-sgd.rate), splat(sgd.momentum), splat(sgd.decay)
-        for k in range(walk):
+        values, at = load_rows(inputs, m, layer.lanes), layer.weights + m * layer.walk
+        for k in range(layer.walk):
             i = at + width * k
             gradient, weight = combine(values, walked, ROWS * k), load(p, i)
             if sgd.decay != 0.0:
@@ -171,29 +182,31 @@ def _panel_loops(width: int) -> tuple[Callable[..., Block], Callable[..., None]]
             store(v, i, velocity)
             store(p, i, fma(step, velocity, weight))
 
-    return expand, descend
-
-
-_expand8, _descend8 = _panel_loops(8)
-_expand16, _descend16 = _panel_loops(16)
+    return first_hidden, back, descend
 
 
 # --- loops over a layer --------------------------------------------------------------------------------------------
 
 
-@jit
-def first_hidden(p: Address, layer: Layer, walked: Address, h: Address) -> None:
-    """Compute h [row, lane] = ReLU(bias + walked [unit, row] * weights)."""
-    lanes, walk, at, m = layer.lanes, layer.walk, layer.weights, 0
-    while m < lanes:
-        if lanes - m >= 16 and WIDE == 16:
-            wide = _expand16(p, at + m * walk, walk, walked, load16(p, layer.bias + m))
-            store_rows(h, m, lanes, where_positive(wide, wide))
-            m += 16
-        else:
-            narrow = _expand8(p, at + m * walk, walk, walked, load8(p, layer.bias + m))
-            store_rows(h, m, lanes, where_positive(narrow, narrow))
-            m += 8
+def _over_panels(narrow: Callable[..., None], wide: Callable[..., None]) -> Callable[..., None]:
+    @jit
+    def loop(p: Address, layer: Layer, *arguments: Any) -> None:
+        m = 0
+        while m < layer.lanes:
+            if layer.lanes - m >= 16 and WIDE == 16:
+                wide(p, layer, m, *arguments)
+                m += 16
+            else:
+                narrow(p, layer, m, *arguments)
+                m += 8
+
+    return loop
+
+
+# ``first_hidden(p, layer, walked, h)`` computes h [row, lane] = ReLU(bias + walked [unit, row] * weights);
+# ``back(p, layer, walked, h, dh)`` dh [row, lane], the gradient of this layer's inputs h before their ReLU; and
+# ``descend(p, layer, v, walked, inputs, sgd)`` takes a step of SGD, whose gradient is walked times inputs [row, lane].
+first_hidden, back, descend = map(_over_panels, _panel_loops(8), _panel_loops(16))
 
 
 @jit
@@ -212,34 +225,6 @@ def contract(p: Address, layer: Layer, values: Address, z: Address) -> None:
                 sums = add_products(sums, values, m, lanes, load8(p, panel + 8 * k))
                 m += 8
         store(z, ROWS * k, row_totals(sums) + splat8(p[layer.bias + k]))
-
-
-@jit
-def back(p: Address, layer: Layer, walked: Address, h: Address, dh: Address) -> None:
-    """Compute dh [row, lane], the gradient of this layer's inputs h before their ReLU."""
-    lanes, walk, at, m = layer.lanes, layer.walk, layer.weights, 0
-    while m < lanes:
-        if lanes - m >= 16 and WIDE == 16:
-            wide = _expand16(p, at + m * walk, walk, walked, splat16(_f(0.0)))
-            store_rows(dh, m, lanes, where_positive(wide, load_rows16(h, m, lanes)))
-            m += 16
-        else:
-            narrow = _expand8(p, at + m * walk, walk, walked, splat8(_f(0.0)))
-            store_rows(dh, m, lanes, where_positive(narrow, load_rows8(h, m, lanes)))
-            m += 8
-
-
-@jit
-def descend(p: Address, v: Address, layer: Layer, walked: Address, values: Address, sgd: Sgd) -> None:
-    """Take one step of SGD: the gradient is walked [unit, row] times values [row, lane]."""
-    lanes, walk, at, m = layer.lanes, layer.walk, layer.weights, 0
-    while m < lanes:
-        if lanes - m >= 16 and WIDE == 16:
-            _descend16(p, v, at + m * walk, walk, walked, load_rows16(values, m, lanes), sgd)
-            m += 16
-        else:
-            _descend8(p, v, at + m * walk, walk, walked, load_rows8(values, m, lanes), sgd)
-            m += 8
 
 
 @jit
