@@ -10,7 +10,7 @@ import torch
 
 from crossfade.lab.data.texts import TextTask
 from crossfade.lab.hardware import Hardware
-from crossfade.lab.methods import COT, method
+from crossfade.lab.methods import method
 from crossfade.lab.train.deep import side_by_side as deep_graphs
 from crossfade.lab.train.deep.feeds import Place, TextFeed
 from crossfade.lab.train.deep.network import Job
@@ -180,7 +180,7 @@ def test_what_is_served(recipe, monkeypatch):
     assert not serves(Hardware(compile=True), recipe, method("ce"))
     assert not serves(Hardware(), replace(recipe, accumulate=2), method("ce"))
     assert not serves(Hardware(), replace(recipe, precision="16-mixed"), method("ce"))
-    assert not serves(Hardware(), recipe, COT)
+    assert not serves(Hardware(), recipe, method("cot"))
 
 
 def test_the_runner_trains_them_side_by_side(task, recipe, tmp_path, monkeypatch):
