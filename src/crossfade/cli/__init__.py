@@ -44,6 +44,7 @@ STUDIES = {
     "table3": Command("crossfade.cli.run:table3", "Table 3: clothing reviews, five LSTMs."),
     "figure2": Command("crossfade.cli.run:figure2", "Figure 2: BERT on GLUE, and the methods' profile."),
     "table4": Command("crossfade.cli.run:table4", "Table 4, Figure 3: losses on the 121 UCI sets."),
+    "map": Command("crossfade.cli.run:noise_map", "Where which loss pays: wrong labels, few rows, two networks."),
     "table5": Command("crossfade.cli.run:table5", "Table 5: complement objective training (COT)."),
     "table6": Command("crossfade.cli.run:table6", "Table 6: more regularisation, ResNet34 on CINIC-10."),
     "motivating": Command("crossfade.cli.run:motivating", "A motivating example: wrong images below p_y = 0.2."),

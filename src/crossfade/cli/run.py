@@ -290,6 +290,46 @@ def table4(
     )
 
 
+def noise_map(
+    *,
+    common: Common = Common(),
+    datasets: Names = None,
+    nets: Names = None,
+    methods: Names = None,
+    noise: Numbers = None,
+    sizes: Numbers = None,
+    max_rows: int | None = None,
+    repeats: int | None = None,
+    epochs: int | None = None,
+    workers: int | None = None,
+    ray: Ray = None,
+) -> int:
+    """Where which loss pays: wrong labels, few rows, a linear classifier or a hidden layer.
+
+    Wrong labels are symmetric or class-dependent, in training rows alone or in
+    validation rows too; see `--label-noise` of `crossfade compare`. After an
+    interruption the same command goes on where it stopped. Lists are separated
+    by commas.
+
+    Args:
+        datasets: uci121, reviews, cifar100. [default: uci121]
+        nets: Only these of linear, mlp; arch3 on the reviews, resnet20 on CIFAR-100.
+        methods: Losses to compare with CE. [default: ce-cosine,ce-matched,gradual,gce,tgce,log-ce,gce-rising]
+        noise: Shares of wrong labels. [default: 0,0.1,0.2,0.4]
+        sizes: Shares of the training rows. [default: 0.1,0.3,1]
+        max_rows: Leave UCI sets with more rows out.
+        repeats: Seeds, on UCI sets with their own split. [default: 2]
+        epochs: Passes over the training rows. [default: 50]
+        workers: Threads. [default: all cores]
+    """
+    from crossfade.lab.hardware import Hardware
+    from crossfade.lab.paper.noise_map import NOISE, SIZES, STUDY
+
+    request = common.request(datasets=datasets, nets=nets, methods=methods, repeats=repeats, epochs=epochs, recipe={})
+    study = replace(STUDY, noise=tuple(noise or NOISE), sizes=tuple(sizes or SIZES), max_rows=max_rows)
+    return _run(study, request, common, Hardware(threads=threads(workers), ray=ray), drawn=True)
+
+
 def _run(
     study: Study[Any, Any],
     request: Request,
