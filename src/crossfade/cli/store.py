@@ -25,6 +25,7 @@ _STORE = Path("crossfade.db")
 # Functions (store, runs of one command, path) that write a page of their own, by the study's name up to a hyphen.
 PAGES = {
     "table4": "crossfade.lab.paper.table4_page:write_page",
+    "map": "crossfade.lab.paper.map_page:write_page",
     "dynamics": "crossfade.lab.paper.why.study:write_page",
     "escape": "crossfade.lab.paper.why.study:write_page",
 }

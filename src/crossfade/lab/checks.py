@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 _T = TypeVar("_T")
+Noise: TypeAlias = Literal["symmetric", "class-dependent"]  # which labels become wrong, see ``lab.data.harder``
 Precision: TypeAlias = Literal["32-true", "16-mixed", "bf16-mixed"]
 INDEX = 2**31  # rows and weights are counted in 32 bits
 

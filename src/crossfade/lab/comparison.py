@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from crossfade.errors import UserError
 from crossfade.lab.hardware import Hardware, check_memory, check_trials, device_memory
 from crossfade.lab.loading import Loaded, kind_of, load, rare_of
-from crossfade.lab.methods import COSINE, DEFAULT_METHODS, MATCHED, METHODS, Method, method, shared_epochs
+from crossfade.lab.methods import COSINE, DEFAULT_METHODS, MATCHED, METHODS, Method, method
 from crossfade.lab.own_loss import as_method, check_method, load_loss, load_schedule
-from crossfade.lab.provenance import SCHEDULE_GRID, describe_run, sizes_of
+from crossfade.lab.provenance import describe_run, same_schedules, sizes_of
 from crossfade.lab.result import ComparisonResult
 from crossfade.lab.run import run_request
 from crossfade.lab.settings import Data, Images, Settings, Texts, Training, check_kind
@@ -98,6 +98,9 @@ def compare(
     select: str | None = None,
     tie: str | None = None,
     precision: str | None = None,
+    label_noise: float | None = None,
+    noise_kind: str | None = None,
+    noisy_validation: bool = False,
     equivalent: float | None = None,
     texts: Texts = Texts(),  # noqa: B008  (frozen)
     images: Images = Images(),  # noqa: B008
@@ -129,8 +132,8 @@ def compare(
             rows are tested on.
         name: What tables call the data.
         repeats, seed, test_size, split, net, width, depth, epochs, batch_size, learning_rates, learning_rate, \
-momentum, weight_decay, lr_schedule, granularity, metric, select, tie, precision, equivalent: See \
-``crossfade.lab.settings.Training``; None is the usual value.
+momentum, weight_decay, lr_schedule, granularity, metric, select, tie, precision, label_noise, noise_kind, \
+noisy_validation, equivalent: See ``crossfade.lab.settings.Training``; None is the usual value.
         texts: ``Texts(text=("review",))`` trains on a column of texts.
         images: Size, augmentation and pretrained weights, for a folder.
         hardware: Where to train.
@@ -175,8 +178,7 @@ momentum, weight_decay, lr_schedule, granularity, metric, select, tie, precision
         check_kind(kind_of((), settings), "", training, texts, images)
         rare = rare_of(columns)
         if texts.text is None:
-            kept: Json = {"categorical": categorical, "drop": drop, "rare": rare}
-            data = [from_arrays(X, y, name=name, test=test, **kept, **division)]
+            data = [from_arrays(X, y, name=name, test=test, categorical=categorical, drop=drop, rare=rare, **division)]
         else:
             declared = "y" in categorical
             data = [texts_from_arrays(X, y, texts.text, name=name, test=test, numbers_are_names=declared, rare=rare)]
@@ -207,6 +209,7 @@ def plan(
     Raises:
         UserError: data, network, methods or settings that can't be used.
     """
+    from crossfade.lab.data.harder import with_wrong_labels
     from crossfade.lab.data.texts import TextSet
     from crossfade.lab.train.lstm.recipe import LstmRecipe
     from crossfade.lab.train.tables.recipe import Recipe
@@ -219,6 +222,9 @@ def plan(
     else:
         tables = [one for one in data if not isinstance(one, TextSet)]
         methods, asked = _methods(training, own, _ON_TABLES, tables=True), _on_tables(tables, settings)
+    if noise := _given(settings, "label_noise", "noise_kind", "noisy_validation"):
+        harder, note = with_wrong_labels(asked.tasks, **noise)
+        asked = replace(asked, tasks=harder, settings={**asked.settings, **noise}, notes=[*asked.notes, note])
     if len({digest(dict(task.content)) for task in asked.tasks}) < len(asked.tasks):
         raise UserError(f"{asked.data}: two of the data sets hold the same rows; name each once")
     check_trials(len(asked.tasks) * asked.repeats * len(methods))
@@ -229,11 +235,11 @@ def plan(
             check_memory(f"{task.name}: networks of {len(methods)} methods", needed, advice)
     recipe, pairs = asked.recipe, itertools.product(asked.tasks, range(asked.repeats))
     trials = tuple(Trial(asked.study, task, one, recipe, repeat) for task, repeat in pairs for one in methods)
-    notes = (*asked.notes, *_same_schedules(methods, recipe))
+    notes = (*asked.notes, *same_schedules(methods, recipe))
     title = f"Losses compared on {listed((task.name for task in asked.tasks), 4)}"
     about = describe_run(title, trials, command, seed=training.seed or 0, notes=notes, device=asked.device)
-    kept = {**asked.settings, **({} if training.equivalent is None else {"equivalent": training.equivalent})}
-    run = Run(asked.study, {"settings": kept, "meta": about}, tuple(trial.key for trial in trials))
+    kept = {"settings": {**asked.settings, **_given(settings, "equivalent")}, "meta": about}
+    run = Run(asked.study, kept, tuple(trial.key for trial in trials))
     net, rates = getattr(recipe, "net", "lstm"), ", ".join(f"{rate:g}" for rate in recipe.learning_rates)
     heading = (
         f"{asked.data} · {', '.join(one.name for one in methods)} · {count(asked.repeats, 'repeat')} · {net}, "
@@ -431,15 +437,3 @@ def _methods(training: Training, own: Sequence[Method], usual: Sequence[str], *,
     if len(seen) < 2:
         raise UserError("methods: only the control 'ce' is left; name another one to compare it with")
     return sorted(seen.values(), key=lambda one: one.name != CONTROL)
-
-
-def _same_schedules(methods: Sequence[Method], recipe: AnyRecipe) -> list[str]:
-    """Return a note on each method that few epochs make the same as another: it would look like a tie."""
-    steps = 1 if recipe.granularity == "epoch" else math.ceil(SCHEDULE_GRID / recipe.epochs)
-    epochs, notes = recipe.epochs, []
-    for at, one in enumerate(methods):
-        same = [two.name for two in methods[:at] if shared_epochs(two, one, epochs, steps) == epochs]
-        if same:
-            advice = "use more epochs or --granularity step"
-            notes.append(f"{one.name} is the same as {same[0]} at {epochs} epochs; {advice}")
-    return notes

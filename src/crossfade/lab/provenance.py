@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import shlex
@@ -15,10 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import crossfade
+from crossfade.lab.methods import shared_epochs
 
 if TYPE_CHECKING:
     from crossfade.lab.methods import Method
-    from crossfade.lab.trial import Json, Task, Trial
+    from crossfade.lab.trial import Json, Recipe, Task, Trial
 
 SCHEDULE_GRID = 240  # every phase of the paper's recipes starts at a multiple of 1/240
 _PACKAGES = (
@@ -110,3 +112,15 @@ def _described(one: Method) -> dict[str, object]:
     if own is not None:
         formula = one.note or f"{getattr(own, '__module__', '')}:{getattr(own, '__qualname__', one.name)}"
     return {"name": one.name, "title": one.title, "schedule": drawn, "g": formula, "note": one.note}
+
+
+def same_schedules(methods: Sequence[Method], recipe: Recipe) -> list[str]:
+    """Return a note on each method that few epochs make the same as another: it would look like a tie."""
+    steps = 1 if recipe.granularity == "epoch" else math.ceil(SCHEDULE_GRID / recipe.epochs)
+    epochs, notes = recipe.epochs, []
+    for at, one in enumerate(methods):
+        same = [two.name for two in methods[:at] if shared_epochs(two, one, epochs, steps) == epochs]
+        if same:
+            advice = "use more epochs or --granularity step"
+            notes.append(f"{one.name} is the same as {same[0]} at {epochs} epochs; {advice}")
+    return notes

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 from crossfade.errors import UserError
-from crossfade.lab.checks import Precision, check_choice, check_count, check_positive, check_seed, check_share
+from crossfade.lab.checks import Noise, Precision, check_choice, check_count, check_positive, check_seed, check_share
 from crossfade.lab.trial import Json
 
 if TYPE_CHECKING:
@@ -138,6 +138,11 @@ class Training(_Group):
         tie: Tables: what counts of equal validation scores: the mean over all of them (expected), or one rate and its
             first epoch, last, or that of the lowest loss. [default: expected]
         precision: Images, and texts with bert. [default: 32-true]
+        label_noise: Share of the training rows that get a wrong label, drawn at random: how much your data would bear.
+            Test rows keep theirs. [default: none]
+        noise_kind: Wrong labels are symmetric, each other class equally often, or class-dependent: each class but the
+            last loses this share of its rows to the class after it, in their order. [default: symmetric]
+        noisy_validation: Validation rows get wrong labels, too, as where nobody knows which labels are right.
         equivalent: Differences up to so many points don't matter: the probability that the true one is so small is
             told, and what is probable is called practically equivalent.
     """
@@ -164,6 +169,9 @@ class Training(_Group):
     select: Literal["best", "last"] | None = None
     tie: Literal["expected", "first", "last", "loss"] | None = None
     precision: Precision | None = None
+    label_noise: float | None = None
+    noise_kind: Noise | None = None
+    noisy_validation: bool = False
     equivalent: float | None = None
 
 
@@ -285,10 +293,12 @@ def _number(name: str, value: object) -> float:
     shown = name.replace("_", "-")
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise UserError(f"{shown} must be a number, got {value!r}")
+    if name == "label_noise" and not 0.0 < value < 1.0:
+        raise UserError(f"{shown} must be a share above 0 and below 1, got {value!r}")
     if name == "momentum":
         check_share(shown, float(value))
-    elif name != "test_size":
+    elif name not in ("test_size", "label_noise"):
         check_positive(shown, float(value), zero=name == "weight_decay")
-    elif not 0.0 < value < 0.5:
+    elif name == "test_size" and not 0.0 < value < 0.5:
         raise UserError(f"{shown} must be above 0 and below 0.5 (as much is for validation), got {value!r}")
     return float(value)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from crossfade.errors import UserError
+from crossfade.lab.checks import Noise
 from crossfade.lab.data.split import Split
 from crossfade.lab.trial import Json, Shape, Task, stream_seed
-
-Noise: TypeAlias = Literal["symmetric", "class-dependent"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,24 +61,36 @@ class HarderTask:
         """Return the task's parts with fewer training rows and wrong labels."""
         split: Any = self.task.split(repeat)
         rng = np.random.default_rng(stream_seed(self.task.content, repeat, "labels"))
-        kept = _some(_labels(split, "train"), self.size, rng)
         if isinstance(split, Split):
-            split = replace(split, x_train=split.x_train[kept], y_train=split.y_train[kept])
-        elif len(kept) < len(split.train):
-            split = replace(split, train=split.train.rows(kept))
-        for part in ("train", *(["val"] if self.validation else [])):
-            labels = _labels(split, part)
-            made = wrong(labels, split.classes, self.noise, self.kind, rng)
-            if isinstance(split, Split):
-                split = replace(split, **{f"y_{part}": made})
-            elif len(labels):
-                name = _NAMES[part]
-                own = getattr(split, name)
-                split = replace(split, **{name: replace(own, labels=_like(own.labels, made))})
-        return split
+            kept = _some(split.y_train, self.size, rng)
+            y_train = wrong(split.y_train[kept], split.classes, self.noise, self.kind, rng)
+            y_val = wrong(split.y_val, split.classes, self.noise, self.kind, rng) if self.validation else split.y_val
+            return replace(split, x_train=split.x_train[kept], y_train=y_train, y_val=y_val)
+        train = split.train if self.size == 1.0 else split.train.rows(_some(split.train.codes, self.size, rng))
+        parts = {"train": train}
+        if self.validation and split.validation is not None:
+            parts["validation"] = split.validation
+        for name, part in parts.items():
+            made = wrong(part.codes, split.classes, self.noise, self.kind, rng)
+            labels = made if isinstance(part.labels, np.ndarray) else part.labels.new_tensor(made)
+            parts[name] = replace(part, labels=labels)
+        return replace(split, **parts)
 
 
-_NAMES = {"train": "train", "val": "validation"}
+def with_wrong_labels(
+    tasks: Sequence[Task], *, label_noise: float = 0.0, noise_kind: Noise = "symmetric", noisy_validation: bool = False
+) -> tuple[list[Task], str]:
+    """Return the tasks with these shares of wrong labels, and what a reader should know about them.
+
+    Raises:
+        UserError: no share.
+    """
+    if not label_noise:
+        raise UserError("noise-kind and noisy-validation say how labels become wrong: add --label-noise, such as 0.2")
+    rows = "training and validation rows" if noisy_validation else "training rows"
+    of = "" if noise_kind == "symmetric" else " of each class but the last"
+    note = f"{100 * label_noise:g} % of the {rows}{of} got a wrong label on purpose; test rows keep theirs"
+    return [HarderTask(task, label_noise, noise_kind, noisy_validation) for task in tasks], note
 
 
 def wrong(
@@ -105,15 +117,3 @@ def _some(labels: NDArray[np.int64], share: float, rng: np.random.Generator) -> 
     """Return the sorted places of this share of each class, at least one row."""
     own = (rng.permutation(np.flatnonzero(labels == number)) for number in np.unique(labels))
     return np.sort(np.concatenate([rows[: max(1, round(share * len(rows)))] for rows in own]))
-
-
-def _labels(split: Any, part: str) -> NDArray[np.int64]:
-    if isinstance(split, Split):
-        return np.asarray(getattr(split, f"y_{part}"))
-    own = getattr(split, _NAMES[part])
-    return np.zeros(0, np.int64) if own is None else np.asarray(own.codes)
-
-
-def _like(labels: Any, made: NDArray[np.int64]) -> Any:
-    """Return class numbers as an array or a tensor, as the others are."""
-    return made if isinstance(labels, np.ndarray) else labels.new_tensor(made)

@@ -1,7 +1,8 @@
 """The map of where which loss pays: wrong labels × size of the training part × network, over many data sets.
 
 No paper has it. Learning rates are tuned for each method, and the data sets are divided beforehand, by a hash of their
-names, into those on which a method may be chosen and those that judge the choice.
+names, into those on which a method may be chosen and those that judge the choice. The reviews and CIFAR-100 show
+coarsely, by the protocols of Tables 3 and 1, whether it is a law of tiny tables.
 """
 
 from __future__ import annotations
@@ -9,20 +10,18 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from crossfade.lab.data.harder import HarderTask, Noise
-from crossfade.lab.data.uci import UCI_NAMES, uci_tasks
-from crossfade.lab.methods import Method, method
-from crossfade.lab.paper.map_page import write_page
+from crossfade.lab.checks import Noise
+from crossfade.lab.data.harder import HarderTask
+from crossfade.lab.methods import COSINE, Method, method
+from crossfade.lab.paper.map_page import COLUMNS, METHODS, write_page
 from crossfade.lab.paper.study import Cell, Plan, Prepared, Request, Study
 from crossfade.lab.store import Run, Store
 from crossfade.lab.train import Recipe
-from crossfade.lab.trial import Json, Task, Trial
+from crossfade.lab.trial import Json, Trial
 
-METHODS = ("ce", "ce-cosine", "ce-matched", "gradual", "gce", "tgce", "log-ce", "gce-rising")
 NOISE, SIZES = (0.0, 0.1, 0.2, 0.4), (0.1, 0.3, 1.0)
 _KINDS: tuple[Noise, ...] = ("symmetric", "class-dependent")
 # As in ``compare``: every method has the rate that suits it.
@@ -38,21 +37,10 @@ class MapCell(Cell[Any]):
     validation: bool = False
     size: float = 1.0
 
-    @property
-    def place(self) -> Json:
-        """Its coordinates, as columns of the results."""
-        names = ("data", "net", "noise", "kind", "validation", "size")
-        return {name: getattr(self, name) for name in names}
-
-
-def judges(name: str) -> bool:
-    """Return whether a data set judges methods, rather than being one of those that may choose them."""
-    return blake2b(name.encode(), digest_size=1).digest()[0] % 2 == 1
-
 
 @dataclass(frozen=True)
 class NoiseMap(Study[Any, Any]):
-    """The study of the map.
+    """The study of the map, whose data and protocols are those of other studies.
 
     Args:
         noise, sizes: Only these shares of wrong labels, and of the training rows.
@@ -64,54 +52,78 @@ class NoiseMap(Study[Any, Any]):
     max_rows: int | None = None
 
     def chosen(self, request: Request) -> list[Cell[Any]]:
-        data = replace(request, datasets=request.datasets or ("uci121",))
-        return [cell for cell in super().chosen(data) if cell.noise in self.noise and cell.size in self.sizes]  # type: ignore[attr-defined]
+        found = super().chosen(replace(request, datasets=request.datasets or ("uci121",)))
+        return [one for one in found if isinstance(one, MapCell) and one.noise in self.noise and one.size in self.sizes]
 
     def methods(self, cell: Cell[Any], request: Request) -> list[Method]:
         names = dict.fromkeys(["ce", *(request.methods or cell.methods)])
-        return [method(name) for name in names]
+        return [method(name, tables=cell.data == "uci121") for name in names]
 
-    def load(self, data: str, request: Request) -> list[Task]:
-        tasks, _ = uci_tasks(request.data_dir)
-        return [task for task in tasks if self.max_rows is None or task.shape.rows <= self.max_rows]
+    def load(self, data: str, request: Request) -> Any:
+        return _base(data).load(data, replace(request, datasets=()))
 
     def protocol(self, cell: Cell[Any], request: Request) -> tuple[Any, int]:
-        return replace(cell.recipe, epochs=request.epochs or cell.recipe.epochs), request.repeats or cell.repeats
+        return _base(cell.data).protocol(_like(cell), request)
 
-    def prepare(self, cell: Cell[Any], data: list[Task], request: Request) -> Prepared:
+    def prepare(self, cell: Cell[Any], data: Any, request: Request) -> Prepared:
+        """Return the tasks of the other study, made harder; a seed of a UCI set has its own published split."""
         assert isinstance(cell, MapCell)
-        harder = {name: getattr(cell, name) for name in ("noise", "kind", "validation", "size")}
-        tasks = tuple(HarderTask(task, **harder) for task in data)
-        recipe, repeats = self.protocol(cell, request)
-        about = f"{len(data)} of {len(UCI_NAMES)} UCI sets · {recipe.epochs} epochs"
-        return Prepared(cell.label, tasks, recipe, tuple(range(repeats)), about)
+        ready = _base(cell.data).prepare(_like(cell), data, request)
+        tasks, repeats, about = ready.tasks, ready.repeats, ready.about
+        if cell.data == "uci121":
+            tasks = tuple(one for one in tasks if self.max_rows is None or one.shape.rows <= self.max_rows)
+            repeats, about = tuple(range(len(repeats))), f"{len(tasks)} UCI sets · {ready.recipe.epochs} epochs"
+        harder = tuple(HarderTask(one, cell.noise, cell.kind, cell.validation, cell.size) for one in tasks)
+        return replace(ready, label=cell.label, tasks=harder, repeats=repeats, about=about)
 
     def runs(self, request: Request, parts: Sequence[tuple[Prepared, Sequence[Trial]]], meta: Json) -> list[Run]:
         """Return a run for each place of the map."""
-        places = {cell.label: cell.place for cell in self.cells if isinstance(cell, MapCell)}
-        facts = {"repeats": request.repeats or 2, "max_rows": self.max_rows}
-        return [
-            Run(
-                self.name,
-                {"meta": {**meta, **facts, "place": places[ready.label], "recipe": ready.recipe.to_dict()}},
-                tuple(trial.key for trial in trials),
-            )
-            for ready, trials in parts
-        ]
+        cells, runs = {cell.label: cell for cell in self.cells}, []
+        for ready, trials in parts:
+            place = {name: getattr(cells[ready.label], name) for name in COLUMNS}
+            facts = {"place": place, "recipe": ready.recipe.to_dict(), "max_rows": self.max_rows}
+            runs.append(Run(self.name, {"meta": {**meta, **facts}, "settings": {}}, tuple(one.key for one in trials)))
+        return runs
 
     def write(self, store: Store, planned: Plan, report: Path) -> str:
         return write_page(store, planned.runs, report)
 
 
+def _base(data: str) -> Study[Any, Any]:
+    """Return the study that reads these data."""
+    if data == "uci121":
+        from crossfade.lab.paper.table4 import STUDY as TABLE4
+
+        return TABLE4
+    if data == "reviews":
+        from crossfade.lab.paper.table3 import STUDY as TABLE3
+
+        return TABLE3
+    from crossfade.lab.paper.image_studies import IMAGE_STUDIES
+
+    return IMAGE_STUDIES["table1"]
+
+
+def _like(cell: Cell[Any]) -> Cell[Any]:
+    """Return the other study's cell with these data and this network; on UCI sets it is the cell itself."""
+    if cell.recipe is not None:
+        return cell
+    return next(one for one in _base(cell.data).cells if (one.data, one.net) == (cell.data, cell.net))
+
+
 def _cells() -> list[MapCell]:
     wrong = [(0.0, "symmetric", False), *itertools.product(NOISE[1:], _KINDS, (False, True))]
+    uci = [("uci121", net, *rest) for net, *rest in itertools.product(("linear", "mlp"), SIZES, wrong)]
+    coarse = itertools.product((("reviews", "arch3"), ("cifar100", "resnet20")), NOISE)
+    whole = [(*names, 1.0, (noise, "symmetric", False)) for names, noise in coarse if noise != 0.1]
     cells = []
-    for net, size, (noise, kind, validation) in itertools.product(("linear", "mlp"), SIZES, wrong):
+    for data, net, size, (noise, kind, validation) in [*uci, *whole]:
         rows = "training and validation rows" if validation else "training rows"
         what = f"{noise:.0%} wrong labels, {kind}, in {rows}" if noise else "right labels"
-        label = f"{net}, {size:.0%} of the training rows, {what}"
-        recipe = Recipe(net=net, tie="expected", **_RATES)  # type: ignore[arg-type]
-        cells.append(MapCell("uci121", net, recipe, 2, label, {}, METHODS, "", noise, kind, validation, size))  # type: ignore[arg-type]
+        recipe: Any = Recipe(net=net, tie="expected", **_RATES) if data == "uci121" else None
+        methods = tuple(name for name in METHODS if data == "uci121" or name != COSINE.name)
+        label = f"{data}, {net}, {size:.0%} of the training rows, {what}"
+        cells.append(MapCell(data, net, recipe, 2, label, {}, methods, "", noise, kind, validation, size))
     return cells
 
 

@@ -25,8 +25,8 @@ from crossfade.errors import UserError
 from crossfade.kernels.graphs import empty_memory
 from crossfade.lab import checkpoints
 from crossfade.lab.checks import expect
-from crossfade.lab.data.images import ImageSplit, ImageTask, StreamSplit
-from crossfade.lab.data.texts import TextSplit, TextTask
+from crossfade.lab.data.images import ImageSplit, StreamSplit, StreamTask
+from crossfade.lab.data.texts import TextSplit
 from crossfade.lab.hardware import Hardware, process_rank
 from crossfade.lab.methods import Start, TwoPass
 from crossfade.lab.nets import build, save_model
@@ -200,8 +200,7 @@ def _split(trial: Trial, repeat: int) -> DeepSplit:
 
 
 def _served(trial: Trial, hardware: Hardware) -> bool:
-    here = isinstance(trial.task, ImageTask | TextTask)
-    return here and side_by_side.serves(hardware, _recipe(trial), trial.method)
+    return not isinstance(trial.task, StreamTask) and side_by_side.serves(hardware, _recipe(trial), trial.method)
 
 
 def _recipe(trial: Trial) -> DeepRecipe:
