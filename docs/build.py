@@ -24,6 +24,7 @@ import causal_lm
 import large_vocabularies
 import matplotlib.pyplot as plt
 import mpce
+import noise_map
 import readme
 import sentences
 import table4
@@ -98,6 +99,11 @@ def main() -> None:
         for name, text in mpce.blocks(frame, wide).items():
             fill(ROOT / "docs" / mpce.PAGE, name, text)
         table4.figures(frame, ROOT / "docs" / "results")
+    measured = ROOT / "results" / "map" / "results.parquet"
+    if measured.exists():
+        folder = ROOT / "docs" / "results"
+        for name, text in noise_map.blocks(pd.read_parquet(measured), folder).items():
+            fill(folder / "map.md", name, text)
     for page, blocks in why.pages(ROOT / "results").items():
         for name, text in blocks.items():
             fill(ROOT / "docs" / "why" / page, name, text)
