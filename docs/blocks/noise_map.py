@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from crossfade.lab.paper.map_page import figure, key_of_figure, places, tables, words
+from crossfade.lab.paper.map_page import averages, figure, key_of_figure, places, tables, words
+from crossfade.lab.paper.page import signed
 from crossfade.stats import save_svg
+from crossfade.stats.words import count
 
 
 def blocks(frame: pd.DataFrame, folder: Path) -> dict[str, str]:
@@ -15,9 +17,15 @@ def blocks(frame: pd.DataFrame, folder: Path) -> dict[str, str]:
     found = places(frame)
     save_svg(figure(found), folder / "map.svg")
     judging = [len(place.judged) for place in found]
+    sure = sum(place.first.sure for place in found), sum(place.second.sure for place in found)
+    worst = [place.gap("tgce").mean for place in found]
     scale = (
-        f"{frame['dataset'].nunique()} UCI sets of at most 750 rows, of which up to {max(judging)} judge; "
-        f"{frame['repeat'].nunique()} seeds; {len(found)} places."
+        f"**{frame['dataset'].nunique()} UCI sets of at most 750 rows, of which {max(judging)} judge; "
+        f"{count(int(frame['repeat'].nunique()), 'seed')}; {len(found)} places.** The chosen method is reliably better "
+        f"than CE in {sure[0]} of them, and another shape of loss than CE's best in {sure[1]}. `tgce` from scratch is "
+        f"{signed(min(worst))} to {signed(max(worst))} points from CE: where the truncation leaves too few rows, "
+        "nothing is learned."
     )
-    parts = [scale, words(found), "![The map](map.svg)", key_of_figure()]
+    mean = "Means over the places of a network and a share of wrong labels, a description without a test:"
+    parts = [scale, words(found), mean, averages(found), "![The map](map.svg)", key_of_figure()]
     return {"results/map": "\n\n".join(parts), "results/map, tables": tables(found)}

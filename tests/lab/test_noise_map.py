@@ -12,7 +12,7 @@ from scipy import stats as scipy_stats
 from crossfade.cli import main
 from crossfade.lab import frames
 from crossfade.lab.data.uci import UCI_NAMES
-from crossfade.lab.paper.map_page import COLUMNS, METHODS, coarse, figure, judges, places, tables, words
+from crossfade.lab.paper.map_page import COLUMNS, METHODS, averages, coarse, figure, judges, places, tables, words
 from crossfade.lab.paper.noise_map import STUDY
 from crossfade.lab.paper.study import Request, plan
 from crossfade.lab.store import Store
@@ -81,6 +81,10 @@ def test_words_tables_and_figure(results, names):
     assert "**One hidden layer, 40 % wrong labels.** The chosen method is reliably better than CE in 1 of 1" in said
     assert "(gce 1)" in said
     assert tables(found).count("\n| ") == 1 + len(found)
+    own = found[1].judged
+    gain = (own["gce"] - own["ce"]).mean()
+    assert "| One hidden layer | 40 % | 1 | " in averages(found)
+    assert f"**+{gain:.2f} ± " in averages(found)
     (axes,) = figure(found).axes
     assert len(axes.texts) == len(found) * (len(names) - 1)
     assert len(axes.patches) == len(found)

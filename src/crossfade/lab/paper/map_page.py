@@ -116,7 +116,7 @@ def places(results: pd.DataFrame) -> list[Place]:
     from crossfade.stats.significance import adjust_p, wilcoxon
 
     found: list[Place] = []
-    for values, part in results.groupby(COLUMNS, sort=False):
+    for values, part in results.groupby(COLUMNS):
         whole = part.groupby(["dataset", "method"])["accuracy"].mean().unstack() * 100
         known = part.groupby(["dataset", "method"]).size().unstack()
         names = [name for name in METHODS if name in whole]
@@ -170,6 +170,26 @@ def words(found: Sequence[Place]) -> str:
     return "\n".join(lines)
 
 
+def averages(found: Sequence[Place]) -> str:
+    """Return a table of each method's difference to CE over all places of a network and a share of wrong labels.
+
+    A set's differences are averaged first, so that the interval is one over sets.
+    """
+    others = _others(found)
+    lines = [row("network", "wrong labels", "places", *others), "|---|---|--:|" + "--:|" * len(others)]
+    for (net, noise), part in _grouped(found, "net", "noise"):
+        gaps = pd.concat([place.judged[others].sub(place.judged["ce"], axis=0) for place in part])
+        tests = [_t(gaps[name].groupby(level=0).mean()) for name in others]
+        lines.append(row(NETS.get(net, net), f"{100 * noise:g} %", len(part), *map(_marked, tests)))
+    return "\n".join(lines)
+
+
+def _marked(test: MeanTest) -> str:
+    """Return a mean difference with half of its interval, bold where that excludes 0."""
+    beyond = test.interval is not None and test.interval.excludes_zero()
+    return f"**{_gap(test)}**" if beyond else _gap(test)
+
+
 def tables(found: Sequence[Place]) -> str:
     """Return a table for each network and size: every method's difference to CE with its 95 % interval."""
     others = _others(found)
@@ -178,11 +198,7 @@ def tables(found: Sequence[Place]) -> str:
         heading = ("wrong labels", "sets", "CE, %", *others, "chosen", "shape against CE's best")
         lines = [f"**{title}**", "", row(*heading), "|---|" + "--:|" * (len(others) + 2) + "---|---|"]
         for place in part:
-            gaps = []
-            for name in others:
-                gap = place.gap(name)
-                beyond = gap.interval is not None and gap.interval.excludes_zero()
-                gaps.append(f"**{_gap(gap)}**" if beyond else _gap(gap))
+            gaps = [_marked(place.gap(name)) for name in others]
             sets = f"{len(place.judged)}" + (f" (−{place.left_out})" if place.left_out else "")
             first, second = f"{place.first.method} {place.first}", f"{place.second.method} {place.second}"
             lines.append(row(place.noise, sets, f"{place.judged['ce'].mean():.1f}", *gaps, first, second))
@@ -267,7 +283,7 @@ def write_page(store: Store, runs: Sequence[Run], report: Path) -> str:
     if found:
         drawn = report.with_suffix(".svg")
         write_text(drawn, to_svg(figure(found)) + SIGNATURE, "--report")
-        parts += [words(found), f"![The map]({drawn.name})", key_of_figure(), tables(found)]
+        parts += [words(found), averages(found), f"![The map]({drawn.name})", key_of_figure(), tables(found)]
     page = "\n\n".join(parts) + "\n"
     write_text(report, f"{page}\n{SIGNATURE}", "--report")
     return page
@@ -279,7 +295,7 @@ def coarse(results: pd.DataFrame) -> list[str]:
     for data, own in results[results["data"] != "uci121"].groupby("data", sort=False):
         names = [name for name in METHODS if name in set(own["method"])]
         lines = [f"**{data}**", "", row("wrong labels", "seeds", *names), "|---|" + "--:|" * (len(names) + 1)]
-        for values, part in own.groupby(COLUMNS, sort=False):
+        for values, part in own.groupby(COLUMNS):
             wide = part.pivot_table("accuracy", "repeat", "method") * 100
             at: dict[str, Any] = dict(zip(COLUMNS, values, strict=True))
             shown = [f"{wide['ce'].mean():.1f}", *(_gap(_t((wide[name] - wide["ce"]).dropna())) for name in names[1:])]
