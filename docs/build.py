@@ -99,11 +99,8 @@ def main() -> None:
         for name, text in mpce.blocks(frame, wide).items():
             fill(ROOT / "docs" / mpce.PAGE, name, text)
         table4.figures(frame, ROOT / "docs" / "results")
-    measured = ROOT / "results" / "map" / "results.parquet"
-    if measured.exists():
-        folder = ROOT / "docs" / "results"
-        for name, text in noise_map.blocks(pd.read_parquet(measured), folder).items():
-            fill(folder / "map.md", name, text)
+    for name, text in noise_map.blocks(ROOT / "docs" / "results").items():
+        fill(ROOT / "docs" / "results" / "map.md", name, text)
     for page, blocks in why.pages(ROOT / "results").items():
         for name, text in blocks.items():
             fill(ROOT / "docs" / "why" / page, name, text)
