@@ -19,7 +19,7 @@ from crossfade.lab.store import Store
 from tests.lab.uci_copy import write_uci
 
 PLACES = [("uci121", "mlp", 1.0, share, "symmetric", False) for share in (0.0, 0.4)]
-PLAN = Path(__file__).parents[2] / "results" / "map" / "plan.md"
+PLAN = Path(__file__).parents[2] / "results" / "map" / "plan.txt"
 
 
 @pytest.fixture
