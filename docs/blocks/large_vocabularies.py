@@ -143,7 +143,7 @@ def _yes(met: bool) -> str:
 def _provenance(folder: Path) -> str:
     found = json.loads((folder / "provenance.json").read_text())
     settings = found["settings"]
-    threads = f"{settings['threads']} threads, " if settings["device"] == "cpu" else ""
+    threads = f"{settings['threads']} thread{'s' * (settings['threads'] > 1)}, " if settings["device"] == "cpu" else ""
     return (
         f"N = {settings['rows']}, D = {settings['dim']}, C = {settings['classes']}, {settings['dtype']}, "
         f"{threads}medians of {settings['rounds']} rounds in which the arms take turns; "
