@@ -356,14 +356,6 @@ def _evaluate(
     return correct, nll / rows
 
 
-@jit
-def _finite(p: Address, size: int) -> bool:
-    sums = splat8(_f(0.0))
-    for i in range(0, size, 8):
-        sums = fma(load8(p, i), splat8(_f(0.0)), sums)  # 0 * inf is NaN
-    return bool(total(sums) == 0.0)
-
-
 # --- one training --------------------------------------------------------------------------------------------------
 
 
@@ -384,9 +376,8 @@ def _work(workspace: Floats, widest: int) -> _Work:
 @jit
 def _train(a: Arguments, begin: int, end: int, chosen: int) -> int:
     train, val, test = _part(a.train), _part(a.val), _part(a.test)
-    layers, depth, p, best, size = pointer(a.layers), len(a.layers), pointer(a.weights), pointer(a.best), len(a.best)
-    v, v2 = pointer(a.velocity), pointer(a.velocity2)
-    net, best_net = _Net(layers, depth, p, v, v2), _Net(layers, depth, best, v, v2)
+    layers, depth, v, v2 = pointer(a.layers), len(a.layers), pointer(a.velocity), pointer(a.velocity2)
+    net, best_net = _Net(layers, depth, pointer(a.weights), v, v2), _Net(layers, depth, pointer(a.best), v, v2)
     sgd, work, stop = Sgd(a.sgd[0], a.sgd[1], a.sgd[2]), _work(a.workspace, a.widest), pointer(a.stop)
     classes, probabilities, identity = a.probabilities.shape[1], pointer(a.probabilities), pointer(a.identity)
     measures, diverged, tallied = a.measures, False, a.measures.shape[1] > setup.VAL_TALLY
@@ -401,7 +392,7 @@ def _train(a: Arguments, begin: int, end: int, chosen: int) -> int:
         test_correct, test_nll = _evaluate(net, test, identity, a.address, classes, work, probabilities, tallied)
         if tallied:
             _tally(a.probabilities[: test.rows], a.test[1], measures[epoch, setup.TEST_TALLY :])
-        diverged = not (_finite(p, size) and np.isfinite(nll) and np.isfinite(total_loss))
+        diverged = not (np.isfinite(a.weights).all() and np.isfinite(nll) and np.isfinite(total_loss))
         if diverged:
             measures[epoch, setup.VAL_TALLY :] = np.nan
             break
@@ -412,8 +403,7 @@ def _train(a: Arguments, begin: int, end: int, chosen: int) -> int:
             gain = measures[chosen, setup.VAL_NLL] - measures[epoch, setup.VAL_NLL]
         if gain > 0.0 or (gain == 0.0 and a.tie == _LAST):
             chosen = epoch
-            for i in range(0, size, ROWS):
-                store(best, i, load8(p, i))
+            a.best[:] = a.weights
         a.progress[0] = epoch + 1
     if chosen >= 0 and (diverged or end == len(a.orders)):
         _evaluate(best_net, test, identity, a.address, classes, work, probabilities, True)
