@@ -84,11 +84,6 @@ class Feed(ABC):
         self.parts: dict[str, Feed] = {}
         self.kinds: list[Kind] = []
 
-    @property
-    def sampler(self) -> Feed:
-        """The object on which Lightning calls ``set_epoch``."""
-        return self
-
     def set_epoch(self, epoch: int) -> None:
         """Use this epoch's order and augmentation in the next pass."""
         self.epoch = epoch

@@ -115,6 +115,7 @@ class Classifier(pl.LightningModule):  # type: ignore[misc]
         return make_feed(self.job.split, self.recipe, self.hardware, self.job.seed, place)
 
     def on_train_epoch_start(self) -> None:
+        self.trainer.train_dataloader.set_epoch(self.current_epoch)
         # Dropout uses the global generator: seeded in each epoch, it needn't be saved and is the same for all methods.
         torch.manual_seed(epoch_seed(self.job.seed, self.current_epoch, f"dropout {self.global_rank}"))
         dtype = torch.float32 if self.device.type == "mps" else torch.float64  # if the device has it
