@@ -75,11 +75,7 @@ class _Stack:
     """Networks of one shape, and their batches."""
 
     def __init__(
-        self,
-        members: Sequence[LstmMember],
-        recipe: LstmRecipe,
-        device: torch.device,
-        stream: torch.cuda.Stream | None,
+        self, members: Sequence[LstmMember], recipe: LstmRecipe, device: torch.device, stream: torch.cuda.Stream | None
     ) -> None:
         self.members, self.recipe, self.device = members, recipe, device
         self.graphs = Graphs(device, self._changing, stream=stream)

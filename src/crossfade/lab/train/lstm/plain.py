@@ -49,13 +49,14 @@ class Training:
             for _ in range(2 if isinstance(member.method, TwoPass) else 1)
         ]
         self.record, self.weights = Record(split, recipe), _weights(self.net)
-        self.values = _values(member, recipe)
+        self.values = value_table(member.method, recipe.epochs, recipe.moves(len(split.train)))
         self.done = 0.0
 
     def fork(self, member: LstmMember) -> Training:
         """Return a copy that continues with another member, whose training has been the same so far."""
         other = copy(self)
-        other.member, other.values = member, _values(member, self.recipe)
+        other.member = member
+        other.values = value_table(member.method, self.recipe.epochs, self.values.shape[1])
         # One call for all, so that the copied optimizer refers to the copied weights.
         other.net, other.optimizers, other.record, other.weights = deepcopy(
             (self.net, self.optimizers, self.record, self.weights)
@@ -111,10 +112,6 @@ class Training:
 
 def _weights(net: nn.Module) -> dict[str, Floats]:
     return {name: value.float().cpu().numpy().copy() for name, value in net.state_dict().items()}
-
-
-def _values(member: LstmMember, recipe: LstmRecipe) -> Floats:
-    return value_table(member.method, recipe.epochs, recipe.moves(len(member.split.train)))
 
 
 def train_plain(

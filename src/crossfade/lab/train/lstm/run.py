@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 from sklearn.metrics import f1_score, matthews_corrcoef
 
 from crossfade.errors import UserError
-from crossfade.lab.checks import check_choice, expect
+from crossfade.lab.checks import check_choice, check_count, expect
 from crossfade.lab.data.texts import TextSplit
 from crossfade.lab.hardware import Hardware, check_device, process_rank, processors, torch_device
 from crossfade.lab.methods import Method
@@ -59,9 +59,9 @@ def train(
         RuntimeError: a loss that can't be part of a CUDA graph because it waits for the host; use ``"plain"``.
         KeyboardInterrupt: within a second or so of the signal.
     """
-    check_choice("engine", engine, ("auto", "batched", "plain"))
-    if threads is not None and threads < 1:
-        raise UserError(f"threads must be at least 1, got {threads}")
+    check_choice("engine", engine, get_args(Engine))
+    if threads is not None:
+        check_count("threads", threads)
     elsewhere, cuda = check_device(device), device.startswith("cuda")
     if engine == "batched" and elsewhere and not cuda:
         raise UserError(f"the batched engine can't use device {device!r}: take 'cpu', 'cuda' or engine 'plain'")

@@ -16,7 +16,6 @@ from crossfade.lab.train.outcome import History
 from crossfade.lab.train.tables.recipe import Member, Recipe
 from crossfade.lab.train.tables.setup import LOSSES, cost
 
-Trainer: TypeAlias = Literal["kernel", "batched", "plain"]
 Engine: TypeAlias = Literal["auto", "kernel", "batched", "plain"]
 _log = logging.getLogger(__name__)
 
@@ -61,7 +60,7 @@ def train_stack(
         _log.warning(note)
     out: dict[int, History] = {}
     costs, done = [cost(member, recipe) for member in members], 0.0
-    for trainer in get_args(Trainer):
+    for trainer in ("kernel", "batched", "plain"):
         chosen = [i for i, plan in enumerate(plans) if plan.trainer == trainer]
         if not chosen:
             continue
@@ -93,7 +92,7 @@ def train_stack(
 
 
 class _Plan(NamedTuple):
-    trainer: Trainer
+    trainer: Engine
     address: int = 0
     note: str = ""
 
