@@ -1,4 +1,4 @@
-"""The heart: logits -> ce = -log p_y -> g(ce), and the gradient g'(ce) * (softmax - onehot).
+"""The loss of every function here: logits -> ce = -log p_y -> g(ce), and the gradient g'(ce) * (softmax - onehot).
 
 A loss has three forms, and :func:`probability` chooses among them:
 
