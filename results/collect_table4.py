@@ -48,12 +48,14 @@ def rows(path: str) -> tuple[pd.DataFrame, list[dict[str, object]]]:
         for run in store.runs():
             meta = run.request["meta"]
             found, curves = frames.results(store, run.keys), frames.curves(store, run.keys)
-            if len(found) < len(run.keys):
+            failed = frames.failures(store, run.keys)
+            if len(found) + len(failed) < len(run.keys):
                 print(f"{path}: {run.study} with {meta['seeds']} seeds isn't complete, left out")
                 continue
             command = re.sub(r"--(data-dir|store|report) \S+ ?", "", meta["command"])  # paths on that machine
             kept = {name: meta[name] for name in meta if name not in LONG}
             kept["data"] = digest([one["sha256"] for one in meta["datasets"]])
+            kept |= {"failed": frames.failure_lines(failed)} if failed else {}
             runs.append({"study": run.study, "command": command, **kept})
             for tie in ("last", "loss"):
                 other = with_tie(found, curves, tie)[[*KEY, "accuracy"]]
