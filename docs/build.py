@@ -20,7 +20,6 @@ matplotlib.use("svg")
 sys.path.insert(1, str(Path(__file__).parent / "blocks"))
 import benchmarks
 import calibration
-import causal_lm
 import large_vocabularies
 import matplotlib.pyplot as plt
 import mpce
@@ -104,8 +103,6 @@ def main() -> None:
     for page, blocks in why.pages(ROOT / "results").items():
         for name, text in blocks.items():
             fill(ROOT / "docs" / "why" / page, name, text)
-    for name, text in causal_lm.blocks(ROOT / "results" / "causal_lm").items():
-        fill(ROOT / "docs" / causal_lm.PAGE, name, text)
     for name, text in large_vocabularies.blocks(ROOT / "results").items():
         fill(ROOT / "docs" / large_vocabularies.PAGE, name, text)
     for page, make in sentences.PAGES.items():
@@ -115,7 +112,8 @@ def main() -> None:
         for name, text in found.items():
             fill(ROOT / "docs" / page, name, text)
     for name, text in texts.blocks().items():
-        fill(ROOT / "docs" / "results" / "text.md", name, text)
+        page = "finetune.md" if name == "results/text/finetune" else "text.md"
+        fill(ROOT / "docs" / "results" / page, name, text)
     for name, text in images.blocks().items():
         fill(ROOT / "docs" / "results" / "images.md", name, text)
     for name, text in calibration.blocks().items():

@@ -104,7 +104,7 @@ intersphinx_mapping = _inventories(Path(__file__).parent / "_build" / "inventori
 _GUIDES = """
 choose tables texts images verdict trainers vocabularies own-loss noise calibrate data rerun cluster weights statistics
 """
-_TRAINERS = "plain-loop lightning huggingface trl scikit-learn timm torchvision accelerate migrating causal-lm"
+_TRAINERS = "plain-loop lightning huggingface trl scikit-learn timm torchvision accelerate migrating"
 _IN_DEPTH = "/compare /statistics /integrations/index /large-vocabularies /cpu"
 _WHY = "/why/gradient-curves /why/taylor /why/dynamics /why/escaping"
 _CHILDREN = {

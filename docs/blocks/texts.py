@@ -17,13 +17,13 @@ from parts import joined, parts_of
 from scipy.stats import ttest_1samp
 
 from crossfade.lab import frames
-from crossfade.lab.paper import figure2, table3
+from crossfade.lab.paper import figure2, finetune, table3
 from crossfade.lab.paper.page import signed
 from crossfade.lab.store import Run, Store
 from crossfade.stats import to_svg
 
 FOLDER = Path(__file__).parents[2] / "results" / "text"
-STUDIES = {"table3": table3.STUDY, "figure2": figure2.study()}
+STUDIES = {"table3": table3.STUDY, "figure2": figure2.study(), "finetune": finetune.STUDY}
 _COMMAND = re.compile(r"(--(?:data-dir|store|report|model)) \S*?([^/\s]*)(?= |$)")
 _DIGITS = 7
 _PARTS = ("methods", "device", "versions", "commit")  # what differs between the parts of a merged file
@@ -145,6 +145,8 @@ def blocks() -> dict[str, str]:
         ]
         if study in STUDIES and path.stem not in _BRIEF:
             lines += ["", STUDIES[study].tables(results)]
+        if study == "finetune":
+            lines[1:1] = ["", STUDIES[study].lead(results, about["scale"])]
         if study == "table3":
             lines += ["", "Over all pairs of an architecture and a seed:", "", pairs(results, "accuracy", "repeat")]
         if study == "figure2":

@@ -122,7 +122,6 @@ PAGES: dict[str, Callable[[], dict[str, Any]]] = {
     "integrations/torchvision.md": torchvision,
     "integrations/accelerate.md": accelerate,
     "integrations/migrating.md": classifier,
-    "integrations/causal-lm.md": trainer,
     "large-vocabularies.md": vocabulary,
     "cards/objectives.md": vocabulary,
 }

@@ -141,7 +141,16 @@ def _start(own: pd.DataFrame) -> str:
 
 
 def _table(own: pd.DataFrame, comparison: Comparison | None) -> str:
-    heads = ["objective", "accuracy, %", "Δ to CE", "95 % interval", "p (Holm)", "NLL", "where p was < 0.01, %"]
+    heads = [
+        "objective",
+        "accuracy, %",
+        "Δ to CE",
+        "better / worse",
+        "95 % interval",
+        "p (Holm)",
+        "NLL",
+        "where p was < 0.01, %",
+    ]
     heads += ["old text, %", "p < 0.01, %", "rates"]
     lines = [row(*heads), "|---|" + "--:|" * (len(heads) - 2) + "---|"]
     paired = {one.method: one for one in comparison.paired} if comparison else {}
@@ -149,6 +158,7 @@ def _table(own: pd.DataFrame, comparison: Comparison | None) -> str:
         found, accuracy = paired.get(str(name)), 100 * part["accuracy"]
         span, p = (found.interval, found.p_adjusted) if found else (None, None)
         cells = [plus_minus(accuracy.mean(), accuracy.std()), signed(100 * found.mean) if found else ""]
+        cells += [f"{found.counts.wins} / {found.counts.losses}" if found else ""]
         cells += [
             f"{signed(100 * span.low)} to {signed(100 * span.high)}" if span else "",
             "" if p is None else f"{p:.2g}",
