@@ -220,7 +220,8 @@ def test_on_a_ray_cluster_with_a_node_killed(data: Path, tmp_path: Path) -> None
     nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
     try:
         cluster.wait_for_nodes()
-        distributed = on_ray(cluster.address, executor(Hardware(threads=1)))
+        there = Hardware(threads=1, ray=cluster.address)
+        distributed = on_ray(there, lambda hardware, work, keep: executor(hardware), tmp_path / "work")
         killed = []
 
         def execute(batches: Sequence[Batch], tick: Tick) -> Iterator[tuple[Trial, Outcome]]:
