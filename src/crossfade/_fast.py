@@ -24,7 +24,7 @@ from crossfade._transforms import Focal, Mixture, Transform, probe, value_and_sl
 _UNDERFLOW = 1e-30
 # Logits that are read more than once or widened are taken this many at a time: they stay in the processor's cache.
 _PIECE = 524_288
-# On rows up to this length PyTorch's log_softmax and its derivative are faster than its softmax, on longer ones slower.
+# On rows up to this length PyTorch's log_softmax and exponential take less time than its softmax, on longer ones more.
 _SHORT = 64
 # Rows shorter than a vector register PyTorch takes one number at a time: as columns they need a tenth of that.
 _NARROW = 16
@@ -125,7 +125,7 @@ def fast(
     elif label_smoothing > 0:
         whole = classes <= _SHORT
     else:
-        whole = classes > _SHORT or logits.numel() <= _PIECE
+        whole = not _is_narrow(logits) or logits.numel() <= _PIECE
     return cast(Tensor, _Fast.apply(*read_again, _Call(piece, whole, count, reduction, readable)))
 
 
@@ -218,10 +218,8 @@ def _piece(
     """Return the losses of the rows, and their gradient times ``scale`` in full precision."""
     index = index if index.shape[0] == logits.shape[0] else index[at]
     z, dim = full_precision(logits), 1
-    short, narrow = z.shape[1] <= _SHORT, _is_narrow(z)
-    if narrow:
+    if narrow := _is_narrow(z):
         z, index, dim = z.t(), index.t(), 0
-    if short:
         log_p = torch.log_softmax(z, dim)
         ce = -log_p.gather(dim, index)
         p_y, row = torch.exp(-ce), Row(lambda: torch.exp(log_p), dim, index)
@@ -230,7 +228,7 @@ def _piece(
         p_y = p.gather(1, index)
         ce = _cross_entropy(p_y, logits, index)
     missing = 1.0 - p_y
-    rows, slope = _scaled_slope(g, ce, row, p_y, missing, -scale if short else scale, dim)
+    rows, slope = _scaled_slope(g, ce, row, p_y, missing, -scale if narrow else scale, dim)
     if row_weight is not None:
         own = row_weight[at].unsqueeze(dim)
         rows, slope = rows * own, slope * own
@@ -238,11 +236,9 @@ def _piece(
         hidden = ignored[at].unsqueeze(dim)
         rows, slope = rows.masked_fill(hidden, 0.0), slope.masked_fill(hidden, 0.0)
     rows = rows.squeeze(dim)
-    if not short:
-        return rows, p.mul_(slope).scatter_(1, index, slope * -missing)
-    of_log_p = torch.zeros_like(log_p).scatter_(dim, index, slope)  # not out: PyTorch is twice as slow in place
     if not narrow:
-        return rows, torch._log_softmax_backward_data(of_log_p, log_p, dim, z.dtype, out=out)
+        return rows, p.mul_(slope).scatter_(1, index, slope * -missing)
+    of_log_p = torch.zeros_like(log_p).scatter_(dim, index, slope)
     gradient = torch._log_softmax_backward_data(of_log_p, log_p, dim, z.dtype).t()
     return rows, gradient.contiguous() if out is None else out.copy_(gradient)
 
