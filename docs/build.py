@@ -27,7 +27,7 @@ import noise_map
 import readme
 import sentences
 import table4
-import texts
+import text_studies
 import why
 
 import crossfade
@@ -111,7 +111,7 @@ def main() -> None:
     for page, found in benchmarks.pages().items():
         for name, text in found.items():
             fill(ROOT / "docs" / page, name, text)
-    for name, text in texts.blocks().items():
+    for name, text in text_studies.blocks().items():
         page = "finetune.md" if name == "results/text/finetune" else "text.md"
         fill(ROOT / "docs" / "results" / page, name, text)
     for name, text in images.blocks().items():

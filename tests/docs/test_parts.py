@@ -32,14 +32,14 @@ def stored(path: Path, name: str, machine: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize("kind", ["texts", "images"])
+@pytest.mark.parametrize("kind", ["text_studies", "images"])
 def test_each_part_keeps_what_it_was_computed_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     monkeypatch.syspath_prepend(str(BLOCKS))
     monkeypatch.delitem(sys.modules, kind, raising=False)
     blocks = __import__(kind)
     monkeypatch.setattr(blocks, "FOLDER", tmp_path)
     stores = [stored(tmp_path / f"{name}.db", name, machine) for name, machine in (("iris", "one"), ("wine", "two"))]
-    if kind == "texts":
+    if kind == "text_studies":
         blocks.collect(stores, "merged", "some machines")
     else:
         for store in stores:

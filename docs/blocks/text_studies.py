@@ -1,7 +1,7 @@
 """The tables of docs/results/text.md, from results/text/, and commands that fill results/text/ from stores.
 
-python docs/blocks/texts.py STORE,... NAME HARDWARE    writes the results of stores to results/text/NAME.{csv,json}
-python docs/blocks/texts.py choices "learning rate 0.003=STORE" ...    Table 3 with other choices, to
+python docs/blocks/text_studies.py STORE,... NAME HARDWARE  writes stores to results/text/NAME.{csv,json}
+python docs/blocks/text_studies.py choices "learning rate 0.003=STORE" ...    Table 3 with other choices, to
                                                                        table3-choices.{csv,json}
 """
 
