@@ -120,12 +120,7 @@ def fast(
         piece = partial(_soft_piece, cast(Mixture, g), target, weight, max(label_smoothing, 0.0), scale)
     elif label_smoothing > 0:
         piece = partial(_smooth_piece, cast(Mixture, g), target, weight, label_smoothing, ignored, scale)
-    if logits.dtype != precise or soft:
-        whole = False
-    elif label_smoothing > 0:
-        whole = classes <= _SHORT
-    else:
-        whole = not _is_narrow(logits) or logits.numel() <= _PIECE
+    whole = logits.dtype == precise and not soft and (label_smoothing <= 0 or classes <= _SHORT)
     return cast(Tensor, _Fast.apply(*read_again, _Call(piece, whole, count, reduction, readable)))
 
 
@@ -149,7 +144,7 @@ def _cross_entropy(p_y: Tensor, logits: Tensor, index: Tensor) -> Tensor:
 
 
 def _scaled_slope(
-    g: Transform, ce: Tensor, row: Row, p_y: Tensor, missing: Tensor, scale: float, dim: int
+    g: Transform, ce: Tensor, row: Row, p_y: Tensor, missing: Tensor, scale: float
 ) -> tuple[Tensor, Tensor]:
     """Return g(ce) and scale * g'(ce), given p_y and missing = 1 - p_y, all with a class dimension of size 1."""
     if isinstance(g, Mixture):
@@ -161,8 +156,8 @@ def _scaled_slope(
     if isinstance(g, Focal):  # ce comes in steps of 6e-8 near p = 1, as 1 - p does: expm1, which is slow, adds nothing
         value, slope = g.value_and_slope(ce, p_y, missing)
         return value, slope.mul_(scale)
-    value, slope = value_and_slope(g, ce.squeeze(dim), row)
-    return value.unsqueeze(dim), slope.unsqueeze(dim) * scale
+    value, slope = value_and_slope(g, ce.squeeze(1), row)
+    return value.unsqueeze(1), slope.unsqueeze(1) * scale
 
 
 def _is_narrow(z: Tensor) -> bool:
@@ -217,30 +212,23 @@ def _piece(
 ) -> tuple[Tensor, Tensor]:
     """Return the losses of the rows, and their gradient times ``scale`` in full precision."""
     index = index if index.shape[0] == logits.shape[0] else index[at]
-    z, dim = full_precision(logits), 1
-    if narrow := _is_narrow(z):
-        z, index, dim = z.t(), index.t(), 0
-        log_p = torch.log_softmax(z, dim)
-        ce = -log_p.gather(dim, index)
-        p_y, row = torch.exp(-ce), Row(lambda: torch.exp(log_p), dim, index)
+    z = full_precision(logits)
+    if _is_narrow(z):
+        p = torch.softmax(z.t(), 0).t()
+        row = Row(lambda: p, 1, index)
     else:
         p, row = softmax(z, index, asked, out)
-        p_y = p.gather(1, index)
-        ce = _cross_entropy(p_y, logits, index)
+    p_y = p.gather(1, index)
+    ce = _cross_entropy(p_y, logits, index)
     missing = 1.0 - p_y
-    rows, slope = _scaled_slope(g, ce, row, p_y, missing, -scale if narrow else scale, dim)
+    rows, slope = _scaled_slope(g, ce, row, p_y, missing, scale)
     if row_weight is not None:
-        own = row_weight[at].unsqueeze(dim)
+        own = row_weight[at].unsqueeze(1)
         rows, slope = rows * own, slope * own
     if ignored is not None:  # not by a weight of 0: a NaN among the logits would pass
-        hidden = ignored[at].unsqueeze(dim)
+        hidden = ignored[at].unsqueeze(1)
         rows, slope = rows.masked_fill(hidden, 0.0), slope.masked_fill(hidden, 0.0)
-    rows = rows.squeeze(dim)
-    if not narrow:
-        return rows, p.mul_(slope).scatter_(1, index, slope * -missing)
-    of_log_p = torch.zeros_like(log_p).scatter_(dim, index, slope)
-    gradient = torch._log_softmax_backward_data(of_log_p, log_p, dim, z.dtype).t()
-    return rows, gradient.contiguous() if out is None else out.copy_(gradient)
+    return rows.squeeze(1), p.mul_(slope).scatter_(1, index, slope * -missing)
 
 
 def _smooth_piece(
@@ -343,7 +331,8 @@ class _Call(NamedTuple):
 
     def losses_and_gradient(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         if self.whole:
-            return self.piece(logits, slice(None), None)
+            rows, gradient = self.piece(logits, slice(None), None)
+            return rows, gradient.contiguous()
         precise = wide(logits.dtype)
         rows = torch.empty(logits.shape[:1] + logits.shape[2:], dtype=precise)
         # Not in float16, whose range is too small until backward knows the loss's scale. Autograd casts its result.
