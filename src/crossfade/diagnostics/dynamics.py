@@ -113,7 +113,8 @@ class Calibration(NamedTuple):
     brier: float
 
 
-def _ece(confidence: npt.NDArray[np.floating], right: npt.NDArray[np.bool_], bins: int) -> float:
+def confidence_error(confidence: npt.NDArray[np.floating], right: npt.NDArray[np.bool_], bins: int) -> float:
+    """Return the ECE of predictions (N,), see :func:`calibration`; NaN if a confidence is."""
     if np.isnan(confidence).any():
         return float("nan")
     # Bins (a, b], as in Guo et al. 2017.
@@ -145,7 +146,10 @@ def calibration(logits: Tensor, target: Tensor, bins: int = 15) -> Calibration:
     right = (predicted == target).cpu().numpy()
     brier = 1 - 2 * (-ce).exp() + (p * p).sum(1)
     return Calibration(
-        float(right.mean()), float(ce.mean()), _ece(confidence.cpu().numpy(), right, bins), float(brier.mean())
+        float(right.mean()),
+        float(ce.mean()),
+        confidence_error(confidence.cpu().numpy(), right, bins),
+        float(brier.mean()),
     )
 
 
@@ -161,5 +165,5 @@ def calibration_history(recording: Recording, bins: int = 15, epochs: Sequence[i
         confidence = recording.confidence(epoch)[seen].astype(np.float64)
         nll = float(recording.ce(epoch)[seen].mean(dtype=np.float64))
         brier = float(recording.brier(epoch)[seen].mean(dtype=np.float64))
-        history.append(Calibration(float(right.mean()), nll, _ece(confidence, right, bins), brier))
+        history.append(Calibration(float(right.mean()), nll, confidence_error(confidence, right, bins), brier))
     return history

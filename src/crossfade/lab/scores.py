@@ -28,11 +28,10 @@ def expected_calibration_error(probabilities: NDArray[np.floating], labels: NDAr
     >>> expected_calibration_error(np.array([[0.8, 0.2], [0.8, 0.2]]), np.array([0, 1]))
     0.3
     """
-    confidence = probabilities.max(axis=1).astype(np.float64)
-    correct = probabilities.argmax(axis=1) == labels
-    place = np.clip(np.ceil(confidence * BINS).astype(np.int64) - 1, 0, BINS - 1)
-    gaps = np.bincount(place, weights=correct - confidence, minlength=BINS)
-    return float(np.abs(gaps).sum() / len(labels))
+    from crossfade.diagnostics.dynamics import confidence_error
+
+    confidence, correct = probabilities.max(axis=1).astype(np.float64), probabilities.argmax(axis=1) == labels
+    return confidence_error(confidence, correct, BINS)
 
 
 def brier_score(probabilities: NDArray[np.floating], labels: NDArray[np.int64]) -> float:
