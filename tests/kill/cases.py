@@ -71,6 +71,16 @@ CASES: dict[str, tuple[list[str], tuple[str, ...]]] = {
          "--out", "."],
         (*_DEEP, "measurements", "figure", "provenance"),
     ),
+    "map": (
+        ["run", "map", "--data-dir", "{data}", "--noise", "0,0.4", "--sizes", "1", "--nets",
+         "linear", "--methods", "gce", "--repeats", "1", "--epochs", "2", "--workers", "1", "--report", "page.md"],
+        ("row", "commit", "page"),
+    ),
+    "finetune": (
+        ["run", "finetune", "--data-dir", ".", "--scale", "smoke", "--cases", "unknown", "--methods", "el", "--repeats",
+         "1", "--workers", "1", "--report", "page.md"],
+        ("row", "commit", "page"),
+    ),
     "figure1": (["run", "figure1", "--scale", "smoke", "--out", "."], ("page", "figure", "provenance")),
     "taylor": (["run", "taylor", "--scale", "smoke", "--out", "."], ("page", "figure", "provenance")),
 }  # fmt: skip

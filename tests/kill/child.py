@@ -52,9 +52,8 @@ def run(command: list[str], folder: Path, point: str = "", strike: str = "", num
     try:
         main(command)
     finally:
-        if (
-            reusable_executor._executor is not None
-        ):  # multiprocessing waits for idle workers, an interpreter's end doesn't
+        # multiprocessing waits for idle workers, an interpreter's end doesn't
+        if reusable_executor._executor is not None:
             reusable_executor._executor.shutdown(kill_workers=True)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from crossfade.cli import STUDIES
 from crossfade.lab import frames
 from crossfade.lab.store import Store
 from tests.kill.cases import CASES, command
@@ -60,14 +61,17 @@ def check_stopped(status: int, strike: str, folder: Path) -> None:
         assert status == -number
         return
     assert status == 128 + number, err
-    last = [line for line in err.splitlines() if line.startswith("crossfade: ")][
-        -1
-    ]  # before what joblib's own tracker says
+    # joblib's own tracker may say something after it
+    last = [line for line in err.splitlines() if line.startswith("crossfade: ")][-1]
     stored = re.fullmatch(r"crossfade: stopped; (\d+) of \d+ trials are in store\.db\. Run .* again to go on\.", last)
     assert stored or last == "crossfade: stopped", err
     if stored:
         assert int(stored[1]) == known(folder)
     assert not [path for path in folder.rglob(".*") if path.suffix != ".npy"]
+
+
+def test_no_study_is_missing():
+    assert {words[1] for words, _ in CASES.values() if words[0] == "run"} == set(STUDIES)
 
 
 @pytest.mark.parametrize(("case", "point", "strike"), MATRIX)
