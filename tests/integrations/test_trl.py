@@ -37,38 +37,28 @@ def tokenizer():
     )
 
 
-def causal_lm():
+def tiny(name, **more):
+    """Return a new model of a kind, as small as it gets."""
     torch.manual_seed(0)
-    return transformers.LlamaForCausalLM(
-        transformers.LlamaConfig(
-            vocab_size=len(WORDS) + 4, hidden_size=8, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
-            num_key_value_heads=2, max_position_embeddings=64, pad_token_id=0, bos_token_id=1, eos_token_id=2,
-        )
+    config = getattr(transformers, f"{name}Config")(
+        vocab_size=len(WORDS) + 4, hidden_size=8, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=2, max_position_embeddings=64, pad_token_id=0, bos_token_id=1, eos_token_id=2, **more,
     )  # fmt: skip
+    return getattr(transformers, f"{name}ForCausalLM")(config)
+
+
+def causal_lm():
+    return tiny("Llama")
 
 
 def gemma():
     """Return a model with tied weights and capped logits."""
-    torch.manual_seed(0)
-    return transformers.Gemma2ForCausalLM(
-        transformers.Gemma2Config(
-            vocab_size=len(WORDS) + 4, hidden_size=8, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
-            num_key_value_heads=2, head_dim=4, max_position_embeddings=64, pad_token_id=0, bos_token_id=1,
-            eos_token_id=2, final_logit_softcapping=2.0, attn_implementation="eager",
-        )
-    )  # fmt: skip
+    return tiny("Gemma2", head_dim=4, final_logit_softcapping=2.0, attn_implementation="eager")
 
 
 def granite():
     """Return a model that divides its logits."""
-    torch.manual_seed(0)
-    return transformers.GraniteForCausalLM(
-        transformers.GraniteConfig(
-            vocab_size=len(WORDS) + 4, hidden_size=8, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
-            num_key_value_heads=2, max_position_embeddings=64, pad_token_id=0, bos_token_id=1, eos_token_id=2,
-            logits_scaling=0.5,
-        )
-    )  # fmt: skip
+    return tiny("Granite", logits_scaling=0.5)
 
 
 def sentences(count=24):
