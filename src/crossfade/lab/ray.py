@@ -79,10 +79,8 @@ def on_ray(hardware: Hardware, family: Family, work: Path, keep: Path | None = N
                 (data, batch), reason = waiting.pop(ready), ""
                 try:
                     outcomes, files = ray.get(ready)
-                except (
-                    ray.exceptions.RayTaskError
-                ) as error:  # raised in the task: what a user's loss raises is an outcome
-                    raise error.cause from None
+                except ray.exceptions.RayTaskError as error:
+                    raise error.cause from None  # not a user's loss: what that raises is an outcome
                 except ray.exceptions.RayError as error:
                     outcomes, files, reason = {}, {}, error_line(error)
                 if keep is not None:

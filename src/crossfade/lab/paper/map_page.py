@@ -83,9 +83,9 @@ class Place:
         """The scores on the sets that judge."""
         return self.scores[[judges(name) for name in self.scores.index]]
 
-    def gap(self, method: str, rival: str = "ce") -> MeanTest:
-        """Return the mean difference on the judging sets with its interval."""
-        return _t(self.judged[method] - self.judged[rival])
+    def gap(self, method: str) -> MeanTest:
+        """Return the mean difference to CE on the judging sets with its interval."""
+        return _t(self.judged[method] - self.judged["ce"])
 
     @property
     def noise(self) -> str:
