@@ -26,6 +26,7 @@ from torch import Tensor
 import crossfade as cf
 import saved
 from crossfade import _heart
+from crossfade._reduction import CrossEntropyOptions
 from crossfade._transforms import Mixture
 
 BLOCK = 6
@@ -42,7 +43,7 @@ def naive(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def composed(logits: Tensor, target: Tensor) -> Tensor:
-    return _heart.by_row(Mixture(1.0, 1.0), logits, target, None, -100, "mean")
+    return _heart.by_row(Mixture(1.0, 1.0), logits, target, CrossEntropyOptions())
 
 
 def goal(arm: str, shape: str, dtype: str) -> float | None:

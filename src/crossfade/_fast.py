@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from crossfade._reduction import CrossEntropyOptions
 from crossfade._row import Row
 from crossfade._tensors import along_classes, full_precision, is_observed, is_plain, is_soft, smoothed, wide
 from crossfade._transforms import Focal, Mixture, Transform, probe, value_and_slope
@@ -66,10 +67,7 @@ def fast(
     g: Transform,
     logits: Tensor,
     target: Tensor,
-    weight: Tensor | None,
-    ignore_index: int,
-    label_smoothing: float,
-    reduction: str,
+    options: CrossEntropyOptions,
     readable: Callable[[Tensor], Tensor],
 ) -> Tensor | None:
     """Return the loss, or None where the readable form has to serve.
@@ -80,6 +78,7 @@ def fast(
     Args:
         readable: a function from the logits to the loss in a form that can be differentiated twice.
     """
+    weight, ignore_index, label_smoothing, reduction = options
     soft, classes, precise = is_soft(logits, target), logits.shape[1], wide(logits.dtype)
     read_again = logits, target, weight
     if (

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from crossfade import _heart, kernels
-from crossfade._heart import Reduction
+from crossfade._reduction import CrossEntropyOptions, Reduction, reduce_rows
 from crossfade._stats import LossStats, row_stats
 from crossfade._tensors import as_index, capped, class_dim, full_precision, is_sharded, is_soft
 from crossfade._transforms import Transform, check_number
@@ -55,10 +55,7 @@ def loss(
     g: Transform,
     logits: Tensor,
     target: Tensor,
-    weight: Tensor | None,
-    ignore_index: int,
-    label_smoothing: float,
-    reduction: Reduction,
+    options: CrossEntropyOptions,
     softcap: float | None,
     z_loss: float,
     shift: int,
@@ -66,13 +63,13 @@ def loss(
 ) -> Tensor | tuple[Tensor, LossStats]:
     """Return the loss, and on request the rows' statistics, as :mod:`crossfade.functional` describes them."""
     if softcap is None and not z_loss and not shift and not return_stats:
-        return _heart.probability(g, logits, target, weight, ignore_index, label_smoothing, reduction)
+        return _heart.probability(g, logits, target, options)
     check(softcap, z_loss)
     if is_sharded(logits):
         raise ValueError("softcap, z_loss, shift and return_stats need plain logits, got a DTensor")
     target, shape = as_index(target), logits.shape
     if shift:
-        logits, target = _of_positions(logits, target, ignore_index, shift)
+        logits, target = _of_positions(logits, target, options.ignore_index, shift)
 
     def placed(rows: Tensor) -> Tensor:
         """Return results of the rows at their positions, without those that have no target."""
@@ -83,21 +80,22 @@ def loss(
 
     if softcap is not None:
         logits = capped(full_precision(logits), softcap)
-    if z_loss and label_smoothing <= 0 and kernels.available(logits, target):
-        rows, lse = _heart.rows_by_kernel(g, logits, target, ignore_index)
-        value = _heart.reduce_rows(rows, target, weight, ignore_index, reduction)
+    if z_loss and options.label_smoothing <= 0 and kernels.available(logits, target):
+        rows, lse = _heart.rows_by_kernel(g, logits, target, options.ignore_index)
+        value = reduce_rows(rows, target, options)
     else:
         logits = full_precision(logits) if z_loss else logits  # the gradients of loss and z-loss are rounded together
-        value = _heart.probability(g, logits, target, weight, ignore_index, label_smoothing, reduction)
+        value = _heart.probability(g, logits, target, options)
         lse = torch.logsumexp(logits, class_dim(logits)) if z_loss else value
     if z_loss:
         squares, soft = lse.square(), is_soft(logits, target)  # all rows of a soft target count
         valid = torch.zeros_like(squares, dtype=torch.int64) if soft else target
-        value = value + z_loss * _heart.reduce_rows(squares, valid, None, -100 if soft else ignore_index, reduction)
-    value = placed(value) if reduction == "none" else value
+        of_all = options._replace(weight=None, ignore_index=-100 if soft else options.ignore_index)
+        value = value + z_loss * reduce_rows(squares, valid, of_all)
+    value = placed(value) if options.reduction == "none" else value
     if not return_stats:
         return value
-    stats = row_stats(g, logits, target, weight, ignore_index, label_smoothing, z_loss)
+    stats = row_stats(g, logits, target, options, z_loss)
     return value, LossStats(*map(placed, vars(stats).values()))
 
 

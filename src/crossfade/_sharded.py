@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from crossfade._fast import pieces
+from crossfade._reduction import CrossEntropyOptions
 from crossfade._row import Row
 from crossfade._tensors import along_classes, full_precision, target_weight
 from crossfade._transforms import Transform, evaluate, probe
@@ -180,14 +181,14 @@ class _Rows(torch.autograd.Function):
 
 
 def losses(
-    g: Transform, logits: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int, label_smoothing: float
+    g: Transform, logits: Tensor, target: Tensor, options: CrossEntropyOptions
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Return the losses of all rows times their class weights, the targets and the rows' weights, in every process.
 
     Args:
         logits: a DTensor (N, C, ...), sharded over the classes and over the rows, too, if another dimension of the
             mesh does so.
-        target: class indices (N, ...), all of them, or a DTensor. ``weight`` likewise.
+        target: class indices (N, ...), all of them, or a DTensor. The class weights likewise.
 
     Raises:
         ValueError: logits that aren't sharded over the classes, or tensors in g that would need a gradient of all
@@ -197,6 +198,7 @@ def losses(
     from torch.distributed.tensor import DTensor, Partial, Placement, Replicate
     from torch.distributed.tensor import Shard as Placed
 
+    weight, ignore_index, label_smoothing, _ = options
     shard, at = shard_of(logits, 1, "call logits.full_tensor(), or shard the layer before by its output features")
     mesh, placements = cast(DTensor, logits).device_mesh, cast(DTensor, logits).placements
     of_rows: list[Placement] = [

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from crossfade._fast import pieces
+from crossfade._reduction import CrossEntropyOptions
 from crossfade._row import Row
 from crossfade._tensors import along_classes, class_dim, full_precision, is_observed, is_soft, smoothed
 from crossfade._transforms import Transform, value_and_slope
@@ -59,30 +60,18 @@ def row_stats(
     g: Transform,
     logits: Tensor,
     target: Tensor,
-    weight: Tensor | None,
-    ignore_index: int,
-    label_smoothing: float,
+    options: CrossEntropyOptions,
     z_loss: float = 0.0,
 ) -> LossStats:
     """Return the statistics of plain logits, in eager mode a few rows at a time."""
     if is_observed() or logits.dim() < 2 or not len(logits):
-        return _stats(g, logits, target, weight, ignore_index, label_smoothing, z_loss)
-    parts = [
-        vars(_stats(g, logits[at], target[at], weight, ignore_index, label_smoothing, z_loss)).values()
-        for at in pieces(logits)
-    ]
+        return _stats(g, logits, target, options, z_loss)
+    parts = [vars(_stats(g, logits[at], target[at], options, z_loss)).values() for at in pieces(logits)]
     return LossStats(*map(torch.cat, zip(*parts, strict=True)))
 
 
-def _stats(
-    g: Transform,
-    logits: Tensor,
-    target: Tensor,
-    weight: Tensor | None,
-    ignore_index: int,
-    label_smoothing: float,
-    z_loss: float,
-) -> LossStats:
+def _stats(g: Transform, logits: Tensor, target: Tensor, options: CrossEntropyOptions, z_loss: float) -> LossStats:
+    weight, ignore_index, label_smoothing, _ = options
     dim, soft = class_dim(logits), is_soft(logits, target)
     logits = full_precision(logits.detach())
     log_p, lse = torch.log_softmax(logits, dim), torch.logsumexp(logits, dim)

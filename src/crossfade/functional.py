@@ -42,10 +42,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from crossfade import _heart, _options, objectives
-from crossfade._heart import Reduction
+from crossfade import _options, objectives
 from crossfade._linear import linear_crossfade_loss as linear_crossfade_loss
 from crossfade._options import LossOptions, MixtureOptions
+from crossfade._reduction import CrossEntropyOptions, Reduction, reduce_classes, reduce_rows
 from crossfade._stats import LossStats as LossStats
 from crossfade._tensors import as_index, check_per_class, class_dim, full_precision, is_soft, refuse_sharded
 from crossfade._transforms import Transform, check_parameter
@@ -100,9 +100,8 @@ def probability_loss(
     >>> round(squared.item(), 4)
     0.2743
     """
-    return _options.loss(
-        g, logits, target, weight, ignore_index, label_smoothing, reduction, softcap, z_loss, shift, return_stats
-    )
+    options = CrossEntropyOptions(weight, ignore_index, label_smoothing, reduction)
+    return _options.loss(g, logits, target, options, softcap, z_loss, shift, return_stats)
 
 
 @overload
@@ -151,9 +150,8 @@ def crossfade_loss(
     0.3653
     """
     g = objectives.mixture(alpha, beta)
-    return _options.loss(
-        g, logits, target, weight, ignore_index, label_smoothing, reduction, softcap, z_loss, shift, return_stats
-    )
+    options = CrossEntropyOptions(weight, ignore_index, label_smoothing, reduction)
+    return _options.loss(g, logits, target, options, softcap, z_loss, shift, return_stats)
 
 
 def expectation_loss(
@@ -265,6 +263,7 @@ def complement_entropy(
     float64.
     """
     refuse_sharded(logits, "complement_entropy")
+    options = CrossEntropyOptions(weight, ignore_index, label_smoothing, reduction)
     target = as_index(target)
     logits32 = full_precision(logits)
     if not is_soft(logits, target) and label_smoothing <= 0:
@@ -274,9 +273,9 @@ def complement_entropy(
         F.cross_entropy(logits32.detach(), target, ignore_index=ignore_index, reduction="none")
         index = target.masked_fill(target == ignore_index, 0).unsqueeze(dim)
         entropy = _entropy_of_others(logits32, _one_hot(logits32, index))
-        return _heart.reduce_rows(entropy.squeeze(dim), target, weight, ignore_index, reduction)
+        return reduce_rows(entropy.squeeze(dim), target, options)
     scores = -_complement_entropies(logits32.double()).to(logits32.dtype)
-    return _heart.reduce_classes(scores, target, weight, ignore_index, label_smoothing, reduction)
+    return reduce_classes(scores, target, options)
 
 
 def _information(log_p: Tensor) -> Tensor:
@@ -338,4 +337,4 @@ def mpce_loss(
     # Not amax: its gradient looks for the maximum again, and a compiler that computes p twice may find none.
     scores = (p.max(dim, keepdim=True).values - p) * log_p.masked_fill(masked, 0.0)
     scores = scores.masked_fill(masked, float("-inf"))
-    return _heart.reduce_classes(scores, target, weight, ignore_index, label_smoothing, reduction)
+    return reduce_classes(scores, target, CrossEntropyOptions(weight, ignore_index, label_smoothing, reduction))

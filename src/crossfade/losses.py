@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crossfade import _heart, _options, functional
-from crossfade._heart import Reduction, check_reduction
+from crossfade import _options, functional
 from crossfade._options import LossOptions
+from crossfade._reduction import CrossEntropyOptions, Reduction, check_reduction, reduce_classes
 from crossfade._stats import LossStats
 from crossfade._tensors import class_dim, full_precision, is_half
 from crossfade._transforms import Mixture, Transform
@@ -115,19 +115,8 @@ class Fade(nn.Module):
         self, logits: Tensor, target: Tensor, *, return_stats: bool = False
     ) -> Tensor | tuple[Tensor, LossStats]:
         """Return the loss at the progress that was set last, or the pair (loss, stats)."""
-        return _options.loss(
-            self.g(),
-            logits,
-            target,
-            self.weight,
-            self.ignore_index,
-            self.label_smoothing,
-            self.reduction,
-            self.softcap,
-            self.z_loss,
-            self.shift,
-            return_stats,
-        )
+        options = CrossEntropyOptions(self.weight, self.ignore_index, self.label_smoothing, self.reduction)
+        return _options.loss(self.g(), logits, target, options, self.softcap, self.z_loss, self.shift, return_stats)
 
     def _loss_options(self) -> LossOptions:
         return {
@@ -383,9 +372,8 @@ class MaxMahalanobisCenterLoss(nn.Module):
     def forward(self, features: Tensor, target: Tensor) -> Tensor:
         """Return the loss of the features."""
         scores = -self._distances(features, self.squared)
-        return _heart.reduce_classes(
-            scores, target, self.weight, self.ignore_index, self.label_smoothing, self.reduction
-        )
+        options = CrossEntropyOptions(self.weight, self.ignore_index, self.label_smoothing, self.reduction)
+        return reduce_classes(scores, target, options)
 
     def _distances(self, features: Tensor, squared: bool) -> Tensor:
         dim = class_dim(features)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 import crossfade as cf
 from crossfade import _fast, _heart
+from crossfade._reduction import CrossEntropyOptions
 from crossfade._transforms import Mixture
 from crossfade.objectives import focal
 from tests.core.cases import CASES, FORMULAS, p_of
@@ -93,12 +94,14 @@ def test_bits_of_cross_entropy(shape: tuple[int, ...], dtype: torch.dtype) -> No
     ):
         options = {"weight": weight, "reduction": reduction}
         expected = F.cross_entropy(logits, target, label_smoothing=smoothing, **options)
-        by_class = _heart.by_class(Mixture(1.0, 0.0), logits, target, weight, -100, smoothing, reduction)
-        own = _heart.by_class(lambda ce: ce, logits, target, weight, -100, smoothing, reduction)
+        by_class = _heart.by_class(
+            Mixture(1.0, 0.0), logits, target, CrossEntropyOptions(weight, -100, smoothing, reduction)
+        )
+        own = _heart.by_class(lambda ce: ce, logits, target, CrossEntropyOptions(weight, -100, smoothing, reduction))
         exactly(by_class, expected)
         exactly(own, expected)
         if target is not soft and not smoothing:
-            by_row = _heart.by_row(lambda ce: ce, logits, target, weight, -100, reduction)
+            by_row = _heart.by_row(lambda ce: ce, logits, target, CrossEntropyOptions(weight, reduction=reduction))
             exactly(by_row, expected)
 
 
@@ -109,7 +112,9 @@ def test_bits_of_cross_entropy_by_row_in_large_batches(rows: int) -> None:
     for w in (None, weight):
         for reduction in ("none", "mean", "sum"):
             expected = F.cross_entropy(logits, target, weight=w, reduction=reduction)
-            exactly(_heart.by_row(Mixture(1.0, 0.0), logits, target, w, -100, reduction), expected)
+            exactly(
+                _heart.by_row(Mixture(1.0, 0.0), logits, target, CrossEntropyOptions(w, reduction=reduction)), expected
+            )
 
 
 FAST = {"ce": Mixture(1.0, 0.0), "mixture": Mixture(0.3, 2.0), "el": Mixture(0.0, 1.0), "focal": focal()}
@@ -136,13 +141,14 @@ def test_fast_form_agrees_with_by_class(dtype: torch.dtype, shape: tuple[int, ..
     wide = logits.detach().double().requires_grad_()
     wide_target = target.double() if target.is_floating_point() else target
     for weight, reduction in itertools.product((None, torch.rand(shape[1])), ("none", "mean", "sum")):
+        options = CrossEntropyOptions(weight, ignored, smoothing, reduction)  # type: ignore[arg-type]
 
-        def readable(x: Tensor, weight: Tensor | None = weight, reduction: str = reduction) -> Tensor:
-            return _heart.by_class(g, x, wide_target, weight, ignored, smoothing, reduction)  # type: ignore[arg-type]
+        def readable(x: Tensor, options: CrossEntropyOptions = options) -> Tensor:
+            return _heart.by_class(g, x, wide_target, options)
 
-        loss = _fast.fast(g, logits, target, weight, ignored, smoothing, reduction, readable)
+        loss = _fast.fast(g, logits, target, options, readable)
         assert loss is not None
-        reference = readable(wide, None if weight is None else weight.double())
+        reference = readable(wide, options._replace(weight=None if weight is None else weight.double()))
         upstream = torch.rand_like(reference)
         gradient, again = (
             torch.autograd.grad(loss, logits, upstream.to(loss.dtype), retain_graph=True)[0] for _ in "12"

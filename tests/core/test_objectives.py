@@ -14,6 +14,7 @@ from torch import Tensor
 
 import crossfade as cf
 from crossfade import _heart, objectives
+from crossfade._reduction import CrossEntropyOptions
 from crossfade.objectives import Row
 from crossfade.testing import check_loss
 
@@ -160,8 +161,8 @@ def test_all_forms_agree(name: str, rows: int, classes: int) -> None:
     hot[1] = 0.0
     none = {"reduction": "none"}
     forms = [
-        _heart.by_row(g, logits, target, None, -100, "none"),
-        _heart.by_class(g, logits, target, None, -100, 0.0, "none"),
+        _heart.by_row(g, logits, target, CrossEntropyOptions(reduction="none")),
+        _heart.by_class(g, logits, target, CrossEntropyOptions(reduction="none")),
         cf.probability_loss(g, logits, target, **none),
         cf.probability_loss(g, logits, hot, **none),
         cf.probability_loss(g, logits.unsqueeze(2), target.unsqueeze(1), **none).squeeze(1),

@@ -16,6 +16,7 @@ from torch import Tensor
 
 import crossfade as cf
 from crossfade import _heart
+from crossfade._reduction import CrossEntropyOptions
 from crossfade._transforms import Mixture, one_minus_exp
 from crossfade.integrations.distributed import global_count
 from tests.core.cases import CASES
@@ -241,8 +242,10 @@ KEEP_P = {
     "L_q": cf.generalized_cross_entropy,
     "L_1": partial(cf.generalized_cross_entropy, q=1.0),
     "truncated": partial(cf.truncated_cross_entropy, q=0.7, k=1e-37),
-    "by row": lambda x, t, reduction: _heart.by_row(Mixture(0.0, 1.0), x, t, None, -100, reduction),
-    "by class": lambda x, t, reduction: _heart.by_class(Mixture(0.0, 1.0), x, t, None, -100, 0.0, reduction),
+    "by row": lambda x, t, reduction: _heart.by_row(Mixture(0.0, 1.0), x, t, CrossEntropyOptions(reduction=reduction)),
+    "by class": lambda x, t, reduction: _heart.by_class(
+        Mixture(0.0, 1.0), x, t, CrossEntropyOptions(reduction=reduction)
+    ),
     "smoothed": lambda x, t, reduction: cf.mae_loss(x, F.one_hot(t, x.shape[1]).to(x.dtype), reduction=reduction),
 }
 

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from crossfade import _options
-from crossfade._heart import Reduction, check_reduction
 from crossfade._linear import autograd
 from crossfade._linear.passes import Inputs, Losses
 from crossfade._linear.pieces import Options
 from crossfade._options import MixtureOptions
+from crossfade._reduction import Reduction, check_reduction
 from crossfade._row import STATISTICS, Row
 from crossfade._sharded import local_projection
 from crossfade._stats import LossStats

@@ -17,6 +17,7 @@ from torch import Tensor
 from crossfade import _heart
 from crossfade._linear.passes import Factors, Gradients, Inputs, Losses, Needs, run
 from crossfade._linear.pieces import Options
+from crossfade._reduction import CrossEntropyOptions
 from crossfade._stats import row_stats
 from crossfade._tensors import capped, full_precision, wide
 from crossfade._transforms import Mixture
@@ -43,15 +44,14 @@ def composed(inputs: Inputs, options: Options, wanted: Wanted = ()) -> Losses:
         compute = options.compute
         logits = F.linear(hidden.to(compute), weight.to(compute), None if bias is None else bias.to(compute))
         logits = capped(full_precision(logits), options.softcap)
-        loss = _heart.probability(
-            options.g, logits, target, class_weight, options.ignore_index, options.smoothing, "none"
-        )
+        of_rows = CrossEntropyOptions(class_weight, options.ignore_index, options.smoothing, "none")
+        loss = _heart.probability(options.g, logits, target, of_rows)
         lse = torch.logsumexp(logits, 1)
         if target.dim() == 1:
             lse = lse.masked_fill(target == options.ignore_index, 0.0)
         found = dict.fromkeys(Losses._fields, lse.new_zeros(()))
         if wanted:
-            found |= vars(row_stats(options.g, logits, target, class_weight, options.ignore_index, options.smoothing))
+            found |= vars(row_stats(options.g, logits, target, of_rows))
     return Losses(**{name: found[name] for name in Losses._fields} | {"loss": loss, "lse": lse})
 
 

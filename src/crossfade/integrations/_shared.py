@@ -7,7 +7,7 @@ from typing import Protocol, TypeVar, runtime_checkable
 
 from torch import nn
 
-from crossfade._heart import Reduction
+from crossfade._reduction import Reduction
 from crossfade.losses import Fade
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from crossfade._heart import Reduction
+    from crossfade._reduction import Reduction
     from crossfade._row import Row
     from crossfade._transforms import Function
     from crossfade.losses import MaxMahalanobisCenterLoss

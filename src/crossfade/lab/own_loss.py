@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from crossfade._heart import Reduction
+    from crossfade._reduction import Reduction
 
 # ce of p = 1, of p ever nearer to 1, and on to p = 1e-30
 PROBES = np.concatenate([[0.0], np.geomspace(1e-12, -math.log(1e-30), 399)]).astype(np.float32)
