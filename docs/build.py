@@ -14,7 +14,6 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
-import pandas as pd
 
 matplotlib.use("svg")
 sys.path.insert(1, str(Path(__file__).parent / "blocks"))
@@ -35,6 +34,10 @@ import images
 from crossfade.stats import to_svg
 
 ROOT = Path(__file__).parent.parent
+# Each has pages(): for each page the text between its marks, by their names. Figures are drawn beside the page.
+BLOCKS = (
+    benchmarks, calibration, images, large_vocabularies, mpce, noise_map, readme, sentences, table4, text_studies, why,
+)  # fmt: skip
 
 
 def fill(page: Path, source: str, text: str) -> None:
@@ -89,38 +92,10 @@ def site() -> int:
 
 def main() -> None:
     picture()
-    results = ROOT / "results" / "table4" / "results.parquet"
-    if results.exists():
-        frame = pd.read_parquet(results)
-        wide = pd.read_parquet(ROOT / "results" / "table4_wide" / "results.parquet")
-        for name, text in table4.blocks(frame, wide).items():
-            fill(ROOT / "docs" / "results" / "table4.md", name, text)
-        for name, text in mpce.blocks(frame, wide).items():
-            fill(ROOT / "docs" / mpce.PAGE, name, text)
-        table4.figures(frame, ROOT / "docs" / "results")
-    for name, text in noise_map.blocks(ROOT / "docs" / "results").items():
-        fill(ROOT / "docs" / "results" / "map.md", name, text)
-    for page, blocks in why.pages(ROOT / "results").items():
-        for name, text in blocks.items():
-            fill(ROOT / "docs" / "why" / page, name, text)
-    for name, text in large_vocabularies.blocks(ROOT / "results").items():
-        fill(ROOT / "docs" / large_vocabularies.PAGE, name, text)
-    for page, make in sentences.PAGES.items():
-        for name, text in make().items():
-            fill(ROOT / "docs" / page, name, text)
-    for page, found in benchmarks.pages().items():
-        for name, text in found.items():
-            fill(ROOT / "docs" / page, name, text)
-    for name, text in text_studies.blocks().items():
-        page = "finetune.md" if name == "results/text/finetune" else "text.md"
-        fill(ROOT / "docs" / "results" / page, name, text)
-    for name, text in images.blocks().items():
-        fill(ROOT / "docs" / "results" / "images.md", name, text)
-    for name, text in calibration.blocks().items():
-        fill(ROOT / "docs" / calibration.PAGE, name, text)
-    for card in calibration.CARDS:
-        fill(ROOT / "docs" / "cards" / f"{card}.md", f"results/calibration {card}", calibration.sentence(card))
-    fill(ROOT / "README.md", "results", readme.table(ROOT / "results"))
+    for source in BLOCKS:
+        for page, blocks in source.pages().items():
+            for name, text in blocks.items():
+                fill(ROOT / page, name, text)
 
 
 if __name__ == "__main__":

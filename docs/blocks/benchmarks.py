@@ -28,7 +28,7 @@ def pages() -> dict[str, dict[str, str]]:
     ):
         folder = FOLDER / name
         if (folder / "provenance.json").exists():
-            found.setdefault(page, {})[f"results/benchmarks/{name}"] = f"{_origin(folder)}\n\n{make(folder)}"
+            found.setdefault(f"docs/{page}", {})[f"results/benchmarks/{name}"] = f"{_origin(folder)}\n\n{make(folder)}"
     return found
 
 

@@ -22,15 +22,15 @@ from crossfade.stats import mean_interval, new_figure, to_svg
 from crossfade.stats.calibration import MEASURES
 
 FOLDER = Path(__file__).parents[2] / "results" / "calibration"
-PAGE = "results/calibration.md"
 _AFTER = [f"{name}_calibrated" for name in MEASURES]
 _COLUMNS = ["net", "dataset", "method", "repeat", "accuracy", *MEASURES, "temperature", "temperature_bounded", *_AFTER]
 _BINS = 15
 # The methods that stand for a card's loss.
 CARDS = {
     "cross-entropy": ("ce",), "crossfade": ("f0", "gradual"), "expectation": ("el",), "focal": ("focal",),
-    "mae": ("mae",), "generalized-cross-entropy": ("gce",), "truncated-cross-entropy": ("tgce",),
-    "tamed-cross-entropy": ("tce",), "poly": ("poly",),
+    "mae": ("mae",), "generalized-cross-entropy": ("gce", "gce-rising"), "truncated-cross-entropy": ("tgce",),
+    "tamed-cross-entropy": ("tce",), "poly": ("poly",), "complement-entropy": ("cot",), "mpce": ("mpce",),
+    "max-mahalanobis": ("mmc",),
 }  # fmt: skip
 
 
@@ -38,6 +38,7 @@ def collect(store: str, name: str, hardware: str) -> None:
     """Write the finished trials of a store, and where they come from."""
     with Store(store, mode="read") as opened:
         found, rows, run = frames.results(opened), list(opened.rows()), opened.runs()[0]
+        failed = frames.failure_lines(frames.failures(opened))
     found = found[_COLUMNS].sort_values(["net", "dataset", "repeat", "method"], kind="stable")
     FOLDER.mkdir(parents=True, exist_ok=True)
     scores = found.select_dtypes("float64").columns
@@ -51,6 +52,7 @@ def collect(store: str, name: str, hardware: str) -> None:
         "command": " ".join(command.replace(" --overwrite", "").split()),
         "runs": [{"trials": n, "commit": commit, "date": date} for (commit, date), n in made.items()],
         "hardware": hardware,
+        "failed": failed,
         "scale": run.request["meta"]["scale"],
         "recipe": [json.loads(one) for one in sorted(recipes)],
         "versions": rows[0].provenance["versions"],
@@ -125,7 +127,8 @@ def gaps(frame: pd.DataFrame, over: str) -> pd.DataFrame:
     for method in dict.fromkeys(frame["method"]):
         for column in (*MEASURES, *_AFTER):
             score, _, when = column.partition("_")
-            own, base = means[column][method].to_numpy(), means[column]["ce"].to_numpy()
+            # A set on which the method failed is left out.
+            own, base = means[column].loc[means[column][method].notna(), [method, "ce"]].to_numpy().T
             if method == "ce":
                 found = (0.0, 0.0, 0.0)
             elif score == "nll" and len(own) > 9:
@@ -175,9 +178,10 @@ def head(name: str, frame: pd.DataFrame) -> str:
     about = json.loads((FOLDER / f"{name}.json").read_text())
     made = "; ".join(f"{one['trials']} at commit {one['commit']}, {one['date']}" for one in about["runs"])
     bounded = int(frame["temperature_bounded"].sum())
+    failed = "".join(f" Failed: {line}." for line in about.get("failed", ()))
     return (
         f"`{about['command']}`: {len(frame)} networks ({made}; {about['hardware']}). In {bounded} of them NLL has no "
-        f"minimum. Everything else: `results/calibration/{name}.json`, and the files beside it.\n"
+        f"minimum.{failed} Everything else: `results/calibration/{name}.json`, and the files beside it.\n"
     )
 
 
@@ -252,8 +256,13 @@ def reliability() -> str:
     return to_svg(figure)
 
 
-def blocks() -> dict[str, str]:
-    """Return the page's blocks by the names of their marks; the figure is drawn beside the page."""
+def pages() -> dict[str, dict[str, str]]:
+    """Return for each page its blocks, by the names of their marks, and draw the figure."""
+    cards = {f"docs/cards/{card}.md": {f"results/calibration {card}": sentence(card)} for card in CARDS}
+    return {"docs/results/calibration.md": _blocks(), **cards}
+
+
+def _blocks() -> dict[str, str]:
     tables = pd.read_parquet(FOLDER / "tables.parquet")
     linear, mlp = (tables[tables["net"] == net] for net in ("linear", "mlp"))
     measured = {

@@ -84,10 +84,11 @@ def parameters() -> str:
     return "\n".join(lines)
 
 
-def blocks() -> dict[str, str]:
-    """Return the page's blocks by the names of their marks."""
+def pages() -> dict[str, dict[str, str]]:
+    """Return for each page its blocks, by the names of their marks."""
     found = {f"results/images/{path.stem}": study(path.stem) for path in sorted(FOLDER.glob("*.json"))}
-    return {**found, "results/images/stopped": stopped(), "crossfade.lab.nets": parameters()}
+    others = {"results/images/stopped": stopped(), "crossfade.lab.nets": parameters()}
+    return {"docs/results/images.md": {**found, **others}}
 
 
 if __name__ == "__main__":

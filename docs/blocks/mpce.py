@@ -10,7 +10,6 @@ from scipy.stats import spearmanr
 from crossfade.lab.paper.table4_page import NETS
 from crossfade.stats import analyze
 
-PAGE = "results/mpce.md"
 RESULTS = Path(__file__).parents[2] / "results"
 _CLASSES = {"2": (2, 2), "3": (3, 3), "4 to 9": (4, 9), "10 and more": (10, 1000)}
 
@@ -80,9 +79,10 @@ def images() -> str:
     return f"CE is at {100 * rows['ce']:.2f} % of the test images and MPCE at {100 * rows['mpce']:.2f} %"
 
 
-def blocks(frame: pd.DataFrame, wide: pd.DataFrame) -> dict[str, str]:
-    """Return the page's blocks by the names of their marks."""
-    return {
+def pages() -> dict[str, dict[str, str]]:
+    """Return for each page its blocks, by the names of their marks."""
+    frame, wide = (pd.read_parquet(RESULTS / name / "results.parquet") for name in ("table4", "table4_wide"))
+    found = {
         "results/table4 mpce": by_classes(frame),
         "results/table4 mpce, trend": trend(frame),
         "results/table4_wide mpce": by_classes(wide),
@@ -91,3 +91,4 @@ def blocks(frame: pd.DataFrame, wide: pd.DataFrame) -> dict[str, str]:
         "results/table4 mpce, ece": calibration(frame),
         "results/images/table1-short-mpce accuracies": images(),
     }
+    return {"docs/results/mpce.md": found}

@@ -13,11 +13,13 @@ from crossfade.lab.paper.page import beside_paper, row, signed
 from crossfade.lab.paper.table4_page import NETS, PAPER
 from crossfade.stats import analyze, summarize_repeats
 
+RESULTS = Path(__file__).parents[2] / "results"
 
-def table(results: Path) -> str:
-    """Return a row an experiment: the mean difference of the fade to CE in points, and the paper's."""
+
+def pages() -> dict[str, dict[str, str]]:
+    """Return the README's table, a row an experiment: the mean difference of the fade to CE, and the paper's."""
     rows = []
-    uci = pd.read_parquet(results / "table4" / "results.parquet")
+    uci = pd.read_parquet(RESULTS / "table4" / "results.parquet")
     for net, title in NETS.items():
         own = part(uci, net, 0.9, SIX)
         found = {one.method: one for one in summarize_repeats(own, "ce", repeat="seed", ties="min")}["gradual"]
@@ -30,12 +32,12 @@ def table(results: Path) -> str:
         ("images", "images/table1-paper-resnet20", IMAGE_STUDIES["table1"].cells, "ResNet20", "CIFAR-100, one seed"),
         ("text", "text/table3-paper", table3.STUDY.cells, "five LSTMs", "all clothing reviews, eight seeds"),
     ):
-        beside = beside_paper(cells, pd.read_csv(results / f"{name}.csv"))
+        beside = beside_paper(cells, pd.read_csv(RESULTS / f"{name}.csv"))
         fade = beside[(beside["method"] == "gradual") & (beside["seeds"] > 0)]
         study = name.partition("/")[2].partition("-")[0].replace("table", "Table ")
         gains = signed(fade["delta"].mean()), signed(fade["paper_delta"].mean())
         rows.append(row(f"[{study}](docs/results/{page}.md), {net}", data, *gains))
-    glue = figure2.experiments(pd.read_csv(results / "text" / "figure2-protocol.csv"), "accuracy")
+    glue = figure2.experiments(pd.read_csv(RESULTS / "text" / "figure2-protocol.csv"), "accuracy")
     gain = signed(100 * (glue["gradual"] - glue["ce"]).mean())
     rows.append(
         row(
@@ -46,4 +48,4 @@ def table(results: Path) -> str:
         )
     )
     head = row("experiment", "data", "fade − CE, points (95 %)", "the paper's")
-    return "\n".join([head, "|---|---|--:|--:|", *rows])
+    return {"README.md": {"results": "\n".join([head, "|---|---|--:|--:|", *rows])}}

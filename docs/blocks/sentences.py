@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -343,15 +343,17 @@ def _expectation() -> dict[str, str]:
     return {"the paper": " and ".join(signed(PAPER[net]["el"].delta) for net in NETS) + " points"}
 
 
-PAGES: dict[str, Callable[[], dict[str, str]]] = {
-    "results/table4.md": _table4,
-    "results/images.md": _images,
-    "results/text.md": _texts,
-    "results/calibration.md": _calibration,
-    "results/index.md": _index,
-    "cards/expectation.md": _expectation,
-    "statistics.md": _statistics,
-    "why/escaping.md": _escaping,
-    "why/dynamics.md": _dynamics,
-    "large-vocabularies.md": _vocabularies,
-}
+def pages() -> dict[str, dict[str, str]]:
+    """Return for each page its blocks, by the names of their marks."""
+    return {
+        "docs/results/table4.md": _table4(),
+        "docs/results/images.md": _images(),
+        "docs/results/text.md": _texts(),
+        "docs/results/calibration.md": _calibration(),
+        "docs/results/index.md": _index(),
+        "docs/cards/expectation.md": _expectation(),
+        "docs/statistics.md": _statistics(),
+        "docs/why/escaping.md": _escaping(),
+        "docs/why/dynamics.md": _dynamics(),
+        "docs/large-vocabularies.md": _vocabularies(),
+    }

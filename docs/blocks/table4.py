@@ -11,6 +11,7 @@ import pandas as pd
 from crossfade.lab.paper.table4_page import NETS, PAPER
 from crossfade.stats import analyze, summarize_repeats, to_svg
 
+ROOT = Path(__file__).parents[2]
 CONTROLS = ["ce-matched", "ce-rate-matched"]  # of the gradient's size, eq. (20) to (22)
 SIX = ["ce", "f0", "f0-late", "gradual", "el", "focal"]
 WIDE = [*SIX, "ce-matched", "ce-cosine"]  # compared with learning rates up to 0.1
@@ -195,8 +196,10 @@ def seeds_table(frame: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def blocks(frame: pd.DataFrame, wide: pd.DataFrame) -> dict[str, str]:
-    """Return the page's blocks by the names of their marks."""
+def pages() -> dict[str, dict[str, str]]:
+    """Return for each page its blocks, by the names of their marks, and draw the figures."""
+    frame, wide = (pd.read_parquet(ROOT / "results" / name / "results.parquet") for name in ("table4", "table4_wide"))
+    figures(frame, ROOT / "docs" / "results")
     source = "results/table4"
     texts = {}
     for momentum in sorted(frame["momentum"].unique()):
@@ -210,7 +213,7 @@ def blocks(frame: pd.DataFrame, wide: pd.DataFrame) -> dict[str, str]:
     texts[f"{source} shape"] = shape_table(frame)
     texts[f"{source} rivals"] = rivals_table(frame)
     texts[f"{source} small sets"] = small_sets(frame)
-    return texts
+    return {"docs/results/table4.md": texts}
 
 
 def figures(frame: pd.DataFrame, folder: Path) -> None:

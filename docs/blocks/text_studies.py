@@ -125,8 +125,8 @@ def _shortened(found: re.Match[str]) -> str:
     return f"{option} {'DIR' if option == '--data-dir' else end if option != '--model' else 'FOLDER'}"
 
 
-def blocks() -> dict[str, str]:
-    """Return the page's blocks by the names of their marks; figures are drawn beside the page."""
+def pages() -> dict[str, dict[str, str]]:
+    """Return for each page its blocks, by the names of their marks, and draw the figures."""
     found = {}
     if (FOLDER / "table3-choices.csv").exists():
         found["results/text/table3-choices"] = choices()
@@ -158,7 +158,8 @@ def blocks() -> dict[str, str]:
         figure = STUDIES[study].figure(results, "") if study in STUDIES else None
         if figure is not None:
             (FOLDER.parent.parent / "docs" / "results" / f"{path.stem}.svg").write_text(to_svg(figure))
-    return found
+    tuned = {"results/text/finetune": found.pop("results/text/finetune")}
+    return {"docs/results/text.md": found, "docs/results/finetune.md": tuned}
 
 
 if __name__ == "__main__":

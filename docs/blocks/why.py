@@ -10,6 +10,7 @@ import pandas as pd
 
 from crossfade.lab.paper.why.escape import predicted_rise
 
+RESULTS = Path(__file__).parents[2] / "results"
 GROUPS = ("wrong and hopeless", "wrong and near", "right")
 PAPER = {"wrong and hopeless": (2623, 88), "wrong and near": (611, 235), "right": (6766, 6482)}
 
@@ -20,7 +21,7 @@ def table(head: list[str], rows: list[list[object]]) -> str:
     return "\n".join(lines + ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows])
 
 
-def pages(results: Path) -> dict[str, dict[str, str]]:
+def pages() -> dict[str, dict[str, str]]:
     """Return for each page its blocks, by the names of their marks. Studies without results are left out."""
     found: dict[str, dict[str, str]] = {}
     for page, study, make in (
@@ -29,8 +30,10 @@ def pages(results: Path) -> dict[str, dict[str, str]]:
         ("dynamics.md", "dynamics", dynamics),
         ("escaping.md", "escape", escaping),
     ):
-        if (results / study / "provenance.json").exists():
-            found[page] = {f"results/{study}/{mark}": text for mark, text in make(results / study).items()}
+        if (RESULTS / study / "provenance.json").exists():
+            found[f"docs/why/{page}"] = {
+                f"results/{study}/{mark}": text for mark, text in make(RESULTS / study).items()
+            }
     return found
 
 

@@ -53,9 +53,9 @@ def test_the_numbers_within_sentences_are_those_of_the_files(monkeypatch: pytest
     monkeypatch.syspath_prepend(str(DOCS / "blocks"))
     import sentences
 
-    for page, make in sentences.PAGES.items():
-        text = (DOCS / page).read_text()
-        for name, value in make().items():
+    for page, blocks in sentences.pages().items():
+        text = (ROOT / page).read_text()
+        for name, value in blocks.items():
             assert f"<!-- from {name} -->{value}<!-- end -->" in text, f"{page}: run docs/build.py"
 
 
