@@ -2,7 +2,8 @@
 
     python results/collect_map.py map.db
 
-It writes one row for each finished trial of the store's last complete map, and how many failed.
+It writes one row for each finished trial of the store's last complete map beside those collected before, which it
+replaces where they are the same, and how many failed.
 """
 
 from __future__ import annotations
@@ -12,11 +13,14 @@ import re
 import sys
 from pathlib import Path
 
+import pandas as pd
+
 from crossfade.lab import frames
-from crossfade.lab.paper.map_page import collect
-from crossfade.lab.store import Store
+from crossfade.lab.paper.map_page import COLUMNS, collect
+from crossfade.lab.store import Run, Store
 
 OUT = Path(__file__).parent / "map"
+KEY = [*COLUMNS, "dataset", "method", "repeat"]
 LONG = ("command", "methods", "datasets", "notes", "place", "recipe")  # fields of a run's description that are left out
 
 
@@ -24,11 +28,16 @@ def main() -> None:
     if len(sys.argv) != 2:
         sys.exit(__doc__)
     with Store(sys.argv[1], "read") as store:
-        by_command: dict[str, list[object]] = {}
+        by_command: dict[str, list[Run]] = {}
         for run in store.runs():
-            if set(run.keys) <= set(store.statuses(run.keys)):
-                by_command.setdefault(run.request["meta"]["command"], []).append(run)
-        command, runs = max(by_command.items(), key=lambda pair: sum(len(run.keys) for run in pair[1]))
+            by_command.setdefault(run.request["meta"]["command"], []).append(run)
+        known = store.statuses([key for run in store.runs() for key in run.keys])
+        maps = [
+            (command, runs) for command, runs in by_command.items() if all(set(one.keys) <= set(known) for one in runs)
+        ]
+        if not maps:
+            sys.exit(f"{sys.argv[1]} has no complete map")
+        command, runs = maps[-1]
         table = collect(store, runs)
         keys = [key for run in runs for key in run.keys]
         failed = [": ".join(map(str, failure)) for failure in frames.failures(store, keys)]
@@ -37,9 +46,11 @@ def main() -> None:
     about |= {"command": re.sub(r"--(data-dir|store|report) \S+ ?", "", command), "trials": len(keys), "failed": failed}
     about["recipe"] = {run.request["meta"]["recipe"]["net"]: run.request["meta"]["recipe"] for run in runs}
     small = {"repeat": "int16", "nll": "float32", "n_train": "int32"}
-    OUT.mkdir(exist_ok=True)
-    table.astype(small).to_parquet(OUT / "results.parquet", index=False, compression="zstd")
-    (OUT / "provenance.json").write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n")
+    path, described = OUT / "results.parquet", OUT / "provenance.json"
+    table = pd.concat([table.astype(small), pd.read_parquet(path)]).drop_duplicates(KEY).sort_values(KEY)
+    table.to_parquet(path, index=False, compression="zstd")
+    parts = [about, *(one for one in json.loads(described.read_text()) if one["command"] != about["command"])]
+    described.write_text(json.dumps(parts, indent=1, ensure_ascii=False) + "\n")
     print(f"{OUT}: {len(table)} rows, {len(failed)} trials failed")
 
 

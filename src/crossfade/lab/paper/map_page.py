@@ -171,17 +171,28 @@ def words(found: Sequence[Place]) -> str:
 
 
 def averages(found: Sequence[Place]) -> str:
-    """Return a table of each method's difference to CE over all places of a network and a share of wrong labels.
-
-    A set's differences are averaged first, so that the interval is one over sets.
-    """
+    """Return a table of each method's difference to CE over all places of a network and a share of wrong labels."""
     others = _others(found)
     lines = [row("network", "wrong labels", "places", *others), "|---|---|--:|" + "--:|" * len(others)]
     for (net, noise), part in _grouped(found, "net", "noise"):
-        gaps = pd.concat([place.judged[others].sub(place.judged["ce"], axis=0) for place in part])
-        tests = [_t(gaps[name].groupby(level=0).mean()) for name in others]
-        lines.append(row(NETS.get(net, net), f"{100 * noise:g} %", len(part), *map(_marked, tests)))
+        cells = [_mean_gap(part, name) for name in others]
+        lines.append(row(NETS.get(net, net), f"{100 * noise:g} %", len(part), *cells))
     return "\n".join(lines)
+
+
+def gains(found: Sequence[Place], method: str) -> str:
+    """Return a method's line of the averages in words."""
+    parts = []
+    for (noise,), part in _grouped(found, "noise"):
+        of_nets = " and ".join(_mean_gap(list(own), method) for _, own in _grouped(part, "net"))
+        parts.append(f"{f'{100 * noise:g} % wrong' if noise else 'right'} labels {of_nets}")
+    return f"`{method}` {', '.join(parts)} points"
+
+
+def _mean_gap(part: Sequence[Place], method: str) -> str:
+    """Return a method's difference to CE over places. A set's are averaged first: the interval is one over sets."""
+    gaps = pd.concat([place.judged[method] - place.judged["ce"] for place in part])
+    return _marked(_t(gaps.groupby(level=0).mean()))
 
 
 def _marked(test: MeanTest) -> str:
