@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from crossfade.errors import UserError
-from crossfade.lab.data.split import DividedTask, Examples, Mask, entry, first_of_each
+from crossfade.lab.data.split import DividedTask, Examples, Parts, entry, first_of_each
 from crossfade.lab.trial import Json, Shape, digest, stream_seed
 
 Files: TypeAlias = tuple[tuple[str, int], ...]  # image files and their class numbers
@@ -86,19 +86,11 @@ class ImageSet(Examples[Part]):
 
 
 @dataclass(frozen=True, eq=False)
-class ImageSplit:
-    """One repeat: the parts, and the training part's mean and standard deviation of each colour, in [0, 1].
+class ImageSplit(Parts[Part]):
+    """One repeat: the parts, and the training part's mean and standard deviation of each colour, in [0, 1]."""
 
-    ``tested`` is which images are tested, as in ``divided``; None if not all of the test part are.
-    """
-
-    train: Part
-    validation: Part | None
-    test: Part
-    classes: int
     mean: Tensor
     std: Tensor
-    tested: Mask | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,7 +130,7 @@ class ImageTask(DividedTask[Part]):
         train, validation, test, tested = self.divided(stream_seed(self.content, repeat, "split"), self.test_size)
         train, test = _sample(train, self.per_class), _sample(test, self.test_per_class)
         whole = tested if self.test_per_class is None else None
-        return ImageSplit(train, validation, test, len(self.data.classes), *_moments(train.images), whole)
+        return ImageSplit(train, validation, test, len(self.data.classes), *_moments(train.images), tested=whole)
 
     def describe(self) -> Json:
         data, split = self.data, self.split(0)
@@ -165,16 +157,11 @@ def _moments(images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @dataclass(frozen=True, eq=False)
-class StreamSplit:
+class StreamSplit(Parts[Files]):
     """The parts of one repeat, as ``ImageSplit`` with files instead of pixels."""
 
-    train: Files
-    validation: Files | None
-    test: Files
-    classes: int
     mean: Tensor
     std: Tensor
-    tested: Mask | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence, Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Generic, Protocol, Self, TypeAlias, TypeVar
 
 import numpy as np
@@ -89,6 +89,21 @@ class Part(Protocol):
 
 
 AnyPart = TypeVar("AnyPart", bound=Part)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, eq=False)
+class Parts(Generic[T]):
+    """The parts of one repeat; ``validation`` is None if the last epoch counts.
+
+    ``tested`` is which examples are tested, as in ``DividedTask.divided``; None if not all of the test part are.
+    """
+
+    train: T
+    validation: T | None
+    test: T
+    classes: int
+    tested: Mask | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,7 +17,7 @@ from crossfade.errors import UserError
 from crossfade.lab.data.columns import Rare, labelled, without_rare
 from crossfade.lab.data.reading import Rows, check_names, rows_of_arrays, rows_of_files
 from crossfade.lab.data.sources import CATALOGUE, find_reviews, hub
-from crossfade.lab.data.split import DividedTask, Examples, Mask, divide, entry
+from crossfade.lab.data.split import DividedTask, Examples, Parts, divide, entry
 from crossfade.lab.trial import Json, Shape, stream_seed
 
 
@@ -72,14 +72,8 @@ class TextSet(Examples[TextPart]):
 
 
 @dataclass(frozen=True, eq=False)
-class TextSplit:
-    """The parts of one repeat; ``validation`` is None if the last epoch counts, ``tested`` as in ``divided``."""
-
-    train: TextPart
-    validation: TextPart | None
-    test: TextPart
-    classes: int
-    tested: Mask | None = None
+class TextSplit(Parts[TextPart]):
+    """The parts of one repeat."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +119,7 @@ class TextTask(DividedTask[TextPart]):
         classes = len(self.data.classes)
         if self.limit is not None and self.limit < len(train):
             _, train, _ = divide(train, classes, self.limit / len(train), stream_seed(self.content, 0, "limit"))
-        return TextSplit(train, validation, test, classes, tested)
+        return TextSplit(train, validation, test, classes, tested=tested)
 
     def describe(self) -> Json:
         data, split = self.data, self.split(0)
@@ -230,9 +224,7 @@ _THREE = ("entailment", "neutral", "contradiction")
 _COLA = ("source", "label", "mark", "sentence")
 
 GLUE = (
-    GlueTask(
-        "CoLA", "cola", ("sentence",), "label", _BINARY, "mcc", 8_551, 1_043, ("source", "label", "mark", "sentence")
-    ),
+    GlueTask("CoLA", "cola", ("sentence",), "label", _BINARY, "mcc", 8_551, 1_043, _COLA),
     GlueTask("SST-2", "sst2", ("sentence",), "label", _BINARY, "accuracy", 67_349, 872),
     GlueTask("MRPC", "mrpc", ("#1 String", "#2 String"), "Quality", _BINARY, "f1", 3_668, 408),
     GlueTask("QQP", "qqp", ("question1", "question2"), "is_duplicate", _BINARY, "f1", 363_846, 40_430),
