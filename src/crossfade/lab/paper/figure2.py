@@ -18,8 +18,8 @@ from crossfade.lab.train.deep.recipe import TextRecipe
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Epochs, the most training examples, seeds.
-_SHORTENED = {"smoke": (1, 64, 1), "short": (3, 800, 2)}
+_SHORTENED = {"smoke": ({"epochs": 1, "evaluate": (1,)}, 1), "short": ({"epochs": 3, "evaluate": (3,)}, 2)}
+_LIMITS = {"smoke": 64, "short": 800}  # the most training examples of a task
 _TASKS = {task.name: task for task in GLUE}
 _METRICS = {"mcc": "Matthews", "f1": "F1", "accuracy": "accuracy"}
 _FACTORS = (1.0, 1.01, 1.02, 1.05)
@@ -48,25 +48,19 @@ def task_names(names: Sequence[str]) -> tuple[str, ...]:
 class _Figure2(MarkdownStudy[TextRecipe, TextSet]):
     limit: int | None = None
 
+    shortened = _SHORTENED
+
     def load(self, data: str, request: Request) -> TextSet:
         try:
             return load_glue(_TASKS[data], request.data_dir)
         except UserError as error:  # doesn't stop the other tasks
             raise NotHereError(str(error)) from None
 
-    def protocol(self, cell: Cell[TextRecipe], request: Request) -> tuple[TextRecipe, int]:
-        recipe, repeats = cell.recipe, cell.repeats
-        if request.scale != "paper":
-            epochs, _, repeats = _SHORTENED[request.scale]
-            recipe = replace(recipe, epochs=epochs, evaluate=(epochs,), scale=request.scale)
-        recipe = replace(recipe, epochs=request.epochs or recipe.epochs, **request.recipe)
-        return recipe, request.repeats or repeats
-
     def prepare(self, cell: Cell[TextRecipe], data: TextSet, request: Request) -> Prepared:
         from crossfade.lab.nets.pretrained import check_model
 
         recipe, repeats = self.protocol(cell, request)
-        limit = self.limit or (None if request.scale == "paper" else _SHORTENED[request.scale][1])
+        limit = self.limit or _LIMITS.get(request.scale)
         recipe = replace(recipe, digest=check_model(recipe.model, recipe.max_length))
         rows, used = _TASKS[data.name].rows, min(limit or len(data.train), len(data.train))
         label = data.name if used >= rows else f"{data.name} ({used:,} of {rows:,} rows)"

@@ -6,7 +6,7 @@ One pre-trained model, two kinds of new text: more of what it knows, and what it
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, partial
 from hashlib import blake2b
 
@@ -25,8 +25,10 @@ from crossfade.stats.words import listed
 CASES = {"known": "Known text", "unknown": "Unknown text"}
 _LONGEST = 4_000  # bytes of a document, so that each part has many
 _REGION = 0.005  # a loss of accuracy up to this size counts as none
-# Steps of pre-training, bytes to fine-tune on, bytes held out, seeds.
-_SHORTENED = {"smoke": (3, 2_048, 1_024, 2), "short": (500, 16_384, 8_192, 2)}
+_SHORTENED = {
+    "smoke": ({"pretrain_steps": 3, "train": 2_048, "held_out": 1_024}, 2),
+    "short": ({"pretrain_steps": 500, "train": 16_384, "held_out": 8_192}, 2),
+}
 Documents = dict[str, tuple[bytes, ...]]
 
 
@@ -48,6 +50,8 @@ def _drawn(texts: Sequence[str]) -> tuple[bytes, ...]:
 
 @dataclass(frozen=True)
 class _Finetune(MarkdownStudy[FinetuneRecipe, Documents]):
+    shortened = _SHORTENED
+
     @property
     def family(self) -> Family:
         return partial(spread, compute)
@@ -64,13 +68,6 @@ class _Finetune(MarkdownStudy[FinetuneRecipe, Documents]):
         own = {one.name: one for one in OBJECTIVES}
         check_known("--methods", request.methods, cell.methods, self.name)
         return [own.get(name) or method(name) for name in dict.fromkeys(["ce", *(request.methods or cell.methods)])]
-
-    def protocol(self, cell: Cell[FinetuneRecipe], request: Request) -> tuple[FinetuneRecipe, int]:
-        recipe, repeats = cell.recipe, cell.repeats
-        if request.scale != "paper":
-            steps, train, held_out, repeats = _SHORTENED[request.scale]
-            recipe = replace(recipe, pretrain_steps=steps, train=train, held_out=held_out, scale=request.scale)
-        return replace(recipe, **request.recipe), request.repeats or repeats
 
     def prepare(self, cell: Cell[FinetuneRecipe], data: Documents, request: Request) -> Prepared:
         recipe, repeats = self.protocol(cell, request)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import tomllib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import ClassVar, Generic, Literal, TypeAlias, TypeVar, get_args
+from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar, get_args
 
 from crossfade.errors import UserError
 from crossfade.lab.checks import check_choice, check_count
@@ -173,6 +173,8 @@ class Study(ABC, Generic[R, D]):
     choices: tuple[str, ...] = ()
 
     nets_option: ClassVar[str] = "--nets"
+    # By scale: what differs in the recipes, and the number of seeds.
+    shortened: ClassVar[Mapping[str, tuple[Json, int]]] = {}
 
     @abstractmethod
     def load(self, data: str, request: Request) -> D:
@@ -183,16 +185,20 @@ class Study(ABC, Generic[R, D]):
         """
 
     @abstractmethod
-    def protocol(self, cell: Cell[R], request: Request) -> tuple[R, int]:
-        """Return the cell's recipe and number of seeds at the request's scale."""
-
-    @abstractmethod
     def prepare(self, cell: Cell[R], data: D, request: Request) -> Prepared:
         """Return the cell's tasks and recipe at the request's scale."""
 
     @abstractmethod
     def write(self, store: Store, planned: Plan, report: Path) -> str:
         """Write the page of a plan's results, of which there must be some, and return it as text."""
+
+    def protocol(self, cell: Cell[R], request: Request) -> tuple[R, int]:
+        """Return the cell's recipe and number of seeds at the request's scale."""
+        recipe: Any = cell.recipe
+        changes, repeats = self.shortened.get(request.scale, ({}, cell.repeats))
+        scale = {"scale": request.scale} if changes else {}
+        epochs = {"epochs": request.epochs} if request.epochs else {}
+        return replace(recipe, **{**changes, **scale, **epochs, **request.recipe}), request.repeats or repeats
 
     @property
     def family(self) -> Family | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import pandas as pd
 
@@ -15,29 +15,22 @@ from crossfade.lab.provenance import sizes_of
 from crossfade.lab.train.lstm.recipe import LstmRecipe
 
 _TEST_SIZE = 0.1
-# Epochs, batch size, training reviews, seeds.
-_SHORTENED = {"smoke": (1, 16, 200, 1), "short": (8, 32, 6_000, 2)}
+_SHORTENED = {"smoke": ({"epochs": 1, "batch_size": 16}, 1), "short": ({"epochs": 8, "batch_size": 32}, 2)}
+_REVIEWS = {"smoke": 200, "short": 6_000}  # to train on
 
 
 @dataclass(frozen=True)
 class _Table3(MarkdownStudy[LstmRecipe, TextSet]):
+    shortened = _SHORTENED
+
     def load(self, data: str, request: Request) -> TextSet:
         if find_reviews(request.data_dir) is None:
             raise NotHereError(f"reviews: not in {request.data_dir}; {CATALOGUE['reviews'].how}")
         return load_reviews(request.data_dir)
 
-    def protocol(self, cell: Cell[LstmRecipe], request: Request) -> tuple[LstmRecipe, int]:
-        recipe, repeats = cell.recipe, cell.repeats
-        if request.scale != "paper":
-            epochs, batch, _, repeats = _SHORTENED[request.scale]
-            recipe = replace(recipe, epochs=epochs, batch_size=batch, scale=request.scale)
-        recipe = replace(recipe, epochs=request.epochs or recipe.epochs, **request.recipe)
-        return recipe, request.repeats or repeats
-
     def prepare(self, cell: Cell[LstmRecipe], data: TextSet, request: Request) -> Prepared:
         recipe, repeats = self.protocol(cell, request)
-        limit = None if request.scale == "paper" else _SHORTENED[request.scale][2]
-        task = TextTask(data, test_size=_TEST_SIZE, limit=limit, label=cell.label)
+        task = TextTask(data, test_size=_TEST_SIZE, limit=_REVIEWS.get(request.scale), label=cell.label)
         terms = f"{recipe.epochs} epochs, batch {recipe.batch_size}, learning rate {recipe.learning_rate:g}"
         about = f"{sizes_of(task)} · {terms}, the first {recipe.max_length} words"
         return Prepared(cell.label, (task,), recipe, tuple(range(repeats)), about, data.notes)
