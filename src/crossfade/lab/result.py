@@ -173,10 +173,8 @@ class ComparisonResult:
 
     def to_dict(self) -> Json:
         """Return the same numbers for scripts, as plain data."""
-        rows, failed = (
-            self.results.drop(columns=["key", "hits"], errors="ignore").astype("object"),
-            ("dataset", "method", "repeat", "error"),
-        )
+        rows = self.results.drop(columns=["key", "hits"], errors="ignore").astype("object")
+        failed = ("dataset", "method", "repeat", "error")
         return {
             "meta": dict(self.meta),
             "settings": dict(self.settings),

@@ -94,10 +94,8 @@ def _read(path: Path) -> NDArray[np.float64]:
 
 def find_uci(data_dir: Path) -> Path | None:
     """Return the folder with the sets' folders: ``data_dir`` itself, or the archive's ``data`` or ``uci121`` in it."""
-    for folder in (data_dir, data_dir / "uci121", data_dir / "data", data_dir / "uci121" / "data"):
-        if any((folder / name / _LABELS).is_file() for name in UCI_NAMES):
-            return folder
-    return None
+    folders = (data_dir / place for place in (".", "uci121", "data", "uci121/data"))
+    return next((place for place in folders if any((place / name / _LABELS).is_file() for name in UCI_NAMES)), None)
 
 
 def uci_tasks(data_dir: Path, names: tuple[str, ...] = ()) -> tuple[list[UciTask], list[str]]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cache, partial
 from hashlib import blake2b
 
 import pandas as pd
@@ -32,6 +32,7 @@ _SHORTENED = {
 Documents = dict[str, tuple[bytes, ...]]
 
 
+@cache  # both kinds of text are divided from them
 def corpora() -> Documents:
     """Return documents by use. The hash of a document decides, so that it is the same on every machine."""
     docs = _drawn([*shipped.reference(), *shipped.torch_docs()])
@@ -56,13 +57,8 @@ class _Finetune(MarkdownStudy[FinetuneRecipe, Documents]):
     def family(self) -> Family:
         return partial(spread, compute)
 
-    @cached_property
-    def documents(self) -> Documents:
-        """All documents, read once for both kinds of text."""
-        return corpora()
-
     def load(self, data: str, request: Request) -> Documents:
-        return self.documents
+        return corpora()
 
     def methods(self, cell: Cell[FinetuneRecipe], request: Request) -> list[Method]:
         own = {one.name: one for one in OBJECTIVES}
@@ -85,15 +81,14 @@ class _Finetune(MarkdownStudy[FinetuneRecipe, Documents]):
 
     def tables(self, results: pd.DataFrame) -> str:
         return "\n\n".join(
-            f"**{CASES[name]}**: {_start(own)}\n\n{_table(own, _compared(results, name))}"
+            f"**{CASES[name]}**: {_start(own)}\n\n{_table(own)}"
             for name, own in ((name, results[results["dataset"] == name]) for name in CASES)
             if len(own)
         )
 
 
-def _compared(results: pd.DataFrame, case: str) -> Comparison | None:
+def _compared(own: pd.DataFrame) -> Comparison | None:
     """Return the comparison with CE on one kind of text; None where there is nothing to compare."""
-    own = results[results["dataset"] == case]
     complete = own["method"].nunique() > 1 and "ce" in set(own["method"])
     return compare_methods(own, missing="drop", equivalent=_REGION) if complete else None
 
@@ -103,7 +98,7 @@ def answers(results: pd.DataFrame) -> list[str]:
     found: dict[str, dict[str, list[str]]] = {}
     lines = []
     for case, where in (("unknown", "where p is small"), ("known", "where p is large")):
-        comparison = _compared(results, case)
+        comparison = _compared(results[results["dataset"] == case])
         if comparison is None:
             continue
         kinds = found.setdefault(case, {})
@@ -137,33 +132,27 @@ def _start(own: pd.DataFrame) -> str:
     )
 
 
-def _table(own: pd.DataFrame, comparison: Comparison | None) -> str:
-    heads = [
-        "objective",
-        "accuracy, %",
-        "Δ to CE",
-        "better / worse",
-        "95 % interval",
-        "p (Holm)",
-        "NLL",
-        "where p was < 0.01, %",
-    ]
-    heads += ["old text, %", "p < 0.01, %", "rates"]
+def _table(own: pd.DataFrame) -> str:
+    heads = ["objective", "accuracy, %", "Δ to CE", "better / worse", "95 % interval", "p (Holm)", "NLL"]
+    heads += ["where p was < 0.01, %", "old text, %", "p < 0.01, %", "rates"]
+    comparison = _compared(own)
     lines = [row(*heads), "|---|" + "--:|" * (len(heads) - 2) + "---|"]
     paired = {one.method: one for one in comparison.paired} if comparison else {}
     for name, part in own.groupby("method", sort=False):
         found, accuracy = paired.get(str(name)), 100 * part["accuracy"]
         span, p = (found.interval, found.p_adjusted) if found else (None, None)
-        cells = [plus_minus(accuracy.mean(), accuracy.std()), signed(100 * found.mean) if found else ""]
-        cells += [f"{found.counts.wins} / {found.counts.losses}" if found else ""]
-        cells += [
+        scores = part[["rare_accuracy", "old_accuracy", "rare"]].astype(float).mean()
+        rates = part["learning_rate"].value_counts().sort_index()
+        cells = [
+            plus_minus(accuracy.mean(), accuracy.std()),
+            signed(100 * found.mean) if found else "",
+            f"{found.counts.wins} / {found.counts.losses}" if found else "",
             f"{signed(100 * span.low)} to {signed(100 * span.high)}" if span else "",
             "" if p is None else f"{p:.2g}",
+            f"{part['nll'].mean():.3f}",
+            *(f"{100 * score:.2f}" for score in scores),
+            ", ".join(f"{rate:g} × {number}" for rate, number in rates.items()),
         ]
-        scores = part[["rare_accuracy", "old_accuracy", "rare"]].astype(float).mean()
-        cells += [f"{part['nll'].mean():.3f}", *(f"{100 * score:.2f}" for score in scores)]
-        rates = part["learning_rate"].value_counts().sort_index()
-        cells += [", ".join(f"{rate:g} × {number}" for rate, number in rates.items())]
         lines.append(row(_title(str(name)), *cells))
     return "\n".join(lines)
 

@@ -208,16 +208,8 @@ def objective(method: Method, progress: float) -> Transform:
 
 def compute(trial: Trial, folder: Path) -> Outcome:
     """Fine-tune at every rate, and score the model of the best one on new and old text."""
-    started, threads = time.perf_counter(), torch.get_num_threads()
+    started = time.perf_counter()
     task, recipe = expect("task", trial.task, FinetuneTask), expect("recipe", trial.recipe, FinetuneRecipe)
-    torch.set_num_threads(1)  # the order of sums, and with it the numbers, may depend on it
-    try:
-        return _computed(trial, task, recipe, started)
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _computed(trial: Trial, task: FinetuneTask, recipe: FinetuneRecipe, started: float) -> Outcome:
     new, val, test = task.split(trial.repeat)
     old = blocks(iter(task.old), recipe.context, recipe.held_out)
     model = pretrained(task)

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import pandas as pd
 
 from crossfade.errors import UserError
-from crossfade.lab.data.image_sets import load_folder, load_images
+from crossfade.lab.data.image_sets import IMAGE_SETS, load_folder, load_images
 from crossfade.lab.data.images import ImageSet, ImageTask, stream_task
 from crossfade.lab.data.sources import CATALOGUE, find_imagenet
 from crossfade.lab.methods import Method, method
@@ -21,17 +21,9 @@ from crossfade.lab.paper.study import DEFINED, MIXTURES, Cell, NotHereError, Pre
 from crossfade.lab.train.deep.recipe import Augment, ImageRecipe
 from crossfade.lab.trial import Json, Task
 
-TITLES = {
-    "cifar100": "CIFAR-100",
-    "cifar10": "CIFAR-10",
-    "cinic10": "CINIC-10",
-    "tinyimagenet": "Tiny-ImageNet",
-    "imagenet": "ImageNet",
-}
+TITLES = {name: CATALOGUE[name].title for name in IMAGE_SETS} | {"imagenet": "ImageNet"}
 _CLASSES = {"cifar100": 100, "cifar10": 10, "cinic10": 10, "tinyimagenet": 200, "imagenet": 1000}
 _GROUPS = ("right", "near", "far")
-
-
 # Epochs, batch size, training images in all, test images of each class (None: all), the most seeds.
 _SHORTENED: dict[str, tuple[int, int, int, int | None, int]] = {
     "smoke": (2, 32, 1_000, 2, 1),

@@ -121,8 +121,8 @@ def places(results: pd.DataFrame) -> list[Place]:
         known = part.groupby(["dataset", "method"]).size().unstack()
         names = [name for name in METHODS if name in whole]
         complete = whole[names][(known[names] == known.max().max()).all(axis=1)]
-        may_choose = complete[[not judges(name) for name in complete.index]].mean()
-        judged = complete[[judges(name) for name in complete.index]]
+        judging = np.array([judges(name) for name in complete.index], dtype=bool)
+        may_choose, judged = complete[~judging].mean(), complete[judging]
         shapes, steps = ([name for name in some if name in names] for some in (_SHAPES, _STEPS))
         if len(judged) < 2 or len(judged) == len(complete) or not shapes:
             continue

@@ -60,7 +60,7 @@ def write_page(store: Store, runs: Sequence[Run], report: Path) -> str:
         results = results[~results["dataset"].isin(failed)]
         summary = summarize_repeats(results, "ce", ties="min")
         analysis = analyze(results, repeat="repeat", control="ce")
-        halves.append(_Half(net, summary, analysis, int(results["repeat"].nunique()), results))
+        halves.append(_Half(net, summary, analysis, results))
     write_text(report, render_page(_page(halves, meta)), "--report")
     return _text(halves, meta)
 
@@ -72,7 +72,6 @@ class _Half:
     net: str
     summary: tuple[MethodSummary, ...]
     analysis: Analysis
-    repeats: int
     results: pd.DataFrame
 
     @cached_property
@@ -121,10 +120,10 @@ def _text(tables: Sequence[_Half], meta: Json) -> str:
 
 
 def _scope(table: _Half, meta: Json) -> str:
-    sets = len(table.analysis.matrix)
+    sets, repeats = len(table.analysis.matrix), table.results["repeat"].nunique()
     missing = f" (not here: {', '.join(meta['missing'])})" if meta["missing"] else ""
     scale = "" if meta["scale"] == "paper" else f", scale {meta['scale']}: not the paper's protocol"
-    return f"{sets} of {meta['of']} sets{missing}, {table.repeats} repeats, momentum {meta['momentum']:g}{scale}"
+    return f"{sets} of {meta['of']} sets{missing}, {repeats} repeats, momentum {meta['momentum']:g}{scale}"
 
 
 def _page(tables: Sequence[_Half], meta: Json) -> Page:
