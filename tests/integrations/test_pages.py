@@ -126,7 +126,7 @@ PAGES: dict[str, Callable[[], dict[str, Any]]] = {
     "cards/objectives.md": vocabulary,
 }
 # Several processes (tests/distributed), and a GPU (tests/kernels).
-ELSEWHERE = ("with loss_parallel():", "weight = distribute_tensor(", "ce = crossfade.kernels.ce_rows(")
+ELSEWHERE = ("with loss_parallel():", "weight = distribute_tensor(", "from crossfade.kernels import ce_rows")
 # TRL computes in bfloat16 by default.
 CPU = {"SFTConfig(packing=True": "SFTConfig(use_cpu=True, bf16=False, report_to=[], max_steps=1, packing=True"}
 
