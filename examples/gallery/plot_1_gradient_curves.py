@@ -1,9 +1,9 @@
 """
-What a loss pulls on
-====================
+The gradient of each loss over p
+================================
 
-A loss g(ce) of the cross entropy pulls on an example's right class with the force ``|g'(ce)| (1 - p)``. The cross
-entropy pulls hardest where p is near 0, on examples that may never become right; a fade moves the peak to undecided
+The gradient of a loss g(ce) with respect to the logit of the right class has the size ``|g'(ce)| (1 - p)``. That of the
+cross entropy is largest where p is near 0, on examples that may never become right; a fade moves the peak to undecided
 ones.
 """
 
@@ -44,6 +44,6 @@ right.legend(frameon=False, fontsize=8)
 plt.show()
 
 # %%
-# Where each of them pulls hardest:
+# The peak of each of them:
 for name, g in losses.items():
     print(f"{name:16}  {numeric_peak(g)}")

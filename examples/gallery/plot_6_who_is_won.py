@@ -1,6 +1,6 @@
 """
-Who is won in the last part of a training
-=========================================
+Wrong examples that become right late in a training
+===================================================
 
 The paper's motivating example in small: which test examples that were wrong in the middle of the training are right at
 its end, by how probable the right class was?
