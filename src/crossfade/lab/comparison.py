@@ -9,9 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from crossfade.errors import UserError
+from crossfade.lab.data.harder import with_wrong_labels
+from crossfade.lab.data.table import Table, TableTask, from_arrays
+from crossfade.lab.data.texts import TextSet, TextTask, texts_from_arrays
 from crossfade.lab.hardware import Hardware, check_memory, check_trials, device_memory
 from crossfade.lab.loading import Loaded, kind_of, load, rare_of
 from crossfade.lab.methods import COSINE, DEFAULT_METHODS, MATCHED, METHODS, Method, method
@@ -21,17 +24,14 @@ from crossfade.lab.result import ComparisonResult
 from crossfade.lab.run import run_request
 from crossfade.lab.settings import Data, Images, Settings, Texts, Training, check_kind
 from crossfade.lab.store import Run, Store
+from crossfade.lab.train.deep.recipe import Augment, DeepRecipe, ImageRecipe, TextRecipe
+from crossfade.lab.train.lstm.recipe import LstmRecipe
+from crossfade.lab.train.lstm.tokens import tokenize
+from crossfade.lab.train.tables.recipe import Recipe
 from crossfade.lab.trial import Json, Task, Trial, digest
 from crossfade.stats.words import count, listed
 
-if TYPE_CHECKING:
-    from crossfade.lab.data.table import Table
-    from crossfade.lab.data.texts import TextSet
-    from crossfade.lab.train.deep.recipe import DeepRecipe, ImageRecipe, TextRecipe
-    from crossfade.lab.train.lstm.recipe import LstmRecipe
-    from crossfade.lab.train.tables.recipe import Recipe
-
-    AnyRecipe: TypeAlias = Recipe | LstmRecipe | TextRecipe | ImageRecipe
+AnyRecipe: TypeAlias = Recipe | LstmRecipe | TextRecipe | ImageRecipe
 
 CONTROL = "ce"
 # Compared by default. Adam's steps don't depend on the gradient's size, so ce-matched is none of those for texts.
@@ -154,9 +154,6 @@ noisy_validation, equivalent: See ``crossfade.lab.settings.Training``; None is t
     ['ce', 'gradual']
     """
     arguments = dict(locals())
-    from crossfade.lab.data.table import from_arrays
-    from crossfade.lab.data.texts import texts_from_arrays
-
     chosen = methods if isinstance(methods, Sequence) and not isinstance(methods, str) else [methods]
     named = [part for one in chosen if isinstance(one, str) for part in one.split(",")]
     own = [as_method(one) for one in chosen if not isinstance(one, str)]
@@ -209,11 +206,6 @@ def plan(
     Raises:
         UserError: data, network, methods or settings that can't be used.
     """
-    from crossfade.lab.data.harder import with_wrong_labels
-    from crossfade.lab.data.texts import TextSet
-    from crossfade.lab.train.lstm.recipe import LstmRecipe
-    from crossfade.lab.train.tables.recipe import Recipe
-
     training = settings.training
     if isinstance(data, Path):
         methods, asked = _methods(training, own, _ON_IMAGES), _on_images(data, settings, hardware)
@@ -274,9 +266,6 @@ def execute(
 
 def _on_tables(tables: Sequence[Table], settings: Settings) -> _Experiment:
     """Return what is trained on tables: the paper's small networks, at several learning rates."""
-    from crossfade.lab.data.table import TableTask
-    from crossfade.lab.train.tables.recipe import Recipe
-
     training = settings.training
     if training.net == "linear" and (training.width is not None or training.depth not in (None, 1)):
         raise UserError("net: 'linear' has no hidden layer, so width and depth mean nothing; leave them out or use mlp")
@@ -295,10 +284,6 @@ def _on_tables(tables: Sequence[Table], settings: Settings) -> _Experiment:
 
 def _on_texts(sets: Sequence[TextSet], settings: Settings, hardware: Hardware) -> _Experiment:
     """Return what is trained on texts: an LSTM, or a pretrained transformer."""
-    from crossfade.lab.data.texts import TextTask
-    from crossfade.lab.train.lstm.recipe import LstmRecipe
-    from crossfade.lab.train.lstm.tokens import tokenize
-
     training = settings.training
     tasks = [TextTask(data, **_division(training)) for data in sets]
     splits = [task.split(0) for task in tasks]
@@ -324,9 +309,6 @@ def _on_texts(sets: Sequence[TextSet], settings: Settings, hardware: Hardware) -
 
 
 def _text_recipe(settings: Settings) -> LstmRecipe | TextRecipe:
-    from crossfade.lab.train.deep.recipe import TextRecipe
-    from crossfade.lab.train.lstm.recipe import LstmRecipe
-
     training, texts = settings.training, settings.texts
     said = _given(settings, "epochs", "batch_size", "learning_rate", "max_length") | _select(training)
     net = training.net or "lstm"
@@ -350,7 +332,6 @@ def _on_images(folder: Path, settings: Settings, hardware: Hardware) -> _Experim
     from crossfade.lab.data.image_sets import load_folder
     from crossfade.lab.data.images import ImageTask
     from crossfade.lab.nets import build, check_name
-    from crossfade.lab.train.deep.recipe import Augment, ImageRecipe
 
     training, images = settings.training, settings.images
     net, pretrained = training.net or "resnet20", images.pretrained

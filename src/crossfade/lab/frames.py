@@ -10,17 +10,15 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
-from typing import IO, TYPE_CHECKING, Any, TypeAlias
+from typing import IO, Any, TypeAlias
 
 import pandas as pd
 
 from crossfade.lab.methods import OLD_NAMES
 from crossfade.lab.scores import unpack_hits
+from crossfade.lab.store import Store
+from crossfade.lab.trial import Json
 from crossfade.stats.words import count as in_words
-
-if TYPE_CHECKING:
-    from crossfade.lab.store import Store
-    from crossfade.lab.trial import Json
 
 Columns: TypeAlias = Mapping[str, Sequence[Any]]
 

@@ -13,14 +13,10 @@ from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import crossfade
-from crossfade.lab.methods import shared_epochs
-
-if TYPE_CHECKING:
-    from crossfade.lab.methods import Method
-    from crossfade.lab.trial import Json, Recipe, Task, Trial
+from crossfade.lab.methods import Method, shared_epochs
+from crossfade.lab.trial import Json, Recipe, Task, Trial
 
 SCHEDULE_GRID = 240  # every phase of the paper's recipes starts at a multiple of 1/240
 _PACKAGES = (

@@ -8,7 +8,7 @@ from functools import cached_property
 from html import escape
 from math import ceil
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import Literal, Self
 
 import pandas as pd
 
@@ -16,18 +16,16 @@ from crossfade.errors import UserError
 from crossfade.lab import frames
 from crossfade.lab.files import write_text
 from crossfade.lab.methods import MATCHED
+from crossfade.lab.scores import CALIBRATED
+from crossfade.lab.store import Run, Store
 from crossfade.lab.trial import Json
+from crossfade.report import render_comparison
+from crossfade.stats import Comparison, compare_methods
 from crossfade.stats.calibration import HEADINGS, calibration_cells
 from crossfade.stats.compare import METRICS
 from crossfade.stats.words import count, decimal, percent, points, points_range, text_table
 
-if TYPE_CHECKING:
-    from crossfade.lab.store import Run, Store
-    from crossfade.stats import Comparison
-
-
-def _short(metric: str) -> str:
-    return {"accuracy": "Accuracy", "balanced": "Balanced", "f1": "Macro-F1"}[metric]
+_SHORT = {"accuracy": "Accuracy", "balanced": "Balanced", "f1": "Macro-F1"}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -70,8 +68,6 @@ class ComparisonResult:
     @cached_property
     def comparison(self) -> Comparison:
         """Everything the statistics say; UserError where there are too few results to compare."""
-        from crossfade.stats import compare_methods
-
         control = str(self.meta["control"])
         there = list(dict.fromkeys(self.results["method"]))
         if control not in there or len(there) < 2:
@@ -121,8 +117,7 @@ class ComparisonResult:
     @property
     def table(self) -> pd.DataFrame:
         """A row a method, over all data sets; accuracies and their differences are fractions."""
-        scores = ["nll", "ece", "balanced", "f1", "brier", "temperature"]
-        scores += ["nll_calibrated", "ece_calibrated", "brier_calibrated"]
+        scores = ["nll", "ece", "balanced", "f1", "brier", "temperature", *CALIBRATED]
         names = ["accuracy", "delta", "low", "high", "wins", "ties", "losses", "mean_rank", *scores]
         names += ["equivalent"] if self._region else []
         rows = {}
@@ -138,7 +133,7 @@ class ComparisonResult:
     def display(self) -> tuple[list[str], list[list[str]]]:
         """Return headings and cells of ``table`` for people, and the majority class's share."""
         beside = [name for name in METRICS if name != self._metric] if self._unbalanced else []
-        scores = [f"{_short(name)} %" for name in (self._metric, *beside)]
+        scores = [f"{_SHORT[name]} %" for name in (self._metric, *beside)]
         within = [f"Within {self.settings['equivalent']:g}, %"] if self._region else []
         differences = [f"Δ vs {self.comparison.control}", "95 % interval", *within]
         headings = ["Method", *scores, *differences, "W/T/L", "Mean rank", "NLL", "ECE %"]
@@ -165,8 +160,6 @@ class ComparisonResult:
 
     def report(self, path: str | Path) -> Path:
         """Write the page, one self-contained HTML file, and return its path."""
-        from crossfade.report import render_comparison
-
         judged = self.results.assign(accuracy=self.results[self._metric])
         page = render_comparison(self.comparison, judged, self.mean_curves, self.meta)
         return write_text(Path(path), page, "report")

@@ -165,14 +165,14 @@ class Store:
 
         Curves are most of the file: they come on request only.
         """
-        columns = "key, study, task, method, repeat, result, NULL, error, content, provenance"
 
-        def row(key: str, study: str, task: str, method: str, repeat: int, *rest: Any) -> Row:
-            result, curve, error, content, provenance = rest
+        def row(*cells: Any) -> Row:
+            key, study, task, method, repeat, result, curve, error, content, provenance = cells
             outcome = Outcome(_load(result), _load(curve), error)
             return Row(key, study, task, method, repeat, outcome, _load(content), _unsigned(provenance)[0])
 
-        return self.select(columns.replace("NULL", "curves") if curves else columns, row, keys)
+        read = "curves" if curves else "NULL"
+        return self.select(f"key, study, task, method, repeat, result, {read}, error, content, provenance", row, keys)
 
     def select(
         self, columns: str, make: Callable[..., T], keys: Collection[str] | None = None, where: str = "true"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from crossfade.errors import UserError
 from crossfade.lab.data.columns import MAX_CATEGORIES, Column, Rare, convert, infer, labelled, without_rare
@@ -22,7 +23,6 @@ from crossfade.lab.trial import Shape, stream_seed
 from crossfade.stats.words import count, listed
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
     from sklearn.compose import ColumnTransformer
 
     Part = tuple[pd.DataFrame, NDArray[np.int64]]

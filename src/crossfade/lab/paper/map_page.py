@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import blake2b
 from itertools import groupby
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,15 +20,13 @@ from crossfade.lab import frames
 from crossfade.lab.files import SIGNATURE, write_text
 from crossfade.lab.paper.page import row, signed
 from crossfade.lab.paper.table4_page import NETS
+from crossfade.lab.store import Run, Store
 from crossfade.stats.words import count
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from crossfade.lab.store import Run, Store
     from crossfade.stats.means import MeanTest
 
 COLUMNS = ["data", "net", "size", "noise", "kind", "validation"]  # of a place

@@ -5,20 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import pandas as pd
+from markupsafe import Markup
+
+from crossfade.lab import frames
 from crossfade.lab.data.uci import SPLITS
+from crossfade.lab.files import write_text
 from crossfade.lab.paper.study import DEFINED
+from crossfade.lab.store import Run, Store
 from crossfade.lab.trial import Json
+from crossfade.report import Block, Code, Column, Facts, Figure, Items, Page, Panel, Section, Table, render_page
+from crossfade.report.tables import calibration_table
+from crossfade.stats.calibration import HEADINGS, calibration_cells, calibration_notes
 from crossfade.stats.words import text_table
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    import pandas as pd
-
-    from crossfade.lab.store import Run, Store
-    from crossfade.report import Block, Page
     from crossfade.stats import Analysis, MethodSummary
 
 NETS = {"linear": "Linear classifier", "mlp": "One hidden layer"}
@@ -47,9 +51,6 @@ def write_page(store: Store, runs: Sequence[Run], report: Path) -> str:
     Raises:
         UserError: missing methods or repeats of some data sets, which are all listed.
     """
-    from crossfade.lab import frames
-    from crossfade.lab.files import write_text
-    from crossfade.report import render_page
     from crossfade.stats import analyze, summarize_repeats
 
     halves, meta = [], dict(runs[0].request["meta"])
@@ -104,8 +105,6 @@ class _Half:
 
 def _text(tables: Sequence[_Half], meta: Json) -> str:
     """Return the tables for a terminal."""
-    from crossfade.stats.calibration import HEADINGS, calibration_cells, calibration_notes
-
     lines = []
     for table in tables:
         lines += [f"{NETS[table.net]}: {_scope(table, meta)}"]
@@ -127,8 +126,6 @@ def _scope(table: _Half, meta: Json) -> str:
 
 
 def _page(tables: Sequence[_Half], meta: Json) -> Page:
-    from crossfade.report import Code, Facts, Items, Page, Section
-
     facts = (("Device", meta["device"]), ("Commit", meta["commit"] or "installed package"), *meta["versions"].items())
     how = (Facts(facts), Code(meta["command"], "Command"))
     absent = tuple(f"{name}: its files are not here" for name in meta["missing"])
@@ -164,9 +161,6 @@ def _finding(table: _Half) -> str:
 
 def _figure3(tables: Sequence[_Half]) -> Block:
     """Return Figure 3: a panel for each network and each of two seeds."""
-    from markupsafe import Markup
-
-    from crossfade.report import Figure, Panel
     from crossfade.stats import to_svg
 
     panels = (
@@ -179,10 +173,6 @@ def _figure3(tables: Sequence[_Half]) -> Block:
 
 
 def _blocks(table: _Half, meta: Json) -> Iterator[Block]:
-    from markupsafe import Markup
-
-    from crossfade.report import Column, Figure, Panel, Table
-    from crossfade.report.tables import calibration_table
     from crossfade.stats import to_svg
 
     titles = {entry["name"]: entry["title"] for entry in meta["methods"]}
