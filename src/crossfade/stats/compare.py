@@ -129,23 +129,12 @@ class Comparison:
     @property
     def headline(self) -> str:
         """What was found about all methods, in one to three sentences."""
-        single = [one.outcome for one in self.verdicts if one.dataset is not None]
-        region = self.equivalent or 0.0
-        return headline(
-            self.headlines,
-            single,
-            len(self.datasets),
-            control=self.control,
-            metric=self.metric,
-            region=region,
-            test_rows=self.paired[0].n_test if self.paired[0].training_only and not self.across else None,
-        )
+        return headline(self)
 
     @property
     def advice(self) -> str:
         """What to do next."""
-        names = {verdict.method for verdict in self.headlines}
-        return advice([c for c in self.paired if c.method in names], [c for c in self.across if c.method in names])
+        return advice(self)
 
     @property
     def lines(self) -> tuple[str, ...]:
@@ -240,6 +229,8 @@ def compare_methods(
         raise UserError(
             f"{metric} must be a fraction between 0 and 1, got {listed(outside, 1)}; divide percentages by 100"
         )
+    results = results.astype({"dataset": str, "method": str})
+    counted = results[pd.MultiIndex.from_frame(results[["dataset", "repeat"]]).isin(wide.index)]
     parts = {str(name): part.droplevel(0) for name, part in wide.groupby(level=0, sort=False)}
     matrix = wide.groupby(level=0, sort=False).mean()
     others = [name for name in methods if name != control]
@@ -267,8 +258,7 @@ def compare_methods(
         across = tuple(c.with_region(equivalent) for c in across)
     said = partial(verdict, metric=METRICS[metric])
     by_set = {name: [c for c in paired if c.dataset == name] for name in parts}
-    extras = _extras(results, wide)
-    counted = results[pd.MultiIndex.from_frame(_keys(results)[["dataset", "repeat"]]).isin(wide.index)]
+    extras = _extras(counted)
     size_control = size_control if size_control in others and len(others) > 1 else None
     guess = counted.groupby("dataset", sort=False)["majority"].mean().dropna() if "majority" in counted else pd.Series()
     rows = [row for name, part in parts.items() for row in _rows(name, part, len(part), by_set[name], extras)]
@@ -291,14 +281,7 @@ def compare_methods(
         ),
         notes=(*notes(paired, across), *calibration_notes(counted)),
         left_out=left_out,
-        cautions=tuple(
-            cautions(
-                paired,
-                {row.method: row.ece for row in overall},
-                {row.method: row.ece_calibrated for row in overall},
-                control,
-            )
-        ),
+        cautions=tuple(cautions(paired, overall, control)),
         accuracy=wide,
         matrix=matrix,
         metric=METRICS[metric],
@@ -340,18 +323,11 @@ def _rows(
         )
 
 
-def _keys(results: pd.DataFrame) -> pd.DataFrame:
-    return results[["dataset", "method", "repeat"]].astype({"dataset": str, "method": str})
-
-
-def _extras(results: pd.DataFrame, wide: pd.DataFrame) -> dict[tuple[str | None, str], dict[str, float]]:
+def _extras(counted: pd.DataFrame) -> dict[tuple[str | None, str], dict[str, float]]:
     """Average the other scores over the repeats that count, and these means (``None``) over the data sets."""
-    scores = results.reindex(columns=list(_SCORES)).apply(pd.to_numeric, errors="coerce")
-    keys = _keys(results)
-    counted = pd.MultiIndex.from_frame(keys[["dataset", "repeat"]]).isin(wide.index)
-    labels = [keys.loc[counted, name] for name in ("dataset", "method")]
+    scores = counted.reindex(columns=list(_SCORES)).apply(pd.to_numeric, errors="coerce")
     # A NaN among the repeats makes the mean NaN: a mean over the others would flatter the method.
-    means = scores[counted].groupby(labels, sort=False).agg(_middle)
+    means = scores.groupby([counted["dataset"], counted["method"]], sort=False).agg(_middle)
     over_all = means.groupby(level=1, sort=False).agg(_middle)
     return {**means.T.to_dict(), **{(None, method): row for method, row in over_all.T.to_dict().items()}}
 

@@ -114,8 +114,7 @@ def score_matrix(
         >>> score_matrix(frame).loc["b", "el"].item()
         0.6
     """
-    wide = tidy(frame, block=block, method=method, score=score, repeat=repeat)
-    require_complete(wide)
+    wide, _ = complete_runs(tidy(frame, block=block, method=method, score=score, repeat=repeat), "error")
     matrix = wide.groupby(level=0, sort=False).mean()
     check_matrix(matrix)
     return matrix
@@ -152,25 +151,22 @@ def holes(wide: pd.DataFrame) -> list[str]:
     return found
 
 
-def require_complete(wide: pd.DataFrame) -> None:
-    """Raise a `UserError` that lists the holes of a `tidy` frame, if there are any."""
-    missing = holes(wide)
-    if missing:
-        raise UserError(
-            f"{len(missing)} results are missing: {listed(missing)}; finish the run, or leave out these blocks, "
-            "methods or repeats (dropping them silently would change the answer)"
-        )
-
-
 def complete_runs(wide: pd.DataFrame, missing: str) -> tuple[pd.DataFrame, str]:
-    """Return the repeats that every method has, and a sentence on what was left out (empty where nothing was)."""
+    """Return the repeats that every method has, and a sentence on what was left out (empty where nothing was).
+
+    Raises:
+        UserError: ``missing`` is ``"error"`` and there are holes, all of which are listed; or no repeat is complete.
+    """
     if missing not in ("error", "drop"):
         raise UserError(f"missing must be 'error' or 'drop', got {missing!r}")
-    if missing == "error":
-        require_complete(wide)
     gone = holes(wide)
     if not gone:
         return wide, ""
+    if missing == "error":
+        raise UserError(
+            f"{len(gone)} results are missing: {listed(gone)}; finish the run, or leave out these blocks, "
+            "methods or repeats (dropping them silently would change the answer)"
+        )
     kept = wide.dropna()
     if kept.empty:
         raise UserError(f"no repeat has a result for every method, so nothing can be compared; missing: {listed(gone)}")
@@ -186,19 +182,19 @@ def run_sizes(results: pd.DataFrame, fixed_test: bool | Collection[str] | None) 
         known(column, list(map(str, results.columns)), "column")
         if not (pd.to_numeric(results[column], errors="coerce") > 0).all():
             raise UserError(f"column {column!r} must hold positive row counts in every row")
-    names = results["dataset"].astype(str)
+    names = results["dataset"]
     marks: object = fixed_test
     if fixed_test is None:
         marks = results.get("fixed_test", False)
     elif not isinstance(fixed_test, bool):
         for name in fixed_test:
-            known(name, list(dict.fromkeys(names)), "data set in fixed_test")
+            known(name, list(pd.unique(names)), "data set in fixed_test")
         marks = names.isin(list(fixed_test))
     rows = results[["n_train", "n_test"]].apply(pd.to_numeric).assign(fixed_test=marks)
     if not rows["fixed_test"].isin([True, False]).all():
         raise UserError("column 'fixed_test' must hold true or false in every row")
     sizes = {}
-    for name, part in rows.groupby(names.to_numpy(), sort=False):
+    for name, part in rows.groupby(names, sort=False):
         if part["fixed_test"].nunique() > 1:
             raise UserError(f"column 'fixed_test' must be the same in all rows of a data set; it varies for {name}")
         n_train, n_test = (float(part[column].mean()) for column in ("n_train", "n_test"))
@@ -210,8 +206,7 @@ def run_hits(results: pd.DataFrame, wide: pd.DataFrame) -> Hits:
     """Return (repeats, rows) by data set and method, of the repeats in ``wide``, where each of them has its hits."""
     if "hits" not in results:
         return {}
-    keys = (results[name].astype(kind) for name, kind in (("dataset", str), ("method", str), ("repeat", object)))
-    found = dict(zip(zip(*keys, strict=True), results["hits"], strict=True))
+    found = results.set_index(["dataset", "method", "repeat"])["hits"].to_dict()
     stacked = {}
     for dataset, part in wide.groupby(level=0, sort=False):
         for method in map(str, wide.columns):

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil, log2
+from typing import TYPE_CHECKING
 
 from crossfade.stats.evidence import AcrossComparison, Outcome, PairedComparison
 from crossfade.stats.means import Interval
 from crossfade.stats.significance import adjust_p
 from crossfade.stats.words import count, level, listed, p_value, percent, points, points_range
+
+if TYPE_CHECKING:
+    from crossfade.stats.compare import Comparison, Row
 
 # A method whose mean calibration error is this much above the control's is named, whatever its accuracy.
 _WORSE_CALIBRATION = 0.01
@@ -58,54 +62,37 @@ def verdict(comparison: PairedComparison | AcrossComparison, metric: str = "accu
     return Verdict(comparison.dataset, comparison.method, comparison.outcome, _within(comparison, metric))
 
 
-def headline(
-    verdicts: Sequence[Verdict],
-    single: Sequence[Outcome],
-    datasets: int,
-    *,
-    control: str,
-    metric: str,
-    region: float,
-    test_rows: float | None = None,
-) -> str:
-    """Return what was found about all methods together, no stronger than the verdicts that it sums up.
-
-    Args:
-        verdicts: one a method, over all data sets or on the only one.
-        single: with several data sets, the outcomes on each.
-        datasets: their number.
-        control, metric: names of the control and of the score.
-        region: the size up to which differences don't matter.
-        test_rows: their number, where there is one data set and all repeats test the same rows.
-    """
+def headline(comparison: Comparison) -> str:
+    """Return what was found about all methods together, no stronger than the verdicts that it sums up."""
+    control, metric, verdicts = comparison.control, comparison.metric, comparison.headlines
+    first, several = comparison.paired[0], len(comparison.datasets) > 1
     found: dict[str, list[str]] = {}
     for one in verdicts:
         found.setdefault(one.outcome, []).append(one.method)
     words = {
         "control": control,
         "metric": metric,
-        "datasets": count(datasets, "data set"),
-        "region": percent(region, 1),
-        "place": f" on these {test_rows:g} test rows" if test_rows else "",
+        "datasets": count(len(comparison.datasets), "data set"),
+        "region": percent(comparison.equivalent, 1),
+        "place": f" on these {first.n_test:g} test rows" if first.training_only and not several else "",
     }
     parts = [line.format(names=listed(found[kind], 12), **words) for kind, line in _HEADLINES.items() if kind in found]
     if len(verdicts) > 1 and list(found) == ["no reliable difference"]:
         parts = [f"None of the {len(verdicts)} other losses differs reliably from {control} in {metric}."]
-    if datasets > 1:
+    if several:
+        single = [c.outcome for c in comparison.paired]
         kinds = {"better": "reliable gain", "worse": "reliable loss", "practically equivalent": "practical equivalence"}
-        found_there = {noun: single.count(kind) for kind, noun in kinds.items() if kind in single}
-        counts = ", ".join(count(number, noun) for noun, number in found_there.items())
+        counts = ", ".join(count(single.count(kind), noun) for kind, noun in kinds.items() if kind in single)
         none = f"On no data set by itself does a loss differ reliably from {control}."
         parts.append(f"Data set by data set: {counts} in {count(len(single), 'comparison')}." if counts else none)
     return " ".join(parts)
 
 
-def advice(paired: Sequence[PairedComparison], across: Sequence[AcrossComparison]) -> str:
-    """Return what to do next: the repeats or data sets that would decide what is open, or what the answer allows.
-
-    Args:
-        paired, across: the evidence on the methods that have a headline.
-    """
+def advice(comparison: Comparison) -> str:
+    """Return what to do next: the repeats or data sets that would decide what is open, or what the answer allows."""
+    names = {verdict.method for verdict in comparison.headlines}  # the others are no findings of their own
+    paired = [c for c in comparison.paired if c.method in names]
+    across = [c for c in comparison.across if c.method in names]
     overall = across or paired
     best = max((c for c in overall if c.outcome == "better"), key=lambda c: c.mean, default=None)
     parts = []
@@ -214,12 +201,7 @@ def notes(paired: tuple[PairedComparison, ...], across: tuple[AcrossComparison, 
         )
 
 
-def cautions(
-    paired: tuple[PairedComparison, ...],
-    ece: Mapping[str, float | None],
-    calibrated: Mapping[str, float | None],
-    control: str,
-) -> Iterator[str]:
+def cautions(paired: Sequence[PairedComparison], rows: Sequence[Row], control: str) -> Iterator[str]:
     """Yield reasons for care: test sets so small that a row outweighs the difference, and worse calibration."""
     small = {
         c.dataset: f"{percent(1 / c.n_test)} points on {c.dataset}"
@@ -228,15 +210,17 @@ def cautions(
     }
     if small:
         yield f"Some differences are smaller than one test row, which is worth {listed(small.values(), 4)}."
-    base = ece.get(control) or 0.0
-    worse = [name for name, value in ece.items() if value and value - base >= _WORSE_CALIBRATION]
-    if worse and ece.get(control) is not None:
-        mended = [f"{name} {percent(calibrated.get(name), 1)}" for name in (control, *worse)]
-        known = calibrated.get(control) is not None
-        after = f"; after one temperature on the validation part {listed(mended)}" if known else ""
-        above = listed(f"{name} {percent(ece[name], 1)}" for name in worse)
+    base = next(row for row in rows if row.method == control)
+    if base.ece is None:
+        return
+    worse = [row for row in rows if row.ece is not None and row.ece - base.ece >= _WORSE_CALIBRATION]
+    if worse:
+        mended = listed(f"{row.method} {percent(row.ece_calibrated, 1)}" for row in (base, *worse))
+        known = base.ece_calibrated is not None
+        after = f"; after one temperature on the validation part {mended}" if known else ""
+        above = listed(f"{row.method} {percent(row.ece, 1)}" for row in worse)
         yield (
-            f"Calibration error is at least a point above the {percent(base, 1)} points of {control}: {above} "
+            f"Calibration error is at least a point above the {percent(base.ece, 1)} points of {control}: {above} "
             f"(means, not tested){after}."
         )
 
