@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -27,9 +26,9 @@ def findings(
     across: Sequence[AcrossComparison],
     *,
     metric: str,
-    size_control: str | None = None,
-    hits: Hits = MappingProxyType({}),
-    moves: Mapping[str, int] = MappingProxyType({}),
+    size_control: str | None,
+    hits: Hits,
+    moves: Mapping[str, int],
 ) -> Iterator[str]:
     """Yield what the results say about the run: step size, one network under several names, nothing learned, and so on.
 
@@ -52,15 +51,15 @@ def findings(
 
 def same_networks(results: pd.DataFrame) -> dict[str, str]:
     """Return the methods that are the same network as an earlier one in every repeat, with that one's name."""
-    if any(mark not in results for mark in _MARKS):
-        return {}
-    whole = results.assign(dataset="")
+    whole = results.copy()
     whole["repeat"] = list(zip(results["dataset"], results["repeat"], strict=True))
     return {name: first for first, name, share in _alike(whole) if share == 1.0}
 
 
 def _alike(part: pd.DataFrame) -> Iterator[tuple[str, str, float]]:
     """Yield each method but the first of its kind with the first one that it most often equals, and how often."""
+    if any(mark not in part for mark in _MARKS):
+        return
     marks = part.set_index(["repeat", "method"])[list(_MARKS)].apply(tuple, axis=1).unstack("method")
     marks = marks[pd.unique(part["method"])]
     first: list[str] = []
@@ -73,8 +72,6 @@ def _alike(part: pd.DataFrame) -> Iterator[tuple[str, str, float]]:
 
 
 def _one_network(results: pd.DataFrame, moves: Mapping[str, int]) -> Iterator[str]:
-    if any(mark not in results for mark in _MARKS):
-        return
     found = []
     for dataset, part in results.groupby("dataset", sort=False):
         groups: dict[str, list[tuple[str, float]]] = {}

@@ -324,16 +324,11 @@ def equivalence_over_datasets(differences: npt.ArrayLike, region: float) -> Equi
     d = np.concatenate([[0.0], np.sort(d)])  # sorted: the answer doesn't depend on the order of the data sets
     sums = d[:, None] + d
     weights = np.random.default_rng(_SEED).dirichlet([_PRIOR, *np.ones(len(d) - 1)], _SAMPLES)
-    below, above = (_mass(weights, part) for part in (sums < -2 * region, sums > 2 * region))
+    below, above = (((weights @ pairs) * weights).sum(1) for pairs in (sums < -2 * region, sums > 2 * region))
     shares = np.stack([below, 1.0 - below - above, above])
     largest = shares >= shares.max(0) - 1e-12
     worse, equivalent, better = (largest / largest.sum(0)).mean(1).tolist()
     return Equivalence(region, worse, equivalent, better)
-
-
-def _mass(weights: Floats, pairs: npt.NDArray[np.bool_]) -> Floats:
-    """Return sum_ij w_i w_j [pair i, j] of each draw."""
-    return np.asarray(((weights @ pairs) * weights).sum(1), dtype=np.float64)
 
 
 def _check_region(region: float) -> None:
