@@ -157,9 +157,8 @@ class ProbabilityRecorder:
             raise ValueError(f"index must hold integers, got {index.dtype}")
         here = logits.device.type == "cpu"
         if here:
-            _check_range(
-                "target", target, logits.shape[1], ValueError
-            )  # on other devices gather checks it without waiting
+            # On other devices gather checks the target without waiting.
+            _check_range("target", target, logits.shape[1], ValueError)
             _check_range("index", index, self.examples, IndexError)
             self._pending_logits += logits.numel()
         if here and logits.numel() < _GROUP_LOGITS:  # a copy of large logits would cost more than the calls it saves

@@ -12,7 +12,6 @@ from typing import Literal
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.text import Text
 
 # Okabe and Ito's colours, told apart with every common colour vision; line styles carry on where they run out.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -71,12 +70,6 @@ def label_size(labels: Iterable[str], size: float = FONT_SIZE) -> tuple[float, f
     boxes = [figure.text(0, 0, label, fontsize=size, parse_math=False).get_window_extent() for label in labels]
     dpi = figure.dpi
     return max((box.width for box in boxes), default=0) / dpi, max((box.height for box in boxes), default=0) / dpi
-
-
-def literal(texts: Iterable[Text]) -> None:
-    """Show names as they are: a dollar sign in one is no formula."""
-    for text in texts:
-        text.set_parse_math(False)
 
 
 def to_svg(figure: Figure, prefix: str = "", *, outlines: bool = True) -> str:

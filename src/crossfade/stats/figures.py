@@ -13,11 +13,12 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from crossfade.errors import UserError
-from crossfade.stats.drawing import COLOURS, FONT_SIZE, INK, LINE_STYLES, caption, label_size, literal, style, wrapped
+from crossfade.stats.drawing import COLOURS, FONT_SIZE, INK, LINE_STYLES, caption, label_size, style, wrapped
 from crossfade.stats.means import Interval
 from crossfade.stats.ranking import Floats, Profile
 from crossfade.stats.significance import contiguous_groups
 
+# Names are drawn with parse_math=False: a dollar sign in one is no formula.
 _RULER = 5.0  # inches from rank 1 to rank k
 _LEVEL = 0.13  # inches between two bars
 _LIMITS = (0.001, 0.01, 0.05)
@@ -151,14 +152,13 @@ def sign_plot(p_values: pd.DataFrame, mean_ranks: Mapping[str, float] | pd.Serie
     figure = Figure(figsize=(width, height))
     axes = figure.add_axes(((wide + 0.2) / width, (height - 0.4 - side) / height, side / width, side / height))
     axes.imshow(code, cmap=ListedColormap([*_BETTER, *_WORSE, _NOTHING, _DIAGONAL]), vmin=-0.5, vmax=7.5, aspect="auto")
-    axes.set_xticks(range(k), names, rotation=90, fontsize=FONT_SIZE, color=INK)
-    axes.set_yticks(range(k), names, fontsize=FONT_SIZE, color=INK)
+    axes.set_xticks(range(k), names, rotation=90, fontsize=FONT_SIZE, color=INK, parse_math=False)
+    axes.set_yticks(range(k), names, fontsize=FONT_SIZE, color=INK, parse_math=False)
     axes.set_xticks(np.arange(k + 1) - 0.5, minor=True)
     axes.set_yticks(np.arange(k + 1) - 0.5, minor=True)
     axes.grid(which="minor", color="white", lw=1.5)
     axes.tick_params(which="both", length=0)
     axes.spines[:].set_visible(False)
-    literal([*axes.get_xticklabels(), *axes.get_yticklabels()])
     if k <= 10:
         for i, j in np.argwhere(~np.eye(k, dtype=bool)):
             shade = "white" if code[i, j] in (0, 1, 3) else INK
@@ -224,7 +224,8 @@ def performance_plot(profile: Profile, *, title: str = "", largest: float | None
     axes.set(xlim=(1, largest), ylim=(0, 1.02))
     style(axes)
     legend = axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1.02), frameon=False, fontsize=FONT_SIZE)
-    literal(legend.get_texts())
+    for text in legend.get_texts():
+        text.set_parse_math(False)
     caption(figure, title)
     return figure
 
@@ -272,8 +273,7 @@ def paired_difference_plot(
         _row(axes, i, values[:, i], spans[i], scale, limits)
     axes.axvline(0, color=INK, lw=0.8, ls="--", zorder=1)
     axes.set(xlim=limits, ylim=(len(names) - 0.5, -0.5))
-    axes.set_yticks(range(len(names)), names, fontsize=FONT_SIZE, color=INK)
-    literal(axes.get_yticklabels())
+    axes.set_yticks(range(len(names)), names, fontsize=FONT_SIZE, color=INK, parse_math=False)
     axes.set_xlabel(label, fontsize=FONT_SIZE, color=INK, parse_math=False)
     style(axes, grid="x")
     axes.tick_params(axis="y", length=0, pad=9)

@@ -8,7 +8,6 @@ from math import ceil, log2
 from typing import TYPE_CHECKING
 
 from crossfade.stats.evidence import AcrossComparison, Outcome, PairedComparison
-from crossfade.stats.means import Interval
 from crossfade.stats.significance import adjust_p
 from crossfade.stats.words import count, level, listed, p_value, percent, points, points_range
 
@@ -146,12 +145,9 @@ def dataset_line(comparisons: Sequence[PairedComparison]) -> str:
     if not firm:
         finest = min(comparisons, key=lambda c: c.detectable or 1.0)
         return f"{head}no reliable difference for any method{_power(finest)}."
-    found = []
-    for c in firm:
-        digits = _digits(c.mean, c.interval)
-        found.append(f"{c.method} {points(c.mean, digits)} points{_span(c.interval, digits)}")
+    found = listed(f"{c.method} {points(c.mean, _digits(c))} points{_span(c)}" for c in firm)
     rest = listed(c.method for c in comparisons if c not in firm)
-    return f"{head}reliable: {listed(found)}" + (f"; not: {rest}." if rest else ".")
+    return f"{head}reliable: {found}" + (f"; not: {rest}." if rest else ".")
 
 
 def notes(paired: tuple[PairedComparison, ...], across: tuple[AcrossComparison, ...]) -> Iterator[str]:
@@ -298,20 +294,20 @@ def _region(c: PairedComparison | AcrossComparison) -> str:
 
 def _change(c: PairedComparison | AcrossComparison, metric: str, *, average: str = "", scope: str = "") -> str:
     verb = {"better": "raises", "worse": "lowers"}.get(c.outcome, "changes")
-    digits = _digits(c.mean, c.interval)
-    size = points(c.mean, digits) if verb == "changes" else percent(abs(c.mean), digits)
-    return f"{verb} {metric} by {size} points{average} against {c.control}{_span(c.interval, digits, scope)}"
+    size = points(c.mean, _digits(c)) if verb == "changes" else percent(abs(c.mean), _digits(c))
+    return f"{verb} {metric} by {size} points{average} against {c.control}{_span(c, scope)}"
 
 
-def _span(interval: Interval | None, digits: int, scope: str = "") -> str:
-    if interval is None:
+def _span(c: PairedComparison | AcrossComparison, scope: str = "") -> str:
+    if c.interval is None:
         return ""
-    return f" ({level(interval.confidence)} {points_range(interval.low, interval.high, digits)}{scope})"
+    return f" ({level(c.interval.confidence)} {points_range(c.interval.low, c.interval.high, _digits(c))}{scope})"
 
 
-def _digits(mean: float, interval: Interval | None) -> int:
+def _digits(c: PairedComparison | AcrossComparison) -> int:
     """Return one decimal, or more where a bound that excludes zero, or the mean itself, would print as zero."""
-    bounds = [mean] if interval is None else [interval.low, interval.high] if interval.excludes_zero() else []
+    interval = c.interval
+    bounds = [c.mean] if interval is None else [interval.low, interval.high] if interval.excludes_zero() else []
     digits = 2 if interval is not None and 100 * (interval.high - interval.low) < 0.4 else 1
     while digits < 4 and any(value and round(100 * value, digits) == 0 for value in bounds):
         digits += 1
