@@ -50,10 +50,10 @@ def dot_chart(rows: Sequence[DotRow], *, title: str, name: str, least: float) ->
     Names stand left of the rows, and a row says its numbers under the pointer. ``name`` is what a screen reader says.
     The x axis is at least ``least`` wide: rounding errors don't fill the page.
     """
-    every = [v for row in rows for v in (*row.values, row.mean, *(row.interval or ()))]
+    every = [0.0, *(v for row in rows for v in (*row.values, row.mean, *(row.interval or ())))]
     labels = [_shortened(row.label) for row in rows]
     left = 14.0 + _CHARACTER * max(map(len, labels), default=0)
-    x = Axis(*span(every, include=(0.0,), least=least), left, _RIGHT - 2.0)
+    x = Axis(*span(every, least=least), left, _RIGHT - 2.0)
     places = [[x(v) for v in row.values if math.isfinite(v)] for row in rows]
     raised = [_raised(at) for at in places]
     bottom = _TOP + sum(22.0 + room for _, room in raised)
@@ -170,9 +170,9 @@ def _raised(places: Sequence[float]) -> tuple[list[float], float]:
     return heights, room
 
 
-def span(values: Iterable[float], *, include: Sequence[float] = (), least: float = 0.0) -> tuple[float, float]:
+def span(values: Iterable[float], *, least: float = 0.0) -> tuple[float, float]:
     """Return the lowest and highest finite value with a little room, at least ``least`` apart; (0, 1) without any."""
-    finite = [v for v in (*values, *include) if math.isfinite(v)]
+    finite = [v for v in values if math.isfinite(v)]
     if not finite:
         return 0.0, 1.0
     low, high = min(finite), max(finite)

@@ -10,7 +10,7 @@ import pandas as pd
 
 from crossfade.report import tables
 from crossfade.report.charts import DotRow, Line, dot_chart, line_chart, log_axis, thinned
-from crossfade.report.inputs import Inputs, checked_results, describe_methods, read_inputs
+from crossfade.report.inputs import Inputs, checked_results, read_inputs
 from crossfade.report.page import Block, Code, Facts, Figure, Fold, Items, Key, Page, Panel, Section, Text, render_page
 from crossfade.stats import Comparison, compare_methods
 from crossfade.stats.words import count, decimal, level, p_value, signed
@@ -51,12 +51,8 @@ def comparison_page(results: pd.DataFrame, curves: pd.DataFrame, meta: Mapping[s
             method has no result, or no repeat has all methods.
     """
     results = checked_results(results, meta)
-    methods = describe_methods(results, meta)
-    comparison = compare_methods(
-        results[np.isfinite(results["accuracy"])],
-        methods[0].name,
-        missing="drop",
-    )
+    finite = results[np.isfinite(results["accuracy"])]
+    comparison = compare_methods(finite, str(meta.get("control", "ce")), missing="drop")
     return render_comparison(comparison, results, curves, meta)
 
 
@@ -119,8 +115,7 @@ def _more(inputs: Inputs, missing: Sequence[str]) -> Iterator[Block]:
         )
     said = tuple(verdict.text for verdict in comparison.headlines)
     yield Fold("The verdict in full, and how to read it", (Items(said), *map(Text, notes)))
-    drawn = curves_figure(inputs, inputs.only_dataset)
-    if drawn:
+    if drawn := curves_figure(inputs, inputs.only_dataset):
         yield Fold("Training curves", (drawn,))
     if rates := tables.learning_rates(inputs):
         yield Fold("Learning rates and epochs", (rates,))

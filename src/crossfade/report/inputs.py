@@ -15,6 +15,7 @@ from crossfade.stats import Comparison, Row
 from crossfade.stats.shape import known
 
 _KEYS = ["dataset", "method", "repeat"]
+_AS_TEXT = {"dataset": str, "method": str}
 _POINT = ["dataset", "method", "epoch"]
 _CURVES = ("val_accuracy", "test_accuracy", "test_nll")
 _HUES, _DASHES = 6, ("", " dash", " dotted")
@@ -76,11 +77,8 @@ def checked_results(results: pd.DataFrame, meta: Mapping[str, Any]) -> pd.DataFr
     """
     for column in (*_KEYS, "accuracy"):
         known(column, list(map(str, results.columns)), "column")
-    results = results.reset_index(drop=True)
-    accuracy = pd.to_numeric(results["accuracy"], errors="coerce").astype(float)
-    results = results.assign(
-        dataset=results["dataset"].astype(str), method=results["method"].astype(str), accuracy=accuracy
-    )
+    results = results.reset_index(drop=True).astype(_AS_TEXT)
+    results["accuracy"] = pd.to_numeric(results["accuracy"], errors="coerce").astype(float)
     twice = results[results.duplicated(_KEYS)]
     if len(twice):
         raise UserError(f"results: {_cell_name(twice.iloc[0])} occurs more than once; expected one row a trial")
@@ -117,7 +115,7 @@ def read_inputs(comparison: Comparison, results: pd.DataFrame, curves: pd.DataFr
     if curves.empty or any(c not in curves for c in _POINT):
         curves = curves.iloc[:0]
     else:
-        curves = curves.assign(dataset=curves["dataset"].astype(str), method=curves["method"].astype(str))
+        curves = curves.astype(_AS_TEXT)
         if "repeat" in curves:
             inside = pd.MultiIndex.from_frame(curves[_KEYS]).isin(pd.MultiIndex.from_frame(counted[_KEYS]))
             names = [method.name for method in methods]
