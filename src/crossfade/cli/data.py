@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from crossfade.cli.options import Quiet
 from crossfade.errors import UserError
-
-if TYPE_CHECKING:
-    pass
 
 _NETWORKS = {
     "Networks for tables": {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
@@ -73,15 +73,7 @@ class Devices:
 
         check_count("--devices", self.devices)
         check_count("--nodes", self.nodes)
-        return Hardware(
-            self.accelerator,
-            self.devices,
-            self.nodes,
-            compile=self.compile,
-            logger=self.logger,
-            ray=self.ray,
-            gpus=self.gpus,
-        )
+        return Hardware(**{one.name: getattr(self, one.name) for one in fields(Devices)})
 
 
 @dataclass(frozen=True)
@@ -101,11 +93,7 @@ class Machine(Devices):
 
     def hardware(self) -> Hardware:
         """Return what these options say."""
-        return replace(super().hardware(), threads=threads(self.workers))
-
-
-def threads(workers: int | None) -> int | None:
-    """Return what ``--workers`` says, which must be a whole number of at least 1 where it is given."""
-    if workers is not None:
-        check_count("--workers", workers)
-    return workers
+        hardware = super().hardware()
+        if self.workers is not None:
+            check_count("--workers", self.workers)
+        return replace(hardware, threads=self.workers)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 from cyclopts import Parameter
 
 from crossfade.cli import STUDIES
-from crossfade.cli.options import Devices, Gpus, Names, Numbers, Overwrite, Quiet, Ray, threads
+from crossfade.cli.options import Devices, Gpus, Machine, Names, Numbers, Overwrite, Quiet, Ray
 from crossfade.errors import UserError
 from crossfade.lab.checks import Precision, check_count
 from crossfade.lab.paper.study import Request, Scale, Study, plan
@@ -153,8 +153,7 @@ def table3(
 
     recipe = {"learning_rate": learning_rate, "batch_size": batch_size, "max_length": max_length}
     request = common.request(nets=nets, methods=methods, repeats=repeats, epochs=epochs, recipe=recipe)
-    hardware = Devices(accelerator, ray=ray, gpus=gpus).hardware()
-    return _run(STUDY, request, common, replace(hardware, threads=threads(workers)))
+    return _run(STUDY, request, common, Machine(accelerator, ray=ray, gpus=gpus, workers=workers).hardware())
 
 
 def figure2(
@@ -226,12 +225,11 @@ def finetune(
         learning_rates: Tried for each objective; validation text decides. [default: 0.0001,0.0003,0.001,0.003,0.01]
         workers: Trials at the same time, each on one core. [default: all cores]
     """
-    from crossfade.lab.hardware import Hardware
     from crossfade.lab.paper.finetune import STUDY
 
     recipe = {"epochs": epochs, "learning_rates": learning_rates}
     request = common.request(datasets=cases, methods=methods, repeats=repeats, recipe=recipe)
-    return _run(STUDY, request, common, Hardware(threads=threads(workers), ray=ray))
+    return _run(STUDY, request, common, Machine(ray=ray, workers=workers).hardware())
 
 
 def table4(
@@ -265,7 +263,6 @@ def table4(
         workers: Threads. [default: all cores]
     """
     from crossfade.lab.data.uci import SPLITS
-    from crossfade.lab.hardware import Hardware
     from crossfade.lab.own_loss import load_loss
     from crossfade.lab.paper.table4 import STUDY
 
@@ -284,7 +281,7 @@ def table4(
         replace(STUDY, splits=splits),
         request,
         common,
-        Hardware(threads=threads(workers), ray=ray),
+        Machine(ray=ray, workers=workers).hardware(),
         suffix=".html",
         reads=[Path(spec.rpartition(":")[0]) for spec in loss or ()],
     )
@@ -322,12 +319,11 @@ def noise_map(
         epochs: Passes over the training rows. [default: 50]
         workers: Threads. [default: all cores]
     """
-    from crossfade.lab.hardware import Hardware
     from crossfade.lab.paper.noise_map import NOISE, SIZES, STUDY
 
     request = common.request(datasets=datasets, nets=nets, methods=methods, repeats=repeats, epochs=epochs, recipe={})
     study = replace(STUDY, noise=tuple(noise or NOISE), sizes=tuple(sizes or SIZES), max_rows=max_rows)
-    return _run(study, request, common, Hardware(threads=threads(workers), ray=ray), drawn=True)
+    return _run(study, request, common, Machine(ray=ray, workers=workers).hardware(), drawn=True)
 
 
 def _run(
@@ -351,8 +347,7 @@ def _run(
     from crossfade.stats.words import count
 
     store, report = common.store or Path(f"{study.name}.db"), common.report or Path(f"{study.name}{suffix}")
-    pages = [report, *([report.with_suffix(".svg")] if drawn else [])]
-    outputs = [("--report", page) for page in pages]
+    outputs = [("--report", page) for page in (report, *([report.with_suffix(".svg")] if drawn else []))]
     check_outputs(outputs, [request.data_dir, *reads], store=store, overwrite=common.overwrite)
     check_folder(keep_weights, "--keep-weights")
     planned = plan(study, request, ["crossfade", *sys.argv[1:]], to_run=not common.plan)

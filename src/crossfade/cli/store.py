@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from collections import defaultdict
 from datetime import datetime
-from importlib import import_module
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
@@ -96,12 +96,11 @@ def report(
         chosen = _choose(runs, run, store)
         study = chosen.study.partition("-")[0]
         if study in PAGES:
-            home, _, function = PAGES[study].partition(":")
             command = chosen.request["meta"]["command"]
             together = [one for one in runs if one.request["meta"].get("command") == command]
             if json is not None:
                 raise UserError(f"--json: is for comparisons, and {chosen.id} is {study}; use crossfade export")
-            told = getattr(import_module(home), function)(opened, together[::-1], report)
+            told = resolve_name(PAGES[study])(opened, together[::-1], report)
             if not quiet:
                 print(told)
             return 0
@@ -142,7 +141,6 @@ def export(
     """
     from crossfade.lab import frames
     from crossfade.lab.files import check_outputs, replacing
-    from crossfade.lab.frames import write_curves, write_results
     from crossfade.lab.store import Store
 
     if backup is not None:
@@ -174,7 +172,8 @@ def export(
             for key in request.keys:
                 ids[key].append(request.id)
         requests = {key: " ".join(named) for key, named in ids.items()}
-        rows = (write_curves if curves else write_results)(opened, keys, requests, file, kind, safe_csv)
+        write = frames.write_curves if curves else frames.write_results
+        rows = write(opened, keys, requests, file, kind, safe_csv)
         lost = len(frames.failures(opened, keys))
     if not quiet:
         print(f"{output}: {count(rows, 'row')}" + (f" ({count(lost, 'failed trial')} without)" if lost else ""))

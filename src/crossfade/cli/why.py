@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from cyclopts import Parameter
 
-from crossfade.cli.options import Gpus, Names, Overwrite, Quiet, Ray, threads
+from crossfade.cli.options import Gpus, Machine, Names, Overwrite, Quiet, Ray
 from crossfade.lab.files import check_folder, check_outputs
 from crossfade.lab.paper.study import Scale
 from crossfade.stats.words import count
@@ -97,7 +97,6 @@ class Measured:
 
     def run(self, study: str, trials: Sequence[Trial]) -> int:
         """Run the study and say what was written."""
-        from crossfade.lab.hardware import Hardware
         from crossfade.lab.paper.why.study import run_study
 
         out = self.out or Path(study)
@@ -109,7 +108,7 @@ class Measured:
             self.scale,
             store=self.store,
             out=out,
-            hardware=Hardware("cpu", threads=threads(self.workers), ray=self.ray, gpus=self.gpus),
+            hardware=Machine("cpu", ray=self.ray, gpus=self.gpus, workers=self.workers).hardware(),
             retry_failed=self.retry_failed,
             progress=not self.quiet,
         )
