@@ -1,4 +1,4 @@
-"""Train classifiers for accuracy: mix the cross entropy and the expectation loss 1 - p_y, fade into the latter.
+"""Train classifiers for accuracy: mix cross entropy and expectation loss 1 - p_y, fade into the latter.
 
 >>> import torch, crossfade
 >>> criterion = crossfade.CrossfadeLoss(crossfade.gradual())

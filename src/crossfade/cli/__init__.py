@@ -141,7 +141,7 @@ def _app(called: Sequence[str]) -> App:
 
     app = App(
         name="crossfade",
-        help="Train classifiers for accuracy: mix the cross entropy and the expectation loss 1 - p_y, fade into the latter.",
+        help="Train classifiers for accuracy: mix cross entropy and expectation loss 1 - p_y, fade into the latter.",
         help_epilogue="Start with `crossfade compare`: four real data sets, nothing to download, under a minute.",
         version=lambda: version("crossfade"),
         suppress_keyboard_interrupt=False,
