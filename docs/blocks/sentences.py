@@ -326,11 +326,21 @@ def _vocabularies() -> dict[str, str]:
 def _calibration() -> dict[str, str]:
     found = pd.read_parquet(RESULTS / "calibration" / "tables.parquet")
     certain = found[found["temperature_bounded"].fillna(False).astype(bool) & (found["temperature"] < 1)]
-    means = 100 * certain.groupby("method")[["ece_calibrated", "ece"]].mean()
-    ends = [f"{means[name]['ce']:.0f} % ({means[name]['gradual']:.0f}; {means[name]['focal']:.0f})" for name in means]
+    means = certain.groupby("method")[["ece_calibrated", "ece", "nll_calibrated", "nll"]].mean()
     counts = certain["method"].value_counts()
-    numbers = f"{counts['ce']} of CE ({counts['gradual']}; {counts['focal']})"
-    return {"results/calibration/tables.parquet certain": f"{numbers}, ECE is {ends[0]} at 1/2 and {ends[1]} at 1"}
+
+    def three(values: pd.Series, form: str, unit: str = "") -> str:
+        """Return the values of CE, the fade and focal."""
+        first, *others = (format(values[name], form) for name in ("ce", "gradual", "focal"))
+        return f"{first}{unit} ({'; '.join(others)})"
+
+    ece = [three(100 * means[name], ".0f", " %") for name in ("ece_calibrated", "ece")]
+    nll = [three(means[name], ".2f") for name in ("nll_calibrated", "nll")]
+    text = (
+        f"{three(counts, 'd')} of CE (the fade; focal), mean ECE is {ece[0]} at 1/2 and {ece[1]} at 1, and mean test "
+        f"NLL {nll[0]} and {nll[1]} nats"
+    )
+    return {"results/calibration/tables.parquet certain": text}
 
 
 def _index() -> dict[str, str]:
