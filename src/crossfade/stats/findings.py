@@ -42,7 +42,8 @@ def findings(
         hits: what happened to each row, by data set and method.
         moves: the epoch after which a method's schedule first moves.
     """
-    yield from _step_size(results, paired, across, metric, size_control, hits)
+    if size_control is not None:
+        yield from _step_size(results, paired, across, metric, size_control, hits)
     yield from _one_network(results, moves)
     yield from _nothing_learned(results, paired, metric)
     yield from _rates(results)
@@ -74,12 +75,10 @@ def _alike(part: pd.DataFrame) -> Iterator[tuple[str, str, float]]:
 def _one_network(results: pd.DataFrame, moves: Mapping[str, int]) -> Iterator[str]:
     found = []
     for dataset, part in results.groupby("dataset", sort=False):
-        groups: dict[str, list[tuple[str, float]]] = {}
-        for first, name, share in _alike(part):
-            groups.setdefault(first, []).append((name, share))
-        for first, others in groups.items():
-            repeats, least = part["repeat"].nunique(), min(share for _, share in others)
-            alike = [first, *(name for name, _ in others)]
+        repeats = part["repeat"].nunique()
+        pairs = pd.DataFrame(_alike(part), columns=["first", "name", "share"])
+        for first, others in pairs.groupby("first", sort=False):
+            alike, least = [str(first), *others["name"]], others["share"].min()
             epoch = part.loc[part["method"].isin(alike), "epoch"].median()
             starts = [moves[name] for name in alike if moves.get(name, -1) >= epoch]
             when = f"epoch {epoch:g}" + (f", the first schedule moves after {min(starts)}" if starts else "")
@@ -96,12 +95,10 @@ def _step_size(
     paired: Sequence[PairedComparison],
     across: Sequence[AcrossComparison],
     metric: str,
-    size_control: str | None,
+    size_control: str,
     hits: Hits,
 ) -> Iterator[str]:
     """Yield the gains of which at least half is the size control's too, while the rest isn't reliable."""
-    if size_control is None:
-        return
     scores = results.set_index(["dataset", "repeat", "method"])[metric].unstack("method")
     every: list[PairedComparison | AcrossComparison] = [*across, *paired]
     sizes = {_place(c): c.mean for c in every if c.method == size_control}

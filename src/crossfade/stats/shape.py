@@ -32,6 +32,12 @@ def check_fraction(name: str, value: float) -> None:
         raise UserError(f"{name} must lie between 0 and 1, got {value}")
 
 
+def check_choice(name: str, value: str, *choices: str) -> None:
+    """Raise a `UserError` unless ``value`` is one of a few ``choices``."""
+    if value not in choices:
+        raise UserError(f"{name} must be {' or '.join(map(repr, choices))}, got {value!r}")
+
+
 def known(name: str, choices: Sequence[str], what: str) -> str:
     """Return ``name`` if it is one of ``choices``, or raise a `UserError` that names the nearest one."""
     if name in choices:
@@ -157,8 +163,7 @@ def complete_runs(wide: pd.DataFrame, missing: str) -> tuple[pd.DataFrame, str]:
     Raises:
         UserError: ``missing`` is ``"error"`` and there are holes, all of which are listed; or no repeat is complete.
     """
-    if missing not in ("error", "drop"):
-        raise UserError(f"missing must be 'error' or 'drop', got {missing!r}")
+    check_choice("missing", missing, "error", "drop")
     gone = holes(wide)
     if not gone:
         return wide, ""

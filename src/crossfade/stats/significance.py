@@ -13,7 +13,7 @@ from scipy import stats
 
 from crossfade.errors import UserError
 from crossfade.stats.ranking import Floats, WinTieLoss, paired_differences, rank_matrix, win_tie_loss
-from crossfade.stats.shape import check_fraction, known
+from crossfade.stats.shape import check_choice, check_fraction, known
 from crossfade.stats.words import listed
 
 Adjust = Literal["holm", "fdr_bh", "none"]
@@ -201,7 +201,7 @@ def wilcoxon(scores: npt.ArrayLike, control: npt.ArrayLike, *, ties: Ties = "spl
         UserError: unpaired, empty or non-finite scores, or an unknown ``ties``.
     """
     differences = paired_differences(scores, control)
-    _check_choice("ties", ties, "split", "drop")
+    check_choice("ties", ties, "split", "drop")
     if ties == "drop":
         differences = differences[differences != 0]
     n, sizes = len(differences), np.abs(differences)
@@ -241,7 +241,7 @@ def sign_test(scores: npt.ArrayLike, control: npt.ArrayLike, *, ties: Ties = "sp
         >>> sign_test([2, 3, 4, 5, 6], [1, 2, 3, 4, 5])
         0.0625
     """
-    _check_choice("ties", ties, "split", "drop")
+    check_choice("ties", ties, "split", "drop")
     counts = win_tie_loss(scores, control)
     half = counts.ties // 2 if ties == "split" else 0
     wins, losses = counts.wins + half, counts.losses + half
@@ -273,7 +273,7 @@ def compare_with_control(
     Raises:
         UserError: a hole in the matrix, fewer than two blocks or methods, no such control, unknown ``test``/``adjust``.
     """
-    _check_choice("test", test, "ranks", "wilcoxon")
+    check_choice("test", test, "ranks", "wilcoxon")
     ranks = rank_matrix(matrix, lower_is_better=lower_is_better)
     base = matrix[known(control, list(matrix.columns), "control")].to_numpy()
     others = {name: matrix[name].to_numpy() for name in matrix.columns if name != control}
@@ -307,7 +307,7 @@ def adjust_p(p: npt.ArrayLike, method: Adjust) -> Floats:
         UserError: an unknown method.
     """
     values = np.asarray(p, dtype=np.float64)
-    _check_choice("adjust", method, "holm", "fdr_bh", "none")
+    check_choice("adjust", method, "holm", "fdr_bh", "none")
     if method == "none" or values.size == 0:
         return values
     if method == "fdr_bh":
@@ -315,8 +315,3 @@ def adjust_p(p: npt.ArrayLike, method: Adjust) -> Floats:
     order = np.argsort(values, kind="stable")
     stepped = np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1))
     return np.minimum(stepped, 1.0)[np.argsort(order)]
-
-
-def _check_choice(name: str, value: str, *choices: str) -> None:
-    if value not in choices:
-        raise UserError(f"{name} must be {' or '.join(map(repr, choices))}, got {value!r}")

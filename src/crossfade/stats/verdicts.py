@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _WORSE_CALIBRATION = 0.01
 _OPEN = ("no reliable difference", "one repeat", "no spread")  # outcomes that more results might decide
 # What an outcome says of some methods, the most telling first.
-_HEADLINES = {
+_HEADLINES: dict[Outcome, str] = {
     "better": "Reliably higher {metric} than {control}{place}: {names}.",
     "worse": "Reliably lower {metric} than {control}{place}: {names}.",
     "no reliable difference": "No reliable difference from {control} in {metric}: {names}.",
@@ -28,6 +28,17 @@ _HEADLINES = {
     "no spread": "The same difference from {control} in every repeat, so no interval: {names}.",
     "too few data sets": "{datasets} are too few to conclude anything beyond them.",
     "mixed": "Mixed evidence against {control}: {names}.",
+}
+# What intervals within a data set cover, by ``by_rows`` and ``fixed_test`` of a comparison.
+_COVERED = {
+    (True, False): "Intervals within a data set ({names}): t with a variance for rows and one for fits, from what "
+    "happened to every row that was tested. They cover another draw of rows, training parts and weights.",
+    (True, True): "Intervals on fixed test rows ({names}): t with a variance for rows and one for fits. They cover "
+    "other test rows like these, taken as independent, and training randomness.",
+    (False, False): "Intervals within a data set ({names}): corrected resampled t (Nadeau and Bengio 2003). They "
+    "cover another draw of training and test rows of these sizes, and allow (approximately) for shared rows.",
+    (False, True): "Intervals on fixed test rows ({names}): Student t over repeats. They cover training randomness "
+    "only, on exactly these test rows; another test set could give another answer.",
 }
 
 
@@ -65,9 +76,8 @@ def headline(comparison: Comparison) -> str:
     """Return what was found about all methods together, no stronger than the verdicts that it sums up."""
     control, metric, verdicts = comparison.control, comparison.metric, comparison.headlines
     first, several = comparison.paired[0], len(comparison.datasets) > 1
-    found: dict[str, list[str]] = {}
-    for one in verdicts:
-        found.setdefault(one.outcome, []).append(one.method)
+    outcomes = {one.outcome for one in verdicts}
+    names = {kind: listed((one.method for one in verdicts if one.outcome == kind), 12) for kind in outcomes}
     words = {
         "control": control,
         "metric": metric,
@@ -75,8 +85,8 @@ def headline(comparison: Comparison) -> str:
         "region": percent(comparison.equivalent, 1),
         "place": f" on these {first.n_test:g} test rows" if first.training_only and not several else "",
     }
-    parts = [line.format(names=listed(found[kind], 12), **words) for kind, line in _HEADLINES.items() if kind in found]
-    if len(verdicts) > 1 and list(found) == ["no reliable difference"]:
+    parts = [line.format(names=names[kind], **words) for kind, line in _HEADLINES.items() if kind in outcomes]
+    if len(verdicts) > 1 and outcomes == {"no reliable difference"}:
         parts = [f"None of the {len(verdicts)} other losses differs reliably from {control} in {metric}."]
     if several:
         single = [c.outcome for c in comparison.paired]
@@ -152,31 +162,10 @@ def dataset_line(comparisons: Sequence[PairedComparison]) -> str:
 
 def notes(paired: tuple[PairedComparison, ...], across: tuple[AcrossComparison, ...]) -> Iterator[str]:
     """Yield what the intervals and p-values of a comparison cover."""
-    judged = [c for c in paired if c.interval]
-    by_row = dict.fromkeys(c.dataset for c in judged if c.by_rows and not c.fixed_test)
-    same = dict.fromkeys(c.dataset for c in judged if c.by_rows and c.fixed_test)
-    fresh = dict.fromkeys(c.dataset for c in judged if not c.by_rows and not c.fixed_test)
-    fixed = dict.fromkeys(c.dataset for c in judged if c.training_only)
-    if by_row:
-        yield (
-            f"Intervals within a data set ({listed(by_row)}): t with a variance for rows and one for fits, from what "
-            "happened to every row that was tested. They cover another draw of rows, training parts and weights."
-        )
-    if same:
-        yield (
-            f"Intervals on fixed test rows ({listed(same)}): t with a variance for rows and one for fits. They cover "
-            "other test rows like these, taken as independent, and training randomness."
-        )
-    if fresh:
-        yield (
-            f"Intervals within a data set ({listed(fresh)}): corrected resampled t (Nadeau and Bengio 2003). They "
-            "cover another draw of training and test rows of these sizes, and allow (approximately) for shared rows."
-        )
-    if fixed:
-        yield (
-            f"Intervals on fixed test rows ({listed(fixed)}): Student t over repeats. They cover training randomness "
-            "only, on exactly these test rows; another test set could give another answer."
-        )
+    for case, text in _COVERED.items():
+        names = dict.fromkeys(c.dataset for c in paired if c.interval and (c.by_rows, c.fixed_test) == case)
+        if names:
+            yield text.format(names=listed(names))
     if region := next((c.equivalence.region for c in paired if c.equivalence), None):
         yield (
             f"Within {percent(region, 1)} points: the probability that the true difference is, by the Bayesian t-test "
