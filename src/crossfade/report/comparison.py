@@ -143,8 +143,7 @@ def _run(inputs: Inputs, complete: bool) -> Iterator[Block]:
         yield Items(tuple(map(str, meta["notes"])), "warn")
     yield Facts(tuple((key.capitalize(), tables.written(meta.get(key))) for key in _FACTS))
     for key, title in (("recipe", "Recipe, the same for every method"), ("versions", "Versions")):
-        entries = meta.get(key)
-        if entries:
+        if entries := meta.get(key):
             given = ((k, _AUTOMATIC.get(str(k)) if v is None else v) for k, v in entries.items())
             yield Facts(tuple((tables.spaced(k), tables.written(v)) for k, v in given), title)
 
@@ -176,11 +175,11 @@ def curves_figure(inputs: Inputs, dataset: str | None) -> Figure | None:
     if curves.empty or not recorded:
         return None
     names = [column for column, *_ in recorded]
-    means = curves.groupby(["method", "epoch"], sort=False)[names].mean().reset_index()
+    means = curves.groupby(["epoch", "method"])[names].mean().unstack("method")
     most = max(_MOST_POINTS // (len(inputs.datasets) * len(inputs.methods) * len(_CURVES)), 12)
     panels = []
     for column, title, scale, log in recorded:
-        wide = means.pivot(index="epoch", columns="method", values=column).sort_index() * scale
+        wide = means[column] * scale
         epochs = thinned(wide.index.to_numpy(dtype=float).tolist(), most)
         lines, ends = [], []
         for method in (*inputs.methods[1:], inputs.control):  # the control last, on top of the others

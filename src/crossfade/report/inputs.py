@@ -173,9 +173,6 @@ def _dataset_order(results: pd.DataFrame, meta: Mapping[str, Any]) -> list[str]:
 
 def _ordered(frame: pd.DataFrame, datasets: Sequence[str], methods: Sequence[str]) -> pd.DataFrame:
     """Sort rows by data set, method, repeat and epoch, so that sums, and with them the page, are always the same."""
-    places = {"dataset": datasets, "method": methods}
-    ranks = {column: {name: k for k, name in enumerate(names)} for column, names in places.items()}
+    names = {"dataset": pd.Index(datasets), "method": pd.Index(methods)}
     order = [column for column in (*_KEYS, "epoch") if column in frame]
-    return frame.sort_values(
-        order, key=lambda column: column.map(ranks[column.name]) if column.name in ranks else column
-    )
+    return frame.sort_values(order, key=lambda c: names[c.name].get_indexer(pd.Index(c)) if c.name in names else c)
