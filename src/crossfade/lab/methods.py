@@ -131,10 +131,7 @@ class ScaledRate(Method):
 
 
 def training_loss(
-    criterion: Callable[..., Tensor] | None,
-    outputs: Tensor,
-    labels: Tensor,
-    values: Sequence[Any],
+    criterion: Callable[..., Tensor] | None, outputs: Tensor, labels: Tensor, values: Sequence[Any]
 ) -> Tensor:
     """Return the mean of a method's ``criterion``, or of the mixture, with these values of the schedule."""
     from crossfade.functional import crossfade_loss

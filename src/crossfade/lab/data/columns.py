@@ -254,26 +254,18 @@ def without_rare(tables: list[Rows], rare: Rare | None) -> list[Rows]:
     return [replace(left[0], notes=(*left[0].notes, note)), *left[1:]]
 
 
-class Labelled(NamedTuple):
-    """Rows with class numbers; those without a label are left out.
-
-    Attributes:
-        classes: The names in the order of the class numbers: numbers sorted as numbers, everything else as text.
-        parts: The rows to learn from and, if they are fixed, the test rows, with (rows,) class numbers.
-        notes: Decisions while reading.
-    """
-
-    classes: tuple[str, ...]
-    parts: list[tuple[pd.DataFrame, NDArray[np.int64]]]
-    notes: list[str]
-
-
-def labelled(tables: Sequence[Rows], numbers_are_names: bool) -> Labelled:
-    """Return the rows with class numbers, given by the classes of the rows to learn from.
+def labelled(
+    tables: Sequence[Rows], numbers_are_names: bool
+) -> tuple[tuple[str, ...], list[tuple[pd.DataFrame, NDArray[np.int64]]], list[str]]:
+    """Return the classes, the rows that have a label with their class numbers, (rows,), and notes.
 
     Args:
-        tables: The rows to learn from and, if they are fixed, the test rows.
+        tables: The rows to learn from, whose classes count, and, if they are fixed, the test rows.
         numbers_are_names: Whether the user has declared that numbers in the label column are names of classes.
+
+    Returns:
+        The names of the classes in the order of their numbers: numbers sorted as numbers, everything else as text; the
+        rows, as ``tables`` has them; and decisions while reading.
 
     Raises:
         UserError: no labels, one class, a class with too few rows for a split, or a quantity instead of classes; test
@@ -308,7 +300,7 @@ def labelled(tables: Sequence[Rows], numbers_are_names: bool) -> Labelled:
         if (own < 0).any():
             notes.append(f"{test.where}: {count(int((own < 0).sum()), 'row')} without a label left out")
     parts = [(rows.frame[own >= 0], own[own >= 0]) for rows, own in zip(tables, codes, strict=True)]
-    return Labelled(classes, parts, notes)
+    return classes, parts, notes
 
 
 def _as_one(text: pd.Series) -> pd.Series:

@@ -135,7 +135,7 @@ class ImageTask(DividedTask[Part]):
     def describe(self) -> Json:
         data, split = self.data, self.split(0)
         parts = (split.train, split.validation, split.test)
-        return entry(self.name, data.source, self.shape.inputs, split.classes, parts, data.sha256) | self.judged
+        return entry(self, data.source, self.shape.inputs, parts, data.sha256) | self.judged
 
 
 def _sample(part: Part, each: int | None) -> Part:
@@ -190,9 +190,8 @@ class StreamTask:
         return StreamSplit(self.train, None, self.test, len(self.classes), torch.tensor(_MEAN), torch.tensor(_STD))
 
     def describe(self) -> dict[str, str | int]:
-        _, features, classes = self.shape
-        parts, sha256 = (self.train, None, self.test), str(self.content["files"])
-        return entry(self.name, self.source, features, classes, parts, sha256)
+        parts = (self.train, None, self.test)
+        return entry(self, self.source, self.shape.inputs, parts, str(self.content["files"]))
 
 
 def stream_task(place: Path, each: int | None, test: int | None, label: str) -> StreamTask:

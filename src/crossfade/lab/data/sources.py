@@ -24,6 +24,7 @@ from typing import Literal
 from crossfade.errors import UserError
 
 _CHUNK = 1 << 20
+_DAMAGED = (tarfile.TarError, gzip.BadGzipFile, zipfile.BadZipFile, zlib.error, lzma.LZMAError, RuntimeError, EOFError)
 _DOWNLOAD_SECONDS = 60.0
 _HUB_SECONDS = 5.0
 
@@ -38,7 +39,6 @@ class DataSet:
 
     Attributes:
         name: Its name on the command line.
-        find: Returns what there is of it in a data folder, None for nothing; by default ``place``.
         url: The archive's address; None if its owner requires registration.
         checksum: The archive's checksum, if its owner publishes one.
         content: The SHA-256 of the file itself, measured.
@@ -49,7 +49,6 @@ class DataSet:
     title: str
     used_by: str
     how: str
-    find: Callable[[Path], str | Path | None] | None = None
     url: str | None = None
     checksum: str | None = None
     content: str = ""
@@ -62,7 +61,7 @@ class DataSet:
 
     def here(self, data_dir: Path) -> str | None:
         """Return what there is of it in ``data_dir``, None for nothing."""
-        found = (self.find or self.place)(data_dir)
+        found = _FIND.get(self.name, self.place)(data_dir)
         return str(found.relative_to(data_dir)) if isinstance(found, Path) else found
 
 
@@ -110,7 +109,7 @@ _FIND: dict[str, Callable[[Path], str | Path | None]] = {
     "glue": _find_glue,
 }
 _KNOWN = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
-CATALOGUE = {name: DataSet(name, find=_FIND.get(name), **about) for name, about in _KNOWN.items()}
+CATALOGUE = {name: DataSet(name, **about) for name, about in _KNOWN.items()}
 
 
 def download(
@@ -191,15 +190,7 @@ def unpack(archive: Path, target: Path) -> Path:
         partial.replace(target)
     except tarfile.FilterError as error:
         raise UserError(f"{archive.name}: refused, a member would land outside the folder ({error})") from None
-    except (
-        tarfile.TarError,
-        gzip.BadGzipFile,
-        zipfile.BadZipFile,
-        zlib.error,
-        lzma.LZMAError,
-        RuntimeError,
-        EOFError,
-    ) as error:
+    except _DAMAGED as error:
         raise DamagedError(f"{archive.name}: not a readable archive ({error}); get it again") from None
     except OSError as error:
         raise UserError(f"{archive.name}: can't be unpacked into {target.parent} ({error})") from None

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossfade.errors import UserError
-from crossfade.lab.trial import Json
+from crossfade.lab.trial import Json, Task
 
 Floats: TypeAlias = NDArray[np.float32]
 Integers: TypeAlias = NDArray[np.int64]
@@ -221,9 +221,9 @@ def first_of_each(labels: Integers, number: int) -> Integers:
     return np.sort(np.concatenate([np.flatnonzero(labels == label)[:number] for label in np.unique(labels)]))
 
 
-def entry(name: str, source: str, features: int, classes: int, parts: Sequence[Sized | None], sha256: str) -> Json:
-    """Return one entry of a report's ``datasets``, given the training, validation (or None) and test part."""
+def entry(task: Task, source: str, features: int, parts: Sequence[Sized | None], sha256: str) -> Json:
+    """Return a task's entry in a report's ``datasets``, given its training, validation (or None) and test part."""
     sizes = [0 if part is None else len(part) for part in parts]
     counts = dict(zip(("n_train", "n_val", "n_test"), sizes, strict=True))
-    shape = {"rows": sum(sizes), "features": features, "classes": classes}
-    return {"name": name, "source": source, **shape, **counts, "sha256": sha256}
+    shape = {"rows": sum(sizes), "features": features, "classes": task.shape.classes}
+    return {"name": task.name, "source": source, **shape, **counts, "sha256": sha256}

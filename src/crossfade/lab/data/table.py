@@ -351,7 +351,7 @@ class TableTask:
 
     def describe(self) -> dict[str, str | int]:
         table, parts = self.table, [labels for _, labels in self._parts(0)]
-        return entry(table.name, table.source, len(table.columns), len(table.classes), parts, table.sha256)
+        return entry(self, table.source, len(table.columns), parts, table.sha256)
 
     @property
     def _drawn(self) -> tuple[int, int]:

@@ -124,7 +124,7 @@ class TextTask(DividedTask[TextPart]):
     def describe(self) -> Json:
         data, split = self.data, self.split(0)
         parts = (split.train, split.validation, split.test)
-        return entry(self.name, data.source, len(data.train.columns), split.classes, parts, data.sha256) | self.judged
+        return entry(self, data.source, len(data.train.columns), parts, data.sha256) | self.judged
 
 
 def load_texts(

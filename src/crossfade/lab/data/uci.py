@@ -61,9 +61,8 @@ class UciTask:
         return Split(x[train], y[train], x[val], y[val], x[held], y[held], self.shape.classes)
 
     def describe(self) -> dict[str, str | int]:
-        _, features, classes = self.shape
-        parts, sha256 = [labels for _, labels in self.split(0).parts], str(self.content["data"])
-        return entry(self.name, "UCI, Klambauer et al. 2017", features, classes, parts, sha256)
+        parts = [labels for _, labels in self.split(0).parts]
+        return entry(self, "UCI, Klambauer et al. 2017", self.shape.inputs, parts, str(self.content["data"]))
 
     @cached_property
     def _arrays(self) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.bool_], NDArray[np.bool_]]:

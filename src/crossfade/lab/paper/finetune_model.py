@@ -107,7 +107,7 @@ class FinetuneTask:
     def describe(self) -> Json:
         sizes = [range(size) for size in (self.recipe.train, self.recipe.held_out, self.recipe.held_out)]
         source = "torch's C++ headers" if self.name == "unknown" else "Python's and torch's documentation"
-        return entry(self.name, source, self.recipe.context, 256, sizes, digest(self.content))
+        return entry(self, source, self.recipe.context, sizes, digest(self.content))
 
 
 def blocks(documents: Iterator[bytes], context: int, size: int) -> Tensor:

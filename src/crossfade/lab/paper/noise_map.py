@@ -18,6 +18,8 @@ from crossfade.lab.data.harder import HarderTask
 from crossfade.lab.methods import COSINE, Method, method
 from crossfade.lab.paper.map_page import COLUMNS, METHODS, write_page
 from crossfade.lab.paper.study import Cell, Plan, Prepared, Request, Study
+from crossfade.lab.paper.table3 import STUDY as TABLE3
+from crossfade.lab.paper.table4 import STUDY as TABLE4
 from crossfade.lab.store import Run, Store
 from crossfade.lab.train import Recipe
 from crossfade.lab.trial import Json, Trial
@@ -91,14 +93,8 @@ class NoiseMap(Study[Any, Any]):
 
 def _base(data: str) -> Study[Any, Any]:
     """Return the study that reads these data."""
-    if data == "uci121":
-        from crossfade.lab.paper.table4 import STUDY as TABLE4
-
-        return TABLE4
-    if data == "reviews":
-        from crossfade.lab.paper.table3 import STUDY as TABLE3
-
-        return TABLE3
+    if data in ("uci121", "reviews"):
+        return TABLE4 if data == "uci121" else TABLE3
     from crossfade.lab.paper.image_studies import IMAGE_STUDIES
 
     return IMAGE_STUDIES["table1"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal, TypeAlias
 
 from crossfade.errors import UserError
 from crossfade.lab.data.uci import SPLITS, UCI_NAMES, UciTask, find_uci, uci_tasks
@@ -25,11 +25,7 @@ _SCALES: dict[Scale, tuple[int, int | None]] = {"smoke": (5, 6), "short": (20, N
 _TINIEST = 5  # sets that smoke leaves out
 
 
-class _Sets(NamedTuple):
-    """The requested UCI sets that are here, and the names of those that aren't."""
-
-    here: tuple[UciTask, ...]
-    missing: tuple[str, ...]
+_Sets: TypeAlias = tuple[list[UciTask], list[str]]  # those that are here, and the names of others
 
 
 @dataclass(frozen=True)
@@ -63,7 +59,7 @@ class Table4(Study[Recipe, _Sets]):
         _, smallest = _SCALES[request.scale]
         if smallest is not None and not request.datasets:
             tasks, missing = sorted(tasks, key=lambda task: task.shape[0])[_TINIEST : _TINIEST + smallest], []
-        return _Sets(tuple(tasks), tuple(missing))
+        return tasks, missing
 
     def protocol(self, cell: Cell[Recipe], request: Request) -> tuple[Recipe, int]:
         epochs, _ = _SCALES[request.scale]
@@ -72,13 +68,13 @@ class Table4(Study[Recipe, _Sets]):
 
     def prepare(self, cell: Cell[Recipe], data: _Sets, request: Request) -> Prepared:
         """Return the sets and a network's recipe; with more seeds or splits the repeats keep their numbers."""
-        recipe, seeds = self.protocol(cell, request)
+        (tasks, missing), (recipe, seeds) = data, self.protocol(cell, request)
         repeats = tuple(seed * SPLITS + split for seed in range(seeds) for split in range(self.splits))
         about = (
-            f"{len(data.here)} of {len(data.here) + len(data.missing)} UCI sets · {recipe.epochs} epochs, batch "
+            f"{len(tasks)} of {len(tasks) + len(missing)} UCI sets · {recipe.epochs} epochs, batch "
             f"{recipe.batch_size}, SGD with momentum {recipe.momentum:g}"
         )
-        return Prepared(cell.label, data.here, recipe, repeats, about, missing=data.missing)
+        return Prepared(cell.label, tuple(tasks), recipe, repeats, about, missing=tuple(missing))
 
     def runs(self, request: Request, parts: Sequence[tuple[Prepared, Sequence[Trial]]], meta: Json) -> list[Run]:
         """Return a run for each network, with what the page says about it."""
