@@ -214,7 +214,7 @@ def plan(
     else:
         tables = [one for one in data if not isinstance(one, TextSet)]
         methods, asked = _methods(training, own, _ON_TABLES, tables=True), _on_tables(tables, settings)
-    if noise := _given(settings, "label_noise", "noise_kind", "noisy_validation"):
+    if noise := settings.given("label_noise", "noise_kind", "noisy_validation"):
         harder, note = with_wrong_labels(asked.tasks, **noise)
         asked = replace(asked, tasks=harder, settings={**asked.settings, **noise}, notes=[*asked.notes, note])
     if len({digest(dict(task.content)) for task in asked.tasks}) < len(asked.tasks):
@@ -230,7 +230,7 @@ def plan(
     notes = (*asked.notes, *same_schedules(methods, recipe))
     title = f"Losses compared on {listed((task.name for task in asked.tasks), 4)}"
     about = describe_run(title, trials, command, seed=training.seed or 0, notes=notes, device=asked.device)
-    kept = {"settings": {**asked.settings, **_given(settings, "equivalent")}, "meta": about}
+    kept = {"settings": {**asked.settings, **settings.given("equivalent")}, "meta": about}
     run = Run(asked.study, kept, tuple(trial.key for trial in trials))
     net, rates = getattr(recipe, "net", "lstm"), ", ".join(f"{rate:g}" for rate in recipe.learning_rates)
     heading = (
@@ -269,7 +269,7 @@ def _on_tables(tables: Sequence[Table], settings: Settings) -> _Experiment:
     training = settings.training
     if training.net == "linear" and (training.width is not None or training.depth not in (None, 1)):
         raise UserError("net: 'linear' has no hidden layer, so width and depth mean nothing; leave them out or use mlp")
-    said = _given(settings, *(field.name for field in fields(Recipe)))
+    said = settings.given(*(field.name for field in fields(Recipe)))
     recipe = Recipe(tallied=True, **{"tie": "expected", **({} if "learning_rates" in said else _RATES), **said})
     division = _division(training)
     split = training.split or ("folds" if all(table.independent for table in tables) else "random")
@@ -310,7 +310,7 @@ def _on_texts(sets: Sequence[TextSet], settings: Settings, hardware: Hardware) -
 
 def _text_recipe(settings: Settings) -> LstmRecipe | TextRecipe:
     training, texts = settings.training, settings.texts
-    said = _given(settings, "epochs", "batch_size", "learning_rate", "max_length") | _select(training)
+    said = settings.given("epochs", "batch_size", "learning_rate", "max_length") | _select(training)
     net = training.net or "lstm"
     if net == "lstm":
         if texts.accumulate not in (None, 1) or training.precision not in (None, "32-true"):
@@ -324,7 +324,7 @@ def _text_recipe(settings: Settings) -> LstmRecipe | TextRecipe:
     if training.width is not None or training.depth is not None:
         raise UserError("width and depth are for --net lstm; a pretrained model has its own")
     usual_bert = TextRecipe(model, max_length=128, epochs=3, scale="own")
-    return replace(usual_bert, **said, **_given(settings, "accumulate", "precision"))
+    return replace(usual_bert, **said, **settings.given("accumulate", "precision"))
 
 
 def _on_images(folder: Path, settings: Settings, hardware: Hardware) -> _Experiment:
@@ -353,7 +353,7 @@ def _on_images(folder: Path, settings: Settings, hardware: Hardware) -> _Experim
         granularity="step",
         scale="own",
     )
-    said = _given(settings, "batch_size", "learning_rate", "weight_decay", "precision")
+    said = settings.given("batch_size", "learning_rate", "weight_decay", "precision")
     recipe = replace(usual, **said, **_select(training))
     recipe = recipe.fitting(len(task.split(0).train))
     make = partial(build, net, len(data.classes))
@@ -377,11 +377,6 @@ def _check_batches(
     check_memory(what, needed, f"use a smaller --batch-size, {advice}", device_memory(hardware))
 
 
-def _given(settings: Settings, *names: str) -> Json:
-    """Return those of the named settings that are given."""
-    return {name: value for name, value in settings.given().items() if name in names}
-
-
 def _division(training: Training) -> Json:
     """Return how a task divides its data."""
     return {"seed": training.seed or 0, "test_size": 0.2 if training.test_size is None else training.test_size}
@@ -397,7 +392,7 @@ def _methods(training: Training, own: Sequence[Method], usual: Sequence[str], *,
     names = list(training.methods or ())
     if names == ["all"]:
         names = [known.name for known in METHODS if tables or known is not COSINE]
-    elif not names and not (own and not training.loss and not training.schedule):
+    elif not names and (not own or training.loss or training.schedule):
         names = list(usual)
     chosen = (
         [method(name, tables=tables) for name in names]

@@ -212,9 +212,10 @@ class Settings:
             reason = str(error)
         raise UserError(f"--config {path}: {reason}")
 
-    def given(self) -> Json:
-        """Return the settings that are given, by their names."""
-        return given(self.training) | given(self.texts) | given(self.images)
+    def given(self, *names: str) -> Json:
+        """Return the settings that are given, by their names: all, or those of these names."""
+        found = given(self.training) | given(self.texts) | given(self.images)
+        return {name: value for name, value in found.items() if not names or name in names}
 
 
 # What options need that don't suit all data: the data in words, their kinds, and the names of the options.

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from hashlib import blake2b
@@ -213,7 +214,7 @@ def compute(trial: Trial, folder: Path) -> Outcome:
     new, val, test = task.split(trial.repeat)
     old = blocks(iter(task.old), recipe.context, recipe.held_out)
     model = pretrained(task)
-    start = _weights(model)
+    start = deepcopy(model.state_dict())
     ce, hits = score(model, test)
     rare = ce > -math.log(RARE)
     before = {"accuracy": hits.mean(), "nll": ce.mean(), "rare": rare.double().mean()}
@@ -233,7 +234,7 @@ def compute(trial: Trial, folder: Path) -> Outcome:
         curves["val_accuracy"].append(short(reached))
         curves["val_nll"].append(short(ce.mean().item()))
         if reached > best:
-            best, rate, weights = reached, tried, _weights(model)
+            best, rate, weights = reached, tried, deepcopy(model.state_dict())
     if best < 0:
         return Outcome(error="the weights diverge at every learning rate; try smaller ones")
     model.load_state_dict(weights)
@@ -246,7 +247,3 @@ def compute(trial: Trial, folder: Path) -> Outcome:
     sizes = {name: part[:, 1:].numel() for name, part in (("n_train", new), ("n_val", val), ("n_test", test))}
     about = {"learning_rate": rate, "epoch": recipe.epochs, "classes": 256, "scale": recipe.scale}
     return Outcome(result | sizes | about | {"seconds": round(time.perf_counter() - started, 2)}, curves)
-
-
-def _weights(model: ByteModel) -> dict[str, Tensor]:
-    return {name: value.clone() for name, value in model.state_dict().items()}

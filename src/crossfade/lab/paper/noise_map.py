@@ -15,7 +15,7 @@ from typing import Any
 
 from crossfade.lab.checks import Noise
 from crossfade.lab.data.harder import HarderTask
-from crossfade.lab.methods import COSINE, Method, method
+from crossfade.lab.methods import COSINE
 from crossfade.lab.paper.map_page import COLUMNS, METHODS, write_page
 from crossfade.lab.paper.study import Cell, Plan, Prepared, Request, Study
 from crossfade.lab.paper.table3 import STUDY as TABLE3
@@ -56,10 +56,6 @@ class NoiseMap(Study[Any, Any]):
     def chosen(self, request: Request) -> list[Cell[Any]]:
         found = super().chosen(replace(request, datasets=request.datasets or ("uci121",)))
         return [one for one in found if isinstance(one, MapCell) and one.noise in self.noise and one.size in self.sizes]
-
-    def methods(self, cell: Cell[Any], request: Request) -> list[Method]:
-        names = dict.fromkeys(["ce", *(request.methods or cell.methods)])
-        return [method(name, tables=cell.data == "uci121") for name in names]
 
     def load(self, data: str, request: Request) -> Any:
         return _base(data).load(data, replace(request, datasets=()))

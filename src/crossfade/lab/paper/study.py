@@ -16,6 +16,7 @@ from crossfade.lab.methods import Method, method
 from crossfade.lab.provenance import describe_run
 from crossfade.lab.store import Run, Store
 from crossfade.lab.train.executor import Family
+from crossfade.lab.train.tables.recipe import Recipe as TableRecipe
 from crossfade.lab.trial import Json, Recipe, Task, Trial
 
 Scale: TypeAlias = Literal["smoke", "short", "paper"]
@@ -234,7 +235,8 @@ class Study(ABC, Generic[R, D]):
             UserError: an unknown name.
         """
         names = dict.fromkeys(["ce", *(request.methods or cell.methods)])
-        return [*(method(name, tables=False) for name in names), *request.losses]
+        tables = isinstance(cell.recipe, TableRecipe)
+        return [*(method(name, tables=tables) for name in names), *request.losses]
 
     def runs(self, request: Request, parts: Sequence[tuple[Prepared, Sequence[Trial]]], meta: Json) -> list[Run]:
         """Return the request as the store keeps it: one run of all its parts, described by ``meta``."""
