@@ -59,19 +59,13 @@ class RecordProbabilities(pl.Callback):  # type: ignore[misc]
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         while self._hooks:
             self._hooks.pop().remove()
-        self._flush(self.training)
-        self._flush(self.validation)
+        self._flush()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: object, batch: _Batch, *_: object
     ) -> None:
         if self.training is not None:
             self.training.record(trainer.current_epoch, self._index(batch), self._take_logits(), self._target(batch))
-
-    def on_train_epoch_end(self, *_: object) -> None:
-        self._flush(self.training)
-
-    on_save_checkpoint = on_train_epoch_end  # a run resumed in mid-epoch doesn't see again what came before
 
     def on_validation_epoch_start(self, *_: object) -> None:
         self._counted = 0
@@ -85,9 +79,13 @@ class RecordProbabilities(pl.Callback):  # type: ignore[misc]
             self._counted += len(target)
             self.validation.record(trainer.current_epoch, index, self._take_logits(), target)
 
-    def on_validation_epoch_end(self, trainer: pl.Trainer, *_: object) -> None:
-        if not trainer.sanity_checking:
-            self._flush(self.validation)
+    def _flush(self, *_: object) -> None:
+        for recorder in (self.training, self.validation):
+            if recorder is not None:
+                recorder.flush()
+
+    on_train_epoch_end = on_validation_epoch_end = _flush
+    on_save_checkpoint = _flush  # a run resumed in mid-epoch doesn't see again what came before
 
     def _keep_logits(self, module: nn.Module, args: object, output: object) -> None:
         logits = getattr(output, "logits", output)
@@ -100,8 +98,3 @@ class RecordProbabilities(pl.Callback):  # type: ignore[misc]
                 "no logits to record: the step must call self(x), and forward return logits or an object with .logits"
             )
         return logits
-
-    @staticmethod
-    def _flush(recorder: ProbabilityRecorder | None) -> None:
-        if recorder is not None:
-            recorder.flush()
