@@ -10,7 +10,6 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 from markupsafe import Markup, escape
 
@@ -19,8 +18,6 @@ from crossfade.stats.words import listed, signed
 _WIDTH, _HEIGHT, _TOP, _LEFT, _RIGHT = 360, 200.0, 6.0, 44.0, 352.0
 _DOT, _HIGHEST = 4.8, 4  # pixels between stacked dots, and how many a row has room for
 _NAME_LENGTH, _CHARACTER = 20, 6.6  # of a name in a chart of dots: the most characters, and their width in pixels
-
-Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -118,10 +115,10 @@ def line_chart(
     return _drawing([*parts, _x_axis(x, bottom, x_title), _window("".join(paths), bottom)], _HEIGHT, name)
 
 
-def thinned(items: Sequence[Item], most: int) -> list[Item]:
-    """Return at most ``most`` of the items, evenly spread, the first and the last among them."""
-    kept = min(len(items), most)
-    return [items[k] for k in sorted({round(k * (len(items) - 1) / max(kept - 1, 1)) for k in range(kept)})]
+def thinned(values: Sequence[float], most: int) -> list[float]:
+    """Return at most ``most`` of the values, evenly spread, the first and the last among them."""
+    kept = min(len(values), most)
+    return [values[k] for k in sorted({round(k * (len(values) - 1) / max(kept - 1, 1)) for k in range(kept)})]
 
 
 @dataclass(frozen=True)
