@@ -10,19 +10,20 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
+from crossfade._reduction import Reduction
+from crossfade._transforms import takes_row
 from crossfade.errors import UserError
+from crossfade.functional import probability_loss
 from crossfade.lab.methods import METHODS, Method
+from crossfade.losses import CrossfadeLoss, Fade
 from crossfade.schedules import Schedule, check_called
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-    from torch import Tensor
-
-    from crossfade._reduction import Reduction
 
 # ce of p = 1, of p ever nearer to 1, and on to p = 1e-30
 PROBES = np.concatenate([[0.0], np.geomspace(1e-12, -math.log(1e-30), 399)]).astype(np.float32)
@@ -73,8 +74,6 @@ def as_method(given: object) -> Method:
 
 def _of_loss(name: str, g: Callable[..., Tensor]) -> Method:
     """Return the method of a loss g(ce), or of a loss g(ce, row), which needs the outputs of the network."""
-    from crossfade._transforms import takes_row
-    from crossfade.functional import probability_loss
 
     def loss(outputs: Tensor, labels: Tensor, reduction: Reduction = "mean") -> Tensor:
         return probability_loss(g, outputs, labels, reduction=reduction)
@@ -84,8 +83,6 @@ def _of_loss(name: str, g: Callable[..., Tensor]) -> Method:
 
 def _of_fade(fade: object) -> Method | None:
     """Return the method of a ``crossfade.Fade``, None for anything else."""
-    from crossfade.losses import CrossfadeLoss, Fade
-
     if not isinstance(fade, Fade):
         return None
     options = (fade.weight is not None, fade.label_smoothing, fade.softcap, fade.z_loss, fade.shift)
@@ -184,8 +181,6 @@ def _run_file(path: Path) -> ModuleType:
 
 def value_and_slope(g: Callable[[Tensor], Tensor], ce: Tensor) -> tuple[Tensor, Tensor]:
     """Return g(ce), which must be a tensor of ce's shape with a gradient, and g'(ce), element by element."""
-    import torch
-
     with torch.enable_grad():
         leaf = ce.detach().requires_grad_()
         value: object = g(leaf)
@@ -223,8 +218,6 @@ def probe(g: Callable[[Tensor], Tensor]) -> NDArray[np.float32]:
     Raises:
         UserError: g fails, or isn't an elementwise, differentiable function of ce.
     """
-    import torch
-
     name, ce = getattr(g, "__name__", type(g).__name__), torch.from_numpy(PROBES.astype(np.float64))
     try:
         whole = torch.stack(value_and_slope(g, ce))
