@@ -197,7 +197,7 @@ class Study(ABC, Generic[R, D]):
         """Return the cell's recipe and number of seeds at the request's scale."""
         recipe: Any = cell.recipe
         changes, repeats = self.shortened.get(request.scale, ({}, cell.repeats))
-        scale = {"scale": request.scale} if changes else {}
+        scale = {"scale": request.scale} if changes and hasattr(recipe, "scale") else {}
         epochs = {"epochs": request.epochs} if request.epochs else {}
         return replace(recipe, **{**changes, **scale, **epochs, **request.recipe}), request.repeats or repeats
 

@@ -14,17 +14,14 @@ from typing import ClassVar, Literal, TypeAlias
 from crossfade.errors import UserError
 from crossfade.lab.data.uci import SPLITS, UCI_NAMES, UciTask, find_uci, uci_tasks
 from crossfade.lab.methods import DEFAULT_METHODS, Method, method
-from crossfade.lab.paper.study import DEFINED, Cell, NotHereError, Plan, Prepared, Request, Scale, Study
+from crossfade.lab.paper.study import DEFINED, Cell, NotHereError, Plan, Prepared, Request, Study
 from crossfade.lab.paper.table4_page import NETS, write_page
 from crossfade.lab.store import Run, Store
 from crossfade.lab.train import Recipe
 from crossfade.lab.trial import Json, Trial
 
-# Epochs, and the number of small sets (None: all).
-_SCALES: dict[Scale, tuple[int, int | None]] = {"smoke": (5, 6), "short": (20, None), "paper": (50, None)}
-_TINIEST = 5  # sets that smoke leaves out
-
-
+_SHORTENED = {"smoke": ({"epochs": 5}, 2), "short": ({"epochs": 20}, 2)}
+_SMALL = slice(5, 11)  # which sets smoke takes, by their numbers of rows
 _Sets: TypeAlias = tuple[list[UciTask], list[str]]  # those that are here, and the names of others
 
 
@@ -38,6 +35,7 @@ class Table4(Study[Recipe, _Sets]):
     splits: int = 1
 
     nets_option: ClassVar[str] = "--net"
+    shortened = _SHORTENED
 
     def chosen(self, request: Request) -> list[Cell[Recipe]]:
         return super().chosen(replace(request, datasets=()))
@@ -56,15 +54,9 @@ class Table4(Study[Recipe, _Sets]):
         if find_uci(request.data_dir) is None and set(request.datasets) <= set(UCI_NAMES):
             raise NotHereError(f"no UCI set is in {request.data_dir}; `crossfade data uci --download` gets them")
         tasks, missing = uci_tasks(request.data_dir, request.datasets)
-        _, smallest = _SCALES[request.scale]
-        if smallest is not None and not request.datasets:
-            tasks, missing = sorted(tasks, key=lambda task: task.shape[0])[_TINIEST : _TINIEST + smallest], []
+        if request.scale == "smoke" and not request.datasets:
+            tasks, missing = sorted(tasks, key=lambda task: task.shape.rows)[_SMALL], []
         return tasks, missing
-
-    def protocol(self, cell: Cell[Recipe], request: Request) -> tuple[Recipe, int]:
-        epochs, _ = _SCALES[request.scale]
-        recipe = replace(cell.recipe, epochs=request.epochs or epochs, **request.recipe)
-        return recipe, request.repeats or cell.repeats
 
     def prepare(self, cell: Cell[Recipe], data: _Sets, request: Request) -> Prepared:
         """Return the sets and a network's recipe; with more seeds or splits the repeats keep their numbers."""
