@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from hashlib import blake2b
 from itertools import groupby
 from pathlib import Path
@@ -66,6 +65,7 @@ class Place:
     Args:
         at: Its coordinates by the names in ``COLUMNS``.
         scores: Accuracy in percent, data set × method: the mean over seeds. Sets with a hole are left out.
+        judged: The scores on the sets that judge.
         left_out: The number of such sets.
         first: The chosen method against CE.
         second: The chosen one of the losses of another shape against the better of CE and ``ce-cosine``.
@@ -73,14 +73,10 @@ class Place:
 
     at: dict[str, Any]
     scores: pd.DataFrame
+    judged: pd.DataFrame
     left_out: int
     first: Duel
     second: Duel
-
-    @cached_property
-    def judged(self) -> pd.DataFrame:
-        """The scores on the sets that judge."""
-        return self.scores[[judges(name) for name in self.scores.index]]
 
     def gap(self, method: str) -> MeanTest:
         """Return the mean difference to CE on the judging sets with its interval."""
@@ -131,7 +127,7 @@ def places(results: pd.DataFrame) -> list[Place]:
             _, p = wilcoxon(judged[method], judged[rival])
             duels.append(Duel(str(method), str(rival), _t(judged[method] - judged[rival]), p))
         at = dict(zip(COLUMNS, values, strict=True))
-        found.append(Place(at, complete, len(whole) - len(complete), *duels))
+        found.append(Place(at, complete, judged, len(whole) - len(complete), *duels))
     for name in ("first", "second"):
         adjusted = adjust_p([getattr(place, name).p for place in found], "fdr_bh")
         changed = [replace(getattr(place, name), p=float(p)) for place, p in zip(found, adjusted, strict=True)]
