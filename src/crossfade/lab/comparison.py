@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from crossfade.errors import UserError
 from crossfade.lab.data.harder import with_wrong_labels
@@ -30,8 +30,6 @@ from crossfade.lab.train.lstm.tokens import tokenize
 from crossfade.lab.train.tables.recipe import Recipe
 from crossfade.lab.trial import Json, Task, Trial, digest
 from crossfade.stats.words import count, listed
-
-AnyRecipe: TypeAlias = Recipe | LstmRecipe | TextRecipe | ImageRecipe
 
 CONTROL = "ce"
 # Compared by default. Adam's steps don't depend on the gradient's size, so ce-matched is none of those for texts.
@@ -59,7 +57,7 @@ class _Experiment:
     study: str  # what the store calls comparisons on this kind of data
     data: str  # the data sets, for people
     tasks: Sequence[Task]
-    recipe: AnyRecipe
+    recipe: Recipe | LstmRecipe | DeepRecipe
     repeats: int
     settings: Mapping[str, object]  # what the store keeps of them
     notes: Sequence[str]  # what a reader should know about the data
