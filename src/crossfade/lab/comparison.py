@@ -17,7 +17,7 @@ from crossfade.lab.data.table import Table, TableTask, from_arrays
 from crossfade.lab.data.texts import TextSet, TextTask, texts_from_arrays
 from crossfade.lab.hardware import Hardware, check_memory, check_trials, device_memory
 from crossfade.lab.loading import Loaded, kind_of, load, rare_of
-from crossfade.lab.methods import COSINE, DEFAULT_METHODS, MATCHED, METHODS, Method, method
+from crossfade.lab.methods import COSINE, DEFAULT_METHODS, MATCHED, METHODS, MIXTURES, Method, method
 from crossfade.lab.own_loss import as_method, check_method, load_loss, load_schedule
 from crossfade.lab.provenance import describe_run, same_schedules, sizes_of
 from crossfade.lab.result import ComparisonResult
@@ -32,9 +32,8 @@ from crossfade.lab.trial import Json, Task, Trial, digest
 from crossfade.stats.words import count, listed
 
 CONTROL = "ce"
-# Compared by default. Adam's steps don't depend on the gradient's size, so ce-matched is none of those for texts.
-_ON_TEXTS = ("ce", "f0", "f0-late", "gradual")
-_ON_IMAGES = (*_ON_TEXTS, MATCHED)
+# Compared by default. Texts have MIXTURES without ce-matched: Adam's steps don't depend on the gradient's size.
+_ON_IMAGES = (*MIXTURES, MATCHED)
 _ON_TABLES = (*DEFAULT_METHODS, MATCHED)
 _UNSAID = ("protocol", "wider_rates", "learning_rates")  # stored settings hold these only where a user gave them
 _RATES = {"learning_rates": (0.1, 0.03, 0.01, 0.003, 0.001), "wider_rates": (1.0, 0.3, 0.0003, 0.0001)}
@@ -208,7 +207,7 @@ def plan(
     if isinstance(data, Path):
         methods, asked = _methods(training, own, _ON_IMAGES), _on_images(data, settings, hardware)
     elif sets := [one for one in data if isinstance(one, TextSet)]:
-        methods, asked = _methods(training, own, _ON_TEXTS), _on_texts(sets, settings, hardware)
+        methods, asked = _methods(training, own, MIXTURES), _on_texts(sets, settings, hardware)
     else:
         tables = [one for one in data if not isinstance(one, TextSet)]
         methods, asked = _methods(training, own, _ON_TABLES, tables=True), _on_tables(tables, settings)

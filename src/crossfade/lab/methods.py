@@ -335,7 +335,8 @@ OBJECTIVES: tuple[Method, ...] = (
     Method("inverse-focal", "(1 + p) CE", partial(_apply, "inverse_focal"), note="focal loss reversed, gamma = 1"),
 )
 OLD_NAMES = {one.old_name: one.name for one in METHODS if one.old_name}
-DEFAULT_METHODS = ("ce", "f0", "f0-late", "gradual", "el", "focal")
+MIXTURES = ("ce", "f0", "f0-late", "gradual")  # CE and its three mixtures with EL, which most studies compare
+DEFAULT_METHODS = (*MIXTURES, "el", "focal")
 
 
 def method(name: str, *, tables: bool = True) -> Method:

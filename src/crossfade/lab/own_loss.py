@@ -22,6 +22,7 @@ from crossfade._transforms import takes_row
 from crossfade.errors import UserError
 from crossfade.functional import probability_loss
 from crossfade.lab.methods import METHODS, Method
+from crossfade.lab.provenance import SCHEDULE_GRID
 from crossfade.losses import CrossfadeLoss, Fade
 from crossfade.schedules import Schedule, check_called
 
@@ -115,7 +116,7 @@ def _transforms(method: Method) -> list[Callable[[Tensor], Tensor]]:
 
 def _check_schedule(name: str, schedule: Schedule) -> None:
     """Raise UserError unless a schedule gives two weights of a loss that grows with ce at each progress."""
-    for progress in [step / 240 for step in range(241)]:
+    for progress in [step / SCHEDULE_GRID for step in range(SCHEDULE_GRID + 1)]:
         try:
             alpha, beta = map(float, schedule(progress))
         except Exception as error:

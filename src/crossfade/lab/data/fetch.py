@@ -11,7 +11,7 @@ from pathlib import Path
 from crossfade.errors import UserError
 from crossfade.lab.data.sources import DamagedError, DataSet, download, find_reviews, unpack
 from crossfade.lab.data.texts import GLUE, GlueTask, TextPart, from_hub, load_glue
-from crossfade.lab.data.uci import UCI_DIGESTS, uci_tasks
+from crossfade.lab.data.uci import UCI_DIGESTS, plain_name, uci_tasks
 from crossfade.lab.files import write_text
 
 _IMAGES = ("cifar100", "cifar10", "cinic10", "tinyimagenet")
@@ -60,7 +60,7 @@ def check(entry: DataSet, data_dir: Path) -> tuple[bool, str]:
     """
     if entry.name == "uci":
         tasks, missing = uci_tasks(data_dir)
-        names = {task.name.lower().replace("_", "-").replace(" ", "-"): task.content["data"] for task in tasks}
+        names = {plain_name(task.name): task.content["data"] for task in tasks}
         other = [name for name, found in names.items() if UCI_DIGESTS.get(name, "") not in ("", found)]
         gone = f"; not here: {', '.join(missing)}" if missing else ""
         return not other, f"{len(tasks) - len(other)} sets as measured{gone}" + _differing(other)

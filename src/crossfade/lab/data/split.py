@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossfade.errors import UserError
+from crossfade.lab.checks import INDEX
 from crossfade.lab.trial import Json, Task
 
 Floats: TypeAlias = NDArray[np.float32]
 Integers: TypeAlias = NDArray[np.int64]
 Mask: TypeAlias = NDArray[np.bool_]
 
-_ROWS = 2**31  # rows are counted in 32 bits
 _PARTS = ("train", "val", "test")
 
 
@@ -47,7 +47,7 @@ class Split:
         for part in _PARTS:
             x = np.ascontiguousarray(getattr(self, f"x_{part}"), dtype=np.float32)
             y = np.ascontiguousarray(getattr(self, f"y_{part}"), dtype=np.int64)
-            if x.ndim != 2 or x.shape[1] == 0 or y.shape != x.shape[:1] or len(y) >= _ROWS:
+            if x.ndim != 2 or x.shape[1] == 0 or y.shape != x.shape[:1] or len(y) >= INDEX:
                 raise UserError(
                     f"x_{part} must be (rows, features) with a label in y_{part} for each row, got {x.shape}, {y.shape}"
                 )

@@ -114,11 +114,12 @@ def uci_tasks(data_dir: Path, names: tuple[str, ...] = ()) -> tuple[list[UciTask
             "`crossfade data uci --download --data-dir DIR` gets them"
         )
     # The published archive spells a few names with an underscore or a space instead of a hyphen.
-    here = {_plain(sub.name): sub for sub in folder.iterdir() if all(path.is_file() for path in _files(sub))}
-    found = {name: here[_plain(name)] for name in names or UCI_NAMES if _plain(name) in here}
+    here = {plain_name(sub.name): sub for sub in folder.iterdir() if all(path.is_file() for path in _files(sub))}
+    found = {name: here[plain_name(name)] for name in names or UCI_NAMES if plain_name(name) in here}
     missing = [name for name in names or UCI_NAMES if name not in found]
     return [UciTask(sub, sub.name) for sub in found.values()], missing
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
+    """Return a set's name with hyphens alone; copies spell a few with underscores or spaces."""
     return name.lower().replace("_", "-").replace(" ", "-")

@@ -14,15 +14,15 @@ from crossfade.errors import UserError
 from crossfade.lab.data.image_sets import IMAGE_SETS, load_folder, load_images
 from crossfade.lab.data.images import ImageSet, ImageTask, stream_task
 from crossfade.lab.data.sources import CATALOGUE, find_imagenet
-from crossfade.lab.methods import Method, method
+from crossfade.lab.methods import MIXTURES, Method, method
 from crossfade.lab.nets import check_name
 from crossfade.lab.paper.page import MarkdownStudy, row, table
-from crossfade.lab.paper.study import DEFINED, MIXTURES, Cell, NotHereError, Prepared, Request, by_method, check_known
+from crossfade.lab.paper.study import DEFINED, Cell, NotHereError, Prepared, Request, by_method, check_known
 from crossfade.lab.train.deep.recipe import Augment, ImageRecipe
 from crossfade.lab.trial import Json, Task
 
 TITLES = {name: CATALOGUE[name].title for name in IMAGE_SETS} | {"imagenet": "ImageNet"}
-_CLASSES = {"cifar100": 100, "cifar10": 10, "cinic10": 10, "tinyimagenet": 200, "imagenet": 1000}
+_CLASSES = {name: one.classes for name, one in IMAGE_SETS.items()} | {"imagenet": 1000}
 _GROUPS = ("right", "near", "far")
 # Epochs, batch size, training images in all, test images of each class (None: all), the most seeds.
 _SHORTENED: dict[str, tuple[int, int, int, int | None, int]] = {

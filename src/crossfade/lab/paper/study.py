@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar, get_args
 from crossfade.errors import UserError
 from crossfade.lab.checks import check_choice, check_count
 from crossfade.lab.hardware import check_trials
-from crossfade.lab.methods import Method, method
+from crossfade.lab.methods import MIXTURES, Method, method
 from crossfade.lab.provenance import describe_run
 from crossfade.lab.store import Run, Store
 from crossfade.lab.train.executor import Family
@@ -21,7 +21,6 @@ from crossfade.lab.trial import Json, Recipe, Task, Trial
 
 Scale: TypeAlias = Literal["smoke", "short", "paper"]
 _UNPRINTED = ("momentum", "precision", "accumulate")  # not printed, where a study leaves them to the request
-MIXTURES = ("ce", "f0", "f0-late", "gradual")  # CE and its three mixtures with EL, which most studies compare
 
 # Every study's title and choices, its cells, and the paper's numbers.
 DEFINED: dict[str, Json] = tomllib.loads(Path(__file__).with_name("studies.toml").read_text(encoding="utf-8"))

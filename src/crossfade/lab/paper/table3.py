@@ -9,8 +9,9 @@ import pandas as pd
 
 from crossfade.lab.data.sources import CATALOGUE, find_reviews
 from crossfade.lab.data.texts import TextSet, TextTask, load_reviews
+from crossfade.lab.methods import MIXTURES
 from crossfade.lab.paper.page import MarkdownStudy, table
-from crossfade.lab.paper.study import DEFINED, MIXTURES, Cell, NotHereError, Prepared, Request, by_method
+from crossfade.lab.paper.study import DEFINED, Cell, NotHereError, Prepared, Request, by_method
 from crossfade.lab.provenance import sizes_of
 from crossfade.lab.train.lstm.recipe import LstmRecipe
 
