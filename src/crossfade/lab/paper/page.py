@@ -74,15 +74,15 @@ def beside_paper(cells: Sequence[Cell[R]], results: pd.DataFrame) -> pd.DataFram
     for label in dict.fromkeys([*known, *results["dataset"]]):  # cells that aren't in the paper come last
         own, cell = results[results["dataset"] == label], known.get(label)
         ours = own.pivot_table(index="repeat", columns="method", values="accuracy") * 100
-        paper = cell.paper if cell else {}
-        for name in dict.fromkeys([*(cell.methods if cell else ()), *own["method"]]):
+        title, paper, methods = (cell.title or label, cell.paper, cell.methods) if cell else (label, {}, ())
+        for name in dict.fromkeys([*methods, *own["method"]]):
             mine = ours[name].dropna() if name in ours else pd.Series(dtype=float)
             printed, spread = paper.get(name, (math.nan, None))
             base = paper["ce"][0] if "ce" in paper and name != "ce" else math.nan
             lines.append(
                 {
                     "dataset": label,
-                    "title": cell.title or label if cell else label,
+                    "title": title,
                     "method": name,
                     "ours": mine.mean(),
                     "ours_std": mine.std(),
