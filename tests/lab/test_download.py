@@ -268,3 +268,12 @@ def test_glue_comes_from_the_hub_as_the_files_that_are_read(tmp_path: Path, monk
         data = load_glue(task, tmp_path)
         assert data.train.columns == [tuple(f'{name} "{k}" and so on' for k in range(3)) for name in task.columns]
         assert list(data.test.labels) == [k % len(task.classes) for k in range(3)]
+
+
+def test_a_set_spelt_with_underscores_is_compared_as_well(tmp_path: Path) -> None:
+    sets, name = write_uci(tmp_path) / "uci121", "oocytes_merluccius_states_2f"
+    (sets / "iris").rename(sets / name)
+    (sets / name / "iris_py.dat").rename(sets / name / f"{name}_py.dat")
+    same, told = check(CATALOGUE["uci"], tmp_path)
+    assert not same
+    assert "oocytes-merluccius-states-2f" in told.partition("different: ")[2]

@@ -61,7 +61,8 @@ def check(entry: DataSet, data_dir: Path) -> tuple[bool, str]:
     if entry.name == "uci":
         tasks, missing = uci_tasks(data_dir)
         names = {plain_name(task.name): task.content["data"] for task in tasks}
-        other = [name for name, found in names.items() if UCI_DIGESTS.get(name, "") not in ("", found)]
+        digests = {plain_name(name): digest for name, digest in UCI_DIGESTS.items()}
+        other = [name for name, found in names.items() if digests[name] not in ("", found)]
         gone = f"; not here: {', '.join(missing)}" if missing else ""
         return not other, f"{len(tasks) - len(other)} sets as measured{gone}" + _differing(other)
     if entry.name == "reviews":
