@@ -5,6 +5,7 @@ On data sets that may choose, a method is chosen for each place; those that judg
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
@@ -143,8 +144,7 @@ def _t(differences: pd.Series) -> MeanTest:
 
 def _gap(test: MeanTest) -> str:
     """Return a mean difference and half of its interval."""
-    half = "" if test.interval is None else f" ± {(test.interval.high - test.interval.low) / 2:.2f}"
-    return signed(test.mean) + half
+    return signed(test.mean, (test.interval.high - test.interval.low) / 2 if test.interval else math.nan)
 
 
 def words(found: Sequence[Place]) -> str:

@@ -67,8 +67,11 @@ def beside_paper(cells: Sequence[Cell[R]], results: pd.DataFrame) -> pd.DataFram
     """Return a line for each network and method.
 
     It holds our accuracy in percent (mean, deviation over seeds, number of seeds), the paper's, and both differences to
-    CE in points. Our difference is paired: the mean over the seeds that both methods have.
+    CE in points. Our difference is paired: the mean over the seeds that both methods have, from three on with half of
+    Student's 95 % interval.
     """
+    from crossfade.stats import paired_t
+
     lines: list[dict[str, object]] = []
     known = {cell.label: cell for cell in cells}
     for label in dict.fromkeys([*known, *results["dataset"]]):  # cells that aren't in the paper come last
@@ -79,6 +82,8 @@ def beside_paper(cells: Sequence[Cell[R]], results: pd.DataFrame) -> pd.DataFram
             mine = ours[name].dropna() if name in ours else pd.Series(dtype=float)
             printed, spread = paper.get(name, (math.nan, None))
             base = paper["ce"][0] if "ce" in paper and name != "ce" else math.nan
+            gaps = paired_gaps(ours, name)
+            span = paired_t(gaps).interval if len(gaps) > 2 else None
             lines.append(
                 {
                     "dataset": label,
@@ -87,7 +92,8 @@ def beside_paper(cells: Sequence[Cell[R]], results: pd.DataFrame) -> pd.DataFram
                     "ours": mine.mean(),
                     "ours_std": mine.std(),
                     "seeds": len(mine),
-                    "delta": paired_gaps(ours, name).mean(),
+                    "delta": gaps.mean(),
+                    "delta_half": (span.high - span.low) / 2 if span else math.nan,
                     "paper": printed,
                     "paper_std": spread,
                     "paper_delta": printed - base,
@@ -106,11 +112,13 @@ def paired_gaps(table: pd.DataFrame, name: str) -> pd.Series:
 def table(cells: Sequence[Cell[R]], results: pd.DataFrame, heading: str = "") -> str:
     """Return ``beside_paper`` as Markdown, without the methods that have no results."""
     first = f"| {heading} " if heading else "| "
-    lines = [f"{first}| method | ours | seeds | Δ to CE | paper | paper's Δ |", "|---|---|---:|---:|---:|---:|---:|"]
-    for line in beside_paper(cells, results).to_dict("records"):
+    beside = beside_paper(cells, results)
+    gap = "Δ to CE (95 %)" if beside["delta_half"].notna().any() else "Δ to CE"
+    lines = [f"{first}| method | ours | seeds | {gap} | paper | paper's Δ |", "|---|---|---:|---:|---:|---:|---:|"]
+    for line in beside.to_dict("records"):
         if line["seeds"]:
             ours, paper = plus_minus(line["ours"], line["ours_std"]), plus_minus(line["paper"], line["paper_std"])
-            gaps = [signed(line["delta"]), signed(line["paper_delta"])]
+            gaps = [signed(line["delta"], line["delta_half"]), signed(line["paper_delta"])]
             lines.append(row(line["title"], line["method"], ours, line["seeds"], gaps[0], paper, gaps[1]))
     return "\n".join(lines)
 
@@ -135,6 +143,7 @@ def plus_minus(mean: float, std: float | None) -> str:
     return f"{mean:.2f}" + ("" if std is None or math.isnan(std) else f" ± {std:.2f}")
 
 
-def signed(value: float) -> str:
-    """Return a difference with its sign, or an empty text for NaN."""
-    return "" if math.isnan(value) else f"{value:+.2f}".replace("-", "−")
+def signed(value: float, half: float = math.nan) -> str:
+    """Return a difference with its sign, and half of its interval if there is one; an empty text for NaN."""
+    width = "" if math.isnan(half) else f" ± {half:.2f}"
+    return "" if math.isnan(value) else f"{value:+.2f}".replace("-", "−") + width
