@@ -44,7 +44,7 @@ def main() -> None:
     meta = runs[0].request["meta"]
     about = {name: value for name, value in meta.items() if name not in LONG}
     about |= {"command": re.sub(r"--(data-dir|store|report) \S+ ?", "", command), "trials": len(keys), "failed": failed}
-    about["recipe"] = {run.request["meta"]["recipe"]["net"]: run.request["meta"]["recipe"] for run in runs}
+    about["recipe"] = {run.request["meta"]["place"]["net"]: run.request["meta"]["recipe"] for run in runs}
     small = {"repeat": "int16", "nll": "float32", "n_train": "int32"}
     path, described = OUT / "results.parquet", OUT / "provenance.json"
     table = pd.concat([table.astype(small), pd.read_parquet(path)]).drop_duplicates(KEY).sort_values(KEY)

@@ -283,7 +283,7 @@ def write_page(store: Store, runs: Sequence[Run], report: Path) -> str:
     results = collect(store, runs)
     meta, failed = runs[0].request["meta"], sum(len(frames.failures(store, run.keys)) for run in runs)
     found = places(results)
-    about = [f"{results['dataset'].nunique()} data sets", count(int(results["repeat"].nunique()), "seed")]
+    about = [count(results["dataset"].nunique(), "data set"), count(int(results["repeat"].nunique()), "seed")]
     lead = f"{', '.join(about)}; {count(failed, 'trial')} failed. Δ in points of accuracy against CE."
     parts = [f"### {meta['title']}", lead, *coarse(results)]
     if found:
