@@ -149,20 +149,23 @@ def small_sets(frame: pd.DataFrame) -> str:
 
 
 def ties_table(frame: pd.DataFrame, momentum: float) -> str:
-    """Return Δ to CE and mean rank under each rule for equal validation accuracies."""
+    """Return Δ to CE, mean rank, and the adjusted p against CE under each rule for equal validation accuracies."""
     lines = [
         "| network | method | first epoch | last epoch | lowest validation loss | the paper's |",
         "|---|---|--:|--:|--:|--:|",
     ]
     for net, title in NETS.items():
         own = part(frame, net, momentum, SIX)
-        by_rule = [
-            {row.method: row for row in summarize_repeats(own, "ce", score=score, repeat="seed", ties="min")}
-            for score in ("accuracy", "accuracy_last", "accuracy_loss")
-        ]
+        by_rule = []
+        for score in ("accuracy", "accuracy_last", "accuracy_loss"):
+            rows = summarize_repeats(own, "ce", score=score, repeat="seed", ties="min")
+            tests = analyze(own.assign(accuracy=own[score]), repeat="seed", control="ce").against_control
+            p = {test.method: f", p {test.p_adjusted:.2g}" for test in tests}
+            by_rule.append({row.method: (row, p.get(row.method, "")) for row in rows})
         for method in SIX:
             cells = [
-                f"{100 * (rows[method].mean_delta or 0):+.2f} (rank {rows[method].mean_rank:.2f})" for rows in by_rule
+                f"{100 * (row.mean_delta or 0):+.2f} (rank {row.mean_rank:.2f}{p})"
+                for row, p in (rows[method] for rows in by_rule)
             ]
             paper = PAPER[net][method]
             cells.append(f"{paper.delta:+.2f} (rank {paper.rank:.2f})")
