@@ -271,7 +271,11 @@ def _blocks() -> dict[str, str]:
     }
     if (FOLDER / "reviews.parquet").exists():
         reviews = pd.read_parquet(FOLDER / "reviews.parquet")
-        measured["Clothing reviews, LSTM"] = ("reviews", "reviews", reviews, gaps(reviews, "repeat"))
+        measured["Clothing reviews, the first LSTM"] = ("reviews", "reviews", reviews, gaps(reviews, "repeat"))
+    if (FOLDER / "reviews_others.parquet").exists():
+        others = pd.read_parquet(FOLDER / "reviews_others.parquet")
+        own = gaps(others.assign(pair=others["dataset"] + others["repeat"].astype(str)), "pair")
+        measured["Clothing reviews, the other four LSTMs"] = ("reviews_others", "reviews_others", others, own)
     if (FOLDER / "images-gaps.csv").exists():
         images = pd.read_parquet(FOLDER / "images.parquet")
         measured["CIFAR-100, ResNet8"] = ("images", "images", images, pd.read_csv(FOLDER / "images-gaps.csv"))

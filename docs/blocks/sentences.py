@@ -14,7 +14,7 @@ from crossfade.lab.paper.image_studies import IMAGE_STUDIES, MOTIVATING
 from crossfade.lab.paper.page import beside_paper, signed
 from crossfade.lab.paper.table3 import STUDY as TABLE3
 from crossfade.lab.paper.table4_page import PAPER
-from crossfade.stats import analyze
+from crossfade.stats import analyze, paired_t
 
 RESULTS = Path(__file__).parents[2] / "results"
 NETS = ("linear", "mlp")
@@ -106,6 +106,14 @@ def _images() -> dict[str, str]:
             "gain": f"{100 * (whole['accuracy']['gradual'] - whole['accuracy']['ce']):.1f} points",
         },
     )
+    control = 100 * _read("images/normmatched-short.csv").pivot_table("accuracy", "repeat", "method")
+    ahead = []
+    for name, scaled in (("ce-rate-matched", "the rate"), ("ce-matched", "the loss")):
+        test = paired_t(control[name] - control["gradual"])
+        assert test.interval is not None
+        low, high = signed(test.interval.low), signed(test.interval.high)
+        ahead.append(f"{signed(test.mean)} ({low} to {high}) points with {scaled} scaled")
+    found |= {"results/images/normmatched-short fade": " and ".join(ahead)}
     own = _read("images/table1-own-resnet20.csv")
     table = 100 * own.pivot_table(index="repeat", columns="method", values="accuracy")
     apart = (table["f0-late"] - table["f0"]).abs()
