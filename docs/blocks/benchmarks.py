@@ -22,6 +22,7 @@ def pages() -> dict[str, dict[str, str]]:
         ("results/text.md", "bert", _bert),
         ("why/escaping.md", "diagnostics", _diagnostics),
         ("cpu.md", "loss_cpu", _loss_cpu),
+        ("cpu.md", "loss_cpu_2", _loss_cpu),
         ("results/table4.md", "tables", _tables),
         ("statistics.md", "intervals", _intervals),
         ("statistics.md", "verdict", _verdict),
