@@ -37,7 +37,7 @@ def main() -> None:
         ]
         if not maps:
             sys.exit(f"{sys.argv[1]} has no complete map")
-        command, runs = maps[-1]
+        command, runs = maps[0]  # the newest comes first
         table = collect(store, runs)
         keys = [key for run in runs for key in run.keys]
         failed = [": ".join(map(str, failure)) for failure in frames.failures(store, keys)]
