@@ -57,7 +57,7 @@ def test_folds_test_every_row_once_in_a_round(classes, rows, around, test_size):
     y = np.concatenate([np.arange(classes).repeat(3), draw.integers(0, classes, rows * 2)])
     size, number = int(np.ceil(test_size * len(y))), int(np.ceil(1 / test_size))
     counts = np.bincount(y)
-    assume(size >= classes and (counts * (len(y) - 2 * size) >= 2 * len(y)).all())
+    assume(size >= classes and (counts * (len(y) - 2 * size) >= 2 * len(y)).all() and counts.max() >= number)
     task = TableTask(from_arrays(np.arange(len(y), dtype=float)[:, None], y), test_size, folds=True)
     splits = [task._rows(repeat) for repeat in range(around * number, (around + 1) * number)]
     np.testing.assert_array_equal(np.sort(np.concatenate([test for _, _, test in splits])), np.arange(len(y)))
@@ -67,6 +67,13 @@ def test_folds_test_every_row_once_in_a_round(classes, rows, around, test_size):
         assert len(test) <= size
         assert set(y[train]) == set(range(classes))
         assert (np.abs(np.bincount(y[test], minlength=classes) - counts / number) < 2).all()
+
+
+def test_more_folds_than_rows_of_any_class_are_refused():
+    table = from_arrays(np.arange(28.0)[:, None], np.arange(4).repeat(7))
+    with pytest.raises(UserError, match=r"10 folds .* need a class of at least 10 rows, and the largest has 7"):
+        TableTask(table, 0.11, folds=True)
+    assert len(TableTask(table, 0.11)._rows(0)[2]) == 4
 
 
 def test_another_round_has_other_folds_and_folds_have_their_own_keys():

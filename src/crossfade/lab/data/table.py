@@ -287,6 +287,11 @@ class TableTask:
                 f"(test size {self.test_size:g}: {count(part, 'row')}); change --test-size, add rows or merge classes"
             )
         counts = np.bincount(self.table.labels, minlength=classes)
+        if self.folds and counts.max() < (number := ceil(1 / self.test_size)):
+            raise UserError(
+                f"{self.table.source}: {number} folds (test size {self.test_size:g}) need a class of at least {number} "
+                f"rows, and the largest has {counts.max()}; raise --test-size, or take --split random"
+            )
         kept = counts  # the least number of each class's rows in the training part, whichever rows are drawn
         for left in [rows - part * done for done in range(drawn)]:
             kept = kept * (left - part) // left
