@@ -202,16 +202,13 @@ def _verdict(own: pd.DataFrame) -> str:
     )
 
 
-def sentence(card: str) -> str:
-    """Return what a card says of calibration, from the UCI sets."""
-    frame = pd.read_parquet(FOLDER / "tables.parquet")
-    own = frame[frame["net"] == "mlp"]
+def sentence(card: str, own: pd.DataFrame, found: pd.DataFrame) -> str:
+    """Return what a card says of calibration, from trials on the UCI sets and the differences to CE."""
     where = f"**Calibration.** On {own['dataset'].nunique()} UCI sets, one hidden layer:"
     if card == "cross-entropy":
         means = own.loc[own["method"] == "ce", ["ece", "ece_calibrated"]].mean()
         before, after = (f"{100 * value:.1f} %" for value in means)
         return f"{where} ECE {before}, after [one temperature](../results/calibration.md) {after}."
-    found = gaps(own, "dataset")
     return f"{where} {'. '.join(_told(found, method) for method in CARDS[card])}. [More](../results/calibration.md)."
 
 
@@ -258,35 +255,29 @@ def reliability() -> str:
 
 def pages() -> dict[str, dict[str, str]]:
     """Return for each page its blocks, by the names of their marks, and draw the figure."""
-    cards = {f"docs/cards/{card}.md": {f"results/calibration {card}": sentence(card)} for card in CARDS}
-    return {"docs/results/calibration.md": _blocks(), **cards}
-
-
-def _blocks() -> dict[str, str]:
-    tables = pd.read_parquet(FOLDER / "tables.parquet")
+    tables, reviews, others, images = (
+        pd.read_parquet(FOLDER / f"{name}.parquet") for name in ("tables", "reviews", "reviews_others", "images")
+    )
     linear, mlp = (tables[tables["net"] == net] for net in ("linear", "mlp"))
+    pairs = others.assign(pair=others["dataset"] + others["repeat"].astype(str))
+    of_images = pd.read_csv(FOLDER / "images-gaps.csv")
     measured = {
         "UCI sets, linear classifier": ("tables", "tables linear", linear, gaps(linear, "dataset")),
         "UCI sets, one hidden layer": ("tables", "tables mlp", mlp, gaps(mlp, "dataset")),
+        "Clothing reviews, the first LSTM": ("reviews", "reviews", reviews, gaps(reviews, "repeat")),
+        "Clothing reviews, the other four LSTMs": ("reviews_others", "reviews_others", others, gaps(pairs, "pair")),
+        "CIFAR-100, ResNet8": ("images", "images", images, of_images),
     }
-    if (FOLDER / "reviews.parquet").exists():
-        reviews = pd.read_parquet(FOLDER / "reviews.parquet")
-        measured["Clothing reviews, the first LSTM"] = ("reviews", "reviews", reviews, gaps(reviews, "repeat"))
-    if (FOLDER / "reviews_others.parquet").exists():
-        others = pd.read_parquet(FOLDER / "reviews_others.parquet")
-        own = gaps(others.assign(pair=others["dataset"] + others["repeat"].astype(str)), "pair")
-        measured["Clothing reviews, the other four LSTMs"] = ("reviews_others", "reviews_others", others, own)
-    if (FOLDER / "images-gaps.csv").exists():
-        images = pd.read_parquet(FOLDER / "images.parquet")
-        measured["CIFAR-100, ResNet8"] = ("images", "images", images, pd.read_csv(FOLDER / "images-gaps.csv"))
-        header = '<?xml version="1.0" encoding="utf-8"?>\n'
-        (FOLDER.parents[1] / "docs" / "results" / "calibration-reliability.svg").write_text(header + reliability())
+    header = '<?xml version="1.0" encoding="utf-8"?>\n'
+    (FOLDER.parents[1] / "docs" / "results" / "calibration-reliability.svg").write_text(header + reliability())
     found = {
         f"results/calibration/{mark}": f"{head(name, frame)}\n{table(frame, own)}"
         for name, mark, frame, own in measured.values()
     }
     found["results/calibration/summary"] = summary({title: own for title, (*_, own) in measured.items()})
-    return found
+    of_cards = measured["UCI sets, one hidden layer"][-1]
+    cards = {f"docs/cards/{card}.md": {f"results/calibration {card}": sentence(card, mlp, of_cards)} for card in CARDS}
+    return {"docs/results/calibration.md": found, **cards}
 
 
 if __name__ == "__main__":
