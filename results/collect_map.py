@@ -31,10 +31,8 @@ def main() -> None:
         by_command: dict[str, list[Run]] = {}
         for run in store.runs():
             by_command.setdefault(run.request["meta"]["command"], []).append(run)
-        known = store.statuses([key for run in store.runs() for key in run.keys])
-        maps = [
-            (command, runs) for command, runs in by_command.items() if all(set(one.keys) <= set(known) for one in runs)
-        ]
+        known = set(store.statuses([key for runs in by_command.values() for run in runs for key in run.keys]))
+        maps = [(command, runs) for command, runs in by_command.items() if all(known.issuperset(r.keys) for r in runs)]
         if not maps:
             sys.exit(f"{sys.argv[1]} has no complete map")
         command, runs = maps[0]  # the newest comes first
