@@ -5,7 +5,6 @@ On data sets that may choose, a method is chosen for each place; those that judg
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
@@ -18,7 +17,7 @@ import pandas as pd
 
 from crossfade.lab import frames
 from crossfade.lab.files import SIGNATURE, write_text
-from crossfade.lab.paper.page import row, signed
+from crossfade.lab.paper.page import half_width, row, signed
 from crossfade.lab.paper.table4_page import NETS
 from crossfade.lab.store import Run, Store
 from crossfade.stats.words import count
@@ -144,7 +143,7 @@ def _t(differences: pd.Series) -> MeanTest:
 
 def _gap(test: MeanTest) -> str:
     """Return a mean difference and half of its interval."""
-    return signed(test.mean, (test.interval.high - test.interval.low) / 2 if test.interval else math.nan)
+    return signed(test.mean, half_width(test))
 
 
 def words(found: Sequence[Place]) -> str:

@@ -89,8 +89,10 @@ class NoiseMap(Study[Any, Any]):
 
 def _base(data: str) -> Study[Any, Any]:
     """Return the study that reads these data."""
-    if data in ("uci121", "reviews"):
-        return TABLE4 if data == "uci121" else TABLE3
+    if data == "uci121":
+        return TABLE4
+    if data == "reviews":
+        return TABLE3
     from crossfade.lab.paper.image_studies import IMAGE_STUDIES
 
     return IMAGE_STUDIES["table1"]

@@ -20,6 +20,8 @@ from crossfade.stats.calibration import HEADINGS, calibration_cells, calibration
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from crossfade.stats.means import MeanTest
+
 
 @dataclass(frozen=True)
 class MarkdownStudy(Study[R, D]):
@@ -83,7 +85,6 @@ def beside_paper(cells: Sequence[Cell[R]], results: pd.DataFrame) -> pd.DataFram
             printed, spread = paper.get(name, (math.nan, None))
             base = paper["ce"][0] if "ce" in paper and name != "ce" else math.nan
             gaps = paired_gaps(ours, name)
-            span = paired_t(gaps).interval if len(gaps) > 2 else None
             lines.append(
                 {
                     "dataset": label,
@@ -93,7 +94,7 @@ def beside_paper(cells: Sequence[Cell[R]], results: pd.DataFrame) -> pd.DataFram
                     "ours_std": mine.std(),
                     "seeds": len(mine),
                     "delta": gaps.mean(),
-                    "delta_half": (span.high - span.low) / 2 if span else math.nan,
+                    "delta_half": half_width(paired_t(gaps)) if len(gaps) > 2 else math.nan,
                     "paper": printed,
                     "paper_std": spread,
                     "paper_delta": printed - base,
@@ -107,6 +108,11 @@ def paired_gaps(table: pd.DataFrame, name: str) -> pd.Series:
     if name == "ce" or name not in table or "ce" not in table:
         return pd.Series(dtype=float)
     return (table[name] - table["ce"]).dropna()
+
+
+def half_width(test: MeanTest) -> float:
+    """Return half of a mean's interval, NaN if it has none."""
+    return (test.interval.high - test.interval.low) / 2 if test.interval else math.nan
 
 
 def table(cells: Sequence[Cell[R]], results: pd.DataFrame, heading: str = "") -> str:
