@@ -12,7 +12,6 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from scipy import stats as scipy_stats
 
 from crossfade.errors import UserError
 from crossfade.lab import compare_folder, frames
@@ -22,7 +21,6 @@ from crossfade.lab.data.images import ImageSet, ImageTask
 from crossfade.lab.hardware import Hardware
 from crossfade.lab.nets import load_model, read_provenance
 from crossfade.lab.paper.image_studies import IMAGE_STUDIES, MOTIVATING, escape_table, scaled
-from crossfade.lab.paper.page import beside_paper
 from crossfade.lab.paper.study import Request, plan
 from crossfade.lab.run import Summary, run_request, unknown
 from crossfade.lab.settings import Images, Settings
@@ -200,38 +198,6 @@ def test_last_weights_beside_chosen_ones_have_no_temperature(tmp_path):
         assert best.provenance["temperature"] == pytest.approx(row.temperature, rel=1e-6)
         with pytest.raises(UserError, match="has no temperature; expected the weights of the chosen epoch"):
             load_model(tmp_path / "weights" / f"{row.key}.safetensors", calibrated=True)
-
-
-def test_differences_are_paired_over_seeds():
-    study = IMAGE_STUDIES["table1"]
-    label = study.cells[1].label
-    rows = [
-        {"dataset": label, "method": name, "repeat": at, "accuracy": value}
-        for name, values in (("ce", (0.60, 0.70)), ("gradual", (0.63,)))
-        for at, value in enumerate(values)
-    ]
-    table = beside_paper(study.cells, pd.DataFrame(rows)).set_index(["dataset", "method"])
-    row = table.loc[(label, "gradual")]
-    assert row["delta"] == pytest.approx(3.0)
-    assert row["paper_delta"] == pytest.approx(0.23)
-    assert table.loc[(label, "ce"), "ours"] == pytest.approx(65.0)
-    assert table["delta_half"].isna().all()  # an interval needs three seeds
-
-
-def test_differences_over_three_seeds_have_students_interval():
-    study = IMAGE_STUDIES["table1"]
-    scores = {"ce": np.array([0.60, 0.70, 0.65]), "f0": np.array([0.61, 0.73, 0.67])}
-    rows = [
-        {"dataset": study.cells[0].label, "method": name, "repeat": at, "accuracy": value}
-        for name, values in scores.items()
-        for at, value in enumerate(values)
-    ]
-    results = pd.DataFrame(rows)
-    gaps = 100 * (scores["f0"] - scores["ce"])
-    half = scipy_stats.t.ppf(0.975, 2) * scipy_stats.sem(gaps)
-    shown = beside_paper(study.cells, results).set_index("method").dropna(subset="delta_half")
-    assert shown.loc["f0", "delta_half"] == pytest.approx(half)
-    assert f"| f0 | 67.00 ± 6.00 | 3 | +2.00 ± {half:.2f} |" in study.page(results, "paper")
 
 
 def test_escapes_are_counted_by_group(tmp_path):
