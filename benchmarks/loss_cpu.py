@@ -30,7 +30,7 @@ from crossfade._reduction import CrossEntropyOptions
 from crossfade._transforms import Mixture
 
 BLOCK = 6
-SHAPES = ["4096x1000", "2048x32000", "65536x21", "256x1000", "128x10"]
+SHAPES = ["4096x1000", "2048x32000", "65536x21", "256x1000", "128x100", "128x10"]
 BASE, SMOOTHED_BASE = "F.cross_entropy", "F, smoothed"
 TARGETS = {"4096x1000": 0.75, "2048x32000": 0.75, "65536x21": 1.05, "256x1000": 1.05, "128x10": 1.8}
 FOCAL_TARGETS = {"256x1000": 1.2, "128x10": 2.0}

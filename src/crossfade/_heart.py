@@ -34,8 +34,9 @@ from crossfade._tensors import (
 )
 from crossfade._transforms import Focal, Mixture, Transform, evaluate, probe, takes_row
 
-# Up to this many logits the time goes into autograd's nodes, and by_class has the fewest (benchmarks/loss_cpu.py).
-_FEW_LOGITS = 16_384
+# Up to this many logits the time goes into autograd's nodes, and by_class has the fewest; then into its expm1 of each
+# (benchmarks/loss_cpu.py).
+_FEW_LOGITS = 1_536
 
 
 def probability(g: Transform, logits: Tensor, target: Tensor, options: CrossEntropyOptions) -> Tensor:

@@ -18,7 +18,7 @@ from torch._dynamo.utils import counters
 import crossfade as cf
 from tests.core.cases import CASES
 
-# Sixteen times and a sixteenth of 16384 logits: eager mode chooses among its forms by this size.
+# On both sides of 1536 logits: eager mode chooses among its forms by this size.
 BATCHES = (1, 150, 40_000)
 
 
