@@ -63,7 +63,7 @@ class ImageOptions:
     Args:
         datasets: Only these: cifar100, cinic10, tinyimagenet, imagenet. motivating takes cifar10 and folders, too.
         nets: Only these networks, see `crossfade list`. motivating takes any.
-        methods: Only these of the study's methods.
+        methods: Losses to compare with CE. [default: all of the study]
         repeats: Seeds. [default: the paper's]
         epochs: Length of the training; every fall and phase stays at its fraction of it. [default: the scale's]
         validation: Share of the training images to fit a temperature on, which the paper has no part for.

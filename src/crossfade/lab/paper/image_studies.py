@@ -14,7 +14,7 @@ from crossfade.errors import UserError
 from crossfade.lab.data.image_sets import IMAGE_SETS, load_folder, load_images
 from crossfade.lab.data.images import ImageSet, ImageTask, stream_task
 from crossfade.lab.data.sources import CATALOGUE, find_imagenet
-from crossfade.lab.methods import MIXTURES, Method, method
+from crossfade.lab.methods import MIXTURES
 from crossfade.lab.nets import check_name
 from crossfade.lab.paper.page import MarkdownStudy, row, table
 from crossfade.lab.paper.study import DEFINED, Cell, NotHereError, Prepared, Request, by_method, check_known
@@ -86,11 +86,6 @@ class ImageStudy(MarkdownStudy[ImageRecipe, ImageSet | Path]):
             for data in request.datasets or (first.data,)
             for net in request.nets or (first.net,)
         ]
-
-    def methods(self, cell: Cell[ImageRecipe], request: Request) -> list[Method]:
-        """Return the cell's methods, or those that are requested: the cell's first, in its order."""
-        wanted = [method(name, tables=False).name for name in request.methods or cell.methods]
-        return [method(name) for name in dict.fromkeys((*cell.methods, *wanted)) if name in wanted]
 
     def load(self, data: str, request: Request) -> ImageSet | Path:
         """Return the images, or the folder of ImageNet, which is read during training."""
