@@ -1,4 +1,5 @@
 import json
+import os
 import signal
 
 import numpy as np
@@ -6,6 +7,7 @@ import pytest
 import torch
 
 from crossfade.diagnostics import IndexedDataset, ProbabilityRecorder, Recording
+from crossfade.diagnostics.recorder import Watcher
 
 
 def test_what_is_recorded_is_what_softmax_says(tmp_path):
@@ -43,6 +45,24 @@ def test_logits_of_any_precision(tmp_path, dtype):
     with ProbabilityRecorder(tmp_path, 1, 1) as recorder:
         recorder.record(0, [0], torch.tensor([[1.0, 0.0]], dtype=dtype), torch.tensor([0]))
     assert Recording(tmp_path).p(0)[0] == pytest.approx(0.7310586, abs=2e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32])
+def test_targets_of_any_integer_type(tmp_path, dtype):
+    with ProbabilityRecorder(tmp_path, 1, 1) as recorder:
+        recorder.record(0, [0], torch.tensor([[1.0, 0.0]]), torch.tensor([1], dtype=dtype))
+    assert Recording(tmp_path).p(0)[0] == pytest.approx(0.2689414, abs=2e-4)
+
+
+@pytest.mark.parametrize("size", [0, 100, 130])
+def test_a_torn_recording_is_refused_and_begun_again_by_a_watcher(tmp_path, size):
+    ProbabilityRecorder(tmp_path, 2, 1).flush()
+    os.truncate(tmp_path / "probabilities.npy", size)
+    with pytest.raises(ValueError, match=r"mmap length|EOF"):
+        ProbabilityRecorder(tmp_path, 2, 1)
+    watcher = Watcher({"test": (tmp_path, 2)}, epochs=1, watched=[0])
+    watcher(0, "test", torch.arange(2), torch.zeros(2, 2), torch.tensor([0, 1]))
+    assert watcher.missing(1) == 0
 
 
 def test_a_recording_continues_and_another_shape_is_refused(tmp_path):
@@ -140,6 +160,11 @@ def test_bad_input(tmp_path):
         recorder.record(0, [-1], logits, target)
     with pytest.raises(ValueError, match=r"target must be in \[0, 2\)"):
         recorder.record(0, [0], logits, torch.tensor([2]))
+    for wrong in (torch.tensor([0.0]), torch.tensor([False])):
+        with pytest.raises(ValueError, match="target must hold integers, got"):
+            recorder.record(0, [0], logits, wrong)
+        with pytest.raises(ValueError, match="index must hold integers, got"):
+            recorder.record(0, wrong, logits, target)
     with pytest.raises(ValueError, match="got shapes"):
         recorder.record(0, [0, 1], logits, target)
     with pytest.raises(ValueError, match="must be positive"):

@@ -24,6 +24,7 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import torch
+from numpy.lib.format import open_memmap
 from torch import Tensor
 
 _ARRAY, _META, _VERSION = "probabilities.npy", "recording.json", 1
@@ -123,8 +124,8 @@ class ProbabilityRecorder:
         meta = json.loads((self.folder / _META).read_text())
         if meta != expected:
             raise ValueError(f"{str(folder)!r} holds another recording: {meta}, not {expected}; take a new folder")
-        np.load(self.folder / _ARRAY, mmap_mode="r")  # "r+" would fill a torn file with zeros: perfect predictions
-        self._planes = np.load(self.folder / _ARRAY, mmap_mode="r+")
+        open_memmap(self.folder / _ARRAY, mode="r")  # "r+" would fill a torn file with zeros: perfect predictions
+        self._planes = open_memmap(self.folder / _ARRAY, mode="r+")
         if self._planes.shape != (epochs, 3, examples):
             raise ValueError(f"{self.folder / _ARRAY} has shape {self._planes.shape}, not {(epochs, 3, examples)}")
         # Epoch, index, logits and target; or epoch, index, the values that `_describe` returns and None.
@@ -143,7 +144,8 @@ class ProbabilityRecorder:
 
         Raises:
             IndexError: the epoch or an index is out of range.
-            ValueError: shapes that don't fit together, or a target outside [0, C).
+            ValueError: shapes that don't fit together, an index or a target that isn't an integer, or a target outside
+                [0, C).
         """
         if not 0 <= epoch < self.epochs:
             raise IndexError(f"epoch must be in [0, {self.epochs}), got {epoch}; the recorder was made for that many")
@@ -153,8 +155,9 @@ class ProbabilityRecorder:
                 "expected logits (N, C), target (N,) and index (N,), got shapes "
                 f"{tuple(logits.shape)}, {tuple(target.shape)} and {tuple(index.shape)}"
             )
-        if index.numel() and (index.is_floating_point() or index.dtype == torch.bool):
-            raise ValueError(f"index must hold integers, got {index.dtype}")
+        for name, numbers in (("index", index), ("target", target)):
+            if numbers.numel() and (numbers.is_floating_point() or numbers.dtype == torch.bool):
+                raise ValueError(f"{name} must hold integers, got {numbers.dtype}")
         here = logits.device.type == "cpu"
         if here:
             # On other devices gather checks the target without waiting.
@@ -206,7 +209,7 @@ def _describe(logits: Tensor, target: Tensor) -> Tensor:
     """Return (3, N) float16: signed ce, -log confidence, sum of squares, all from one exp over the logits."""
     logits = logits.detach().float()
     top, predicted = logits.max(1)
-    own = logits.gather(1, target.unsqueeze(1)).squeeze(1)
+    own = logits.gather(1, target.long().unsqueeze(1)).squeeze(1)
     relative = (logits - top.unsqueeze(1)).exp_()
     total = relative.sum(1)
     described = torch.empty(3, len(target), dtype=torch.float32, device=logits.device)
