@@ -27,6 +27,22 @@ def test_one_parameter():
     assert vector.tolist() == [1.0]
 
 
+@pytest.mark.parametrize("size", [1, 5])
+def test_a_loss_without_curvature(size):
+    model = nn.Linear(size, 1, bias=False).double()
+    data = [(torch.ones(2, size, dtype=torch.float64), torch.zeros(2, dtype=torch.int64))]
+    found, vector = largest_eigenvalue(model, data, lambda q, y: q[:, 0])
+    assert found == 0
+    assert float(vector.norm()) == pytest.approx(1)
+
+
+def test_random_numbers_are_drawn_on_the_cpu_whatever_the_default_device_is(small):
+    expected = largest_eigenvalue(small.model, small.batches, LOSS)[0], random_direction(small.model).tolist()
+    with torch.device("meta"):
+        found = largest_eigenvalue(small.model, small.batches, LOSS)[0], random_direction(small.model).tolist()
+    assert found == expected
+
+
 def test_slices_are_the_loss_along_the_directions_and_leave_the_weights(small):
     first, second = random_direction(small.model, 0), random_direction(small.model, 1)
     before = [p.clone() for p in small.model.parameters()]

@@ -172,7 +172,7 @@ def _probes(
 
 def random_signs(size: int, generator: torch.Generator, like: Problem) -> Tensor:
     """Return independent -1 and +1, drawn on the CPU so that a seed means the same on every device."""
-    signs = torch.randint(0, 2, (size,), generator=generator, dtype=torch.int8) * 2 - 1
+    signs = torch.randint(0, 2, (size,), generator=generator, dtype=torch.int8, device="cpu") * 2 - 1
     return signs.to(device=like.device, dtype=like.dtype)
 
 

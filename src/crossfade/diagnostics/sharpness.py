@@ -36,9 +36,12 @@ def largest_eigenvalue(
             direction = torch.as_tensor(vector.ravel(), dtype=problem.dtype, device=problem.device)
             return problem.hessian_products([direction])[0, 0].double().cpu().numpy()
 
-        start = torch.randn(size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).numpy()
-        if size == 1:
-            return product(start / start).item(), torch.ones(1, dtype=problem.dtype)
+        generator = torch.Generator().manual_seed(seed)
+        start = torch.randn(size, generator=generator, dtype=torch.float64, device="cpu").numpy()
+        unit = start / np.linalg.norm(start)
+        curved = product(unit)
+        if size == 1 or not curved.any():  # eigsh refuses a single weight, and a Hessian of zeros
+            return float(unit @ curved), torch.from_numpy(unit).to(problem.dtype)
         operator = LinearOperator((size, size), matvec=product, dtype="float64")
         values, vectors = eigsh(operator, k=1, which="LA", tol=tolerance, v0=start)
     return float(values[0]), torch.from_numpy(vectors[:, 0].copy()).to(problem.dtype)
@@ -57,7 +60,7 @@ def random_direction(model: nn.Module, seed: int = 0) -> Tensor:
         if not parameter.requires_grad:
             continue
         weight = parameter.detach()
-        noise = torch.randn(weight.shape, generator=generator, dtype=weight.dtype).to(weight.device)
+        noise = torch.randn(weight.shape, generator=generator, dtype=weight.dtype, device="cpu").to(weight.device)
         if weight.ndim < 2:
             noise.zero_()
         else:
