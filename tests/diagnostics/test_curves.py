@@ -1,4 +1,5 @@
 import math
+from functools import partial
 
 import mpmath
 import pytest
@@ -102,7 +103,17 @@ def test_one_class_has_no_curve():
         criterion_curve(lambda q, y: q[:, 0], torch.tensor([0.5]), classes=1)
 
 
+def test_a_criterion_gets_its_target_where_p_is():
+    criterion = partial(torch.nn.functional.cross_entropy, reduction="none")
+    p = torch.tensor([0.25])
+    with torch.device("meta"):
+        found = criterion_curve(criterion, p)
+    assert found.tolist() == pytest.approx([0.75])
+
+
 def test_bad_input():
+    with pytest.raises(ValueError, match="p_j must be"):
+        gradient_curve(mixture(1, 0), torch.tensor([0.5]), torch.tensor([-0.1]))
     with pytest.raises(ValueError, match="at most 1 - p"):
         gradient_curve(mixture(1, 0), torch.tensor([0.5]), torch.tensor([0.6]))
     with pytest.raises(ValueError, match="elementwise"):

@@ -64,10 +64,10 @@ def gradient_curve(g: Transform, p: Tensor, p_j: Tensor | None = None) -> Tensor
     >>> gradient_curve(lambda ce: -torch.expm1(-ce), torch.tensor([0.0, 0.25, 0.5, 1.0]))  # EL: p (1 - p), eq. (10)
     tensor([0.0000, 0.1875, 0.2500, 0.0000])
     """
-    _check_probabilities(p)
+    _check_probabilities("p", p)
     if p_j is None:
         p_j = 1 - p
-    _check_probabilities(p_j)
+    _check_probabilities("p_j", p_j)
     if bool((p_j + p > 1 + 1e-6).any()):
         raise ValueError("p_j must be at most 1 - p: the probabilities of all classes add up to 1")
     size = row_weight(g, -p.log()).abs()
@@ -75,9 +75,9 @@ def gradient_curve(g: Transform, p: Tensor, p_j: Tensor | None = None) -> Tensor
     return torch.where(p_j == 0, torch.zeros_like(size), size * p_j)
 
 
-def _check_probabilities(p: Tensor) -> None:
+def _check_probabilities(name: str, p: Tensor) -> None:
     if not p.is_floating_point() or not bool(((p >= 0) & (p <= 1)).all()):
-        raise ValueError("p must be a floating tensor of probabilities in [0, 1]")
+        raise ValueError(f"{name} must be a floating tensor of probabilities in [0, 1]")
 
 
 def criterion_curve(criterion: Callable[[Tensor, Tensor], Tensor], p: Tensor, classes: int = 2) -> Tensor:
@@ -99,7 +99,7 @@ def criterion_curve(criterion: Callable[[Tensor, Tensor], Tensor], p: Tensor, cl
         raise ValueError(f"classes must be at least 2, got {classes}")
     others = ((1 - p) / (classes - 1)).log().unsqueeze(1).expand(-1, classes - 1)
     logits = torch.cat([p.log().unsqueeze(1), others], dim=1).detach().requires_grad_()
-    target = torch.zeros(len(p), dtype=torch.int64)
+    target = torch.zeros(len(p), dtype=torch.int64, device=p.device)
     with torch.enable_grad():
         losses = criterion(logits, target)
     if losses.shape != p.shape:
@@ -144,13 +144,12 @@ def remainder(p: Tensor) -> Tensor:
     """Return R(p) = -log p - (1 - p) = CE - EL, to full precision, for p in [0, 1] of any shape; inf at p = 0.
 
     Raises:
-        ValueError: p outside [0, 1].
+        ValueError: p isn't a floating tensor of probabilities.
 
     >>> remainder(torch.tensor([0.25, 1.0], dtype=torch.float64))
     tensor([0.6363, 0.0000], dtype=torch.float64)
     """
-    if not bool(((p >= 0) & (p <= 1)).all()):
-        raise ValueError("p must be probabilities in [0, 1]")
+    _check_probabilities("p", p)
     x = 1 - p
     # Near p = 1 the difference cancels: there the series x^2/2 + x^3/3 + ... has all the digits.
     small = x < 1e-2
