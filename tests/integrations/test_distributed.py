@@ -158,6 +158,12 @@ def test_without_processes_it_is_the_mean():
         global_count(CrossfadeLoss())
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_class_probabilities_in_half_precision_are_counted_exactly(dtype):
+    for count in (257, 70_000):
+        assert global_count(CrossfadeLoss(), torch.full((count, 2), 0.5, dtype=dtype)) == count
+
+
 def test_no_target_at_all_is_zero_with_a_connected_graph():
     logits = torch.randn(4, 3, requires_grad=True)
     loss = global_mean(CrossfadeLoss(), logits, torch.full((4,), -100))

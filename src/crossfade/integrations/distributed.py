@@ -8,6 +8,7 @@ this themselves.
 
 from __future__ import annotations
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 
@@ -71,9 +72,8 @@ def _several() -> bool:
 
 def _count(criterion: Fade, target: Tensor) -> Tensor:
     if target.is_floating_point():  # class probabilities: every row counts once
-        if criterion.shift:
-            return target.new_tensor(target[..., criterion.shift :, 0].numel()).float()
-        return target.new_tensor(target.numel() / target.shape[class_dim(target)]).float()
+        rows = target[..., criterion.shift :, 0] if criterion.shift else target.select(class_dim(target), 0)
+        return torch.tensor(float(rows.numel()), device=target.device)
     target = as_index(target)[..., criterion.shift :] if criterion.shift else as_index(target)
     ignored = target == criterion.ignore_index
     if criterion.weight is None:
