@@ -88,6 +88,22 @@ def test_a_run_resumed_in_mid_epoch_goes_on(tmp_path):
     assert Recording(tmp_path / "r").complete() == [0, 1, 2]
 
 
+def test_each_trial_of_a_search_may_make_its_model_anew(tmp_path):
+    recorder = ProbabilityRecorder(tmp_path / "r", 12, 1)
+    arguments = transformers.TrainingArguments(
+        output_dir=str(tmp_path), num_train_epochs=1, report_to=[], use_cpu=True, remove_unused_columns=False,
+        save_strategy="no", logging_strategy="no", disable_tqdm=True,
+    )  # fmt: skip
+    trainer = transformers.Trainer(
+        args=arguments, model_init=tiny_bert, train_dataset=IndexedDataset(items()),
+        callbacks=[RecordProbabilities(recorder)],
+    )  # fmt: skip
+    for _ in range(2):
+        recorder._planes[:] = float("nan")
+        trainer.train()
+        assert Recording(tmp_path / "r").complete() == [0]
+
+
 def test_a_batch_without_index(tmp_path):
     with pytest.raises(KeyError, match="remove_unused_columns=False"):
         fit(tmp_path, RecordProbabilities(ProbabilityRecorder(tmp_path / "r", 12, 2)), dataset=items())

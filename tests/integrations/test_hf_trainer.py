@@ -245,6 +245,9 @@ def test_mistakes_are_named(tmp_path):
     fade._shift = False
     with pytest.raises(UserError, match="has no labels"):
         fade.compute_loss((torch.zeros(2, 3),), None)
+    fade._shift = True
+    with pytest.raises(UserError, match="class probabilities can't be labels"):
+        fade.compute_loss((torch.zeros(2, 4, 3),), torch.full((2, 4, 3), 1 / 3))
     with pytest.raises(UserError, match="holds no logits"):
         fade.compute_loss({"loss": torch.zeros(())}, torch.tensor([0, 1]))
     with pytest.raises(TypeError, match=r"criterion must be a crossfade\.CrossfadeLoss, got CrossEntropyLoss"):

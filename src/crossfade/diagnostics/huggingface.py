@@ -53,9 +53,10 @@ class RecordProbabilities(TrainerCallback):  # type: ignore[misc]
     def on_train_begin(self, *_: object, model: nn.Module, **__: object) -> None:
         # Callbacks get the model without its data-parallel wrapper; its forward runs in either case.
         self._active = True
-        if not self._hooks:
-            before = model.register_forward_pre_hook(self._before, with_kwargs=True)
-            self._hooks = [before, model.register_forward_hook(self._after, with_kwargs=True)]
+        for hook in self._hooks:  # of an earlier training, perhaps of another model: each trial of a search makes one
+            hook.remove()
+        before = model.register_forward_pre_hook(self._before, with_kwargs=True)
+        self._hooks = [before, model.register_forward_hook(self._after, with_kwargs=True)]
 
     def on_epoch_begin(self, args: object, state: TrainerState, *_: object, **__: object) -> None:
         # A resumed state holds a float, which may be smaller than the epoch by a rounding error.

@@ -64,11 +64,13 @@ class CrossfadeCallback(TrainerCallback):  # type: ignore[misc]
         Args:
             outputs: the model's output, a mapping with ``logits`` or a tuple that starts with them: (B, C), or (B, T,
                 C) for tokens.
-            labels: class indices (B) or (B, T), -100 where ignored, or class probabilities of the logits' shape.
+            labels: class indices (B) or (B, T), -100 where ignored, or class probabilities of the logits' shape, which
+                the labels of a decoder-only language model can't be.
             num_items_in_batch: the number to divide by; None means the number of this batch's targets.
 
         Raises:
-            UserError: the callback isn't in the Trainer, or the outputs or the inputs lack logits or labels.
+            UserError: the callback isn't in the Trainer, the outputs or the inputs lack logits or labels, or labels
+                that are class probabilities would be shifted.
         """
         if self._shift is None:
             raise UserError(
@@ -84,6 +86,11 @@ class CrossfadeCallback(TrainerCallback):  # type: ignore[misc]
         self._move_to(logits.device)
         labels = labels.to(logits.device)
         if self._shift:
+            if labels.shape == logits.shape:
+                raise UserError(
+                    "class probabilities can't be labels of a model whose labels the Trainer shifts: expected class "
+                    f"indices of shape {tuple(logits.shape[:-1])}, got shape {tuple(labels.shape)}"
+                )
             labels = F.pad(labels, (0, 1), value=self.criterion.ignore_index)[..., 1:]
         if labels.shape == logits.shape[:-1]:
             logits, labels = logits.reshape(-1, logits.shape[-1]), labels.reshape(-1)
