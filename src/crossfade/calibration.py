@@ -37,7 +37,8 @@ def fit_temperature(logits: Tensor, target: Tensor, weight: Tensor | None = None
         weight: (N,) of the examples; None for equal ones.
 
     Raises:
-        ValueError: shapes that don't fit, no example, or logits that aren't finite.
+        ValueError: shapes that don't fit, no example, logits that aren't finite, or a weight that is negative or not
+            finite, or no weight above 0.
 
     >>> logits = torch.tensor([[4.0, 0.0], [4.0, 0.0], [4.0, 0.0], [4.0, 0.0]])
     >>> found = fit_temperature(logits, torch.tensor([0, 0, 0, 1]))  # p = 3/4
@@ -48,10 +49,11 @@ def fit_temperature(logits: Tensor, target: Tensor, weight: Tensor | None = None
 
     if logits.ndim != 2 or target.shape != logits.shape[:1] or not len(target):
         raise ValueError(f"expected logits (N, C) and target (N,), got {tuple(logits.shape)} and {tuple(target.shape)}")
-    z, share = logits.detach().cpu().double(), torch.ones(len(target), dtype=torch.float64)
-    if weight is not None:
-        share = weight.detach().cpu().double()
-    gaps = z - z.gather(1, target.cpu().unsqueeze(1))
+    z, target = logits.detach().cpu().double(), target.cpu()
+    share = torch.ones(len(z), dtype=torch.float64) if weight is None else weight.detach().cpu().double()
+    if share.shape != target.shape or not bool((share >= 0).all()) or not 0 < float(share.sum()) < math.inf:
+        raise ValueError("weight must be (N,) finite numbers, at least 0 and not all 0")
+    gaps = z - z.gather(1, target.unsqueeze(1))
     widest = float(gaps.abs().max())
     if not math.isfinite(widest):
         raise ValueError("expected finite logits, got infinity or NaN")

@@ -98,6 +98,16 @@ def test_bad_arguments_are_named():
     for logits, target in ((torch.zeros(0, 2), zero), (torch.zeros(3), zero), (torch.zeros(3, 2), zero)):
         with pytest.raises(ValueError, match=r"expected logits \(N, C\) and target \(N,\), got"):
             fit_temperature(logits, target)
+    logits, target = torch.randn(3, 2), torch.tensor([0, 1, 0])
+    for weight in (
+        torch.ones(2),
+        torch.ones(3, 1),
+        torch.zeros(3),
+        torch.tensor([1.0, -1.0, 1.0]),
+        torch.full((3,), torch.nan),
+    ):
+        with pytest.raises(ValueError, match="weight must be"):
+            fit_temperature(logits, target, weight)
     for bad in (torch.inf, torch.nan):
         with pytest.raises(ValueError, match="expected finite logits"):
             fit_temperature(torch.tensor([[bad, 0.0]]), torch.tensor([0]))
