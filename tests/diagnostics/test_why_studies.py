@@ -247,6 +247,10 @@ def test_bad_input(tmp_path):
         table_task("yeast", None)
     with pytest.raises(UserError, match="UCI"):
         table_task("yeast", tmp_path)
+    fade = Method("mine", "mine", g_of=lambda q: lambda ce: q * ce, names=("q",))
+    with pytest.raises(UserError, match=r"--loss mine: expected a function g\(ce\)"):
+        figure1.run(tmp_path / "new", "smoke", losses=[fade])
+    assert not (tmp_path / "new").exists()
 
 
 ORPHAN = """

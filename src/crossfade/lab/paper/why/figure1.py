@@ -12,6 +12,7 @@ from torch import Tensor
 
 from crossfade._transforms import Mixture
 from crossfade.diagnostics.curves import criterion_curve, gradient_curve, numeric_peak, peak
+from crossfade.errors import UserError
 from crossfade.functional import mpce_loss
 from crossfade.lab.methods import METHODS, Method
 from crossfade.lab.paper.why.files import COLOURS, check_scale, write_study
@@ -31,7 +32,7 @@ def run(out: Path, scale: str = "short", *, losses: Sequence[Method] = ()) -> No
         losses: The user's own losses (methods with a g), in addition to the library's.
 
     Raises:
-        UserError: an unknown scale, or a folder that can't be written to.
+        UserError: an unknown scale, a loss that isn't a function of ce alone, or a folder that can't be written to.
     """
     check_scale(scale)
     p = torch.linspace(0, 1, {"smoke": 51, "short": 201, "paper": 1001}[scale], dtype=torch.float64)
@@ -41,15 +42,15 @@ def run(out: Path, scale: str = "short", *, losses: Sequence[Method] = ()) -> No
         found = peak(*value)
         peaks.append({"unit": unit, "loss": title, **value._asdict(), "peak_p": found.p, "peak_height": found.height})
         curves.append(_curve(unit, title, p, gradient_curve(Mixture(*value), p)))
-    chosen = {one.name: (one.title, one.g) for one in METHODS if one.name in _NAMED}
-    chosen |= {one.name: (one.title, one.g) for one in losses}
-    for unit, (title, g) in chosen.items():
-        if g is not None:
-            found = numeric_peak(g)
-            peaks.append({"unit": unit, "loss": title, "scale": "", "peak_p": found.p, "peak_height": found.height})
-            curves.append(_curve(unit, title, p, gradient_curve(g, p)))
+    chosen = [*(one for one in METHODS if one.name in _NAMED), *losses]
+    for one in chosen:
+        if one.g is None:
+            raise UserError(f"--loss {one.title}: expected a function g(ce), got a loss with a schedule or of its row")
+        found = numeric_peak(one.g)
+        peaks.append({"unit": one.name, "loss": one.title, "scale": "", "peak_p": found.p, "peak_height": found.height})
+        curves.append(_curve(one.name, one.title, p, gradient_curve(one.g, p)))
     table = pd.concat([*curves, _two_class(p)], ignore_index=True)
-    figures = {"figure1": _draw_mixtures(table), "losses": _draw_losses(table, list(chosen))}
+    figures = {"figure1": _draw_mixtures(table), "losses": _draw_losses(table, [one.name for one in chosen])}
     write_study(out, "figure1", scale, {"peaks": pd.DataFrame(peaks), "curves": table}, figures, {"points": len(p)})
 
 
