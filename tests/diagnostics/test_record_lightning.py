@@ -66,6 +66,8 @@ def test_training_and_validation_are_recorded_and_a_resumed_run_goes_on(tmp_path
     x, y = valid.tensors
     final = model(x).softmax(1).gather(1, y[:, None])[:, 0]
     assert validated.p(3).tolist() == pytest.approx(final.tolist(), rel=1e-3, abs=1e-4)
+    run.validate(Linear(), loaders[1], verbose=False)  # after the last epoch, it is no part of the training
+    assert validated.p(3).tolist() == pytest.approx(final.tolist(), rel=1e-3, abs=1e-4)
 
 
 def test_batches_as_mappings_and_a_module_that_keeps_its_logits(tmp_path):

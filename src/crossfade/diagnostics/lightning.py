@@ -16,7 +16,7 @@ _Batch: TypeAlias = Mapping[str, Tensor] | Sequence[Tensor]
 
 
 class RecordProbabilities(pl.Callback):  # type: ignore[misc]
-    """Record the training batches, the validation batches, or both.
+    """Record a training's batches, those of its validation, or both.
 
     The logits are what the module's ``forward`` returned last in the step (a tensor, or an object with ``.logits``):
     nothing is computed twice, and ``training_step`` stays as it is, as long as it calls ``self(x)``.
@@ -73,7 +73,7 @@ class RecordProbabilities(pl.Callback):  # type: ignore[misc]
     def on_validation_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: object, batch: _Batch, *_: object
     ) -> None:
-        if self.validation is not None and not trainer.sanity_checking:
+        if self.validation is not None and trainer.state.fn == "fit" and not trainer.sanity_checking:
             target = self._target(batch)
             index = torch.arange(self._counted, self._counted + len(target))
             self._counted += len(target)
