@@ -62,6 +62,17 @@ def test_a_damaged_checkpoint_is_put_aside_and_the_trial_starts_again(begun, tas
     assert checkpoints.damage(path) is None
 
 
+def test_a_changed_method_of_compression_is_a_damage(tmp_path):
+    path = tmp_path / "trial" / CHECKPOINT
+    checkpoints.save({"weights": torch.arange(3.0)}, path)
+    content = bytearray(path.read_bytes())
+    for header, place in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):
+        for at in (at for at in range(len(content)) if content[at : at + 4] == header):
+            content[at + place] = 8  # not stored as it is, but deflated
+    path.write_bytes(content)
+    assert checkpoints.damage(path)
+
+
 class Foreign:
     """An object that torch.load doesn't make without being told to."""
 

@@ -74,6 +74,6 @@ def damage(path: Path) -> str | None:
     try:
         with zipfile.ZipFile(path) as archive:
             torn = archive.testzip()
-    except (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile) as error:
+    except Exception as error:  # whatever unpacking makes of a changed byte
         return "empty" if path.exists() and not path.stat().st_size else str(error)
     return torn and f"{torn} is damaged"
