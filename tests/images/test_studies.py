@@ -6,6 +6,7 @@ import copy
 import json
 import pickle
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -401,14 +402,36 @@ def test_files_are_decoded_by_workers_and_meet_every_process_count_alike(tmp_pat
     recipe = ImageRecipe(net="tiny", epochs=2, batch_size=6, milestones=(), size=24)
 
     def epoch(workers: int, rank: int = 0, world: int = 1) -> dict[int, torch.Tensor]:
+        torch.manual_seed(5)
         batches = FileFeed(split.train, split, recipe, 3, Place(torch.device("cpu"), rank, world), workers=workers)
         batches.set_epoch(1)
         return {int(i): x for images, _, index, _ in batches for i, x in zip(index, images, strict=True)}
 
-    here, there = epoch(0), epoch(2)
+    here, dropout_here = epoch(0), torch.rand(1)
+    there, dropout_there = epoch(2), torch.rand(1)
+    assert torch.equal(dropout_here, dropout_there)
     shared = {**epoch(0, 0, 2), **epoch(0, 1, 2)}
     assert sorted(here) == list(range(18))
     assert all(torch.equal(here[i], there[i]) and torch.equal(here[i], shared[i]) for i in here)
+
+
+def test_a_file_that_a_worker_cannot_read_is_named_in_one_line(tmp_path):
+    from crossfade.lab.data.images import stream_task
+    from crossfade.lab.train.deep.feeds import FileFeed, Place
+
+    for part in ("train", "val"):
+        folder(tmp_path / part)
+    split = stream_task(tmp_path, 6, 2, "ImageNet · tiny").split(0)
+    broken, _ = split.test[3]
+    Path(broken).write_bytes(b"no image")
+    recipe = ImageRecipe(net="tiny", batch_size=6, size=24)
+    batches = FileFeed(split.test, split, recipe, None, Place(torch.device("cpu")), workers=1)
+    with pytest.raises(UserError) as error:
+        list(batches)
+    line = str(error.value)
+    assert line.startswith(f"{broken}: can't be read (")
+    assert line.endswith("); repair or remove it")
+    assert "\n" not in line
 
 
 def test_imagenets_study_trains_and_resumes_from_files(tmp_path):

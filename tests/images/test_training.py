@@ -285,10 +285,11 @@ def test_other_ways_to_run_give_the_same_up_to_rounding(task, recipe, tmp_path, 
         assert all(value.dtype in (torch.float32, torch.int64) for value in weights(other).values())
 
 
-def test_the_callers_generator_is_left_alone_by_building_a_network(task, recipe):
+def test_the_callers_generators_are_left_alone_by_building_a_network(task, recipe, monkeypatch):
     torch.manual_seed(1)
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: pytest.fail("a GPU's generator is seeded"))
     expected = torch.rand(3)
-    torch.manual_seed(1)
+    torch.default_generator.manual_seed(1)
     Classifier(Job(task.split(0), method("ce"), 3), recipe, CPU)
     assert torch.equal(torch.rand(3), expected)
 

@@ -7,7 +7,6 @@ at a fixed address. All randomness of an epoch comes from (seed, epoch).
 from __future__ import annotations
 
 import hashlib
-import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -203,10 +202,13 @@ class FileFeed(Feed):
         loader = torch.utils.data.DataLoader(
             self.files, batch_sampler=mine, num_workers=self.workers, pin_memory=device.type == "cuda"
         )
-        for batch, (images, labels, index) in zip(whole, loader, strict=True):
-            share = len(labels) * world / len(batch)
-            pixels = images.to(device, non_blocking=True).float().mul_(self._scale).add_(self._shift)
-            yield self._laid_out(pixels), labels.to(device), index.to(device), share
+        try:
+            for batch, (images, labels, index) in zip(whole, loader, strict=True):
+                share = len(labels) * world / len(batch)
+                pixels = images.to(device, non_blocking=True).float().mul_(self._scale).add_(self._shift)
+                yield self._laid_out(pixels), labels.to(device), index.to(device), share
+        except UserError as error:  # from a worker it comes with the traceback in front of its line
+            raise UserError(str(error).strip().rpartition("UserError: ")[2]) from None
 
 
 class _Files(torch.utils.data.Dataset[tuple[Tensor, int, int]]):
@@ -227,10 +229,10 @@ class _Files(torch.utils.data.Dataset[tuple[Tensor, int, int]]):
         from PIL import Image
 
         file, label = self.part[at]
-        torch.manual_seed((self.seed + at) % 2**63)
-        random.seed(self.seed + at)
         try:
-            with Image.open(file) as image:
+            # Without workers the network's dropout draws from the same generator, and must not notice.
+            with Image.open(file) as image, torch.random.fork_rng(devices=[]):
+                torch.default_generator.manual_seed((self.seed + at) % 2**63)
                 return self.transform(image.convert("RGB")), label, at
         except (OSError, SyntaxError, ValueError) as error:
             raise UserError(f"{file}: can't be read ({error}); repair or remove it") from None

@@ -56,7 +56,7 @@ class Job:
 def build_network(job: Job, recipe: DeepRecipe, *, channels_last: bool) -> nn.Module:
     """Return the network with the initial weights of the job's seed; the global random generator stays as it is."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(epoch_seed(job.seed, 0, "weights"))
+        torch.default_generator.manual_seed(epoch_seed(job.seed, 0, "weights"))
         if isinstance(recipe, TextRecipe):
             return load_classifier(recipe.model, job.split.classes)
         recipe = expect("recipe", recipe, ImageRecipe)
