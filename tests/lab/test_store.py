@@ -215,6 +215,21 @@ def test_foreign_files_are_refused_and_left_as_they_are(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["folder", "table.db", "text.db"]
 
 
+def test_a_refused_file_is_closed(tmp_path, monkeypatch):
+    with sqlite3.connect(tmp_path / "table.db") as db:
+        db.execute("CREATE TABLE notes (line TEXT)")
+    db.close()
+    opened, connect = [], sqlite3.connect
+    monkeypatch.setattr(
+        sqlite3, "connect", lambda *given, **options: opened.append(connect(*given, **options)) or opened[-1]
+    )
+    for mode in ("write", "read"):
+        with pytest.raises(UserError):
+            Store(tmp_path / "table.db", mode)
+        with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+            opened.pop().execute("SELECT 1")
+
+
 def test_missing_files_and_folders(tmp_path):
     with pytest.raises(UserError, match="no such file"):
         Store(tmp_path / "s.db", "read")

@@ -119,24 +119,20 @@ class Store:
 
     def __init__(self, path: str | Path, mode: Literal["write", "read"] = "write") -> None:
         self.path = str(path)
-        self._lock = ExitStack()
         if self.path != ":memory:":
             _check_file(Path(path), mode)
-        with self._errors():
+        with ExitStack() as held, self._errors():
             if mode == "read":
-                self._db = _open_for_reading(_one_name(Path(path)))
+                self._db = held.enter_context(closing(_open_for_reading(_one_name(Path(path)))))
                 self._check_ours()
-                return
-            try:
+            else:
                 name = self.path
                 if name != ":memory:":
-                    self._lock = _locked(Path(path).resolve())
+                    held.enter_context(_locked(Path(path).resolve()))
                     name = str(_one_name(Path(path)))
-                self._db = sqlite3.connect(name, isolation_level=None, timeout=30)
+                self._db = held.enter_context(closing(sqlite3.connect(name, isolation_level=None, timeout=30)))
                 self._prepare()
-            except BaseException:
-                self._lock.close()
-                raise
+            self._held = held.pop_all()
 
     def __enter__(self) -> Self:
         return self
@@ -146,8 +142,7 @@ class Store:
 
     def close(self) -> None:
         """Close the file and let the next run have it."""
-        self._db.close()
-        self._lock.close()
+        self._held.close()
 
     def statuses(self, keys: Collection[str]) -> dict[str, str]:
         """Return ``"done"`` or ``"failed"`` for those of ``keys`` that the store knows."""
