@@ -1,5 +1,6 @@
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -81,6 +82,12 @@ def test_splits_of_either_kind_are_read_back_from_the_settings():
         assert again.trials[0].key == keys[split]
     assert keys["folds"] != keys["random"]
     assert plan([load_builtin("iris")], Settings.of({}), "test").trials[0].key == keys["folds"]
+
+
+def test_an_answer_without_results_shows_itself_too(answer):
+    nothing = replace(answer, results=answer.results[:0], pending=20)
+    assert "20 trials not run yet" in repr(nothing)
+    assert nothing._repr_html_() == f"<p>{nothing!r}</p>"
 
 
 def test_the_answer_shows_itself(answer, tmp_path):

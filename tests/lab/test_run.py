@@ -18,7 +18,7 @@ from crossfade.lab.hardware import Hardware
 from crossfade.lab.methods import Method, method
 from crossfade.lab.provenance import describe_run
 from crossfade.lab.result import ComparisonResult
-from crossfade.lab.run import pack, run, run_request
+from crossfade.lab.run import duration, pack, run, run_request
 from crossfade.lab.scores import brier_score, expected_calibration_error
 from crossfade.lab.store import Run, Store
 from crossfade.lab.train import Member, Recipe, train_stack
@@ -229,6 +229,13 @@ def test_progress_only_grows_and_ends_at_one(trials):
         run(trials, store, on_progress=lambda fraction, done, failed: seen.append((fraction, done)))
     assert all(a[0] <= b[0] + 1e-9 and a[1] <= b[1] for a, b in pairwise(seen))
     assert seen[-1] == (pytest.approx(1.0), len(trials))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0.2, "0 seconds"), (1.2, "1 second"), (119.0, "119 seconds"), (7_200.0, "2 hours")]
+)
+def test_a_time_is_said_in_words(seconds, words):
+    assert duration(seconds) == words
 
 
 @given(st.floats(1, 1e12), st.integers(1, 4))

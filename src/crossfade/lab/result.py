@@ -188,6 +188,8 @@ class ComparisonResult:
         return f"{headline}\n\n{text_table(headings, cells)}\n\n{rest}"
 
     def _repr_html_(self) -> str:
+        if not self.comparable:
+            return f"<p>{escape(repr(self))}</p>"
         headings, cells = self.display()
         headline, *rest = map(escape, self.verdict.splitlines())
         table = pd.DataFrame(cells, columns=headings).to_html(index=False, escape=True, border=0)

@@ -236,6 +236,6 @@ def _trials(done: int, failed: int) -> str:
 
 def duration(seconds: float) -> str:
     """Return a time in words."""
-    units = (("days", 86_400), ("hours", 3_600), ("minutes", 60))
-    unit, size = next((one for one in units if seconds >= 2 * one[1]), ("seconds", 1))
-    return f"{seconds / size:.0f} {unit}"
+    units = (("day", 86_400), ("hour", 3_600), ("minute", 60))
+    unit, size = next((one for one in units if seconds >= 2 * one[1]), ("second", 1))
+    return count(round(seconds / size), unit)
