@@ -52,11 +52,12 @@ def called(monkeypatch):
         return train(members, recipe, threads=1)
 
     monkeypatch.setattr(lstm_run, "train", fake)
+    monkeypatch.setattr(lstm_run, "check_device", lambda device: device != "cpu")
     return calls
 
 
 def run(batches, device="cpu"):
-    found = dict(executor(Hardware(threads=1), device=device)(batches, lambda part: None))
+    found = dict(executor(Hardware(device, threads=1))(batches, lambda part: None))
     return {(trial.method.name, trial.repeat): outcome for trial, outcome in found.items()}
 
 

@@ -47,6 +47,15 @@ def brier_score(probabilities: NDArray[np.floating], labels: NDArray[np.int64]) 
     return float(((p**2).sum(axis=1) - 2 * truth + 1).mean())
 
 
+def f1_and_mcc(labels: NDArray[np.int64], predicted: NDArray[np.int64], classes: int) -> dict[str, float]:
+    """Return f1 (of class 1 if there are two, else the mean over classes) and mcc (Matthews' correlation)."""
+    from sklearn.metrics import f1_score, matthews_corrcoef
+
+    average = "binary" if classes == 2 else "macro"
+    f1 = f1_score(labels, predicted, average=average, zero_division=0.0)
+    return {"f1": float(f1), "mcc": float(matthews_corrcoef(labels, predicted))}
+
+
 def calibrated_scores(val: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]) -> dict[str, float]:
     """Return the temperature of the validation part and the test scores after it, given each part's logits and labels.
 

@@ -33,6 +33,12 @@ class Executor(Protocol):
 Family: TypeAlias = Callable[[Hardware, Path, Path | None], Executor]
 
 
+def by_fraction(tick: Tick, trials: Sequence[Trial]) -> Tick:
+    """Return a function that takes the fraction of these trials that is done, and tells ``tick`` its cost."""
+    whole = sum(trial.cost for trial in trials)
+    return lambda fraction: tick(fraction * whole)
+
+
 def error_line(error: BaseException) -> str:
     """Return an error as the one line that the store keeps."""
     text = " ".join(str(error).split())

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from crossfade.diagnostics import Recording, calibration, transitions
-from crossfade.lab.scores import calibrated_scores
+from crossfade.lab.scores import calibrated_scores, f1_and_mcc
 from crossfade.lab.train.outcome import History, chosen_epoch
 
 if TYPE_CHECKING:
@@ -28,19 +28,11 @@ class Outputs(NamedTuple):
     labels: Tensor
 
     def scores(self) -> dict[str, float]:
-        """Return accuracy, nll, ece and brier.
-
-        With up to 30 classes also f1 (of class 1 if there are two, else the mean over classes) and mcc (Matthews'
-        correlation).
-        """
-        from sklearn.metrics import f1_score, matthews_corrcoef
-
+        """Return accuracy, nll, ece, brier and, with up to 30 classes, f1 and mcc."""
         found = calibration(self.logits, self.labels)._asdict()
         if self.logits.shape[1] <= _MOST_CLASSES:
-            true, said = self.labels.cpu().numpy(), self.logits.argmax(1).cpu().numpy()
-            average = "binary" if self.logits.shape[1] == 2 else "macro"
-            found["f1"] = float(f1_score(true, said, average=average, zero_division=0.0))
-            found["mcc"] = float(matthews_corrcoef(true, said))
+            predicted = self.logits.argmax(1).cpu().numpy()
+            found |= f1_and_mcc(self.labels.cpu().numpy(), predicted, self.logits.shape[1])
         return found
 
 

@@ -39,7 +39,7 @@ from crossfade.lab.train.deep.lightning import CHECKPOINT, train
 from crossfade.lab.train.deep.network import Job, job_starts
 from crossfade.lab.train.deep.recipe import DeepRecipe, ImageRecipe
 from crossfade.lab.train.deep.record import escapes
-from crossfade.lab.train.executor import Batch, Executor, Tick, error_line, train_in_parts
+from crossfade.lab.train.executor import Batch, Executor, Tick, by_fraction, error_line, train_in_parts
 from crossfade.lab.train.outcome import History, outcome
 from crossfade.lab.trial import Trial, seed
 
@@ -102,7 +102,7 @@ class _Runner:
 
     def _together(self, trials: Sequence[Trial], jobs: Sequence[Job], places: Sequence[int]) -> list[History]:
         mine, recipe = [jobs[at] for at in places], _recipe(trials[0])
-        report = partial(self._report, sum(trials[at].cost for at in places))
+        report = by_fraction(self.tick, [trials[at] for at in places])
         try:
             return side_by_side.train_side_by_side(mine, recipe, hardware=self.hardware, on_progress=report)
         except (RuntimeError, ValueError):
@@ -131,7 +131,7 @@ class _Runner:
             yield trial, result
 
     def _train(self, trial: Trial, job: Job, callbacks: Sequence[pl.Callback]) -> Outcome:
-        report = partial(self._report, trial.cost)
+        report = by_fraction(self.tick, [trial])
         try:
             history = train(job, _recipe(trial), hardware=self.hardware, callbacks=callbacks, on_progress=report)
         except UserError:
@@ -151,9 +151,6 @@ class _Runner:
 
     def _checkpoint(self, trial: Trial) -> Path:
         return self.work / trial.key / CHECKPOINT
-
-    def _report(self, whole: float, part: float) -> None:
-        self.tick(part * whole)
 
     def _finished(self, trial: Trial, job: Job, history: History) -> Outcome:
         """Return the outcome, and keep weights and log."""

@@ -58,7 +58,8 @@ class Texts:
         tokens = np.concatenate([part.tokens for part in parts])
         longest = -(-int(self.lengths.max(initial=1)) // multiple) * multiple
         # What pads a text changes nothing. All words in turn, as a GPU adds gradients to one word one after the other.
-        padded = np.tile(np.arange(longest) % (tokens.max(initial=0) + 1), (len(self.lengths), 1)).astype(np.int32)
+        row = np.arange(longest, dtype=np.int32) % (tokens.max(initial=0) + 1)
+        padded = np.tile(row, (len(self.lengths), 1))
         padded[np.arange(longest) < self.lengths[:, None]] = tokens
         arrays = padded, self.lengths, np.concatenate([part.labels for part in parts])
         self._tokens, self._lengths, self._labels = (torch.from_numpy(array).to(device) for array in arrays)

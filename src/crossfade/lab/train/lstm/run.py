@@ -8,7 +8,6 @@ from functools import partial
 from typing import Literal, TypeAlias, get_args
 
 import numpy as np
-from sklearn.metrics import f1_score, matthews_corrcoef
 
 from crossfade.errors import UserError
 from crossfade.lab.checks import check_choice, check_count, expect
@@ -16,9 +15,9 @@ from crossfade.lab.data.texts import TextSplit
 from crossfade.lab.hardware import Hardware, check_device, process_rank, processors, torch_device
 from crossfade.lab.methods import Method
 from crossfade.lab.own_loss import check_probes
-from crossfade.lab.scores import pack_hits
+from crossfade.lab.scores import f1_and_mcc, pack_hits
 from crossfade.lab.store import Outcome
-from crossfade.lab.train.executor import Batch, Executor, Tick, train_in_parts
+from crossfade.lab.train.executor import Batch, Executor, Tick, by_fraction, train_in_parts
 from crossfade.lab.train.lstm.batched import SLOTS, train_batched
 from crossfade.lab.train.lstm.plain import train_plain
 from crossfade.lab.train.lstm.recipe import LstmMember, LstmRecipe
@@ -80,28 +79,24 @@ def train(
     return train_plain(members, recipe, device=device, threads=count, on_progress=on_progress)
 
 
-def executor(hardware: Hardware, *, device: str | None = None) -> Executor:
-    """Return an executor that trains LSTMs in this process on one device, by default the one that ``hardware`` names.
+def executor(hardware: Hardware) -> Executor:
+    """Return an executor that trains LSTMs in this process, on one device.
 
     Raises:
         UserError: several devices or processes, or a device that can't be used.
     """
     if hardware.devices * hardware.nodes > 1 or process_rank() > 0:
         raise UserError("--devices, --nodes: LSTMs are trained on one device; leave them at 1")
-    if device is None:
-        device = torch_device(hardware)
-        check_device(device)
-    threads = hardware.threads or processors()
+    device, threads = torch_device(hardware), hardware.threads or processors()
+    check_device(device)
 
     def train_batch(batch: Batch, splits: Sequence[TokenSplit], recipe: LstmRecipe, tick: Tick) -> list[Outcome]:
         """Train all together or, if that fails, in parts; the plain engine trains what can't be a graph."""
-        whole = sum(trial.cost for trial in batch)
 
         def train_some(places: Sequence[int]) -> list[Outcome]:
             members = [LstmMember(splits[at], batch[at].method, seed(batch[at], "train")) for at in places]
-            train_with = partial(
-                train, members, recipe, device=device, threads=threads, on_progress=lambda part: tick(part * whole)
-            )
+            report = by_fraction(tick, batch)
+            train_with = partial(train, members, recipe, device=device, threads=threads, on_progress=report)
             started = time.perf_counter()
             try:
                 histories = train_with()
@@ -144,9 +139,9 @@ def _outcome(split: TokenSplit, recipe: LstmRecipe, history: History, seconds: f
     if history.chosen < 0 or history.probabilities is None:
         return Outcome(error=f"the weights diverge at learning rate {recipe.learning_rate:g}; try a smaller one")
     labels, predicted = split.test.labels, history.probabilities.argmax(1)
+    found = f1_and_mcc(labels, predicted, split.classes)
     about = {
-        "f1": short(float(f1_score(labels, predicted, average="binary" if split.classes == 2 else "macro"))),
-        "mcc": short(float(matthews_corrcoef(labels, predicted))),
+        **{name: short(value) for name, value in found.items()},
         "n_train": len(split.train),
         "n_val": len(split.val),
         "n_test": len(split.test),

@@ -15,7 +15,7 @@ from crossfade.lab.data.split import Split
 from crossfade.lab.hardware import Hardware, processors
 from crossfade.lab.scores import TALLY, calibrated_scores, majority_score, pack_hits
 from crossfade.lab.store import Outcome
-from crossfade.lab.train.executor import Batch, Executor, Tick, error_line, train_in_parts
+from crossfade.lab.train.executor import Batch, Executor, Tick, by_fraction, error_line, train_in_parts
 from crossfade.lab.train.outcome import History, outcome, probability_scores
 from crossfade.lab.train.tables.plain import network
 from crossfade.lab.train.tables.recipe import Member, Recipe
@@ -29,12 +29,8 @@ def executor(hardware: Hardware) -> Executor:
 
     def execute(batches: Sequence[Batch], tick: Tick) -> Iterator[tuple[Trial, Outcome]]:
         for batch in batches:
-            whole = sum(trial.cost for trial in batch)
-
-            def report(fraction: float, whole: float = whole) -> None:
-                tick(fraction * whole)
-
-            yield from zip(batch, compute(batch, threads=threads, on_progress=report), strict=True)
+            outcomes = compute(batch, threads=threads, on_progress=by_fraction(tick, batch))
+            yield from zip(batch, outcomes, strict=True)
 
     return execute
 

@@ -100,22 +100,21 @@ class _Plan(NamedTuple):
 def _plan(member: Member, engine: Engine) -> _Plan:
     """Return the engine that trains a member, with a note if that is slower than the user would expect."""
     method = member.method
-    own = method.g or method.g_of
-    if own is None:
-        loss = method.second_loss if isinstance(method, TwoPass) else method.loss
-        if engine == "kernel" and loss not in LOSSES:
-            raise UserError(f"engine 'kernel' can't train {method.name!r}, take 'auto': it isn't a function of ce")
-        if engine in ("batched", "plain") or loss not in LOSSES:
-            return _Plan("plain" if engine == "plain" else "batched")
-        return _Plan("kernel", LOSSES.index(loss))
-    if engine == "batched" or engine == "plain":
+    if engine in ("batched", "plain"):
         check_probes(method)
         return _Plan(engine)
-    from crossfade.lab.train.tables.trace import traced
+    if own := method.g or method.g_of:
+        from crossfade.lab.train.tables.trace import traced
 
-    compiled = traced(own, method.names, method.values() if method.g_of else ())
-    if compiled.address:
-        return _Plan("kernel", compiled.address)
+        compiled = traced(own, method.names, method.values() if method.g_of else ())
+        address, reason = compiled.address or None, compiled.reason
+        note = f"{method.name} trains in the batched engine, which is slower: {reason}"
+    else:
+        loss = method.second_loss if isinstance(method, TwoPass) else method.loss
+        address = LOSSES.index(loss) if loss in LOSSES else None
+        reason, note = "it isn't a function of ce", ""
+    if address is not None:
+        return _Plan("kernel", address)
     if engine == "kernel":
-        raise UserError(f"engine 'kernel' can't train {method.name!r}, take 'auto': {compiled.reason}")
-    return _Plan("batched", note=f"{method.name} trains in the batched engine, which is slower: {compiled.reason}")
+        raise UserError(f"engine 'kernel' can't train {method.name!r}, take 'auto': {reason}")
+    return _Plan("batched", note=note)

@@ -65,10 +65,8 @@ def train_kernel(
                     ready = running.pop(future).finish_call(future.result(), preparation)
                     waiting.extendleft(reversed(ready))
                 on_progress(float(costs @ (progress[:, 0] - begins)) / whole)
-        except BaseException:
-            preparation.stop[0] = 1
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
+        finally:
+            preparation.stop[0] = 1  # for what is still running if an exception came
     return [network.history for network in networks if network.history is not None]
 
 
