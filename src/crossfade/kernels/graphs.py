@@ -42,15 +42,12 @@ class Graphs:
         self._seen: Counter[object] = Counter() if seen is None else seen
         self._known: dict[object, torch.cuda.CUDAGraph] = {}
         self._pool: Any = None
-        self._random: Any = None  # a generator on a GPU, elsewhere the state of one
+        self._random: torch.Generator | None = None  # None is the global one
         if self.captures and stream is None:
             self.stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def seed(self, seed: int) -> None:
         """Let the following calls use a random generator of their own instead of the global one."""
-        if self.stream is None:
-            self._random = torch.Generator().manual_seed(seed).get_state()
-            return
         if self._random is None:
             self._random = self._default().clone_state()
         self._random.manual_seed(seed)
@@ -72,8 +69,7 @@ class Graphs:
             return
         kept = [(tensor, tensor.clone()) for tensor in self._state()]
         own = self._random
-        if own is not None:
-            self._random = own.clone() if self.stream is None else own.clone_state()
+        self._random = own and own.clone_state()
         try:
             while self._seen[key] < _WARM_UP:
                 self._seen[key] += 1
@@ -96,15 +92,15 @@ class Graphs:
 
     @contextmanager
     def _drawing(self) -> Iterator[None]:
+        default = self._default()
         if self._random is None:
             yield
         elif self.stream is None:
             with torch.random.fork_rng(devices=[]):
-                torch.set_rng_state(self._random)
+                default.set_state(self._random.get_state())
                 yield
-                self._random = torch.get_rng_state()
+                self._random.set_state(default.get_state())
         else:
-            default = self._default()
             before = default.graphsafe_get_state()
             default.graphsafe_set_state(self._random.graphsafe_get_state())
             try:
@@ -113,6 +109,8 @@ class Graphs:
                 default.graphsafe_set_state(before)
 
     def _default(self) -> torch.Generator:
+        if self.stream is None:
+            return torch.default_generator
         index = self.device.index
         return torch.cuda.default_generators[torch.cuda.current_device() if index is None else index]
 
