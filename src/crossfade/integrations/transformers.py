@@ -83,7 +83,7 @@ class CrossfadeCallback(TrainerCallback):  # type: ignore[misc]
                 "argument needs TrainingArguments(remove_unused_columns=False)"
             )
         logits = logits_of(outputs)
-        self._move_to(logits.device)
+        self.criterion.to(logits.device)  # which the first batch shows
         labels = labels.to(logits.device)
         if self._shift:
             if labels.shape == logits.shape:
@@ -102,11 +102,6 @@ class CrossfadeCallback(TrainerCallback):  # type: ignore[misc]
         total: Tensor = self._summed(logits, labels)
         # A step in which all labels are ignored counts 0 items: its loss is 0, not NaN.
         return total / count.clamp(min=1)
-
-    def _move_to(self, device: torch.device) -> None:
-        """Move the criterion to the model's device, which the first batch shows."""
-        if any(buffer.device != device for buffer in self.criterion.buffers()):
-            self.criterion.to(device)
 
 
 def shifts_labels(model: nn.Module) -> bool:

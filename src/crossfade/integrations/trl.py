@@ -81,7 +81,7 @@ class CrossfadeCallback(transformers.CrossfadeCallback):
                 f"TRL's head ignores the label -100: expected ignore_index=-100, got {criterion.ignore_index}"
             )
         self._used = True
-        self._move_to(hidden.device)
+        criterion.to(hidden.device)
         if not torch.is_autocast_enabled(hidden.device.type):
             hidden = hidden.to(weight.dtype)
         if scale != 1.0:
