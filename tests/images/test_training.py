@@ -341,6 +341,7 @@ def test_augmentation_off_and_a_single_batch(task):
 def test_loggers_by_name(task: ImageTask, recipe, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     split, ce = task.split(0), method("ce")
+    (tmp_path / "torn_logger.py").write_text("class Own(:\n")
     (tmp_path / "own_logger.py").write_text(
         "from lightning.pytorch.loggers import CSVLogger\n"
         "class Own(CSVLogger):\n"
@@ -357,6 +358,7 @@ def test_loggers_by_name(task: ImageTask, recipe, tmp_path, monkeypatch):
     for name, says in (
         ("tensorbored", "logger must be csv, tensorboard, a class of lightning.pytorch.loggers or module:Class"),
         ("own_logger:Gone", "got 'own_logger:Gone'"),
+        ("torn_logger:Own", "logger torn_logger:Own: invalid syntax"),
         ("no_module:X", "No module named 'no_module'"),
         ("own_logger:Broken", "logger own_logger:Broken: no server"),
     ):

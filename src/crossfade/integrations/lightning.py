@@ -111,10 +111,10 @@ def make_logger(name: str, folder: Path | None) -> Any:
         sys.path.append(os.getcwd())
     try:
         kind = pkgutil.resolve_name(name if ":" in name else f"lightning.pytorch.loggers:{_LOGGERS.get(name, name)}")
-    except ImportError as error:
-        raise UserError(f"logger {name}: {error}") from None
     except (AttributeError, ValueError):
         kind = None
+    except Exception as error:  # the user's module may raise anything
+        raise UserError(f"logger {name}: {str(error).strip() or type(error).__name__}") from error
     if not inspect.isclass(kind):
         raise UserError(
             f"logger must be {', '.join(_LOGGERS)}, a class of lightning.pytorch.loggers or module:Class, got {name!r}"
