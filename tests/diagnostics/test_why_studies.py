@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -197,6 +198,15 @@ def test_an_escape_training_goes_on_with_the_moments_that_were_measured(tmp_path
         escape.compute(trial, tmp_path / "folder")
     assert escape.compute(trial, tmp_path / "folder") == whole
     assert measured == ["measured", "stopped", "measured", "measured"]
+
+
+@pytest.mark.parametrize("name", ["dynamics", "escape"])
+def test_a_training_that_diverges_says_so(name, tmp_path):
+    wild = replace(SMALL, learning_rates=(1e30,), momentum=0.0)
+    recipe = escape.Along(wild, (0, 4), 2, 50) if name == "escape" else wild
+    trial = Trial(name, table_task("iris", None), method("ce"), recipe, 0)
+    ((_, outcome),) = spread(study.STUDIES[name].compute, ALONE, tmp_path)([[trial]], print)
+    assert outcome.error == "the weights diverge at learning rate 1e+30"
 
 
 def test_several_workers_give_the_same_numbers_and_a_failure_stays_alone(fork_server, monkeypatch, tmp_path):

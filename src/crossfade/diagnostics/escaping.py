@@ -346,8 +346,7 @@ def escaping_efficiency(
     return EscapingEfficiency(max_p, products, dimension=problem.dimension, **probes_of)
 
 
-def _cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
-    return F.cross_entropy(logits, target, reduction="none")
+_cross_entropy = partial(F.cross_entropy, reduction="none")
 
 
 def _expectation(logits: Tensor, target: Tensor) -> Tensor:

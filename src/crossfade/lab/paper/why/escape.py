@@ -15,7 +15,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -35,7 +34,7 @@ from crossfade.lab.store import Outcome
 from crossfade.lab.train import Recipe
 from crossfade.lab.train.deep.recipe import ImageRecipe
 from crossfade.lab.trial import Shape, Trial
-from crossfade.schedules import Weights
+from crossfade.schedules import fixed
 from crossfade.stats.drawing import new_figure
 
 STUDY = "escape"
@@ -143,11 +142,7 @@ def plan(data_dir: Path | None, scale: str, only: Sequence[str] = ()) -> list[Tr
 
 def _mixture(name: str) -> Method:
     """Return one of ``MIXTURES`` as a method with constant weights."""
-    return Method(name, name, schedule=partial(_fixed, MIXTURES[name]))
-
-
-def _fixed(weights: Weights, progress: float) -> Weights:
-    return weights
+    return Method(name, name, schedule=fixed(*MIXTURES[name]))
 
 
 def compute(trial: Trial, folder: Path) -> Outcome:

@@ -145,20 +145,27 @@ def follow(
             each epoch, of the parts ``"val"`` and ``"test"``.
         look: Called with (epochs done, network) before the first epoch and after each, before the checkpoint.
         missing: Returns how much of what was seen in so many epochs is missing; without it training doesn't resume.
+
+    Raises:
+        UserError: the weights diverge.
     """
     split = trial.task.split(trial.repeat)
     if isinstance(recipe, Recipe) and isinstance(split, Split):
         from crossfade.lab.train.tables.plain import train_plain
 
         member = Member(split, trial.method, recipe.learning_rates[0], seed(trial, "train"))
-        return train_plain(member, recipe, observe=observe, look=look)
-    if isinstance(recipe, ImageRecipe) and isinstance(split, ImageSplit):
+        history = train_plain(member, recipe, observe=observe, look=look)
+    elif isinstance(recipe, ImageRecipe) and isinstance(split, ImageSplit):
         from crossfade.lab.train.deep.lightning import train
         from crossfade.lab.train.deep.network import Job
 
         job = Job(split, trial.method, seed(trial, "train"), folder, observe, missing)
-        return train(job, recipe, callbacks=[] if look is None else [_looking(look)])
-    raise TypeError(f"a {type(recipe).__name__} doesn't train on a {type(split).__name__}")
+        history = train(job, recipe, callbacks=[] if look is None else [_looking(look)])
+    else:
+        raise TypeError(f"a {type(recipe).__name__} doesn't train on a {type(split).__name__}")
+    if not history.finite:
+        raise UserError(f"the weights diverge at learning rate {recipe.learning_rates[0]:g}")
+    return history
 
 
 def _looking(look: Look) -> Callback:
@@ -198,7 +205,7 @@ def spread(
         alone = workers == 1 or len(trials) == 1
         setting = {"backend": "sequential"} if alone else {"backend": "loky", "initializer": _follow_parent}
         with parallel_config(**setting, n_jobs=workers):
-            calls = (delayed(_numbered)(compute, work / trial.key, trial, at) for at, trial in enumerate(trials))
+            calls = (delayed(_compute_one)(compute, work / trial.key, trial, at) for at, trial in enumerate(trials))
             results = Parallel(return_as="generator_unordered")(calls)
             try:
                 for at, outcome in results:
@@ -228,7 +235,8 @@ def _end_after(parent: int) -> None:
     os._exit(1)
 
 
-def _numbered(compute: Callable[[Trial, Path], Outcome], folder: Path, trial: Trial, at: int) -> tuple[int, Outcome]:
+def _compute_one(compute: Callable[[Trial, Path], Outcome], folder: Path, trial: Trial, at: int) -> tuple[int, Outcome]:
+    """Return the trial's index and its outcome: an error is the trial's, unless the machine is to blame."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)  # so that results don't depend on the number of workers
     try:
