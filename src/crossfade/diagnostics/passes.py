@@ -15,6 +15,7 @@ from torch import Tensor, nn
 Batch: TypeAlias = tuple[object, Tensor]  # inputs, target
 Data: TypeAlias = Iterable[Batch]
 PerExample: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+_Graph: TypeAlias = tuple[list[Tensor], dict[int, Tensor]]  # K losses of a batch; their gradients so far, by k
 
 
 class Problem:
@@ -48,8 +49,7 @@ class Problem:
         self.device, self.dtype = first.device, first.dtype
         self.weights = torch.cat([p.detach().flatten().to(first) for p in self.parameters.values()]).requires_grad_()
         self.dimension = len(self.weights)
-        self._cached: list[Tensor] | None = None
-        self._cached_slopes: dict[int, Tensor] = {}
+        self._only: _Graph | None = None  # the graph of a single batch
 
     def logits(self, inputs: object, weights: Tensor) -> Tensor:
         """Return the model's logits for a batch's inputs, with ``weights`` (D,) in place of its own.
@@ -105,7 +105,7 @@ class Problem:
         """
         total = self._zeros(len(factors), len(self.criteria))
         pieces = zip(*(torch.split(one.to(self.device), self.sizes) for one in factors), strict=True)
-        for losses, parts in zip(self._graphs(), pieces, strict=True):
+        for (losses, _), parts in zip(self._graphs(), pieces, strict=True):
             for n, part in enumerate(parts):
                 for k, loss in enumerate(losses):
                     total[n, k] += self._gradient(part.to(loss.dtype) @ loss)
@@ -114,21 +114,18 @@ class Problem:
     def hessian_products(self, vectors: Sequence[Tensor]) -> Tensor:
         """Return (K, V, D): H_k v for every loss k and each of V vectors (D,), where H_k is the Hessian of L_k."""
         total = self._zeros(len(self.criteria), len(vectors))
-        for losses in self._graphs():
+        for losses, slopes in self._graphs():
             for k, loss in enumerate(losses):
-                slope = self._cached_slopes.get(k)
-                if slope is None:
-                    slope = self._gradient(loss.sum(), create_graph=True)
-                    if self._cached is not None:
-                        self._cached_slopes[k] = slope
+                if k not in slopes:
+                    slopes[k] = self._gradient(loss.sum(), create_graph=True)
                 for n, vector in enumerate(vectors):
-                    total[k, n] += self._gradient(slope, vector)
+                    total[k, n] += self._gradient(slopes[k], vector)
         return total / self.examples
 
     def directional(self, k: int, vector: Tensor) -> Tensor:
         """Return (N,): the derivative of every example's loss l_k along ``vector`` (D,), by two backward passes."""
         derivatives = []
-        for losses in self._graphs():
+        for losses, _ in self._graphs():
             probe = torch.zeros_like(losses[k], requires_grad=True)
             slope = self._gradient(losses[k], probe, create_graph=True)
             (derivative,) = torch.autograd.grad(slope, probe, vector, retain_graph=True)
@@ -140,16 +137,16 @@ class Problem:
         if direction.shape != (self.dimension,):
             raise ValueError(f"direction must have shape ({self.dimension},), got {tuple(direction.shape)}")
 
-    def _graphs(self) -> Iterator[list[Tensor]]:
-        """Yield each batch's K vectors of losses with their graph."""
-        if self._cached is not None:
-            yield self._cached
+    def _graphs(self) -> Iterator[_Graph]:
+        """Yield each batch's K vectors of losses with their graph, and a place for the gradients of their sums."""
+        if self._only is not None:
+            yield self._only
             return
         for batch in self.data:
-            losses = self.losses(batch, self.weights)
+            graph: _Graph = self.losses(batch, self.weights), {}
             if len(self.sizes) == 1:
-                self._cached = losses
-            yield losses
+                self._only = graph
+            yield graph
 
     def _gradient(self, outputs: Tensor, factors: Tensor | None = None, *, create_graph: bool = False) -> Tensor:
         if not outputs.requires_grad:  # such as the gradient of a linear loss
