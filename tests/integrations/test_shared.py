@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from crossfade import CrossfadeLoss, linear
-from crossfade.integrations._shared import find_scheduled, fraction, with_reduction
+from crossfade.integrations._shared import fraction, with_reduction
 
 
 def test_weights_are_shared_through_every_change():
@@ -41,12 +41,6 @@ def test_copies_stay_together():
 def test_other_criteria_are_refused():
     with pytest.raises(TypeError, match=r"criterion must be a crossfade\.CrossfadeLoss, got CrossEntropyLoss"):
         with_reduction(nn.CrossEntropyLoss(), "sum")
-
-
-def test_scheduled_criteria_are_found():
-    criterion = CrossfadeLoss()
-    assert find_scheduled(nn.Sequential(nn.Linear(1, 1), nn.ModuleList([criterion]))) == [criterion]
-    assert find_scheduled(nn.CrossEntropyLoss()) == []
 
 
 def test_progress_ends_at_one():

@@ -5,8 +5,6 @@ from __future__ import annotations
 import copy
 from typing import Protocol, TypeVar, runtime_checkable
 
-from torch import nn
-
 from crossfade._reduction import Reduction
 from crossfade.losses import Fade
 
@@ -31,11 +29,6 @@ def with_reduction(criterion: C, reduction: Reduction) -> C:
     other = copy.copy(criterion)
     other.reduction = reduction
     return other
-
-
-def find_scheduled(module: nn.Module) -> list[Scheduled]:
-    """Return the criteria with a schedule among a module and its children."""
-    return [child for child in module.modules() if isinstance(child, Scheduled)]
 
 
 def fraction(step: int, total: float) -> float:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from crossfade.errors import UserError
-from crossfade.integrations._shared import Scheduled, find_scheduled, fraction
+from crossfade.integrations._shared import Scheduled, fraction
 
 _LOGGERS = {"csv": "CSVLogger", "tensorboard": "TensorBoardLogger"}
 
@@ -62,7 +62,8 @@ class CrossfadeCallback(Callback):  # type: ignore[misc]
         self._total: float = 1.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._criteria = [self.criterion] if self.criterion is not None else find_scheduled(pl_module)
+        within = [self.criterion] if self.criterion is not None else pl_module.modules()
+        self._criteria = [one for one in within if isinstance(one, Scheduled)]
         if not self._criteria:
             raise UserError(
                 f"no CrossfadeLoss found in {type(pl_module).__name__}: assign it to an attribute "
