@@ -20,7 +20,7 @@ from crossfade.lab.paper.why import dynamics, escape, figure1, study, taylor
 from crossfade.lab.paper.why.escape import predicted_rise
 from crossfade.lab.paper.why.measure import along_rows, sharpness_rows, slice_rows
 from crossfade.lab.paper.why.simulation import pair_rows
-from crossfade.lab.paper.why.watched import arrays_of, follow, spread, table_task
+from crossfade.lab.paper.why.watched import arrays_of, process_executor, table_task, train_observed
 from crossfade.lab.store import Outcome, Store
 from crossfade.lab.train import Recipe
 from crossfade.lab.trial import Trial
@@ -105,7 +105,7 @@ def test_what_is_recorded_is_what_the_network_says(tmp_path):
     """The recordings of a trial against the logits of the network that trained it."""
     trial = Trial("dynamics", table_task("iris", None), method("ce"), SMALL, 0)
     outcome = dynamics.compute(trial, tmp_path / trial.key)
-    history = follow(trial, SMALL, tmp_path / "again")
+    history = train_observed(trial, SMALL, tmp_path / "again")
     recording = Recording(tmp_path / trial.key / "test")
     right = [int(recording.correct(epoch).sum()) for epoch in range(4)]
     assert right == [round(value * recording.examples) for value in history.curves["test_accuracy"]]
@@ -127,7 +127,7 @@ def test_methods_share_weights_and_batches(tmp_path):
             if part == "train" and epoch == 0:
                 rows.append(index.tolist())
 
-        follow(trial, SMALL, tmp_path, observe=observe, look=look)
+        train_observed(trial, SMALL, tmp_path, observe=observe, look=look)
         seen[name] = (weights, rows)
     assert all(torch.equal(a, b) for a, b in zip(seen["ce"][0], seen["gradual"][0], strict=True))
     assert seen["ce"][1] == seen["gradual"][1]
@@ -205,17 +205,20 @@ def test_a_training_that_diverges_says_so(name, tmp_path):
     wild = replace(SMALL, learning_rates=(1e30,), momentum=0.0)
     recipe = escape.Along(wild, (0, 4), 2, 50) if name == "escape" else wild
     trial = Trial(name, table_task("iris", None), method("ce"), recipe, 0)
-    ((_, outcome),) = spread(study.STUDIES[name].compute, ALONE, tmp_path)([[trial]], print)
+    ((_, outcome),) = process_executor(study.STUDIES[name].compute, ALONE, tmp_path)([[trial]], print)
     assert outcome.error == "the weights diverge at learning rate 1e+30"
 
 
 def test_several_workers_give_the_same_numbers_and_a_failure_stays_alone(fork_server, monkeypatch, tmp_path):
     monkeypatch.setattr(loky_context, "_DEFAULT_START_METHOD", fork_server.get_start_method())
     trials = [Trial("dynamics", table_task("iris", None), method(name), SMALL, 0) for name in ("ce", "el")]
-    alone = {trial.key: outcome for trial, outcome in spread(dynamics.compute, ALONE, tmp_path / "1")([trials], print)}
+    alone = {
+        trial.key: outcome
+        for trial, outcome in process_executor(dynamics.compute, ALONE, tmp_path / "1")([trials], print)
+    }
     together = {
         trial.key: outcome
-        for trial, outcome in spread(dynamics.compute, Hardware(threads=2), tmp_path / "2")([trials], print)
+        for trial, outcome in process_executor(dynamics.compute, Hardware(threads=2), tmp_path / "2")([trials], print)
     }
     assert alone == together
     assert all(outcome.status == "done" for outcome in alone.values())
@@ -225,7 +228,9 @@ def test_several_workers_give_the_same_numbers_and_a_failure_stays_alone(fork_se
             raise ValueError("no")
         return Outcome({})
 
-    found = {trial.method.name: outcome.error for trial, outcome in spread(fails, ALONE, tmp_path)([trials], print)}
+    found = {
+        trial.method.name: outcome.error for trial, outcome in process_executor(fails, ALONE, tmp_path)([trials], print)
+    }
     assert found == {"ce": "ValueError: no", "el": None}
 
 

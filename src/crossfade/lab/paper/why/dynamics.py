@@ -24,7 +24,7 @@ from crossfade.diagnostics.dynamics import (
 from crossfade.diagnostics.recorder import Recording, Watcher
 from crossfade.lab.methods import method
 from crossfade.lab.paper.why.files import COLOURS, check_scale
-from crossfade.lab.paper.why.watched import Row, arrays_of, cifar, follow, outcome_of, table_task, with_unit
+from crossfade.lab.paper.why.watched import Row, arrays_of, cifar, outcome_of, table_task, train_observed, with_unit
 from crossfade.lab.store import Outcome
 from crossfade.lab.train import Recipe
 from crossfade.lab.train.deep.recipe import ImageRecipe
@@ -78,7 +78,7 @@ def compute(trial: Trial, folder: Path) -> Outcome:
         raise TypeError(f"expected a recipe for tables or images, got {type(recipe).__name__}")
     parts = {"train": (folder / "train", len(data.y)), "test": (folder / "test", len(data.y_test))}
     watcher = Watcher(parts, recipe.epochs, range(recipe.epochs))
-    follow(trial, recipe, folder, observe=watcher, missing=watcher.missing)
+    train_observed(trial, recipe, folder, observe=watcher, missing=watcher.missing)
     if missing := watcher.missing(recipe.epochs):
         return Outcome(error=f"{missing} values of p_y weren't recorded; run it again")
     tables: dict[str, list[Row]] = {}

@@ -29,7 +29,7 @@ from crossfade.lab.methods import Method, method
 from crossfade.lab.paper.why.files import COLOURS, check_scale
 from crossfade.lab.paper.why.measure import MIXTURES, along_rows, minimum_rows, sharpness_rows, slice_rows
 from crossfade.lab.paper.why.simulation import WELLS, escape_rows, pair_rows
-from crossfade.lab.paper.why.watched import Row, arrays_of, cifar, follow, outcome_of, table_task, with_unit
+from crossfade.lab.paper.why.watched import Row, arrays_of, cifar, outcome_of, table_task, train_observed, with_unit
 from crossfade.lab.store import Outcome
 from crossfade.lab.train import Recipe
 from crossfade.lab.train.deep.recipe import ImageRecipe
@@ -181,7 +181,7 @@ def _along(trial: Trial, recipe: Along, folder: Path) -> Outcome:
     def missing(epochs: int) -> int:
         return len({moment for moment in recipe.moments if moment <= epochs} - measured)
 
-    follow(trial, recipe.training, folder, look=look, missing=missing)
+    train_observed(trial, recipe.training, folder, look=look, missing=missing)
     last = tables["sharpness"][0]
     about = {"accuracy": last["test_accuracy"], "nll": last["test_ce"], "epoch": recipe.moments[-1]}
     sizes = {"n_train": len(data.y), "n_test": len(data.y_test), "classes": data.classes}

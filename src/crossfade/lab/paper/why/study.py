@@ -18,7 +18,7 @@ from crossfade.lab.hardware import Hardware
 from crossfade.lab.paper.study import DEFINED
 from crossfade.lab.paper.why import dynamics, escape
 from crossfade.lab.paper.why.files import command_line, write_study
-from crossfade.lab.paper.why.watched import spread, stored_tables
+from crossfade.lab.paper.why.watched import process_executor, stored_tables
 from crossfade.lab.provenance import describe_run
 from crossfade.lab.run import run_request
 from crossfade.lab.store import Outcome, Run, Store
@@ -78,7 +78,7 @@ def run_study(
         trials,
         store,
         hardware,
-        family=partial(spread, study.compute),
+        family=partial(process_executor, study.compute),
         retry_failed=retry_failed,
         progress=progress,
         label=name.capitalize(),

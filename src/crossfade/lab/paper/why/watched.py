@@ -128,7 +128,7 @@ def arrays_of(trial: Trial) -> Arrays:
     return Arrays(train, split.train.labels, test, split.test.labels, split.classes)
 
 
-def follow(
+def train_observed(
     trial: Trial,
     recipe: Recipe | ImageRecipe,
     folder: Path,
@@ -188,7 +188,7 @@ def _looking(look: Look) -> Callback:
     return LambdaCallback(on_train_start=start, on_train_epoch_end=end)
 
 
-def spread(
+def process_executor(
     compute: Callable[[Trial, Path], Outcome], hardware: Hardware, work: Path, keep: Path | None = None
 ) -> Executor:
     """Return an executor that computes trial by trial, each on one core, in as many processes as there are threads.
