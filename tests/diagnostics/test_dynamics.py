@@ -91,6 +91,8 @@ def test_calibration_against_torchmetrics_and_definitions(tmp_path, bins):
     assert np.isnan(missing.accuracy)
 
 
-def test_calibration_of_nothing():
+def test_calibration_needs_examples_with_a_class():
     with pytest.raises(ValueError, match="expected logits"):
         calibration(torch.zeros(0, 2), torch.zeros(0, dtype=torch.int64))
+    with pytest.raises(ValueError, match=r"target must be in \[0, 2\), got -100 to 1"):
+        calibration(torch.zeros(2, 2), torch.tensor([1, -100]))

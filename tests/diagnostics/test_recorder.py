@@ -1,6 +1,7 @@
 import json
 import os
 import signal
+from collections import UserDict
 
 import numpy as np
 import pytest
@@ -175,6 +176,6 @@ def test_bad_input(tmp_path):
 def test_indexed_data_sets():
     tuples = IndexedDataset(torch.utils.data.TensorDataset(torch.arange(3.0), torch.arange(3)))
     assert tuples[2] == (torch.tensor(2.0), torch.tensor(2), 2)
-    assert IndexedDataset([{"labels": 1}])[0] == {"labels": 1, "index": 0}
+    assert IndexedDataset([{"labels": 1}])[0] == IndexedDataset([UserDict(labels=1)])[0] == {"labels": 1, "index": 0}
     batch = next(iter(torch.utils.data.DataLoader(tuples, batch_size=3)))
     assert batch[2].tolist() == [0, 1, 2]

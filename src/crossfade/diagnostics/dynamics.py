@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from crossfade.diagnostics.curves import gradient_curve
-from crossfade.diagnostics.recorder import Recording
+from crossfade.diagnostics.recorder import Recording, check_range
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
@@ -130,13 +130,14 @@ def calibration(logits: Tensor, target: Tensor, bins: int = 15) -> Calibration:
     Brier = mean over examples of sum_j (p_j - onehot_j)^2.
 
     Raises:
-        ValueError: shapes that don't fit, or no example.
+        ValueError: shapes that don't fit, no example, or a target that isn't a class, such as an ignored one.
 
     >>> calibration(torch.tensor([[0.0, 0.0], [0.0, 0.0]]), torch.tensor([0, 1])).brier
     0.5
     """
     if logits.ndim != 2 or target.shape != logits.shape[:1] or not len(target):
         raise ValueError(f"expected logits (N, C) and target (N,), got {tuple(logits.shape)} and {tuple(target.shape)}")
+    check_range("target", target, logits.shape[1], ValueError)
     if logits.device.type == "mps":  # it has no float64
         logits, target = logits.cpu(), target.cpu()
     logits = logits.detach().double()

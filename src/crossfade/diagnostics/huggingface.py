@@ -95,4 +95,4 @@ class RecordProbabilities(TrainerCallback):  # type: ignore[misc]
         if index is None or not self._active:
             return
         logits = outputs["logits"] if isinstance(outputs, Mapping) else getattr(outputs, "logits", outputs)
-        self.recorder.record(self._epoch, index, logits, labels.view(-1))
+        self.recorder.record(self._epoch, index, logits, labels.reshape(-1))

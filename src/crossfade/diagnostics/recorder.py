@@ -161,8 +161,8 @@ class ProbabilityRecorder:
         here = logits.device.type == "cpu"
         if here:
             # On other devices gather checks the target without waiting.
-            _check_range("target", target, logits.shape[1], ValueError)
-            _check_range("index", index, self.examples, IndexError)
+            check_range("target", target, logits.shape[1], ValueError)
+            check_range("index", index, self.examples, IndexError)
             self._pending_logits += logits.numel()
         if here and logits.numel() < _GROUP_LOGITS:  # a copy of large logits would cost more than the calls it saves
             self._pending.append((epoch, index.clone(), logits.detach().clone(), target.clone()))
@@ -181,7 +181,7 @@ class ProbabilityRecorder:
                 indices, logits, targets = (torch.cat(parts) for parts in zip(*group, strict=True))
                 group = [(indices, _describe(logits, targets), None)]
             for index, values, _ in group:
-                _check_range("index", index, self.examples, IndexError)
+                check_range("index", index, self.examples, IndexError)
                 rows = index.long().cpu().numpy()
                 columns = values.cpu().numpy()
                 for plane in range(3):
@@ -199,7 +199,8 @@ class ProbabilityRecorder:
         self.flush()
 
 
-def _check_range(name: str, values: Tensor, end: int, error: type[Exception]) -> None:
+def check_range(name: str, values: Tensor, end: int, error: type[Exception]) -> None:
+    """Raise an error of this type unless all values are in [0, end)."""
     numbers = values.cpu().numpy()
     if numbers.size and not (numbers.min() >= 0 and numbers.max() < end):
         raise error(f"{name} must be in [0, {end}), got {numbers.min()} to {numbers.max()}")
@@ -258,7 +259,7 @@ class IndexedDataset(torch.utils.data.Dataset[object]):
 
     def __getitem__(self, index: int) -> object:
         item = self.dataset[index]
-        return {**item, "index": index} if isinstance(item, dict) else (*item, index)
+        return {**item, "index": index} if isinstance(item, Mapping) else (*item, index)
 
     def __iter__(self) -> Iterator[object]:
         return (self[i] for i in range(len(self)))
