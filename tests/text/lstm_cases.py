@@ -14,7 +14,7 @@ def draw_part(generator, examples, vocabulary, classes, longest):
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     tokens = generator.integers(0, vocabulary, offsets[-1])
     first, last = (tokens[offsets[:-1]], tokens[offsets[1:] - 1]) if examples else (tokens, tokens)
-    return TokenPart(tokens, offsets, (first + last) % classes)
+    return TokenPart(tokens.astype(np.int32), offsets, (first + last) % classes)
 
 
 def draw(seed=0, train=90, val=30, test=25, vocabulary=20, classes=3, longest=9):

@@ -44,10 +44,9 @@ def train_batched(
         done += networks
         on_progress(done / (len(members) * recipe.epochs))
 
-    kinds: dict[tuple[int, int, bool], list[int]] = {}
+    kinds: dict[tuple[int, int], list[int]] = {}
     for at, member in enumerate(members):
-        split = member.split
-        kinds.setdefault((split.classes, recipe.steps(len(split.train)), len(split.test) > 0), []).append(at)
+        kinds.setdefault((member.split.classes, recipe.steps(len(member.split.train))), []).append(at)
     with _as_cudnn():
         for alike in kinds.values():
             for start in range(0, len(alike), SLOTS):
@@ -87,10 +86,7 @@ class _Stack:
         self.logits: dict[str, Tensor] = {}
         for name in ("train", "val", "test"):
             parts = [member.split.parts[name] for member in members]
-            most = max(map(len, parts))
-            if not most:
-                continue
-            batches = self.batches[name] = Batches(parts, min(recipe.batch_size, most), device)
+            batches = self.batches[name] = Batches(parts, min(recipe.batch_size, max(map(len, parts))), device)
             if name != "train":
                 orders = {part: scoring_batches(part.lengths, recipe.batch_size) for part in parts}
                 self.lengths[name] = batches.lay([orders[part] for part in parts])
@@ -186,8 +182,6 @@ class _Stack:
         self.step.add_(1)
 
     def _scores(self, name: str, at: int, logits: dict[str, Tensor]) -> Scores:
-        if name not in logits:
-            return Scores(np.nan, np.nan, torch.zeros(0, self.networks.classes))
         batches = self.batches[name]
         return scores(batches.own(logits[name][at], at), torch.from_numpy(batches.parts[at].labels))
 

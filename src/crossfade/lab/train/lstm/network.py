@@ -56,9 +56,9 @@ class Texts:
     def __init__(self, parts: Sequence[TokenPart], device: torch.device, multiple: int = 1) -> None:
         self.lengths: NDArray[np.int64] = np.concatenate([part.lengths for part in parts])
         tokens = np.concatenate([part.tokens for part in parts])
-        longest = -(-int(self.lengths.max(initial=1)) // multiple) * multiple
+        longest = -(-int(self.lengths.max()) // multiple) * multiple
         # What pads a text changes nothing. All words in turn, as a GPU adds gradients to one word one after the other.
-        row = np.arange(longest, dtype=np.int32) % (tokens.max(initial=0) + 1)
+        row = np.arange(longest, dtype=np.int32) % (tokens.max() + 1)
         padded = np.tile(row, (len(self.lengths), 1))
         padded[np.arange(longest) < self.lengths[:, None]] = tokens
         arrays = padded, self.lengths, np.concatenate([part.labels for part in parts])
@@ -73,7 +73,7 @@ class Texts:
 
 
 class Scores(NamedTuple):
-    """Accuracy, mean cross entropy in nats and logits (N, classes) of a part; NaN without examples."""
+    """Accuracy, mean cross entropy in nats and logits (N, classes) of a part."""
 
     accuracy: float
     nll: float
@@ -116,7 +116,7 @@ class Record:
         probabilities = self.logits[1].softmax(1).float().numpy()
         if self.chosen < 0:
             weights = {name: np.full_like(weight, np.nan) for name, weight in weights.items()}
-        elif len(probabilities):
+        else:
             nll = float(self.curves["test_nll"][self.chosen])
             found = probability_scores(probabilities, self.split.test.labels, nll)
             labels = (torch.from_numpy(part.labels) for part in (self.split.val, self.split.test))

@@ -97,8 +97,6 @@ class Training:
     @torch.no_grad()
     def _scores(self, part: str, stop: threading.Event) -> Scores:
         batches = scoring_batches(self.texts[part].lengths, self.recipe.batch_size)
-        if not batches:
-            return Scores(np.nan, np.nan, torch.zeros(0, self.member.split.classes))
         logits, labels = [], []
         for places in batches:
             if stop.is_set():

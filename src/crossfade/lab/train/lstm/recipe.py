@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Literal
 
 from crossfade.errors import UserError
-from crossfade.lab.checks import check_choices, check_count, check_positive, check_seed
+from crossfade.lab.checks import check_choices, check_count, check_positive
 
 if TYPE_CHECKING:
     from crossfade.lab.methods import Method
@@ -96,15 +96,8 @@ class LstmRecipe:
 
 @dataclass(frozen=True, eq=False)
 class LstmMember:
-    """One network to train. Initial weights and the order of examples derive from ``seed``, shapes and lengths alone.
-
-    Raises:
-        UserError: a seed out of range.
-    """
+    """One network to train. Initial weights and the order of examples follow from seed, shapes and lengths alone."""
 
     split: TokenSplit
     method: Method
     seed: int
-
-    def __post_init__(self) -> None:
-        check_seed(self.seed)

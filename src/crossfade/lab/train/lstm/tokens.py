@@ -23,27 +23,14 @@ class TokenPart:
     """Examples of different lengths, with their tokens in one array.
 
     Args:
-        tokens: (total,) token numbers; becomes int32.
-        offsets: (N + 1,) example i has tokens[offsets[i] : offsets[i + 1]], at least one; becomes int64.
-        labels: (N,) class numbers; becomes int64.
-
-    Raises:
-        UserError: offsets that don't fit, or an example without tokens.
+        tokens: (total,) token numbers.
+        offsets: (N + 1,) example i has tokens[offsets[i] : offsets[i + 1]], at least one.
+        labels: (N,) class numbers.
     """
 
     tokens: NDArray[np.int32]
     offsets: NDArray[np.int64]
     labels: NDArray[np.int64]
-
-    def __post_init__(self) -> None:
-        for name, kind in (("tokens", np.int32), ("offsets", np.int64), ("labels", np.int64)):
-            object.__setattr__(self, name, np.ascontiguousarray(getattr(self, name), dtype=kind))
-        ends = self.offsets[[0, -1]].tolist()
-        if ends != [0, len(self.tokens)]:
-            raise UserError(f"offsets must run from 0 to {len(self.tokens)}, got {ends[0]} to {ends[1]}")
-        if len(self.labels) and self.lengths.min() < 1:
-            at = int(self.lengths.argmin())
-            raise UserError(f"every example must have at least one token, example {at} has {self.lengths[at]}")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -56,11 +43,7 @@ class TokenPart:
 
 @dataclass(frozen=True, eq=False)
 class TokenSplit:
-    """Training, validation and test part; token numbers in [0, vocabulary), labels in [0, classes).
-
-    Raises:
-        UserError: numbers outside these ranges.
-    """
+    """Training, validation and test part; token numbers in [0, vocabulary), labels in [0, classes)."""
 
     train: TokenPart
     val: TokenPart
@@ -69,20 +52,10 @@ class TokenSplit:
     classes: int
     tested: Mask | None = None
 
-    def __post_init__(self) -> None:
-        for name, part in self.parts.items():
-            _check_range(f"{name} must hold token numbers", part.tokens, self.vocabulary)
-            _check_range(f"{name} must hold class numbers", part.labels, self.classes)
-
     @property
     def parts(self) -> dict[str, TokenPart]:
         """The parts by their names."""
         return {"train": self.train, "val": self.val, "test": self.test}
-
-
-def _check_range(rule: str, values: NDArray[np.int32] | NDArray[np.int64], limit: int) -> None:
-    if len(values) and not (values.min() >= 0 and values.max() < limit):
-        raise UserError(f"{rule} in [0, {limit}), got {values.min()} to {values.max()}")
 
 
 def words(text: str) -> list[str]:
@@ -116,9 +89,9 @@ def tokenize(split: TextSplit, recipe: LstmRecipe) -> TokenSplit:
     numbers = {word: at for at, word in enumerate(kept[: recipe.vocabulary - 1], 1)}
 
     def numbered(part: TextPart) -> TokenPart:
-        coded = [[numbers.get(word, UNKNOWN) for word in words(text)[: recipe.max_length]] for text in part.texts]
-        coded = [text or [UNKNOWN] for text in coded]
-        offsets = np.concatenate([[0], np.cumsum([len(text) for text in coded])])
+        cut = [words(text)[: recipe.max_length] for text in part.texts]
+        coded = [[numbers.get(word, UNKNOWN) for word in text] or [UNKNOWN] for text in cut]
+        offsets = np.cumsum([0, *map(len, coded)])
         return TokenPart(np.array([n for text in coded for n in text], np.int32), offsets, part.labels)
 
     parts = numbered(split.train), numbered(split.validation), numbered(split.test)
