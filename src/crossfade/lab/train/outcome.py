@@ -38,7 +38,6 @@ class History:
         finite: Whether weights and loss stayed finite to the end.
         engine, device: What trained the network, and where.
         seconds: The duration, where a training is timed by itself.
-        note: Why a slower engine than expected was used.
         shared: The number of its first epochs that were trained for another method, and taken over.
     """
 
@@ -53,7 +52,6 @@ class History:
     engine: str = ""
     device: str = "cpu"
     seconds: float = 0.0
-    note: str = ""
     shared: int = 0
 
 

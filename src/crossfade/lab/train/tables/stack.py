@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Literal, NamedTuple, TypeAlias, get_args
 
 from crossfade.errors import UserError
@@ -38,8 +37,8 @@ def train_stack(
         members, recipe: What to train, on any mix of splits and methods, and how.
         engine: ``"kernel"`` is compiled for the CPU and trains one network on each thread, ``"batched"`` is PyTorch on
             any device, ``"plain"`` the ordinary training loop (slow; what the others are tested against). ``"auto"``
-            takes the kernel on the CPU and leaves a loss that can't be compiled to the batched engine; the history's
-            ``note`` then says why.
+            takes the kernel on the CPU and leaves a loss that can't be compiled to the batched engine, with a warning
+            that says why.
         device: A PyTorch device. Only the batched engine runs elsewhere than on ``"cpu"``.
         threads: For the kernel; None means one for each processor. The other engines use one.
         on_progress: Called regularly, from this thread, with the fraction of the work that is done.
@@ -56,8 +55,8 @@ def train_stack(
     if elsewhere and engine in ("kernel", "plain"):
         raise UserError(f"the {engine} engine runs on the CPU; for device {device!r} take engine 'batched' or 'auto'")
     plans = [_plan(member, "batched" if elsewhere and engine == "auto" else engine) for member in members]
-    for note in dict.fromkeys(plan.note for plan in plans if plan.note):
-        _log.warning(note)
+    for warning in dict.fromkeys(plan.warning for plan in plans if plan.warning):
+        _log.warning(warning)
     out: dict[int, History] = {}
     costs, done = [cost(member, recipe) for member in members], 0.0
     for trainer in ("kernel", "batched", "plain"):
@@ -86,7 +85,7 @@ def train_stack(
             for member in own:
                 histories.append(train_plain(member, recipe))
                 report(len(histories) / len(own))
-        out |= {i: replace(history, note=plans[i].note) for i, history in zip(chosen, histories, strict=True)}
+        out |= zip(chosen, histories, strict=True)
         done += share
     return [out[i] for i in range(len(members))]
 
@@ -94,11 +93,11 @@ def train_stack(
 class _Plan(NamedTuple):
     trainer: Engine
     address: int = 0
-    note: str = ""
+    warning: str = ""
 
 
 def _plan(member: Member, engine: Engine) -> _Plan:
-    """Return the engine that trains a member, with a note if that is slower than the user would expect."""
+    """Return the engine that trains a member, with a warning if that is slower than the user would expect."""
     method = member.method
     if engine in ("batched", "plain"):
         check_probes(method)
@@ -108,13 +107,13 @@ def _plan(member: Member, engine: Engine) -> _Plan:
 
         compiled = traced(own, method.names, method.values() if method.g_of else ())
         address, reason = compiled.address or None, compiled.reason
-        note = f"{method.name} trains in the batched engine, which is slower: {reason}"
+        warning = f"{method.name} trains in the batched engine, which is slower: {reason}"
     else:
         loss = method.second_loss if isinstance(method, TwoPass) else method.loss
         address = LOSSES.index(loss) if loss in LOSSES else None
-        reason, note = "it isn't a function of ce", ""
+        reason, warning = "it isn't a function of ce", ""
     if address is not None:
         return _Plan("kernel", address)
     if engine == "kernel":
         raise UserError(f"engine 'kernel' can't train {method.name!r}, take 'auto': {reason}")
-    return _Plan("batched", note=note)
+    return _Plan("batched", warning=warning)
