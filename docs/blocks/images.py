@@ -77,10 +77,12 @@ def stopped() -> str:
 
 
 def parameters() -> str:
-    from crossfade.lab.nets import build, parameters
+    from crossfade.lab.nets import build
 
     lines = ["| network | ours | published |", "|---|--:|--:|"]
-    lines += [f"| {title} | {parameters(build(n, 10)):,} | {printed} |" for n, (title, printed) in PUBLISHED.items()]
+    for name, (title, printed) in PUBLISHED.items():
+        count = sum(weights.numel() for weights in build(name, 10).parameters())
+        lines.append(f"| {title} | {count:,} | {printed} |")
     return "\n".join(lines)
 
 

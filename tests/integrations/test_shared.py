@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from crossfade import CrossfadeLoss, linear
-from crossfade.integrations._shared import fraction, with_reduction
+from crossfade.integrations._shared import with_reduction
 
 
 def test_weights_are_shared_through_every_change():
@@ -41,10 +41,6 @@ def test_copies_stay_together():
 def test_other_criteria_are_refused():
     with pytest.raises(TypeError, match=r"criterion must be a crossfade\.CrossfadeLoss, got CrossEntropyLoss"):
         with_reduction(nn.CrossEntropyLoss(), "sum")
-
-
-def test_progress_ends_at_one():
-    assert [fraction(step, 4) for step in (0, 1, 4, 9)] == [0.0, 0.25, 1.0, 1.0]
 
 
 def test_the_package_loads_no_framework():

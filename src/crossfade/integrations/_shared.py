@@ -1,4 +1,4 @@
-"""Helpers of several integrations: progress, and criteria with another reduction."""
+"""Helpers of several integrations: criteria with a schedule, and with another reduction."""
 
 from __future__ import annotations
 
@@ -29,8 +29,3 @@ def with_reduction(criterion: C, reduction: Reduction) -> C:
     other = copy.copy(criterion)
     other.reduction = reduction
     return other
-
-
-def fraction(step: int, total: float) -> float:
-    """Return the fraction of training done, in [0, 1]: beyond ``total`` a schedule stays at its end."""
-    return min(step / total, 1.0)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from crossfade.errors import UserError
-from crossfade.integrations._shared import Scheduled, fraction
+from crossfade.integrations._shared import Scheduled
 
 _LOGGERS = {"csv": "CSVLogger", "tensorboard": "TensorBoardLogger"}
 
@@ -74,7 +74,7 @@ class CrossfadeCallback(Callback):  # type: ignore[misc]
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         done = trainer.current_epoch if self.interval == "epoch" else trainer.global_step
         for criterion in self._criteria:
-            criterion.at(fraction(done, self._total))
+            criterion.at(min(done / self._total, 1.0))
 
     def _length(self, trainer: Trainer) -> float:
         if self.interval == "epoch":

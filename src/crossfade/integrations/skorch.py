@@ -10,7 +10,7 @@ from skorch.callbacks import Callback
 from torch import Tensor
 
 from crossfade.errors import UserError
-from crossfade.integrations._shared import Scheduled, fraction
+from crossfade.integrations._shared import Scheduled
 
 
 def softmax(logits: Tensor, temperature: float = 1.0) -> Tensor:
@@ -54,4 +54,4 @@ class CrossfadeCallback(Callback):  # type: ignore[misc]
             )
 
     def on_epoch_begin(self, net: NeuralNet, **kwargs: Any) -> None:
-        net.criterion_.at(fraction(len(net.history) - 1, self.total_epochs or net.max_epochs))
+        net.criterion_.at(min((len(net.history) - 1) / (self.total_epochs or net.max_epochs), 1.0))

@@ -13,7 +13,7 @@ from transformers.loss.loss_utils import LOSS_MAPPING, ForCausalLMLoss
 
 from crossfade._transforms import Transform
 from crossfade.errors import UserError
-from crossfade.integrations._shared import fraction, with_reduction
+from crossfade.integrations._shared import with_reduction
 from crossfade.losses import Fade
 
 
@@ -54,7 +54,7 @@ class CrossfadeCallback(TrainerCallback):  # type: ignore[misc]
         self._shift = shifts_labels(kwargs["model"])
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, *_: object, **__: object) -> None:
-        self.criterion.at(fraction(state.global_step, state.max_steps))
+        self.criterion.at(min(state.global_step / state.max_steps, 1.0))
 
     def compute_loss(
         self, outputs: Any, labels: Tensor | None, num_items_in_batch: Tensor | int | None = None

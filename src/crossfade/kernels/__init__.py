@@ -22,8 +22,6 @@ from torch import Tensor
 
 from crossfade._tensors import is_observed, is_plain
 
-__all__ = ["available", "backward", "ce_and_statistics", "ce_rows", "forward", "usable"]
-
 _TYPES = (torch.float32, torch.bfloat16, torch.float16)
 _MAX_CLASSES = 2**30
 

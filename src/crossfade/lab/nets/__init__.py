@@ -90,11 +90,6 @@ def build(name: str, classes: int, *, pretrained: bool = False, dropout: float =
     return net
 
 
-def parameters(net: nn.Module) -> int:
-    """Return the number of trained values."""
-    return sum(parameter.numel() for parameter in net.parameters() if parameter.requires_grad)
-
-
 def _torchvision(name: str, classes: int, pretrained: bool) -> nn.Module:
     from torchvision.models import get_model
 

@@ -27,7 +27,7 @@ from crossfade.diagnostics.simulate import DoubleWell
 from crossfade.lab.files import write_bytes
 from crossfade.lab.methods import Method, method
 from crossfade.lab.paper.why.files import COLOURS, check_scale
-from crossfade.lab.paper.why.measure import MIXTURES, along_rows, minimum_rows, sharpness_rows, slice_rows
+from crossfade.lab.paper.why.measure import MIXTURES, SELECTED, along_rows, minimum_rows, sharpness_rows, slice_rows
 from crossfade.lab.paper.why.simulation import WELLS, escape_rows, pair_rows
 from crossfade.lab.paper.why.watched import Row, arrays_of, cifar, outcome_of, table_task, train_observed, with_unit
 from crossfade.lab.store import Outcome
@@ -38,7 +38,6 @@ from crossfade.schedules import fixed
 from crossfade.stats.drawing import new_figure
 
 STUDY = "escape"
-_SIMULATED = ("ce", "f0", "f0.2", "f0.4", "f0.4-unit", "el")
 
 
 @dataclass(frozen=True)
@@ -115,7 +114,7 @@ def plan(data_dir: Path | None, scale: str, only: Sequence[str] = ()) -> list[Tr
     if not only or "simulation" in only:
         size = Simulation(30, 50) if smoke else Simulation(1000, 1000)
         wells = WELLS[1:2] if smoke else WELLS
-        trials += [Trial(STUDY, well, _mixture(name), size, 0) for well in wells for name in _SIMULATED]
+        trials += [Trial(STUDY, well, _mixture(name), size, 0) for well in wells for name in SELECTED]
     names = ["wine"] if smoke else ["iris", "wine", "breast_cancer", "digits"]
     if data_dir is not None and not smoke:
         names += ["statlog-vehicle", "yeast", "wine-quality-red", "contrac", "car", "energy-y1", "tic-tac-toe", "pima"]

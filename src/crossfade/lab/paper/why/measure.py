@@ -24,6 +24,8 @@ MIXTURES: dict[str, Weights] = {
     **{f"f{focus:g}-unit": weights(focus, "unit") for focus in (0.1, 0.2, 0.3, 0.4)},
     "el": weights(0.5),
 }
+#: Those that are minimised and simulated.
+SELECTED = ("ce", "f0", "f0.2", "f0.4", "f0.4-unit", "el")
 
 
 def _loss(value: Weights) -> PerExample:
@@ -96,7 +98,7 @@ def minimum_rows(data: Arrays, kind: str, probes: int, walkers: int) -> Iterator
     hidden = [nn.Linear(inputs, 8), nn.Tanh(), nn.Linear(8, classes)]  # smooth, so that L-BFGS converges
     model = (nn.Linear(inputs, classes) if kind == "linear" else nn.Sequential(*hidden)).double()
     ce_state: dict[str, Tensor] = {}
-    for name in ("ce", "f0", "f0.2", "f0.4", "f0.4-unit", "el"):
+    for name in SELECTED:
         value = MIXTURES[name]
         if ce_state:
             model.load_state_dict(ce_state)
