@@ -213,11 +213,9 @@ def _describe(logits: Tensor, target: Tensor) -> Tensor:
     own = logits.gather(1, target.long().unsqueeze(1)).squeeze(1)
     relative = (logits - top.unsqueeze(1)).exp_()
     total = relative.sum(1)
-    described = torch.empty(3, len(target), dtype=torch.float32, device=logits.device)
-    torch.log(total, out=described[1])  # -log of exp(0) / total
-    torch.add(described[1], top - own, out=described[0])
-    torch.div(relative.square_().sum(1), total.square_(), out=described[2])
-    described.clamp_(max=_LARGEST)
+    confidence = total.log()  # -log of exp(0) / total
+    squares = relative.square_().sum(1) / total.square()
+    described = torch.stack([confidence + (top - own), confidence, squares]).clamp_(max=_LARGEST)
     described[0].copysign_(torch.where(predicted == target, 1.0, -1.0))
     return described.half()
 
