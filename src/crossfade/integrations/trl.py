@@ -91,7 +91,7 @@ class CrossfadeCallback(transformers.CrossfadeCallback):
 
 
 class _Head:
-    """What stands in for TRL's function of hidden states during a ``compute_loss``."""
+    """A stand-in for TRL's function of hidden states, labels and output weights while a loss is computed."""
 
     def __init__(self, fade: CrossfadeCallback) -> None:
         self.fade = fade
