@@ -181,6 +181,10 @@ def test_the_losses_here_can_be_trained_on(known):
 def test_the_cosine_is_for_tables():
     with pytest.raises(UserError, match="'ce-cosine' is for tables"):
         method("ce-cosine", tables=False)
+    for name in ("ce-cosin", "?"):
+        with pytest.raises(UserError) as hint:
+            method(name, tables=False)
+        assert "ce-cosine" not in str(hint.value)
     assert method("ce-cosine").factor(0.5) == pytest.approx(0.5)
 
 

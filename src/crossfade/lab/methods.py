@@ -348,7 +348,7 @@ def method(name: str, *, tables: bool = True) -> Method:
     >>> method("gradual").title
     'CE+EL F=0-0.5'
     """
-    known = {one.name: one for one in METHODS}
+    known = {one.name: one for one in METHODS if tables or one is not COSINE}
     if name == COSINE.name and not tables:
         raise UserError(f"method {name!r} is for tables: other networks' rates have schedules of their own")
     if OLD_NAMES.get(name, name) in known:

@@ -22,9 +22,7 @@ if TYPE_CHECKING:
 
 # Finer than any batch size and data set at which a step schedule could be told apart by its results.
 _STEP_GRID = 5040
-
-
-Json: TypeAlias = dict[str, Any]  # plain data as JSON has it: names, and whatever was written under them
+Json: TypeAlias = dict[str, Any]  # a JSON object
 
 
 class Shape(NamedTuple):
@@ -142,7 +140,7 @@ def _method_content(method: Method, recipe: Recipe) -> Json:
     from crossfade.lab.methods import METHODS, OBJECTIVES
 
     if any(method is known for known in (*METHODS, *OBJECTIVES)) and not method.old_name:
-        return {"name": method.name}  # what that means is the recipe's protocol number's business
+        return {"name": method.name}  # the recipe's protocol number says what it means
     content: Json = {"name": method.old_name or method.name}
     if method.own is not None:
         content["g"] = _source(method.own)

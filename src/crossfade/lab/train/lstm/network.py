@@ -57,7 +57,7 @@ class Texts:
         self.lengths: NDArray[np.int64] = np.concatenate([part.lengths for part in parts])
         tokens = np.concatenate([part.tokens for part in parts])
         longest = -(-int(self.lengths.max()) // multiple) * multiple
-        # What pads a text changes nothing. All words in turn, as a GPU adds gradients to one word one after the other.
+        # Padding changes no result. It is all words in turn, as a GPU adds up one word's gradients one by one.
         row = np.arange(longest, dtype=np.int32) % (tokens.max() + 1)
         padded = np.tile(row, (len(self.lengths), 1))
         padded[np.arange(longest) < self.lengths[:, None]] = tokens

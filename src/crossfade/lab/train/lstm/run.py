@@ -113,7 +113,7 @@ def executor(hardware: Hardware) -> Executor:
         known: dict[str, TokenSplit] = {}
         for batch in joined(batches, threads if device == "cpu" else SLOTS):
             recipe = expect("recipe", batch[0].recipe, LstmRecipe)
-            reading = [recipe.min_count, recipe.vocabulary, recipe.max_length]  # and the texts determine the tokens
+            reading = [recipe.min_count, recipe.vocabulary, recipe.max_length]  # what tokens depend on, too
             keys = [canonical([dict(trial.task.content), trial.repeat, *reading]) for trial in batch]
             known = {  # splits that the batch before has used aren't tokenized again
                 key: known.get(key) or tokenize(expect("split", trial.task.split(trial.repeat), TextSplit), recipe)
