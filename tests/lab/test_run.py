@@ -13,6 +13,7 @@ from sklearn.metrics import brier_score_loss
 
 from crossfade.errors import UserError
 from crossfade.lab import frames
+from crossfade.lab import run as lab_run
 from crossfade.lab.data.table import TableTask, load_builtin
 from crossfade.lab.hardware import Hardware
 from crossfade.lab.methods import Method, method
@@ -250,7 +251,9 @@ def test_batches_hold_every_trial_once_and_keep_methods_together(budget, repeats
         for repeat in range(repeats)
         for name in NAMES
     ]
-    batches = pack(trials, budget)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(lab_run, "BATCH", budget)
+        batches = pack(trials)
     assert [trial for batch in batches for trial in batch] == trials
     for batch in batches:
         assert len({trial.recipe for trial in batch}) == 1

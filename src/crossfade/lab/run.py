@@ -156,10 +156,10 @@ def run(
     return Summary(done, failed, len(known), time.monotonic() - started)
 
 
-def pack(trials: Iterable[Trial], budget: float | None = None) -> list[Batch]:
+def pack(trials: Iterable[Trial]) -> list[Batch]:
     """Return batches for one call each: of one recipe, the methods of a task's repeat together.
 
-    A batch holds several repeats or tasks if they cost no more than ``budget`` together.
+    A batch holds several repeats or tasks if they cost no more than ``BATCH`` together.
     """
     batches: list[list[Trial]] = []
     room = 0.0
@@ -168,7 +168,7 @@ def pack(trials: Iterable[Trial], budget: float | None = None) -> list[Batch]:
         needed = sum(trial.cost for trial in together)
         if not batches or needed > room or batches[-1][0].recipe != together[0].recipe:
             batches.append([])
-            room = BATCH if budget is None else budget
+            room = BATCH
         batches[-1] += together
         room -= needed
     return [tuple(batch) for batch in batches]

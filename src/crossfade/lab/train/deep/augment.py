@@ -107,7 +107,7 @@ class Pixels:
         flat = bordered.view(-1)
         # All windows of one row, overlapping: a batch's rows are then plain copies of W bytes each.
         self._windows = flat.as_strided((max(flat.numel() - self.width + 1, 0), self.width), (1, 1))
-        self._strides = (3 * high * wide, high * wide, wide)
+        self._strides = (3 * high * wide, wide)  # of an image and of a row
         row = torch.arange(self.height, device=self.device) * wide
         self._place = torch.arange(3, device=self.device).view(1, 3, 1) * (high * wide) + row
         self._scale = (1 / (255 * std)).float().view(3, 1, 1).to(self.device)
@@ -132,12 +132,12 @@ class Pixels:
         return batch
 
     def _cut(self, index: Tensor, draws: Draws) -> Tensor:
-        image, _, wide = self._strides
+        image, row = self._strides
         start = index * image
         if draws.top is not None and draws.left is not None:
-            start = start + draws.top * wide + draws.left
+            start = start + draws.top * row + draws.left
         else:
-            start = start + self.border * (wide + 1)
+            start = start + self.border * (row + 1)
         place = (start.view(-1, 1, 1) + self._place).view(-1)
         return self._windows.index_select(0, place).view(len(index), 3, self.height, self.width)
 
