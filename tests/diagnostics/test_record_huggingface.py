@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -6,6 +8,7 @@ transformers = pytest.importorskip("transformers")
 
 from crossfade.diagnostics import IndexedDataset, ProbabilityRecorder, Recording  # noqa: E402
 from crossfade.diagnostics.huggingface import RecordProbabilities  # noqa: E402
+from crossfade.errors import UserError  # noqa: E402
 
 
 def tiny_bert():
@@ -102,6 +105,13 @@ def test_each_trial_of_a_search_may_make_its_model_anew(tmp_path):
         recorder._planes[:] = float("nan")
         trainer.train()
         assert Recording(tmp_path / "r").complete() == [0]
+
+
+def test_one_process_with_several_gpus_is_refused(tmp_path):
+    """There threads compute parts of a batch at the same time, and would exchange their examples' numbers."""
+    callback = RecordProbabilities(ProbabilityRecorder(tmp_path / "r", 12, 2))
+    with pytest.raises(UserError, match="start one process for each GPU"):
+        callback.on_train_begin(SimpleNamespace(n_gpu=2), None, None, model=tiny_bert())
 
 
 def test_a_batch_without_index(tmp_path):

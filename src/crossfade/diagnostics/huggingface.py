@@ -7,10 +7,11 @@ from typing import TypeAlias
 
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer_callback import TrainerState
 
 from crossfade.diagnostics.recorder import ProbabilityRecorder
+from crossfade.errors import UserError
 
 _Outputs: TypeAlias = Tensor | Mapping[str, Tensor]  # logits, or an output that has them
 
@@ -31,6 +32,7 @@ class RecordProbabilities(TrainerCallback):  # type: ignore[misc]
 
     Raises:
         KeyError: a training batch has no ``index_key``.
+        UserError: one process trains on several GPUs.
     """
 
     def __init__(self, recorder: ProbabilityRecorder, *, index_key: str = "index", labels_key: str = "labels") -> None:
@@ -50,8 +52,11 @@ class RecordProbabilities(TrainerCallback):  # type: ignore[misc]
 
         return recorded
 
-    def on_train_begin(self, *_: object, model: nn.Module, **__: object) -> None:
-        # Callbacks get the model without its data-parallel wrapper; its forward runs in either case.
+    def on_train_begin(self, args: TrainingArguments, *_: object, model: nn.Module, **__: object) -> None:
+        if args.n_gpu > 1:  # the threads of nn.DataParallel share this object
+            raise UserError(
+                f"recording needs one GPU a process, got {args.n_gpu}: start one process for each GPU, as torchrun does"
+            )
         self._active = True
         for hook in self._hooks:  # of an earlier training, perhaps of another model: each trial of a search makes one
             hook.remove()
