@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -136,9 +137,9 @@ def test_a_known_name_with_another_meaning_is_another_trial():
     assert replace(TRIAL, method=twin).key == replace(TRIAL, method=methods[1]).key
 
 
-def test_the_source_of_an_own_loss_is_part_of_the_key(tmp_path):
-    def key(body, name="mine"):
-        (tmp_path / "mine.py").write_text(body)
+def test_the_source_of_an_own_loss_is_part_of_the_key_whatever_the_locale(tmp_path):
+    def key(body, **locale):
+        (tmp_path / "mine.py").write_text(body, encoding="utf-8")
         script = (
             "import sys; sys.path.insert(0, sys.argv[1])\n"
             "import mine\n"
@@ -146,12 +147,18 @@ def test_the_source_of_an_own_loss_is_part_of_the_key(tmp_path):
             "print(digest(_source(mine.g)))"
         )
         return subprocess.run(
-            [sys.executable, "-B", "-c", script, str(tmp_path)], capture_output=True, text=True, check=True
+            [sys.executable, "-B", "-c", script, str(tmp_path)],
+            capture_output=True,
+            text=True,
+            check=True,
+            env=os.environ | locale,
         ).stdout
 
     first = key("Q = 0.5\ndef g(ce):\n    return Q * ce\n")
     assert first == key("Q = 0.5\ndef g(ce):\n    return Q * ce\n")
     assert first != key("Q = 0.6\ndef g(ce):\n    return Q * ce\n")  # a constant beside the function
+    noted = "def g(ce):  # √p\n    return ce\n"
+    assert key(noted) == key(noted, LC_ALL="C", PYTHONCOERCECLOCALE="0", PYTHONUTF8="0")
 
 
 def test_a_loss_typed_at_a_prompt_has_a_key_that_another_process_finds_again():

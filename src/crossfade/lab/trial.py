@@ -163,7 +163,7 @@ def _source(g: Callable[..., Any]) -> Json:
     state = [_plain(getattr(g, part, None)) for part in ("__defaults__", "__kwdefaults__", "__dict__")]
     state += [_plain(cell.cell_contents) for cell in getattr(g, "__closure__", None) or ()]
     try:
-        text = Path(inspect.getsourcefile(owner) or "").read_text(errors="replace")
+        text = Path(inspect.getsourcefile(owner) or "").read_text(encoding="utf-8", errors="replace")
     except (TypeError, OSError):  # built in, or typed at a prompt: there the instructions stand for the source
         text = "" if code is None else _bytecode(code)
     return {"function": f"{owner.__module__}.{owner.__qualname__}", "source": _hash(text), "state": state}
