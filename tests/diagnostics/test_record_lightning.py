@@ -89,6 +89,19 @@ def test_batches_as_mappings_and_a_module_that_keeps_its_logits(tmp_path):
         trainer(tmp_path, callback, 1, enable_checkpointing=False).fit(Secret(), DataLoader(IndexedDataset(items), 4))
 
 
+def test_after_a_training_that_failed_the_next_model_is_recorded(tmp_path):
+    class Failing(Linear):
+        def training_step(self, batch, _):
+            raise ZeroDivisionError
+
+    callback = RecordProbabilities(ProbabilityRecorder(tmp_path / "r", 10, 1))
+    loader = DataLoader(IndexedDataset(data()), 4)
+    with pytest.raises(ZeroDivisionError):
+        trainer(tmp_path, callback, 1, enable_checkpointing=False).fit(Failing(), loader)
+    trainer(tmp_path, callback, 1, enable_checkpointing=False).fit(Linear(), loader)
+    assert Recording(tmp_path / "r").complete() == [0]
+
+
 def test_nothing_to_record():
     with pytest.raises(ValueError, match="nothing to record"):
         RecordProbabilities()

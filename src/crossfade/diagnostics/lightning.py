@@ -49,16 +49,17 @@ class RecordProbabilities(pl.Callback):  # type: ignore[misc]
         self.training, self.validation = training, validation
         self._index, self._target = index, target
         self._logits: Tensor | None = None
-        self._hooks: list[RemovableHandle] = []
+        self._hook: RemovableHandle | None = None
         self._counted = 0
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        if not self._hooks:
-            self._hooks.append(pl_module.register_forward_hook(self._keep_logits))
+        if self._hook is not None:  # of a training that failed, perhaps of another model
+            self._hook.remove()
+        self._hook = pl_module.register_forward_hook(self._keep_logits)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        while self._hooks:
-            self._hooks.pop().remove()
+        if self._hook is not None:
+            self._hook.remove()
         self._flush()
 
     def on_train_batch_end(
