@@ -73,7 +73,7 @@ def _several() -> bool:
 def _count(criterion: Fade, target: Tensor) -> Tensor:
     if target.is_floating_point():  # class probabilities: every row counts once
         rows = target[..., criterion.shift :, 0] if criterion.shift else target.select(class_dim(target), 0)
-        return torch.tensor(float(rows.numel()), device=target.device)
+        return torch.tensor(rows.numel(), dtype=torch.float32, device=target.device)
     target = as_index(target)[..., criterion.shift :] if criterion.shift else as_index(target)
     ignored = target == criterion.ignore_index
     if criterion.weight is None:

@@ -14,7 +14,7 @@ from crossfade._transforms import Mixture
 from crossfade.diagnostics.curves import criterion_curve, gradient_curve, numeric_peak, peak
 from crossfade.errors import UserError
 from crossfade.functional import mpce_loss
-from crossfade.lab.methods import METHODS, Method
+from crossfade.lab.methods import Method, method
 from crossfade.lab.paper.why.files import COLOURS, check_scale, write_study
 from crossfade.schedules import Weights, weights
 from crossfade.stats.drawing import new_figure
@@ -42,7 +42,7 @@ def run(out: Path, scale: str = "short", *, losses: Sequence[Method] = ()) -> No
         found = peak(*value)
         peaks.append({"unit": unit, "loss": title, **value._asdict(), "peak_p": found.p, "peak_height": found.height})
         curves.append(_curve(unit, title, p, gradient_curve(Mixture(*value), p)))
-    chosen = [*(one for one in METHODS if one.name in _NAMED), *losses]
+    chosen = [*map(method, _NAMED), *losses]
     for one in chosen:
         if one.g is None:
             raise UserError(f"--loss {one.title}: expected a function g(ce), got a loss with a schedule or of its row")
