@@ -16,11 +16,12 @@ from crossfade.diagnostics import Recording
 from crossfade.errors import UserError
 from crossfade.lab.hardware import Hardware
 from crossfade.lab.methods import Method, method
+from crossfade.lab.paper.processes import process_executor
 from crossfade.lab.paper.why import dynamics, escape, figure1, study, taylor
 from crossfade.lab.paper.why.escape import predicted_rise
 from crossfade.lab.paper.why.measure import along_rows, sharpness_rows, slice_rows
 from crossfade.lab.paper.why.simulation import pair_rows
-from crossfade.lab.paper.why.watched import arrays_of, process_executor, table_task, train_observed
+from crossfade.lab.paper.why.watched import arrays_of, table_task, train_observed
 from crossfade.lab.store import Outcome, Store
 from crossfade.lab.train import Recipe
 from crossfade.lab.trial import Trial
@@ -270,7 +271,7 @@ def test_bad_input(tmp_path):
 
 ORPHAN = """
 import os, sys, time
-from crossfade.lab.paper.why.watched import _follow_parent
+from crossfade.lab.paper.processes import _follow_parent
 if os.fork():
     sys.stdin.readline()
     os._exit(0)

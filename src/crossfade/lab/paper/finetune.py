@@ -16,8 +16,8 @@ from crossfade.lab.data import shipped
 from crossfade.lab.methods import OBJECTIVES, Method, method
 from crossfade.lab.paper.finetune_model import RARE, FinetuneRecipe, FinetuneTask, compute
 from crossfade.lab.paper.page import MarkdownStudy, plus_minus, row, signed
+from crossfade.lab.paper.processes import process_executor
 from crossfade.lab.paper.study import DEFINED, Cell, Prepared, Request, check_known
-from crossfade.lab.paper.why.watched import process_executor
 from crossfade.lab.train.executor import Family
 from crossfade.stats import Comparison, PairedComparison, compare_methods
 from crossfade.stats.words import listed

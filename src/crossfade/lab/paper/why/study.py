@@ -15,10 +15,11 @@ from crossfade.errors import UserError
 from crossfade.lab import frames
 from crossfade.lab.files import write_text
 from crossfade.lab.hardware import Hardware
+from crossfade.lab.paper.processes import process_executor
 from crossfade.lab.paper.study import DEFINED
 from crossfade.lab.paper.why import dynamics, escape
 from crossfade.lab.paper.why.files import command_line, write_study
-from crossfade.lab.paper.why.watched import process_executor, stored_tables
+from crossfade.lab.paper.why.watched import stored_tables
 from crossfade.lab.provenance import describe_run
 from crossfade.lab.run import run_request
 from crossfade.lab.store import Outcome, Run, Store
