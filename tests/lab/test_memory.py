@@ -50,6 +50,11 @@ def test_a_limit_of_version_one_counts_in_a_container_too(tmp_path):
     assert available_memory(machine(tmp_path, FREE | files)) == 2 * GIB
 
 
+def test_a_limit_without_its_use_is_no_limit(tmp_path):
+    files = {"sys/fs/cgroup/memory.max": f"{GIB}\n", "proc/self/cgroup": "0::/\n"}
+    assert available_memory(machine(tmp_path, FREE | files)) == 4 * GIB
+
+
 def test_what_needs_more_is_refused_with_what_is_there(monkeypatch):
     monkeypatch.setattr(hardware, "available_memory", lambda: 2.0 * GIB)
     check_memory("these", 2.0 * GIB, "do less")

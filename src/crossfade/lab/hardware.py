@@ -125,9 +125,10 @@ def available_memory(root: Path = Path("/")) -> float:
         for place in (place for _, controllers, place in groups if kind in controllers.split(",")):
             own = base / place.lstrip("/")
             for folder in (own, *own.parents):
-                if folder.is_relative_to(base) and (most := _lines(folder / limit)) and most[0] != "max":
+                lines = zip(_lines(folder / limit), _lines(folder / used), strict=False)  # one of each, or none
+                for most, taken in lines if folder.is_relative_to(base) else ():
                     cached = _numbers(folder / "memory.stat").get("inactive_file", 0.0)
-                    left.append(float(most[0]) - float(_lines(folder / used)[0]) + cached)
+                    left.append(float(most.replace("max", "inf")) - float(taken) + cached)
     return min(left)
 
 

@@ -15,7 +15,7 @@ from crossfade.lab.data.texts import TextPart, TextSplit
 from crossfade.lab.train.lstm.recipe import LstmRecipe
 
 UNKNOWN = 0  # stands for rare words, and for the missing words of an empty text
-_WORD = re.compile(r"\w+(?:['’]\w+)*|[!?]")  # ! and ? tell something about a review
+_WORD = re.compile(r"\w+(?:'\w+)*|[!?]")  # ! and ? tell something about a review
 
 
 @dataclass(frozen=True, eq=False)
