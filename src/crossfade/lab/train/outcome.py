@@ -36,7 +36,8 @@ class History:
         probabilities: (test examples, classes) after the chosen epoch, if they are kept.
         right: Which test examples are classified rightly after the chosen epoch, if that is kept instead.
         finite: Whether weights and loss stayed finite to the end.
-        engine, device: What trained the network, and where.
+        engine: What trained the network, where a family has several engines.
+        device: Where a deep network was trained.
         seconds: The duration, where a training is timed by itself.
         shared: The number of its first epochs that were trained for another method, and taken over.
     """
@@ -50,7 +51,7 @@ class History:
     right: NDArray[np.bool_] | None = None
     finite: bool = True
     engine: str = ""
-    device: str = "cpu"
+    device: str = ""
     seconds: float = 0.0
     shared: int = 0
 

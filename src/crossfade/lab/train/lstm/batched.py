@@ -122,9 +122,7 @@ class _Stack:
                     improved.append(at)
             self.networks.keep(improved)
             on_epoch()
-        return [
-            record.history(self.networks.kept(at), "batched", str(self.device)) for at, record in enumerate(records)
-        ]
+        return [record.history(self.networks.kept(at), "batched") for at, record in enumerate(records)]
 
     def _train_epoch(self, epoch: int) -> list[float]:
         """Return the mean loss of each network's examples."""

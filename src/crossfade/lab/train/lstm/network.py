@@ -110,7 +110,7 @@ class Record:
         self.chosen, self.logits = epoch, [val.logits, test.logits]
         return True
 
-    def history(self, weights: Mapping[str, Floats], engine: str, device: str) -> History:
+    def history(self, weights: Mapping[str, Floats], engine: str) -> History:
         """Return the history of a network with these weights at the chosen epoch."""
         found: dict[str, float] = {}
         probabilities = self.logits[1].softmax(1).float().numpy()
@@ -129,5 +129,4 @@ class Record:
             probabilities=probabilities,
             finite=self.finite,
             engine=engine,
-            device=device,
         )

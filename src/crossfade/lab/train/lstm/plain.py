@@ -159,7 +159,7 @@ def train_plain(
                     running[pool.submit(begun[at].train_epoch, stop)] = at
                 if not running:
                     trained = [begun[at] for at in range(len(members))]
-                    return [one.record.history(one.weights, "plain", str(where)) for one in trained]
+                    return [one.record.history(one.weights, "plain") for one in trained]
                 for future in wait(running, _POLL, FIRST_COMPLETED).done:
                     del running[future]
                     future.result()
