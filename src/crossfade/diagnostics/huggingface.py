@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
@@ -52,7 +52,8 @@ class RecordProbabilities(TrainerCallback):  # type: ignore[misc]
 
         return recorded
 
-    def on_train_begin(self, args: TrainingArguments, *_: object, model: nn.Module, **__: object) -> None:
+    def on_train_begin(self, *_: Any, model: nn.Module, **__: object) -> None:
+        args: TrainingArguments = _[0]
         if args.n_gpu > 1:  # the threads of nn.DataParallel share this object
             raise UserError(
                 f"recording needs one GPU a process, got {args.n_gpu}: start one process for each GPU, as torchrun does"
