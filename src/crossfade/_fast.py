@@ -32,7 +32,8 @@ _SHORT = 64
 # Rows shorter than a vector register PyTorch takes one number at a time: as columns they need a tenth of that.
 _NARROW = 16
 
-# From some rows of the logits, which rows these are, and memory for the gradient to the losses and their gradient.
+# From some rows of the logits, which rows these are, and memory for the gradient to the losses, with a class dimension
+# of size 1, and their gradient.
 _Piece: TypeAlias = Callable[[Tensor, slice, Tensor | None], tuple[Tensor, Tensor]]
 
 
@@ -145,17 +146,17 @@ def _cross_entropy(p_y: Tensor, logits: Tensor, index: Tensor) -> Tensor:
 
 
 def _scaled_slope(
-    g: Transform, ce: Tensor, row: Row, p_y: Tensor, missing: Tensor, scale: float
+    g: Transform, ce: Tensor, row: Row, p_y: Tensor, minus_el: Tensor, scale: float
 ) -> tuple[Tensor, Tensor]:
-    """Return g(ce) and scale * g'(ce), given p_y and missing = 1 - p_y, all with a class dimension of size 1."""
+    """Return g(ce) and scale * g'(ce), given p_y and minus_el = p_y - 1, all with a class dimension of size 1."""
     if isinstance(g, Mixture):
         alpha, beta = float(g.alpha), float(g.beta)
         slope = (p_y * (beta * scale)).add_(alpha * scale)
         if alpha == 0.0:
-            return missing * beta, slope
-        return torch.add(ce if alpha == 1.0 else ce * alpha, missing, alpha=beta), slope
+            return minus_el * -beta, slope
+        return torch.sub(ce if alpha == 1.0 else ce * alpha, minus_el, alpha=beta), slope
     if isinstance(g, Focal):  # ce comes in steps of 6e-8 near p = 1, as 1 - p does: expm1, which is slow, adds nothing
-        value, slope = g.value_and_slope(ce, p_y, missing)
+        value, slope = g.value_and_slope(ce, p_y, -minus_el)
         return value, slope.mul_(scale)
     value, slope = value_and_slope(g, ce.squeeze(1), row)
     return value.unsqueeze(1), slope.unsqueeze(1) * scale
@@ -230,15 +231,15 @@ def _piece(
         log_p = _log_softmax(z, out)
         ce = -log_p.gather(1, index)
         p, p_y, row = _exp_(log_p), torch.exp(-ce), Row(lambda: p, 1, index)
-    below = p_y - 1.0
-    rows, slope = _scaled_slope(g, ce, row, p_y, -below, scale)
+    minus_el = p_y - 1.0
+    rows, slope = _scaled_slope(g, ce, row, p_y, minus_el, scale)
     if row_weight is not None:
         own = row_weight[at].unsqueeze(1)
         rows, slope = rows * own, slope * own
     if ignored is not None:  # not by a weight of 0: a NaN among the logits would pass
         hidden = ignored[at].unsqueeze(1)
         rows, slope = rows.masked_fill(hidden, 0.0), slope.masked_fill(hidden, 0.0)
-    return rows.squeeze(1), p.scatter_(1, index, below).mul_(slope)
+    return rows, p.scatter_(1, index, minus_el).mul_(slope)
 
 
 def _smooth_piece(
@@ -286,7 +287,7 @@ def _smooth_piece(
     if ignored is not None:
         hidden = ignored[at].unsqueeze(1)
         rows, p = rows.masked_fill_(hidden, 0.0), p.masked_fill_(hidden, 0.0)
-    return rows.squeeze(1), p
+    return rows, p
 
 
 def _soft_piece(
@@ -321,7 +322,7 @@ def _soft_piece(
     rows = mass * (alpha + beta) - slope
     if alpha != 0.0:  # p_y = 0 with alpha = 0 is not NaN
         rows -= alpha * log_p_of_u
-    return rows.squeeze(1), p.mul_(slope * scale).sub_(own, alpha=scale)
+    return rows, p.mul_(slope * scale).sub_(own, alpha=scale)
 
 
 class _Call(NamedTuple):
@@ -338,7 +339,7 @@ class _Call(NamedTuple):
             rows, gradient = self.piece(logits, slice(None), None)
             return rows, gradient.contiguous()
         precise = wide(logits.dtype)
-        rows = torch.empty(logits.shape[:1] + logits.shape[2:], dtype=precise)
+        rows = torch.empty((len(logits), 1, *logits.shape[2:]), dtype=precise)
         # Not in float16, whose range is too small until backward knows the loss's scale. Autograd casts its result.
         gradient = torch.empty(logits.shape, dtype=torch.bfloat16 if logits.dtype == torch.bfloat16 else precise)
         for at in pieces(logits):
@@ -356,7 +357,7 @@ class _Fast(torch.autograd.Function):
         ctx.save_for_backward(logits, target, weight)  # autograd then refuses to compute again from changed ones
         ctx.call = call
         if call.reduction == "none":
-            return rows
+            return rows.squeeze(1)
         if call.reduction == "sum":
             return rows.sum()
         return rows.mean() if call.divisor == rows.numel() else rows.sum() / call.divisor
