@@ -232,7 +232,7 @@ def summary(measured: dict[str, pd.DataFrame]) -> str:
                 rows = found[found["method"] == method].set_index(["when", "score"])
                 ends.setdefault(_verdict(rows), []).append(method)
         others = "; ".join(f"{end}: {', '.join(names)}" for end, names in ends.items())
-        lines.append(f"* {title}: {_told(found, 'gradual')}. Others: {others}.")
+        lines.append(f"* {title}: {_told(found, 'gradual')}." + (f" Others: {others}." if others else ""))
     return "\n".join(lines)
 
 
@@ -266,7 +266,7 @@ def pages() -> dict[str, dict[str, str]]:
         "UCI sets, one hidden layer": ("tables", "tables mlp", mlp, gaps(mlp, "dataset")),
         "Clothing reviews, the first LSTM": ("reviews", "reviews", reviews, gaps(reviews, "repeat")),
         "Clothing reviews, the other four LSTMs": ("reviews_others", "reviews_others", others, gaps(pairs, "pair")),
-        "CIFAR-100, ResNet8": ("images", "images", images, of_images),
+        "CIFAR-100, ResNet20": ("images", "images", images, of_images),
     }
     header = '<?xml version="1.0" encoding="utf-8"?>\n'
     (FOLDER.parents[1] / "docs" / "results" / "calibration-reliability.svg").write_text(header + reliability())
