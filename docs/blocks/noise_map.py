@@ -55,12 +55,15 @@ def on_new_sets(found: Sequence[Place]) -> str:
     """Return what the judging sets say that weren't looked at before the larger sets were run."""
     seen = (ROOT / "results" / "map" / "seen.txt").read_text(encoding="utf-8").split()
     new = [replace(place, judged=place.judged[~place.judged.index.isin(seen)]) for place in found]
-    gaps = [place.gap(place.first.method).mean for place in new]
     adjusted = adjust_p([wilcoxon(place.judged[place.first.method], place.judged["ce"])[1] for place in new], "fdr_bh")
-    sure = sum(p < 0.05 and gap > 0 for p, gap in zip(adjusted, gaps, strict=True))
+    duels = [
+        replace(place.first, test=place.gap(place.first.method), p=float(p))
+        for place, p in zip(new, adjusted, strict=True)
+    ]
     return (
         f"**{len(new[0].judged)} judging sets.** The method that the choosing sets name is ahead of CE in "
-        f"{sum(gap > 0 for gap in gaps)} of {len(new)} places, reliably in {sure}.\n\n{averages(new)}"
+        f"{sum(duel.test.mean > 0 for duel in duels)} of {len(new)} places, reliably in "
+        f"{sum(duel.sure for duel in duels)}.\n\n{averages(new)}"
     )
 
 

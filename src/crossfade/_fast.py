@@ -162,13 +162,9 @@ def _scaled_slope(
     return value.unsqueeze(1), slope.unsqueeze(1) * scale
 
 
-def _is_narrow(z: Tensor) -> bool:
-    return z.dim() == 2 and z.shape[1] < _NARROW
-
-
 def _log_softmax(z: Tensor, out: Tensor | None) -> Tensor:
     """Return ``torch.log_softmax(z, 1, out=out)``."""
-    if not _is_narrow(z):
+    if z.dim() > 2 or z.shape[1] >= _NARROW:
         return torch.log_softmax(z, 1, out=out)
     log_p = torch.log_softmax(z.t(), 0).t()
     return log_p.contiguous() if out is None else out.copy_(log_p)
