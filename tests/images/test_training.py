@@ -25,7 +25,7 @@ from crossfade.lab.scores import brier_score, expected_calibration_error
 from crossfade.lab.train.deep.augment import Pixels
 from crossfade.lab.train.deep.feeds import ImageFeed, Place, epoch_seed
 from crossfade.lab.train.deep.lightning import Classifier
-from crossfade.lab.train.deep.network import Job
+from crossfade.lab.train.deep.network import Job, build_network
 from crossfade.lab.train.deep.recipe import Augment, ImageRecipe
 from crossfade.lab.train.deep.record import Outputs
 from crossfade.schedules import Weights, gradual
@@ -283,6 +283,28 @@ def test_other_ways_to_run_give_the_same_up_to_rounding(task, recipe, tmp_path, 
     if precision == "bf16-mixed":
         assert not same(plain, other)
         assert all(value.dtype in (torch.float32, torch.int64) for value in weights(other).values())
+
+
+def test_strided_depthwise_convolutions_stay_in_float32_on_a_cpu(task, recipe):
+    job = Job(task.split(0), method("ce"), 3)
+    net = build_network(job, replace(recipe, net="shufflenetv2_small", dropout=0.0), channels_last=True)
+    seen = {}
+    for module in net.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.register_forward_hook(
+                lambda own, _, out: seen.setdefault((own.groups > 1, *own.stride), set()).add(out.dtype)
+            )
+    images = torch.randn(2, 3, 32, 32)
+    with torch.autocast("cpu", torch.bfloat16):
+        net(images).sum().backward()
+    assert seen == {
+        (False, 1, 1): {torch.bfloat16},
+        (True, 1, 1): {torch.bfloat16},
+        (True, 2, 2): {torch.float32},
+    }
+    plain = build("shufflenetv2_small", job.split.classes).to(memory_format=torch.channels_last)
+    plain.load_state_dict(net.state_dict())
+    assert torch.equal(net.eval()(images), plain.eval()(images))
 
 
 def test_the_callers_generators_are_left_alone_by_building_a_network(task, recipe, monkeypatch):
