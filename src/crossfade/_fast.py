@@ -30,7 +30,7 @@ _PIECE = 524_288
 # half the time of a sum.
 _SHORT = 64
 # Rows shorter than a vector register PyTorch takes one number at a time: as columns they need a tenth of that.
-_NARROW = 16
+NARROW = 16
 
 # From some rows of the logits, which rows these are, and memory for the gradient to the losses, with a class dimension
 # of size 1, and their gradient.
@@ -164,7 +164,7 @@ def _scaled_slope(
 
 def _log_softmax(z: Tensor, out: Tensor | None) -> Tensor:
     """Return ``torch.log_softmax(z, 1, out=out)``."""
-    if z.dim() > 2 or z.shape[1] >= _NARROW:
+    if z.dim() > 2 or z.shape[1] >= NARROW:
         return torch.log_softmax(z, 1, out=out)
     log_p = torch.log_softmax(z.t(), 0).t()
     return log_p.contiguous() if out is None else out.copy_(log_p)

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from crossfade import _sharded, kernels
-from crossfade._fast import fast, fast_applies, pieces
+from crossfade._fast import NARROW, fast, fast_applies, pieces
 from crossfade._reduction import CrossEntropyOptions, reduce_classes, reduce_rows
 from crossfade._row import row_of
 from crossfade._tensors import (
@@ -34,14 +34,16 @@ from crossfade._tensors import (
 )
 from crossfade._transforms import Focal, Mixture, Transform, evaluate, probe, takes_row
 
-# Up to this many logits the time goes into autograd's nodes, and by_class has the fewest; then into its expm1 of each
-# (benchmarks/loss_cpu.py).
-_FEW_LOGITS = 1_536
+# Up to this many logits the time goes into autograd's nodes, and by_class has the fewest (benchmarks/loss_cpu.py). On
+# narrow rows log_softmax, which it doesn't take by columns, soon costs more.
+_FEW_LOGITS, _FEW_ON_NARROW_ROWS = 8_192, 2_048
 
 
 def probability(g: Transform, logits: Tensor, target: Tensor, options: CrossEntropyOptions) -> Tensor:
     """Return the loss g(ce) in the form that serves these arguments, which are those of ``F.cross_entropy``."""
-    few = not torch.compiler.is_compiling() and logits.numel() <= _FEW_LOGITS
+    few = not torch.compiler.is_compiling() and logits.numel() <= (
+        _FEW_ON_NARROW_ROWS if logits.shape[-1:] < (NARROW,) else _FEW_LOGITS
+    )
     if few and isinstance(g, Mixture) and g.is_fixed and not is_sharded(logits):
         return by_class(g, logits, target, options)
     target = as_index(target)

@@ -103,13 +103,14 @@ class Fade(nn.Module):
 
     def g(self) -> Transform:
         """Return g with the values that were set last. It keeps them when the next call of :meth:`at` changes them."""
-        buffers: dict[str, Any] = {name: self._buffers[name] for name in self.names}
-        if buffers and (torch.compiler.is_compiling() or any(not value.is_cpu for value in buffers.values())):
+        buffers: list[Any] = [self._buffers[name] for name in self.names]
+        if buffers and (torch.compiler.is_compiling() or not buffers[0].is_cpu):
             # Copies, because the next at() overwrites the buffers, and the backward pass of this loss may come after
             # it. Not clone(), which a compiler may move to the backward pass; it doesn't move stack().
-            return self.g_of(**dict(zip(buffers, torch.stack([*buffers.values()]).unbind(), strict=True)))
-        # Numbers are faster, but reading them would wait for a GPU.
-        return self.g_of(**{name: value.item() for name, value in buffers.items()})
+            values: Sequence[Any] = torch.stack(buffers).unbind()
+        else:  # numbers are faster, but reading them would wait for a GPU
+            values = [value.item() for value in buffers]
+        return self.g_of(**dict(zip(self.names, values, strict=True)))
 
     def forward(
         self, logits: Tensor, target: Tensor, *, return_stats: bool = False
