@@ -29,6 +29,8 @@ _PIECE = 524_288
 # On rows up to this length log_softmax and an exponential take less time than softmax, and a product of matrices takes
 # half the time of a sum.
 _SHORT = 64
+# With fewer numbers a second operation takes longer than it saves.
+_WORTH_TWO = 4_096
 # Rows shorter than a vector register PyTorch takes one number at a time: as columns they need a tenth of that.
 NARROW = 16
 
@@ -182,6 +184,8 @@ def _exp_(x: Tensor) -> Tensor:
 
     The relative error is up to 1e-7 |x|, as much again as the rounding of x alone brings.
     """
+    if x.numel() < _WORTH_TWO:
+        return x.exp_()
     return x.mul_(math.log2(math.e)).exp2_()
 
 
