@@ -133,17 +133,16 @@ class Mixture:
     def of_log_probability(self, log_p: Tensor) -> Tensor:
         """Return -g(-log p) with the fewest autograd nodes: on a small batch these are the cost of a loss.
 
-        1 - p is a difference here: expm1 takes ten times as long as exp, and only the value near p = 1 has more digits.
+        1 - p is a difference here: only near p = 1 has expm1 more digits, and it may take eight times as long as exp.
         """
         if isinstance(self.alpha, Tensor) or isinstance(self.beta, Tensor) or torch.compiler.is_compiling():
             return -self(-log_p)
-        ce = log_p if self.alpha == 1.0 else log_p * self.alpha
         if self.beta == 0.0:
-            return ce
-        el = log_p.exp() - 1.0
+            return log_p if self.alpha == 1.0 else log_p * self.alpha
+        minus_el = log_p.exp() - 1.0
         if self.alpha == 0.0:
-            return el if self.beta == 1.0 else el * self.beta
-        return torch.add(ce, el, alpha=self.beta)
+            return minus_el if self.beta == 1.0 else minus_el * self.beta
+        return torch.add(log_p if self.alpha == 1.0 else log_p * self.alpha, minus_el, alpha=self.beta)
 
 
 class Focal:
