@@ -13,7 +13,7 @@ from typing import ClassVar, Literal, TypeAlias
 
 from crossfade.errors import UserError
 from crossfade.lab.data.uci import SPLITS, UCI_NAMES, UciTask, find_uci, uci_tasks
-from crossfade.lab.methods import DEFAULT_METHODS, Method, method
+from crossfade.lab.methods import DEFAULT_METHODS, Method
 from crossfade.lab.paper.study import DEFINED, Cell, NotHereError, Plan, Prepared, Request, Study
 from crossfade.lab.paper.table4_page import NETS, write_page
 from crossfade.lab.store import Run, Store
@@ -41,12 +41,9 @@ class Table4(Study[Recipe, _Sets]):
         return super().chosen(replace(request, datasets=()))
 
     def methods(self, cell: Cell[Recipe], request: Request) -> list[Method]:
-        """Return the requested methods in their order, and the user's own losses."""
-        names = request.methods or cell.methods
-        found = [*(method(name) for name in names), *request.losses]
-        if "ce" not in names or len({one.name for one in found}) < 2:
-            given = ", ".join(one.name for one in found)
-            raise UserError(f"--methods: needs ce, the control, and another one to compare, got {given}")
+        found = super().methods(cell, request)
+        if len(found) < 2:
+            raise UserError("--methods: needs one beside ce, the control, to compare, got ce alone")
         return found
 
     def load(self, data: str, request: Request) -> _Sets:
