@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 import re
 import shutil
@@ -163,6 +164,7 @@ def test_imagenet_layout(tmp_path):
         (lambda d: (d / "cifar100.npz").unlink(), r"not in .*how to get it"),
         (lambda d: (d / "cifar100.npz").write_bytes(b"PK\x03\x04junk"), "can't be read as an npz"),
         (lambda d: np.savez(d / "cifar100.npz", x_train=1), "no array y_train, x_test, y_test"),
+        (lambda d: (d / "cifar100.npz").write_bytes(_npy()), "can't be read as an npz"),
         (lambda d: _save(d, x_train=arrays(6, 3)[0].astype(float)), r"uint8 \(N, H, W, 3\)"),
         (lambda d: _save(d, y_train=np.zeros(5, int)), "labels must be 6 whole numbers"),
         (lambda d: _save(d, x_train=arrays(5, 3)[0], y_train=arrays(5, 3)[1]), "5 training images, expected 6"),
@@ -176,6 +178,12 @@ def test_what_is_wrong_with_a_file_is_said(small, tmp_path, break_it, says):
     with pytest.raises(UserError, match=says) as caught:
         load_images("cifar100", tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def _npy() -> bytes:
+    content = io.BytesIO()
+    np.save(content, np.zeros(3))
+    return content.getvalue()
 
 
 def _save(place: Path, **changes) -> None:
@@ -232,6 +240,21 @@ def test_sixteen_bit_greys_keep_their_shades_and_wider_pixels_are_named(tmp_path
         load_folder(tmp_path)
 
 
+@pytest.mark.parametrize("largest", [4095, 65535])
+def test_sixteen_bit_pgm_files_keep_their_shades(tmp_path, largest):
+    grey = np.arange(1024) * largest // 1023
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x.pgm").write_bytes(b"P5 32 32 %d\n" % largest + grey.astype(">u2").tobytes())
+    expected = (grey * 255 / largest).reshape(32, 32)
+    assert np.abs(load_folder(tmp_path).train.images[0, 0].numpy() - expected).max() <= 1
+
+
+def test_files_in_hidden_folders_are_no_examples(tmp_path):
+    picture(folder(tmp_path) / "a" / ".thumbnails" / "0.png")
+    assert len(load_folder(tmp_path).train) == 8
+
+
 def test_a_photograph_is_turned_the_way_its_camera_was_held(tmp_path):
     for name in "ab":
         picture(tmp_path / name / "x.png", (32, 32))
@@ -256,6 +279,8 @@ def truncate(path: Path) -> None:
         (lambda d: [p.unlink() for p in (d / "b").iterdir()], "b: a class folder without images"),
         (lambda d: shutil.rmtree(d / "b"), "at least two class"),
         (lambda d: folder(d, ("val",)), "has val but no train folder"),
+        (lambda d: [(d / a).rename(d / b) for a, b in (("a", "train"), ("b", "Test"))], "but no class folders"),
+        (lambda d: folder(d, ("train", "val", "valid")), "two of train, val, valid are the same part"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_a_folder_is_said(tmp_path, break_it, says):

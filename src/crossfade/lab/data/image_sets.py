@@ -47,7 +47,10 @@ def load_folder(folder: str | Path, *, size: int | None = None) -> ImageSet:
     if not root.is_dir():
         raise UserError(f"{root}: not a folder")
     # A class may be called "test": only a folder of folders is a part.
-    parts = {_PARTS[sub.name.lower()]: sub for sub in _folders(root) if sub.name.lower() in _PARTS and _folders(sub)}
+    named = [sub for sub in _folders(root) if sub.name.lower() in _PARTS and _folders(sub)]
+    parts = {_PARTS[sub.name.lower()]: sub for sub in named}
+    if len(parts) < len(named):
+        raise UserError(f"{root}: two of {', '.join(sub.name for sub in named)} are the same part; put them together")
     if parts and "train" not in parts:
         raise UserError(f"{root}: has {', '.join(sorted(parts))} but no train folder; expected train/CLASS/*")
     if len(parts) == 1:
@@ -57,6 +60,8 @@ def load_folder(folder: str | Path, *, size: int | None = None) -> ImageSet:
     bases = parts or {"train": root}
     listed = {name: _list(base) for name, base in bases.items()}
     classes = _classes(listed["train"])
+    if {name.lower() for name in classes} <= set(_PARTS):
+        raise UserError(f"{root}: {', '.join(classes)} hold images but no class folders; expected train/CLASS/*")
     if len(classes) < 2:
         raise UserError(f"{bases['train']}: expected at least two class folders with images, got {len(classes)}")
     size = size or _usual_size([path for path, _ in listed["train"]])
@@ -75,7 +80,7 @@ def load_folder(folder: str | Path, *, size: int | None = None) -> ImageSet:
 def load_images(name: str, folder: Path) -> ImageSet:
     """Return the set of ``IMAGE_SETS`` with this name.
 
-    The folder holds ``NAME.npz`` (``x_train, y_train, x_test, y_test``, images (N, 32, 32, 3) uint8, and perhaps
+    The folder holds ``NAME.npz`` (``x_train, y_train, x_test, y_test``, images (N, H, W, 3) uint8, and perhaps
     ``class_names``) or the folder of the published archive. CINIC-10's train and valid together are the training part,
     as in the paper.
 
@@ -104,17 +109,15 @@ def load_images(name: str, folder: Path) -> ImageSet:
 def _npz(path: Path) -> Read:
     try:
         with np.load(path, allow_pickle=False) as file:
-            missing = [key for key in ("x_train", "y_train", "x_test", "y_test") if key not in file]
-            if missing:
-                raise UserError(f"{path}: no array {', '.join(missing)}; expected x_train, y_train, x_test, y_test")
-            train, test = (_part(file[f"x_{part}"], file[f"y_{part}"], path) for part in ("train", "test"))
-            names = file["class_names"].tolist() if "class_names" in file else None
-    except UserError:
-        raise
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError, KeyError) as error:
+            arrays = dict(file)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError, KeyError, TypeError) as error:
         raise UserError(f"{path}: can't be read as an npz file ({error}); get it again") from None
+    missing = [key for key in ("x_train", "y_train", "x_test", "y_test") if key not in arrays]
+    if missing:
+        raise UserError(f"{path}: no array {', '.join(missing)}; expected x_train, y_train, x_test, y_test")
+    train, test = (_part(arrays[f"x_{part}"], arrays[f"y_{part}"], path) for part in ("train", "test"))
     number = int(train.labels.max()) + 1 if len(train) else 0
-    return train, test, tuple(map(str, names if names is not None else range(number)))
+    return train, test, tuple(map(str, arrays.get("class_names", range(number))))
 
 
 def _part(pixels: NDArray[np.generic], numbers: NDArray[np.generic], where: Path) -> Part:
@@ -236,7 +239,7 @@ def _decode(path: Path, size: int) -> NDArray[np.uint8]:
 
 def _eight_bits(image: Image.Image, kind: str | None) -> Image.Image:
     """Return the image with eight bits per colour. Pillow itself would clip 16-bit greys at 255, to nearly white."""
-    if image.mode.startswith("I;16") or (image.mode == "I" and kind == "PNG"):
+    if image.mode.startswith("I;16") or (image.mode == "I" and kind in ("PNG", "PPM")):
         return Image.fromarray((np.asarray(image, dtype=np.int64) // 257).astype(np.uint8))
     if image.mode in ("I", "F"):
         raise ValueError("32 bits a pixel, expected 8 or 16")
@@ -286,7 +289,7 @@ def _list(base: Path, inside: str = "") -> _Files:
         images = [
             (path, sub.name)
             for path in sorted((sub / inside).rglob("*"))
-            if path.suffix.lower() in _SUFFIXES and path.is_file() and not path.name.startswith(".")
+            if path.suffix.lower() in _SUFFIXES and path.is_file() and "/." not in path.relative_to(base).as_posix()
         ]
         if not images:
             raise UserError(
