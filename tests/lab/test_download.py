@@ -29,6 +29,7 @@ class _Handler(BaseHTTPRequestHandler):
     asked: list[str | None] = []  # noqa: RUF012
     ranges = True
     cut = 0
+    length = "Content-Length"
 
     def do_GET(self) -> None:
         if self.path != "/file":
@@ -45,7 +46,8 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self.send_response(200)
         body = CONTENT[start:]
-        self.send_header("Content-Length", str(len(body)))
+        if self.length:
+            self.send_header(self.length, str(len(body)))
         self.end_headers()
         self.wfile.write(body[: self.cut] if self.cut else body)
 
@@ -85,6 +87,21 @@ def test_goes_on_where_it_was_broken_off(server: tuple[str, type[_Handler]], tmp
     handler.cut = 0
     assert download(f"{url}/file", tmp_path / "f").read_bytes() == CONTENT
     assert handler.asked == [None, "bytes=3000000-"]
+
+
+def test_goes_on_where_a_server_tells_no_length(server: tuple[str, type[_Handler]], tmp_path: Path) -> None:
+    url, handler = server
+    handler.length = ""
+    (tmp_path / "f.part").write_bytes(CONTENT[:3_000_000])
+    assert download(f"{url}/file", tmp_path / "f").read_bytes() == CONTENT
+
+
+def test_a_chunk_that_breaks_off_is_one_line(server: tuple[str, type[_Handler]], tmp_path: Path) -> None:
+    url, handler = server
+    handler.length = "Transfer-Encoding"
+    handler.send_header = lambda self, name, _: BaseHTTPRequestHandler.send_header(self, name, "chunked")
+    with pytest.raises(UserError, match="can't be downloaded"):
+        download(f"{url}/file", tmp_path / "f")
 
 
 def test_a_complete_part_needs_no_byte_more(server: tuple[str, type[_Handler]], tmp_path: Path) -> None:
@@ -212,6 +229,17 @@ def test_a_broken_download_of_a_file_goes_on(call: Callable, offered: Callable, 
     with pytest.raises(UserError, match="expected 0000"):
         get(replace(entry, checksum="md5:0000"), tmp_path / "other")
     assert not list((tmp_path / "other").iterdir())
+
+
+def test_an_archives_own_folder_takes_its_place_also_after_an_interruption(offered: Callable, tmp_path: Path) -> None:
+    entry = offered(_archive(tmp_path).as_uri(), folder="data")
+    homes = tmp_path / "whole", tmp_path / "stopped"
+    unpack(tmp_path / "data_py.zip", homes[1] / "data.outer")
+    for home in homes:
+        get(entry, home)
+        assert entry.here(home) == "3 of 121 sets"
+        assert sorted(path.name for path in home.iterdir()) == ["data", "data_py.zip"]
+        assert (home / "data" / "iris").is_dir()
 
 
 def test_what_is_fetched_by_hand(call: Callable, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shutil
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -34,19 +35,15 @@ def get(entry: DataSet, data_dir: Path, on_progress: Callable[[int, int], None] 
         raise UserError(f"{entry.name} can't be downloaded by a program: {entry.how} (the data folder is {data_dir})")
     archive = data_dir / entry.url.rpartition("/")[2]
     download(entry.url, archive, checksum=entry.checksum, on_progress=on_progress)
-    target = data_dir / entry.folder
+    outer = data_dir / f"{entry.folder}.outer"
     try:
-        unpack(archive, target)
+        unpack(archive, outer)
     except DamagedError:
         archive.unlink()
         raise
-    inner = target / entry.folder
-    if inner.is_dir():  # the archive brought its own folder of the same name
-        spare = target.with_name(target.name + ".outer")
-        target.replace(spare)
-        (spare / entry.folder).replace(target)
-        if not any(spare.iterdir()):
-            spare.rmdir()
+    inner = outer / entry.folder  # the archive may bring its own folder of the same name
+    (inner if inner.is_dir() else outer).replace(data_dir / entry.folder)
+    shutil.rmtree(outer, ignore_errors=True)
 
 
 def check(entry: DataSet, data_dir: Path) -> tuple[bool, str]:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from http.client import HTTPException
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -138,7 +139,7 @@ def download(
             if found != expected:
                 target.unlink()
                 raise UserError(f"{target.name}: {kind} is {found}, expected {expected}; removed, run it again")
-    except OSError as error:  # urllib's errors are OSErrors too
+    except (OSError, HTTPException) as error:  # urllib's errors are OSErrors
         reason = getattr(error, "reason", None) or error
         raise UserError(
             f"{url}: can't be downloaded ({reason}); run it again to go on, or put the file at {target}"
@@ -158,7 +159,8 @@ def _fetch(url: str, part: Path, on_progress: Callable[[int, int], None]) -> Non
     with response:
         if have and response.status != 206:  # the server starts from the beginning
             have = 0
-        total = have + int(response.headers.get("Content-Length") or 0)
+        length = response.headers.get("Content-Length")
+        total = have + int(length) if length else 0
         with part.open("ab" if have else "wb") as file:
             while chunk := response.read(_CHUNK):
                 file.write(chunk)
