@@ -1,11 +1,15 @@
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sklearn.datasets import load_iris, load_wine
 
 from crossfade.errors import UserError
-from crossfade.lab.data.columns import MAX_CATEGORIES, Rare
+from crossfade.lab.data.columns import MAX_CATEGORIES, Column, Rare, convert
 from crossfade.lab.data.table import BUILTIN, TableTask, content_digest, from_arrays, from_file, load_builtin
+from crossfade.lab.data.texts import load_texts
+from tests.examples import examples
 from tests.lab.table_cases import refuse, two_classes
 
 RARE = (
@@ -35,6 +39,14 @@ def test_rare_classes_of_the_training_rows_go_from_the_test_rows(write):
     assert merged.classes == ("(other)", "1", "2", "3", "3.0", "6", "other")  # not all are numbers
     assert [merged.classes[code] for code in merged.test[1]] == ["1", "(other)", "other"]
     assert len(from_file(other, "b", test=test, rare=Rare(3, False)).test[1]) == 2
+
+
+@pytest.mark.parametrize("merge", [True, False])
+def test_a_class_of_texts_is_rare_by_its_rows_with_a_text(write, merge):
+    path = write("t,b\n" + "".join(f"text {n},{'xyz'[n % 3]}\n" for n in range(30)) + "a,p\nb,p\n,p\nc,q\n")
+    data = load_texts(path, ["t"], "b", rare=Rare(3, merge))
+    assert data.classes == (("other", "x", "y", "z") if merge else ("x", "y", "z"))
+    assert "1 of 34 rows without a text are left out" in data.notes
 
 
 def test_what_is_dropped_must_not_be_the_target(write):
@@ -100,6 +112,7 @@ def test_numbers_meant_as_names_and_columns_to_leave_out(write):
         (lambda n: f"{n},5", lambda n: n + 0.5),
         (lambda n: f"1.{n:03},75", lambda n: 1000.75 + n),
         (lambda n: f"1 {n:03}", lambda n: 1000 + n),
+        (lambda n: f"{n % 3},{n:03}", lambda n: n % 3 + n / 1000),  # no number begins 0,123 with a thousand's comma
         (lambda n: "999" if n < 116 else "1,200", lambda n: 999 if n < 116 else 1200),
     ],
 )
@@ -136,12 +149,29 @@ def test_the_target_divides_no_rows(write):
         (lambda n: f"{n % 28 + 1} Jan 2020", lambda n: 18262 + n % 28),
         (lambda n: f"01/{n % 28 + 1:02}/2020 06:00", lambda n: 18262.25 + n % 28),
         (lambda n: f"1700-01-{n % 28 + 1:02}", lambda n: -98615 + n % 28),
+        (lambda n: f"2020-01-01 00:00:00.{n:03}", lambda n: 18262 + n / 86400e3),
     ],
 )
 def test_dates_as_people_write_them(write, cell, days):
     table = from_file(write("a,b\n" + "".join(f"{cell(n)},{'xy'[n % 2]}\n" for n in range(60))), "b")
     assert table.columns[0].kind == "date"
-    np.testing.assert_allclose(table.features["a"], [days(n) for n in range(60)])
+    np.testing.assert_allclose(table.features["a"], [days(n) for n in range(60)], rtol=1e-13)
+
+
+def test_a_format_that_reads_all_dates_wins(write):
+    """Nearly all of these begin with a month's first day, which may as well be a month."""
+    days = [f"01.{n % 12 + 1:02}.{1990 + n // 12}".replace(".", "/") for n in range(240)] + ["15/02/2020", "31/12/2020"]
+    table = from_file(write("a,b\n" + "".join(f"{day},{'xy'[n % 2]}\n" for n, day in enumerate(days))), "b")
+    assert table.columns[0].spelling == "%d/%m/%Y"
+    assert table.features["a"].iloc[1] - table.features["a"].iloc[0] == 31
+
+
+@examples(60)
+@given(st.lists(st.datetimes(pd.Timestamp("1600-01-01"), pd.Timestamp("2400-01-01")), min_size=1, max_size=9))
+def test_days_of_whole_seconds_are_what_they_were_with_seconds(times):
+    whole = pd.Series(np.array(times, dtype="datetime64[s]"))
+    days = convert(whole, Column("t", "date"), "here")
+    assert days.tolist() == [int(second) / 86400 for second in whole.to_numpy().astype(np.int64)]
 
 
 def test_many_numbers_are_classes_if_the_user_says_so(write):
@@ -162,6 +192,80 @@ def test_labels_none_and_numbers_with_and_without_a_point(write):
     )
     mixed = from_file(write("a,b\n" + "".join(f"{n % 7},{['1', '1.0', '10', '2'][n % 4]}\n" for n in range(40))), "b")
     assert mixed.classes == ("1", "2", "10")
+
+
+@pytest.mark.parametrize("first", [10**16 + 1, 2**53])
+def test_long_numbers_as_labels_stay_apart(write, first):
+    path = write("a,b\n" + "".join(f"{n % 7},{first + n % 2}\n" for n in range(60)))
+    table = from_file(path, "b")
+    assert table.classes == (str(first), str(first + 1))
+    assert np.bincount(table.labels).tolist() == [30, 30]
+    X = np.arange(60.0)[:, None] % 7
+    assert content_digest(from_arrays(X, first + np.arange(60) % 2)) == content_digest(
+        from_arrays(X, [str(first + n % 2) for n in range(60)])
+    )
+
+
+def test_labels_that_differ_by_rounding_or_in_the_sign_of_zero_are_one_class():
+    y = np.array([0.3, 0.1 + 0.2, 0.0, -0.0])[np.arange(60) % 4]
+    table = from_arrays(np.arange(60.0)[:, None] % 7, y)
+    assert table.classes == ("0", "0.3")
+    assert np.bincount(table.labels).tolist() == [30, 30]
+
+
+def test_ranges_are_categories_and_lists_are_not(write):
+    rows = "".join(
+        f'"[{n % 5}0-{n % 5 + 1}0)","({n % 4}, {n % 4 + 1}]","({n % 3}, 1)",{"xy"[n % 2]}\n' for n in range(60)
+    )
+    table = from_file(write("age,cut,pair,b\n" + rows), "b")
+    assert [(column.name, column.kind) for column in table.columns] == [("age", "category"), ("cut", "category")]
+    assert any("'pair' holds lists or records" in note for note in table.notes)
+
+
+def test_the_row_of_an_error_is_the_files(write):
+    rows = "a,b\n" + "1,\n" * 10 + two_classes(40)  # the first ten have no label
+    for cell, says in (("inf", "inf in row 51"), ("1e200", "1e+200 in row 51"), ("w", "'w' in row 51")):
+        assert f"(first: {says})" in refuse(write(f"{rows}{cell},x\n"))
+
+
+def test_words_for_missing_make_no_category():
+    frame = pd.DataFrame({"a": np.arange(60.0), "word": ["?"] * 60})
+    table = from_arrays(frame, np.arange(60) % 2, categorical=["word"])
+    assert "column 'word' is empty: left out" in table.notes
+    assert TableTask(table).split(0).features == 1
+
+
+def test_a_feature_called_label_counts_in_repeated_rows(write):
+    notes = from_file(write("label,a,b\n" + "".join(f"{n},{n % 2},{'xyz'[n % 3]}\n" for n in range(60))), "b").notes
+    assert not [note for note in notes if "repeat an earlier row" in note]
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        (["true", "false", "maybe"], ["true", "false"]),
+        (["01", "02", "x"], ["01", "02"]),
+        (["1.0", "2.0", "x"], ["1.0", "2.0"]),
+    ],
+)
+def test_categories_of_test_rows_are_those_of_the_training_rows(write, train, test):
+    rows = "".join(f"{train[n % 3]},{n % 7},{'xy'[n % 2]}\n" for n in range(60))
+    held = "".join(f"{test[n % 2]},1,{'xy'[n % 2]}\n" for n in range(4))
+    table = from_file(write("a,c,b\n" + rows), "b", test=write("a,c,b\n" + held, "test.csv"))
+    assert table.test[0]["a"].tolist() == test * 2
+
+
+def test_yes_and_no_may_be_missing_in_test_rows_alone(write):
+    rows = "".join(f"{n % 3 == 0},{n % 7},{'xy'[n % 2]}\n" for n in range(60))
+    test = write("a,c,b\nTrue,1,x\n,2,y\nFalse,3,x\n", "test.csv")
+    table = from_file(write("a,c,b\n" + rows), "b", test=test)
+    np.testing.assert_array_equal(table.test[0]["a"], [1, np.nan, 0])
+
+
+def test_plain_numbers_in_test_rows_of_a_column_with_decimal_commas(write):
+    train = write("a;b\n" + "".join(f"{n % 9},5;{'xy'[n % 2]}\n" for n in range(60)))
+    table = from_file(train, "b", test=write("a;b\n3.5;x\n4.25;y\n", "test.csv"))
+    assert table.test[0]["a"].tolist() == [3.5, 4.25]
 
 
 def test_fixed_test_rows(write):

@@ -81,6 +81,38 @@ def test_time_tests_on_the_last_rows_and_every_repeat_on_the_same():
     assert any("divided by column 'day'" in note for note in answer.meta["notes"])
 
 
+def test_groups_may_be_numbers_and_words():
+    frame, y = people()
+    mixed = frame["who"].astype(object).where(frame["who"] % 2 == 0, "p" + frame["who"].astype(str))
+    tables = [from_arrays(frame.assign(who=who), y, group="who") for who in (mixed, frame["who"])]
+    assert len(set(zip(tables[0].groups, tables[1].groups, strict=True))) == 24
+
+
+@pytest.mark.parametrize("test_size", [0.2, 0.4, 0.45])
+def test_times_and_groups_that_leave_nothing_to_train_on_are_one_line(test_size):
+    y = np.arange(100) % 2
+    last, first = np.r_[0, 1, np.full(98, 2)], np.r_[np.zeros(98), 1, 2]
+    for table in (
+        from_arrays(np.arange(100.0)[:, None], y, time=last),
+        from_arrays(np.arange(100.0)[:, None], y, time=first),
+        from_arrays(np.arange(100.0)[:, None], y, group=np.arange(100) // 2 % (3 if test_size == 0.4 else 5)),
+    ):
+        if table.groups is not None and test_size == 0.2:
+            assert all(map(len, TableTask(table, test_size)._rows(0)))
+            continue
+        with pytest.raises(UserError, match="no row to train on in repeat 0; lower --test-size"):
+            TableTask(table, test_size)
+
+
+def test_times_within_a_second_are_in_order():
+    frame, y = people()
+    times = pd.Timestamp("2020-01-01") + pd.to_timedelta(frame["day"], "ms")
+    train, val, test = (
+        frame["day"].iloc[rows] for rows in parts_of(TableTask(from_arrays(frame.assign(day=times), y, time="day")), 0)
+    )
+    assert train.max() < val.min() <= val.max() < test.min()
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
@@ -88,7 +120,8 @@ def test_time_tests_on_the_last_rows_and_every_repeat_on_the_same():
         ({"time": "who", "group": "who"}, "leave out the other"),
         ({"group": "gone"}, "--group 'gone': 7 rows have none"),
         ({"group": "twins"}, "2 different values, and 3 are needed"),
-        ({"time": "word"}, "must hold numbers, dates or times"),
+        ({"time": "word"}, "must hold different numbers, dates or times"),
+        ({"time": np.zeros(120)}, "must hold different numbers"),
         ({"group": [1, 2]}, "one value for each of 120 rows"),
         ({"time": "late"}, "has no row to train on"),
     ],

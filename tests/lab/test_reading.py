@@ -58,6 +58,18 @@ def test_every_way_to_write_a_table_gives_the_same_numbers(tmp_path, write):
     np.testing.assert_array_equal(splits[0].x_test, splits[1].x_test)
 
 
+def test_a_header_with_line_breaks(write):
+    table = from_file(write('"price\n(USD)",b\n' + two_classes(40)), "b")
+    assert [column.name for column in table.columns] == ["price (USD)"]
+
+
+def test_a_name_that_occurs_again_gets_one_that_is_free(write):
+    rows = "".join(f"{n % 3},{n % 4},{n % 5},{'xy'[n % 2]}\n" for n in range(60))
+    table = from_file(write("a,a,a.2,b\n" + rows), "b")
+    assert [column.name for column in table.columns] == ["a", "a.3", "a.2"]
+    assert "column name 'a' occurs again: called a.3" in table.notes
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -74,7 +86,7 @@ def test_every_way_to_write_a_table_gives_the_same_numbers(tmp_path, write):
         ("a,b\n" + "1,x\n" * 20, "every row has class 'x'"),
         ("a,b\n" + "1,\n" * 20, "every cell is empty"),
         ("a,b\n" + two_classes(40) + "3,z\n4,z\n", "class 'z' has 2 rows, the split needs at least 3"),
-        ("a,b\n" + two_classes(40) + "inf,x\n", "'a' has 1 infinite value (first in row 41)"),
+        ("a,b\n" + two_classes(40) + "inf,x\n", "'a' has 1 infinite or huge number (first: inf in row 41)"),
         ("a,b\n" + two_classes(40) + "1e999,x\n", "infinite"),
         ("a,b\n" + two_classes(40) + "12abc,x\n", "1 cell can't be read as such (first: '12abc' in row 41)"),
         ("a,b\n" + two_classes(60, lambda n: f"2020-01-{n % 28 + 1:02}") + "soon,x\n", "holds dates, but 1 cell"),

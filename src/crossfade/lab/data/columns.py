@@ -31,8 +31,8 @@ _TIMES = ("%H:%M", "%H:%M:%S")
 _DATE_FORMATS = ("ISO8601", *_DAYS, *(f"{day} {time}" for day in _DAYS for time in _TIMES), *_TIMES)
 # Formats of numbers such as $1,234.50 and 1.234,50 EUR, without the signs of money and percent.
 _WRITTEN = {
-    "point": re.compile(r"[-+]?(\d{1,3}(,\d{3})+|\d+)?(\.\d+)?"),
-    "comma": re.compile(r"[-+]?(\d{1,3}(\.\d{3})+|\d+)?(,\d+)?"),
+    "point": re.compile(r"[-+]?([1-9]\d{0,2}(,\d{3})+|\d+)?(\.\d+)?"),
+    "comma": re.compile(r"[-+]?([1-9]\d{0,2}(\.\d{3})+|\d+)?(,\d+)?"),
 }
 _SIGNS = re.compile(r"^(?:[$€£¥]|EUR|USD|GBP)\s*|\s*(?:[$€£¥%]|EUR|USD|GBP)$|(?<=\d)[\s'](?=\d{3})")
 _ROW_NUMBER = re.compile(r"(?i:(^|[_ ])(id|idx|index|key|no|nr|row|number|uuid|unnamed: 0)$)|[a-z](ID|Id)$|^column 1$")
@@ -79,15 +79,11 @@ def convert(values: pd.Series, column: Column, where: str) -> pd.Series:
         return pd.Series(_numbers(values, column.name, where, column.spelling), index=values.index)
     if types.is_timedelta64_dtype(values.dtype):
         return pd.Series(values.dt.total_seconds() / 86400)
-    if types.is_datetime64_any_dtype(values.dtype):
-        dates = values
-    else:
-        text = texts(values)
-        dates = _dates(text, column.spelling or "ISO8601")
-        _refuse_others(text, dates.isna().to_numpy(), column.name, where, "dates")
-    naive = dates.dt.tz_convert(None) if getattr(dates.dtype, "tz", None) is not None else dates
-    seconds = naive.to_numpy(dtype="datetime64[s]")  # nanoseconds end in 1677 and 2262
-    return pd.Series(np.where(np.isnat(seconds), np.nan, seconds.astype(np.int64) / 86400), index=values.index)
+    cells = values if types.is_datetime64_any_dtype(values.dtype) else texts(values)
+    dates = _dates(cells, column.spelling or "ISO8601")
+    _refuse_others(cells, dates.isna().to_numpy(), column.name, where, "dates")
+    known = dates.to_numpy(dtype="datetime64[us]")  # nanoseconds end in 1677 and 2262
+    return pd.Series(np.where(np.isnat(known), np.nan, known.astype(np.int64) / 86400e6), index=values.index)
 
 
 def texts(values: pd.Series, missing: Collection[str] = MISSING) -> pd.Series:
@@ -101,7 +97,7 @@ def _from_text(text: pd.Series, name: str, where: str) -> Column:
     known = text.dropna()
     if known.empty:
         return _unused(name, "is empty")
-    if known.str.match(r"[\[{(].*[\]})]$").all():
+    if known.str.match(r"(\[.*\]|\{.*\}|\(.*,.*\))$").all():  # [10-20) and (0, 1] are ranges
         return _unused(name, "holds lists or records, not single values")
     share = float(pd.to_numeric(known, errors="coerce").notna().mean())
     if share < 1:
@@ -113,16 +109,14 @@ def _from_text(text: pd.Series, name: str, where: str) -> Column:
     if share >= _MEANT:
         return _number(_numbers(text, name, where), name)
     few = known.drop_duplicates().head(_FEW)
-    for date_format in _DATE_FORMATS:
-        if _dates(few, date_format).isna().mean() > 1 - _MEANT:
-            continue
-        failed = _dates(known, date_format).isna()
-        if not failed.any():
-            shown = "dates" if date_format == "ISO8601" else f"dates ({date_format})"
-            return Column(name, "date", date_format, f"column {name!r} holds {shown}: used as a number of days")
-        if failed.mean() <= 1 - _MEANT:
-            _refuse_others(known, failed.to_numpy(), name, where, "dates")
-    return _category(text, name, wanted=False)
+    likely = [form for form in _DATE_FORMATS if _dates(few, form).isna().mean() <= 1 - _MEANT]
+    failures = {form: _dates(known, form).isna() for form in likely}
+    best = min(likely, key=lambda form: failures[form].sum(), default=None)
+    if best is None or failures[best].mean() > 1 - _MEANT:
+        return _category(text, name, wanted=False)
+    _refuse_others(known, failures[best].to_numpy(), name, where, "dates")
+    shown = "dates" if best == "ISO8601" else f"dates ({best})"
+    return Column(name, "date", best, f"column {name!r} holds {shown}: used as a number of days")
 
 
 def _unused(name: str, why: str) -> Column:
@@ -146,6 +140,8 @@ def _number(numbers: NDArray[np.float64], name: str) -> Column:
 def _category(text: pd.Series, name: str, wanted: bool) -> Column:
     known = text.dropna()
     distinct = known.nunique()
+    if not distinct:
+        return _unused(name, "is empty")
     if distinct == 1 and len(known) == len(text):
         return _unused(name, "has the same value in every row")
     if not wanted and distinct > max(MAX_CATEGORIES, len(known) // 2):
@@ -173,41 +169,38 @@ def _written(text: pd.Series, spelling: str) -> pd.Series:
 def _numbers(values: pd.Series, name: str, where: str, spelling: str | None = None) -> NDArray[np.float64]:
     if types.is_complex_dtype(values.dtype):
         raise UserError(f"{where}: column {name!r} holds complex numbers; split them into two columns")
+    if not types.is_numeric_dtype(values.dtype):
+        values = values.convert_dtypes()  # yes, no and missing are numbers where the training rows miss none
     if types.is_numeric_dtype(values.dtype):
         numbers = np.asarray(values.astype("Float64").to_numpy(dtype=np.float64, na_value=np.nan), dtype=np.float64)
     else:
         text = texts(values)
-        read = pd.to_numeric(text, errors="coerce") if spelling is None else _written(text, spelling)
+        read = pd.to_numeric(text, errors="coerce")
+        if spelling and not read.isna().equals(text.isna()):
+            read = _written(text, spelling)
         numbers = np.asarray(read, dtype=np.float64)
         _refuse_others(text, np.isnan(numbers), name, where, "numbers")
-    infinite = np.flatnonzero(np.isinf(numbers))
-    if len(infinite):
+    large = np.abs(numbers) > _LARGEST
+    if large.any():
         raise UserError(
-            f"{where}: column {name!r} has {count(len(infinite), 'infinite value')} (first in row {infinite[0] + 1}); "
-            "correct it, or leave it empty for missing"
-        )
-    large = np.flatnonzero(np.abs(numbers) > _LARGEST)
-    if len(large):
-        raise UserError(
-            f"{where}: column {name!r} has numbers too large to be scaled (first: {numbers[large[0]]:g} in row "
-            f"{large[0] + 1}); rescale or --drop it"
+            f"{where}: column {name!r} has {count(int(large.sum()), 'infinite or huge number')} (first: "
+            f"{numbers[large][0]:g} in row {int(values.index[large][0]) + 1}); correct or empty it, or --drop {name!r}"
         )
     return numbers
 
 
 def _refuse_others(text: pd.Series, failed: NDArray[np.bool_], name: str, where: str, expected: str) -> None:
-    wrong = np.flatnonzero(failed & text.notna().to_numpy())
+    wrong = text[failed & text.notna()]
     if len(wrong):
-        row = text.index[wrong[0]]
         raise UserError(
             f"{where}: column {name!r} holds {expected}, but {count(len(wrong), 'cell')} can't be read as such "
-            f"(first: {_shown(text.iloc[wrong[0]])} in row {int(row) + 1}); correct or empty it, or use "
+            f"(first: {_shown(wrong.iloc[0])} in row {int(wrong.index[0]) + 1}); correct or empty it, or use "
             f"--categorical {name!r}"
         )
 
 
-def _dates(text: pd.Series, date_format: str) -> pd.Series:
-    return pd.to_datetime(text, errors="coerce", format=date_format, utc=True).dt.tz_convert(None)
+def _dates(cells: pd.Series, date_format: str) -> pd.Series:
+    return pd.to_datetime(cells, errors="coerce", format=date_format, utc=True).dt.tz_convert(None)
 
 
 def _shown(value: object) -> str:
@@ -281,11 +274,12 @@ def labelled(
     numeric = bool(numbers.notna().all())
     if numeric and np.isinf(numbers).any():
         raise UserError(f"{learn.where_labels}: has infinite values; correct them or leave them empty")
-    names, counts = np.unique(numbers if numeric else known.astype(str), return_counts=True)
+    rows_of = Counter(_as_one(known) if numeric else known)
+    classes = tuple(sorted(sorted(rows_of), key=float) if numeric else sorted(rows_of))
+    counts = np.array([rows_of[name] for name in classes])
     least = 2 if tests else 3  # rows of a class, one for each part that is drawn
     if numeric and not numbers_are_names:
-        _refuse_quantity(names, counts, learn.where_labels, least)
-    classes = tuple(f"{name:.15g}" if numeric else str(name) for name in names)
+        _refuse_quantity(np.array(classes, dtype=np.float64), counts, learn.where_labels, least)
     _refuse_small(classes, counts, learn.where_labels, least)
     if missing := len(text) - len(known):
         notes.append(f"{count(missing, 'row')} without a label left out")
@@ -304,9 +298,10 @@ def labelled(
 
 
 def _as_one(text: pd.Series) -> pd.Series:
-    """Return labels with one spelling for equal numbers: 1 and 1.0 are one class."""
+    """Return labels with one spelling for equal numbers, 1 and 1.0; numbers of 16 and more digits stay as they are."""
     numbers = pd.to_numeric(text, errors="coerce")
-    return text.where(numbers.isna(), numbers.map("{:.15g}".format, na_action="ignore"))
+    long = numbers.isna() | (numbers.abs() >= 1e15)
+    return text.where(long, (numbers + 0.0).map("{:.15g}".format, na_action="ignore"))
 
 
 def _numbered(rows: Rows, classes: Sequence[str], numeric: bool) -> NDArray[np.int64]:

@@ -19,11 +19,13 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
+from itertools import count, islice
 from pathlib import Path
 from typing import Literal, NamedTuple, TextIO, TypeAlias
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import infer_dtype
 
 from crossfade.errors import UserError
 
@@ -64,10 +66,11 @@ class RawFrame(NamedTuple):
     notes: tuple[str, ...]
 
 
-def read_frame(path: Path, target: str | None = None) -> RawFrame:
+def read_frame(path: Path, target: str | None = None, words: Collection[str] = ()) -> RawFrame:
     """Read CSV, TSV (also ``;`` and ``|``), JSON lines (packed with gzip, bzip2, xz or zip), Parquet, Feather or Excel.
 
-    The cells of the label column, ``target``, aren't turned into numbers and may say ``None``.
+    The cells of the label column, ``target``, aren't turned into numbers and may say ``None``. The columns ``words`` of
+    a CSV file stay text, too.
 
     Raises:
         UserError: a missing, unreadable or empty file, no table, no rows, or columns with the same name.
@@ -89,7 +92,7 @@ def read_frame(path: Path, target: str | None = None) -> RawFrame:
             elif kind in _SHEETS or (kind == ".zip" and b"[Content_Types].xml" in head):
                 raw = _read_sheet(path, file)
             else:
-                raw = _read_text(path, file.read(), kind, target)
+                raw = _read_text(path, file.read(), kind, target, words)
     except OSError as error:
         raise UserError(f"{path}: can't be read ({error.strerror or error})") from None
     if not len(raw.frame):
@@ -160,13 +163,13 @@ def _read_json(path: Path, text: str, notes: Sequence[str]) -> RawFrame:
 def _named(path: Path, frame: pd.DataFrame, notes: Sequence[str] = ()) -> RawFrame:
     """Return a frame whose columns have names, and different ones."""
     names = [str(name).strip() for name in frame.columns]
-    duplicates = sorted({name for name in names if names.count(name) > 1})
+    duplicates = sorted(name for name, times in Counter(names).items() if times > 1)
     if duplicates:
         raise UserError(f"{path}: {len(duplicates)} column names occur twice (first: {duplicates[0]!r}); rename them")
     return RawFrame(frame.set_axis(names, axis=1).reset_index(drop=True), tuple(notes))
 
 
-def _read_text(path: Path, content: bytes, packed: str, target: str | None) -> RawFrame:
+def _read_text(path: Path, content: bytes, packed: str, target: str | None, words: Collection[str]) -> RawFrame:
     text, notes = _decode(path, _unpack(path, content, packed))
     text = text.replace("\r\n", "\n").replace("\r", "\n").lstrip("\n")
     if not text.strip():
@@ -192,7 +195,7 @@ def _read_text(path: Path, content: bytes, packed: str, target: str | None) -> R
                 keep_default_na=False,
                 low_memory=False,
                 na_values={name: MISSING_LABEL if name == target else MISSING for name in names},
-                dtype={target: str} if target in names else None,
+                dtype={name: str for name in names if name == target or name in words},
             )
     except pd.errors.ParserWarning:  # pandas would drop the cells
         raise UserError(
@@ -207,19 +210,17 @@ def _read_text(path: Path, content: bytes, packed: str, target: str | None) -> R
 
 def _unpack(path: Path, content: bytes, packed: str) -> bytes:
     try:
-        if packed == ".zip":
-            with zipfile.ZipFile(io.BytesIO(content)) as archive:
-                inside = [name for name in archive.namelist() if not name.endswith("/") and "__MACOSX" not in name]
-                if len(inside) != 1:
-                    raise UserError(f"{path}: {len(inside)} files inside, expected one; unpack it and name the table")
+        if packed != ".zip":
+            return _PACKED[packed].decompress(content) if packed in _PACKED else content
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            inside = [name for name in archive.namelist() if not name.endswith("/") and "__MACOSX" not in name]
+            if len(inside) == 1:
                 return archive.read(inside[0])
-        return _PACKED[packed].decompress(content) if packed in _PACKED else content
-    except UserError:
-        raise
     except RuntimeError as error:  # a password, or a compression that Python doesn't know
         raise UserError(f"{path}: can't be unpacked ({_first_line(error)}); unpack it and name the table") from None
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, lzma.LZMAError) as error:
         raise UserError(f"{path}: damaged {packed} file ({_first_line(error)})") from None
+    raise UserError(f"{path}: {len(inside)} files inside, expected one; unpack it and name the table")
 
 
 def _decode(path: Path, content: bytes) -> tuple[str, list[str]]:
@@ -234,11 +235,11 @@ def _decode(path: Path, content: bytes) -> tuple[str, list[str]]:
 
 
 def _separator(sample: str, path: Path) -> str:
-    lines = [line for line in sample.splitlines() if line.strip()][:20]
     if path.name.lower().removesuffix(path.suffix if path.suffix.lower() in _PACKED else "").endswith((".tsv", ".tab")):
         return "\t"
-    counts = {mark: [len(next(csv.reader([line], delimiter=mark))) for line in lines] for mark in ",;\t|"}
-    # The mark that splits most lines into as many cells as the header; if several do, the one with most cells.
+    readers = {mark: csv.reader(io.StringIO(sample), delimiter=mark) for mark in ",;\t|"}
+    counts = {mark: [len(row) for row in islice(rows, 20) if row] for mark, rows in readers.items()}
+    # The mark that splits most rows into as many cells as the header; if several do, the one with most cells.
     return max(counts, key=lambda mark: (counts[mark][0] > 1, counts[mark].count(counts[mark][0]), counts[mark][0]))
 
 
@@ -250,20 +251,21 @@ def _names(text: str, separator: str, target: str | None, path: Path) -> tuple[l
         raise UserError(f"{path}: only one column ({cells[0][:40]!r}); cells are separated by , ; | or tab")
     # 5.1 must be data, but 2019 may be a column's name.
     if target not in cells and any(re.fullmatch(r"[-+]?\d*[.,]\d+([eE][-+]?\d+)?", cell) for cell in cells):
-        count = len(cells)
-        return [str(number) for number in range(1, count + 1)], None, [f"no header: columns are called 1 to {count}"]
-    notes, names = [], []
-    seen: Counter[str] = Counter()
+        numbers = [str(number) for number in range(1, len(cells) + 1)]
+        return numbers, None, [f"no header: columns are called 1 to {len(cells)}"]
+    notes: list[str] = []
+    names: dict[str, None] = {}
     for place, cell in enumerate(cells, start=1):
         name = cell or f"column {place}"
-        seen[name] += 1
-        if seen[name] > 1:
+        if name in names:
             if name == target:
                 raise UserError(f"{path}: --target {name!r} is the name of two columns; rename one")
-            notes.append(f"column name {name!r} occurs again: called {name}.{seen[name]}")
-            name = f"{name}.{seen[name]}"
-        names.append(name)
-    return names, 0, notes
+            again = (f"{name}.{number}" for number in count(2))
+            new = next(new for new in again if new not in names and new not in cells)
+            notes.append(f"column name {name!r} occurs again: called {new}")
+            name = new
+        names[name] = None
+    return list(names), 0, notes
 
 
 def _nearby(path: Path) -> str:
@@ -303,11 +305,13 @@ def rows_of_files(path: Path, target: str, test: Path | None) -> list[Rows]:
     Raises:
         UserError: as ``read_frame``, or no such column.
     """
-    tables = []
+    tables: list[Rows] = []
+    words: set[str] = set()  # columns of words, which test rows have as well, whatever stands there
     for place in (path,) if test is None else (path, test):
-        raw, where = read_frame(place, target), str(place)
+        raw, where = read_frame(place, target, words), str(place)
         check_names([target], raw.frame.columns, "--target", where)
         frame, labels = raw.frame.drop(columns=target), raw.frame[target]
+        words = {str(name) for name in frame if infer_dtype(frame[name], skipna=True) == "string"}
         tables.append(Rows(frame, labels, where, f"{where}: target {target!r}", raw.notes))
     return tables
 
@@ -344,9 +348,8 @@ def _as_frame(X: object, name: str) -> pd.DataFrame:
         raise UserError(f"{name}: sparse matrices aren't read; pass {name}.toarray()")
     if isinstance(X, pd.DataFrame):
         names = [" ".join(map(str, column)) if isinstance(column, tuple) else str(column) for column in X.columns]
-        duplicate = next((label for label in names if names.count(label) > 1), None)
-        if duplicate is not None:
-            raise UserError(f"{name}: two columns are called {duplicate!r}; rename one")
+        if len(set(names)) < len(names):
+            raise UserError(f"{name}: two columns are called {Counter(names).most_common(1)[0][0]!r}; rename one")
         frame = X.set_axis(names, axis=1)
     else:
         values = np.asarray(X)

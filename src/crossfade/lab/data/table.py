@@ -164,13 +164,10 @@ def _table(
     where, names = rows[0].where, rows[0].frame.columns
     categories = [column for column in categorical if column != target]
     check_names(categories, names, "--categorical", where)
-    if target in drop and target not in names:
-        raise UserError(f"{where}: --drop {target!r} is the target; name columns to learn from")
-    check_names(drop, names, "--drop", where)
-    for option, column in {"--group": group, "--time": time}.items():
-        if column == target and target not in names:
+    for option, wanted in {"--drop": drop, "--group": [group], "--time": [time]}.items():
+        if target in wanted and target not in names:
             raise UserError(f"{where}: {option} {target!r} is the target; name another column")
-        check_names([column] if column else [], names, option, where)
+        check_names([column for column in wanted if column], names, option, where)
     if group and time:
         raise UserError("--group and --time: rows are divided by one of them; leave out the other")
     classes, ((frame, codes), *tests), notes = labelled(rows, target in categorical)
@@ -184,6 +181,7 @@ def _table(
     if not used:
         raise UserError(f"{where}: no column is left to learn from ({'; '.join(notes) or 'only the target'})")
     features, held = _converted(frame, used, where), None
+    hashes = _hashes(features, codes)
     for test, numbers in tests:
         missing = [column.name for column in used if column.name not in test.columns]
         if missing:
@@ -191,14 +189,14 @@ def _table(
                 f"{rows[1].where}: no column {missing[0]!r}, which the training data has ({len(missing)} missing)"
             )
         held = _converted(test, used, rows[1].where), numbers
-        copies = int(_hashes(*held).isin(_hashes(features, codes)).sum())
+        copies = int(_hashes(*held).isin(hashes).sum())
         if copies:
             notes.append(f"{copies} of {len(numbers)} test rows are training rows, too: scores there are too good")
     for column in used:
         cells = features[column.name].fillna("" if column.kind == "category" else np.inf)
         if cells.nunique() == len(classes) == len(set(zip(cells, codes, strict=True))):
             notes.append(f"column {column.name!r} equals the target: --drop it unless it is known before the class is")
-    duplicates = int(features.assign(label=codes).duplicated().sum())
+    duplicates = int(hashes.duplicated().sum())
     if duplicates > len(features) // 100:
         notes.append(
             f"{duplicates} of {len(features)} rows repeat an earlier row: copies may fall into training and test parts"
@@ -213,7 +211,7 @@ def _table(
         notes.append(f"rows are divided by column {time!r}, the same in every repeat; it is no input")
         kind = infer(frame[time], time, where)
         if kind.kind not in ("number", "date"):
-            raise UserError(f"{where}: --time {time!r} must hold numbers, dates or times")
+            raise UserError(f"{where}: --time {time!r} must hold different numbers, dates or times")
         times = _divider(convert(frame[time], kind, where), f"{where}: --time {time!r}")
     return Table(name, source, features, codes, classes, used, held, tuple(notes), groups=groups, times=times)
 
@@ -242,7 +240,7 @@ def _divider(values: pd.Series, where: str) -> NDArray[np.int64]:
         raise UserError(f"{where}: {int(values.isna().sum())} rows have none; fill them in, or leave these rows out")
     if values.nunique() < 3:
         raise UserError(f"{where}: has {values.nunique()} different values, and 3 are needed, one for each part")
-    return np.unique(values.to_numpy(), return_inverse=True)[1].astype(np.int64)
+    return pd.factorize(values.to_numpy(), sort=True)[0].astype(np.int64)  # also of numbers and words together
 
 
 def _converted(frame: pd.DataFrame, used: Sequence[Column], where: str) -> pd.DataFrame:
@@ -310,17 +308,14 @@ class TableTask:
     def content(self) -> Mapping[str, object]:
         """What decides the numbers: values, division, seed, and the version of the preprocessing here."""
         by = {"groups": self.table.groups, "times": self.table.times}
+        hashes = {name: hashlib.sha256(rows.tobytes()).hexdigest() for name, rows in by.items() if rows is not None}
         return {
             "data": content_digest(self.table),
             "test_size": self.test_size,
             "seed": self.seed,
             "preprocessing": 1,
             "fixed_test": self.table.test is not None or self.table.times is not None,
-            **{
-                name: hashlib.sha256(numbers.tobytes()).hexdigest()
-                for name, numbers in by.items()
-                if numbers is not None
-            },
+            **hashes,
             **({"split": "folds"} if self.folds else {}),
         }
 
@@ -400,14 +395,17 @@ class TableTask:
 
         table, part = self.table, self._drawn[0]
         if table.times is not None:  # rows of one time stay together
-            first = np.sort(table.times[rows])[-part]
+            first = np.sort(table.times[rows])[-part:].min(initial=table.times.max())
             return rows[table.times[rows] < first], rows[table.times[rows] >= first]
         if table.groups is None:
             kept, out = train_test_split(rows, test_size=part, stratify=table.labels[rows], random_state=state)
             return kept, out
         share = self.test_size / (1.0 - self.test_size * number)  # of the groups that are left
-        draws = GroupShuffleSplit(_DRAWS, test_size=share, random_state=state).split(rows, groups=table.groups[rows])
-        found = [(rows[kept], rows[out]) for kept, out in draws]
+        draws = GroupShuffleSplit(_DRAWS, test_size=share, random_state=state)
+        try:
+            found = [(rows[kept], rows[out]) for kept, out in draws.split(rows, groups=table.groups[rows])]
+        except ValueError:  # so few groups that none is left
+            return rows[:0], rows
         whole = len(np.unique(table.labels[rows]))  # the first draw that leaves all classes to train on
         return next((one for one in found if len(np.unique(table.labels[one[0]])) == whole), found[0])
 
@@ -417,7 +415,7 @@ def _preprocessor(table: Table) -> ColumnTransformer:
 
     Numbers and dates: missing cells get the median and a column that marks them; zero mean and unit variance, clipped
     at +-10 standard deviations. Categories: one column for each, with the rarest ones pooled and missing cells as a
-    category; a category that doesn't occur in the training part counts as a rare one.
+    category; one that the training part lacks counts as a rare one, or, where there are none, is 0 in every column.
     """
     from sklearn.compose import ColumnTransformer
     from sklearn.impute import SimpleImputer

@@ -50,11 +50,6 @@ class TextPart:
     def rows(self, index: NDArray[np.int64]) -> TextPart:
         return self.of([[texts[at] for at in index] for texts in self.columns], self.labels[index])
 
-    @cached_property
-    def words(self) -> int:
-        """The approximate number of words, for the progress bar."""
-        return sum(len(text.split()) for texts in self.columns for text in texts)
-
 
 @dataclass(frozen=True, eq=False)
 class TextSet(Examples[TextPart]):
@@ -81,7 +76,7 @@ class TextTask(DividedTask[TextPart]):
     """A set of texts, and its division in each repeat.
 
     Args:
-        limit: The most examples to learn from, drawn once for all repeats; None for all.
+        limit: The number of examples to learn from, drawn from a repeat's training part by class; None for all.
     """
 
     noun: ClassVar[str] = "texts"
@@ -109,7 +104,8 @@ class TextTask(DividedTask[TextPart]):
     @cached_property
     def shape(self) -> Shape:
         """The approximate numbers of training words (as rows) and classes."""
-        words, examples = self.data.train.words, len(self.data.train)
+        words = sum(len(text.split()) for texts in self.data.train.columns for text in texts)
+        examples = len(self.data.train)
         return Shape(max(1, words * min(examples, self.limit or examples) // examples), 1, len(self.data.classes))
 
     def split(self, repeat: int) -> TextSplit:
@@ -146,8 +142,7 @@ def load_texts(
     if target in text:
         raise UserError(f"--text: expected columns other than the target {target!r}, got {', '.join(text)}")
     name = path.name.split(".")[0] or path.name
-    rows = without_rare(rows_of_files(path, target, test), rare)
-    return _text_set(name, path.name, rows, text, numbers_are_names)
+    return _text_set(name, path.name, rows_of_files(path, target, test), text, numbers_are_names, rare)
 
 
 def texts_from_arrays(
@@ -161,14 +156,17 @@ def texts_from_arrays(
     rare: Rare | None = None,
 ) -> TextSet:
     """Return the texts in one column of a data frame (or two, for pairs) with their labels; as ``load_texts``."""
-    return _text_set(name, "Python", without_rare(rows_of_arrays(X, y, test), rare), text, numbers_are_names)
+    return _text_set(name, "Python", rows_of_arrays(X, y, test), text, numbers_are_names, rare)
 
 
-def _text_set(name: str, source: str, tables: Sequence[Rows], text: Sequence[str], numbers_are_names: bool) -> TextSet:
+def _text_set(
+    name: str, source: str, tables: Sequence[Rows], text: Sequence[str], numbers_are_names: bool, rare: Rare | None
+) -> TextSet:
     """Return the texts of one table, or of two, of which the second holds the test rows."""
     if not 1 <= len(text) == len(set(text)) <= 2:
         raise UserError(f"--text: expected one column of texts, or two for pairs, got {', '.join(text)}")
-    classes, parts, notes = labelled([_with_text(rows, text) for rows in tables], numbers_are_names)
+    kept = without_rare([_with_text(rows, text) for rows in tables], rare)
+    classes, parts, notes = labelled(kept, numbers_are_names)
     train, *tests = (TextPart.of([frame[name].tolist() for name in text], codes) for frame, codes in parts)
     duplicates = len(train) - len(set(zip(*train.columns, strict=True)))
     if duplicates > len(train) // 100:
