@@ -199,6 +199,15 @@ def test_a_pickle_that_runs_code_is_refused(small, tmp_path):
         load_images("cifar100", tmp_path)
 
 
+def test_a_pickle_of_another_data_set_is_one_line(small, tmp_path):
+    raw = tmp_path / "cifar-100-python"
+    raw.mkdir()
+    for content in ({b"data": np.zeros((6, 3072), np.uint8), b"labels": [0] * 6}, [1, 2], 5):
+        (raw / "train").write_bytes(pickle.dumps(content))
+        with pytest.raises(UserError, match=r"train: damaged \(.*\); get the archive again"):
+            load_images("cifar100", tmp_path)
+
+
 # Class folders
 
 

@@ -49,6 +49,14 @@ def test_a_class_of_texts_is_rare_by_its_rows_with_a_text(write, merge):
     assert "1 of 34 rows without a text are left out" in data.notes
 
 
+def test_test_texts_that_are_training_texts_are_counted(write):
+    train = write("t,b\n" + "".join(f"text {n},{'xy'[n % 2]}\n" for n in range(30)))
+    for rows, copies in (("text 1,x\ntext 2,y\nnew,x\n", 2), ("newer,y\nnew,x\n", 0)):
+        notes = load_texts(train, ["t"], "b", test=write("t,b\n" + rows, "test.csv")).notes
+        said = [note for note in notes if "are training texts, too" in note]
+        assert said == [f"{copies} of 3 test texts are training texts, too: scores there are too good"][:copies]
+
+
 def test_what_is_dropped_must_not_be_the_target(write):
     assert "--drop 'b' is the target" in refuse(write(RARE), drop=["b"])
 

@@ -116,6 +116,11 @@ def test_files_that_are_no_tables(tmp_path, write):
         assert "damaged .gz" in refuse(write(packed[:place], "a.csv.gz"))
 
 
+def test_two_columns_of_one_name_in_a_parquet_file(tmp_path):
+    pd.DataFrame({"a": [1], " a": [2], "b": ["x"]}).to_parquet(tmp_path / "a.parquet")
+    assert refuse(tmp_path / "a.parquet") == f"{tmp_path / 'a.parquet'}: two columns are called 'a'; rename one"
+
+
 def test_a_zip_with_a_password(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("a.csv", "a,b\n1,2\n")

@@ -56,13 +56,12 @@ def infer(values: pd.Series, name: str, where: str, categorical: bool = False) -
     Raises:
         UserError: infinite numbers, or a column of numbers (dates) in which a few cells are something else.
     """
-    if values.isna().all():
-        return _unused(name, "is empty")
     if categorical or isinstance(values.dtype, pd.CategoricalDtype):
         return _category(texts(values), name, wanted=True)
     if types.is_numeric_dtype(values.dtype):
         return _number(_numbers(values, name, where), name)
-    if types.is_datetime64_any_dtype(values.dtype) or types.is_timedelta64_dtype(values.dtype):
+    dated = types.is_datetime64_any_dtype(values.dtype) or types.is_timedelta64_dtype(values.dtype)
+    if dated and values.notna().any():
         return Column(name, "date", note=f"column {name!r} holds dates or times: used as a number of days")
     return _from_text(texts(values), name, where)
 

@@ -136,13 +136,12 @@ def _cifar(names: Sequence[str], test: str, meta: str, kind: str, folder: Path) 
     """Read an archive of Krizhevsky 2009: pickles of arrays and lists, of which some make the training part."""
     parts = []
     for path in (*(folder / name for name in names), folder / test):
-        content = _unpickle(path)
-        pixels = content[b"data"].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-        parts.append(_part(pixels, np.array(content[f"{kind}s".encode()]), path))
-    classes = tuple(name.decode() for name in _unpickle(folder / meta)[f"{kind}_names".encode()])
+        pixels, labels = _unpickle(path, "data", f"{kind}s")
+        parts.append(_part(pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), np.array(labels), path))
+    (classes,) = _unpickle(folder / meta, f"{kind}_names")
     *train, last = parts
     whole = Part(torch.cat([part.images for part in train]), torch.cat([part.labels for part in train]))
-    return whole, last, classes
+    return whole, last, tuple(name.decode() for name in classes)
 
 
 class _Plain(pickle.Unpickler):
@@ -155,13 +154,15 @@ class _Plain(pickle.Unpickler):
         raise pickle.UnpicklingError(f"{module}.{name} isn't plain data")
 
 
-def _unpickle(path: Path) -> Any:
+def _unpickle(path: Path, *keys: str) -> list[Any]:
+    """Return a file's entries with these names."""
     try:
         with path.open("rb") as file:
-            return _Plain(file, encoding="bytes").load()
+            content = _Plain(file, encoding="bytes").load()
+        return [content[key.encode()] for key in keys]
     except OSError as error:
         raise UserError(f"{path}: can't be read ({error.strerror}); get the archive again") from None
-    except (pickle.UnpicklingError, EOFError, ValueError, KeyError, AttributeError) as error:
+    except (pickle.UnpicklingError, EOFError, ValueError, LookupError, AttributeError, TypeError) as error:
         raise UserError(f"{path}: damaged ({error}); get the archive again") from None
 
 

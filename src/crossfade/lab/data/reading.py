@@ -116,10 +116,10 @@ def _read_arrow(path: Path, file: _Stream, kind: str) -> RawFrame:
     import pyarrow as pa
 
     try:
-        read = pd.read_parquet if kind == "Parquet" else pd.read_feather
-        return _named(path, read(file))
+        frame = pd.read_parquet(file) if kind == "Parquet" else pd.read_feather(file)
     except (pa.ArrowException, ValueError, OSError) as error:
         raise UserError(f"{path}: not a readable {kind} file ({_first_line(error)})") from None
+    return _named(path, frame)
 
 
 def _read_sheet(path: Path, file: _Stream) -> RawFrame:
@@ -165,7 +165,7 @@ def _named(path: Path, frame: pd.DataFrame, notes: Sequence[str] = ()) -> RawFra
     names = [str(name).strip() for name in frame.columns]
     duplicates = sorted(name for name, times in Counter(names).items() if times > 1)
     if duplicates:
-        raise UserError(f"{path}: {len(duplicates)} column names occur twice (first: {duplicates[0]!r}); rename them")
+        raise UserError(f"{path}: two columns are called {duplicates[0]!r}; rename one")
     return RawFrame(frame.set_axis(names, axis=1).reset_index(drop=True), tuple(notes))
 
 

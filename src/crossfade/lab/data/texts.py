@@ -168,7 +168,11 @@ def _text_set(
     kept = without_rare([_with_text(rows, text) for rows in tables], rare)
     classes, parts, notes = labelled(kept, numbers_are_names)
     train, *tests = (TextPart.of([frame[name].tolist() for name in text], codes) for frame, codes in parts)
-    duplicates = len(train) - len(set(zip(*train.columns, strict=True)))
+    different = set(zip(*train.columns, strict=True))
+    for test in tests:
+        if copies := sum(example in different for example in zip(*test.columns, strict=True)):
+            notes.append(f"{copies} of {len(test)} test texts are training texts, too: scores there are too good")
+    duplicates = len(train) - len(different)
     if duplicates > len(train) // 100:
         notes.append(f"{duplicates} of {len(train)} texts repeat an earlier one: copies may fall into both parts")
     return TextSet(name, classes, train, tests[0] if tests else None, source=source, notes=tuple(notes))
@@ -218,7 +222,6 @@ class GlueTask:
 
 _PAIR, _BINARY, _ENTAILMENT = ("sentence1", "sentence2"), ("0", "1"), ("entailment", "not_entailment")
 _THREE = ("entailment", "neutral", "contradiction")
-
 _COLA = ("source", "label", "mark", "sentence")
 
 GLUE = (
