@@ -365,6 +365,20 @@ def test_unusable_arrays_are_one_clear_line(X, y, says):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"categorical": [0]}, "--categorical 0 is no column (did you mean 'x0'?)"),
+        ({"drop": [0]}, "--drop 0 is no column"),
+        ({"test": (np.zeros((3, 4)), [0, 1, 0])}, "X_test: has 4 columns, and X has 2; they must be the same"),
+    ],
+)
+def test_columns_that_arrays_lack(options, says):
+    with pytest.raises(UserError) as error:
+        from_arrays(np.arange(40.0).reshape(20, 2), np.arange(20) % 2, **options)
+    assert says in str(error.value)
+
+
 def test_the_four_sets_of_scikit_learn():
     rows = {name: len(load_builtin(name).labels) for name in BUILTIN}
     assert rows == {"iris": 150, "wine": 178, "breast_cancer": 569, "digits": 1797}

@@ -129,9 +129,7 @@ def _number(numbers: NDArray[np.float64], name: str) -> Column:
     if (known == known[0]).all() and len(known) == len(numbers):
         return _unused(name, "has the same value in every row")
     whole = len(known) == len(numbers) >= 20 and bool((known == np.floor(known)).all())
-    numbered = (
-        whole and len(np.unique(known)) == len(known) and (_ROW_NUMBER.search(name) or (np.diff(known) == 1).all())
-    )
+    numbered = whole and len(set(known)) == len(known) and (_ROW_NUMBER.search(name) or (np.diff(known) == 1).all())
     note = f"column {name!r} looks like an identifier of the row; if it is, use --drop {name!r}" if numbered else None
     return Column(name, "number", note=note)
 

@@ -329,6 +329,9 @@ def rows_of_arrays(X: object, y: object, test: tuple[object, object] | None) -> 
         if pair is not None:
             frame = _as_frame(pair[0], where)
             tables.append(Rows(frame, _as_labels(pair[1], where_labels, len(frame)), where, where_labels))
+    widths = [rows.frame.shape[1] for rows in tables]
+    if test is not None and not isinstance(test[0], pd.DataFrame) and widths[0] != widths[1]:
+        raise UserError(f"X_test: has {widths[1]} columns, and X has {widths[0]}; they must be the same")
     return tables
 
 
@@ -336,7 +339,7 @@ def check_names(wanted: Collection[str], columns: Collection[str], option: str, 
     """Raise a UserError that names the nearest column for the first of ``wanted`` that isn't among ``columns``."""
     for name in wanted:
         if name not in columns:
-            near = difflib.get_close_matches(name, list(columns), n=1, cutoff=0.6)
+            near = difflib.get_close_matches(str(name), list(columns), n=1, cutoff=0.6)
             listed = ", ".join(list(columns)[:12]) + (", ..." if len(columns) > 12 else "")
             hint = f"did you mean {near[0]!r}?" if near else f"columns: {listed}"
             raise UserError(f"{where}: {option} {name!r} is no column ({hint})")

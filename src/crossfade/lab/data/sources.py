@@ -159,8 +159,7 @@ def _fetch(url: str, part: Path, on_progress: Callable[[int, int], None]) -> Non
     with response:
         if have and response.status != 206:  # the server starts from the beginning
             have = 0
-        length = response.headers.get("Content-Length")
-        total = have + int(length) if length else 0
+        total = have + int(response.headers.get("Content-Length", -have))  # 0 where no length is told
         with part.open("ab" if have else "wb") as file:
             while chunk := response.read(_CHUNK):
                 file.write(chunk)

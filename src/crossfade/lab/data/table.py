@@ -167,7 +167,7 @@ def _table(
     for option, wanted in {"--drop": drop, "--group": [group], "--time": [time]}.items():
         if target in wanted and target not in names:
             raise UserError(f"{where}: {option} {target!r} is the target; name another column")
-        check_names([column for column in wanted if column], names, option, where)
+        check_names([column for column in wanted if column is not None], names, option, where)
     if group and time:
         raise UserError("--group and --time: rows are divided by one of them; leave out the other")
     classes, ((frame, codes), *tests), notes = labelled(rows, target in categorical)
