@@ -58,6 +58,14 @@ def test_every_way_to_write_a_table_gives_the_same_numbers(tmp_path, write):
     np.testing.assert_array_equal(splits[0].x_test, splits[1].x_test)
 
 
+def test_blank_lines_before_the_header(write):
+    assert len(from_file(write("\n  \n\t\na,b\n" + two_classes(40)), "b").labels) == 40
+    unnamed = from_file(
+        write("\n\ta\tb\n" + "".join(f"{n % 3}\t{n % 5}\t{'xy'[n % 2]}\n" for n in range(40)), "a.tsv"), "b"
+    )
+    assert [column.name for column in unnamed.columns] == ["column 1", "a"]
+
+
 def test_a_header_with_line_breaks(write):
     table = from_file(write('"price\n(USD)",b\n' + two_classes(40)), "b")
     assert [column.name for column in table.columns] == ["price (USD)"]

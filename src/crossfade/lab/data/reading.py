@@ -171,7 +171,7 @@ def _named(path: Path, frame: pd.DataFrame, notes: Sequence[str] = ()) -> RawFra
 
 def _read_text(path: Path, content: bytes, packed: str, target: str | None, words: Collection[str]) -> RawFrame:
     text, notes = _decode(path, _unpack(path, content, packed))
-    text = text.replace("\r\n", "\n").replace("\r", "\n").lstrip("\n")
+    text = re.sub(r"\A\s*\n", "", text.replace("\r\n", "\n").replace("\r", "\n"))
     if not text.strip():
         raise UserError(f"{path}: the file is empty")
     suffix = Path(path.stem if packed == path.suffix.lower() else path.name).suffix.lower()
