@@ -41,9 +41,7 @@ _FEW_LOGITS, _FEW_ON_NARROW_ROWS = 8_192, 2_048
 
 def probability(g: Transform, logits: Tensor, target: Tensor, options: CrossEntropyOptions) -> Tensor:
     """Return the loss g(ce) in the form that serves these arguments, which are those of ``F.cross_entropy``."""
-    few = not torch.compiler.is_compiling() and logits.numel() <= (
-        _FEW_ON_NARROW_ROWS if logits.shape[-1:] < (NARROW,) else _FEW_LOGITS
-    )
+    few = not torch.compiler.is_compiling() and _has_few(logits)
     if few and isinstance(g, Mixture) and g.is_fixed and not is_sharded(logits):
         return by_class(g, logits, target, options)
     target = as_index(target)
@@ -61,6 +59,11 @@ def probability(g: Transform, logits: Tensor, target: Tensor, options: CrossEntr
         if loss is not None:
             return loss
     return readable(logits)
+
+
+def _has_few(logits: Tensor) -> bool:
+    narrow = logits.dim() > 0 and logits.shape[-1] < NARROW
+    return logits.numel() <= (_FEW_ON_NARROW_ROWS if narrow else _FEW_LOGITS)
 
 
 def by_row(g: Transform, logits: Tensor, target: Tensor, options: CrossEntropyOptions) -> Tensor:

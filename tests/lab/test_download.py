@@ -242,6 +242,18 @@ def test_an_archives_own_folder_takes_its_place_also_after_an_interruption(offer
         assert (home / "data" / "iris").is_dir()
 
 
+def test_a_folder_without_the_data_is_left_alone(call: Callable, offered: Callable, tmp_path: Path) -> None:
+    entry, home = offered(_archive(tmp_path).as_uri()), tmp_path / "home"
+    place = home / entry.folder
+    place.mkdir(parents=True)
+    (place / "notes.txt").write_text("mine")
+    status, _, err = call("data", "uci", "--download", "--data-dir", home)
+    assert (status, "move it away" in err, err.count("\n")) == (2, True, 1), err
+    assert [path.name for path in home.rglob("*")] == [place.name, "notes.txt"]
+    (place / "notes.txt").unlink()
+    assert "here: 3 of 121 sets" in call("data", "uci", "--download", "--data-dir", home)[1]
+
+
 def test_what_is_fetched_by_hand(call: Callable, tmp_path: Path) -> None:
     for name, where in (("reviews", "reviews/"), ("imagenet", "imagenet/train/WNID/")):
         status, out, err = call("data", name, "--download", "--data-dir", tmp_path)

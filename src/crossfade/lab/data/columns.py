@@ -272,7 +272,7 @@ def labelled(
     if numeric and np.isinf(numbers).any():
         raise UserError(f"{learn.where_labels}: has infinite values; correct them or leave them empty")
     rows_of = Counter(_as_one(known) if numeric else known)
-    classes = tuple(sorted(sorted(rows_of), key=float) if numeric else sorted(rows_of))
+    classes = tuple(sorted(rows_of, key=lambda name: (float(name), name)) if numeric else sorted(rows_of))
     counts = np.array([rows_of[name] for name in classes])
     least = 2 if tests else 3  # rows of a class, one for each part that is drawn
     if numeric and not numbers_are_names:

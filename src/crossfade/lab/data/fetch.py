@@ -33,16 +33,18 @@ def get(entry: DataSet, data_dir: Path, on_progress: Callable[[int, int], None] 
         return
     if entry.url is None:
         raise UserError(f"{entry.name} can't be downloaded by a program: {entry.how} (the data folder is {data_dir})")
-    archive = data_dir / entry.url.rpartition("/")[2]
+    target, archive = data_dir / entry.folder, data_dir / entry.url.rpartition("/")[2]
+    if target.is_dir() and any(target.iterdir()):
+        raise UserError(f"{target}: is there, but not with the data; move it away and run it again")
     download(entry.url, archive, checksum=entry.checksum, on_progress=on_progress)
-    outer = data_dir / f"{entry.folder}.outer"
+    outer = target.with_name(target.name + ".outer")
     try:
         unpack(archive, outer)
     except DamagedError:
         archive.unlink()
         raise
     inner = outer / entry.folder  # the archive may bring its own folder of the same name
-    (inner if inner.is_dir() else outer).replace(data_dir / entry.folder)
+    (inner if inner.is_dir() else outer).replace(target)
     shutil.rmtree(outer, ignore_errors=True)
 
 

@@ -159,7 +159,8 @@ def _fetch(url: str, part: Path, on_progress: Callable[[int, int], None]) -> Non
     with response:
         if have and response.status != 206:  # the server starts from the beginning
             have = 0
-        total = have + int(response.headers.get("Content-Length", -have))  # 0 where no length is told
+        length = response.headers.get("Content-Length")
+        total = have + int(length) if length else 0  # 0 where the server doesn't tell it
         with part.open("ab" if have else "wb") as file:
             while chunk := response.read(_CHUNK):
                 file.write(chunk)

@@ -393,7 +393,8 @@ class TableTask:
 
         table, part = self.table, self._drawn[0]
         if table.times is not None:  # rows of one time stay together
-            first = np.sort(table.times[rows])[-part:].min(initial=table.times.max())
+            last = np.sort(table.times[rows])[-part:]  # of fewer rows all, and perhaps none
+            first = last.min(initial=table.times.max())
             return rows[table.times[rows] < first], rows[table.times[rows] >= first]
         if table.groups is None:
             kept, out = train_test_split(rows, test_size=part, stratify=table.labels[rows], random_state=state)
