@@ -17,6 +17,7 @@ def pages() -> dict[str, dict[str, str]]:
     for page, name, make in (
         ("results/images.md", "images", _images),
         ("results/images.md", "images_gpu", _images),
+        ("results/images.md", "depthwise", _depthwise),
         ("results/text.md", "lstm", _lstm),
         ("results/text.md", "lstm_gpu", _lstm_gpu),
         ("results/text.md", "bert", _bert),
@@ -49,6 +50,14 @@ def _images(folder: Path) -> str:
         for one in pd.read_csv(folder / "images.csv").itertuples()
     ]
     return table(["", "images/s", "× DataLoader"], rows)
+
+
+def _depthwise(folder: Path) -> str:
+    rows = [
+        [f"{one.what}: {one.arm}", f"{one.ms:.2f}", f"{one.ratio:.2f}"]
+        for one in pd.read_csv(folder / "arms.csv").itertuples()
+    ]
+    return table(["", "ms", "× float32"], rows)
 
 
 def _lstm(folder: Path) -> str:

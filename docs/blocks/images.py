@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pandas as pd
@@ -55,9 +56,10 @@ def study(name: str) -> str:
     about = json.loads((FOLDER / f"{name}.json").read_text())
     results = pd.read_csv(FOLDER / f"{name}.csv")
     commands = dict.fromkeys(one["command"] for one in about["runs"])
-    made = [
-        f"{one['trials']} at commit {one['commit']} ({one['hardware']}, {one['time'][:10]})" for one in about["runs"]
-    ]
+    places: Counter[str] = Counter()
+    for one in about["runs"]:
+        places[f"at commit {one['commit']} ({one['hardware']}, {one['time'][:10]})"] += one["trials"]
+    made = [f"{trials} {place}" for place, trials in places.items()]
     said = ", then ".join(f"`{one}`" for one in commands)
     head = (
         f"{said}: {len(results)} runs, {results['seconds'].median():.0f} seconds each (median). {'; '.join(made)}. "

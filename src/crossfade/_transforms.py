@@ -133,7 +133,7 @@ class Mixture:
     def of_log_probability(self, log_p: Tensor) -> Tensor:
         """Return -g(-log p) with the fewest autograd nodes: on a small batch these are the cost of a loss.
 
-        1 - p is a difference here: only near p = 1 has expm1 more digits, and it may take eight times as long as exp.
+        1 - p is a difference here: only near p = 1 has expm1 more digits, and it may take several times as long as exp.
         """
         if isinstance(self.alpha, Tensor) or isinstance(self.beta, Tensor) or torch.compiler.is_compiling():
             return -self(-log_p)

@@ -56,7 +56,7 @@ class Job:
 class _StridedDepthwise(nn.Conv2d):
     """A depthwise convolution with a stride, which autocast leaves in float32 on a CPU.
 
-    Its backward pass in bfloat16 takes eight times as long there, or more: ShuffleNetV2's steps take 1.7 times as long.
+    Its backward pass in bfloat16 takes eight times as long there, or more: ShuffleNetV2's steps take twice as long.
     """
 
     def forward(self, input: Tensor) -> Tensor:
