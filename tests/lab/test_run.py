@@ -2,6 +2,7 @@ import os
 import random
 from dataclasses import replace
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from crossfade.lab.hardware import Hardware
 from crossfade.lab.methods import Method, method
 from crossfade.lab.provenance import describe_run
 from crossfade.lab.result import ComparisonResult
-from crossfade.lab.run import duration, pack, run, run_request
+from crossfade.lab.run import _log, duration, pack, run, run_request
 from crossfade.lab.scores import brier_score, expected_calibration_error
 from crossfade.lab.store import Run, Store
 from crossfade.lab.train import Member, Recipe, train_stack
@@ -222,6 +223,17 @@ def test_a_request_that_is_stopped_says_how_to_go_on(trials, tmp_path, monkeypat
         run_request([asked], trials[:3], tmp_path / "s.db", progress=False)
     with Store(tmp_path / "s.db", mode="read") as store:
         assert store.runs() == [asked]
+
+
+def test_the_time_left_is_that_of_the_work_done_now_and_not_of_what_a_checkpoint_held(monkeypatch, capsys):
+    moments = iter([0.0, 100.0, 200.0, 300.0])
+    monkeypatch.setattr("crossfade.lab.run.time", SimpleNamespace(monotonic=lambda: next(moments)))
+    update = _log("Training")
+    for fraction in (0.0, 0.5, 0.51, 0.6):
+        update(fraction, 0, 0)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[:2] == ["Training: 50 % · 0 trials", "Training: 51 % · 0 trials"]
+    assert lines[2:] == ["Training: 60 % · 0 trials · about 13 minutes left"]  # 200 s for 0.1, and 0.4 to go
 
 
 def test_progress_only_grows_and_ends_at_one(trials):

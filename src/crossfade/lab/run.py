@@ -216,15 +216,18 @@ def _shown(label: str) -> Iterator[OnProgress]:
 
 
 def _log(label: str) -> OnProgress:
-    started = last = time.monotonic()
+    last = time.monotonic()
+    first: tuple[float, float] | None = None  # the first report's time and fraction: a checkpoint may hold much of it
 
     def update(fraction: float, done: int, failed: int) -> None:
-        nonlocal last
+        nonlocal first, last
+        if fraction == 0:
+            return
         now = time.monotonic()
-        if now - last >= _LOG_SECONDS and fraction > 0:
-            last, left = now, (now - started) * (1 - fraction) / fraction
-            # at the start most of the time went into reading data and compiling
-            rest = f" · about {duration(left)} left" if fraction >= 0.02 else ""
+        began, known = first = first or (now, fraction)
+        if now - last >= _LOG_SECONDS:
+            last, new = now, fraction - known
+            rest = f" · about {duration((now - began) * (1 - fraction) / new)} left" if new >= 0.02 else ""
             print(f"{label}: {100 * fraction:.0f} % · {_trials(done, failed)}{rest}", file=sys.stderr, flush=True)
 
     return update
