@@ -33,6 +33,8 @@ _SHORT = 64
 _WORTH_TWO = 4_096
 # Rows shorter than a vector register PyTorch takes one number at a time: as columns they need a tenth of that.
 NARROW = 16
+# A tensor: with a number an operation on a small batch takes twice as long.
+_ONE = torch.ones((), device="cpu")
 
 # From some rows of the logits, which rows these are, and memory for the gradient to the losses, with a class dimension
 # of size 1, and their gradient.
@@ -78,7 +80,7 @@ def fast(
     """Return the loss, or None where the readable form has to serve.
 
     That is for bad arguments, for a g with learnable tensors, for target distributions with a g that is no mixture or
-    infinite class weights, and for a mean over rows without any weight.
+    infinite class weights, and for a mean over rows without any weight or with an infinite one.
 
     Args:
         readable: a function from the logits to the loss in a form that can be differentiated twice.
@@ -114,11 +116,13 @@ def fast(
             count = (row_weight if ignored is None else row_weight.masked_fill(ignored, 0.0)).sum().item()
         elif ignored is not None:
             count -= ignored.sum().item()
-        if count == 0:
+        if count == 0 or not math.isfinite(count):
             return None
     scale = 1.0 / count
     if isinstance(g, Mixture):
         g = Mixture(float(g.alpha), float(g.beta))
+    elif isinstance(g, Focal) and reduction == "mean":  # which is the sum with a smaller alpha, for two operations less
+        g, scale, reduction = Focal(g.alpha * scale, g.gamma), 1.0, "sum"
     piece: _Piece = partial(_piece, g, asked, target, row_weight, ignored, scale)
     if soft:
         piece = partial(_soft_piece, cast(Mixture, g), target, weight, max(label_smoothing, 0.0), scale)
@@ -159,7 +163,7 @@ def _scaled_slope(
         return torch.sub(ce if alpha == 1.0 else ce * alpha, minus_el, alpha=beta), slope
     if isinstance(g, Focal):  # ce comes in steps of 6e-8 near p = 1, as 1 - p does: expm1, which is slow, adds nothing
         value, slope = g.value_and_slope(ce, p_y, -minus_el)
-        return value, slope.mul_(scale)
+        return value, slope if scale == 1.0 else slope.mul_(scale)
     value, slope = value_and_slope(g, ce.squeeze(1), row)
     return value.unsqueeze(1), slope.unsqueeze(1) * scale
 
@@ -229,9 +233,10 @@ def _piece(
         ce = _cross_entropy(p_y, logits, index)
     else:
         log_p = _log_softmax(z, out)
-        ce = -log_p.gather(1, index)
-        p, p_y, row = _exp_(log_p), torch.exp(-ce), Row(lambda: p, 1, index)
-    minus_el = p_y - 1.0
+        log_p_y = log_p.gather(1, index)
+        ce = -log_p_y
+        p, p_y, row = _exp_(log_p), log_p_y.exp_(), Row(lambda: p, 1, index)
+    minus_el = p_y - _ONE
     rows, slope = _scaled_slope(g, ce, row, p_y, minus_el, scale)
     if row_weight is not None:
         own = row_weight[at].unsqueeze(1)
