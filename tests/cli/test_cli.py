@@ -226,6 +226,16 @@ def test_failed_trials_are_told_and_the_exit_status_is_1(call, iris, folder):
         (["export", "a.xlsx"], "use .csv, .tsv or .parquet"),
         (["export"], "OUTPUT needs a value: see crossfade export --help"),
         (["report", "none.db"], "no such file"),
+        (["compare", "--store", "-"], "--store: expected a file, got 'standard input'"),
+        (["report", "--report=-"], "--report: expected a file, got '-'"),
+        (["report", "--output", "-"], "--report: expected a file, got 'standard input'"),
+        (["run", "map", "--noise", "0.1,0.3"], "--noise: '0.3' isn't in map (there are 0, 0.1, 0.2, 0.4)"),
+        (["run", "map", "--sizes", "nan"], "--sizes: 'nan' isn't in map"),
+        (["run", "map", "--max-rows", "0"], "--max-rows must be a whole number of at least 1, got 0"),
+        (["run", "figure2", "--limit", "0"], "--limit must be a whole number of at least 1, got 0"),
+        (["run", "finetune", "--cases", "both,none"], "--cases: 'none' isn't in finetune"),
+        (["run", "finetune", "--learning-rates", "nan"], "learning_rates must be a finite number above 0, got nan"),
+        (["run", "table1", "--workers", "-1"], "--workers must be a whole number of at least 0, got -1"),
     ],
 )
 def test_bad_requests_are_one_line_and_leave_nothing_behind(call, iris, folder, arguments, says, monkeypatch):
@@ -367,6 +377,16 @@ def test_a_reader_that_has_seen_enough_is_no_error(folder):
     assert process.returncode == 0
     assert process.stdout.startswith("Methods")
     assert not process.stderr
+
+
+def test_output_that_is_closed_or_lacks_a_character_is_no_error():
+    listed = [sys.executable, "-m", "crossfade", "list"]
+    narrow = {**os.environ, "PYTHONIOENCODING": "cp1252"}
+    process = subprocess.run(listed, env=narrow, capture_output=True, check=False)
+    assert (process.returncode, process.stderr) == (0, b"")
+    assert b"2 (1 - ?p): row weight ?p" in process.stdout
+    closed = subprocess.run(f"{sys.executable} -m crossfade list >&- 2>&-", shell=True, check=False)
+    assert closed.returncode == 0
 
 
 def test_list_names_what_there_is(call):

@@ -202,6 +202,8 @@ def test_a_write_protected_file_stays(folder):
 def test_a_folder_that_cannot_be_made(folder):
     with pytest.raises(UserError, match=r"iris\.csv is a file, expected a folder"):
         check_folder(folder / "iris.csv" / "figures", "--out")
+    with pytest.raises(UserError, match=r"^--out /proc/x: can't be written"):
+        check_folder(Path("/proc/x"), "--out")
 
 
 @pytest.mark.parametrize(

@@ -351,6 +351,14 @@ def test_what_does_not_fit_into_memory_is_refused_before_it_is_read_or_trained(t
         plan_comparison(tmp_path / "mine", Settings.of({"image_size": 512}), "x")
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_here_is_one_line_and_on_a_cluster_it_may_be(tmp_path):
+    folder(tmp_path / "mine")
+    with pytest.raises(UserError, match=r"^device 'cuda' can't be used here"):
+        plan_comparison(tmp_path / "mine", Settings.of({}), "x", hardware=Hardware("gpu"))
+    assert plan_comparison(tmp_path / "mine", Settings.of({}), "x", hardware=Hardware("gpu", ray="auto")).trials
+
+
 def test_kept_weights_that_are_not_ours(tmp_path):
     from safetensors.torch import save_file
 
@@ -371,6 +379,12 @@ def test_the_command_compares_a_folder_and_names_what_is_broken(call, tmp_path, 
     answer = json.loads((tmp_path / "answer.json").read_text())
     assert len(answer["results"]) == 4
     assert (tmp_path / "report.html").exists()
+    for name, says in (("nonsense", "must be one of auto, gpu, "), ("tpu", "tpu, --devices: ")):
+        code, _, err = call("compare", "mine", *options[:-1], name, "--net", "tiny", "-q", "--store", f"{name}.db")
+        assert (code, err.count("\n")) == (2, 1)
+        assert f"--accelerator {says}" in err
+        with Store(f"{name}.db", "read") as store:
+            assert not list(store.rows())
     (tmp_path / "mine" / "x" / "0.png").write_bytes(b"")
     code, _, err = call("compare", "mine")
     assert code == 2

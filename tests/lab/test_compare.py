@@ -1,6 +1,7 @@
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -261,6 +262,11 @@ def test_what_was_decided_about_the_data_is_said_and_kept():
         ({"tie": "best"}, "tie"),
         ({"lr_schedule": "linear"}, "lr-schedule"),
         ({"lr_schedule": "cosine", "methods": ["ce-cosine"]}, "is the same as 'ce'"),
+        ({"workers": 0}, "--workers must be a whole number of at least 1, got 0"),
+        ({"workers": -1}, "--workers must be a whole number of at least 1, got -1"),
+        ({"keep_weights": Path("weights")}, "--keep-weights needs a folder of images"),
+        ({"drop": "colour"}, "--drop 'colour' is no column"),
+        ({"methods": ["all", "gradal"]}, "did you mean 'gradual'"),
     ],
 )
 def test_requests_that_cannot_be_carried_out(options, says):
@@ -354,10 +360,22 @@ def test_paths_and_texts_from_python(tmp_path):
     assert compare(X, common, **rare).meta["datasets"][0]["classes"] == 2
     with pytest.raises(UserError, match="--drop needs a table without --text"):
         compare(tmp_path / "words.csv", "colour", drop=["n"], **options)
+    for name, value in (("drop", ["n"]), ("group", words["n"]), ("time", words["n"])):
+        with pytest.raises(UserError, match=f"--{name} needs a table without --text"):
+            compare(words, words["colour"], **{name: value}, **options)
     with pytest.raises(UserError, match="--image-size needs a folder of images"):
         compare(X, y, images=Images(image_size=32))
     with pytest.raises(UserError, match="y, test: of a path"):
         compare(tmp_path / "iris.csv", y)
+
+
+def test_numbers_of_numpy_and_one_column_by_its_name():
+    X, y = load_iris(return_X_y=True, as_frame=True)
+    numpys = {"repeats": np.int64(2), "epochs": np.int64(3), "momentum": np.float32(0.5), "seed": np.int64(1)}
+    given = compare(X, y, methods=["el"], learning_rates=np.array([0.1]), drop=X.columns[0], **numpys)
+    plain = {name: value.item() for name, value in numpys.items()}
+    expected = compare(X, y, methods=["el"], learning_rates=[0.1], drop=[X.columns[0]], **plain)
+    pd.testing.assert_frame_equal(scores(given), scores(expected))
 
 
 def test_a_region_of_practical_equivalence_is_told_and_kept(tmp_path):

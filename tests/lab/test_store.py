@@ -230,6 +230,15 @@ def test_a_refused_file_is_closed(tmp_path, monkeypatch):
             opened.pop().execute("SELECT 1")
 
 
+def test_a_device_is_refused_and_stays_one(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for mode in ("write", "read"):
+        with pytest.raises(UserError, match="a pipe or a device, expected a file"):
+            Store(tmp_path / "pipe", mode)
+    assert (tmp_path / "pipe").is_fifo()
+    assert os.listdir(tmp_path) == ["pipe"]
+
+
 def test_missing_files_and_folders(tmp_path):
     with pytest.raises(UserError, match="no such file"):
         Store(tmp_path / "s.db", "read")

@@ -46,6 +46,14 @@ def test_backups_that_are_refused(tmp_path, call, monkeypatch, arguments, says):
     assert os.listdir() == ["s.db"]
 
 
+def test_a_backup_leaves_a_file_of_a_similar_name_alone(tmp_path, call):
+    Store(tmp_path / "s.db").close()
+    (tmp_path / "copy.db.part").write_text("mine")
+    status, _, err = call("export", "--backup", tmp_path / "copy.db", "--store", tmp_path / "s.db")
+    assert status == 0, err
+    assert (tmp_path / "copy.db.part").read_text() == "mine"
+
+
 def test_a_copy_of_the_file_alone_is_a_store(tmp_path):
     with Store(tmp_path / "s.db") as store:
         store.put(FakeTrial("a"), DONE, {})

@@ -36,9 +36,9 @@ def trial(folder, one, recipe=RECIPE, repeat=0):
     return Trial("finetune", task, one, recipe, repeat)
 
 
-def run(folder, *options):
+def run(folder, *options, store=None):
     words = ["run", "finetune", "--scale", "smoke", "--repeats", "1", "--workers", "1", "--quiet", *options]
-    files = ["--data-dir", folder / "data", "--store", folder / "f.db", "--report", folder / "f.md"]
+    files = ["--data-dir", folder / "data", "--store", store or folder / "f.db", "--report", folder / "f.md"]
     with pytest.raises(SystemExit) as stopped:
         main([*words, *map(str, files)])
     return stopped.value.code
@@ -123,7 +123,7 @@ def test_keys_of_objectives_hold_their_names_alone(tmp_path):
 
 def test_the_command_goes_on_where_it_was_and_writes_its_page(tmp_path, capsys):
     assert run(tmp_path, "--methods", "el,deft", "--cases", "unknown") == 0
-    assert run(tmp_path, "--methods", "el,deft", "--overwrite") == 0
+    assert run(tmp_path, "--methods", "el,deft", "--cases", "both", "--overwrite") == 0
     page = (tmp_path / "f.md").read_text()
     assert page.count("| `deft` DEFT |") == 2
     assert "Known text, where p is large: " in page
@@ -138,6 +138,12 @@ def test_the_command_goes_on_where_it_was_and_writes_its_page(tmp_path, capsys):
     capsys.readouterr()
     assert run(tmp_path, "--methods", "nonsense", "--plan") == 2
     assert "--methods: 'nonsense' isn't in finetune" in capsys.readouterr().err
+
+
+def test_a_store_in_memory_is_read_before_it_is_gone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run(tmp_path, "--methods", "el", "--cases", "known", store=":memory:") == 0
+    assert "| `el` (DFT) |" in (tmp_path / "f.md").read_text()
 
 
 def frame(**gaps):

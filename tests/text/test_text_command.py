@@ -131,6 +131,9 @@ def test_bad_requests_are_one_line(call, table, sentences, bert, folder):
     assert "at most 64" in refused(call, *at, "sentence", "--net", f"bert:{bert}", "--max-length", "65")
     assert "--workers" in refused(call, *at, "sentence", "--workers", "0")
     assert "epochs must be" in refused(call, *at, "sentence", "--epochs", "0")
+    for name in ("mps", "nonsense"):
+        line = refused(call, *at, "sentence", "--accelerator", name, "-q")
+        assert f"--accelerator must be one of auto, cpu, gpu, cuda, got '{name}'" in line
     sentences.assign(sentence="").to_csv("empty.csv", index=False)
     line = refused(call, "compare", "empty.csv", "--text", "sentence", "--target", "about")
     assert "every cell is empty" in line

@@ -12,6 +12,7 @@ import threading
 import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
+from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 from crossfade.errors import UserError
@@ -81,6 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 sys.stdout.flush()
             os._exit(ended[0])
 
+    _check_streams()
     if arguments is None:
         atexit.register(leave)  # the first one, which runs after all others
     with ExitStack() as restored:
@@ -95,6 +97,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if arguments is None:
             restored.pop_all()
     sys.exit(status)
+
+
+def _check_streams() -> None:
+    """Let output go nowhere where it is closed, and let it hold marks for characters that its encoding doesn't have."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        elif isinstance(stream, TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="replace")
 
 
 def _run(given: Sequence[str], received: Sequence[int], ended: list[int]) -> int:

@@ -14,7 +14,7 @@ from cyclopts import Group, Parameter
 from crossfade.cli.options import JsonPath, Machine, Names, Numbers, Overwrite, Quiet
 from crossfade.errors import UserError
 from crossfade.lab import settings as groups
-from crossfade.lab.settings import Images, Settings, Texts, check_kind
+from crossfade.lab.settings import Images, Settings, Texts, check_kind, given
 
 if TYPE_CHECKING:
     from crossfade.lab.result import ComparisonResult
@@ -105,8 +105,8 @@ def compare(
                     f"--config {config}: {name} is code that would be run; use --{name} on the command line"
                 )
         settings = Settings.of(written | settings.given())
-    given = (data, settings.texts, settings.images, settings.training, machine, output)
-    check_kind(kind_of(files, settings), ", ".join(map(str, files)), *given)
+    names = [*given(data), *settings.given(), *given(machine), *given(output)]
+    check_kind(kind_of(files, settings), ", ".join(map(str, files)), names)
     hardware, weights, retry = machine.hardware(), output.keep_weights, output.retry_failed
     own = (*(settings.training.loss or ()), *(settings.training.schedule or ()))
     check_outputs(

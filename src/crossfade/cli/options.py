@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 from cyclopts import Parameter, Token
 
-from crossfade.lab.checks import check_count
-
 if TYPE_CHECKING:
     from crossfade.lab.hardware import Hardware
 
@@ -71,8 +69,6 @@ class Devices:
         """Return what these options say."""
         from crossfade.lab.hardware import Hardware
 
-        check_count("--devices", self.devices)
-        check_count("--nodes", self.nodes)
         return Hardware(**{one.name: getattr(self, one.name) for one in fields(Devices)})
 
 
@@ -93,7 +89,4 @@ class Machine(Devices):
 
     def hardware(self) -> Hardware:
         """Return what these options say."""
-        hardware = super().hardware()
-        if self.workers is not None:
-            check_count("--workers", self.workers)
-        return replace(hardware, threads=self.workers)
+        return replace(super().hardware(), threads=self.workers)

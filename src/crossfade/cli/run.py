@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
@@ -14,7 +15,7 @@ from crossfade.cli import STUDIES
 from crossfade.cli.options import Devices, Gpus, Machine, Names, Numbers, Overwrite, Quiet, Ray
 from crossfade.errors import UserError
 from crossfade.lab.checks import Precision, check_count
-from crossfade.lab.paper.study import Request, Scale, Study, plan
+from crossfade.lab.paper.study import Request, Scale, Study, check_known, plan
 
 if TYPE_CHECKING:
     from crossfade.lab.hardware import Hardware
@@ -193,6 +194,8 @@ def figure2(
     """
     from crossfade.lab.paper.figure2 import study, task_names
 
+    if limit is not None:
+        check_count("--limit", limit)
     rates = {"learning_rate": learning_rate, "batch_size": batch_size}
     recipe = {**rates, "accumulate": accumulate, "precision": precision}
     wanted = {"datasets": task_names(tasks or ()), "methods": methods, "repeats": repeats, "epochs": epochs}
@@ -225,10 +228,12 @@ def finetune(
         learning_rates: Tried for each objective; validation text decides. [default: 0.0001,0.0003,0.001,0.003,0.01]
         workers: Trials at the same time, each on one core. [default: all cores]
     """
-    from crossfade.lab.paper.finetune import STUDY
+    from crossfade.lab.paper.finetune import CASES, STUDY
 
     recipe = {"epochs": epochs, "learning_rates": learning_rates}
-    request = common.request(datasets=cases, methods=methods, repeats=repeats, recipe=recipe)
+    check_known("--cases", cases or (), (*CASES, "both"), "finetune")
+    wanted = None if "both" in (cases or ()) else cases
+    request = common.request(datasets=wanted, methods=methods, repeats=repeats, recipe=recipe)
     return _run(STUDY, request, common, Machine(ray=ray, workers=workers).hardware())
 
 
@@ -312,8 +317,8 @@ def noise_map(
         datasets: uci121, reviews, cifar100. [default: uci121]
         nets: Only these of linear, mlp; arch3 on the reviews, resnet20 on CIFAR-100.
         methods: Losses to compare with CE. [default: ce-cosine,ce-matched,gradual,gce,tgce,log-ce,gce-rising]
-        noise: Shares of wrong labels. [default: 0,0.1,0.2,0.4]
-        sizes: Shares of the training rows. [default: 0.1,0.3,1]
+        noise: Only these shares of wrong labels. [default: 0,0.1,0.2,0.4]
+        sizes: Only these shares of the training rows. [default: 0.1,0.3,1]
         max_rows: Leave UCI sets with more rows out.
         repeats: Seeds, on UCI sets with their own split. [default: 2]
         epochs: Passes over the training rows. [default: 50]
@@ -321,6 +326,10 @@ def noise_map(
     """
     from crossfade.lab.paper.noise_map import NOISE, SIZES, STUDY
 
+    for option, shares, known in (("--noise", noise, NOISE), ("--sizes", sizes, SIZES)):
+        check_known(option, [f"{share:g}" for share in shares or ()], [f"{share:g}" for share in known], "map")
+    if max_rows is not None:
+        check_count("--max-rows", max_rows)
     request = common.request(datasets=datasets, nets=nets, methods=methods, repeats=repeats, epochs=epochs, recipe={})
     study = replace(STUDY, noise=tuple(noise or NOISE), sizes=tuple(sizes or SIZES), max_rows=max_rows)
     return _run(study, request, common, Machine(ray=ray, workers=workers).hardware(), drawn=True)
@@ -359,28 +368,30 @@ def _run(
             _tell(_time_left(left, len(planned.trials), store, hardware))
     if common.plan:
         return 0
-    summary = run_request(
+    train = partial(
+        run_request,
         planned.runs,
         planned.trials,
-        store,
-        hardware,
+        hardware=hardware,
         family=study.family,
         keep_weights=keep_weights,
         retry_failed=common.retry_failed,
         progress=not common.quiet,
         label=study.name,
     )
-    if first:
+    if not first:
+        return 1 if train(store).failed else 0
+    with Store(store) as opened:
+        summary = train(opened)
         page = f"Page: {report}   " if summary.failed < len(planned.trials) else ""
-        with Store(store, mode="read") as opened:
-            for line in frames.failure_lines(frames.failures(opened, planned.keys)):
-                _tell(f"crossfade: failed: {line}")
-            if page:
-                print(study.write(opened, planned, report))
-        counts = f"{summary.known} known before, {summary.failed} failed"
-        if not common.quiet:
-            done = count(summary.done, "trial")
-            _tell(f"{done} computed in {summary.seconds:.0f} s, {counts}\n{page}Results: {store}")
+        for line in frames.failure_lines(frames.failures(opened, planned.keys)):
+            _tell(f"crossfade: failed: {line}")
+        if page:
+            print(study.write(opened, planned, report))
+    counts = f"{summary.known} known before, {summary.failed} failed"
+    if not common.quiet:
+        done = count(summary.done, "trial")
+        _tell(f"{done} computed in {summary.seconds:.0f} s, {counts}\n{page}Results: {store}")
     return 1 if summary.failed else 0
 
 

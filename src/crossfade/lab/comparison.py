@@ -22,7 +22,7 @@ from crossfade.lab.own_loss import as_method, check_method, load_loss, load_sche
 from crossfade.lab.provenance import describe_run, same_schedules, sizes_of
 from crossfade.lab.result import ComparisonResult
 from crossfade.lab.run import run_request
-from crossfade.lab.settings import Data, Images, Settings, Texts, Training, check_kind
+from crossfade.lab.settings import Data, Images, Settings, Texts, Training, check_kind, given
 from crossfade.lab.store import Run, Store
 from crossfade.lab.train.deep.recipe import Augment, DeepRecipe, ImageRecipe, TextRecipe
 from crossfade.lab.train.lstm.recipe import LstmRecipe
@@ -127,7 +127,7 @@ def compare(
         merge_rare, drop_rare: Classes with fewer rows than this are merged into one, or left out.
         group, time: A column's name, or a value for each row: rows of a group are never in two parts; by time the last
             rows are tested on.
-        name: What tables call the data.
+        name: What tables call the data; a file is called by its own name.
         repeats, seed, test_size, split, net, width, depth, epochs, batch_size, learning_rates, learning_rate, \
 momentum, weight_decay, lr_schedule, granularity, metric, select, tie, precision, label_noise, noise_kind, \
 noisy_validation, equivalent: See ``crossfade.lab.settings.Training``; None is the usual value.
@@ -151,6 +151,7 @@ noisy_validation, equivalent: See ``crossfade.lab.settings.Training``; None is t
     ['ce', 'gradual']
     """
     arguments = dict(locals())
+    categorical, drop = ([one] if isinstance(one, str) else one for one in (categorical, drop))
     chosen = methods if isinstance(methods, Sequence) and not isinstance(methods, str) else [methods]
     named = [part for one in chosen if isinstance(one, str) for part in one.split(",")]
     own = [as_method(one) for one in chosen if not isinstance(one, str)]
@@ -160,16 +161,17 @@ noisy_validation, equivalent: See ``crossfade.lab.settings.Training``; None is t
     said = {field.name: arguments.get(field.name) for field in fields(Training)} | {"methods": named or None}
     training = Settings.of(said).training
     settings, command = Settings(training, texts, images), "crossfade.compare(X, y)"
+    beside = [name for name in ("group", "time", "keep_weights", "workers") if arguments[name] is not None]
     data: Loaded
     if paths and all(isinstance(one, str | Path) for one in paths):
         if not isinstance(y, str | None) or not isinstance(test, str | Path | None):
             raise UserError("y, test: of a path, expected the name of the column with the class, and another path")
         files = [Path(one) for one in paths]
         columns = replace(columns, target=y, test=None if test is None else Path(test), **division)
-        check_kind(kind_of(files, settings), str(X), columns, training, texts, images)
+        check_kind(kind_of(files, settings), str(X), [*given(columns), *settings.given(), *beside])
         data, command = load(files, columns, settings), f"crossfade.compare({', '.join(map(repr, map(str, files)))})"
     else:
-        check_kind(kind_of((), settings), "", training, texts, images)
+        check_kind(kind_of((), settings), "", [*given(columns), *settings.given(), *beside])
         rare = rare_of(columns)
         if texts.text is None:
             data = [from_arrays(X, y, name=name, test=test, categorical=categorical, drop=drop, rare=rare, **division)]
@@ -386,10 +388,9 @@ def _select(training: Training) -> Json:
 
 def _methods(training: Training, own: Sequence[Method], usual: Sequence[str], *, tables: bool = False) -> list[Method]:
     """Return what is compared: the control first, no name twice."""
-    names = list(training.methods or ())
-    if names == ["all"]:
-        names = [known.name for known in METHODS if tables or known is not COSINE]
-    elif not names and (not own or training.loss or training.schedule):
+    every = [known.name for known in METHODS if tables or known is not COSINE]
+    names = [name for one in training.methods or () for name in (every if one == "all" else [one])]
+    if not names and (not own or training.loss or training.schedule):
         names = list(usual)
     chosen = (
         [method(name, tables=tables) for name in names]

@@ -41,9 +41,9 @@ def check_outputs(
     """
     taken = [("an input", path) for path in inputs if path is not None]
     for option, path in [("--store", store), *outputs]:
-        if path is None or str(path) == "-":
+        if path is None or (option, str(path)) == ("--json", "-"):
             continue
-        if str(path).startswith("--"):
+        if str(path) in ("-", "/dev/stdin") or str(path).startswith("--"):
             raise UserError(f"{option}: expected a file, got {str(path)!r}")
         if path.is_dir():
             raise UserError(f"{option} {path}: a folder, expected a file")
@@ -73,7 +73,7 @@ def check_folder(path: Path | None, option: str, *, mark: str = "", overwrite: b
     there = next(place for place in (path, *path.absolute().parents) if place.exists())
     if not there.is_dir():
         raise UserError(f"{option} {path}: {'' if there == path else f'{there} is '}a file, expected a folder")
-    _try_writing(there / "new", option)
+    _try_folder(there, f"{option} {path}")
     if mark and not overwrite and path.is_dir() and not (path / mark).is_file():
         strange = [file.name for file in path.iterdir() if file.suffix in (".csv", ".svg")]
         if strange:
@@ -174,8 +174,12 @@ def _try_writing(path: Path, option: str) -> None:
     folder = path.resolve().parent
     if not folder.is_dir():
         raise UserError(f"{option} {path}: the folder {path.parent} isn't there; make it first")
+    _try_folder(folder, f"{option} {path}")
+
+
+def _try_folder(folder: Path, what: str) -> None:
     try:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise UserError(f"{option} {path}: can't be written ({error.strerror or error})") from None
+        raise UserError(f"{what}: can't be written ({error.strerror or error})") from None

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from crossfade.errors import UserError
+from crossfade.lab.checks import check_count
 
 _TRIAL = 3000  # bytes that a trial takes from its plan to its line in a report: 1.7 kB and 1.2 kB measured
 # The two kinds of control groups: the folder, and the files with the limit and with what is used of it.
@@ -32,7 +33,8 @@ class Hardware:
             cluster has one, else 0.
 
     Raises:
-        UserError: several devices for a task on the cluster, or another part of a GPU.
+        UserError: a number below 1 (of ``workers`` below 0), several devices for a task on the cluster, or another part
+            of a GPU.
     """
 
     accelerator: str = "auto"
@@ -47,6 +49,11 @@ class Hardware:
     gpus: float | None = None
 
     def __post_init__(self) -> None:
+        check_count("--devices", self.devices)
+        check_count("--nodes", self.nodes)
+        check_count("--workers", self.workers, 0)
+        if self.threads is not None:
+            check_count("--workers", self.threads)
         if self.ray is not None and self.devices * self.nodes > 1:
             raise UserError("--ray: a trial has one device there; leave --devices and --nodes at 1")
         if self.gpus is not None and (self.ray is None or not 0 <= self.gpus <= 1):
@@ -92,8 +99,16 @@ def check_device(device: str) -> bool:
 
 
 def device_memory(hardware: Hardware) -> float:
-    """Return how many bytes may still be taken where deep networks are trained: of a GPU, or of the machine."""
-    if torch_device(hardware) == "cpu":
+    """Return how many bytes may still be taken where deep networks are trained: of a GPU, or of the machine.
+
+    Infinity stands for the unknown memory of a cluster.
+
+    Raises:
+        UserError: a GPU that can't be used here.
+    """
+    if hardware.ray is not None:
+        return math.inf
+    if not check_device(torch_device(hardware)):
         return available_memory()
     import torch
 

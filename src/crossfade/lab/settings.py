@@ -4,7 +4,7 @@
 
 import difflib
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from enum import Enum
 from pathlib import Path
@@ -194,7 +194,7 @@ class Settings:
                 hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(place)}"
                 raise UserError(f"setting {name!r} is unknown ({hint})")
             if value is not None:
-                said[place[name]][name] = value
+                said[place[name]][name] = value.tolist() if hasattr(value, "tolist") else value  # NumPy's numbers
         return cls(Training(**said[0]), Texts(**said[1]), Images(**said[2]))
 
     @classmethod
@@ -240,9 +240,9 @@ _NEEDS: dict[str, tuple[tuple[Kind, ...], tuple[str, ...]]] = {
 }
 
 
-def check_kind(kind: Kind, where: str, *groups: "DataclassInstance") -> None:
-    """Raise UserError for an option in these groups that doesn't suit the data in the file or folder ``where``."""
-    for name in (name for group in groups for name in given(group)):
+def check_kind(kind: Kind, where: str, names: Iterable[str]) -> None:
+    """Raise UserError for an option of these names that doesn't suit the data in the file or folder ``where``."""
+    for name in names:
         for needed, (kinds, names) in _NEEDS.items():
             if name in names and kind not in kinds:
                 what = "not a folder" if IMAGES in kinds else kind.value

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
 from crossfade.errors import UserError
+from crossfade.lab.files import replacing
 from crossfade.lab.trial import Json, Trial, digest
 
 _APPLICATION = 0x43524644  # "CRFD" in the file's header: this SQLite file is ours
@@ -231,15 +232,12 @@ class Store:
 
     def backup(self, path: Path) -> None:
         """Write a copy of everything that is stored to a new file; a run may go on writing meanwhile."""
-        part = Path(f"{path}.part")
-        with self._errors():
-            try:
-                part.unlink(missing_ok=True)
-                with closing(sqlite3.connect(part, isolation_level=None)) as copy:
-                    self._db.backup(copy)
-                part.replace(path)
-            finally:
-                part.unlink(missing_ok=True)
+        with (
+            self._errors(),
+            replacing(path, "--backup") as file,
+            closing(sqlite3.connect(file.name, isolation_level=None)) as copy,
+        ):
+            self._db.backup(copy)
 
     def _insert(self, table: str, *row: object) -> None:
         with self._errors():
@@ -321,6 +319,8 @@ def _check_file(path: Path, mode: str) -> None:
             raise UserError(f"store {path}: no such file; `crossfade compare` makes one, --store names another")
         if not path.parent.is_dir():
             raise UserError(f"store {path}: the folder {path.parent} isn't there; make it first")
+    elif not path.is_file():
+        raise UserError(f"store {path}: a pipe or a device, expected a file")
     elif mode == "write" and not os.access(path, os.W_OK):
         raise UserError(f"store {path}: it can't be written to; make it writable or name another one with --store")
 

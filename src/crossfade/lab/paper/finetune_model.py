@@ -21,7 +21,7 @@ from crossfade._transforms import Mixture, Transform
 from crossfade.errors import UserError
 from crossfade.functional import probability_loss
 from crossfade.lab import checkpoints
-from crossfade.lab.checks import check_count, expect
+from crossfade.lab.checks import check_count, check_positive, expect
 from crossfade.lab.data.split import entry
 from crossfade.lab.methods import Method
 from crossfade.lab.store import Outcome
@@ -63,6 +63,8 @@ class FinetuneRecipe:
     def __post_init__(self) -> None:
         for name in ("width", "layers", "context", "batch_size", "epochs", "pretrain_steps", "train", "held_out"):
             check_count(name, getattr(self, name))
+        for rate in self.learning_rates:
+            check_positive("learning_rates", rate)
 
     def to_dict(self) -> Json:
         return asdict(self)

@@ -74,17 +74,17 @@ def run_study(
     study = STUDIES[name]
     meta = describe_run(DEFINED[name]["title"], trials, command_line(), scale=scale)
     request = Run(name, {"meta": meta, "settings": {"scale": scale}}, tuple(trial.key for trial in trials))
-    summary = run_request(
-        [request],
-        trials,
-        store,
-        hardware,
-        family=partial(process_executor, study.compute),
-        retry_failed=retry_failed,
-        progress=progress,
-        label=name.capitalize(),
-    )
-    with Store(store, "read") as opened:
+    with Store(store) as opened:
+        summary = run_request(
+            [request],
+            trials,
+            opened,
+            hardware,
+            family=partial(process_executor, study.compute),
+            retry_failed=retry_failed,
+            progress=progress,
+            label=name.capitalize(),
+        )
         _write_files(opened, request, out)
     return summary.failed
 

@@ -17,6 +17,8 @@ from pathlib import Path
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.accelerators import AcceleratorRegistry
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 from torch.nn.functional import cross_entropy
 
@@ -24,7 +26,7 @@ from crossfade.diagnostics.recorder import Watcher
 from crossfade.errors import UserError
 from crossfade.kernels.graphs import empty_memory
 from crossfade.lab import checkpoints
-from crossfade.lab.checks import expect
+from crossfade.lab.checks import check_choice, expect
 from crossfade.lab.data.images import ImageSplit, StreamSplit, StreamTask
 from crossfade.lab.data.texts import TextSplit
 from crossfade.lab.hardware import Hardware, process_rank
@@ -54,7 +56,12 @@ def executor(hardware: Hardware, work: Path, keep: Path | None = None) -> Execut
         work: A folder for checkpoints. Each trial's own folder in it is removed at the end; logs stay in ``logs/KEY``.
         keep: A folder for weights: ``KEY.safetensors`` of the last epoch and, if the validation part chooses the epoch,
             ``KEY.best.safetensors`` of the chosen one.
+
+    Raises:
+        UserError: an accelerator that Lightning doesn't know.
     """
+    known = ("auto", "gpu", *sorted(AcceleratorRegistry.available_accelerators()))
+    check_choice("--accelerator", hardware.accelerator, known)
 
     def execute(batches: Sequence[Batch], tick: Tick) -> Iterator[tuple[Trial, Outcome]]:
         runner = _Runner(hardware, work, keep, tick)
@@ -136,6 +143,8 @@ class _Runner:
             history = train(job, _recipe(trial), hardware=self.hardware, callbacks=callbacks, on_progress=report)
         except UserError:
             raise
+        except (MisconfigurationException, ModuleNotFoundError) as error:
+            raise UserError(f"--accelerator {self.hardware.accelerator}, --devices: {error}") from None
         except (RuntimeError, ValueError) as error:
             return Outcome(error=error_line(error))
         return self._finished(trial, job, history)

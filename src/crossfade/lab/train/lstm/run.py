@@ -87,6 +87,7 @@ def executor(hardware: Hardware) -> Executor:
     """
     if hardware.devices * hardware.nodes > 1 or process_rank() > 0:
         raise UserError("--devices, --nodes: LSTMs are trained on one device; leave them at 1")
+    check_choice("--accelerator", hardware.accelerator, ("auto", "cpu", "gpu", "cuda"))
     device, threads = torch_device(hardware), hardware.threads or processors()
     check_device(device)
 
