@@ -12,6 +12,7 @@ from sklearn.datasets import load_iris
 
 from crossfade.cli import COMMANDS
 from crossfade.cli.compare import _laid_out
+from crossfade.cli.data import _Line
 from crossfade.lab.methods import DEFAULT_METHODS
 
 QUICK = ["--repeats", "2", "--epochs", "2", "--learning-rates", "0.01"]
@@ -355,12 +356,14 @@ def test_an_option_that_does_not_suit_the_data_is_refused(call, iris, folder, ar
     assert sorted(os.listdir(folder)) == ["images", "iris.csv"]
 
 
-def test_the_help_of_compare_has_groups(call):
+def test_the_help_of_compare_has_groups(call, monkeypatch):
     help_ = call("compare", "--help")[1]
     headings = re.findall(r"╭─ (\w+) ─", help_)
     assert headings == ["Arguments", "Data", "Texts", "Images", "Training", "Machine", "Output"]
     options = re.findall(r"│ (--[a-z-]+)", help_)
     assert len(options) == len(set(options)) > 40
+    monkeypatch.setenv("COLUMNS", "240")  # there lines don't end where the docstring's do
+    assert "gradual without its shape. [default" in call("compare", "--help")[1]
 
 
 def test_another_run_on_the_same_store_is_refused(call, folder):
@@ -387,6 +390,24 @@ def test_output_that_is_closed_or_lacks_a_character_is_no_error():
     assert b"2 (1 - ?p): row weight ?p" in process.stdout
     closed = subprocess.run(f"{sys.executable} -m crossfade list >&- 2>&-", shell=True, check=False)
     assert closed.returncode == 0
+
+
+def test_the_progress_of_a_download_ends_its_line(monkeypatch):
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", terminal)
+    show = _Line()
+    for done, total in ((10**6, 2 * 10**6), (2 * 10**6, 2 * 10**6), (3 * 10**6, 0)):
+        show(done, total)
+    assert terminal.getvalue() == "\r1 of 2 MB \r2 of 2 MB \n\r3 MB "
+
+
+def test_without_a_home_folder_data_needs_a_place(call, folder, monkeypatch):
+    for name in ("HOME", "XDG_CACHE_HOME", "CROSSFADE_DATA"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
+    assert "use --data-dir, or set CROSSFADE_DATA" in refused(call("data"))
+    assert call("data", "--data-dir", folder)[0] == 0
 
 
 def test_list_names_what_there_is(call):

@@ -157,7 +157,7 @@ def _app(called: Sequence[str]) -> App:
         help_epilogue="Start with `crossfade compare`: four real data sets, nothing to download, under a minute.",
         version=lambda: version("crossfade"),
         suppress_keyboard_interrupt=False,
-        help_format="plaintext",
+        help_format="markdown",
         default_parameter=Parameter(negative="", converter=_converted),
     )
     studies = App(name="run", help="Run one of the paper's studies; resumes by itself.", sort_key=0.5)

@@ -74,11 +74,12 @@ class _Line:
 
     def __call__(self, done: int, total: int) -> None:
         tenth = 10 * done // total if total else done >> 25
+        line = f"{done / 1e6:.0f} {f'of {total / 1e6:.0f} ' if total else ''}MB"
         if sys.stderr.isatty():
-            print(f"\r{done / 1e6:.0f} of {total / 1e6:.0f} MB ", end="", file=sys.stderr, flush=True)
+            print(f"\r{line} ", end="\n" if done == total else "", file=sys.stderr, flush=True)
         elif tenth != self._tenth:
             self._tenth = tenth
-            print(f"{done / 1e6:.0f} of {total / 1e6:.0f} MB", file=sys.stderr, flush=True)
+            print(line, file=sys.stderr, flush=True)
 
 
 def show(*, quiet: Quiet = False) -> int:

@@ -67,11 +67,18 @@ class DataSet:
 
 
 def default_data_dir() -> Path:
-    """Return ``$CROSSFADE_DATA``, or ``crossfade/data`` in the user's cache folder."""
+    """Return ``$CROSSFADE_DATA``, or ``crossfade/data`` in the user's cache folder.
+
+    Raises:
+        UserError: neither is known, as for a user of a container who has no home.
+    """
     if named := os.environ.get("CROSSFADE_DATA"):
         return Path(named)
     cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path.home() / ".cache") / "crossfade" / "data"
+    try:
+        return (Path(cache) if cache else Path.home() / ".cache") / "crossfade" / "data"
+    except RuntimeError:
+        raise UserError("there is no home folder for data; use --data-dir, or set CROSSFADE_DATA") from None
 
 
 def find_imagenet(data_dir: Path) -> Path | None:
