@@ -6,6 +6,8 @@ import logging
 import os
 import signal
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -145,6 +147,14 @@ def test_a_trial_asks_for_what_a_node_has(accelerator, asked, found):
         with pytest.raises(UserError, match=f"a core and {found:g} GPUs, and no node has them"):
             lab_ray._connect(ray, hardware)
         assert said == ["shutdown"]
+
+
+def test_a_cluster_answers_a_thread_too(request):
+    # There signals can't be set, and neither does Ray set one.
+    request.addfinalizer(partial(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, lambda *_: None)))
+    ray = SimpleNamespace(init=lambda **_: None, nodes=lambda: [{"Alive": True, "Resources": {"CPU": 1.0}}])
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(lab_ray._connect, ray, Hardware(ray="local")).result() == 0
 
 
 @pytest.mark.slow

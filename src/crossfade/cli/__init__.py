@@ -191,7 +191,8 @@ def _explained(error: CycloptsError) -> str:
         known = {name: name for name in (*COMMANDS, "run")} | {name: f"run {name}" for name in STUDIES}
         near = difflib.get_close_matches(words[0].lower(), known, n=1, cutoff=0.5)
         there = [f"compare {words[0]}"] if os.path.exists(words[0]) else [known[name] for name in near]
-        hint = f"did you mean crossfade {there[0]}?" if there else f"there are {', '.join((*COMMANDS, 'run'))}"
+        named = STUDIES if error.command_chain else (*COMMANDS, "run")
+        hint = f"did you mean crossfade {there[0]}?" if there else f"there are {', '.join(named)}"
         return f"no command {words[0]!r}: {hint}"
     if isinstance(error, UnusedCliTokensError):
         return f"unexpected {' '.join(words)}: see {chain} --help"

@@ -33,7 +33,8 @@ def check_choices(recipe: DataclassInstance) -> None:
 def check_count(name: str, value: object, least: int = 1) -> None:
     """Raise UserError unless the value is a whole number in [least, 2^31)."""
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value < INDEX:
-        raise UserError(f"{name} must be a whole number of at least {least}, got {value!r}")
+        limit = "below 2^31" if isinstance(value, int) and value >= INDEX else f"of at least {least}"
+        raise UserError(f"{name} must be a whole number {limit}, got {value!r}")
 
 
 def check_positive(name: str, value: float, *, zero: bool = False) -> None:

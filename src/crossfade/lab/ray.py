@@ -126,7 +126,7 @@ def _connect(ray: Any, hardware: Hardware) -> float:
             socket.create_connection((host.strip("[]"), int(port)), timeout=5.0).close()
         stop = signal.getsignal(signal.SIGTERM)
         ray.init(address=address, log_to_driver=False, logging_level="error", ignore_reinit_error=True)
-        if callable(stop):  # Ray would exit by itself
+        if callable(stop) and signal.getsignal(signal.SIGTERM) is not stop:  # Ray would exit by itself
             signal.signal(signal.SIGTERM, stop)
     except (OSError, ValueError, RuntimeError) as error:
         line = " ".join(str(error).split())[:200]

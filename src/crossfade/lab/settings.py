@@ -113,7 +113,8 @@ class Training(_Group):
         repeats: Splits of the data, with their own initial weights. [default: tables: 10; texts: 5; images: 3]
         seed: Another number gives other splits, weights and batches. [default: 0]
         test_size: Share of the data to test on; as much is for validation. [default: 0.2]
-        split: Tables: folds, so that the repeats test every row equally often, or random test rows. [default: folds]
+        split: Tables: folds, so that the repeats test every row equally often, or random test rows.
+            [default: folds; random with --test, --group or --time]
         net: Tables: mlp (ReLU) or linear. Texts: lstm, or bert:NAME with a model of the Hugging Face hub or a folder.
             Images: resnet20, resnet32, resnet18_small, ... or a classifier of torchvision.
             [default: tables: mlp; texts: lstm; images: resnet20]
