@@ -125,6 +125,7 @@ def test_over_data_sets_it_is_the_signed_rank_test():
     c = found.across[0]
     assert c.equivalence == equivalence_over_datasets(c.differences, 0.005)
     assert c.outcome == "practically equivalent"
+    assert ": practically equivalent (signed-rank Holm p = " in found.overall_verdicts[0].text
     assert found.headline.startswith("Practically equivalent to ce, within 0.5 points: f0, el.")
     assert found.headline.endswith("Data set by data set: 24 practical equivalences in 24 comparisons.")
     assert found.advice == "Stay with ce: nothing here is better."

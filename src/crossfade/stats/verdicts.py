@@ -260,8 +260,8 @@ def _across(c: AcrossComparison, metric: str) -> str:
         if c.comparisons > 1:
             least += f", or {min(1.0, c.smallest_p * c.comparisons):g} after allowing for {c.comparisons} comparisons"
         return f"{where} {change}, {tally}: {n} data sets are too few to conclude anything beyond them ({least})."
-    if c.outcome == "no reliable difference":
-        end = f"no reliable difference (signed-rank {_holm(c)})"
+    if c.outcome in ("no reliable difference", "practically equivalent"):
+        end = f"{c.outcome} (signed-rank {_holm(c)})"
     elif c.outcome == "mixed":
         often = "better more often than worse" if c.usually_better else "worse more often than better"
         end = f"ranked {often} (signed-rank {_holm(c)}), but the mean difference does not reliably follow"
