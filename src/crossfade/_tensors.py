@@ -102,6 +102,13 @@ def check_per_class(name: str, values: Tensor | None, classes: int) -> None:
         raise RuntimeError(f"{name} must have one element for each of {classes} classes, got {tuple(values.shape)}")
 
 
+def check_range(name: str, values: Tensor, end: int, error: type[Exception]) -> None:
+    """Raise an error of this type unless all values are in [0, end)."""
+    numbers = values.cpu().numpy()
+    if numbers.size and not (numbers.min() >= 0 and numbers.max() < end):
+        raise error(f"{name} must be in [0, {end}), got {numbers.min()} to {numbers.max()}")
+
+
 def target_weight(weight: Tensor, target: Tensor, ignored: Tensor) -> Tensor:
     """Return the class weight of each target, 0 where it is ignored."""
     return weight[target.masked_fill(ignored, 0)].masked_fill(ignored, 0.0)

@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from crossfade._tensors import check_range
+
 _FLAT, _SHARP = 1e-2, 1e4  # the largest gap between logits, divided by the temperature, at the ends of the search
 # The temperature where no row is wrong. Measured on small tables: with smaller ones the few mistakes on test rows cost
 # more than is won.
@@ -39,8 +41,8 @@ def fit_temperature(logits: Tensor, target: Tensor, weight: Tensor | None = None
         weight: (N,) of the examples; None for equal ones.
 
     Raises:
-        ValueError: shapes that don't fit, no example, logits that aren't finite, or a weight that is negative or not
-            finite, or no weight above 0.
+        ValueError: shapes that don't fit, no example, a target that isn't a class, such as an ignored one, logits that
+            aren't finite, or a weight that is negative or not finite, or no weight above 0.
 
     >>> logits = torch.tensor([[4.0, 0.0], [4.0, 0.0], [4.0, 0.0], [4.0, 0.0]])
     >>> found = fit_temperature(logits, torch.tensor([0, 0, 0, 1]))  # p = 3/4
@@ -51,6 +53,7 @@ def fit_temperature(logits: Tensor, target: Tensor, weight: Tensor | None = None
 
     if logits.ndim != 2 or target.shape != logits.shape[:1] or not len(target):
         raise ValueError(f"expected logits (N, C) and target (N,), got {tuple(logits.shape)} and {tuple(target.shape)}")
+    check_range("target", target, logits.shape[1], ValueError)
     z, target = logits.detach().cpu().double(), target.cpu()
     share = torch.ones(len(z), dtype=torch.float64) if weight is None else weight.detach().cpu().double()
     if share.shape != target.shape or not bool((share >= 0).all()) or not 0 < float(share.sum()) < math.inf:

@@ -146,6 +146,7 @@ class Fade(nn.Module):
         if not callable(g):
             raise TypeError(f"g_of must return a function g of the cross entropy, got {type(g).__name__}")
 
+    @torch.inference_mode(False)  # where the module is moved in inference mode, at() must still be able to fill these
     def _set(self, values: tuple[float, ...], device: torch.device) -> None:
         self._values = values
         # A 0-dim float64 tensor doesn't promote float32 logits, and keeps 1 / (1 - 2F) exact for float64 ones.
@@ -217,7 +218,11 @@ class CrossfadeLoss(Fade):
         self.at(0.0)
 
     def _scheduled(self, progress: float) -> Weights:
-        return Weights(*self.schedule(progress))
+        values = self.schedule(progress)
+        try:
+            return Weights(*values)
+        except TypeError:
+            raise TypeError(f"schedule must return Weights(alpha, beta), got {values!r}") from None
 
     def extra_repr(self) -> str:
         return super().extra_repr().replace("g_of=Mixture", f"schedule={_name(self.schedule)}")

@@ -108,6 +108,9 @@ def test_bad_arguments_are_named():
     ):
         with pytest.raises(ValueError, match="weight must be"):
             fit_temperature(logits, target, weight)
+    for ignored in (-100, 2):
+        with pytest.raises(ValueError, match=rf"target must be in \[0, 2\), got .*{ignored}"):
+            fit_temperature(logits, torch.tensor([0, ignored, 1]))
     for bad in (torch.inf, torch.nan):
         with pytest.raises(ValueError, match="expected finite logits"):
             fit_temperature(torch.tensor([[bad, 0.0]]), torch.tensor([0]))

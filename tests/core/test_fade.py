@@ -153,6 +153,9 @@ def test_copies_casts_and_checkpoints() -> None:
         assert fade.q == 0.35
     assert copy.deepcopy(fade).to("meta").q.device.type == "meta"
     assert made("no parameters").to("meta").double().names == ()
+    with torch.inference_mode():
+        moved = copy.deepcopy(fade).to("cpu").at(0.0)
+    assert moved.at(1.0).q == 0.7
     # Resumed anywhere: nothing but the progress counts.
     logits, target = torch.randn(4, 5), torch.randint(5, (4,))
     assert made("rising L_q").at(0.8)(logits, target) == made("rising L_q").at(0.1).at(0.8)(logits, target)

@@ -143,6 +143,8 @@ class TestCriterion:
     def test_bad_arguments(self) -> None:
         with pytest.raises(TypeError, match="schedule must be a function"):
             cf.CrossfadeLoss(0.5)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match=r"schedule must return Weights\(alpha, beta\), got 0\.0"):
+            cf.CrossfadeLoss(cf.ramp(0.0, 1.0))  # type: ignore[arg-type]
         with pytest.raises(ValueError, match="reduction must be"):
             cf.CrossfadeLoss(reduction="average")  # type: ignore[arg-type]
         with pytest.raises(ValueError, match="progress must be in"):

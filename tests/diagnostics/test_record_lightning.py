@@ -1,5 +1,8 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -7,6 +10,7 @@ pl = pytest.importorskip("lightning.pytorch")
 
 from crossfade.diagnostics import IndexedDataset, ProbabilityRecorder, Recording  # noqa: E402
 from crossfade.diagnostics.lightning import RecordProbabilities  # noqa: E402
+from crossfade.errors import UserError  # noqa: E402
 
 
 class Linear(pl.LightningModule):
@@ -100,6 +104,21 @@ def test_after_a_training_that_failed_the_next_model_is_recorded(tmp_path):
         trainer(tmp_path, callback, 1, enable_checkpointing=False).fit(Failing(), loader)
     trainer(tmp_path, callback, 1, enable_checkpointing=False).fit(Linear(), loader)
     assert Recording(tmp_path / "r").complete() == [0]
+
+
+def test_under_ddp_training_is_recorded_and_validation_of_several_processes_refused(tmp_path):
+    callback, model = RecordProbabilities(ProbabilityRecorder(tmp_path / "r", 10, 1)), Linear()
+    try:  # under DDP the module is called for the whole step, and that call returns the loss
+        run = trainer(tmp_path, callback, 1, enable_checkpointing=False, strategy="ddp", devices=1)
+        run.fit(model, DataLoader(IndexedDataset(data()), 4))
+    finally:
+        dist.destroy_process_group()
+    values = {index: p for _, index, p in model.seen}
+    assert Recording(tmp_path / "r").p(0).tolist() == pytest.approx([values[i] for i in range(10)], rel=2e-3)
+
+    counted = RecordProbabilities(validation=ProbabilityRecorder(tmp_path / "v", 10, 1))
+    with pytest.raises(UserError, match="in one process, got 2"):
+        counted.setup(SimpleNamespace(world_size=2), model, "fit")
 
 
 def test_nothing_to_record():

@@ -164,6 +164,14 @@ def test_class_probabilities_in_half_precision_are_counted_exactly(dtype):
         assert global_count(CrossfadeLoss(), torch.full((count, 2), 0.5, dtype=dtype)) == count
 
 
+def test_criteria_without_a_global_mean_are_refused():
+    logits, target = torch.randn(3, 2), torch.tensor([0, 1, 0])
+    with pytest.raises(ValueError, match="z_loss counts all targets alike"):
+        global_mean(CrossfadeLoss(weight=torch.tensor([1.0, 2.0]), z_loss=0.1), logits, target)
+    with pytest.raises(TypeError, match=r"criterion must be a crossfade\.CrossfadeLoss, got CrossEntropyLoss"):
+        global_mean(torch.nn.CrossEntropyLoss(), logits, target)
+
+
 def test_no_target_at_all_is_zero_with_a_connected_graph():
     logits = torch.randn(4, 3, requires_grad=True)
     loss = global_mean(CrossfadeLoss(), logits, torch.full((4,), -100))

@@ -254,7 +254,9 @@ def test_mistakes_are_named(tmp_path):
         CrossfadeCallback(nn.CrossEntropyLoss())
 
 
-def test_the_trainers_own_label_smoothing_and_shift_are_named(tmp_path):
+def test_the_trainers_own_label_smoothing_shift_and_ignored_label_are_named(tmp_path):
+    with pytest.raises(UserError, match="expected ignore_index=-100, got 0; exchange that label for -100"):
+        CrossfadeCallback(CrossfadeLoss(ignore_index=0))  # the Trainer would count the targets 0 in its mean
     with pytest.raises(UserError, match="expected shift=0, got 1"):
         CrossfadeCallback(CrossfadeLoss(shift=1))
     with pytest.raises(UserError, match=r"label_smoothing_factor would not be used.*label_smoothing=0\.2"):

@@ -126,6 +126,34 @@ def test_unknown_length_asks_for_total_steps():
         fit(Classifier(), [CrossfadeCallback(interval="epoch")], endless, max_epochs=-1)
 
 
+class Manual(Classifier):
+    """A module with two optimizers, each of which steps once a batch."""
+
+    automatic_optimization = False
+
+    def training_step(self, batch, batch_idx):
+        for optimizer in self.optimizers():
+            optimizer.zero_grad()
+            self.manual_backward(super().training_step(batch, batch_idx))
+            optimizer.step()
+
+    def configure_optimizers(self):
+        return [torch.optim.SGD(self.parameters(), lr=0.1) for _ in range(2)]
+
+
+def test_steps_that_lightning_miscounts_ask_for_total_steps():
+    with pytest.raises(UserError, match="manual optimization"):
+        fit(Manual(), [CrossfadeCallback()])
+    changing = L.callbacks.GradientAccumulationScheduler({0: 1, 1: 2})
+    with pytest.raises(UserError, match="an accumulation that changes"):
+        fit(Classifier(), [CrossfadeCallback(), changing])
+    assert fit(Manual(), [CrossfadeCallback()], max_steps=10).seen == [
+        one for one in expected(FADE, 10)[::2] for _ in range(2)
+    ]
+    seen = fit(Classifier(), [CrossfadeCallback(total_steps=9), changing]).seen
+    assert seen == expected(FADE, 9)[:6] + [one for one in expected(FADE, 9)[6:] for _ in range(2)]
+
+
 def test_total_steps_serves_where_the_length_is_unknown():
     endless = DataLoader(Endless(), batch_size=2)
     module = fit(Classifier(), [CrossfadeCallback(total_steps=8)], endless, max_epochs=1, limit_train_batches=10)

@@ -10,8 +10,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from crossfade._tensors import check_range
 from crossfade.diagnostics.curves import gradient_curve
-from crossfade.diagnostics.recorder import Recording, check_range
+from crossfade.diagnostics.recorder import Recording
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]

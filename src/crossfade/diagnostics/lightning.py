@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from crossfade.diagnostics.recorder import ProbabilityRecorder
+from crossfade.errors import UserError
 
 _Batch: TypeAlias = Mapping[str, Tensor] | Sequence[Tensor]
 
@@ -33,6 +34,7 @@ class RecordProbabilities(pl.Callback):  # type: ignore[misc]
 
     Raises:
         ValueError: neither ``training`` nor ``validation`` is given.
+        UserError: as training begins: ``validation`` with several processes.
     """
 
     def __init__(
@@ -53,6 +55,10 @@ class RecordProbabilities(pl.Callback):  # type: ignore[misc]
         self._counted = 0
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if stage == "fit" and self.validation is not None and trainer.world_size > 1:
+            raise UserError(
+                f"validation examples are counted in one process, got {trainer.world_size}: leave validation= out"
+            )
         if self._hook is not None:  # of a training that failed, perhaps of another model
             self._hook.remove()
         self._hook = pl_module.register_forward_hook(self._keep_logits)
@@ -90,7 +96,8 @@ class RecordProbabilities(pl.Callback):  # type: ignore[misc]
 
     def _keep_logits(self, module: nn.Module, args: object, output: object) -> None:
         logits = getattr(output, "logits", output)
-        self._logits = logits.detach() if isinstance(logits, Tensor) else None
+        if isinstance(logits, Tensor) and logits.ndim:  # DDP calls the module for the whole step, which returns a loss
+            self._logits = logits.detach()
 
     def _take_logits(self) -> Tensor:
         logits, self._logits = self._logits, None

@@ -27,6 +27,8 @@ import torch
 from numpy.lib.format import open_memmap
 from torch import Tensor
 
+from crossfade._tensors import check_range
+
 _ARRAY, _META, _VERSION = "probabilities.npy", "recording.json", 1
 # On an accelerator every copy to the host waits for the device, and on the CPU calls on small batches are mostly
 # overhead. So batches are written in groups of up to GROUP, and on the CPU of up to _GROUP_LOGITS logits.
@@ -197,13 +199,6 @@ class ProbabilityRecorder:
 
     def __exit__(self, *_: object) -> None:
         self.flush()
-
-
-def check_range(name: str, values: Tensor, end: int, error: type[Exception]) -> None:
-    """Raise an error of this type unless all values are in [0, end)."""
-    numbers = values.cpu().numpy()
-    if numbers.size and not (numbers.min() >= 0 and numbers.max() < end):
-        raise error(f"{name} must be in [0, {end}), got {numbers.min()} to {numbers.max()}")
 
 
 def _describe(logits: Tensor, target: Tensor) -> Tensor:

@@ -37,6 +37,10 @@ def global_mean(
         count: :func:`global_count` of all targets of one optimizer step, when several calls make up the step: their
             losses then add up to the mean over all of them.
 
+    Raises:
+        TypeError: a criterion that isn't a ``Fade``.
+        ValueError: a criterion with a ``z_loss`` and class weights, whose mean divides the two by different counts.
+
     >>> import torch
     >>> from crossfade import CrossfadeLoss
     >>> criterion = CrossfadeLoss()
@@ -44,11 +48,13 @@ def global_mean(
     >>> bool(global_mean(criterion, logits, target) == criterion(logits, target))
     True
     """
+    total: Tensor = with_reduction(criterion, "sum")(logits, target)
+    if criterion.z_loss and criterion.weight is not None:
+        raise ValueError("z_loss counts all targets alike: expected a criterion without weight, or z_loss=0")
     if count is None:
         count = global_count(criterion, target, group=group)
     world = dist.get_world_size(group) if _several() else 1
     # No target anywhere: 0 / 1, where the mean would be NaN.
-    total: Tensor = with_reduction(criterion, "sum")(logits, target)
     return total * (world / count.masked_fill(count == 0, 1.0))
 
 

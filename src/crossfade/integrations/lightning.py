@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 
 from crossfade.errors import UserError
 from crossfade.integrations._shared import Scheduled
@@ -29,8 +30,8 @@ class CrossfadeCallback(Callback):  # type: ignore[misc]
         criterion: the criterion, if it is not an attribute of the module.
         interval: ``"step"`` or ``"epoch"``, named as in Lightning's configuration of learning rate schedules.
         total_steps: optimizer steps of the whole training. Needed only where Lightning doesn't know them: loaders
-            without a length, neither ``max_steps`` nor ``max_epochs``, several optimizers. After that many steps
-            the schedule stays at its end.
+            without a length, neither ``max_steps`` nor ``max_epochs``, manual optimization (several optimizers), a
+            ``GradientAccumulationScheduler``. After that many steps the schedule stays at its end.
 
     Raises:
         UserError: at the start of training, if no criterion is found or the length of the training is unknown.
@@ -83,11 +84,16 @@ class CrossfadeCallback(Callback):  # type: ignore[misc]
             return int(trainer.max_epochs)
         if self.total_steps is not None:
             return self.total_steps
-        total = trainer.estimated_stepping_batches
+        # Lightning's own estimate takes one step a batch, and the first epoch's accumulation for all.
+        countable = trainer.lightning_module.automatic_optimization and not any(
+            isinstance(one, GradientAccumulationScheduler) and len(one.scheduling) > 1 for one in trainer.callbacks
+        )
+        total = trainer.estimated_stepping_batches if countable else trainer.max_steps
         if not 0 < total < math.inf:
             raise UserError(
-                "the number of training steps is unknown (a loader without a length, or unlimited epochs): "
-                "pass CrossfadeCallback(total_steps=...) or set Trainer(max_steps=...)"
+                "the number of training steps is unknown (a loader without a length, unlimited epochs, manual "
+                "optimization or an accumulation that changes): pass CrossfadeCallback(total_steps=...) or set "
+                "Trainer(max_steps=...)"
             )
         return float(total)
 

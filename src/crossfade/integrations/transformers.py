@@ -34,8 +34,8 @@ class CrossfadeCallback(TrainerCallback):  # type: ignore[misc]
             weights the sum is divided by that count, too.
 
     Raises:
-        UserError: a criterion with a ``shift``, or ``TrainingArguments(label_smoothing_factor=...)``, which belongs to
-            the Trainer's own loss.
+        UserError: a criterion with a ``shift`` or an ``ignore_index`` other than the Trainer's -100, or
+            ``TrainingArguments(label_smoothing_factor=...)``, which belongs to the Trainer's own loss.
     """
 
     def __init__(self, criterion: Fade | Transform) -> None:
@@ -43,6 +43,11 @@ class CrossfadeCallback(TrainerCallback):  # type: ignore[misc]
         self._summed = with_reduction(self.criterion, "sum")
         if self.criterion.shift:
             raise UserError(f"the Trainer itself shifts the labels: expected shift=0, got {self.criterion.shift}")
+        if self.criterion.ignore_index != -100:  # its count of targets would hold the ignored ones
+            raise UserError(
+                f"the Trainer ignores the label -100: expected ignore_index=-100, got {self.criterion.ignore_index}; "
+                "exchange that label for -100 in the data"
+            )
         self._shift: bool | None = None
 
     def on_init_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -91,11 +96,11 @@ class CrossfadeCallback(TrainerCallback):  # type: ignore[misc]
                     "class probabilities can't be labels of a model whose labels the Trainer shifts: expected class "
                     f"indices of shape {tuple(logits.shape[:-1])}, got shape {tuple(labels.shape)}"
                 )
-            labels = F.pad(labels, (0, 1), value=self.criterion.ignore_index)[..., 1:]
+            labels = F.pad(labels, (0, 1), value=-100)[..., 1:]
         if labels.shape == logits.shape[:-1]:
             logits, labels = logits.reshape(-1, logits.shape[-1]), labels.reshape(-1)
         if num_items_in_batch is None:
-            num_items_in_batch = labels.ne(self.criterion.ignore_index).sum()
+            num_items_in_batch = labels.ne(-100).sum()
         count = torch.as_tensor(num_items_in_batch, device=logits.device)
         if labels.shape == logits.shape:  # class probabilities: the Trainer has counted C entries for each target
             count = count / logits.shape[-1]

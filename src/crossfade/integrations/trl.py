@@ -36,7 +36,7 @@ class CrossfadeCallback(transformers.CrossfadeCallback):
         criterion: a ``CrossfadeLoss``, any ``Fade``, or one of :mod:`crossfade.objectives`, such as ``deft()``.
 
     Raises:
-        UserError: a ``loss_type`` other than "nll", a ``label_smoothing_factor``, a criterion with another
+        UserError: a ``loss_type`` other than "nll", a ``label_smoothing_factor``, a criterion with a ``shift``, another
             ``ignore_index`` than -100 or a softcap beside the model's own, or a trainer that needs the other form.
     """
 
@@ -76,10 +76,6 @@ class CrossfadeCallback(transformers.CrossfadeCallback):
         criterion = self.criterion
         if criterion.softcap and softcap:
             raise UserError(f"the model caps its logits at {softcap:g} itself: expected softcap=None of the criterion")
-        if criterion.ignore_index != -100:
-            raise UserError(
-                f"TRL's head ignores the label -100: expected ignore_index=-100, got {criterion.ignore_index}"
-            )
         self._used = True
         criterion.to(hidden.device)
         if not torch.is_autocast_enabled(hidden.device.type):
