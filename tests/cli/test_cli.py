@@ -264,6 +264,12 @@ def test_bad_requests_are_one_line_and_leave_nothing_behind(call, iris, folder, 
     assert sorted(os.listdir(folder)) == before
 
 
+def test_a_file_whose_name_is_no_utf_8_is_to_be_renamed(call, iris, folder):
+    iris.rename(folder / "M\udcfcller.csv")
+    said = refused(call("compare", "M\udcfcller.csv", "--target", "species", *QUICK))
+    assert "ller.csv: its name isn't UTF-8; rename it" in said
+
+
 def test_several_files_are_several_data_sets(call, iris, folder):
     (folder / "south").mkdir()
     (folder / "south" / "iris.csv").write_text(iris.read_text().replace("5.1", "5.3"))
@@ -391,6 +397,8 @@ def test_output_that_is_closed_or_lacks_a_character_is_no_error():
     process = subprocess.run(listed, env=narrow, capture_output=True, check=False)
     assert (process.returncode, process.stderr) == (0, b"")
     assert b"2 (1 - ?p): row weight ?p" in process.stdout
+    narrow = {"PYTHONIOENCODING": "ascii:surrogateescape"}  # as in the POSIX locale
+    assert subprocess.run(listed, env={**os.environ, **narrow}, capture_output=True, check=False).stderr == b""
     closed = subprocess.run(f"{sys.executable} -m crossfade list >&- 2>&-", shell=True, check=False)
     assert closed.returncode == 0
 

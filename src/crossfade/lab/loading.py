@@ -45,6 +45,9 @@ def load(files: Sequence[Path], columns: Data, settings: Settings) -> Loaded:
     if len(files) > 1 and (kind is Kind.IMAGES or columns.test is not None):
         alone = "--test FILE" if columns.test else "a folder of images"
         raise UserError(f"{', '.join(map(str, files))}: several tables go together, but {alone} needs one data set")
+    for file in files:
+        if file.name.encode(errors="replace").decode() != file.name:  # no store and no page could hold it
+            raise UserError(f"{file}: its name isn't UTF-8; rename it")
     if kind is Kind.IMAGES:
         return files[0]
     if target is None:
