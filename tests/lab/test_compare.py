@@ -14,8 +14,10 @@ from crossfade.lab import compare
 from crossfade.lab.comparison import execute, plan
 from crossfade.lab.data.table import from_file, load_builtin
 from crossfade.lab.methods import DEFAULT_METHODS, METHODS, Method
+from crossfade.lab.provenance import same_schedules
 from crossfade.lab.settings import Images, Settings, Texts, Training
 from crossfade.lab.store import Store
+from crossfade.lab.train import Recipe
 from crossfade.schedules import constant, gradual, linear
 from crossfade.stats import out_of_fold_t
 
@@ -197,7 +199,10 @@ def test_a_failing_method_is_named_and_the_others_are_compared():
 
 def test_schedules_that_few_epochs_make_the_same_are_pointed_out():
     planned = plan([load_builtin("iris")], Settings.of({"epochs": 10, "methods": ["ce", "f0", "f0-late"]}), "test")
-    assert "f0-late is the same as f0 at 10 epochs" in " ".join(planned.notes)
+    assert "f0-late is the same as f0 at 10 epochs; use more epochs or --granularity step" in planned.notes
+    same = [Method(name, name, schedule=constant(0.0)) for name in ("first", "second")]
+    steps = Recipe(epochs=1, granularity="step")
+    assert same_schedules(same, steps) == ["second is the same as first at 1 epoch"]
     assert not plan(
         [load_builtin("iris")], Settings.of({"epochs": 20, "methods": ["ce", "f0", "f0-late"]}), "test"
     ).notes

@@ -17,6 +17,7 @@ from pathlib import Path
 import crossfade
 from crossfade.lab.methods import Method, shared_epochs
 from crossfade.lab.trial import Json, Recipe, Task, Trial
+from crossfade.stats.words import count
 
 SCHEDULE_GRID = 240  # every phase of the paper's recipes starts at a multiple of 1/240
 _PACKAGES = (
@@ -113,10 +114,10 @@ def _described(one: Method) -> dict[str, object]:
 def same_schedules(methods: Sequence[Method], recipe: Recipe) -> list[str]:
     """Return a note on each method that few epochs make the same as another: it would look like a tie."""
     steps = 1 if recipe.granularity == "epoch" else math.ceil(SCHEDULE_GRID / recipe.epochs)
+    advice = "; use more epochs or --granularity step" if recipe.granularity == "epoch" else ""
     epochs, notes = recipe.epochs, []
     for at, one in enumerate(methods):
         same = [two.name for two in methods[:at] if shared_epochs(two, one, epochs, steps) == epochs]
         if same:
-            advice = "use more epochs or --granularity step"
-            notes.append(f"{one.name} is the same as {same[0]} at {epochs} epochs; {advice}")
+            notes.append(f"{one.name} is the same as {same[0]} at {count(epochs, 'epoch')}{advice}")
     return notes
