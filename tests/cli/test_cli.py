@@ -218,6 +218,7 @@ def test_failed_trials_are_told_and_the_exit_status_is_1(call, iris, folder):
         (["compare", "--config", "code.toml"], "loss is code that would be run; use --loss on the command line"),
         (["compare", "--config", "fade.toml"], "schedule is code that would be run; use --schedule"),
         (["compare", "--loss", "own.py:falls"], "falls must never fall as ce grows"),
+        (["compare", "--schedule", "page.html:g"], "schedule file 'page.html' is not a Python file"),
         (["compare", "--loss", "exits.py:g"], "failed to load: SystemExit: 0"),
         (["compare", "huge.txt", "--target", "y"], "column 'a' has 40 infinite or huge numbers (first: 1e+308"),
         (["compare", "--repeats", "1000000000"], "ask for fewer repeats"),

@@ -131,6 +131,8 @@ def test_bad_requests_are_one_line(call, table, sentences, bert, folder):
     assert "at most 64" in refused(call, *at, "sentence", "--net", f"bert:{bert}", "--max-length", "65")
     assert "--workers" in refused(call, *at, "sentence", "--workers", "0")
     assert "epochs must be" in refused(call, *at, "sentence", "--epochs", "0")
+    line = refused(call, *at, "sentence", "--width", "1000000")
+    assert line.endswith("; use a smaller --width, or fewer methods")  # --drop and rates are for other tables
     for name in ("mps", "nonsense"):
         line = refused(call, *at, "sentence", "--accelerator", name, "-q")
         assert f"--accelerator must be one of auto, cpu, gpu, cuda, got '{name}'" in line

@@ -222,7 +222,8 @@ def plan(
     if isinstance(asked.recipe, Recipe | LstmRecipe):
         for task in asked.tasks:
             needed = asked.recipe.memory(task.shape, len(methods))
-            advice = "use a smaller --width, fewer methods or rates, or fewer columns (--drop)"
+            fewer = "methods" if isinstance(asked.recipe, LstmRecipe) else "methods or rates, or fewer columns (--drop)"
+            advice = f"use a smaller --width, or fewer {fewer}"
             check_memory(f"{task.name}: networks of {len(methods)} methods", needed, advice)
     recipe, pairs = asked.recipe, itertools.product(asked.tasks, range(asked.repeats))
     trials = tuple(Trial(asked.study, task, one, recipe, repeat) for task, repeat in pairs for one in methods)

@@ -153,7 +153,7 @@ def _module(place: str, what: str) -> ModuleType:
         raise UserError(f"{what} file {place!r} is not there")
     try:
         if path.is_file():
-            return _run_file(path)
+            return _run_file(path, what)
         if "" not in sys.path:  # an installed command doesn't look in the folder it is called from
             sys.path.insert(0, "")
         return importlib.import_module(place)
@@ -169,11 +169,11 @@ def _module(place: str, what: str) -> ModuleType:
         raise UserError(f"{what} module {place!r} failed to load: {type(error).__name__}: {error}") from error
 
 
-def _run_file(path: Path) -> ModuleType:
+def _run_file(path: Path, what: str) -> ModuleType:
     name = re.sub(r"\W", "_", str(path.resolve()))
     spec = importlib.util.spec_from_file_location(f"crossfade_loss_{name}", path)
     if spec is None or spec.loader is None:
-        raise UserError(f"loss file {str(path)!r} is not a Python file")
+        raise UserError(f"{what} file {str(path)!r} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # so that what it defines can be pickled
     spec.loader.exec_module(module)
