@@ -90,6 +90,10 @@ def test_unknown_names_get_a_hint(name, word):
         build(name, 10)
 
 
+def test_the_command_lists_every_network_for_small_images(call):
+    assert set(SMALL_NETS) - {"tiny", "tiny_plain"} <= set(call("list")[1].split())
+
+
 def test_pretrained_weights_that_do_not_exist_are_refused():
     with pytest.raises(UserError, match="no pretrained"):
         build("resnet20", 10, pretrained=True)

@@ -14,8 +14,8 @@ _NETWORKS = {
         "mlp": "hidden layers with ReLU, as wide as the inputs: the paper's second network; --width, --depth",
     },
     "Networks for images": {
-        "small images": "resnet20 resnet32 resnet44 resnet56 resnet110 resnet18_small resnet34_small preactresnet18",
-        "": "resnext29 resnext29_8x64d shufflenetv2_small",
+        "small images": "resnet8 resnet20 resnet32 resnet44 resnet56 resnet110 resnet18_small resnet34_small",
+        "": "preactresnet18 resnext29 resnext29_8x64d shufflenetv2_small",
         "any images": "every classifier of torchvision: resnet18, resnet50, efficientnet_b0, vit_b_16, ...; "
         "--pretrained",
     },

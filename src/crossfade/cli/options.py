@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
@@ -69,7 +69,8 @@ class Devices:
         """Return what these options say."""
         from crossfade.lab.hardware import Hardware
 
-        return Hardware(**{one.name: getattr(self, one.name) for one in fields(Devices)})
+        said = {one.name: getattr(self, one.name) for one in fields(self)}
+        return Hardware(threads=said.pop("workers", None), **said)
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,3 @@ class Machine(Devices):
     """
 
     workers: int | None = None
-
-    def hardware(self) -> Hardware:
-        """Return what these options say."""
-        return replace(super().hardware(), threads=self.workers)
