@@ -257,8 +257,11 @@ def test_measurements_of_a_network_on_a_gpu_are_those_on_the_cpu():
 def test_bad_input(tmp_path):
     with pytest.raises(UserError, match="scale must be"):
         run("escape", tmp_path, scale="huge")
-    with pytest.raises(UserError, match="--sets"):
-        run("dynamics", tmp_path, only=("nothing",))
+    for name in study.STUDIES:
+        with pytest.raises(
+            UserError, match=rf"^--sets: 'nothing' isn't in {name} at scale smoke without --data-dir \("
+        ):
+            run(name, tmp_path, only=("wine", "nothing"))
     with pytest.raises(UserError, match="--data-dir"):
         table_task("yeast", None)
     with pytest.raises(UserError, match="UCI"):

@@ -23,7 +23,7 @@ from crossfade.diagnostics.dynamics import (
 )
 from crossfade.diagnostics.recorder import Recording, Watcher
 from crossfade.lab.methods import method
-from crossfade.lab.paper.why.files import COLOURS, check_scale
+from crossfade.lab.paper.why.files import COLOURS, check_scale, chosen_sets
 from crossfade.lab.paper.why.watched import Row, arrays_of, cifar, outcome_of, table_task, train_observed, with_unit
 from crossfade.lab.store import Outcome
 from crossfade.lab.train import Recipe
@@ -46,7 +46,7 @@ def plan(data_dir: Path | None, scale: str, methods: Sequence[str] = METHODS, on
         only: The names of the data sets, if not all.
 
     Raises:
-        UserError: an unknown scale or method, or missing data.
+        UserError: an unknown scale, method or data set, or missing data.
     """
     check_scale(scale)
     smoke, paper = scale == "smoke", scale == "paper"
@@ -57,10 +57,13 @@ def plan(data_dir: Path | None, scale: str, methods: Sequence[str] = METHODS, on
     if data_dir is not None and not smoke:
         names += ["statlog-vehicle", "yeast", "wine-quality-red"]
     recipe = Recipe(width=32, epochs=6 if smoke else 45, batch_size=8, learning_rates=(0.01,))
+    images = "cifar100" if paper else "cifar100-small"
+    there = [*names, *([images] if data_dir is not None else [])]
+    wanted = chosen_sets(only, there, f"{STUDY} at scale {scale}", data_dir)
     trained: list[tuple[Task, Recipe | ImageRecipe]] = [
-        (table_task(name, data_dir), recipe) for name in names if not only or name in only
+        (table_task(name, data_dir), recipe) for name in names if name in wanted
     ]
-    if data_dir is not None and (not only or ("cifar100" if paper else "cifar100-small") in only):
+    if data_dir is not None and images in wanted:
         falls = (epochs / 3, 2 * epochs / 3)
         trained.append(cifar(data_dir, scale, epochs=epochs, batch_size=batch, learning_rate=rate, milestones=falls))
     return [

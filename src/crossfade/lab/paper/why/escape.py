@@ -26,7 +26,7 @@ from torch import nn
 from crossfade.diagnostics.simulate import DoubleWell
 from crossfade.lab.files import write_bytes
 from crossfade.lab.methods import Method, method
-from crossfade.lab.paper.why.files import COLOURS, check_scale
+from crossfade.lab.paper.why.files import COLOURS, check_scale, chosen_sets
 from crossfade.lab.paper.why.measure import MIXTURES, SELECTED, along_rows, minimum_rows, sharpness_rows, slice_rows
 from crossfade.lab.paper.why.simulation import WELLS, escape_rows, pair_rows
 from crossfade.lab.paper.why.watched import Row, arrays_of, cifar, outcome_of, table_task, train_observed, with_unit
@@ -106,32 +106,34 @@ def plan(data_dir: Path | None, scale: str, only: Sequence[str] = ()) -> list[Tr
         only: The names of the data sets and ``simulation``, if not all.
 
     Raises:
-        UserError: an unknown scale, or missing data.
+        UserError: an unknown scale or data set, or missing data.
     """
     check_scale(scale)
     smoke = scale == "smoke"
     trials: list[Trial] = []
-    if not only or "simulation" in only:
-        size = Simulation(30, 50) if smoke else Simulation(1000, 1000)
-        wells = WELLS[1:2] if smoke else WELLS
-        trials += [Trial(STUDY, well, _mixture(name), size, 0) for well in wells for name in SELECTED]
     names = ["wine"] if smoke else ["iris", "wine", "breast_cancer", "digits"]
     if data_dir is not None and not smoke:
         names += ["statlog-vehicle", "yeast", "wine-quality-red", "contrac", "car", "energy-y1", "tic-tac-toe", "pima"]
+    there = ["simulation", *names, *(["cifar100"] if data_dir is not None else [])]
+    wanted = chosen_sets(only, there, f"{STUDY} at scale {scale}", data_dir)
+    if "simulation" in wanted:
+        size = Simulation(30, 50) if smoke else Simulation(1000, 1000)
+        wells = WELLS[1:2] if smoke else WELLS
+        trials += [Trial(STUDY, well, _mixture(name), size, 0) for well in wells for name in SELECTED]
     sliced, trained_with = ("wine", ("ce",)) if smoke else ("digits", ("ce", "gradual", "el"))
     moments, probes = ((0, 2), 4) if smoke else ((0, 1, 5, 20, 60), 64)
     training = Recipe(
         width=32, epochs=moments[-1], batch_size=16, learning_rates=(0.05,), momentum=0.0, weight_decay=1e-4
     )
     for name in names:
-        if not only or name in only:
+        if name in wanted:
             task = table_task(name, data_dir)
             for seed in range(1 if smoke else 2):
                 along = Along(training, moments, probes, 2000, slices=seed == 0 and name == sliced)
                 trials += [Trial(STUDY, task, method(one), along, seed) for one in trained_with]
             for network in ("linear", "mlp"):
                 trials.append(Trial(STUDY, task, method("ce"), Minima(network, probes, 20 if smoke else 400), 0))
-    if data_dir is not None and (not only or "cifar100" in only):
+    if data_dir is not None and "cifar100" in wanted:
         watched_epochs = {"smoke": (0, 2), "short": (0, 3, 12, 24), "paper": (0, 10, 30, 60, 90)}[scale]
         images, recipe = cifar(data_dir, scale, epochs=watched_epochs[-1], batch_size=64, learning_rate=0.05)
         along = Along(recipe, watched_epochs, 4 if smoke else 16, 256, slices=True)

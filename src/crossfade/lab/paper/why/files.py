@@ -6,7 +6,7 @@ import os
 import platform
 import shlex
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from crossfade.lab.checks import check_choice
 from crossfade.lab.files import write_json, write_text
+from crossfade.lab.paper.study import check_known
 from crossfade.lab.provenance import provenance
 from crossfade.stats.drawing import to_svg
 
@@ -35,6 +36,12 @@ COLOURS = {
 def check_scale(scale: str) -> None:
     """Raise UserError for an unknown scale."""
     check_choice("scale", scale, ("smoke", "short", "paper"))
+
+
+def chosen_sets(only: Sequence[str], there: Sequence[str], where: str, data_dir: Path | None) -> Sequence[str]:
+    """Return the names of data sets that are asked for, by default all; UserError for one that isn't ``there``."""
+    check_known("--sets", only, there, where if data_dir is not None else f"{where} without --data-dir")
+    return only or there
 
 
 def command_line() -> str:

@@ -66,10 +66,8 @@ def run_study(
         How many trials failed.
 
     Raises:
-        UserError: no trial, or a folder or store that can't be written to.
+        UserError: a folder or store that can't be written to.
     """
-    if not trials:
-        raise UserError(f"--sets: no such data set in {name} at scale {scale}")
     out.mkdir(parents=True, exist_ok=True)  # the store may lie in it
     study = STUDIES[name]
     meta = describe_run(DEFINED[name]["title"], trials, command_line(), scale=scale)
