@@ -238,6 +238,7 @@ def test_failed_trials_are_told_and_the_exit_status_is_1(call, iris, folder):
         (["run", "map", "--sizes", "nan"], "--sizes: 'nan' isn't in map"),
         (["run", "map", "--max-rows", "0"], "--max-rows must be a whole number of at least 1, got 0"),
         (["run", "figure2", "--limit", "0"], "--limit must be a whole number of at least 1, got 0"),
+        (["run", "table4", "--net", "both,none"], "--net: 'none' isn't in table4 (there are both, linear, mlp)"),
         (["run", "finetune", "--cases", "both,none"], "--cases: 'none' isn't in finetune"),
         (["run", "finetune", "--learning-rates", "nan"], "learning_rates must be a finite number above 0, got nan"),
         (["run", "table1", "--workers", "-1"], "--workers must be a whole number of at least 0, got -1"),

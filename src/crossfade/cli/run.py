@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -231,8 +231,7 @@ def finetune(
     from crossfade.lab.paper.finetune import CASES, STUDY
 
     recipe = {"epochs": epochs, "learning_rates": learning_rates}
-    check_known("--cases", cases or (), (*CASES, "both"), "finetune")
-    wanted = None if "both" in (cases or ()) else cases
+    wanted = _without_both("--cases", cases or (), CASES, "finetune")
     request = common.request(datasets=wanted, methods=methods, repeats=repeats, recipe=recipe)
     return _run(STUDY, request, common, Machine(ray=ray, workers=workers).hardware())
 
@@ -276,7 +275,7 @@ def table4(
         raise UserError(f"--splits must be a whole number from 1 to {SPLITS}, got {splits}")
     request = common.request(
         datasets=sets,
-        nets=None if "both" in (net or ()) else net,
+        nets=_without_both("--net", net or (), ("linear", "mlp"), "table4"),
         methods=methods,
         losses=tuple(load_loss(spec) for spec in loss or ()),
         repeats=seeds,
@@ -333,6 +332,12 @@ def noise_map(
     request = common.request(datasets=datasets, nets=nets, methods=methods, repeats=repeats, epochs=epochs, recipe={})
     study = replace(STUDY, noise=tuple(noise or NOISE), sizes=tuple(sizes or SIZES), max_rows=max_rows)
     return _run(study, request, common, Machine(ray=ray, workers=workers).hardware(), drawn=True)
+
+
+def _without_both(option: str, names: tuple[str, ...], known: Iterable[str], study: str) -> tuple[str, ...]:
+    """Return the names, none where one of them is ``both``; UserError for one that isn't known."""
+    check_known(option, names, (*known, "both"), study)
+    return () if "both" in names else names
 
 
 def _run(
