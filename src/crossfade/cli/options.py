@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import Annotated, TypeAlias
 
 from cyclopts import Parameter, Token
 
-if TYPE_CHECKING:
-    from crossfade.lab.hardware import Hardware
+from crossfade.lab.hardware import Hardware
 
 _OVERWRITE = "Replace files in the way that crossfade didn't write; never an input, the store or another output."
 Overwrite: TypeAlias = Annotated[bool, Parameter(help=_OVERWRITE)]
@@ -67,8 +66,6 @@ class Devices:
 
     def hardware(self) -> Hardware:
         """Return what these options say."""
-        from crossfade.lab.hardware import Hardware
-
         said = {one.name: getattr(self, one.name) for one in fields(self)}
         return Hardware(threads=said.pop("workers", None), **said)
 

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 from cyclopts import Parameter
 
 from crossfade.cli import STUDIES
-from crossfade.cli.options import Devices, Gpus, Machine, Names, Numbers, Overwrite, Quiet, Ray
+from crossfade.cli.options import Devices, Gpus, Names, Numbers, Overwrite, Quiet, Ray
 from crossfade.errors import UserError
 from crossfade.lab.checks import Precision, check_count
+from crossfade.lab.hardware import Hardware, process_rank
 from crossfade.lab.paper.study import Request, Scale, Study, check_known, plan
 
 if TYPE_CHECKING:
-    from crossfade.lab.hardware import Hardware
     from crossfade.lab.trial import Trial
 
 _Machine: TypeAlias = Annotated[Devices, Parameter("*")]
@@ -154,7 +154,7 @@ def table3(
 
     recipe = {"learning_rate": learning_rate, "batch_size": batch_size, "max_length": max_length}
     request = common.request(nets=nets, methods=methods, repeats=repeats, epochs=epochs, recipe=recipe)
-    return _run(STUDY, request, common, Machine(accelerator, ray=ray, gpus=gpus, workers=workers).hardware())
+    return _run(STUDY, request, common, Hardware(accelerator, ray=ray, gpus=gpus, threads=workers))
 
 
 def figure2(
@@ -233,7 +233,7 @@ def finetune(
     recipe = {"epochs": epochs, "learning_rates": learning_rates}
     wanted = _without_both("--cases", cases or (), CASES, "finetune")
     request = common.request(datasets=wanted, methods=methods, repeats=repeats, recipe=recipe)
-    return _run(STUDY, request, common, Machine(ray=ray, workers=workers).hardware())
+    return _run(STUDY, request, common, Hardware(ray=ray, threads=workers))
 
 
 def table4(
@@ -285,7 +285,7 @@ def table4(
         replace(STUDY, splits=splits),
         request,
         common,
-        Machine(ray=ray, workers=workers).hardware(),
+        Hardware(ray=ray, threads=workers),
         suffix=".html",
         reads=[Path(spec.rpartition(":")[0]) for spec in loss or ()],
     )
@@ -331,7 +331,7 @@ def noise_map(
         check_count("--max-rows", max_rows)
     request = common.request(datasets=datasets, nets=nets, methods=methods, repeats=repeats, epochs=epochs, recipe={})
     study = replace(STUDY, noise=tuple(noise or NOISE), sizes=tuple(sizes or SIZES), max_rows=max_rows)
-    return _run(study, request, common, Machine(ray=ray, workers=workers).hardware(), drawn=True)
+    return _run(study, request, common, Hardware(ray=ray, threads=workers), drawn=True)
 
 
 def _without_both(option: str, names: tuple[str, ...], known: Iterable[str], study: str) -> tuple[str, ...]:
@@ -355,7 +355,6 @@ def _run(
     """Print the plan, train what the store doesn't know yet, and write the page; return the exit status."""
     from crossfade.lab import frames
     from crossfade.lab.files import check_folder, check_outputs
-    from crossfade.lab.hardware import process_rank
     from crossfade.lab.run import run_request, unknown
     from crossfade.lab.store import Store
     from crossfade.stats.words import count

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from cyclopts import Parameter
 
-from crossfade.cli.options import Gpus, Machine, Names, Overwrite, Quiet, Ray
+from crossfade.cli.options import Gpus, Names, Overwrite, Quiet, Ray
 from crossfade.lab.files import check_folder, check_outputs
+from crossfade.lab.hardware import Hardware
 from crossfade.lab.paper.study import Scale
 from crossfade.stats.words import count
 
@@ -108,7 +109,7 @@ class Measured:
             self.scale,
             store=self.store,
             out=out,
-            hardware=Machine("cpu", ray=self.ray, gpus=self.gpus, workers=self.workers).hardware(),
+            hardware=Hardware("cpu", ray=self.ray, gpus=self.gpus, threads=self.workers),
             retry_failed=self.retry_failed,
             progress=not self.quiet,
         )
