@@ -60,8 +60,12 @@ def test_models_are_compared_on_their_items():
 @pytest.mark.parametrize(
     ("change", "options", "message"),
     [
-        (lambda f: f.drop(index=3), {}, "1 items lack an answer of some model: q1"),
+        (lambda f: f.drop(index=3), {}, "1 item without an answer of some model: q1"),
         (lambda f: pd.concat([f, f.iloc[:1]]), {}, "more than one answer"),
+        (lambda f: f.assign(question=np.arange(len(f)) // 3 + 1), {}, "item 1 has more than one answer"),
+        (lambda f: f.assign(question=f.question.where(f.index > 0)), {}, "column 'question' has 1 empty cell;"),
+        (lambda f: f.assign(model=f.model.where(f.index > 0)), {}, "column 'model' has 1 empty cell;"),
+        (lambda f: f, {"method": "right"}, "different columns"),
         (lambda f: f.assign(right=0.5), {}, "right or wrong"),
         (lambda f: f.assign(right="maybe"), {}, "got 'maybe'"),
         (lambda f: f[f.model == "a"], {}, "expected two"),

@@ -48,7 +48,7 @@ def refused(frame, *words, **kwargs):
 
 
 def test_holes_are_listed(long):
-    refused(long.drop(index=[0, 1]), "1 results are missing", "(b, ce)", repeat="repeat")
+    refused(long.drop(index=[0, 1]), "1 result missing", "(b, ce)", repeat="repeat")
     refused(long.drop(index=[0, 6]), "2 results", "(b, ce, repeat 3)", "(a, el, repeat 3)", repeat="repeat")
 
 
@@ -79,7 +79,8 @@ def test_other_requests_that_make_no_sense(long):
     refused(long[long.method == "ce"], "only one method, ce", repeat="repeat")
     refused(long[long.dataset == "a"], "only one block, a", "compare_methods", repeat="repeat")
     refused(long, "different columns", block="method", repeat="repeat")
-    refused(long.assign(method=[None, *long["method"][1:]]), "1 empty cells", repeat="repeat")
+    refused(long.join(long[["accuracy"]], rsuffix="2").set_axis([*long, "accuracy"], axis=1), "each once in the table")
+    refused(long.assign(method=[None, *long["method"][1:]]), "1 empty cell;", repeat="repeat")
 
 
 def test_a_matrix_with_a_hole_or_a_twin_is_refused():

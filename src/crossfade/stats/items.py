@@ -11,9 +11,9 @@ from scipy import stats
 
 from crossfade.errors import UserError
 from crossfade.stats.means import Interval
-from crossfade.stats.shape import check_fraction, known
+from crossfade.stats.shape import check_fraction, check_labels, known
 from crossfade.stats.significance import adjust_p
-from crossfade.stats.words import listed
+from crossfade.stats.words import count, listed
 
 _WORDS = {"right": 1, "true": 1, "yes": 1, "correct": 1, "wrong": 0, "false": 0, "no": 0, "incorrect": 0}
 
@@ -82,19 +82,18 @@ def compare_items(
         A test for each model but the control; p-values also adjusted by Holm's method.
 
     Raises:
-        UserError: a missing column, an item without an answer of every model or with two, another value than right or
-            wrong, fewer than two models, or more without a control.
+        UserError: a missing column or label, an item without an answer of every model or with two, another value than
+            right or wrong, fewer than two models, or more without a control.
     """
     check_fraction("confidence", confidence)
-    for column in (item, method, score):
-        known(column, list(map(str, frame.columns)), "column")
-    answers = frame.assign(**{score: [_right(value, score) for value in frame[score]]})
+    check_labels(frame, (item, method), score)
+    answers = frame.assign(**{score: [_right(value, score) for value in frame[score]]}).astype({method: str})
     if (twice := answers.duplicated([item, method])).any():
-        raise UserError(f"item {answers.loc[twice, item].iloc[0]!r} has more than one answer of the same {method}")
+        raise UserError(f"item {answers.loc[twice, item].iloc[0]} has more than one answer of the same {method}")
     wide = answers.pivot(index=item, columns=method, values=score)[pd.unique(answers[method])]
     if lost := wide.index[wide.isna().any(axis=1)].tolist():
-        raise UserError(f"{len(lost)} items lack an answer of some {method}: {listed(lost)}")
-    names = list(map(str, wide.columns))
+        raise UserError(f"{count(len(lost), 'item')} without an answer of some {method}: {listed(lost)}")
+    names = list(wide.columns)
     if len(names) < 2 or (len(names) > 2 and control is None):
         raise UserError(f"{method}: expected two, or a --control, got {listed(names)}")
     base = known(names[0] if control is None else control, names, "control")

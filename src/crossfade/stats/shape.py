@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from crossfade.errors import UserError
-from crossfade.stats.words import listed
+from crossfade.stats.words import count, listed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -47,6 +47,22 @@ def known(name: str, choices: Sequence[str], what: str) -> str:
     raise UserError(f"{what} {name!r} not found among {listed(choices, 20)}{hint}")
 
 
+def check_labels(frame: pd.DataFrame, labels: Sequence[str], score: str) -> None:
+    """Raise a `UserError` unless ``frame`` has the columns, each of them once, and a label in every row."""
+    names, columns = [*labels, score], [str(column) for column in frame.columns]
+    for name in names:
+        known(name, columns, "column")
+    found = [name for name in columns if name in names]
+    if len(found) != len(names):
+        raise UserError(
+            f"labels and score must be different columns, each once in the table; asked for {listed(names)}, found "
+            f"{listed(found)}"
+        )
+    for name in labels:
+        if empty := int(frame[name].isna().sum()):
+            raise UserError(f"column {name!r} has {count(empty, 'empty cell')}; every row needs a label")
+
+
 def tidy(frame: pd.DataFrame, *, block: str, method: str, score: str, repeat: str | None = None) -> pd.DataFrame:
     """Arrange scores as repeats × methods: index (block, repeat), a column a method, NaN where a cell is missing.
 
@@ -57,28 +73,22 @@ def tidy(frame: pd.DataFrame, *, block: str, method: str, score: str, repeat: st
             have the same block, method and repeat.
     """
     keys = [block, method] if repeat is None else [block, method, repeat]
-    columns = [str(column) for column in frame.columns]
-    for name in [*keys, score]:
-        known(name, columns, "column")
-    if len({*keys, score}) < len(keys) + 1:
-        raise UserError(f"block, method, repeat and score must be different columns, got {listed([*keys, score])}")
+    check_labels(frame, keys, score)
     if frame.empty:
         raise UserError("the results have no rows; at least two methods on one block are needed")
-    for name in keys:
-        if frame[name].isna().any():
-            raise UserError(f"column {name!r} has {int(frame[name].isna().sum())} empty cells; every row needs a label")
     labels = frame[keys].astype({block: str, method: str})
     twice = labels[labels.duplicated()].drop_duplicates()
     if len(twice):
         hint = (
             "if these are repeats, name their column (repeat=, --repeat)" if repeat is None else "keep one row for each"
         )
-        raise UserError(f"{len(twice)} cells have more than one score: {listed(map(_cell, twice.to_numpy()))}; {hint}")
+        cells = listed(map(_cell, twice.to_numpy()))
+        raise UserError(f"{count(len(twice), 'cell')} with more than one score: {cells}; {hint}")
     scores = pd.to_numeric(frame[score], errors="coerce").astype(np.float64)
     bad = ~np.isfinite(scores)
     if bad.any():
-        cells = zip(frame.loc[bad, score].tolist(), labels[bad].to_numpy(), strict=True)
-        found = listed(f"{value!r} at {_cell(row)}" for value, row in cells)
+        pairs = zip(frame.loc[bad, score].tolist(), labels[bad].to_numpy(), strict=True)
+        found = listed(f"{value!r} at {_cell(row)}" for value, row in pairs)
         raise UserError(f"column {score!r} must hold finite numbers; got {found}")
     long = labels.assign(**{score: scores})
     if repeat is None:
@@ -169,7 +179,7 @@ def complete_runs(wide: pd.DataFrame, missing: str) -> tuple[pd.DataFrame, str]:
         return wide, ""
     if missing == "error":
         raise UserError(
-            f"{len(gone)} results are missing: {listed(gone)}; finish the run, or leave out these blocks, "
+            f"{count(len(gone), 'result')} missing: {listed(gone)}; finish the run, or leave out these blocks, "
             "methods or repeats (dropping them silently would change the answer)"
         )
     kept = wide.dropna()
@@ -177,7 +187,8 @@ def complete_runs(wide: pd.DataFrame, missing: str) -> tuple[pd.DataFrame, str]:
         raise UserError(f"no repeat has a result for every method, so nothing can be compared; missing: {listed(gone)}")
     left = set(kept.index.get_level_values(0))
     lost = [str(name) for name in pd.unique(wide.index.get_level_values(0)) if name not in left]
-    text = f"{len(gone)} results are missing ({listed(gone)}): {len(wide) - len(kept)} of {len(wide)} repeats left out"
+    cut = f"{len(wide) - len(kept)} of {len(wide)} repeats left out"
+    text = f"{count(len(gone), 'result')} missing: {listed(gone)}; {cut}"
     return kept, f"{text}, and with them all of {listed(lost)}." if lost else f"{text}."
 
 
