@@ -12,11 +12,6 @@ from .drawing import (
     save_svg as save_svg,
     to_svg as to_svg,
 )
-from .means import (
-    Equivalence as Equivalence,
-    equivalence_of_mean as equivalence_of_mean,
-    equivalence_over_datasets as equivalence_over_datasets,
-)
 from .evidence import (
     AcrossComparison as AcrossComparison,
     PairedComparison as PairedComparison,
@@ -36,11 +31,14 @@ from .items import (
     mcnemar as mcnemar,
 )
 from .means import (
+    Equivalence as Equivalence,
     Interval as Interval,
     MeanTest as MeanTest,
     bootstrap_interval as bootstrap_interval,
     corrected_resampled_t as corrected_resampled_t,
     detectable_difference as detectable_difference,
+    equivalence_of_mean as equivalence_of_mean,
+    equivalence_over_datasets as equivalence_over_datasets,
     mean_interval as mean_interval,
     out_of_fold_t as out_of_fold_t,
     paired_t as paired_t,

@@ -124,18 +124,17 @@ def summarize(
         [2.0, 1.0]
     """
     ranks = rank_matrix(matrix, lower_is_better=lower_is_better, ties=ties)
-    scores = settle(matrix.to_numpy(dtype=np.float64))
-    best = scores.min(axis=1) if lower_is_better else scores.max(axis=1)
+    best = ranks.min(axis=1)
     base = None if control is None else matrix[known(control, list(matrix.columns), "control")].to_numpy()
     return tuple(
         MethodSummary(
             method=str(name),
             mean_score=float(matrix[name].mean()),
-            wins=float((scores[:, j] == best).sum()),
+            wins=float((ranks[name] == best).sum()),
             mean_delta=None if base is None else float(paired_differences(matrix[name].to_numpy(), base).mean()),
             mean_rank=float(ranks[name].mean()),
         )
-        for j, name in enumerate(matrix.columns)
+        for name in matrix.columns
     )
 
 
