@@ -206,7 +206,29 @@ def test_what_the_run_reports_as_missing_is_said_once() -> None:
 def test_fewer_repeats_than_planned_are_said() -> None:
     results, curves, meta = make(1, 2, 3, epochs=4)
     said = section(comparison_page(results, curves, meta | {"repeats": 10}), "What was not run")
-    assert "data0: 3 of 10 repeats have results" in said
+    assert "data0: results of 3 of 10 repeats" in said
+
+
+def test_the_judged_score_is_named() -> None:
+    results, curves, meta = make(2, 3, 2, epochs=4)
+    comparison = compare_methods(results.assign(f1=results["accuracy"] / 2), metric="f1")
+    html = render_comparison(comparison, results, curves, meta)
+    best = max(row.score for row in comparison.rows if row.dataset == "data0")
+    assert f"{100 * best:.2f}*" in rows(html, "Test macro-F1 by data set")["data0"]
+    assert "had the best validation macro-F1;" in html
+
+
+def test_two_data_sets_that_agree_are_no_proof() -> None:
+    results, curves, meta = make(2, 3, 1, epochs=4)
+    results["accuracy"] = [0.5, 0.6, 0.7] * 2
+    said = section(comparison_page(results, curves, meta), "The verdict in full, and how to read it")
+    assert "rank alike over 2 data sets: they agree on one order, chi² = 4.00, p = 0.135." in said
+
+
+def test_a_hash_that_is_not_known_is_not_shown() -> None:
+    results, curves, meta = make(2, 3, 1, epochs=4)
+    html = comparison_page(results, curves, meta | {"datasets": [{"name": "data0"}, {"name": "data1"}]})
+    assert "None" not in html
 
 
 def test_a_complete_run_says_so() -> None:

@@ -82,8 +82,16 @@ def test_all_blocks_agree(tmp_path, capsys):
     stats(path, json=tmp_path / "r.json")
     said = capsys.readouterr().out
     assert "F(2, 6) = inf, p < 0.001" in said
+    assert "All blocks agree on one order: by chance alone p = 0.005; F and" in said  # (3!)^-3 = 0.0046
     assert "nan" not in said
     assert json.loads((tmp_path / "r.json").read_text())["friedman"]["f"] is None
+
+
+def test_two_blocks_that_agree_are_no_proof(tmp_path, capsys):
+    path = tmp_path / "r.csv"
+    path.write_text("dataset,method,accuracy\na,x,1\na,y,2\na,z,2\nb,x,0\nb,y,3\nb,z,3\n")
+    stats(path)
+    assert "by chance alone p = 0.333;" in capsys.readouterr().out  # three orders with the last two tied
 
 
 def test_what_is_refused(tmp_path, frame):

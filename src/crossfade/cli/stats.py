@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from math import ceil, log10
+from collections import Counter
+from math import ceil, exp, isinf, lgamma, log10
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -98,6 +99,11 @@ def _paragraphs(found: Analysis, score: str) -> Iterator[str]:
         f"Friedman over {blocks} blocks: chi2({f.methods - 1}) = {f.chi2:.4g}, {p_value(f.chi2_p)}; Iman-Davenport "
         f"F({f.methods - 1}, {(f.methods - 1) * (blocks - 1)}) = {f.f:.4g}, {p_value(f.f_p)}."
     )
+    if isinf(f.f):
+        tied = Counter(row.mean_rank for row in found.summary).values()
+        orders = lgamma(f.methods + 1) - sum(lgamma(times + 1) for times in tied)
+        chance = p_value(exp((1 - blocks) * orders))
+        yield f"All blocks agree on one order: by chance alone {chance}; F and Conover's test only know the limit, 0."
     if len(found.p_values) <= _MATRIX:
         names = [str(name) for name in found.p_values.columns]
         rows = [

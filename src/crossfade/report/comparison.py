@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -109,10 +110,11 @@ def _more(inputs: Inputs, missing: Sequence[str]) -> Iterator[Block]:
     comparison, friedman = inputs.comparison, inputs.comparison.friedman
     notes = comparison.notes
     if friedman is not None:
-        notes += (
-            f"Friedman's test that all {friedman.methods} methods rank alike over {friedman.blocks} data sets: "
-            f"F = {decimal(friedman.f, 2)} (Iman and Davenport), {p_value(friedman.f_p)}.",
-        )
+        found = f"F = {decimal(friedman.f, 2)} (Iman and Davenport), {p_value(friedman.f_p)}"
+        if math.isinf(friedman.f):  # its p is 0 however few the data sets are
+            found = f"they agree on one order, chi² = {decimal(friedman.chi2, 2)}, {p_value(friedman.chi2_p)}"
+        about = f"all {friedman.methods} methods rank alike over {friedman.blocks} data sets"
+        notes += (f"Friedman's test that {about}: {found}.",)
     said = tuple(verdict.text for verdict in comparison.headlines)
     yield Fold("The verdict in full, and how to read it", (Items(said), *map(Text, notes)))
     if drawn := curves_figure(inputs, inputs.only_dataset):
@@ -138,7 +140,8 @@ def _run(inputs: Inputs, complete: bool) -> Iterator[Block]:
         yield Text(f"Nothing is missing: all {count(len(inputs.results), 'trial')} finished and are on this page.")
     if meta.get("datasets"):
         yield tables.data_table(inputs)
-        yield Code("\n".join(f"{entry.get('sha256')}  {entry['name']}" for entry in meta["datasets"]), "SHA-256")
+        if hashes := [f"{entry['sha256']}  {entry['name']}" for entry in meta["datasets"] if entry.get("sha256")]:
+            yield Code("\n".join(hashes), "SHA-256")
     if meta.get("notes"):
         yield Items(tuple(map(str, meta["notes"])), "warn")
     yield Facts(tuple((key.capitalize(), tables.written(meta.get(key))) for key in _FACTS))

@@ -160,7 +160,7 @@ def _gaps(
     planned = int(meta.get("repeats") or 0)
     for dataset, number in done.items():
         if number < planned:
-            yield f"{dataset}: {number} of {planned} repeats have results"
+            yield f"{dataset}: results of {number} of {planned} repeats"
 
 
 def _cell_name(row: pd.Series[Any]) -> str:

@@ -72,7 +72,7 @@ def _cells(row: Row, outcome: str, region: float | None) -> tuple[Cell | str, ..
 
 
 def accuracy_table(inputs: Inputs) -> Table:
-    """Return the mean accuracy of every method on every data set, the best of each row marked."""
+    """Return the mean score of every method on every data set, the best of each row marked."""
     columns = (Column("Data set", align="left"), *(Column(method.name) for method in inputs.methods))
     rows = []
     for dataset in inputs.datasets:
@@ -81,7 +81,7 @@ def accuracy_table(inputs: Inputs) -> Table:
         cells = (Cell(f"{percent(v)}*", tone="best") if v >= best - _SAME else percent(v) for v in values)
         rows.append((dataset, *cells))
     note = "Mean over the repeats, in percent. * marks the best of a row, ties included."
-    return Table("Test accuracy by data set", columns, tuple(rows), (note,))
+    return Table(f"Test {inputs.comparison.metric} by data set", columns, tuple(rows), (note,))
 
 
 def learning_rates(inputs: Inputs) -> Table | None:
@@ -103,7 +103,8 @@ def learning_rates(inputs: Inputs) -> Table | None:
         counts = [int(np.isclose(rates[own], rate, rtol=1e-9).sum()) for rate in grid]
         cells = (str(n) if n else Cell("0", tone="quiet") for n in counts)
         rows.append((method.name, *cells, _epochs(results[own])))
-    note = "Trials in which this learning rate had the best validation accuracy; of equals the first one tried counts."
+    best = f"the best validation {inputs.comparison.metric}"
+    note = f"Trials in which this learning rate had {best}; of equals the first one tried counts."
     return Table("Learning rates chosen", columns, tuple(rows), (note,))
 
 
