@@ -53,6 +53,7 @@ def test_bounded_temperatures_are_counted(fitted):
     fitted.loc[fitted.index[:3], "temperature_bounded"] = 1.0
     _, bounded = calibration_notes(fitted)
     assert bounded.startswith("In 3 of 20 trials NLL has no minimum: without a mistake")
+    assert list(calibration_notes(fitted.drop(columns="temperature"))) == []  # nothing is known of any temperature
 
 
 def test_a_comparison_has_the_figures_in_its_rows_and_notes(fitted):

@@ -7,6 +7,7 @@ import pytest
 
 from crossfade.errors import UserError
 from crossfade.stats import (
+    compare_datasets,
     compare_methods,
     compare_repeats,
     corrected_resampled_t,
@@ -183,6 +184,17 @@ def test_more_data_sets_find_smaller_differences(runs):
     found = compare_methods(runs(sets=[f"d{i}" for i in range(9)])).across[0]
     error = np.std(found.differences, ddof=1) / 18**0.5
     assert found.detectable_with(18) == pytest.approx(detectable_difference(error, 17, alpha=0.05 / 3))
+    for size in (1, 0):
+        with pytest.raises(UserError, match=f"datasets must be at least 2, got {size}"):
+            found.detectable_with(size)
+        with pytest.raises(UserError, match=f"repeats must be at least 2, got {size}"):
+            one([1, 2, 4]).detectable_with(size)
+
+
+def test_one_data_set_is_too_few_in_the_singular():
+    said = verdict(compare_datasets([0.9], [0.8], method="el", control="ce")).text
+    assert said.startswith("Over 1 data set, el changes")
+    assert "1 win, 0 ties, 0 losses: one data set is too few to conclude anything beyond it" in said
 
 
 def test_a_mean_moved_by_one_disaster_is_called_mixed():

@@ -129,3 +129,9 @@ def test_over_data_sets_it_is_the_signed_rank_test():
     assert found.headline.startswith("Practically equivalent to ce, within 0.5 points: f0, el.")
     assert found.headline.endswith("Data set by data set: 24 practical equivalences in 24 comparisons.")
     assert found.advice == "Stay with ce: nothing here is better."
+
+
+def test_a_region_is_told_with_all_its_digits():
+    found = compare_methods(pd.DataFrame([row for seed in range(12) for row in near(seed)]), equivalent=0.0025)
+    for text in (found.headline, found.verdicts[0].text, *(note for note in found.notes if "Benavoli" in note)):
+        assert "ithin 0.25 points" in text

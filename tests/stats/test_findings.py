@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from crossfade.errors import UserError
 from crossfade.stats import compare_methods
 
 
@@ -121,3 +122,14 @@ def test_a_mean_nll_of_a_few_networks_is_said():
     said = found(frame)
     assert "make the mean NLL what it is: f0 (median 0.0" in said
     assert "ce (" not in said
+
+
+def test_a_finding_needs_all_of_its_columns():
+    frame = runs({"ce": around(0.5), "f0": around(0.9)})
+    assert found(frame.drop(columns="classes").assign(majority=0.6)) == ""
+    assert found(frame.assign(at_edge=True)) == ""
+
+
+def test_a_metric_that_is_not_judged_is_refused():
+    with pytest.raises(UserError, match="metric must be 'accuracy' or 'balanced' or 'f1', got 'nll'"):
+        compare_methods(runs({"ce": around(0.5), "f0": around(0.9)}), metric="nll")

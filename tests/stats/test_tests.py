@@ -169,6 +169,7 @@ def test_what_is_refused():
         lambda: wilcoxon([np.nan], [1]),
         lambda: critical_difference(1, 5),
         lambda: critical_difference(3, 5, alpha=1.5),
+        lambda: critical_difference(3, 5, test="Nemenyi"),
         lambda: friedman(matrix.iloc[:1]),
         lambda: adjust_p([0.1], "sidak"),
     ):

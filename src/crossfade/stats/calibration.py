@@ -57,11 +57,12 @@ def calibration_notes(results: pd.DataFrame) -> Iterator[str]:
     """Yield how the temperature is fitted, and in how many trials there was none; nothing where none was fitted."""
     known = int(kept_scores(results)["temperature"].notna().sum())
     bounded = int(results["temperature_bounded"].sum()) if "temperature_bounded" in results else 0
-    if known:
-        yield (
-            "One temperature a network, which its logits are divided by, with the least NLL on the validation part: no "
-            "answer changes. Test scores, of temperature and NLL the medians, of the networks whose weights are kept."
-        )
+    if not known:
+        return
+    yield (
+        "One temperature a network, which its logits are divided by, with the least NLL on the validation part: no "
+        "answer changes. Test scores, of temperature and NLL the medians, of the networks whose weights are kept."
+    )
     if bounded:
         yield (
             f"In {bounded} of {count(known, 'trial')} NLL has no minimum: without a mistake on the validation part the "

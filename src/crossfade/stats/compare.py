@@ -23,7 +23,7 @@ from crossfade.stats.evidence import (
 from crossfade.stats.findings import findings, same_networks
 from crossfade.stats.means import Equivalence, Interval
 from crossfade.stats.ranking import WinTieLoss, rank_scores
-from crossfade.stats.shape import check_fraction, complete_runs, known, run_hits, run_sizes, tidy
+from crossfade.stats.shape import check_choice, check_fraction, complete_runs, known, run_hits, run_sizes, tidy
 from crossfade.stats.significance import Friedman, friedman
 from crossfade.stats.verdicts import Verdict, advice, cautions, dataset_line, headline, notes, rows_line, verdict
 from crossfade.stats.words import Plain, listed, plain
@@ -216,6 +216,7 @@ def compare_methods(
         UserError: a missing column, hole, duplicate or impossible value; fewer than two methods; no such control.
     """
     check_fraction("confidence", confidence)
+    check_choice("metric", metric, *METRICS)
     wide = tidy(results, block="dataset", method="method", score=metric, repeat="repeat")
     methods = tuple(str(name) for name in wide.columns)
     if len(methods) < 2:

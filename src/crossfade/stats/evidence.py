@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
+from crossfade.errors import UserError
 from crossfade.stats.items import RowTest, mcnemar
 from crossfade.stats.means import (
     OUT_OF_FOLD,
@@ -93,6 +94,8 @@ class PairedComparison:
         """Return the true difference that another number of repeats would find, given the spread of these."""
         if not self.standard_error:
             return None
+        if repeats < 2:
+            raise UserError(f"repeats must be at least 2, got {repeats}")
         variance = self.floor + (self.standard_error**2 - self.floor) * self.repeats / repeats
         alpha = (1 - self.confidence) / self.comparisons
         return detectable_difference(float(np.sqrt(variance)), self.df + repeats - self.repeats, alpha=alpha)
@@ -148,6 +151,8 @@ class AcrossComparison:
         """Return the true mean difference that a t-test over so many data sets finds with probability 0.8."""
         if self.datasets < 2 or not any(self.differences):
             return None
+        if datasets < 2:
+            raise UserError(f"datasets must be at least 2, got {datasets}")
         error = float(np.std(self.differences, ddof=1)) / datasets**0.5
         return detectable_difference(error, datasets - 1, alpha=(1 - self.confidence) / self.comparisons)
 
@@ -204,8 +209,8 @@ def compare_repeats(
         n_train, n_test: training and test rows of a repeat.
         fixed_test: every repeat is tested on the same rows. Without hits the interval is then Student's and covers the
             randomness of training alone; otherwise it is that of `corrected_resampled_t`.
-        hits, control_hits: what happened to each row; then the interval is that of `out_of_fold_t`, which allows for
-            other test rows, and on fixed test rows `mcnemar` judges by these alone.
+        hits, control_hits: what happened to each row, read where both are given; then the interval is that of
+            `out_of_fold_t`, which allows for other test rows, and on fixed test rows `mcnemar` judges by these alone.
         confidence: of the interval; 1 − confidence is the level of the verdict.
 
     Raises:

@@ -140,7 +140,7 @@ def _place(c: PairedComparison | AcrossComparison) -> str:
 
 def _nothing_learned(results: pd.DataFrame, paired: Sequence[PairedComparison], metric: str) -> Iterator[str]:
     """Yield the methods whose score isn't above the majority class's, or is that of a blind guess."""
-    if "majority" not in results:
+    if not {"majority", "classes"} <= set(results):
         return
     sizes = {c.dataset: c for c in paired}
     found = []
@@ -164,7 +164,7 @@ def _nothing_learned(results: pd.DataFrame, paired: Sequence[PairedComparison], 
 
 def _rates(results: pd.DataFrame) -> Iterator[str]:
     """Yield how far the grid of learning rates was widened, and where the best one still lies at its end."""
-    if "at_edge" not in results or results["at_edge"].isna().all():
+    if not {"at_edge", "lowest_rate", "highest_rate"} <= set(results) or results["at_edge"].isna().all():
         return
     tried = results.dropna(subset=["at_edge"])
     low, high = tried["lowest_rate"], tried["highest_rate"]

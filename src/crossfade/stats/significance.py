@@ -145,6 +145,7 @@ def critical_difference(
     if methods < 2 or blocks < 1:
         raise UserError(f"a critical difference needs at least 2 methods and 1 block, got {methods} and {blocks}")
     check_fraction("alpha", alpha)
+    check_choice("test", test, "nemenyi", "bonferroni-dunn")
     if test == "nemenyi":
         q = stats.studentized_range.ppf(1 - alpha, methods, np.inf) / np.sqrt(2)
     else:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from crossfade.stats.evidence import AcrossComparison, Outcome, PairedComparison
 from crossfade.stats.significance import adjust_p
-from crossfade.stats.words import count, level, listed, p_value, percent, points, points_range
+from crossfade.stats.words import count, level, listed, p_value, percent, points, points_range, region_points
 
 if TYPE_CHECKING:
     from crossfade.stats.compare import Comparison, Row
@@ -82,7 +82,7 @@ def headline(comparison: Comparison) -> str:
         "control": control,
         "metric": metric,
         "datasets": count(len(comparison.datasets), "data set"),
-        "region": percent(comparison.equivalent, 1),
+        "region": region_points(comparison.equivalent or 0.0),
         "place": f" on these {first.n_test:g} test rows" if first.training_only and not several else "",
     }
     parts = [line.format(names=names[kind], **words) for kind, line in _HEADLINES.items() if kind in outcomes]
@@ -168,9 +168,10 @@ def notes(paired: tuple[PairedComparison, ...], across: tuple[AcrossComparison, 
             yield text.format(names=listed(names))
     if region := next((c.equivalence.region for c in paired if c.equivalence), None):
         yield (
-            f"Within {percent(region, 1)} points: the probability that the true difference is, by the Bayesian t-test "
-            "with the interval's variance (Corani and Benavoli 2015), over data sets by the Bayesian signed-rank test "
-            f"(Benavoli et al. 2014). From {level(paired[0].confidence)} on the two are called practically equivalent."
+            f"Within {region_points(region)} points: the probability that the true difference is, by the Bayesian "
+            "t-test with the interval's variance (Corani and Benavoli 2015), over data sets by the Bayesian "
+            f"signed-rank test (Benavoli et al. 2014). From {level(paired[0].confidence)} on the two are called "
+            "practically equivalent."
         )
     if paired[0].comparisons > 1:
         yield (
@@ -250,7 +251,7 @@ def _within(c: PairedComparison, metric: str) -> str:
 
 def _across(c: AcrossComparison, metric: str) -> str:
     n, counts = c.datasets, c.counts
-    where = f"Over {n} data sets, {c.method}"
+    where = f"Over {count(n, 'data set')}, {c.method}"
     if c.outcome == "identical":
         return f"{where} and {c.control} have identical mean {metric} on every one."
     change = _change(c, metric, average=" on average")
@@ -259,7 +260,8 @@ def _across(c: AcrossComparison, metric: str) -> str:
         least = f"a signed-rank test over {n} cannot give p below {c.smallest_p:g}"
         if c.comparisons > 1:
             least += f", or {min(1.0, c.smallest_p * c.comparisons):g} after allowing for {c.comparisons} comparisons"
-        return f"{where} {change}, {tally}: {n} data sets are too few to conclude anything beyond them ({least})."
+        few, them = (f"{n} data sets are", "them") if n > 1 else ("one data set is", "it")
+        return f"{where} {change}, {tally}: {few} too few to conclude anything beyond {them} ({least})."
     if c.outcome in ("no reliable difference", "practically equivalent"):
         end = f"{c.outcome} (signed-rank {_holm(c)})"
     elif c.outcome == "mixed":
@@ -275,10 +277,8 @@ def _region(c: PairedComparison | AcrossComparison) -> str:
     if c.equivalence is None:
         return ""
     found = c.equivalence
-    return (
-        f"; within {percent(found.region, 1)} points with probability {found.equivalent:.2f} (worse {found.worse:.2f}, "
-        f"better {found.better:.2f})"
-    )
+    chances = f"{found.equivalent:.2f} (worse {found.worse:.2f}, better {found.better:.2f})"
+    return f"; within {region_points(found.region)} points with probability {chances}"
 
 
 def _change(c: PairedComparison | AcrossComparison, metric: str, *, average: str = "", scope: str = "") -> str:

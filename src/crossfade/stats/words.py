@@ -51,6 +51,11 @@ def points_range(low: float, high: float, digits: int = 2) -> str:
     return f"{points(low, digits)} to {points(high, digits)}"
 
 
+def region_points(region: float) -> str:
+    """Write the size of a region of practical equivalence in percentage points, unrounded: ``1.0`` or ``0.25``."""
+    return str(float(f"{100 * region:g}"))
+
+
 def level(fraction: float) -> str:
     """Write a level of confidence or significance: ``95 %``."""
     return f"{100 * fraction:g} %"
