@@ -45,7 +45,7 @@ def check_loss(
 
     Args:
         loss: a function or module of logits (N, C, d1, ...) and a target of class indices.
-        classes: C, at least 3.
+        classes: C, at least 2.
         inputs: size of dimension 1 if it isn't C, for a loss of features.
         skip: names of checks to leave out, from :data:`CHECKS`.
         compile: whether to compile the loss, too, with ``fullgraph=True``. That takes seconds and a C++ compiler.

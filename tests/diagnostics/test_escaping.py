@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from crossfade import crossfade_loss, focal_loss
-from crossfade.diagnostics import escaping, noise_and_curvature
+from crossfade.diagnostics import escaping, escaping_efficiency, noise_and_curvature
 from crossfade.diagnostics.passes import Problem
 from tests.diagnostics.dense_truth import all_signs, centred_covariance, small_network
 
@@ -177,6 +177,13 @@ def test_bad_input(small):
         noise_and_curvature(small.model, iter(batches), CE)
     with pytest.raises(ValueError, match="data is empty"):
         noise_and_curvature(small.model, [], CE)
+    inputs, target = batches[0]
+    with pytest.raises(ValueError, match=r"pairs \(inputs, target\), got a tuple of 3"):
+        noise_and_curvature(small.model, [(inputs, target, target)], CE)
+    with pytest.raises(ValueError, match=r"pairs \(inputs, target\), got a dict of 2"):
+        noise_and_curvature(small.model, [{"inputs": inputs, "target": target}], CE)
+    with pytest.raises(ValueError, match="leave ignored examples out"):  # they would count as certain: M = 1
+        escaping_efficiency(small.model, [(inputs, torch.full_like(target, -100))])
     with pytest.raises(ValueError, match='reduction="none"'):
         noise_and_curvature(small.model, batches, F.cross_entropy)
     with pytest.raises(ValueError, match="at least 1"):

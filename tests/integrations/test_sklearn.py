@@ -192,6 +192,12 @@ def test_all_rows_weighted_zero(iris):
         CrossfadeClassifier(class_weight={0: 0.0, 1: 1.0, 2: 1.0}).fit(X, y, sample_weight=y == 0)
 
 
+@pytest.mark.parametrize("name", ["hidden_units", "max_epochs", "batch_size"])
+def test_sizes_below_one_are_refused(iris, name):
+    with pytest.raises(ValueError, match=f"{name} must be at least 1, got 0"):  # not an untrained network
+        CrossfadeClassifier(**{name: 0}).fit(*iris)
+
+
 class Watch(skorch.callbacks.Callback):
     def __init__(self):
         self.seen = []
@@ -261,6 +267,8 @@ def test_skorch_mistakes_are_named(iris):
     )
     with pytest.raises(UserError, match="criterion must be a CrossfadeLoss, got CrossEntropyLoss"):
         plain.fit(X, y)
+    with pytest.raises(ValueError, match="total_epochs must be at least 1, got 0"):
+        CrossfadeCallback(total_epochs=0)
 
 
 def test_any_fade_trains_a_classifier(iris):

@@ -313,7 +313,8 @@ def escaping_efficiency(
             class indices, logits (N, C).
 
     Raises:
-        ValueError: as for :func:`~crossfade.diagnostics.noise_and_curvature`.
+        ValueError: as for :func:`~crossfade.diagnostics.noise_and_curvature`; a target that isn't a class, such as an
+            ignored one.
 
     Source: eq. (12), (16), (18).
 
@@ -326,6 +327,8 @@ def escaping_efficiency(
         raise ValueError(f"probes must be at least 1, got {probes}")
     with evaluating(model):
         problem = Problem(model, data, _cross_entropy, _expectation)
+        if any(bool((target < 0).any()) for _, target in data):
+            raise ValueError("target must hold class indices, got negative ones: leave ignored examples out of data")
         root = math.sqrt(problem.examples)
         gradients = problem.mean_gradients()
         curved = problem.hessian_products([gradients[1]])[1, 0]  # H_e grad EL

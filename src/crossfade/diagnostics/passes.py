@@ -31,7 +31,8 @@ class Problem:
     so that only one batch at a time is in memory.
 
     Raises:
-        ValueError: an iterator instead of re-iterable data, no data, or no trainable parameter.
+        ValueError: an iterator instead of re-iterable data, batches that aren't pairs, no data, or no trainable
+            parameter.
     """
 
     def __init__(self, model: nn.Module, data: Data, *criteria: PerExample) -> None:
@@ -41,7 +42,11 @@ class Problem:
         self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         if not self.parameters:
             raise ValueError("the model has no parameter with requires_grad=True, so there is no gradient to measure")
-        self.sizes = [len(target) for _, target in data]
+        self.sizes = []
+        for batch in data:
+            if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+                raise ValueError(f"data must hold pairs (inputs, target), got a {type(batch).__name__} of {len(batch)}")
+            self.sizes.append(len(batch[1]))
         self.examples = sum(self.sizes)
         if not self.examples:
             raise ValueError("data is empty (there is no example): expected batches of (inputs, target)")

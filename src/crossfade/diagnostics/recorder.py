@@ -151,7 +151,7 @@ class ProbabilityRecorder:
         """
         if not 0 <= epoch < self.epochs:
             raise IndexError(f"epoch must be in [0, {self.epochs}), got {epoch}; the recorder was made for that many")
-        index = torch.as_tensor(index)
+        index = torch.asarray(index, copy=True)  # the caller may reuse its buffer before this batch is written
         if logits.ndim != 2 or target.shape != logits.shape[:1] or index.shape != target.shape:
             raise ValueError(
                 "expected logits (N, C), target (N,) and index (N,), got shapes "
@@ -167,7 +167,7 @@ class ProbabilityRecorder:
             check_range("index", index, self.examples, IndexError)
             self._pending_logits += logits.numel()
         if here and logits.numel() < _GROUP_LOGITS:  # a copy of large logits would cost more than the calls it saves
-            self._pending.append((epoch, index.clone(), logits.detach().clone(), target.clone()))
+            self._pending.append((epoch, index, logits.detach().clone(), target.clone()))
         else:
             self._pending.append((epoch, index, _describe(logits, target), None))
         if len(self._pending) >= GROUP or self._pending_logits >= _GROUP_LOGITS:

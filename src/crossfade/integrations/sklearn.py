@@ -101,9 +101,13 @@ class CrossfadeClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 weight 2 counts exactly like two equal rows.
 
         Raises:
-            ValueError: data that scikit-learn's checks refuse; no row with a weight above 0; a ``criterion`` beside a
-                ``schedule`` or ``label_smoothing``.
+            ValueError: data that scikit-learn's checks refuse; a size or a number of epochs below 1; no row with a
+                weight above 0; a ``criterion`` beside a ``schedule`` or ``label_smoothing``.
         """
+        for name in ("hidden_units", "max_epochs", "batch_size"):
+            value = getattr(self, name)
+            if value < 1 and (name, value) != ("batch_size", -1):  # skorch's -1: the whole set
+                raise ValueError(f"{name} must be at least 1, got {value!r}")
         features, labels = validate_data(self, X, y, dtype=[np.float64, np.float32])
         check_classification_targets(labels)
         self.classes_, target = np.unique(labels, return_inverse=True)

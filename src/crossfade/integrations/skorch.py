@@ -37,11 +37,14 @@ class CrossfadeCallback(Callback):  # type: ignore[misc]
         total_epochs: length of the whole training, if it is not ``net.max_epochs`` (several calls of ``partial_fit``).
 
     Raises:
+        ValueError: ``total_epochs`` < 1.
         UserError: as training begins: the criterion has no schedule, or a classifier's ``predict_nonlinearity`` is
             "auto".
     """
 
     def __init__(self, *, total_epochs: int | None = None) -> None:
+        if total_epochs is not None and total_epochs < 1:
+            raise ValueError(f"total_epochs must be at least 1, got {total_epochs!r}")
         self.total_epochs = total_epochs
 
     def on_train_begin(self, net: NeuralNet, X: Any = None, y: Any = None, **kwargs: Any) -> None:
