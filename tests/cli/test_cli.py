@@ -393,6 +393,15 @@ def test_a_reader_that_has_seen_enough_is_no_error(folder):
     assert not process.stderr
 
 
+def test_a_reader_that_leaves_before_the_work_is_done_is_told_by_the_status(iris):
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "crossfade", "compare", iris, "--target", "species", *QUICK]
+    process = subprocess.run(command, stdout=subprocess.PIPE, stderr=write, check=False)
+    os.close(write)
+    assert (process.returncode, process.stdout) == (141, b"")
+
+
 def test_output_that_is_closed_or_lacks_a_character_is_no_error():
     listed = [sys.executable, "-m", "crossfade", "list"]
     narrow = {**os.environ, "PYTHONIOENCODING": "cp1252"}

@@ -121,17 +121,18 @@ def _run(given: Sequence[str], received: Sequence[int], ended: list[int]) -> int
         from cyclopts import CycloptsError
     except ImportError:
         return _stop("the command line needs the lab: pip install 'crossfade[lab]'")
+    status: int | None = None
     try:
         app = _app(called=arguments)
-        status = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+        status = app(arguments, exit_on_error=False, print_error=False, result_action="return_value") or 0
         sys.stdout.flush()
-        ended.append(status if isinstance(status, int) else 0)
-        return ended[0]
+        ended.append(status)
+        return status
     except KeyboardInterrupt as interrupt:
         return _stop(str(interrupt) or "stopped", 128 + (*received, signal.SIGINT)[0])
-    except BrokenPipeError:  # the reader, `head` say, has seen enough
+    except BrokenPipeError:  # the reader, `head` say, has seen enough; perhaps before the work was done
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return 128 + 13 if status is None else status  # SIGPIPE
     except MemoryError:
         return _stop("not enough memory; use fewer rows, a larger --batch-size, or --drop columns with many categories")
     except ModuleNotFoundError as error:
