@@ -10,6 +10,7 @@ from scipy import stats as scipy_stats
 
 from crossfade.errors import UserError
 from crossfade.stats import (
+    WinTieLoss,
     adjust_p,
     compare_with_control,
     conover,
@@ -18,6 +19,7 @@ from crossfade.stats import (
     nemenyi,
     sign_test,
     wilcoxon,
+    win_tie_loss,
 )
 
 
@@ -175,3 +177,12 @@ def test_what_is_refused():
     ):
         with pytest.raises(UserError):
             call()
+
+
+def test_errors_of_very_different_sizes_are_not_called_ties():
+    mine = [5.2e9, 0.025, 0.30, 0.4, 1.2, 0.031]  # mean squared errors of prices and of rates
+    other = [5.0e9, 0.020, 0.295, 0.397, 1.197, 0.029]
+    assert win_tie_loss(mine, other) == WinTieLoss(6, 0, 0)
+    assert wilcoxon(mine, other)[1] == pytest.approx(scipy_stats.wilcoxon(mine, other).pvalue)
+    rounded = [5.2e9 * (1 + 2e-16), 0.1 + 0.2, 1.0]  # beside them rounding errors still are
+    assert win_tie_loss(rounded, [5.2e9, 0.3, 0.9]) == WinTieLoss(1, 2, 0)

@@ -50,18 +50,21 @@ class Profile:
         return (self.ratios <= factor).mean()
 
 
-def settle(values: npt.ArrayLike, scale: float | None = None) -> Floats:
+def settle(values: npt.ArrayLike, scale: npt.ArrayLike | None = None) -> Floats:
     """Give the numbers of a row that differ only by rounding errors one value, the smallest of them.
 
     Two methods with the same hits over the same repeats differ in the last bits of their means, because floating-point
     sums depend on order. Without this, such ties would be ranked, and counted as wins, by rounding errors. Neighbours
-    closer than 1e-12 of the row's largest magnitude (or of ``scale``) are joined; rounding to a grid would not do, for
-    two such neighbours can lie on both sides of a rounding boundary.
+    closer than 1e-12 of the row's largest magnitude (or of their own ``scale``, one a number) are joined; rounding to a
+    grid would not do, for two such neighbours can lie on both sides of a rounding boundary.
     """
     numbers = np.asarray(values, dtype=np.float64)
     order = np.argsort(numbers, axis=-1, kind="stable")
     rising = np.take_along_axis(numbers, order, axis=-1)
-    size = np.max(np.abs(numbers), axis=-1, keepdims=True) if scale is None else scale
+    size = np.max(np.abs(numbers), axis=-1, keepdims=True)
+    if scale is not None:
+        sizes = np.take_along_axis(np.asarray(scale, dtype=np.float64), order, axis=-1)
+        size = np.maximum(sizes[..., 1:], sizes[..., :-1])
     first = np.ones(rising.shape, dtype=bool)
     first[..., 1:] = np.diff(rising, axis=-1) > 1e-12 * size
     settled = np.empty_like(numbers)
@@ -99,9 +102,9 @@ def paired_differences(scores: npt.ArrayLike, control: npt.ArrayLike) -> Floats:
         raise UserError(f"scores and control must be paired, one number a pair; got shapes {a.shape} and {b.shape}")
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
         raise UserError("scores and control must be finite numbers; got NaN or infinity")
-    difference = a - b
-    size = settle(np.append(np.abs(difference), 0.0), scale=float(np.maximum(np.abs(a), np.abs(b)).max()))[:-1]
-    return np.copysign(size, difference)
+    difference, scale = a - b, np.maximum(np.abs(a), np.abs(b))
+    size = np.where(np.abs(difference) > 1e-12 * scale, np.abs(difference), 0.0)
+    return np.copysign(settle(size, scale), difference)
 
 
 def summarize(
