@@ -191,6 +191,19 @@ def test_more_data_sets_find_smaller_differences(runs):
             one([1, 2, 4]).detectable_with(size)
 
 
+def test_a_line_on_a_data_set_tells_what_each_method_could_have_shown(runs):
+    frame = runs(sets=("a", "b"), methods=("ce", "f0", "el"))
+    rng = np.random.default_rng(1)
+    frame["accuracy"] = 0.8 + rng.normal(0, 1, len(frame)) * frame["method"].map({"ce": 0.0, "f0": 0.01, "el": 0.04})
+    found = compare_methods(frame)
+    small, large = (f"{100 * c.detectable:.1f}" for c in found.paired[:2])
+    assert float(large) > float(small)
+    assert (
+        f"any method; a true difference of {small} to {large} points would have been found in 4 runs"
+        in found.dataset_lines["a"]
+    )
+
+
 def test_one_data_set_is_too_few_in_the_singular():
     said = verdict(compare_datasets([0.9], [0.8], method="el", control="ce")).text
     assert said.startswith("Over 1 data set, el changes")

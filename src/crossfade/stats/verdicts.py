@@ -126,7 +126,7 @@ def _repeats(undecided: Sequence[PairedComparison]) -> str:
     """Return which differences more repeats, or twice the rows, would find."""
     repeats = max(c.repeats for c in undecided)
     more = max(10, 2 * repeats)
-    now, then = ([size for c in undecided if (size := c.detectable_with(n)) and size < 1] for n in (repeats, more))
+    now, then = _detectable(undecided, repeats), _detectable(undecided, more)
     if not then:
         return f"{more} repeats would give intervals to judge by."
     if not now:
@@ -136,6 +136,11 @@ def _repeats(undecided: Sequence[PairedComparison]) -> str:
         return f"More repeats would change little: {repeats} find a difference of {_sizes(now)} points, {rows}."
     text = f"{more} repeats would find a difference of {_sizes(then)} points (these {repeats} one of {_sizes(now)})"
     return f"{text}, {rows}." if rows else f"{text}."
+
+
+def _detectable(comparisons: Sequence[PairedComparison], repeats: int) -> list[float]:
+    """Return the true differences below 100 points that so many repeats would find, where there is a spread."""
+    return [size for c in comparisons if (size := c.detectable_with(repeats)) and size < 1]
 
 
 def _sizes(sizes: Sequence[float]) -> str:
@@ -153,8 +158,7 @@ def dataset_line(comparisons: Sequence[PairedComparison]) -> str:
         return f"{head}{shown} points; one repeat carries no interval."
     firm = [c for c in comparisons if c.outcome in ("better", "worse")]
     if not firm:
-        finest = min(comparisons, key=lambda c: c.detectable or 1.0)
-        return f"{head}no reliable difference for any method{_power(finest)}."
+        return f"{head}no reliable difference for any method{_power(comparisons)}."
     found = listed(f"{c.method} {points(c.mean, _digits(c))} points{_span(c)}" for c in firm)
     rest = listed(c.method for c in comparisons if c not in firm)
     return f"{head}reliable: {found}" + (f"; not: {rest}." if rest else ".")
@@ -303,16 +307,15 @@ def _digits(c: PairedComparison | AcrossComparison) -> int:
     return digits
 
 
-def _power(c: PairedComparison) -> str:
-    """Say which difference would have been found, and which with twice the repeats or rows."""
-    found, more = c.detectable, c.detectable_with(2 * c.repeats)
-    if found is None or more is None:
-        return ""
-    if found >= 1:
-        return "; so few repeats could not have shown any difference"
+def _power(comparisons: Sequence[PairedComparison]) -> str:
+    """Say which differences would have been found, and which with twice the repeats or rows."""
+    repeats = comparisons[0].repeats
+    found, more = _detectable(comparisons, repeats), _detectable(comparisons, 2 * repeats)
+    if not found:
+        return "; so few repeats could not have shown any difference" if any(c.detectable for c in comparisons) else ""
     return (
-        f"; a true difference of {percent(found, 1)} points would have been found in 4 runs of 5, one of "
-        f"{percent(more, 1)} with {2 * c.repeats} repeats, of about {percent(found / 2**0.5, 1)} with twice the rows"
+        f"; a true difference of {_sizes(found)} points would have been found in 4 runs of 5, one of {_sizes(more)} "
+        f"with {2 * repeats} repeats, of about {_sizes([size / 2**0.5 for size in found])} with twice the rows"
     )
 
 
