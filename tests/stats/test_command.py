@@ -94,6 +94,22 @@ def test_two_blocks_that_agree_are_no_proof(tmp_path, capsys):
     assert "by chance alone p = 0.333;" in capsys.readouterr().out  # three orders with the last two tied
 
 
+def test_labels_are_read_as_they_are_written(tmp_path):
+    path = tmp_path / "r.csv"
+    path.write_text("dataset,method,accuracy\n01,x,1\n01,y,2\n1,x,4\n1,y,3\n")
+    stats(path, json=tmp_path / "r.json")
+    assert json.loads((tmp_path / "r.json").read_text())["blocks"] == ["01", "1"]
+
+
+@pytest.mark.parametrize(("scale", "shown"), [(1e200, "1.5e+200"), (1e-9, "1.5e-09"), (1.0, "1.500")])
+def test_scores_of_any_size_are_short(tmp_path, capsys, scale, shown):
+    path = tmp_path / "r.csv"
+    cells = [(name, method, scale * (i + j)) for i, name in enumerate("ab") for j, method in enumerate("xy")]
+    pd.DataFrame(cells, columns=["dataset", "method", "accuracy"]).to_csv(path, index=False)
+    stats(path)
+    assert next(line for line in capsys.readouterr().out.splitlines() if line.startswith("y ")).split()[1] == shown
+
+
 def test_what_is_refused(tmp_path, frame):
     path = tmp_path / "results.csv"
     frame.to_csv(path, index=False)
@@ -106,6 +122,7 @@ def test_what_is_refused(tmp_path, frame):
         ({"file": path, **NAMES, "repeat": None}, "more than one score"),
         ({"file": path, **NAMES, "control": "cee"}, "did you mean 'ce'"),
         ({"file": path, **NAMES, "alpha": 5.0}, "alpha"),
+        ({"file": path, "items": "task", "method": "loss", "score": "f1", "alpha": 5.0}, "alpha must .* got 5.0"),
         ({"file": path, **NAMES, "json": tmp_path / "no" / "x.json"}, "--json"),
         ({"file": path, **NAMES, "out": path}, "--out"),
     ):

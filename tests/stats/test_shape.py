@@ -69,6 +69,10 @@ def test_values_that_are_no_numbers_are_named(long, value):
     refused(long, repr(float(value)), "(a, ce, 4)", repeat="repeat")
 
 
+def test_dates_are_no_scores(long):
+    refused(long.assign(accuracy=pd.Timestamp("2026-01-01")), "finite numbers; got Timestamp", repeat="repeat")
+
+
 def test_text_among_the_scores_is_named(long):
     refused(long.astype({"accuracy": object}).assign(accuracy=["98%", *long["accuracy"][1:]]), "98%", repeat="repeat")
 

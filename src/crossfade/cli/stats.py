@@ -60,13 +60,15 @@ def stats(
     """
     from crossfade.lab.data.reading import read_frame
     from crossfade.stats import analyze, compare_items, to_svg
+    from crossfade.stats.shape import check_fraction
     from crossfade.stats.words import plain
 
     check_outputs([("--json", json)], [file], overwrite=overwrite)
     if items is not None:
         if repeat is not None or out is not None or lower_is_better:
             raise UserError("--items goes with --method, --score, --control, --alpha and --json alone")
-        read = read_frame(file, score)
+        check_fraction("alpha", alpha)
+        read = read_frame(file, score, [items, method])
         names = {"item": items, "method": method, "score": score}
         tests = compare_items(read.frame, **names, control=control, confidence=1 - alpha)
         if str(json) != "-":
@@ -75,7 +77,7 @@ def stats(
             write_json(json, {"items": plain(tests)})
         return 0
     check_folder(out, "--out")
-    raw, columns = read_frame(file, method), {"block": block, "method": method, "score": score}
+    raw, columns = read_frame(file, method, [block]), {"block": block, "method": method, "score": score}
     found = analyze(raw.frame, **columns, repeat=repeat, control=control, lower_is_better=lower_is_better, alpha=alpha)
     figures = {} if out is None else {out / f"{name}.svg": figure for name, figure in found.figures().items()}
     if out is not None:
@@ -140,11 +142,12 @@ def _summary(found: Analysis, score: str) -> str:
     heads = ["Method", f"Mean {score}", "Wins", *(["Mean Δ"] if found.control else []), "Mean rank"]
     heads += ["Wins a repeat", "Mean rank a repeat"] if found.by_repeat else []
     rows = []
-    places = max(0, 4 - ceil(log10(max(abs(row.mean_score) for row in found.summary) or 1.0)))
+    largest = max(abs(row.mean_score) for row in found.summary) or 1.0
+    digits = f".{max(0, 4 - ceil(log10(largest)))}f" if 1e-4 < largest < 1e9 else ".4g"
     for place, row in enumerate(found.summary):
-        cells = [row.method, f"{row.mean_score:.{places}f}", f"{row.wins:g}"]
+        cells = [row.method, f"{row.mean_score:{digits}}", f"{row.wins:g}"]
         if found.control is not None:
-            cells.append("" if row.method == found.control else f"{row.mean_delta:+.{places}f}")
+            cells.append("" if row.method == found.control else f"{row.mean_delta:+{digits}}")
         cells.append(f"{row.mean_rank:.3f}")
         if found.by_repeat:
             cells += [f"{found.by_repeat[place].wins:.4g}", f"{found.by_repeat[place].mean_rank:.3f}"]

@@ -84,7 +84,8 @@ def tidy(frame: pd.DataFrame, *, block: str, method: str, score: str, repeat: st
         )
         cells = listed(map(_cell, twice.to_numpy()))
         raise UserError(f"{count(len(twice), 'cell')} with more than one score: {cells}; {hint}")
-    scores = pd.to_numeric(frame[score], errors="coerce").astype(np.float64)
+    # As objects: a column of dates would be counted in nanoseconds.
+    scores = pd.to_numeric(frame[score].astype(object), errors="coerce").astype(np.float64)
     bad = ~np.isfinite(scores)
     if bad.any():
         pairs = zip(frame.loc[bad, score].tolist(), labels[bad].to_numpy(), strict=True)
