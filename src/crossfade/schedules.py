@@ -178,8 +178,8 @@ def ramp(start: float, end: float, steps: int | None = None) -> ParameterSchedul
     for name, value in (("start", start), ("end", end)):
         if not math.isfinite(value):
             raise ValueError(f"{name} must be a finite number, got {value!r}")
-    if steps is not None and steps < 2:
-        raise ValueError(f"steps must be at least 2 phases, or None for a straight line, got {steps!r}")
+    if steps is not None and not (steps >= 2 and steps == int(steps)):
+        raise ValueError(f"steps must be at least 2 whole phases, or None for a straight line, got {steps!r}")
     return partial(_ramp, start, end, steps)
 
 

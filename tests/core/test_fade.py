@@ -183,7 +183,8 @@ def test_a_ramp_of_steps_has_equal_phases(steps: int) -> None:
     ("make", "error", "finding"),
     [
         (lambda: cf.ramp(0.0, float("inf")), ValueError, "end must be a finite number, got inf"),
-        (lambda: cf.ramp(0.0, 1.0, steps=1), ValueError, "steps must be at least 2 phases"),
+        (lambda: cf.ramp(0.0, 1.0, steps=1), ValueError, "steps must be at least 2 whole phases"),
+        (lambda: cf.ramp(0.0, 1.0, steps=2.5), ValueError, "2 whole phases.*got 2.5"),  # type: ignore[arg-type]
         (lambda: cf.ramp(0.0, 1.0)(1.5), ValueError, "progress must be in"),
         (lambda: cf.Fade(power, q=0.7).at(1.5), ValueError, "progress must be in"),
         (lambda: cf.Fade(power, q=cf.ramp(0.0, -0.2)), ValueError, r"q must be a finite number >= 0.*got -0.2"),

@@ -254,6 +254,13 @@ def test_mistakes_are_named(tmp_path):
         CrossfadeCallback(nn.CrossEntropyLoss())
 
 
+def test_a_callback_whose_loss_is_not_computed_is_named(tmp_path):
+    args = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to=[], disable_tqdm=True)
+    trainer = Trainer(causal_lm(), args, train_dataset=rows(8), callbacks=[CrossfadeCallback(CrossfadeLoss(FADE))])
+    with pytest.raises(UserError, match=r"pass Trainer\(.*compute_loss_func=fade\.compute_loss\)"):
+        trainer.train()
+
+
 def test_the_trainers_own_label_smoothing_shift_and_ignored_label_are_named(tmp_path):
     with pytest.raises(UserError, match="expected ignore_index=-100, got 0; exchange that label for -100"):
         CrossfadeCallback(CrossfadeLoss(ignore_index=0))  # the Trainer would count the targets 0 in its mean

@@ -139,7 +139,8 @@ def test_pickle_and_clone_keep_the_schedule_and_the_predictions(iris):
     np.testing.assert_array_equal(again.predict_proba(X), model.predict_proba(X))
 
 
-def test_the_global_generator_is_left_alone(iris):
+def test_the_global_generator_is_left_alone(iris, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: pytest.fail("a GPU's generator was seeded"))
     X, y = iris
     state = torch.random.get_rng_state()
     CrossfadeClassifier(max_epochs=2, random_state=0).fit(X, y)

@@ -123,9 +123,12 @@ class CrossfadeClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             "X": torch.from_numpy(features[kept]),
             "weight": torch.from_numpy((weight[kept] / weight[kept].mean()).astype(features.dtype)),
         }
-        devices = [self.device] if torch.device(self.device).type == "cuda" else []
-        with torch.random.fork_rng(devices):
-            torch.manual_seed(seed)
+        kind = torch.device(self.device).type
+        with torch.random.fork_rng([self.device] if kind == "cuda" else []):
+            if kind == "cpu":
+                torch.default_generator.manual_seed(seed)
+            else:  # seeds all accelerators, of which the fork restores this one
+                torch.manual_seed(seed)
             self.net_ = self._net(rows["X"].dtype).fit(rows, torch.from_numpy(target[kept]))
         self.temperature_ = self._temperature(features[held], target[held], given[held]) if self.calibrate else 1.0
         self.net_.predict_nonlinearity = partial(softmax, temperature=self.temperature_)

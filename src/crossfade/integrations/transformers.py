@@ -34,9 +34,11 @@ class CrossfadeCallback(TrainerCallback):  # type: ignore[misc]
             weights the sum is divided by that count, too.
 
     Raises:
-        UserError: a criterion with a ``shift`` or an ``ignore_index`` other than the Trainer's -100, or
+        UserError: a Trainer whose loss isn't this one's; a criterion with a ``shift`` or an ``ignore_index`` other than the Trainer's -100, or
             ``TrainingArguments(label_smoothing_factor=...)``, which belongs to the Trainer's own loss.
     """
+
+    _used = False  # whether the trainer's loss has come from the criterion
 
     def __init__(self, criterion: Fade | Transform) -> None:
         self.criterion = cast(Fade, criterion if isinstance(criterion, nn.Module) else Fade(lambda: criterion))
@@ -57,9 +59,17 @@ class CrossfadeCallback(TrainerCallback):  # type: ignore[misc]
                 f"{type(self.criterion).__name__}(..., label_smoothing={args.label_smoothing_factor})"
             )
         self._shift = shifts_labels(kwargs["model"])
+        self._used = False
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, *_: object, **__: object) -> None:
         self.criterion.at(min(state.global_step / state.max_steps, 1.0))
+
+    def on_step_end(self, *_: object, **__: object) -> None:
+        if not self._used:
+            raise UserError(
+                "the loss didn't come from the criterion (TRL's fused output head, which takes it by itself, isn't in "
+                "this trainer): pass Trainer(..., callbacks=[fade], compute_loss_func=fade.compute_loss)"
+            )
 
     def compute_loss(
         self, outputs: Any, labels: Tensor | None, num_items_in_batch: Tensor | int | None = None
@@ -87,6 +97,7 @@ class CrossfadeCallback(TrainerCallback):  # type: ignore[misc]
                 "the batch has no labels: the dataset needs a column 'labels', and a model whose forward has no such "
                 "argument needs TrainingArguments(remove_unused_columns=False)"
             )
+        self._used = True
         logits = logits_of(outputs)
         self.criterion.to(logits.device)  # which the first batch shows
         labels = labels.to(logits.device)

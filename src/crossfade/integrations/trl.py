@@ -40,8 +40,6 @@ class CrossfadeCallback(transformers.CrossfadeCallback):
             ``ignore_index`` than -100 or a softcap beside the model's own, or a trainer that needs the other form.
     """
 
-    _used = False  # whether the trainer's loss has come from the criterion
-
     def on_init_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         super().on_init_end(args, state, control, **kwargs)
         if getattr(args, "loss_type", "nll") != "nll":
@@ -49,19 +47,6 @@ class CrossfadeCallback(transformers.CrossfadeCallback):
                 f"the criterion is the loss: set SFTConfig(loss_type='nll'), got {args.loss_type!r} "
                 "(DFT's gradients are CrossfadeLoss(expectation())'s)"
             )
-        self._used = False
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if not self._used:
-            raise UserError(
-                "the loss didn't come from the criterion, because this trainer has no fused output head or another "
-                "compute_loss_func: pass SFTTrainer(..., callbacks=[fade], compute_loss_func=fade.compute_loss)"
-            )
-
-    def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
-        """Return the loss of the full logits, as ``compute_loss_func``."""
-        self._used = True
-        return super().compute_loss(*args, **kwargs)
 
     def losses(
         self,
