@@ -34,8 +34,8 @@ class CrossfadeCallback(TrainerCallback):  # type: ignore[misc]
             weights the sum is divided by that count, too.
 
     Raises:
-        UserError: a Trainer whose loss isn't this one's; a criterion with a ``shift`` or an ``ignore_index`` other than the Trainer's -100, or
-            ``TrainingArguments(label_smoothing_factor=...)``, which belongs to the Trainer's own loss.
+        UserError: a Trainer whose loss isn't this one's; a criterion with a ``shift`` or an ``ignore_index`` other than
+            the Trainer's -100; ``TrainingArguments(label_smoothing_factor=...)``, which belongs to its own loss.
     """
 
     _used = False  # whether the trainer's loss has come from the criterion
