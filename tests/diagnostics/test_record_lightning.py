@@ -1,4 +1,6 @@
+import os
 from types import SimpleNamespace
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -108,11 +110,12 @@ def test_after_a_training_that_failed_the_next_model_is_recorded(tmp_path):
 
 def test_under_ddp_training_is_recorded_and_validation_of_several_processes_refused(tmp_path):
     callback, model = RecordProbabilities(ProbabilityRecorder(tmp_path / "r", 10, 1)), Linear()
-    try:  # under DDP the module is called for the whole step, and that call returns the loss
-        run = trainer(tmp_path, callback, 1, enable_checkpointing=False, strategy="ddp", devices=1)
-        run.fit(model, DataLoader(IndexedDataset(data()), 4))
-    finally:
-        dist.destroy_process_group()
+    with patch.dict(os.environ):  # Lightning leaves its process group's variables there
+        try:  # under DDP the module is called for the whole step, and that call returns the loss
+            run = trainer(tmp_path, callback, 1, enable_checkpointing=False, strategy="ddp", devices=1)
+            run.fit(model, DataLoader(IndexedDataset(data()), 4))
+        finally:
+            dist.destroy_process_group()
     values = {index: p for _, index, p in model.seen}
     assert Recording(tmp_path / "r").p(0).tolist() == pytest.approx([values[i] for i in range(10)], rel=2e-3)
 
