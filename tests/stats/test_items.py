@@ -138,3 +138,9 @@ def test_a_gain_on_a_few_fixed_test_rows_is_not_reliable(won, headline, advice):
     without = compare_methods(pd.DataFrame(rows).drop(columns="hits"), fixed_test=True)
     assert without.headline == "Reliably higher accuracy than ce on these 100 test rows: f0."
     assert without.advice == "Try f0 on other test rows: the interval covers training randomness only."
+
+
+def test_more_test_rows_do_not_make_training_less_random(runs):
+    frame = runs(sets=("a", "b"))
+    assert "with twice the rows" in compare_methods(frame).dataset_lines["a"]
+    assert "rows" not in compare_methods(frame, fixed_test=True).dataset_lines["a"].split("found in")[1]

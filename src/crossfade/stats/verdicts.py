@@ -313,10 +313,9 @@ def _power(comparisons: Sequence[PairedComparison]) -> str:
     found, more = _detectable(comparisons, repeats), _detectable(comparisons, 2 * repeats)
     if not found:
         return "; so few repeats could not have shown any difference" if any(c.detectable for c in comparisons) else ""
-    return (
-        f"; a true difference of {_sizes(found)} points would have been found in 4 runs of 5, one of {_sizes(more)} "
-        f"with {2 * repeats} repeats, of about {_sizes([size / 2**0.5 for size in found])} with twice the rows"
-    )
+    text = f"; a true difference of {_sizes(found)} points would have been found in 4 runs of 5, one of {_sizes(more)}"
+    rows = f", of about {_sizes([size / 2**0.5 for size in found])} with twice the rows"
+    return f"{text} with {2 * repeats} repeats{'' if comparisons[0].training_only else rows}"
 
 
 def _holm(c: PairedComparison | AcrossComparison) -> str:
