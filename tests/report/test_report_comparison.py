@@ -218,6 +218,17 @@ def test_the_judged_score_is_named() -> None:
     assert "had the best validation macro-F1;" in html
 
 
+def test_data_sets_may_be_numbers_and_repeats_names() -> None:
+    results, curves, meta = make(2, 3, 2, epochs=4)
+    numbered = results.assign(
+        dataset=results["dataset"].str[-1].astype(int), repeat="s" + results["repeat"].astype(str)
+    )
+    comparison = compare_methods(numbered)
+    assert len(comparison.counted(numbered)) == len(results)
+    html = render_comparison(comparison, numbered, curves.iloc[:0], meta | {"datasets": ()})
+    assert set(rows(html, "Test accuracy by data set")) == {"0", "1"}
+
+
 def test_two_data_sets_that_agree_are_no_proof() -> None:
     results, curves, meta = make(2, 3, 1, epochs=4)
     results["accuracy"] = [0.5, 0.6, 0.7] * 2

@@ -81,6 +81,11 @@ def test_worse_calibration_is_told_with_what_a_temperature_leaves_of_it(fitted):
     assert without.warnings[-1].endswith("f0 9.0 (means, not tested).")
 
 
+def test_repeats_may_have_names(fitted):
+    named = fitted.assign(repeat="seed " + fitted["repeat"].astype(str))
+    assert calibration_cells(named) == calibration_cells(fitted)
+
+
 def test_of_integers_too():
     frame = pd.DataFrame({"dataset": "a", "method": ["ce", "f0"], "repeat": 0, "nll": [1, 2], "temperature": [1, 2]})
     assert calibration_cells(frame)["f0"][:2] == ("2.00", "2.000")

@@ -61,7 +61,7 @@ def render_comparison(
     comparison: Comparison, results: pd.DataFrame, curves: pd.DataFrame, meta: Mapping[str, Any]
 ) -> str:
     """Return the report of a comparison that is analysed already; see `comparison_page` for the other arguments."""
-    inputs = read_inputs(comparison, results, curves, meta)
+    inputs = read_inputs(comparison, checked_results(results, meta), curves, meta)
     missing = (*map(str, meta.get("missing", ())), *inputs.gaps)
     caution = f"Not everything ran: see “What was not run” ({count(len(missing), 'entry')})."
     by_set = () if inputs.only_dataset else tuple(_by_dataset(inputs))

@@ -13,13 +13,13 @@ HEADINGS = ("Temperature", "NLL", "after", "ECE, %", "after", "Brier", "after")
 
 
 def kept_scores(results: pd.DataFrame) -> pd.DataFrame:
-    """Return dataset, method, repeat, the temperature and each measure before and after it; NaN where it isn't known.
+    """Return dataset, method, the temperature and each measure before and after it; NaN where it isn't known.
 
     Before it a measure is that of the network whose weights are kept, which the temperature belongs to: where a result
     is the mean over equally good epochs, ``nll_kept`` and the like.
     """
     scores = ["temperature", *MEASURES, *(f"{name}_calibrated" for name in MEASURES)]
-    found = results.reindex(columns=["dataset", "method", "repeat", *scores])
+    found = results.reindex(columns=["dataset", "method", *scores])
     for name in MEASURES:
         if f"{name}_kept" in results:
             found[name] = results[f"{name}_kept"].fillna(found[name])
@@ -37,7 +37,7 @@ def calibration_means(results: pd.DataFrame) -> pd.DataFrame:
         robust = str(part.name).startswith(("temperature", "nll"))
         return float(part.median(skipna=False) if robust else part.mean(skipna=False))
 
-    within = found.groupby(["dataset", "method"], sort=False).agg(middle).drop(columns="repeat")
+    within = found.groupby(["dataset", "method"], sort=False).agg(middle)
     return within.groupby(level="method", sort=False).agg(middle)
 
 

@@ -148,8 +148,9 @@ class Comparison:
 
     def counted(self, results: pd.DataFrame) -> pd.DataFrame:
         """Return those rows of the results, a row a run, that these numbers were made of."""
-        pairs = pd.MultiIndex.from_frame(results[["dataset", "repeat"]])
-        return results[pairs.isin(self.accuracy.index) & results["method"].isin(self.methods)]
+        named = results.astype({"dataset": str, "method": str})
+        pairs = pd.MultiIndex.from_frame(named[["dataset", "repeat"]])
+        return results[pairs.isin(self.accuracy.index) & named["method"].isin(self.methods)]
 
     def differences(self, dataset: str | None = None) -> pd.DataFrame:
         """Return paired differences to the control, a column a method and a row a repeat of ``dataset``.
