@@ -57,7 +57,7 @@ class Endless(IterableDataset):
             yield torch.zeros(4), 0
 
 
-def fit(module, callbacks, loaders=None, ckpt_path=None, package=L, **options):
+def fit(module, callbacks, loaders=None, ckpt_path=None, package=L, val_dataloaders=None, **options):
     options = {"max_epochs": 2, "enable_checkpointing": False} | options
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -65,7 +65,7 @@ def fit(module, callbacks, loaders=None, ckpt_path=None, package=L, **options):
             accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False, callbacks=callbacks,
             **options,
         )  # fmt: skip
-        trainer.fit(module, loader() if loaders is None else loaders, ckpt_path=ckpt_path)
+        trainer.fit(module, loader() if loaders is None else loaders, val_dataloaders, ckpt_path=ckpt_path)
     return module
 
 
@@ -166,6 +166,18 @@ def test_a_criterion_outside_the_module_is_given_and_a_missing_one_is_named():
     assert fit(module, [CrossfadeCallback(criterion)]).seen == expected(FADE, 12)
     with pytest.raises(UserError, match=r"no CrossfadeLoss found in Classifier"):
         fit(module, [CrossfadeCallback()])
+
+
+def test_validation_of_averaged_weights_has_the_schedules_weights():
+    class Validated(Classifier):
+        def validation_step(self, batch, batch_idx):
+            self.seen.append((self.loss[0].alpha.item(), self.loss[0].beta.item()))
+
+    average = L.callbacks.EMAWeightAveraging(decay=0.9)
+    module, data = Validated(), loader()
+    fit(module, [average, CrossfadeCallback()], data, val_dataloaders=data, num_sanity_val_steps=0)
+    steps = expected(FADE, 12)
+    assert module.seen == steps[:6] + [steps[5]] * 6 + steps[6:] + [steps[11]] * 6
 
 
 def test_all_criteria_move_together():

@@ -60,7 +60,8 @@ class CrossfadeCallback(Callback):  # type: ignore[misc]
         self.total_steps = total_steps
         self.criterion = criterion
         self._criteria: list[Scheduled] = []
-        self._total: float = 1.0
+        self._total = 1.0
+        self._progress = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         within = [self.criterion] if self.criterion is not None else pl_module.modules()
@@ -74,8 +75,12 @@ class CrossfadeCallback(Callback):  # type: ignore[misc]
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         done = trainer.current_epoch if self.interval == "epoch" else trainer.global_step
-        for criterion in self._criteria:
-            criterion.at(min(done / self._total, 1.0))
+        self._progress = min(done / self._total, 1.0)
+        self.on_validation_batch_start()
+
+    def on_validation_batch_start(self, *_: object) -> None:
+        for criterion in self._criteria:  # a callback that averages the model's weights averages these buffers, too
+            criterion.at(self._progress)
 
     def _length(self, trainer: Trainer) -> float:
         if self.interval == "epoch":
