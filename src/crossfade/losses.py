@@ -293,15 +293,10 @@ def max_mahalanobis_centers(num_classes: int, dim: int, norm: float = 10.0) -> T
         raise ValueError(f"norm must be positive, got {norm!r}")
     if num_classes > dim + 1:
         return _spread_directions(num_classes, dim) * norm
-    centers = torch.zeros(num_classes, dim, dtype=torch.float64)
-    centers[0, 0] = 1.0
-    for i in range(1, num_classes):
-        for j in range(min(i, dim)):
-            overlap = torch.dot(centers[i, :j], centers[j, :j])
-            centers[i, j] = -(1.0 / (num_classes - 1) + overlap) / centers[j, j]
-        if i < dim:
-            centers[i, i] = (1.0 - centers[i, :i].square().sum()).clamp(min=0.0).sqrt()
-    return centers * norm
+    products = (num_classes * torch.eye(num_classes, dtype=torch.float64) - 1.0) / (num_classes - 1)
+    others = torch.linalg.cholesky(products[:-1, :-1])
+    centers = torch.cat([others, -others.sum(0, keepdim=True)])  # they add up to 0
+    return F.pad(centers, (0, dim - num_classes + 1)) * norm
 
 
 def _spread_directions(count: int, dim: int) -> Tensor:

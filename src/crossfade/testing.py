@@ -178,9 +178,7 @@ class _Case:
     def reductions_agree(self) -> None:
         for logits, target in self.sizes():
             rows = self.rows(logits, target)
-            assert rows.shape == target.shape, (
-                f"reduction='none' gives {tuple(rows.shape)}, expected {tuple(target.shape)}"
-            )
+            assert rows.shape == target.shape, f"reduction='none' gives {[*rows.shape]}, expected {[*target.shape]}"
             _close(self.loss(logits, target, reduction="sum"), rows.sum(), "sum is not the sum of the rows")
             _close(self.loss(logits, target, reduction="mean"), rows.mean(), "mean is not the mean of the rows")
             _close(self.loss(logits, target), rows.mean(), "the default is not the mean of the rows")
@@ -229,11 +227,8 @@ class _Case:
                 _close(mean, rows[kept].mean(), "the mean counts ignored rows")
                 gradient = self.gradient(logits, target, ignore_index=index)
                 assert (gradient[~kept] == 0).all(), "an ignored row has a gradient"
-                _close(
-                    gradient[kept],
-                    self.gradient(logits[kept], target[kept]),
-                    "ignored rows change the others' gradient",
-                )
+                alone = self.gradient(logits[kept], target[kept])
+                _close(gradient[kept], alone, "ignored rows change the others' gradient")
 
     @_check("ignore_index", "reduction")
     def nothing_left(self) -> None:
@@ -253,10 +248,8 @@ class _Case:
             rows = self.rows(logits, target)
             weighted = self.rows(logits, target, weight=weight)
             _close(weighted, rows * weight[target], "weight is not a factor of the row's loss")
-            expected = (rows * weight[target]).sum() / weight[target].sum()
-            _close(
-                self.loss(logits, target, weight=weight), expected, "the weighted mean doesn't divide by the weights"
-            )
+            mean, expected = self.loss(logits, target, weight=weight), weighted.sum() / weight[target].sum()
+            _close(mean, expected, "the weighted mean doesn't divide by the weights")
         _refused(lambda: self.loss(logits, target, weight=weight[:-1]), "a weight too short")
 
     @_check("reduction")
@@ -309,12 +302,8 @@ class _Case:
         for logits, target in self.sizes():
             strided = torch.stack([logits.detach().t(), logits.detach().t()], -1)[..., 0].t()
             assert not strided.is_contiguous()
-            _close(
-                self.loss(strided, target), self.loss(logits, target).detach(), "the value differs for strided logits"
-            )
-            _close(
-                self.gradient(strided, target), self.gradient(logits, target), "the gradient differs for strided logits"
-            )
+            _close(self.loss(strided, target), self.loss(logits, target).detach(), "strided logits change the value")
+            _close(self.gradient(strided, target), self.gradient(logits, target), "strided logits change the gradient")
 
     @_check("reduction")
     def extreme_logits(self) -> None:
@@ -338,9 +327,8 @@ class _Case:
             rows = self.rows(wide, target)
             assert rows.dtype == torch.float32, f"float32 logits give a {rows.dtype} loss"
             _close(rows, self.rows(wide.double(), target), "float32 differs from float64", 1e-5)
-            _close(
-                self.gradient(wide, target), self.gradient(wide.double(), target), "float32's gradient differs", 1e-5
-            )
+            exact = self.gradient(wide.double(), target)
+            _close(self.gradient(wide, target), exact, "float32's gradient differs", 1e-5)
 
     @_check("reduction")
     def half_precision(self) -> None:
