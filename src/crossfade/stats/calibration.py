@@ -12,26 +12,19 @@ MEASURES = ("nll", "ece", "brier")
 HEADINGS = ("Temperature", "NLL", "after", "ECE, %", "after", "Brier", "after")
 
 
-def kept_scores(results: pd.DataFrame) -> pd.DataFrame:
-    """Return dataset, method, the temperature and each measure before and after it; NaN where it isn't known.
+def calibration_means(results: pd.DataFrame) -> pd.DataFrame:
+    """Return a row a method, the temperature and each measure before and after it: means over repeats, then data sets.
 
-    Before it a measure is that of the network whose weights are kept, which the temperature belongs to: where a result
-    is the mean over equally good epochs, ``nll_kept`` and the like.
+    Of temperature and NLL, which have no upper bound, it is the medians. Where a result lacks a score, it is NaN.
+    Before the temperature a measure is that of the network whose weights are kept, which the temperature belongs to:
+    where a result is the mean over equally good epochs, ``nll_kept`` and the like.
     """
     scores = ["temperature", *MEASURES, *(f"{name}_calibrated" for name in MEASURES)]
     found = results.reindex(columns=["dataset", "method", *scores])
     for name in MEASURES:
         if f"{name}_kept" in results:
             found[name] = results[f"{name}_kept"].fillna(found[name])
-    return found.astype(dict.fromkeys(scores, "float64"))
-
-
-def calibration_means(results: pd.DataFrame) -> pd.DataFrame:
-    """Return a row a method: means over the repeats and then over the data sets.
-
-    Of temperature and NLL, which have no upper bound, it is the medians. Where a result lacks a score, it is NaN.
-    """
-    found = kept_scores(results)
+    found = found.astype(dict.fromkeys(scores, "float64"))
 
     def middle(part: pd.Series) -> float:
         robust = str(part.name).startswith(("temperature", "nll"))
@@ -55,8 +48,8 @@ def calibration_cells(results: pd.DataFrame) -> dict[str, tuple[str, ...]]:
 
 def calibration_notes(results: pd.DataFrame) -> Iterator[str]:
     """Yield how the temperature is fitted, and in how many trials there was none; nothing where none was fitted."""
-    known = int(kept_scores(results)["temperature"].notna().sum())
-    bounded = int(results["temperature_bounded"].sum()) if "temperature_bounded" in results else 0
+    fits = results.reindex(columns=["temperature", "temperature_bounded"])
+    known, bounded = int(fits["temperature"].count()), int(fits["temperature_bounded"].sum())
     if not known:
         return
     yield (

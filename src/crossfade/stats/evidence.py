@@ -217,8 +217,9 @@ def compare_repeats(
         UserError: unpaired, empty or non-finite scores, or row counts that are not positive.
     """
     d = paired_differences(scores, control_scores)
-    if hits is not None and control_hits is not None:
-        result = out_of_fold_t(d, hits, control_hits, confidence=confidence)
+    rows = None if hits is None or control_hits is None else (hits, control_hits)
+    if rows:
+        result = out_of_fold_t(d, *rows, confidence=confidence)
     elif fixed_test:
         result = paired_t(d, confidence=confidence)
     else:
@@ -236,7 +237,7 @@ def compare_repeats(
         n_test=n_test,
         fixed_test=fixed_test,
         confidence=confidence,
-        by_row=None if not fixed_test or hits is None or control_hits is None else mcnemar(hits, control_hits),
+        by_row=mcnemar(*rows) if rows and fixed_test else None,
     )
 
 

@@ -110,10 +110,8 @@ def compare_items(
 
 def _right(value: object, column: str) -> int:
     word = str(value).strip().lower()
-    if word in _WORDS:
-        return _WORDS[word]
     try:
-        number = float(word)
+        number = float(_WORDS.get(word, word))
     except ValueError:
         number = np.nan
     if number not in (0.0, 1.0):

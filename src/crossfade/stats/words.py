@@ -11,13 +11,6 @@ from typing import TypeAlias
 Plain: TypeAlias = bool | int | float | str | list["Plain"] | dict[str, "Plain"] | None
 
 MISSING = "—"
-_PLURALS = {
-    "loss": "losses",
-    "class": "classes",
-    "other loss": "other losses",
-    "reliable loss": "reliable losses",
-    "entry": "entries",
-}
 
 
 def decimal(value: float | None, digits: int = 3) -> str:
@@ -72,8 +65,9 @@ def p_value(p: float, digits: int = 3) -> str:
 
 
 def count(number: int, noun: str) -> str:
-    """Write a number with its noun: ``1 repeat``, ``10 repeats``."""
-    return f"{number:,} {noun if number == 1 else _PLURALS.get(noun, noun + 's')}".replace(",", "\u202f")
+    """Write a number with its noun: ``1 repeat``, ``10 repeats``, ``2 losses``, ``3 entries``."""
+    many = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}es" if noun.endswith("s") else f"{noun}s"
+    return f"{number:,} {noun if number == 1 else many}".replace(",", "\u202f")
 
 
 def listed(items: Iterable[object], limit: int = 8) -> str:
