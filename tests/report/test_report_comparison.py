@@ -277,6 +277,12 @@ def test_curves_are_optional_and_may_diverge() -> None:
     assert Page(html).problems == []
 
 
+def test_a_heading_names_the_scale_that_is_drawn() -> None:
+    results, curves, meta = make(1, 2, 2, epochs=50)
+    curves.loc[curves["epoch"] <= 2, "test_nll"] = 500.0  # in the beginning, which the axis leaves out
+    assert "log scale" not in comparison_page(results, curves, meta)
+
+
 def test_the_methods_formulas_and_schedules_are_told() -> None:
     html = comparison_page(*make(1, 6, 2, epochs=4))
     losses = rows(html, "The losses that were compared")

@@ -161,8 +161,9 @@ def test_names_stand_left_of_all_that_is_drawn_and_rows_say_their_numbers() -> N
 def test_a_steep_beginning_is_cut_off_and_does_not_flatten_the_rest() -> None:
     epochs = [float(k) for k in range(1, 21)]
     y = [5.0, 20.0] + [90.0 + 0.1 * k for k in range(18)]
+    lines = [charts.Line("s1", epochs, y)]
     flat, cut = (
-        str(charts.line_chart([charts.Line("s1", epochs, y)], x_title="epoch", name="n", x_range=(1, 20), settled=s))
+        str(charts.line_chart(lines, charts.y_axis(lines, settled=s), x_title="epoch", name="n", x_range=(1, 20)))
         for s in (0.0, 0.1)
     )
     rises = []

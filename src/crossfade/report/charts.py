@@ -85,25 +85,22 @@ def _hover(row: DotRow) -> str:
     return f"{row.label}: {signed(row.mean, 2)}{bounds}; dots: {listed((signed(v, 2) for v in row.values), 30)}"
 
 
-def line_chart(
-    lines: Sequence[Line],
-    *,
-    x_title: str,
-    name: str,
-    x_range: tuple[float, float],
-    least: float = 0.02,
-    log: bool = False,
-    settled: float = 0.0,
-) -> Markup:
-    """Draw lines over a common axis, the last on top, in a drawing of 360 by 200 pixels.
+def y_axis(lines: Sequence[Line], *, least: float = 0.02, log: bool = False, settled: float = 0.0) -> Axis:
+    """Return the y axis for a `line_chart`, which spans at least ``least``.
 
-    The y axis spans at least ``least``; ``log`` makes it logarithmic where the values span more than a factor of 30.
-    The fraction ``settled`` of each line, from its start, may lie outside the y axis: a steep beginning would flatten
-    the rest. ``name`` is what a screen reader says.
+    ``log`` makes it logarithmic where the values span more than a factor of 30. The fraction ``settled`` of each line,
+    from its start, may lie outside the axis: a steep beginning would flatten the rest.
     """
     values = [v for line in lines for v in line.y[int(settled * len(line.y)) :]]
     bottom = _HEIGHT - 38.0
-    y = log_axis(values, bottom, _TOP) if log else Axis(*span(values, least=least), bottom, _TOP)
+    return log_axis(values, bottom, _TOP) if log else Axis(*span(values, least=least), bottom, _TOP)
+
+
+def line_chart(lines: Sequence[Line], y: Axis, *, x_title: str, name: str, x_range: tuple[float, float]) -> Markup:
+    """Draw lines over common axes, the last on top, in a drawing of 360 by 200 pixels.
+
+    ``y`` is from `y_axis`, and ``name`` what a screen reader says.
+    """
     x = Axis(*x_range, _LEFT, _RIGHT)
     parts, paths = [], []
     for tick in y.ticks():
@@ -112,7 +109,7 @@ def line_chart(
     for line in lines:
         places = ((x(a), y(b) if math.isfinite(b) else math.nan) for a, b in zip(line.x, line.y, strict=True))
         paths.append(path_through(places, line.style, line.hover))
-    return _drawing([*parts, _x_axis(x, bottom, x_title), _window("".join(paths), bottom)], _HEIGHT, name)
+    return _drawing([*parts, _x_axis(x, y.start, x_title), _window("".join(paths), y.start)], _HEIGHT, name)
 
 
 def thinned(values: Sequence[float], most: int) -> list[float]:

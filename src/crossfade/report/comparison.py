@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from crossfade.report import tables
-from crossfade.report.charts import DotRow, Line, dot_chart, line_chart, log_axis, thinned
+from crossfade.report.charts import DotRow, Line, dot_chart, line_chart, thinned, y_axis
 from crossfade.report.inputs import Inputs, checked_results, read_inputs
 from crossfade.report.page import Block, Code, Facts, Figure, Fold, Items, Key, Page, Panel, Section, Text, render_page
 from crossfade.stats import Comparison, compare_methods
@@ -187,17 +187,16 @@ def curves_figure(inputs: Inputs, dataset: str | None) -> Figure | None:
         lines, ends = [], []
         for method in (*inputs.methods[1:], inputs.control):  # the control last, on top of the others
             if method.name in wide:
-                y = thinned(wide[method.name].to_numpy(dtype=float).tolist(), most)
-                lines.append(Line(method.style, epochs, y, f"{method.name}: {decimal(y[-1], 2)} at the last epoch"))
-                ends.append(f"{method.name} {decimal(y[-1], 2)}")
+                values = thinned(wide[method.name].to_numpy(dtype=float).tolist(), most)
+                end = decimal(values[-1], 2)
+                lines.append(Line(method.style, epochs, values, f"{method.name}: {end} at the last epoch"))
+                ends.append(f"{method.name} {end}")
         where = "over the data sets" if dataset is None else f"on {dataset}"
         name = f"{title} by epoch {where}; at the last epoch: {', '.join(ends)}"
         reach = (epochs[0], max(epochs[-1], epochs[0] + 1.0))
-        chart = line_chart(
-            lines, x_title="epoch", name=name, x_range=reach, log=log, least=0.02 if log else 0.5, settled=0.1
-        )
-        log_drawn = log and log_axis((v for line in lines for v in line.y), 0.0, 1.0).log
-        panels.append(Panel(chart, f"{title}, log scale" if log_drawn else title))
+        y = y_axis(lines, log=log, least=0.02 if log else 0.5, settled=0.1)
+        chart = line_chart(lines, y, x_title="epoch", name=name, x_range=reach)
+        panels.append(Panel(chart, f"{title}, log scale" if y.log else title))
     caption = "Lines: mean over the data sets; within one, mean accuracy and median NLL over the repeats."
     if dataset is not None:
         caption = (
