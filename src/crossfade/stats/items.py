@@ -100,12 +100,12 @@ def compare_items(
     hits = dict(zip(names, wide.to_numpy(np.int64).T, strict=True))
     tests = {name: mcnemar(own, hits[base]) for name, own in hits.items() if name != base}
     adjusted = adjust_p([test.p for test in tests.values()], "holm").tolist()
-    found, n = [], len(wide)
-    for (name, test), p in zip(tests.items(), adjusted, strict=True):
-        score_, base_score = float(hits[name].mean()), float(hits[base].mean())
-        span = _interval(test, n, confidence)
-        found.append(ItemTest(name, base, n, score_, base_score, score_ - base_score, span, test, p))
-    return tuple(found)
+    n, share = len(wide), {name: float(own.mean()) for name, own in hits.items()}
+    spans = [_interval(test, n, confidence) for test in tests.values()]
+    return tuple(
+        ItemTest(name, base, n, share[name], share[base], share[name] - share[base], span, test, p)
+        for (name, test), span, p in zip(tests.items(), spans, adjusted, strict=True)
+    )
 
 
 def _right(value: object, column: str) -> int:

@@ -318,10 +318,8 @@ def equivalence_over_datasets(differences: npt.ArrayLike, region: float) -> Equi
         UserError: no difference, one that is not finite, or a region that isn't a positive number.
     """  # noqa: E501
     _check_region(region)
-    d = np.asarray(differences, dtype=np.float64)
-    if d.ndim != 1 or d.size == 0 or not np.isfinite(d).all():
-        raise UserError("differences must be one or more finite numbers, one a data set")
-    d = np.concatenate([[0.0], np.sort(d)])  # sorted: the answer doesn't depend on the order of the data sets
+    # Sorted: the answer doesn't depend on the order of the data sets.
+    d = np.concatenate([[0.0], np.sort(_checked(differences))])
     sums = d[:, None] + d
     weights = np.random.default_rng(_SEED).dirichlet([_PRIOR, *np.ones(len(d) - 1)], _SAMPLES)
     below, above = (((weights @ pairs) * weights).sum(1) for pairs in (sums < -2 * region, sums > 2 * region))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Literal, TypeAlias
 
@@ -168,14 +168,9 @@ def summarize_repeats(
     if gone:
         raise UserError(f"every repeat must cover every block and method; missing: {listed(gone)}")
     rows = [summarize(table, control, lower_is_better=lower_is_better, ties=ties) for table in tables.values()]
+    averaged = ["mean_score", "wins", "mean_rank", *([] if control is None else ["mean_delta"])]
     return tuple(
-        MethodSummary(
-            method=same[0].method,
-            mean_score=fmean(row.mean_score for row in same),
-            wins=fmean(row.wins for row in same),
-            mean_delta=None if control is None else fmean(row.mean_delta or 0.0 for row in same),
-            mean_rank=fmean(row.mean_rank for row in same),
-        )
+        replace(same[0], **{name: fmean(getattr(row, name) for row in same) for name in averaged})
         for same in zip(*rows, strict=True)
     )
 
