@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 
 import pytest
@@ -16,7 +17,8 @@ from crossfade.diagnostics import Recording
 from crossfade.errors import UserError
 from crossfade.lab.hardware import Hardware
 from crossfade.lab.methods import Method, method
-from crossfade.lab.paper.processes import process_executor
+from crossfade.lab.paper import processes
+from crossfade.lab.paper.processes import process_executor, report
 from crossfade.lab.paper.why import dynamics, escape, figure1, study, taylor
 from crossfade.lab.paper.why.escape import predicted_rise
 from crossfade.lab.paper.why.measure import along_rows, sharpness_rows, slice_rows
@@ -233,6 +235,27 @@ def test_several_workers_give_the_same_numbers_and_a_failure_stays_alone(fork_se
         trial.method.name: outcome.error for trial, outcome in process_executor(fails, ALONE, tmp_path)([trials], print)
     }
     assert found == {"ce": "ValueError: no", "el": None}
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_what_is_done_of_unfinished_trials_is_told(threads, monkeypatch, tmp_path):
+    monkeypatch.setattr(processes, "_POLL", 0.01)
+    trials = [Trial("dynamics", table_task("iris", None), method(name), SMALL, 0) for name in ("ce", "el")]
+    half, told = 0.5 * trials[0].cost, tmp_path / "told"
+
+    def compute(trial, folder):
+        report(folder, 0.5)
+        while not told.exists():
+            time.sleep(0.01)
+        return Outcome({})
+
+    def tick(cost):
+        if cost >= half:
+            told.touch()
+
+    found = process_executor(compute, Hardware(threads=threads), tmp_path)([trials], tick)
+    assert {trial.method.name: outcome.error for trial, outcome in found} == {"ce": None, "el": None}
+    assert not list(tmp_path.glob("*/progress"))
 
 
 def test_pair_rows_are_consistent():

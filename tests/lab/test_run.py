@@ -226,14 +226,14 @@ def test_a_request_that_is_stopped_says_how_to_go_on(trials, tmp_path, monkeypat
 
 
 def test_the_time_left_is_that_of_the_work_done_now_and_not_of_what_a_checkpoint_held(monkeypatch, capsys):
-    moments = iter([0.0, 100.0, 200.0, 300.0])
+    moments = iter([0.0, 100.0, 200.0, 300.0, 400.0])
     monkeypatch.setattr("crossfade.lab.run.time", SimpleNamespace(monotonic=lambda: next(moments)))
     update = _log("Training")
     for fraction in (0.0, 0.5, 0.51, 0.6):
         update(fraction, 0, 0)
     lines = capsys.readouterr().err.splitlines()
-    assert lines[:2] == ["Training: 50 % · 0 trials", "Training: 51 % · 0 trials"]
-    assert lines[2:] == ["Training: 60 % · 0 trials · about 13 minutes left"]  # 200 s for 0.1, and 0.4 to go
+    assert lines[:3] == [f"Training: {percent} % · 0 trials" for percent in (0, 50, 51)]
+    assert lines[3:] == ["Training: 60 % · 0 trials · about 13 minutes left"]  # 200 s for 0.1, and 0.4 to go
 
 
 def test_progress_only_grows_and_ends_at_one(trials):

@@ -221,12 +221,12 @@ def _log(label: str) -> OnProgress:
 
     def update(fraction: float, done: int, failed: int) -> None:
         nonlocal first, last
-        if fraction == 0:
-            return
         now = time.monotonic()
-        began, known = first = first or (now, fraction)
+        if fraction > 0:
+            first = first or (now, fraction)
         if now - last >= _LOG_SECONDS:
-            last, new = now, fraction - known
+            last, (began, known) = now, first or (now, fraction)
+            new = fraction - known
             rest = f" · about {duration((now - began) * (1 - fraction) / new)} left" if new >= 0.02 else ""
             print(f"{label}: {100 * fraction:.0f} % · {_trials(done, failed)}{rest}", file=sys.stderr, flush=True)
 

@@ -10,6 +10,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -20,6 +21,9 @@ from crossfade.lab.hardware import Hardware, processors
 from crossfade.lab.store import Outcome
 from crossfade.lab.train.executor import Batch, Executor, Tick, error_line
 from crossfade.lab.trial import Trial
+
+_PROGRESS = "progress"  # a file in a trial's folder
+_POLL = 2.0  # seconds between looks at it
 
 
 def process_executor(
@@ -38,14 +42,20 @@ def process_executor(
         trials = [trial for batch in batches for trial in batch]
         alone = workers == 1 or len(trials) == 1
         setting = {"backend": "sequential"} if alone else {"backend": "loky", "initializer": _follow_parent}
-        with parallel_config(**setting, n_jobs=workers):
+        left = set(range(len(trials)))
+
+        def unfinished() -> float:
+            return sum(trials[at].cost * _reported(work / trials[at].key) for at in tuple(left))
+
+        with parallel_config(**setting, n_jobs=workers), _repeated(lambda: tick(unfinished())):
             calls = (delayed(_compute_one)(compute, work / trial.key, trial, at) for at, trial in enumerate(trials))
             results = Parallel(return_as="generator_unordered")(calls)
             try:
                 for at, outcome in results:
+                    left.remove(at)
                     yield trials[at], outcome
                     shutil.rmtree(work / trials[at].key, ignore_errors=True)  # now that it is stored
-                    tick(0.0)
+                    tick(unfinished())
             except BrokenProcessPool:
                 advice = "perhaps for want of memory; run the same command again to go on, with fewer --workers"
                 raise UserError(f"a worker process was killed, {advice}") from None
@@ -54,6 +64,37 @@ def process_executor(
                     results.close()
 
     return execute
+
+
+def report(folder: Path, fraction: float) -> None:
+    """Tell how much of the trial with this folder is done, from whatever process computes it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / _PROGRESS).write_text(str(fraction))
+
+
+def _reported(folder: Path) -> float:
+    try:
+        return float((folder / _PROGRESS).read_text())
+    except (OSError, ValueError):  # nothing yet, or not yet whole
+        return 0.0
+
+
+@contextmanager
+def _repeated(function: Callable[[], None]) -> Iterator[None]:
+    """Call a function every few seconds, from a thread, until the block ends."""
+    over = threading.Event()
+
+    def repeat() -> None:
+        while not over.wait(_POLL):
+            function()
+
+    thread = threading.Thread(target=repeat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def _follow_parent() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -16,6 +17,7 @@ from crossfade.errors import UserError
 from crossfade.lab.data.images import ImageSet, ImageSplit, ImageTask, Part
 from crossfade.lab.data.table import BUILTIN, TableTask, load_builtin
 from crossfade.lab.data.uci import uci_tasks
+from crossfade.lab.paper.processes import report
 from crossfade.lab.store import Outcome, Run, Store
 from crossfade.lab.train import Member, Recipe, Split
 from crossfade.lab.train.deep.recipe import Augment, ImageRecipe
@@ -150,7 +152,8 @@ def train_observed(
         from crossfade.lab.train.deep.network import Job
 
         job = Job(split, trial.method, seed(trial, "train"), folder, observe, missing)
-        history = train(job, recipe, callbacks=[] if look is None else [_looking(look)])
+        looking = [] if look is None else [_looking(look)]
+        history = train(job, recipe, callbacks=looking, on_progress=partial(report, folder))
     else:
         raise TypeError(f"a {type(recipe).__name__} doesn't train on a {type(split).__name__}")
     if not history.finite:
