@@ -204,6 +204,14 @@ def test_a_line_on_a_data_set_tells_what_each_method_could_have_shown(runs):
     )
 
 
+def test_the_kinds_of_all_intervals_are_named(runs):
+    frame = runs(sets=[f"d{i}" for i in range(12)], methods=("ce", "f0", "el"))
+    frame.loc[frame["method"] == "el", "accuracy"] = frame.loc[frame["method"] == "ce", "accuracy"].to_numpy()
+    frame.loc[(frame["method"] == "el") & (frame["dataset"] == "d0"), "accuracy"] = 0.5  # one difference, eleven ties
+    said = next(note for note in compare_methods(frame).notes if note.startswith("Over data sets"))
+    assert said.startswith("Over data sets: symmetric bootstrap-t or Student t interval for the mean of 12")
+
+
 def test_one_data_set_is_too_few_in_the_singular():
     said = verdict(compare_datasets([0.9], [0.8], method="el", control="ce")).text
     assert said.startswith("Over 1 data set, el changes")

@@ -183,11 +183,11 @@ def notes(paired: tuple[PairedComparison, ...], across: tuple[AcrossComparison, 
             f"Holm's p over all {paired[0].comparisons} comparisons is at most {level(1 - paired[0].confidence)}."
         )
     if across:
-        kind = next((c.interval.kind for c in across if c.interval and any(c.differences)), "Student t")
+        kinds = dict.fromkeys(c.interval.kind for c in across if c.interval and any(c.differences))
         yield (
-            f"Over data sets: {kind} interval for the mean of {across[0].datasets} mean differences; Wilcoxon "
-            f"signed-rank test, Holm over {across[0].comparisons}. They speak of data sets like these, if these are a "
-            "fair sample."
+            f"Over data sets: {' or '.join(kinds) or 'Student t'} interval for the mean of {across[0].datasets} mean "
+            f"differences; Wilcoxon signed-rank test, Holm over {across[0].comparisons}. They speak of data sets like "
+            "these, if these are a fair sample."
         )
 
 
