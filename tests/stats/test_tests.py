@@ -172,6 +172,8 @@ def test_what_is_refused():
         lambda: critical_difference(1, 5),
         lambda: critical_difference(3, 5, alpha=1.5),
         lambda: critical_difference(3, 5, test="Nemenyi"),
+        lambda: adjust_p([0.1, np.nan], "holm"),
+        lambda: adjust_p([0.1, 2.0], "fdr_bh"),
         lambda: friedman(matrix.iloc[:1]),
         lambda: adjust_p([0.1], "sidak"),
     ):

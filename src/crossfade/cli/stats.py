@@ -107,12 +107,11 @@ def _paragraphs(found: Analysis, score: str) -> Iterator[str]:
         chance = p_value(exp((1 - blocks) * orders))
         yield f"All blocks agree on one order: by chance alone {chance}; F and Conover's test only know the limit, 0."
     if len(found.p_values) <= _MATRIX:
-        names = [str(name) for name in found.p_values.columns]
         rows = [
-            [name, *("" if name == other else p_number(p) for other, p in zip(names, line, strict=True))]
-            for name, line in zip(names, found.p_values.to_numpy().tolist(), strict=True)
+            [str(name), *("" if name == other else p_number(p) for other, p in line.items())]
+            for name, line in found.p_values.iterrows()
         ]
-        yield f"\nAll pairs: Conover p, Benjamini-Hochberg\n\n{text_table(['Method', *names], rows)}\n"
+        yield f"\nAll pairs: Conover p, Benjamini-Hochberg\n\n{text_table(['Method', *found.p_values], rows)}\n"
     groups = "; ".join("{" + ", ".join(group) + "}" for group in found.groups) or "none, all pairs of neighbours differ"
     yield f"Not told apart {alpha}: {groups}."
     yield f"Nemenyi critical difference of mean ranks {alpha}: {found.critical_difference:.3f}."

@@ -164,15 +164,9 @@ def data_table(inputs: Inputs) -> Table:
     for entry in inputs.meta["datasets"]:
         parts = " / ".join(written(entry.get(part)) for part in ("n_train", "n_val", "n_test"))
         used = int(inputs.repeats.get(str(entry["name"]), 0))
-        rows.append(
-            (
-                str(entry["name"]),
-                *(written(entry.get(key)) for key in ("source", "rows", "features", "classes")),
-                parts,
-                Cell(str(used), tone="" if used else "warn"),
-                written(entry.get("sha256"))[:12],
-            )
-        )
+        about = (written(entry.get(key)) for key in ("source", "rows", "features", "classes"))
+        repeats = Cell(str(used), tone="" if used else "warn")
+        rows.append((str(entry["name"]), *about, parts, repeats, written(entry.get("sha256"))[:12]))
     return Table("Data", columns, tuple(rows))
 
 

@@ -305,10 +305,12 @@ def adjust_p(p: npt.ArrayLike, method: Adjust) -> Floats:
     ``scipy.stats.false_discovery_control``) the share of false findings.
 
     Raises:
-        UserError: an unknown method.
+        UserError: an unknown method, or a p-value that is missing or outside [0, 1].
     """
     values = np.asarray(p, dtype=np.float64)
     check_choice("adjust", method, "holm", "fdr_bh", "none")
+    if not ((values >= 0) & (values <= 1)).all():
+        raise UserError(f"p-values must lie between 0 and 1, got {listed(values)}")
     if method == "none" or values.size == 0:
         return values
     if method == "fdr_bh":
