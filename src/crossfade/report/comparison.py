@@ -11,7 +11,7 @@ import pandas as pd
 
 from crossfade.report import tables
 from crossfade.report.charts import DotRow, Line, dot_chart, line_chart, thinned, y_axis
-from crossfade.report.inputs import Inputs, checked_results, read_inputs
+from crossfade.report.inputs import CURVES, Inputs, checked_results, read_inputs
 from crossfade.report.page import Block, Code, Facts, Figure, Fold, Items, Key, Page, Panel, Section, Text, render_page
 from crossfade.stats import Comparison, compare_methods
 from crossfade.stats.words import count, decimal, level, p_value, signed
@@ -22,11 +22,6 @@ _MOST_DRAWN = 360  # data sets times methods with drawings of their own: some 1.
 _FACTS = ("control", "repeats", "seed", "device", "commit")
 _AUTOMATIC = {"width": "as many as inputs"}  # what None means in a recipe
 _MOST_POINTS = 40_000  # of all curves together: some 7 bytes each
-_CURVES = (
-    ("val_accuracy", "Validation accuracy (%)", 100.0, False),
-    ("test_accuracy", "Test accuracy (%)", 100.0, False),
-    ("test_nll", "Test NLL (nats)", 1.0, True),
-)
 
 
 def comparison_page(results: pd.DataFrame, curves: pd.DataFrame, meta: Mapping[str, Any]) -> str:
@@ -174,12 +169,12 @@ def curves_figure(inputs: Inputs, dataset: str | None) -> Figure | None:
     curves = inputs.curves
     if dataset is not None and len(curves):
         curves = curves[curves["dataset"] == dataset]
-    recorded = [curve for curve in _CURVES if curve[0] in curves]
+    recorded = [curve for curve in CURVES if curve[0] in curves]
     if curves.empty or not recorded:
         return None
     names = [column for column, *_ in recorded]
     means = curves.groupby(["epoch", "method"])[names].mean().unstack("method")
-    most = max(_MOST_POINTS // (len(inputs.datasets) * len(inputs.methods) * len(_CURVES)), 12)
+    most = max(_MOST_POINTS // (len(inputs.datasets) * len(inputs.methods) * len(CURVES)), 12)
     panels = []
     for column, title, scale, log in recorded:
         wide = means[column] * scale

@@ -17,7 +17,11 @@ from crossfade.stats.shape import known
 _KEYS = ["dataset", "method", "repeat"]
 _AS_TEXT = {"dataset": str, "method": str}
 _POINT = ["dataset", "method", "epoch"]
-_CURVES = ("val_accuracy", "test_accuracy", "test_nll")
+CURVES = (  # columns, headings, factors, and whether the axis may be logarithmic
+    ("val_accuracy", "Validation accuracy (%)", 100.0, False),
+    ("test_accuracy", "Test accuracy (%)", 100.0, False),
+    ("test_nll", "Test NLL (nats)", 1.0, True),
+)
 _HUES, _DASHES = 6, ("", " dash", " dotted")
 
 
@@ -126,7 +130,7 @@ def read_inputs(comparison: Comparison, results: pd.DataFrame, curves: pd.DataFr
 
 def mean_curves(curves: pd.DataFrame, by: Sequence[str] = _POINT) -> pd.DataFrame:
     """Return a row a data set, method and epoch: mean accuracies over the repeats, and the median of the test NLL."""
-    points, names = curves.groupby(list(by), sort=False), [name for name in _CURVES if name in curves]
+    points, names = curves.groupby(list(by), sort=False), [name for name, *_ in CURVES if name in curves]
     means = [points[name].median() if name == "test_nll" else points[name].mean() for name in names]
     return pd.concat(means, axis=1).reset_index()
 

@@ -12,6 +12,12 @@ MEASURES = ("nll", "ece", "brier")
 HEADINGS = ("Temperature", "NLL", "after", "ECE, %", "after", "Brier", "after")
 
 
+def middle(part: pd.Series[float], medians: tuple[str, ...] = ("temperature", "nll")) -> float:
+    """Return the median of a column whose name begins with one of ``medians``, else the mean; NaN if one is missing."""
+    robust = str(part.name).startswith(medians)
+    return float(part.median(skipna=False) if robust else part.mean(skipna=False))
+
+
 def calibration_means(results: pd.DataFrame) -> pd.DataFrame:
     """Return a row a method, the temperature and each measure before and after it: means over repeats, then data sets.
 
@@ -25,10 +31,6 @@ def calibration_means(results: pd.DataFrame) -> pd.DataFrame:
         if f"{name}_kept" in results:
             found[name] = results[f"{name}_kept"].fillna(found[name])
     found = found.astype(dict.fromkeys(scores, "float64"))
-
-    def middle(part: pd.Series) -> float:
-        robust = str(part.name).startswith(("temperature", "nll"))
-        return float(part.median(skipna=False) if robust else part.mean(skipna=False))
 
     within = found.groupby(["dataset", "method"], sort=False).agg(middle)
     return within.groupby(level="method", sort=False).agg(middle)

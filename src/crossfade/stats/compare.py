@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from crossfade.errors import UserError
-from crossfade.stats.calibration import MEASURES, calibration_notes
+from crossfade.stats.calibration import MEASURES, calibration_notes, middle
 from crossfade.stats.evidence import (
     AcrossComparison,
     PairedComparison,
@@ -329,10 +329,6 @@ def _extras(counted: pd.DataFrame) -> dict[tuple[str | None, str], dict[str, flo
     """Average the other scores over the repeats that count, and these means (``None``) over the data sets."""
     scores = counted.reindex(columns=list(_SCORES)).apply(pd.to_numeric, errors="coerce")
     # A NaN among the repeats makes the mean NaN: a mean over the others would flatter the method.
-    means = scores.groupby([counted["dataset"], counted["method"]], sort=False).agg(_middle)
-    over_all = means.groupby(level=1, sort=False).agg(_middle)
+    means = scores.groupby([counted["dataset"], counted["method"]], sort=False).agg(middle, ("temperature",))
+    over_all = means.groupby(level=1, sort=False).agg(middle, ("temperature",))
     return {**means.T.to_dict(), **{(None, method): row for method, row in over_all.T.to_dict().items()}}
-
-
-def _middle(part: pd.Series[float]) -> float:
-    return float(part.median(skipna=False) if part.name == "temperature" else part.mean(skipna=False))

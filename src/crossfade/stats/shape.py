@@ -79,9 +79,7 @@ def tidy(frame: pd.DataFrame, *, block: str, method: str, score: str, repeat: st
     labels = frame[keys].astype({block: str, method: str})
     twice = labels[labels.duplicated()].drop_duplicates()
     if len(twice):
-        hint = (
-            "if these are repeats, name their column (repeat=, --repeat)" if repeat is None else "keep one row for each"
-        )
+        hint = "keep one row for each" if repeat else "if these are repeats, name their column (repeat=, --repeat)"
         cells = listed(map(_cell, twice.to_numpy()))
         raise UserError(f"{count(len(twice), 'cell')} with more than one score: {cells}; {hint}")
     # As objects: a column of dates would be counted in nanoseconds.
@@ -186,11 +184,10 @@ def complete_runs(wide: pd.DataFrame, missing: str) -> tuple[pd.DataFrame, str]:
     kept = wide.dropna()
     if kept.empty:
         raise UserError(f"no repeat has a result for every method, so nothing can be compared; missing: {listed(gone)}")
-    left = set(kept.index.get_level_values(0))
-    lost = [str(name) for name in pd.unique(wide.index.get_level_values(0)) if name not in left]
+    lost = wide.index.unique(0).difference(kept.index.unique(0), sort=False)
     cut = f"{len(wide) - len(kept)} of {len(wide)} repeats left out"
     text = f"{count(len(gone), 'result')} missing: {listed(gone)}; {cut}"
-    return kept, f"{text}, and with them all of {listed(lost)}." if lost else f"{text}."
+    return kept, f"{text}, and with them all of {listed(lost)}." if len(lost) else f"{text}."
 
 
 def run_sizes(results: pd.DataFrame, fixed_test: bool | Collection[str] | None) -> dict[str, Sizes]:
