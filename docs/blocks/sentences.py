@@ -116,11 +116,11 @@ def _images() -> dict[str, str]:
     found |= {"results/images/normmatched-short fade": " and ".join(ahead)}
     shuffle = 100 * _read("images/table1-own-shufflenetv2.csv").pivot_table("accuracy", "repeat", "method")
     mixtures = {"the fade": "gradual", "F = 0": "f0", "F = 0, 0.5": "f0-late"}
-    by_seed = [
-        f"{name} {' and '.join(signed(gap) for gap in (shuffle[column] - shuffle['ce']).dropna())}"
-        for name, column in mixtures.items()
-    ]
-    found |= {"results/images/table1-own-shufflenetv2 by seed": ", ".join(by_seed)}
+    by_seed = []
+    for name, column in mixtures.items():
+        *first, last = (signed(gap) for gap in shuffle[column] - shuffle["ce"])
+        by_seed.append(f"{name} {', '.join(first)} and {last}")
+    found |= {"results/images/table1-own-shufflenetv2 by seed": "; ".join(by_seed)}
     own = _read("images/table1-own-resnet20.csv")
     both = own.merge(_read("images/repeated/table1-own-resnet20.csv"), on=["method", "repeat"])
     apart = 100 * (both["accuracy_x"] - both["accuracy_y"])
