@@ -12,13 +12,14 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 from sklearn.metrics import brier_score_loss
 
+import crossfade
 from crossfade.errors import UserError
 from crossfade.lab import frames
 from crossfade.lab import run as lab_run
 from crossfade.lab.data.table import TableTask, load_builtin
-from crossfade.lab.hardware import Hardware
+from crossfade.lab.hardware import Hardware, process_rank
 from crossfade.lab.methods import Method, method
-from crossfade.lab.provenance import describe_run
+from crossfade.lab.provenance import describe_run, versions
 from crossfade.lab.result import ComparisonResult
 from crossfade.lab.run import _log, duration, pack, run, run_request
 from crossfade.lab.scores import brier_score, expected_calibration_error
@@ -223,6 +224,19 @@ def test_a_request_that_is_stopped_says_how_to_go_on(trials, tmp_path, monkeypat
         run_request([asked], trials[:3], tmp_path / "s.db", progress=False)
     with Store(tmp_path / "s.db", mode="read") as store:
         assert store.runs() == [asked]
+
+
+def test_the_version_is_that_of_the_code_that_runs(monkeypatch):
+    monkeypatch.setattr(crossfade, "__version__", "9.9")
+    assert versions()["crossfade"] == "9.9"
+
+
+def test_a_rank_that_is_empty_is_none(monkeypatch):
+    for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"):
+        monkeypatch.setenv(name, "")
+    assert process_rank() == 0
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert process_rank() == 3
 
 
 def test_the_time_left_is_that_of_the_work_done_now_and_not_of_what_a_checkpoint_held(monkeypatch, capsys):

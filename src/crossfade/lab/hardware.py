@@ -62,7 +62,8 @@ class Hardware:
 
 def process_rank() -> int:
     """Return this process's rank, even before the processes are connected; 0 if it is alone."""
-    return next((int(os.environ[name]) for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK") if name in os.environ), 0)
+    set_to = (os.environ.get(name, "") for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"))
+    return next((int(value) for value in set_to if value.isdecimal()), 0)
 
 
 def processors() -> int:

@@ -21,7 +21,7 @@ from crossfade.stats.words import count
 
 SCHEDULE_GRID = 240  # every phase of the paper's recipes starts at a multiple of 1/240
 _PACKAGES = (
-    *("crossfade", "torch", "torchvision", "lightning", "transformers", "tokenizers", "pillow"),
+    *("torch", "torchvision", "lightning", "transformers", "tokenizers", "pillow"),
     *("numpy", "scipy", "pandas", "scikit-learn", "numba"),
 )
 
@@ -37,8 +37,9 @@ def provenance() -> Json:
 
 
 def versions(packages: Sequence[str] = _PACKAGES) -> dict[str, str]:
-    """Return the versions of Python and of the packages that numbers depend on, as far as they are installed."""
-    found = {"python": platform.python_version()}
+    """Return the versions of Python, crossfade and, where they are installed, the packages that numbers depend on."""
+    # Not by the metadata, which an editable installation keeps when its source goes on to another version.
+    found = {"python": platform.python_version(), "crossfade": crossfade.__version__}
     for name in packages:
         with suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
