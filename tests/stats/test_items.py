@@ -1,6 +1,7 @@
 """Models on the same items: McNemar's exact test against statsmodels and by hand, and `crossfade stats --items`."""
 
 import json
+import math
 
 import numpy as np
 import pandas as pd
@@ -32,6 +33,9 @@ def test_several_repeats_of_the_same_rows_and_rows_that_no_repeat_tests():
     for wrong in ([[1, 1]], [[1, 1, 1, 1]] * 3):
         with pytest.raises(UserError, match="same rows"):
             mcnemar(wrong, other)
+    for value in (math.nan, 2, 0.5):
+        with pytest.raises(UserError, match=f"1 .right., 0 .wrong. or below 0 .not tested., got {value:g}"):
+            mcnemar([1, value], [1, 0])
 
 
 def answers(models, seed=0, items=200):

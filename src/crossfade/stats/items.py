@@ -52,13 +52,16 @@ def mcnemar(hits: npt.ArrayLike, control_hits: npt.ArrayLike) -> RowTest:
         hits, control_hits: (rows,) or (repeats, rows): 1 or true for right, 0 or false for wrong, below 0 not tested.
 
     Raises:
-        UserError: shapes that differ, or rows that one tested and the other did not.
+        UserError: another value, shapes that differ, or rows that one tested and the other did not.
 
     Example:
         >>> mcnemar([1, 1, 1, 1, 0, 0, 1], [0, 0, 0, 0, 1, 0, 1])
         RowTest(wins=4, losses=1, p=0.375)
     """
-    own, other = np.atleast_2d(np.asarray(hits, np.int64)), np.atleast_2d(np.asarray(control_hits, np.int64))
+    own, other = np.atleast_2d(np.asarray(hits, np.float64)), np.atleast_2d(np.asarray(control_hits, np.float64))
+    for one in (own, other):
+        if (odd := one[~((one < 0) | (one == 0) | (one == 1))]).size:
+            raise UserError(f"hits must be 1 (right), 0 (wrong) or below 0 (not tested), got {odd[0]:g}")
     if own.shape != other.shape or own.ndim != 2 or ((own < 0) != (other < 0)).any():
         raise UserError(f"hits must be of the same rows for both, got {own.shape} and {other.shape}")
     difference = np.where(own < 0, 0, own - other).sum(0)
