@@ -52,7 +52,8 @@ class RecordProbabilities(TrainerCallback):  # type: ignore[misc]
 
         return recorded
 
-    def on_train_begin(self, args: TrainingArguments, *_: Any, model: nn.Module, **__: object) -> None:
+    def on_train_begin(self, *_: Any, model: nn.Module, **__: object) -> None:
+        args: TrainingArguments = _[0]
         if args.n_gpu > 1:  # the threads of nn.DataParallel share this object
             raise UserError(
                 f"recording needs one GPU a process, got {args.n_gpu}: start one process for each GPU, as torchrun does"
