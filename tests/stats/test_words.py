@@ -32,7 +32,7 @@ def test_numbers():
 
 def test_counts_and_lists():
     assert [count(1, "loss"), count(2, "loss"), count(2000, "repeat")] == ["1 loss", "2 losses", "2\u202f000 repeats"]
-    assert [count(3, noun) for noun in ("day", "entry", "batch")] == ["3 days", "3 entries", "3 batches"]
+    assert [count(3, noun) for noun in ("day", "entry", "epoch")] == ["3 days", "3 entries", "3 epochs"]
     assert listed("abc") == "a, b, c"
     assert listed(range(10), 3) == "0, 1, 2 and 7 more"
 

@@ -66,7 +66,7 @@ def p_value(p: float, digits: int = 3) -> str:
 
 def count(number: int, noun: str) -> str:
     """Write a number with its noun: ``1 repeat``, ``10 repeats``, ``2 losses``, ``3 entries``, ``4 days``."""
-    many = f"{noun}es" if noun.endswith(("s", "ch")) else f"{noun}s"
+    many = f"{noun}es" if noun.endswith("s") else f"{noun}s"
     if noun.endswith("y") and noun[-2] not in "aeiou":
         many = f"{noun[:-1]}ies"
     return f"{number:,} {noun if number == 1 else many}".replace(",", "\u202f")
