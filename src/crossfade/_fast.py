@@ -162,8 +162,7 @@ def _scaled_slope(
             return minus_el * -beta, slope
         return torch.sub(ce if alpha == 1.0 else ce * alpha, minus_el, alpha=beta), slope
     if isinstance(g, Focal):  # ce comes in steps of 6e-8 near p = 1, as 1 - p does: expm1, which is slow, adds nothing
-        value, slope = g.value_and_slope(ce, p_y, -minus_el)
-        return value, slope if scale == 1.0 else slope.mul_(scale)
+        return g.value_and_slope(ce, p_y, -minus_el)  # alpha holds the scale
     value, slope = value_and_slope(g, ce.squeeze(1), row)
     return value.unsqueeze(1), slope.unsqueeze(1) * scale
 

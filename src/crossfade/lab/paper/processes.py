@@ -10,7 +10,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -67,9 +67,13 @@ def process_executor(
 
 
 def report(folder: Path, fraction: float) -> None:
-    """Tell how much of the trial with this folder is done, from whatever process computes it."""
+    """Tell how much of the trial with this folder is done, as often as somebody looks, from whatever process."""
+    file = folder / _PROGRESS
+    with suppress(FileNotFoundError):
+        if time.time() - file.stat().st_mtime < _POLL:
+            return
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / _PROGRESS).write_text(str(fraction))
+    file.write_text(str(fraction))
 
 
 def _reported(folder: Path) -> float:
