@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
+from PIL import Image
 from torch import nn
 
 from crossfade.lab.data.images import Part
@@ -16,6 +19,15 @@ def noise(count: int, classes: int = 4, side: int = 8, seed: int = 0) -> Part:
     images = torch.randint(0, 128, (count, 3, side, side), dtype=torch.uint8, generator=generator)
     images[:, 0] += (labels * 30).to(torch.uint8).view(-1, 1, 1)
     return Part(images, labels)
+
+
+def folder(root: Path, each: int = 10) -> None:
+    """Write images of noise, ``each`` of every class, in folders x, y and z of a folder."""
+    part = noise(3 * each, classes=3, side=16)
+    for at, (image, label) in enumerate(zip(part.images, part.labels, strict=True)):
+        place = root / "xyz"[int(label)]
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(place / f"{at}.png")
 
 
 def tiny(norm: bool):
