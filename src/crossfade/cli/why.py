@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cyclopts import Parameter
 
 from crossfade.cli.options import Gpus, Names, Overwrite, Quiet, Ray
+from crossfade.errors import UserError
+from crossfade.lab.checks import Precision
 from crossfade.lab.files import check_folder, check_outputs
 from crossfade.lab.hardware import Hardware
 from crossfade.lab.paper.study import Scale
@@ -72,6 +75,8 @@ class Measured:
         data_dir: Has the UCI sets and CIFAR-100; without it scikit-learn's sets alone. [default: $CROSSFADE_DATA]
         sets: Only these data sets; escape knows simulation as well.
         scale: smoke takes seconds; short cuts CIFAR-100 down; paper uses all of it.
+        epochs: Passes over CIFAR-100; falls and measurements stay at their fraction of them. [default: the scale's]
+        precision: On CIFAR-100: 32-true, or mixed: 16-mixed, bf16-mixed.
         out: Folder for the tables and figures. [default: the study's name]
         store: Keeps every result.
         workers: Trials side by side, each on one core. [default: all cores]
@@ -81,6 +86,8 @@ class Measured:
     data_dir: Path | None = None
     sets: Names = None
     scale: Scale = "short"
+    epochs: int | None = None
+    precision: Precision = "32-true"
     out: Path | None = None
     store: Path = Path("crossfade.db")
     workers: int | None = None
@@ -90,18 +97,20 @@ class Measured:
     overwrite: Overwrite = False
     quiet: Quiet = False
 
-    @property
-    def data(self) -> Path | None:
-        """The folder of data, if one is named."""
-        named = os.environ.get("CROSSFADE_DATA")
-        return self.data_dir or (Path(named) if named else None)
-
-    def run(self, study: str, trials: Sequence[Trial]) -> int:
-        """Run the study and say what was written."""
+    def run(self, study: str, plan: Callable[..., Sequence[Trial]]) -> int:
+        """Run the study with this plan and say what was written."""
         from crossfade.lab.paper.why.study import run_study
 
+        named = os.environ.get("CROSSFADE_DATA")
+        data = self.data_dir or (Path(named) if named else None)
+        on_images = data is not None and any(one.startswith("cifar100") for one in self.sets or ("cifar100",))
+        if not on_images and (self.epochs is not None or self.precision != "32-true"):
+            raise UserError(
+                "--epochs and --precision are for CIFAR-100: --data-dir must hold it, and --sets name it if given"
+            )
+        trials = plan(data, self.scale, only=self.sets or (), epochs=self.epochs, precision=self.precision)
         out = self.out or Path(study)
-        check_outputs([], [self.data], store=self.store)
+        check_outputs([], [data], store=self.store)
         check_folder(out, "--out", mark=_RECORD, overwrite=self.overwrite)
         failed = run_study(
             study,
@@ -126,8 +135,7 @@ def dynamics(*, methods: Names = None, common: Measured = Measured()) -> int:
     """
     from crossfade.lab.paper.why import dynamics as study
 
-    chosen = methods or study.METHODS
-    return common.run(study.STUDY, study.plan(common.data, common.scale, chosen, common.sets or ()))
+    return common.run(study.STUDY, partial(study.plan, methods=methods or study.METHODS))
 
 
 def escape(*, common: Measured = Measured()) -> int:
@@ -137,7 +145,7 @@ def escape(*, common: Measured = Measured()) -> int:
     """
     from crossfade.lab.paper.why import escape as study
 
-    return common.run(study.STUDY, study.plan(common.data, common.scale, common.sets or ()))
+    return common.run(study.STUDY, study.plan)
 
 
 def _written(out: Path, quiet: bool, failed: int = 0) -> int:

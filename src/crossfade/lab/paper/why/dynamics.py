@@ -22,6 +22,7 @@ from crossfade.diagnostics.dynamics import (
     transitions,
 )
 from crossfade.diagnostics.recorder import Recording, Watcher
+from crossfade.lab.checks import Precision
 from crossfade.lab.methods import method
 from crossfade.lab.paper.why.files import COLOURS, check_scale, chosen_sets
 from crossfade.lab.paper.why.watched import Row, arrays_of, cifar, outcome_of, table_task, train_observed, with_unit
@@ -37,13 +38,21 @@ _MASS_OF = {"ce": Mixture(1.0, 0.0), "f0": Mixture(1.0, 1.0), "f0.4": Mixture(0.
 _BINS = 10
 
 
-def plan(data_dir: Path | None, scale: str, methods: Sequence[str] = METHODS, only: Sequence[str] = ()) -> list[Trial]:
+def plan(
+    data_dir: Path | None,
+    scale: str,
+    methods: Sequence[str] = METHODS,
+    only: Sequence[str] = (),
+    epochs: int | None = None,
+    precision: Precision = "32-true",
+) -> list[Trial]:
     """Return the study's trials at a scale: without ``data_dir`` on scikit-learn's sets alone.
 
     Args:
         data_dir: Holds the UCI sets and CIFAR-100.
         scale: ``smoke`` takes seconds, ``short`` uses a part of CIFAR-100, ``paper`` trains ResNet-32 for 90 epochs.
         only: The names of the data sets, if not all.
+        epochs, precision: Of the trainings on CIFAR-100; the scale's number of epochs if None.
 
     Raises:
         UserError: an unknown scale, method or data set, or missing data.
@@ -52,7 +61,7 @@ def plan(data_dir: Path | None, scale: str, methods: Sequence[str] = METHODS, on
     smoke, paper = scale == "smoke", scale == "paper"
     # For CIFAR-100: epochs, batch size, learning rate. For every data set: seeds.
     sizes = {"smoke": (3, 64, 0.05, 1), "short": (27, 64, 0.05, 2), "paper": (90, 128, 0.1, 3)}
-    epochs, batch, rate, seeds = sizes[scale]
+    usual, batch, rate, seeds = sizes[scale]
     names = ["wine"] if smoke else ["digits", "breast_cancer"]
     if data_dir is not None and not smoke:
         names += ["statlog-vehicle", "yeast", "wine-quality-red"]
@@ -64,8 +73,7 @@ def plan(data_dir: Path | None, scale: str, methods: Sequence[str] = METHODS, on
         (table_task(name, data_dir), recipe) for name in names if name in wanted
     ]
     if data_dir is not None and images in wanted:
-        falls = (epochs / 3, 2 * epochs / 3)
-        trained.append(cifar(data_dir, scale, epochs=epochs, batch_size=batch, learning_rate=rate, milestones=falls))
+        trained.append(cifar(data_dir, scale, usual, epochs, precision, batch, rate, falls=(1 / 3, 2 / 3)))
     return [
         Trial(STUDY, task, method(name), how, seed)
         for task, how in trained

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -24,6 +24,7 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from crossfade.diagnostics.simulate import DoubleWell
+from crossfade.lab.checks import Precision
 from crossfade.lab.files import write_bytes
 from crossfade.lab.methods import Method, method
 from crossfade.lab.paper.why.files import COLOURS, check_scale, chosen_sets
@@ -97,13 +98,20 @@ class Simulation(_Measured):
     kind: ClassVar[str] = "simulation"
 
 
-def plan(data_dir: Path | None, scale: str, only: Sequence[str] = ()) -> list[Trial]:
+def plan(
+    data_dir: Path | None,
+    scale: str,
+    only: Sequence[str] = (),
+    epochs: int | None = None,
+    precision: Precision = "32-true",
+) -> list[Trial]:
     """Return the study's trials at a scale: without ``data_dir`` on scikit-learn's sets alone.
 
     Args:
         data_dir: Holds the UCI sets and CIFAR-100.
         scale: ``smoke`` takes seconds, ``short`` about an hour on one core, ``paper`` uses all of CIFAR-100.
         only: The names of the data sets and ``simulation``, if not all.
+        epochs, precision: Of the trainings on CIFAR-100; the scale's number of epochs if None.
 
     Raises:
         UserError: an unknown scale or data set, or missing data.
@@ -134,8 +142,10 @@ def plan(data_dir: Path | None, scale: str, only: Sequence[str] = ()) -> list[Tr
             for network in ("linear", "mlp"):
                 trials.append(Trial(STUDY, task, method("ce"), Minima(network, probes, 20 if smoke else 400), 0))
     if data_dir is not None and "cifar100" in wanted:
-        watched_epochs = {"smoke": (0, 2), "short": (0, 3, 12, 24), "paper": (0, 10, 30, 60, 90)}[scale]
-        images, recipe = cifar(data_dir, scale, epochs=watched_epochs[-1], batch_size=64, learning_rate=0.05)
+        usual = {"smoke": (0, 2), "short": (0, 3, 12, 24), "paper": (0, 10, 30, 60, 90)}[scale]
+        images, recipe = cifar(data_dir, scale, usual[-1], epochs, precision, batch_size=64, learning_rate=0.05)
+        watched_epochs = tuple(sorted({round(moment * recipe.epochs / usual[-1]) for moment in usual}))
+        recipe = replace(recipe, evaluate=(recipe.epochs,))
         along = Along(recipe, watched_epochs, 4 if smoke else 16, 256, slices=True)
         trials += [Trial(STUDY, images, method(one), along, 0) for one in trained_with if one != "el"]
     return trials

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from crossfade.errors import UserError
+from crossfade.lab.checks import Precision
 from crossfade.lab.data.images import ImageSet, ImageSplit, ImageTask, Part
 from crossfade.lab.data.table import BUILTIN, TableTask, load_builtin
 from crossfade.lab.data.uci import uci_tasks
@@ -51,16 +52,21 @@ def table_task(name: str, data_dir: Path | None) -> Task:
 def cifar(
     data_dir: Path,
     scale: str,
-    *,
-    epochs: int,
+    usual: int,
+    epochs: int | None,
+    precision: Precision,
     batch_size: int,
     learning_rate: float,
-    milestones: tuple[float, ...] = (),
+    falls: tuple[float, ...] = (),
 ) -> tuple[ImageTask, ImageRecipe]:
     """Return CIFAR-100 and how a network is trained on it.
 
     Scale ``paper`` means ResNet-32 and all images. The others train ResNet-8 on fewer classes and images with a lower
     resolution, which the task's name tells.
+
+    Args:
+        usual, epochs: The scale's number of epochs, and another one if not None.
+        falls: The fractions of the training after which the learning rate falls to a tenth.
 
     Raises:
         UserError: CIFAR-100 isn't in ``data_dir``.
@@ -72,15 +78,17 @@ def cifar(
         "short": (20, 250, 16, "resnet8"),
         "paper": (100, 500, 32, "resnet32"),
     }[scale]
+    epochs = usual if epochs is None else epochs
     recipe = ImageRecipe(
         net=net,
         epochs=epochs,
         batch_size=batch_size,
         learning_rate=learning_rate,
-        milestones=milestones,
+        milestones=tuple(epochs * fall for fall in falls),
         augment=Augment(crop=pixels // 8),
         granularity="epoch",
-        scale="paper" if scale == "paper" else "own",
+        precision=precision,
+        scale="paper" if scale == "paper" and epochs == usual else "own",
     )
     whole = load_images("cifar100", data_dir)
     if scale == "paper" or whole.test is None:
