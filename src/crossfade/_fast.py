@@ -121,23 +121,25 @@ def fast(
     scale = 1.0 / count
     if isinstance(g, Mixture):
         g = Mixture(float(g.alpha), float(g.beta))
-    elif isinstance(g, Focal) and reduction == "mean":  # which is the sum with a smaller alpha, for two operations less
-        g, scale, reduction = Focal(g.alpha * scale, g.gamma), 1.0, "sum"
+    elif isinstance(g, Focal) and reduction == "mean":  # its losses are scaled with their slopes: two operations less
+        reduction = "sum"
     piece: _Piece = partial(_piece, g, asked, target, row_weight, ignored, scale)
     if soft:
         piece = partial(_soft_piece, cast(Mixture, g), target, weight, max(label_smoothing, 0.0), scale)
     elif label_smoothing > 0:
         piece = partial(_smooth_piece, cast(Mixture, g), target, weight, label_smoothing, ignored, scale)
+    size = _PIECE // 2 if soft else _PIECE  # a soft target is one more array of the logits' size
     whole = logits.dtype == precise and not soft and (label_smoothing <= 0 or classes <= _SHORT)
-    return cast(Tensor, _Fast.apply(*read_again, _Call(piece, whole, count, reduction, readable)))
+    loss: Tensor = _Fast.apply(*read_again, _Call(piece, whole, size, count, reduction, readable))
+    return loss
 
 
-def pieces(logits: Tensor) -> list[slice]:
+def pieces(logits: Tensor, size: int = _PIECE) -> list[slice]:
     """Return slices of the rows, each with few enough logits to be widened in the processor's cache.
 
     On a GPU they are larger, because each operation on one takes a launch.
     """
-    size = _PIECE if logits.is_cpu else 128 * _PIECE
+    size = size if logits.is_cpu else 128 * size
     step = max(1, size * logits.shape[0] // max(1, logits.numel()))
     return [slice(start, start + step) for start in range(0, logits.shape[0], step)]
 
@@ -154,7 +156,10 @@ def _cross_entropy(p_y: Tensor, logits: Tensor, index: Tensor) -> Tensor:
 def _scaled_slope(
     g: Transform, ce: Tensor, row: Row, p_y: Tensor, minus_el: Tensor, scale: float
 ) -> tuple[Tensor, Tensor]:
-    """Return g(ce) and scale * g'(ce), given p_y and minus_el = p_y - 1, all with a class dimension of size 1."""
+    """Return g(ce) and scale * g'(ce), given p_y and minus_el = p_y - 1, all with a class dimension of size 1.
+
+    For the focal loss both are scaled.
+    """
     if isinstance(g, Mixture):
         alpha, beta = float(g.alpha), float(g.beta)
         slope = (p_y * (beta * scale)).add_(alpha * scale)
@@ -162,7 +167,7 @@ def _scaled_slope(
             return minus_el * -beta, slope
         return torch.sub(ce if alpha == 1.0 else ce * alpha, minus_el, alpha=beta), slope
     if isinstance(g, Focal):  # ce comes in steps of 6e-8 near p = 1, as 1 - p does: expm1, which is slow, adds nothing
-        return g.value_and_slope(ce, p_y, -minus_el)  # alpha holds the scale
+        return g.value_and_slope(ce, p_y, minus_el, scale)
     value, slope = value_and_slope(g, ce.squeeze(1), row)
     return value.unsqueeze(1), slope.unsqueeze(1) * scale
 
@@ -334,6 +339,7 @@ class _Call(NamedTuple):
 
     piece: _Piece
     whole: bool
+    size: int
     divisor: float
     reduction: str
     readable: Callable[[Tensor], Tensor]
@@ -346,7 +352,7 @@ class _Call(NamedTuple):
         rows = torch.empty((len(logits), 1, *logits.shape[2:]), dtype=precise)
         # Not in float16, whose range is too small until backward knows the loss's scale. Autograd casts its result.
         gradient = torch.empty(logits.shape, dtype=torch.bfloat16 if logits.dtype == torch.bfloat16 else precise)
-        for at in pieces(logits):
+        for at in pieces(logits, self.size):
             out = gradient[at] if logits.dtype == precise else None
             rows[at], found = self.piece(logits[at], at, out)
             if found is not out:

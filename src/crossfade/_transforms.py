@@ -49,6 +49,8 @@ def check_parameter(name: str, value: float | Tensor, expected: str, holds: Call
 
 def finite(name: str, value: float | Tensor) -> None:
     """Raise ValueError for a number that isn't finite, or a tensor of several elements."""
+    if isinstance(value, float) and _is_finite(value):  # nearly always, and calls are what a small batch pays for
+        return
     check_parameter(name, value, "finite (a number, or a tensor with one element)", _is_finite)
 
 
@@ -152,7 +154,8 @@ class Focal:
 
     def __init__(self, alpha: float | Tensor, gamma: float | Tensor) -> None:
         finite("alpha", alpha)
-        check_parameter("gamma", gamma, "a finite number >= 0", lambda x: 0 <= x < math.inf)
+        if not (isinstance(gamma, float) and 0 <= gamma < math.inf):
+            check_parameter("gamma", gamma, "a finite number >= 0", lambda x: 0 <= x < math.inf)
         self.alpha = alpha
         self.gamma = gamma
 
@@ -160,11 +163,18 @@ class Focal:
         base = self._base(one_minus_exp(-ce.clamp(max=P_IS_ZERO)))
         return self.alpha * power_of(base, self.gamma) * ce
 
-    def value_and_slope(self, ce: Tensor, p: Tensor, missing: Tensor) -> tuple[Tensor, Tensor]:
-        """Return alpha m^gamma ce and alpha m^(gamma - 1) (m + gamma p ce) with m = 1 - p, both without gradient."""
-        base = self._base(missing)
-        power = base * self.alpha if self.gamma == 2.0 else base.pow(self.gamma - 1.0).mul_(self.alpha)
-        slope = torch.addcmul(base, p, ce.clamp(max=P_IS_ZERO), value=float(self.gamma)).mul_(power)
+    def value_and_slope(self, ce: Tensor, p: Tensor, minus_el: Tensor, scale: float = 1.0) -> tuple[Tensor, Tensor]:
+        """Return alpha m^gamma ce and alpha m^(gamma - 1) (m + gamma p ce) with m = 1 - p = -minus_el, times scale.
+
+        Both are without gradient.
+        """
+        alpha = self.alpha * scale
+        if self.gamma == 2.0:  # two factors m: their signs cancel
+            base, gamma, power = minus_el, -2.0, minus_el * alpha
+        else:
+            base, gamma = self._base(-minus_el), float(self.gamma)
+            power = base.pow(gamma - 1.0).mul_(alpha)
+        slope = torch.addcmul(base, p, ce.clamp(max=P_IS_ZERO), value=gamma).mul_(power)
         return power.mul_(base).mul_(ce), slope
 
     def _base(self, missing: Tensor) -> Tensor:
@@ -178,7 +188,7 @@ def value_and_slope(g: Transform, ce: Tensor, row: Row | None = None) -> tuple[T
     if isinstance(g, Mixture):
         return g(ce), torch.exp(-ce).mul_(g.beta).add_(g.alpha)
     if isinstance(g, Focal) and not isinstance(g.gamma, Tensor):
-        return g.value_and_slope(ce, torch.exp(-ce), -torch.expm1(-ce))
+        return g.value_and_slope(ce, torch.exp(-ce), torch.expm1(-ce))
     # A derivative at ce = inf is a limit: take it where every p is 0 and the arithmetic is still finite.
     leaf = ce.clamp(max=torch.finfo(ce.dtype).max / 4)
     if is_transformed():  # where no tensor may be told to require a gradient
@@ -202,8 +212,8 @@ def probe(g: Transform, device: torch.device) -> tuple[bool, frozenset[str]]:
     Call it with gradients enabled.
     """
     if isinstance(g, Mixture | Focal):
-        tensors = (g.alpha, g.beta) if isinstance(g, Mixture) else (g.alpha, g.gamma)
-        return any(isinstance(tensor, Tensor) and tensor.requires_grad for tensor in tensors), frozenset()
+        one, other = g.alpha, g.beta if isinstance(g, Mixture) else g.gamma
+        return getattr(one, "requires_grad", False) or getattr(other, "requires_grad", False), frozenset()
     p = torch.full((1, 2), 0.5, device=device)
     row = Row(lambda: p, 1, torch.zeros(1, 1, dtype=torch.int64, device=device))
     learnable = evaluate(g, torch.ones(1, device=device), row).requires_grad
