@@ -146,7 +146,8 @@ def plan(
         images, recipe = cifar(data_dir, scale, usual[-1], epochs, precision, batch_size=64, learning_rate=0.05)
         watched_epochs = tuple(sorted({round(moment * recipe.epochs / usual[-1]) for moment in usual}))
         recipe = replace(recipe, evaluate=(recipe.epochs,))
-        along = Along(recipe, watched_epochs, 4 if smoke else 16, 256, slices=True)
+        probes = {"smoke": 4, "short": 16, "paper": 8}[scale]  # one of ResNet-32 takes a core most of a minute
+        along = Along(recipe, watched_epochs, probes, 256, slices=True)
         trials += [Trial(STUDY, images, method(one), along, 0) for one in trained_with if one != "el"]
     return trials
 
