@@ -15,6 +15,8 @@ from joblib.externals.loky.backend import context as loky_context
 
 from crossfade.diagnostics import Recording
 from crossfade.errors import UserError
+from crossfade.lab.data import image_sets
+from crossfade.lab.data.images import ImageSet, Part
 from crossfade.lab.hardware import Hardware
 from crossfade.lab.methods import Method, method
 from crossfade.lab.paper import processes
@@ -201,6 +203,29 @@ def test_an_escape_training_goes_on_with_the_moments_that_were_measured(tmp_path
         escape.compute(trial, tmp_path / "folder")
     assert escape.compute(trial, tmp_path / "folder") == whole
     assert measured == ["measured", "stopped", "measured", "measured"]
+
+
+def test_moments_and_falls_stay_at_their_fraction_of_a_shorter_training_on_images(monkeypatch, tmp_path):
+    part = Part(torch.zeros(4, 3, 32, 32, dtype=torch.uint8), torch.arange(4))
+    monkeypatch.setattr(image_sets, "load_images", lambda *_: ImageSet("CIFAR-100", tuple("abcd"), part, part))
+    for epochs, moments, scale in (
+        (None, (0, 10, 30, 60, 90), "paper"),
+        (9, (0, 1, 3, 6, 9), "own"),
+        (2, (0, 1, 2), "own"),
+    ):
+        for trial in escape.plan(tmp_path, "paper", ["cifar100"], epochs, "bf16-mixed"):
+            training = trial.recipe.training
+            assert (trial.recipe.moments, training.scale) == (moments, scale)
+            assert (training.epochs, training.precision) == (moments[-1], "bf16-mixed")
+    (trial, *_) = dynamics.plan(tmp_path, "paper", ["ce"], ["cifar100"], 30)
+    assert (trial.recipe.epochs, trial.recipe.milestones, trial.recipe.precision) == (30, (10, 20), "32-true")
+
+
+def test_the_options_of_images_are_refused_without_images(call, tmp_path):
+    for options in (["--epochs", "3"], ["--precision", "bf16-mixed", "--data-dir", tmp_path, "--sets", "wine"]):
+        status, _, err = call("run", "escape", *options, "--out", tmp_path / "out")
+        assert status == 2
+        assert err.startswith("crossfade: --epochs and --precision are for CIFAR-100")
 
 
 @pytest.mark.parametrize("name", ["dynamics", "escape"])
