@@ -1,4 +1,4 @@
-"""Tables of docs/why/, from results/{figure1,taylor,dynamics,escape}."""
+"""Tables of docs/why/, from results/{figure1,taylor,dynamics,escape,escape_cifar100}."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def pages() -> dict[str, dict[str, str]]:
         ("taylor.md", "taylor", taylor),
         ("dynamics.md", "dynamics", dynamics),
         ("escaping.md", "escape", escaping),
+        ("escaping.md", "escape_cifar100", large_network),
     ):
         if (RESULTS / study / "provenance.json").exists():
-            found[f"docs/why/{page}"] = {
-                f"results/{study}/{mark}": text for mark, text in make(RESULTS / study).items()
-            }
+            blocks = {f"results/{study}/{mark}": text for mark, text in make(RESULTS / study).items()}
+            found.setdefault(f"docs/why/{page}", {}).update(blocks)
     return found
 
 
@@ -137,7 +137,8 @@ def _calibration(folder: Path, dataset: str) -> str:
 
 def provenance(folder: Path) -> str:
     found = json.loads((folder / "provenance.json").read_text())
-    commands = [f"`{one['command']}` (commit {one['commit']})" for one in (found, *found.get("earlier", []))]
+    parts = [one for one in (found, *found.get("earlier", [])) if "command" in one]  # trials of a store have none
+    commands = [f"`{one['command']}` (commit {one['commit']})" for one in parts]
     return (
         f"Scale `{found['scale']}`, on {found['machine']}, torch {found['versions']['torch']}: {', '.join(commands)}. "
         f"{found.get('note', '')}"
@@ -159,6 +160,29 @@ def escaping(folder: Path) -> dict[str, str]:
         "minima.csv rise": _rise(minima),
         "simulation.csv": _simulation(pd.read_csv(folder / "simulation.csv")),
         "sharpness.csv": _sharpness(pd.read_csv(folder / "sharpness.csv")),
+        "provenance.json": provenance(folder),
+    }
+
+
+def large_network(folder: Path) -> dict[str, str]:
+    along = pd.read_csv(folder / "along.csv")
+    names, rows = ("f0", "f0.4", "el"), []
+    for _, part in along.groupby("unit", sort=False):
+        own = part.set_index("mixture")
+        ce, bounded = own.loc["ce"], own[own.printed_margin.notna()]
+        cells = [f"{ce.trained_with}, {ce.epoch}", f"{100 * ce.concave_share:.0f} %"]
+        for name in names:
+            ratio = own.loc[name].tr_h_sigma / ce.tr_h_sigma
+            known = ce.tr_h_sigma > 2 * ce.tr_h_sigma_se  # as in the table of all data sets
+            cells += [f"{ratio:.2f}", f"{own.loc[name].matched_ratio:.2f}"] if known else ["–", "–"]
+        for side in ("printed", "derived"):
+            margin, error = bounded[f"{side}_margin"], 2 * bounded[f"{side}_margin_se"]
+            cells.append(f"{(margin > error).sum()} / {(margin < -error).sum()} / {(margin.abs() <= error).sum()}")
+        rows.append(cells)
+    ratios = [cell for name in names for cell in (name, f"{name}, same noise")]
+    verdicts = [f"{bound} holds / fails / undecided" for bound in ("(18)", "(18′)")]
+    return {
+        "along.csv": table(["trained with, after epoch", "p_y concave", *ratios, *verdicts], rows),
         "provenance.json": provenance(folder),
     }
 
