@@ -176,8 +176,7 @@ def large_network(folder: Path) -> dict[str, str]:
             known = ce.tr_h_sigma > 2 * ce.tr_h_sigma_se  # as in the table of all data sets
             cells += [f"{ratio:.2f}", f"{own.loc[name].matched_ratio:.2f}"] if known else ["–", "–"]
         for side in ("printed", "derived"):
-            margin, error = bounded[f"{side}_margin"], 2 * bounded[f"{side}_margin_se"]
-            cells.append(f"{(margin > error).sum()} / {(margin < -error).sum()} / {(margin.abs() <= error).sum()}")
+            cells.append(" / ".join(map(str, _verdicts(bounded[f"{side}_margin"], bounded[f"{side}_margin_se"]))))
         rows.append(cells)
     ratios = [cell for name in names for cell in (name, f"{name}, same noise")]
     verdicts = [f"{bound} holds / fails / undecided" for bound in ("(18)", "(18′)")]

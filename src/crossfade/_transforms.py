@@ -154,8 +154,7 @@ class Focal:
 
     def __init__(self, alpha: float | Tensor, gamma: float | Tensor) -> None:
         finite("alpha", alpha)
-        if not (isinstance(gamma, float) and 0 <= gamma < math.inf):
-            check_parameter("gamma", gamma, "a finite number >= 0", lambda x: 0 <= x < math.inf)
+        check_parameter("gamma", gamma, "a finite number >= 0", lambda x: 0 <= x < math.inf)
         self.alpha = alpha
         self.gamma = gamma
 
